@@ -1,0 +1,22 @@
+//! Decides how stacks are taken on the target, and turns two environment variables into cfg flags, so that a check can be
+//! built another way without rebuilding every dependency (which `RUSTFLAGS=--cfg ..` would do).
+//!
+//! - `HEELER_PORTABLE=1`: leave out everything that copies stacks, as on a platform heeler does not know.
+//! - `HEELER_LOOM=1`: unit tests run the lock-free parts under loom.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-check-cfg=cfg(heeler_copies, heeler_loom)");
+    let is =
+        |variable: &str, values: &[&str]| std::env::var(variable).is_ok_and(|value| values.contains(&value.as_str()));
+    for variable in ["HEELER_PORTABLE", "HEELER_LOOM"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    let known = is("CARGO_CFG_TARGET_OS", &["linux"]) && is("CARGO_CFG_TARGET_ARCH", &["x86_64", "aarch64"]);
+    if known && !is("HEELER_PORTABLE", &["1"]) {
+        println!("cargo::rustc-cfg=heeler_copies");
+    }
+    if is("HEELER_LOOM", &["1"]) {
+        println!("cargo::rustc-cfg=heeler_loom");
+    }
+}

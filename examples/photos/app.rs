@@ -1,0 +1,145 @@
+//! The service: its state, its routes, and the pages that are fast.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use serde_json::{Value, json};
+use sqlx::SqlitePool;
+
+use crate::seed::{self, Library};
+use crate::settings::Settings;
+use crate::slow::blocking::{self, ThumbnailCache};
+use crate::slow::{database, waiting};
+use crate::tour::CAUSES;
+use crate::{Problem, calibrate, upstream};
+
+/// What every request can reach.
+pub(crate) struct App {
+    pub(crate) pool: SqlitePool,
+    pub(crate) small_pool: SqlitePool,
+    pub(crate) original: PathBuf,
+    pub(crate) thumbnails: Arc<ThumbnailCache>,
+    /// Held by an import while it changes the library.
+    pub(crate) import_lock: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) http: reqwest::Client,
+    /// Where places are looked up and old originals are kept.
+    pub(crate) upstream: SocketAddr,
+    /// Requests that wait for new photos.
+    pub(crate) listeners: AtomicUsize,
+    pub(crate) threshold: Duration,
+    /// How long something slow lasts.
+    pub(crate) stuck_for: Duration,
+    /// How many shots make `find_by_camera` slow.
+    pub(crate) shots: i64,
+}
+
+impl App {
+    pub(crate) async fn start(library: Library, settings: &Settings) -> Result<Arc<Self>, Problem> {
+        let Library { pool, small_pool, original } = library;
+        let stuck_for = settings.stuck_for();
+        let shots = calibrate::shots(&pool, settings.threshold * 6).await?;
+        let tag = calibrate::tag(settings.threshold * 6);
+        seed::add_tags(&pool, seed::TAGGED_PHOTO, &["aaa", &tag]).await?;
+        Ok(Arc::new(Self {
+            pool,
+            small_pool,
+            original,
+            thumbnails: Arc::default(),
+            import_lock: Arc::default(),
+            // No timeout: reqwest has none unless told, which is how `fetch_geocode` gets stuck.
+            http: reqwest::Client::builder().no_proxy().build()?,
+            upstream: upstream::start(stuck_for)?,
+            listeners: AtomicUsize::new(0),
+            threshold: settings.threshold,
+            stuck_for,
+            shots,
+        }))
+    }
+}
+
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(start_page))
+        .route("/status", get(status))
+        .route("/users/{id}/photos", get(photos_of_user))
+        .route("/slow/queries", get(database::queries))
+        .route("/slow/index", get(database::index))
+        .route("/slow/pool", get(database::pool))
+        .route("/slow/lock", get(waiting::lock))
+        .route("/slow/thread-lock", get(blocking::thread_lock))
+        .route("/slow/regex", get(blocking::regex))
+        .route("/slow/files", get(blocking::files))
+        .route("/slow/upstream", get(waiting::geocode))
+        .route("/slow/worker", get(blocking::worker))
+        .route("/slow/starved", get(waiting::new_photos))
+        .route("/slow/body", get(waiting::archive))
+        .route("/slow/forgotten", get(waiting::forgotten))
+        // The same page: here it is the client that makes the difference.
+        .route("/slow/gone", get(waiting::geocode))
+        .with_state(app)
+}
+
+/// What a page answers.
+pub(crate) type Answer = Result<Json<Value>, Failure>;
+
+/// Anything that went wrong in a page: a 500 with the reason.
+pub(crate) struct Failure(Problem);
+
+impl<E: Into<Problem>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", self.0)).into_response()
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct Photo {
+    pub(crate) id: i64,
+    pub(crate) file_name: String,
+    pub(crate) camera: String,
+    pub(crate) taken_at: i64,
+}
+
+/// A row of `SELECT id, file_name, camera, taken_at`.
+pub(crate) type PhotoRow = (i64, String, String, i64);
+
+impl From<PhotoRow> for Photo {
+    fn from((id, file_name, camera, taken_at): PhotoRow) -> Self {
+        Self { id, file_name, camera, taken_at }
+    }
+}
+
+async fn start_page() -> Html<String> {
+    let slow: String =
+        CAUSES.iter().map(|cause| format!("<li><a href=\"{0}\">{0}</a>: {1}</li>\n", cause.path, cause.what)).collect();
+    Html(format!(
+        "<!doctype html>\n<meta charset=\"utf-8\">\n<title>photos</title>\n<h1>photos</h1>\n\
+         <p>Fast: <a href=\"/users/1/photos\">the photos of a user</a>, <a href=\"/status\">status</a>.</p>\n\
+         <p>Slow, each for a reason of its own:</p>\n<ul>\n{slow}</ul>\n"
+    ))
+}
+
+async fn status(State(app): State<Arc<App>>) -> Json<Value> {
+    Json(json!({ "listeners": app.listeners.load(Ordering::Relaxed) }))
+}
+
+async fn photos_of_user(State(app): State<Arc<App>>, Path(user): Path<i64>) -> Result<Json<Vec<Photo>>, Failure> {
+    const OF_USER: &str =
+        "SELECT id, file_name, camera, taken_at FROM photos WHERE user_id = ? ORDER BY id DESC LIMIT 100";
+    let rows: Vec<PhotoRow> = sqlx::query_as(OF_USER).bind(user).fetch_all(&app.pool).await?;
+    Ok(Json(rows.into_iter().map(Photo::from).collect()))
+}

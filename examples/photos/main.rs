@@ -1,0 +1,179 @@
+//! A photo-organising service with thirteen ways to be slow, and heeler watching it.
+//!
+//! ```text
+//! cargo run --release --example photos            # seed, serve, walk the tour, print a table, go on serving
+//! cargo run --release --example photos -- --tour  # exit after the tour: 0 only if every cause was found
+//! cargo run --release --example photos -- --serve # no tour; open http://127.0.0.1:3000 and click
+//! ```
+//!
+//! `--full` seeds 100,000 users and 1,000,000 photos instead of 10,000 and 100,000. The database is SQLite in a
+//! temporary directory, gone when the program ends. Nothing outside this process is needed: the slow upstream is
+//! embedded too.
+//!
+//! | variable | default | |
+//! |---|---|---|
+//! | `PHOTOS_ADDR` | `127.0.0.1:3000` | where to serve |
+//! | `PHOTOS_REPORTS` | `target/photos` | the directory that reports go to |
+//! | `PHOTOS_THRESHOLD_MS` | `250` | a request is slow after that long; slow pages last about five times as long |
+//! | `PHOTOS_LAYERS` | `watchdog` | heeler's tools to use, separated by commas, or `none` |
+//!
+//! `layers.rs` is all that heeler asks of a service. `slow/` holds the guilty functions; everything else is the service
+//! around them and `tour/`, a client which asks for every slow page and checks what its report says.
+
+mod app;
+mod calibrate;
+mod layers;
+mod log;
+mod seed;
+mod settings;
+mod slow;
+mod tour;
+mod upstream;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use heeler::Reports;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Handle};
+use tokio::task::JoinHandle;
+
+use crate::app::App;
+use crate::settings::{Mode, Settings};
+
+/// An error on its way to the terminal or into a response: nobody here tells one kind from another.
+type Problem = Box<dyn std::error::Error + Send + Sync>;
+
+/// The service's worker threads: few and fixed, so that the tour can hold every one of them ("/slow/starved").
+const WORKERS: usize = 2;
+
+fn main() -> ExitCode {
+    let settings = match Settings::read() {
+        Ok(Some(settings)) => settings,
+        Ok(None) => {
+            print!("{}", settings::HELP);
+            return ExitCode::SUCCESS;
+        }
+        Err(problem) => return fail(problem.as_ref()),
+    };
+    log::start();
+    match run(settings) {
+        Ok(code) => code,
+        Err(problem) => fail(problem.as_ref()),
+    }
+}
+
+/// Says what went wrong, with every cause underneath.
+fn fail(problem: &(dyn std::error::Error + 'static)) -> ExitCode {
+    eprint!("photos: {problem}");
+    let mut cause = problem.source();
+    while let Some(error) = cause {
+        eprint!(": {error}");
+        cause = error.source();
+    }
+    eprintln!();
+    ExitCode::from(2)
+}
+
+fn run(settings: Settings) -> Result<ExitCode, Problem> {
+    let folder = tempfile::Builder::new().prefix("photos-").tempdir()?;
+    let service = Builder::new_multi_thread().worker_threads(WORKERS).thread_name("photos").enable_all().build()?;
+    // The tour is another program in all but name: it has a runtime and a thread (this one) to itself, because it must
+    // go on when every worker of the service is held.
+    let client = Builder::new_current_thread().enable_all().build()?;
+
+    let outcome = client.block_on(async {
+        tokio::select! {
+            biased;
+            () = stopped() => Ok(if settings.mode == Mode::Tour { ExitCode::FAILURE } else { ExitCode::SUCCESS }),
+            outcome = serve(&settings, service.handle(), folder.path().into()) => outcome,
+        }
+    });
+    // Not dropped, which would wait for threads that are still busy being slow.
+    service.shutdown_background();
+    outcome
+}
+
+/// Starts the service, walks the tour, and goes on serving, as the mode has it.
+async fn serve(settings: &Settings, service: &Handle, folder: PathBuf) -> Result<ExitCode, Problem> {
+    let running = service.spawn(start(settings.clone(), folder)).await??;
+    if settings.mode != Mode::Serve {
+        match &running.reports {
+            Some(reports) => {
+                let complete = tour::walk(settings, running.address, reports).await?;
+                if settings.mode == Mode::Tour {
+                    return Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+                }
+            }
+            None => {
+                eprintln!("photos: no tour: PHOTOS_LAYERS=none leaves nobody to report what is slow");
+                if settings.mode == Mode::Tour {
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
+        }
+    }
+    println!("serving on http://{} until Ctrl-C", running.address);
+    running.server.await??;
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Running {
+    address: SocketAddr,
+    reports: Option<Reports>,
+    server: JoinHandle<io::Result<()>>,
+}
+
+/// Runs on the service's runtime, as do its sockets and connections from then on.
+async fn start(settings: Settings, folder: PathBuf) -> Result<Running, Problem> {
+    // Before the seeding, which nobody wants to wait for only to hear that the port is taken.
+    let listener = bind(&settings).await?;
+    let address = listener.local_addr()?;
+
+    let begun = Instant::now();
+    let library = seed::create(&folder, settings.users, settings.photos).await?;
+    let (users, photos, took) = (settings.users, settings.photos, begun.elapsed().as_secs_f64());
+    println!("seeded {users} users and {photos} photos in {took:.1} s");
+
+    let app = App::start(library, &settings).await?;
+    let (router, reports) = layers::apply(app::router(app), &settings)?;
+    let server = tokio::spawn(async { axum::serve(listener, router).await });
+    Ok(Running { address, reports, server })
+}
+
+/// Binds the address that was asked for. The tour has no need of the default one, so it moves on if that is taken.
+async fn bind(settings: &Settings) -> Result<TcpListener, Problem> {
+    let wanted = settings.address.unwrap_or(settings::DEFAULT_ADDRESS);
+    match TcpListener::bind(wanted).await {
+        Ok(listener) => Ok(listener),
+        Err(error)
+            if error.kind() == io::ErrorKind::AddrInUse
+                && settings.address.is_none()
+                && settings.mode != Mode::Serve =>
+        {
+            let listener = TcpListener::bind((wanted.ip(), 0)).await?;
+            println!("{wanted} is taken (and PHOTOS_ADDR not set): using {} instead", listener.local_addr()?);
+            Ok(listener)
+        }
+        Err(error) => Err(format!("cannot serve on {wanted}: {error}; set PHOTOS_ADDR to another address").into()),
+    }
+}
+
+/// Completes on Ctrl-C or SIGTERM: ending by ourselves is what removes the temporary directory.
+async fn stopped() {
+    #[cfg(unix)]
+    if let Ok(mut terminated) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminated.recv() => {}
+        }
+        return;
+    }
+    // Where no handler can be installed, the default action ends the program.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,143 @@
+//! Flags and environment variables, checked before anything starts.
+
+use std::env;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::Problem;
+
+pub(crate) const HELP: &str = "\
+A photo-organising service with thirteen ways to be slow, and heeler watching it.
+
+usage: photos [--tour | --serve] [--full]
+
+  (no flag)  seed, serve, walk the tour, print what it found, go on serving
+  --tour     exit after the tour: 0 only if every cause was found
+  --serve    serve only
+  --full     100000 users and 1000000 photos instead of 10000 and 100000
+
+environment:
+  PHOTOS_ADDR          where to serve                          (127.0.0.1:3000)
+  PHOTOS_REPORTS       directory for the reports               (target/photos)
+  PHOTOS_THRESHOLD_MS  a request is slow after that long       (250; 50 to 10000)
+  PHOTOS_LAYERS        heeler's tools: watchdog, or none       (watchdog)
+";
+
+pub(crate) const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 3000));
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    TourThenServe,
+    Tour,
+    Serve,
+}
+
+/// One of heeler's tools, as named in `PHOTOS_LAYERS`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tool {
+    Watchdog,
+}
+
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) mode: Mode,
+    pub(crate) users: i64,
+    pub(crate) photos: i64,
+    /// `None`: nobody asked for a certain one.
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) reports: PathBuf,
+    pub(crate) threshold: Duration,
+    pub(crate) tools: Vec<Tool>,
+}
+
+impl Settings {
+    /// `None` if help was asked for.
+    pub(crate) fn read() -> Result<Option<Self>, Problem> {
+        let (mut tour, mut serve, mut full) = (false, false, false);
+        for argument in env::args_os().skip(1) {
+            match argument.to_str() {
+                Some("--tour") => tour = true,
+                Some("--serve") => serve = true,
+                Some("--full") => full = true,
+                Some("--help" | "-h") => return Ok(None),
+                _ => return Err(format!("unknown argument {argument:?}; --help lists the known ones").into()),
+            }
+        }
+        let mode = match (tour, serve) {
+            (true, true) => return Err("--tour and --serve exclude each other".into()),
+            (true, false) => Mode::Tour,
+            (false, true) => Mode::Serve,
+            (false, false) => Mode::TourThenServe,
+        };
+        let (users, photos) = if full { (100_000, 1_000_000) } else { (10_000, 100_000) };
+        Ok(Some(Self {
+            mode,
+            users,
+            photos,
+            address: address()?,
+            reports: reports()?,
+            threshold: threshold()?,
+            tools: tools()?,
+        }))
+    }
+
+    /// How long something slow lasts: past the reports at one, two and four times the threshold, and no longer.
+    pub(crate) fn stuck_for(&self) -> Duration {
+        self.threshold * 5
+    }
+}
+
+fn variable(name: &str) -> Result<Option<String>, Problem> {
+    match env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(value)) => Err(format!("{name}={value:?} is not UTF-8").into()),
+    }
+}
+
+fn address() -> Result<Option<SocketAddr>, Problem> {
+    let Some(value) = variable("PHOTOS_ADDR")? else { return Ok(None) };
+    match value.parse() {
+        Ok(address) => Ok(Some(address)),
+        Err(_) => Err(format!("PHOTOS_ADDR={value:?} is not an address and port such as 127.0.0.1:3000").into()),
+    }
+}
+
+fn reports() -> Result<PathBuf, Problem> {
+    match env::var_os("PHOTOS_REPORTS") {
+        None => Ok("target/photos".into()),
+        Some(value) if value.is_empty() => Err("PHOTOS_REPORTS is empty: it names a directory".into()),
+        Some(value) => Ok(value.into()),
+    }
+}
+
+/// Below 50 ms an honest request on a busy machine is slow, too; above 10 s the tour takes longer than anybody waits.
+fn threshold() -> Result<Duration, Problem> {
+    let Some(value) = variable("PHOTOS_THRESHOLD_MS")? else { return Ok(Duration::from_millis(250)) };
+    match value.parse() {
+        Ok(milliseconds @ 50..=10_000) => Ok(Duration::from_millis(milliseconds)),
+        _ => Err(format!("PHOTOS_THRESHOLD_MS={value:?} is not a whole number from 50 to 10000").into()),
+    }
+}
+
+fn tools() -> Result<Vec<Tool>, Problem> {
+    let Some(value) = variable("PHOTOS_LAYERS")? else { return Ok(vec![Tool::Watchdog]) };
+    if value.trim() == "none" {
+        return Ok(Vec::new());
+    }
+    let mut tools = Vec::new();
+    for word in value.split(',') {
+        let tool = match word.trim() {
+            "watchdog" => Tool::Watchdog,
+            "none" => return Err(format!("PHOTOS_LAYERS={value:?}: \"none\" stands alone").into()),
+            word => {
+                return Err(format!("PHOTOS_LAYERS={value:?}: {word:?} is neither \"watchdog\" nor \"none\"").into());
+            }
+        };
+        if !tools.contains(&tool) {
+            tools.push(tool);
+        }
+    }
+    Ok(tools)
+}

@@ -1,0 +1,176 @@
+//! The walk itself: ask, wait for the report, go on.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use futures::future::{join, try_join_all};
+use heeler::Reports;
+use reqwest::Client;
+use serde_json::Value;
+
+use super::causes::{CAUSES, Cause, Visit};
+use super::evidence::{Evidence, Finding};
+use super::table;
+use crate::log::Quiet;
+use crate::settings::Settings;
+use crate::{Problem, WORKERS};
+
+/// How long a report may take to be named, written and found once its request is over. The first one of a process reads
+/// the debug information of the whole program.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often to look for a report, or for a condition of the service.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Walks the tour and prints what it found. `true`: every cause was found, and nothing else was reported.
+pub(crate) async fn walk(settings: &Settings, address: SocketAddr, reports: &Reports) -> Result<bool, Problem> {
+    let _quiet = Quiet::start();
+    let begun = Instant::now();
+    let guest = Guest {
+        // A connection a request: what one of them does to its connection must not reach the next.
+        http: Client::builder().no_proxy().pool_max_idle_per_host(0).build()?,
+        address,
+        threshold: settings.threshold,
+        stuck_for: settings.stuck_for(),
+        evidence: Evidence::collect(&settings.reports)?,
+    };
+    println!("a tour of {} causes, slow after {} ms:", CAUSES.len(), settings.threshold.as_millis());
+    let mut slowest = guest.fast_pages().await?;
+    let mut rows = Vec::new();
+    let mut complaints = Vec::new();
+    let mut found = 0;
+    for (visit, cause) in (1..).zip(&CAUSES) {
+        print_now(&format!("  {:17}  {} ... ", cause.path, cause.what));
+        let (finding, asked) = join(guest.finding(cause, visit), guest.visit(cause, visit)).await;
+        let (finding, took) = finding?;
+        let right = finding.as_ref().is_some_and(|finding| finding.right) && asked.is_ok();
+        println!("{}", if right { format!("found after {:.2} s", took.as_secs_f64()) } else { "not found".to_owned() });
+        found += usize::from(right);
+        if let Err(problem) = asked {
+            complaints.push(format!("{}: the request itself failed: {problem}", cause.path));
+        }
+        rows.push(row(cause, finding, right));
+    }
+    slowest = slowest.max(guest.fast_pages().await?);
+
+    if !reports.flush(PATIENCE) {
+        complaints.push(format!("reports were still on their way after {} s", PATIENCE.as_secs()));
+    }
+    let unjust = guest.evidence.reports_of_fast_pages()?;
+    println!();
+    table::print(["endpoint", "verdict", "function", "file:line", "found"], &rows);
+    println!();
+    for complaint in &complaints {
+        println!("{complaint}");
+    }
+    let fast = match unjust.as_slice() {
+        [] => "no report".to_owned(),
+        [first, ..] => format!("{} reports, the first of {first}", unjust.len()),
+    };
+    println!("{found} of {} causes found, fast pages: {fast}", CAUSES.len());
+    let (took, slowest) = (begun.elapsed().as_secs_f64(), slowest.as_secs_f64() * 1e3);
+    println!(
+        "reports in {}; the tour took {took:.1} s, the slowest fast page {slowest:.1} ms",
+        settings.reports.display()
+    );
+    Ok(found == CAUSES.len() && unjust.is_empty() && complaints.is_empty())
+}
+
+fn row(cause: &Cause, finding: Option<Finding>, right: bool) -> [String; 5] {
+    let found = if right { "yes" } else { "NO" }.to_owned();
+    match finding {
+        Some(Finding { verdict, function, place, .. }) => [cause.path.to_owned(), verdict, function, place, found],
+        None => [cause.path.to_owned(), "no report".to_owned(), String::new(), String::new(), found],
+    }
+}
+
+/// Prints at once, although the line has not ended.
+fn print_now(text: &str) {
+    use std::io::Write as _;
+    print!("{text}");
+    // A terminal that is gone is noticed by whatever is printed next.
+    let _ = std::io::stdout().flush();
+}
+
+/// The client that walks the tour.
+struct Guest {
+    http: Client,
+    address: SocketAddr,
+    threshold: Duration,
+    stuck_for: Duration,
+    evidence: Evidence,
+}
+
+impl Guest {
+    /// Looks for the report about this visit until it is there and right, or has had its time.
+    async fn finding(&self, cause: &Cause, visit: usize) -> Result<(Option<Finding>, Duration), Problem> {
+        let begun = Instant::now();
+        loop {
+            let finding = self.evidence.finding(cause, visit)?;
+            let right = finding.as_ref().is_some_and(|finding| finding.right);
+            if right || begun.elapsed() > self.stuck_for * 2 + PATIENCE {
+                return Ok((finding, begun.elapsed()));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Asks for the page as the cause has it. An error is an answer that the cause does not explain.
+    async fn visit(&self, cause: &Cause, visit: usize) -> Result<(), Problem> {
+        let page = self.get(format!("{}?tour={visit}", cause.path));
+        match cause.visit {
+            Visit::Patient => page.await.map(drop),
+            Visit::GivesUp => given_up(tokio::time::timeout(self.stuck_for + self.threshold, page).await),
+            Visit::Leaves => given_up(tokio::time::timeout(self.threshold * 3 / 4, page).await),
+            Visit::AmongHogs => {
+                let hogs = async {
+                    self.until_someone_listens().await?;
+                    try_join_all((0..WORKERS).map(|_| self.get(format!("/slow/regex?tour={visit}")))).await
+                };
+                let (page, hogs) = join(page, hogs).await;
+                page.and(hogs).map(drop)
+            }
+        }
+    }
+
+    /// The request to be starved must have begun to wait, or it would still be outside when the workers are held.
+    async fn until_someone_listens(&self) -> Result<(), Problem> {
+        loop {
+            let status: Value = serde_json::from_slice(&self.get("/status".to_owned()).await?)?;
+            if status["listeners"].as_u64() > Some(0) {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN / 4).await;
+        }
+    }
+
+    /// Asks for pages that are never slow, several at a time; returns how long the slowest took.
+    async fn fast_pages(&self) -> Result<Duration, Problem> {
+        let mut slowest = Duration::ZERO;
+        for round in 0..25 {
+            let users = (1..5).map(|user| format!("/users/{}/photos", round * 4 + user));
+            let pages = users.chain((0..4).map(|_| "/".to_owned()));
+            let times = try_join_all(pages.map(async |page| {
+                let begun = Instant::now();
+                self.get(page).await.map(|_| begun.elapsed())
+            }));
+            slowest = times.await?.into_iter().fold(slowest, Duration::max);
+        }
+        Ok(slowest)
+    }
+
+    /// The whole response to a request that ends within reason.
+    async fn get(&self, path: String) -> Result<Vec<u8>, Problem> {
+        let url = format!("http://{}{path}", self.address);
+        let response = self.http.get(url).timeout(self.stuck_for * 4 + PATIENCE).send().await?.error_for_status()?;
+        Ok(response.bytes().await?.into())
+    }
+}
+
+/// A client that gives up is answered nothing, or what it asked for if that was faster.
+fn given_up<T>(outcome: Result<Result<T, Problem>, tokio::time::error::Elapsed>) -> Result<(), Problem> {
+    match outcome {
+        Ok(answer) => answer.map(drop),
+        Err(_) => Ok(()),
+    }
+}

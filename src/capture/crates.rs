@@ -1,0 +1,293 @@
+//! Which crate a frame is from, and whether that is the application's own code.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use super::frame::Frame;
+
+/// Directories of system libraries: what comes from there is never the application's own.
+const SYSTEM: [&str; 6] = ["/lib/", "/lib64/", "/usr/lib", "/usr/include/", "/usr/src/", "/nix/store/"];
+
+/// Whether `frame` is the application's own code: neither std nor a dependency, but the executable or a crate of its
+/// workspace. `module_path` is the path of the executable or library that the frame is in, if known.
+///
+/// Files tell it, as the compiler recorded them. Where there is no debug information, only the executable's own crate
+/// can be told from its dependencies, by its name.
+pub(crate) fn is_own(function: Option<&str>, file: Option<&str>, module_path: Option<&str>) -> bool {
+    if module_path.is_some_and(is_system) || function.and_then(crate_of_function) == Some("heeler") {
+        return false;
+    }
+    match file {
+        Some(file) => {
+            let file = &file.replace('\\', "/");
+            !is_std_path(file)
+                && dependency_of_path(file).is_none()
+                && !is_system(file)
+                && !file.contains("/vendor/")
+                && !file.contains("/.cargo/registry/src/")
+                && !file.contains("/.cargo/git/checkouts/")
+                && !(function.is_none() && is_heeler_path(file))
+                && !function.and_then(crate_of_function).is_some_and(is_std_crate_without_path)
+        }
+        None => function.and_then(crate_of_function).is_some_and(|name| name == main_crate()),
+    }
+}
+
+/// Whether `frame` is from one of `crates` (`my_crate` or `my-crate`), which the user declared to be their own.
+pub(crate) fn is_of(frame: &Frame, crates: &[String]) -> bool {
+    let from = |name: &str| crates.iter().any(|own| same_crate(own, name));
+    frame.function.as_deref().and_then(crate_of_function).is_some_and(from)
+        || frame
+            .file
+            .as_deref()
+            .and_then(|file| dependency_of_path(&file.replace('\\', "/")).map(from))
+            .unwrap_or(false)
+}
+
+/// A name for what a frame belongs to, for "14 frames of tokio, hyper": `std`, a crate, or the library.
+pub(crate) fn origin(frame: &Frame) -> Option<String> {
+    let file = frame.file.as_deref().map(|file| file.replace('\\', "/"));
+    if let Some(file) = &file {
+        if is_std_path(file) {
+            return Some("std".to_owned());
+        }
+        if let Some(name) = dependency_of_path(file) {
+            return Some(name.replace('-', "_"));
+        }
+    }
+    let name = frame.function.as_deref().and_then(crate_of_function);
+    match name {
+        Some("core" | "alloc" | "std") => Some("std".to_owned()),
+        Some(name) => Some(name.to_owned()),
+        None => frame.module.clone(),
+    }
+}
+
+/// Whether the frame is of the standard library.
+pub(crate) fn is_std(frame: &Frame) -> bool {
+    frame.file.as_deref().is_some_and(|file| is_std_path(&file.replace('\\', "/")))
+        || matches!(frame.function.as_deref().and_then(crate_of_function), Some("core" | "alloc" | "std" | "__rustc"))
+}
+
+/// The crate of a readable function name: `app` for `app::load`, `<app::Photo as core::..>::get`, `<T as app::Store>::get`.
+/// `None` for a bare name, which may be from anywhere.
+pub(crate) fn crate_of_function(function: &str) -> Option<&str> {
+    let Some(inner) = function.strip_prefix('<') else { return first_segment(function) };
+    let (this, of) = split_as(inner);
+    first_segment(this).or_else(|| of.and_then(first_segment))
+}
+
+/// The two sides of `T as Trait>::method`, at the outermost level.
+fn split_as(inner: &str) -> (&str, Option<&str>) {
+    let mut depth = 0usize;
+    let mut before = 0;
+    for (at, byte) in inner.bytes().enumerate() {
+        match byte {
+            b'<' | b'(' | b'[' => depth += 1,
+            b'>' if before == b'-' => {}
+            b'>' | b')' | b']' if depth == 0 => return (&inner[..at], None),
+            b'>' | b')' | b']' => depth -= 1,
+            b' ' if depth == 0 && inner[at..].starts_with(" as ") => return (&inner[..at], Some(&inner[at + 4..])),
+            _ => {}
+        }
+        before = byte;
+    }
+    (inner, None)
+}
+
+/// `app` of `&mut app::Photo<T>`; `None` if it is no path of at least two segments.
+fn first_segment(path: &str) -> Option<&str> {
+    let mut path = path;
+    loop {
+        let before = path.len();
+        path = path.trim_start_matches(['&', '*', '(', '[', '<', ' ']);
+        for word in ["mut ", "const ", "dyn ", "impl "] {
+            path = path.strip_prefix(word).unwrap_or(path);
+        }
+        if path.len() == before {
+            break;
+        }
+    }
+    let end = path.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(path.len());
+    (end > 0 && path[end..].starts_with("::")).then(|| &path[..end])
+}
+
+fn is_std_path(file: &str) -> bool {
+    file.starts_with("/rustc/") || file.contains("/lib/rustlib/src/rust/") || file.starts_with("/rust/deps/")
+}
+
+/// Parts of the runtime that rustc makes up: they have no file of their own.
+fn is_std_crate_without_path(name: &str) -> bool {
+    name == "__rustc"
+}
+
+fn is_system(path: &str) -> bool {
+    path.starts_with('[') || SYSTEM.iter().any(|directory| path.starts_with(directory))
+}
+
+/// The package whose source `file` is, if it lies in a cargo registry (`/registry/src/<index>-<hash>/<name>-<version>/`)
+/// or in a git checkout (`/git/checkouts/<name>-<hash>/`), wherever `CARGO_HOME` was.
+fn dependency_of_path(file: &str) -> Option<&str> {
+    if let Some((_, rest)) = file.split_once("/registry/src/") {
+        let (index, rest) = rest.split_once('/')?;
+        let package = rest.split('/').next()?;
+        return has_hash(index).then(|| without_version(package));
+    }
+    let (_, rest) = file.split_once("/git/checkouts/")?;
+    let repository = rest.split('/').next()?;
+    has_hash(repository).then(|| &repository[..repository.len() - 17])
+}
+
+fn has_hash(directory: &str) -> bool {
+    directory.rsplit_once('-').is_some_and(|(name, hash)| {
+        !name.is_empty() && hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+/// `tokio-util-0.7.20` → `tokio-util`; the version may hold hyphens of its own (`libc-1.0.0-alpha.5`).
+fn without_version(package: &str) -> &str {
+    let version =
+        package.match_indices('-').find(|(at, _)| package[at + 1..].starts_with(|c: char| c.is_ascii_digit()));
+    version.map_or(package, |(at, _)| &package[..at])
+}
+
+fn same_crate(a: &str, b: &str) -> bool {
+    let plain = |c: u8| if c == b'-' { b'_' } else { c };
+    a.len() == b.len() && a.bytes().map(plain).eq(b.bytes().map(plain))
+}
+
+/// heeler's own sources, for frames without a name: where the compiler says that this very file is. Says nothing if
+/// that is only `src/`, as for a package at its workspace's root, where any file of the application's could be, too.
+fn is_heeler_path(file: &str) -> bool {
+    static ROOT: LazyLock<Option<String>> = LazyLock::new(|| {
+        let root = file!().replace('\\', "/").strip_suffix("capture/crates.rs")?.to_owned();
+        (root != "src/").then_some(root)
+    });
+    ROOT.as_deref().is_some_and(|root| file.starts_with(root) || file.contains(&format!("/{root}")))
+}
+
+/// The crate that the executable was built from, going by the name of its file.
+fn main_crate() -> &'static str {
+    static NAME: LazyLock<String> = LazyLock::new(|| {
+        let path = std::env::current_exe().unwrap_or_default();
+        crate_of_executable(&path)
+    });
+    &NAME
+}
+
+fn crate_of_executable(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    // cargo appends a hash to what it puts into `deps/`: test programs are run from there.
+    let stem = if has_hash(&stem) { &stem[..stem.len() - 17] } else { &stem[..] };
+    stem.replace('-', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crates_of_functions() {
+        let table = [
+            ("app::load", Some("app")),
+            ("app::Photo<T>::load", Some("app")),
+            ("<app::Photo<T> as core::future::Future>::poll", Some("app")),
+            ("<T as app::Store>::get", Some("app")),
+            ("<&mut F as core::future::future::Future>::poll", Some("core")),
+            ("<&mut app::Photo as X>::poll", Some("app")),
+            ("<(A, B) as app::Both>::poll", Some("app")),
+            ("<fn() -> u8 as core::ops::function::FnOnce<()>>::call_once", Some("core")),
+            ("<alloc::boxed::Box<dyn Fn() -> u8> as app::Run>::run", Some("alloc")),
+            ("<dyn app::Store>::get", Some("app")),
+            ("<[T]>::len", None),
+            ("main", None),
+            ("poll<..>", None),
+            ("", None),
+            ("<", None),
+        ];
+        for (function, expected) in table {
+            assert_eq!(crate_of_function(function), expected, "{function}");
+        }
+    }
+
+    /// Guards: which frames get the mark, and with it which one leads the report.
+    #[test]
+    fn own_code() {
+        let registry = "/home/me/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/tokio-1.54.1/src/time/sleep.rs";
+        let table = [
+            (true, Some("app::load"), Some("/build/app/src/main.rs"), None),
+            (true, Some("app::load"), Some("src/main.rs"), Some("/opt/app/bin/app")),
+            (true, None, Some("src/watchdog/dogs.rs"), None),
+            (true, Some("<T as app::Store>::get"), Some(r"C:\work\app\src\lib.rs"), None),
+            (true, Some("sum_of_squares"), Some("/build/app/native/sum.c"), None),
+            // A dependency's closure type can name the application's crate, and the other way round: the file decides.
+            (false, Some("<app::load as core::future::Future>::poll"), Some(registry), None),
+            (true, Some("<alloc::boxed::Box<T> as app::Run>::run"), Some("/build/app/src/run.rs"), None),
+            (false, Some("tokio::time::sleep::Sleep::poll"), Some(registry), None),
+            (false, Some("x::y"), Some("/cargo/registry/src/mirror-0123456789abcdef/x-1.0.0/src/lib.rs"), None),
+            (false, Some("x::y"), Some("/home/me/.cargo/git/checkouts/x-0123456789abcdef/abc1234/src/lib.rs"), None),
+            (false, Some("x::y"), Some("/build/app/vendor/x/src/lib.rs"), None),
+            (
+                false,
+                Some("x::y"),
+                Some(r"C:\Users\me\.cargo\registry\src\index.crates.io-1949cf8c6b5b557f\x-1.0.0\src\lib.rs"),
+                None,
+            ),
+            (false, Some("core::ptr::drop_in_place"), Some("/rustc/5980/library/core/src/ptr/mod.rs"), None),
+            (
+                false,
+                Some("std::thread::park"),
+                Some("/opt/rust/lib/rustlib/src/rust/library/std/src/thread/mod.rs"),
+                None,
+            ),
+            (false, Some("hashbrown::raw::x"), Some("/rust/deps/hashbrown-0.15.2/src/raw/mod.rs"), None),
+            (false, Some("malloc"), Some("./malloc/malloc.c"), Some("/usr/lib/x86_64-linux-gnu/libc.so.6")),
+            (false, Some("clock_gettime"), None, Some("[vdso]")),
+            (false, Some("heeler::watchdog::future::poll"), Some("/build/heeler/src/watchdog/future.rs"), None),
+            (false, Some("<heeler::Watched<F> as core::future::Future>::poll"), Some("src/watchdog/future.rs"), None),
+            (false, Some("tokio::runtime::park"), None, None),
+            (false, None, None, None),
+            (false, Some("main"), None, None),
+        ];
+        for (expected, function, file, module) in table {
+            assert_eq!(is_own(function, file, module), expected, "{function:?} {file:?} {module:?}");
+        }
+    }
+
+    #[test]
+    fn declared_crates() {
+        let crates = ["house-lib".to_owned()];
+        let mut frame = Frame { function: Some("house_lib::get".to_owned()), ..Frame::default() };
+        assert!(is_of(&frame, &crates));
+        frame.function = None;
+        assert!(!is_of(&frame, &crates));
+        frame.file = Some("/r/registry/src/mirror-0123456789abcdef/house-lib-0.3.1/src/lib.rs".to_owned());
+        assert!(is_of(&frame, &crates));
+        frame.file = Some("/r/registry/src/mirror-0123456789abcdef/house-lib-extra-0.3.1/src/lib.rs".to_owned());
+        assert!(!is_of(&frame, &crates));
+    }
+
+    #[test]
+    fn origins() {
+        let frame = |function: Option<&str>, file: Option<&str>, module: Option<&str>| Frame {
+            function: function.map(str::to_owned),
+            file: file.map(str::to_owned),
+            module: module.map(str::to_owned),
+            ..Frame::default()
+        };
+        let registry = "/r/registry/src/mirror-0123456789abcdef/tokio-util-0.7.20/src/lib.rs";
+        assert_eq!(origin(&frame(Some("poll"), Some(registry), None)).as_deref(), Some("tokio_util"));
+        assert_eq!(origin(&frame(Some("core::f"), None, None)).as_deref(), Some("std"));
+        assert_eq!(origin(&frame(Some("__read"), None, Some("libc.so.6"))).as_deref(), Some("libc.so.6"));
+        assert_eq!(origin(&frame(None, None, None)), None);
+        assert_eq!(without_version("libc-1.0.0-alpha.5"), "libc");
+        assert_eq!(without_version("plain"), "plain");
+    }
+
+    #[test]
+    fn executables() {
+        assert_eq!(crate_of_executable(Path::new("/x/target/release/my-app")), "my_app");
+        assert_eq!(crate_of_executable(Path::new("/x/deps/my_app-0123456789abcdef")), "my_app");
+        assert_eq!(crate_of_executable(Path::new("")), "");
+    }
+}

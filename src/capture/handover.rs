@@ -1,0 +1,126 @@
+//! The hand-over between the thread that asks for a stack and the signal handler that copies it.
+//!
+//! One word holds a cookie and a state. The asker moves it from idle to asked; the handler from asked to copying, and to
+//! done or missed. An asker that has waited long enough takes the question back, unless the handler is copying: then it
+//! waits on, for a copy takes microseconds. Whoever comes with another cookie changes nothing.
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+const IDLE: u64 = 0;
+const ASKED: u64 = 1;
+const COPYING: u64 = 2;
+const DONE: u64 = 3;
+const MISSED: u64 = 4;
+const STATE: u64 = 7;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Handover(AtomicU64);
+
+/// Where a question stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// No answer yet.
+    Pending,
+    /// The stack is copied: what the handler wrote can be read.
+    Done,
+    /// The handler ran, but not inside the poll that was asked for.
+    Missed,
+}
+
+impl Handover {
+    #[cfg(not(all(test, heeler_loom)))]
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU64::new(IDLE))
+    }
+
+    #[cfg(all(test, heeler_loom))]
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(IDLE))
+    }
+
+    /// Asks. What the handler is to read must be written before. One question at a time: the asker's affair.
+    pub(crate) fn ask(&self, cookie: u64) {
+        // idle → asked
+        self.0.store(cookie << 3 | ASKED, Ordering::Release);
+    }
+
+    /// In the handler: whether this question stands, and is now ours to answer.
+    pub(crate) fn take(&self, cookie: u64) -> bool {
+        // asked → copying
+        let (from, to) = (cookie << 3 | ASKED, cookie << 3 | COPYING);
+        self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// In the handler, after [`Handover::take`]: publishes what was written.
+    pub(crate) fn answer(&self, cookie: u64, done: bool) {
+        // copying → done | missed
+        self.0.store(cookie << 3 | if done { DONE } else { MISSED }, Ordering::Release);
+    }
+
+    /// Where the question stands; an answer makes the word idle again.
+    pub(crate) fn poll(&self) -> Answer {
+        let answer = match self.0.load(Ordering::Acquire) & STATE {
+            DONE => Answer::Done,
+            MISSED => Answer::Missed,
+            _ => return Answer::Pending,
+        };
+        // done | missed → idle
+        self.0.store(IDLE, Ordering::Relaxed);
+        answer
+    }
+
+    /// Takes the question back. False if the handler has taken it: then an answer will come.
+    pub(crate) fn withdraw(&self, cookie: u64) -> bool {
+        // asked → idle
+        self.0.compare_exchange(cookie << 3 | ASKED, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+#[cfg(all(test, heeler_loom))]
+mod loom_tests {
+    use std::sync::Arc;
+
+    use loom::cell::UnsafeCell;
+
+    use super::*;
+
+    /// The handler's writes are seen with the answer, and never collide with the next question's.
+    #[test]
+    fn loom_an_answer_or_a_withdrawal_never_both() {
+        loom::model(|| {
+            let shared = Arc::new((Handover::new(), UnsafeCell::new(0_u64)));
+            let handler = {
+                let shared = shared.clone();
+                loom::thread::spawn(move || {
+                    if shared.0.take(7) {
+                        // SAFETY: the question was taken: the asker keeps off until the answer.
+                        #[allow(unsafe_code)]
+                        shared.1.with_mut(|value| unsafe { *value = 42 });
+                        shared.0.answer(7, true);
+                    }
+                })
+            };
+            shared.0.ask(7);
+            let answered = loop {
+                match shared.0.poll() {
+                    Answer::Done => break true,
+                    Answer::Missed => unreachable!("nobody misses here"),
+                    Answer::Pending => {}
+                }
+                if shared.0.withdraw(7) {
+                    break false;
+                }
+                loom::thread::yield_now();
+            };
+            // SAFETY: answered, the handler is done; withdrawn, it will never begin.
+            #[allow(unsafe_code)]
+            let value = shared.1.with(|value| unsafe { *value });
+            assert_eq!(value, if answered { 42 } else { 0 });
+            // A second question, with another cookie: the late handler must not answer it.
+            shared.0.ask(8);
+            handler.join().unwrap();
+            assert!(matches!(shared.0.poll(), Answer::Pending));
+        });
+    }
+}

@@ -1,0 +1,47 @@
+//! Where is it? Copied stacks of suspended tasks and of threads, to be unwound and named elsewhere.
+//!
+//! The only folder with unsafe code. The signal handler copies, publishes and returns; the waker's clone copies and returns.
+
+#![allow(unsafe_code, reason = "reads stacks; each block names the invariant it stands on")]
+
+mod crates;
+mod frame;
+mod handover;
+mod modules;
+mod names;
+mod procfs;
+mod snapshot;
+mod symbols;
+pub(crate) mod sys;
+mod task;
+mod thread;
+mod unwind;
+
+pub use frame::Frame;
+
+pub(crate) use crates::{is_of, is_std, origin};
+pub(crate) use modules::{code_range, executable_build_id};
+pub(crate) use names::front;
+pub(crate) use procfs::{Activity, look};
+pub(crate) use snapshot::{Origin, Snapshot};
+pub(crate) use symbols::{Address, Symbols};
+pub(crate) use task::{Arena, SPANS, trace};
+pub(crate) use thread::{Outcome, Sampler, install as install_handler};
+pub(crate) use unwind::{Unwinder, Unwound};
+
+/// The stack of this thread; empty if it polls no watched work.
+#[cfg_attr(not(heeler_copies), allow(dead_code, reason = "copied stacks only"))]
+fn threads_stack() -> std::ops::Range<usize> {
+    let slot = crate::inflight::ThreadSlot::existing();
+    slot.and_then(|slot| slot.with_life(|life| life.stack.clone())).unwrap_or(0..0)
+}
+
+/// The ids of the spans that this thread has entered, outermost first. Takes no lock and allocates nothing.
+fn copy_spans(spans: &mut [u64; SPANS]) {
+    #[cfg(feature = "spans")]
+    if let Some(slot) = crate::inflight::ThreadSlot::existing() {
+        slot.spans.copy(spans);
+    }
+    #[cfg(not(feature = "spans"))]
+    let _ = spans;
+}

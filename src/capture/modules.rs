@@ -1,0 +1,208 @@
+//! The executable and the libraries of this process, with what is needed to unwind through them.
+//!
+//! Read from memory, under the loader's own lock (`dl_iterate_phdr`), so that it is what runs, even where the file has
+//! been replaced by a deployment since. The executable's tables are used in place, for it is never unloaded; those of a
+//! library are copied, for it may be.
+
+#[cfg(heeler_copies)]
+pub(crate) use imp::{Bytes, Module, Modules};
+
+/// The addresses of the code of the module that heeler is linked into: the application's own.
+pub(crate) fn code_range() -> std::ops::Range<u64> {
+    #[cfg(heeler_copies)]
+    return imp::code_range();
+    // Any address is as good as another: walked stacks consist of code addresses alone.
+    #[cfg(not(heeler_copies))]
+    return 0..u64::MAX;
+}
+
+/// The GNU build id of the executable, hexadecimal.
+pub(crate) fn executable_build_id() -> Option<String> {
+    #[cfg(heeler_copies)]
+    return Modules::load().list.first().and_then(|module| module.name.build_id.clone());
+    #[cfg(not(heeler_copies))]
+    return None;
+}
+
+#[cfg(heeler_copies)]
+mod imp {
+    use std::ops::{Deref, Range};
+    use std::sync::{Arc, OnceLock};
+
+    use object::elf::{FileHeader64, NT_GNU_BUILD_ID, PF_X, PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE};
+    use object::{NativeEndian, read::elf::NoteIterator};
+
+    use crate::capture::symbols::ModuleName;
+
+    /// Bytes of a module.
+    #[derive(Debug, Clone)]
+    pub(crate) enum Bytes {
+        InPlace(&'static [u8]),
+        Copied(Arc<[u8]>),
+    }
+
+    impl Default for Bytes {
+        fn default() -> Self {
+            Self::InPlace(&[])
+        }
+    }
+
+    impl Deref for Bytes {
+        type Target = [u8];
+
+        fn deref(&self) -> &[u8] {
+            match self {
+                Self::InPlace(bytes) => bytes,
+                Self::Copied(bytes) => bytes,
+            }
+        }
+    }
+
+    /// One loaded object.
+    #[derive(Debug)]
+    pub(crate) struct Module {
+        pub(crate) name: Arc<ModuleName>,
+        /// From the lowest to the highest mapped address.
+        pub(crate) range: Range<u64>,
+        /// What the loader has added to the addresses in the file.
+        pub(crate) bias: u64,
+        pub(crate) code: Vec<Range<u64>>,
+        /// `.eh_frame_hdr`: its address and bytes.
+        pub(crate) header: (u64, Bytes),
+        /// `.eh_frame`, possibly with what follows it.
+        pub(crate) frames: (u64, Bytes),
+    }
+
+    /// What is loaded, as of one moment.
+    #[derive(Debug, Default)]
+    pub(crate) struct Modules {
+        pub(crate) list: Vec<Module>,
+        /// The loader's counts of loads and unloads.
+        pub(crate) version: (u64, u64),
+    }
+
+    impl Modules {
+        pub(crate) fn load() -> Self {
+            let mut modules = Self::default();
+            iterate(&mut |info| {
+                modules.version = (info.dlpi_adds, info.dlpi_subs);
+                // SAFETY: the loader holds its lock while it calls back: the object is loaded.
+                let module = unsafe { read(info, modules.list.is_empty()) };
+                modules.list.extend(module);
+                false
+            });
+            modules
+        }
+
+        /// Whether nothing was loaded or unloaded since.
+        pub(crate) fn is_current(&self) -> bool {
+            let mut version = (0, 0);
+            iterate(&mut |info| {
+                version = (info.dlpi_adds, info.dlpi_subs);
+                true
+            });
+            version == self.version
+        }
+
+        pub(crate) fn find(&self, address: u64) -> Option<&Module> {
+            self.list.iter().find(|module| module.range.contains(&address))
+        }
+    }
+
+    pub(super) fn code_range() -> Range<u64> {
+        static RANGE: OnceLock<Range<u64>> = OnceLock::new();
+        let found = RANGE.get_or_init(|| {
+            let here = code_range as *const () as u64;
+            let modules = Modules::load();
+            let module = modules.find(here);
+            let code = module.and_then(|module| module.code.iter().find(|code| code.contains(&here)).cloned());
+            code.unwrap_or(0..0)
+        });
+        found.clone()
+    }
+
+    type Visit<'a> = dyn FnMut(&libc::dl_phdr_info) -> bool + 'a;
+
+    /// Calls `visit` for each loaded object until it says that it has seen enough.
+    fn iterate(visit: &mut Visit<'_>) {
+        extern "C" fn trampoline(info: *mut libc::dl_phdr_info, _size: usize, data: *mut libc::c_void) -> libc::c_int {
+            // SAFETY: `data` is the `&mut &mut Visit` below, which outlives the call; nobody else uses it meanwhile.
+            let visit = unsafe { &mut *data.cast::<&mut Visit<'_>>() };
+            // SAFETY: the loader passes a valid description for the time of this call.
+            libc::c_int::from(visit(unsafe { &*info }))
+        }
+        let mut visit = visit;
+        // SAFETY: the trampoline has the signature asked for and gets the pointer it expects. A panic in `visit` would
+        // end the process at the `extern "C"` boundary; it has no reason to.
+        unsafe { libc::dl_iterate_phdr(Some(trampoline), (&raw mut visit).cast()) };
+    }
+
+    /// Reads one object's headers and tables.
+    ///
+    /// # Safety
+    ///
+    /// The object is loaded and stays so for the time of the call; if `executable`, for ever.
+    unsafe fn read(info: &libc::dl_phdr_info, executable: bool) -> Option<Module> {
+        let bias = info.dlpi_addr;
+        // SAFETY: the loader's own array of program headers.
+        let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+        let loaded: Vec<_> = headers.iter().filter(|header| header.p_type == PT_LOAD.0).collect();
+        let start = loaded.iter().map(|header| bias + header.p_vaddr).min()?;
+        let end = loaded.iter().map(|header| bias + header.p_vaddr + header.p_memsz).max()?;
+        let code = loaded.iter().filter(|header| header.p_flags & PF_X.0 != 0);
+        let code = code.map(|header| bias + header.p_vaddr..bias + header.p_vaddr + header.p_memsz).collect();
+        // The bytes from an address to the end of the segment that it is in.
+        let rest = |address: u64| {
+            let segment = loaded
+                .iter()
+                .find(|header| (bias + header.p_vaddr..bias + header.p_vaddr + header.p_filesz).contains(&address))?;
+            let len = bias + segment.p_vaddr + segment.p_filesz - address;
+            // SAFETY: within a segment that is mapped and, by the caller's promise, stays so as long as it is used.
+            Some(unsafe { std::slice::from_raw_parts(address as *const u8, len as usize) })
+        };
+        let keep = |bytes: &'static [u8]| if executable { Bytes::InPlace(bytes) } else { Bytes::Copied(bytes.into()) };
+        let mut header = (0, Bytes::InPlace(&[]));
+        let mut frames = (0, Bytes::InPlace(&[]));
+        if let Some(table) = headers.iter().find(|header| header.p_type == PT_GNU_EH_FRAME.0) {
+            let address = bias + table.p_vaddr;
+            let bytes = rest(address)?;
+            let bytes = &bytes[..bytes.len().min(table.p_memsz as usize)];
+            if let Some(target) = frames_address(address, bytes) {
+                frames = (target, keep(rest(target)?));
+                header = (address, keep(bytes));
+            }
+        }
+        let build_id = headers.iter().filter(|header| header.p_type == PT_NOTE.0).find_map(|header| {
+            let bytes = rest(bias + header.p_vaddr)?;
+            build_id(&bytes[..bytes.len().min(header.p_filesz as usize)], header.p_align)
+        });
+        // SAFETY: a string of the loader's, or null.
+        let path = (!info.dlpi_name.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(info.dlpi_name) });
+        let mut path = path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
+        if path.is_empty() && executable {
+            path = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
+        }
+        let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+        let name = Arc::new(ModuleName { name, path, build_id });
+        Some(Module { name, range: start..end, bias, code, header, frames })
+    }
+
+    /// Where `.eh_frame` lies, from its header, in the one encoding that linkers use there: a 32-bit offset from itself.
+    fn frames_address(address: u64, header: &[u8]) -> Option<u64> {
+        const VERSION: u8 = 1;
+        const PCREL_SDATA4: u8 = 0x1b;
+        let offset = header.get(4..8)?.try_into().ok()?;
+        (header[0] == VERSION && header[1] == PCREL_SDATA4)
+            .then(|| (address + 4).wrapping_add_signed(i64::from(i32::from_ne_bytes(offset))))
+    }
+
+    fn build_id(notes: &[u8], align: u64) -> Option<String> {
+        let mut notes = NoteIterator::<FileHeader64<NativeEndian>>::new(NativeEndian, align, notes).ok()?;
+        while let Ok(Some(note)) = notes.next() {
+            if note.name() == b"GNU" && note.n_type(NativeEndian) == NT_GNU_BUILD_ID {
+                return Some(note.desc().iter().map(|byte| format!("{byte:02x}")).collect());
+            }
+        }
+        None
+    }
+}

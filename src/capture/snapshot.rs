@@ -1,0 +1,54 @@
+//! A copied stack: registers and bytes, to be unwound later and elsewhere.
+
+use std::sync::Arc;
+
+/// The registers that an unwinder needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Registers {
+    pub(crate) pc: u64,
+    pub(crate) sp: u64,
+    /// `rbp` or `x29`.
+    pub(crate) fp: u64,
+    /// `x30`; zero where there is none.
+    pub(crate) lr: u64,
+}
+
+/// How a stack was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// In the tracing waker: the first frame is heeler's own.
+    Waker,
+    /// In the signal handler: the first frame is the interrupted function.
+    Signal,
+    /// What a finished poll left below its caller: no registers, only words.
+    Residue,
+}
+
+/// One stack as it was copied.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) origin: Origin,
+    pub(crate) data: Data,
+    /// The copy is shorter than the stack.
+    pub(crate) truncated: bool,
+    /// Ids of the spans that were entered, outermost first.
+    pub(crate) spans: Vec<u64>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Data {
+    /// Words from `registers.sp` upwards.
+    Copied { registers: Registers, words: Arc<[u64]> },
+    /// Return addresses, innermost first: where stacks cannot be copied.
+    Walked(Arc<[u64]>),
+}
+
+impl Snapshot {
+    /// Bytes that this snapshot holds.
+    pub(crate) fn size(&self) -> usize {
+        8 * match &self.data {
+            Data::Copied { words, .. } => words.len(),
+            Data::Walked(addresses) => addresses.len(),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Registers of aarch64. Written with the same care as x86_64, but not tested on hardware.
+
+use std::arch::asm;
+
+use crate::capture::snapshot::Registers;
+
+/// The caller's own registers, at this very place.
+#[inline(always)]
+pub(crate) fn registers() -> Registers {
+    let (pc, sp, fp, lr): (u64, u64, u64, u64);
+    // SAFETY: reads four registers and writes nothing but its outputs.
+    unsafe {
+        asm!(
+            "adr {pc}, .",
+            "mov {sp}, sp",
+            "mov {fp}, x29",
+            "mov {lr}, x30",
+            pc = out(reg) pc, sp = out(reg) sp, fp = out(reg) fp, lr = out(reg) lr,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    Registers { pc, sp, fp, lr }
+}
+
+/// The interrupted thread's registers.
+///
+/// # Safety
+///
+/// `context` is the third argument of a handler installed with `SA_SIGINFO`.
+pub(crate) unsafe fn interrupted(context: *const libc::c_void) -> Registers {
+    // SAFETY: the kernel passes a `ucontext_t` there, which outlives the handler's call.
+    let context = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
+    Registers { pc: context.pc, sp: context.sp, fp: context.regs[29], lr: context.regs[30] }
+}
+
+/// Copies `count` words without calling anything, so that no frame is laid over what is read.
+///
+/// # Safety
+///
+/// `from` is readable and `to` is writable for `count` words; the two do not overlap.
+#[inline(always)]
+pub(crate) unsafe fn copy_words(from: *const u64, to: *mut u64, count: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "2:",
+            "cbz {count}, 3f",
+            "ldr {word}, [{from}], #8",
+            "str {word}, [{to}], #8",
+            "sub {count}, {count}, #1",
+            "b 2b",
+            "3:",
+            count = inout(reg) count => _, from = inout(reg) from => _, to = inout(reg) to => _, word = out(reg) _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Fills `count` words with zeros without calling anything.
+///
+/// # Safety
+///
+/// `to` is writable for `count` words, which belong to nobody.
+#[inline(always)]
+pub(crate) unsafe fn zero_words(to: *mut u64, count: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "2:",
+            "cbz {count}, 3f",
+            "str xzr, [{to}], #8",
+            "sub {count}, {count}, #1",
+            "b 2b",
+            "3:",
+            count = inout(reg) count => _, to = inout(reg) to => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}

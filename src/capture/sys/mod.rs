@@ -1,0 +1,20 @@
+//! What differs between platforms, behind one interface.
+//!
+//! Linux on x86_64 and aarch64 copies stacks. Elsewhere, and with `HEELER_PORTABLE=1` at build time, await stacks are
+//! walked by the `backtrace` crate and threads cannot be captured; everything else works.
+
+#[cfg(all(heeler_copies, target_arch = "aarch64"))]
+#[path = "aarch64.rs"]
+mod arch;
+#[cfg(all(heeler_copies, target_arch = "x86_64"))]
+#[path = "x86_64.rs"]
+mod arch;
+#[cfg(heeler_copies)]
+mod linux;
+#[cfg(not(heeler_copies))]
+mod unsupported;
+
+#[cfg(heeler_copies)]
+pub(crate) use linux::*;
+#[cfg(not(heeler_copies))]
+pub(crate) use unsupported::*;

@@ -1,0 +1,31 @@
+//! Platforms on which stacks are not copied: await stacks are walked, thread stacks are not to be had.
+
+use std::ops::Range;
+
+/// Stacks cannot be copied, nor threads captured.
+pub(crate) const SUPPORTED: bool = false;
+
+/// A number for this thread: the system's is not asked for, since nothing is done with it here.
+pub(crate) fn thread_id() -> i32 {
+    use std::sync::atomic::{AtomicI32, Ordering};
+    static NEXT: AtomicI32 = AtomicI32::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Unknown: nothing of the stack is read.
+pub(crate) fn stack_bounds() -> Range<usize> {
+    0..0
+}
+
+/// Unknown.
+pub(crate) fn cpu_time(_tid: i32) -> Option<u64> {
+    None
+}
+
+/// The name of this host, where the environment tells.
+pub(crate) fn hostname() -> String {
+    std::env::var("HOSTNAME").or_else(|_| std::env::var("COMPUTERNAME")).unwrap_or_default()
+}
+
+/// Does nothing.
+pub(crate) fn block_signals() {}

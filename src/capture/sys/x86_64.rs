@@ -1,0 +1,72 @@
+//! Registers of x86_64.
+
+use std::arch::asm;
+
+use crate::capture::snapshot::Registers;
+
+/// The caller's own registers, at this very place.
+#[inline(always)]
+pub(crate) fn registers() -> Registers {
+    let (pc, sp, fp): (u64, u64, u64);
+    // SAFETY: reads three registers and writes nothing but its outputs.
+    unsafe {
+        asm!(
+            "lea {pc}, [rip]",
+            "mov {sp}, rsp",
+            "mov {fp}, rbp",
+            pc = out(reg) pc, sp = out(reg) sp, fp = out(reg) fp,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    Registers { pc, sp, fp, lr: 0 }
+}
+
+/// The interrupted thread's registers.
+///
+/// # Safety
+///
+/// `context` is the third argument of a handler installed with `SA_SIGINFO`.
+pub(crate) unsafe fn interrupted(context: *const libc::c_void) -> Registers {
+    // SAFETY: the kernel passes a `ucontext_t` there, which outlives the handler's call.
+    let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+    Registers {
+        pc: registers[libc::REG_RIP as usize] as u64,
+        sp: registers[libc::REG_RSP as usize] as u64,
+        fp: registers[libc::REG_RBP as usize] as u64,
+        lr: 0,
+    }
+}
+
+/// Copies `count` words without calling anything, so that no frame is laid over what is read.
+///
+/// # Safety
+///
+/// `from` is readable and `to` is writable for `count` words; the two do not overlap.
+#[inline(always)]
+pub(crate) unsafe fn copy_words(from: *const u64, to: *mut u64, count: usize) {
+    // SAFETY: the caller's promise; the direction flag is clear by the ABI.
+    unsafe {
+        asm!(
+            "rep movsq",
+            inout("rcx") count => _, inout("rsi") from => _, inout("rdi") to => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Fills `count` words with zeros without calling anything.
+///
+/// # Safety
+///
+/// `to` is writable for `count` words, which belong to nobody.
+#[inline(always)]
+pub(crate) unsafe fn zero_words(to: *mut u64, count: usize) {
+    // SAFETY: the caller's promise; the direction flag is clear by the ABI.
+    unsafe {
+        asm!(
+            "rep stosq",
+            inout("rcx") count => _, inout("rdi") to => _, in("rax") 0_u64,
+            options(nostack, preserves_flags),
+        );
+    }
+}

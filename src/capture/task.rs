@@ -1,0 +1,305 @@
+//! The stack of a suspended future: poll it once with a waker of our own, and copy the stack at each clone of it.
+//!
+//! Whatever future finally waits must clone the waker it is polled with, and does so on the stack of its await point.
+//! The traced poll is a real poll: its result counts, and each clone is a clone of the **original** waker, so that nothing
+//! of ours outlives the poll. A clone may happen under the leaf's own lock: copying takes no lock, allocates nothing and
+//! calls nobody.
+
+use std::cell::Cell;
+use std::mem::ManuallyDrop;
+use std::sync::Arc;
+use std::task::{Context, RawWaker, RawWakerVTable, Waker};
+
+use super::snapshot::{Data, Origin, Registers, Snapshot};
+use super::sys;
+
+/// Room for the copies of one poll: 256 KiB a thread, allocated at the thread's first traced poll.
+const WORDS: usize = 32 * 1024;
+/// Branches of one poll; more are counted as one that was cut.
+const STACKS: usize = 32;
+/// Words below the poll that are looked at for what a finished poll left behind: 32 KiB.
+#[cfg_attr(not(heeler_copies), allow(dead_code, reason = "copied stacks only"))]
+const RESIDUE: usize = 4096;
+/// Spans that are remembered with a stack.
+pub(crate) const SPANS: usize = 16;
+
+/// One copy in the arena.
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    registers: Registers,
+    start: usize,
+    len: usize,
+    truncated: bool,
+    spans: [u64; SPANS],
+}
+
+/// What one traced poll left: preallocated, filled by the waker's callbacks.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    words: Box<[u64]>,
+    used: usize,
+    heads: Box<[Head]>,
+    count: usize,
+    /// Clones of the waker.
+    pub(crate) clones: u32,
+    /// Calls of `wake` during the poll: it gives way and wants to go on.
+    pub(crate) wakes: u32,
+    /// Clones whose stack was not copied: no room, or on another thread.
+    pub(crate) lost: u32,
+    residue: bool,
+}
+
+impl Arena {
+    pub(crate) fn new() -> Self {
+        let head = Head { registers: Registers::default(), start: 0, len: 0, truncated: false, spans: [0; SPANS] };
+        Self {
+            // Not zeros: those would be pages that are only mapped at the first touch.
+            words: vec![1; WORDS].into(),
+            used: 0,
+            heads: vec![head; STACKS].into(),
+            count: 0,
+            clones: 0,
+            wakes: 0,
+            lost: 0,
+            residue: false,
+        }
+    }
+
+    fn reset(&mut self) {
+        (self.used, self.count, self.clones, self.wakes, self.lost, self.residue) = (0, 0, 0, 0, 0, false);
+    }
+
+    /// Whether there is any stack.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The stacks, for keeping.
+    pub(crate) fn snapshots(&self) -> Vec<Snapshot> {
+        self.heads[..self.count].iter().map(|head| self.snapshot(head)).collect()
+    }
+
+    fn snapshot(&self, head: &Head) -> Snapshot {
+        let words: Arc<[u64]> = self.words[head.start..head.start + head.len].into();
+        let origin = if self.residue { Origin::Residue } else { Origin::Waker };
+        let data = if sys::SUPPORTED { Data::Copied { registers: head.registers, words } } else { Data::Walked(words) };
+        let spans = head.spans.iter().copied().take_while(|id| *id != 0).collect();
+        Snapshot { origin, data, truncated: head.truncated, spans }
+    }
+
+    /// A key that is equal for two polls only if they waited at the same places: a hash of the words that point into the
+    /// application's code, and of where they lie. `None` if nothing tells.
+    ///
+    /// Stale words may make two equal places differ, which costs a copy; they cannot make different places equal.
+    pub(crate) fn key(&self, code: &std::ops::Range<u64>) -> Option<u64> {
+        let mut key = 0_u64;
+        let mut found = false;
+        for head in &self.heads[..self.count] {
+            // Branches may be polled in any order: each has a hash, and the sum does not mind.
+            let mut hash = head.len as u64 ^ 0x9e37_79b9_7f4a_7c15;
+            for (position, word) in self.words[head.start..head.start + head.len].iter().enumerate() {
+                if word.wrapping_sub(code.start) < code.end - code.start {
+                    hash = (hash.rotate_left(5) ^ word ^ (position as u64) << 48).wrapping_mul(0x517c_c1b7_2722_0a95);
+                    found = true;
+                }
+            }
+            key = key.wrapping_add(hash ^ hash >> 29);
+        }
+        found.then_some(key)
+    }
+}
+
+/// What the tracing waker points to, for the time of one poll.
+struct Tracer<'a> {
+    original: &'a Waker,
+    arena: *mut Arena,
+    /// Where the copies end: an address in a frame that encloses the poll.
+    end: usize,
+    /// Tells this thread from others: a waker may be cloned on any.
+    thread: usize,
+}
+
+thread_local! {
+    static MARK: Cell<u8> = const { Cell::new(0) };
+}
+
+fn this_thread() -> usize {
+    MARK.with(|mark| std::ptr::from_ref(mark).addr())
+}
+
+static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop_nothing);
+
+/// Polls with a waker that copies the stack at each clone. `end` is an address in a frame that encloses this call.
+///
+/// With `look_below`, a poll that neither cloned nor woke the waker leaves a copy of what its frames left on the stack.
+pub(crate) fn trace<T>(
+    arena: &mut Arena,
+    end: usize,
+    look_below: bool,
+    cx: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> T,
+) -> T {
+    arena.reset();
+    let arena: *mut Arena = arena;
+    let tracer = Tracer { original: cx.waker(), arena, end, thread: this_thread() };
+    let raw = RawWaker::new((&raw const tracer).cast(), &VTABLE);
+    // SAFETY: the vtable's functions take the pointer for a `Tracer`. The waker itself is never dropped and is only lent
+    // to `poll`, for less long than `tracer` lives; clones are clones of the original and do not refer to `tracer`.
+    let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw) });
+    let mut cx = Context::from_waker(&waker);
+    if !look_below {
+        return poll(&mut cx);
+    }
+    below(arena, poll, &mut cx)
+}
+
+/// Polls on a stack that was wiped below this frame, and copies what the poll left there if it left nothing else.
+#[cfg(heeler_copies)]
+#[inline(never)]
+fn below<T>(arena: *mut Arena, poll: impl FnOnce(&mut Context<'_>) -> T, cx: &mut Context<'_>) -> T {
+    // The red zone below the stack pointer may be in use by this very frame.
+    const RED_ZONE: u64 = 256;
+    let bounds = super::threads_stack();
+    let here = sys::registers().sp;
+    let lowest = (here - RED_ZONE).wrapping_sub(RESIDUE as u64 * 8) & !7;
+    // A guard of some pages, for a stack that is nearly used up.
+    let fits = bounds.contains(&(lowest as usize).saturating_sub(16 * 1024)) && bounds.contains(&(here as usize));
+    if fits {
+        // SAFETY: the words lie on this thread's own stack, below every frame in use.
+        unsafe { sys::zero_words(lowest as *mut u64, RESIDUE) };
+    }
+    let result = poll(cx);
+    // SAFETY: the callbacks that use the arena ran inside `poll`, which has returned.
+    let arena = unsafe { &mut *arena };
+    if fits && arena.clones == 0 && arena.wakes == 0 {
+        // SAFETY: the source as above, readable since it was written; the arena has room for `RESIDUE` words and lies on
+        // the heap.
+        unsafe { sys::copy_words(lowest as *const u64, arena.words.as_mut_ptr(), RESIDUE) };
+        let registers = Registers { sp: lowest, ..Registers::default() };
+        let spans = [0; SPANS];
+        arena.heads[0] = Head { registers, start: 0, len: RESIDUE, truncated: false, spans };
+        (arena.count, arena.used, arena.residue) = (1, RESIDUE, true);
+    }
+    result
+}
+
+#[cfg(not(heeler_copies))]
+fn below<T>(_arena: *mut Arena, poll: impl FnOnce(&mut Context<'_>) -> T, cx: &mut Context<'_>) -> T {
+    poll(cx)
+}
+
+/// Which callback copies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Event {
+    Clone,
+    Wake,
+}
+
+// SAFETY (of the four functions of the vtable): `data` points to the `Tracer` of `trace`, which is alive as long as the
+// waker that it was made for; no other waker has this vtable.
+
+unsafe fn clone(data: *const ()) -> RawWaker {
+    // SAFETY: see above.
+    let tracer = unsafe { &*data.cast::<Tracer<'_>>() };
+    // The registers are those of this frame, which stands until the copy is done.
+    #[cfg(heeler_copies)]
+    tracer.copy(Event::Clone, sys::registers());
+    #[cfg(not(heeler_copies))]
+    tracer.walk(Event::Clone);
+    let clone = ManuallyDrop::new(tracer.original.clone());
+    RawWaker::new(clone.data(), clone.vtable())
+}
+
+unsafe fn wake(data: *const ()) {
+    // SAFETY: as for `wake_by_ref`.
+    unsafe { wake_by_ref(data) };
+}
+
+unsafe fn wake_by_ref(data: *const ()) {
+    // SAFETY: see above.
+    let tracer = unsafe { &*data.cast::<Tracer<'_>>() };
+    #[cfg(heeler_copies)]
+    tracer.copy(Event::Wake, sys::registers());
+    #[cfg(not(heeler_copies))]
+    tracer.walk(Event::Wake);
+    tracer.original.wake_by_ref();
+}
+
+unsafe fn drop_nothing(_: *const ()) {}
+
+impl Tracer<'_> {
+    /// The arena, if this is the thread that polls; counts the event.
+    fn arena(&self, event: Event) -> Option<&mut Arena> {
+        if this_thread() != self.thread {
+            // Another thread was lent the waker. That the arena does not hear of it makes the poll look like one
+            // branch fewer; to touch the arena from here would be a data race.
+            return None;
+        }
+        // SAFETY: only this thread uses the arena while the poll runs, and only here: neither `copy` nor `walk` calls
+        // anything that could come back to this waker, and `trace` keeps its own reference out of use meanwhile.
+        let arena = unsafe { &mut *self.arena };
+        match event {
+            Event::Clone => arena.clones += 1,
+            Event::Wake => arena.wakes += 1,
+        }
+        Some(arena)
+    }
+
+    /// Copies the stack from `registers.sp` up to the poll's frame.
+    #[cfg(heeler_copies)]
+    #[inline(never)]
+    fn copy(&self, event: Event, registers: Registers) {
+        let Some(arena) = self.arena(event) else { return };
+        let sp = registers.sp as usize;
+        let room = WORDS - arena.used;
+        // A leaf that runs on a stack of its own (a stackful coroutine) is not below our frame: nothing can be read.
+        if sp >= self.end || arena.count == STACKS || room < 64 || self.end - sp > super::thread::MAX_COPY {
+            arena.lost += 1;
+            return;
+        }
+        let wanted = (self.end - sp) / 8;
+        let len = wanted.min(room);
+        let start = arena.used;
+        // SAFETY: `[sp, end)` is the part of this thread's stack between the callback's frame and the frame that
+        // encloses the poll: both are in use, so all between is mapped and readable; words of it that no frame has
+        // written yet are copied as bytes and never interpreted but by the unwinder. `len` words are free in the arena.
+        unsafe {
+            let to = arena.words.as_mut_ptr().add(start);
+            std::ptr::copy_nonoverlapping(sp as *const u64, to, len);
+        }
+        let mut spans = [0; SPANS];
+        super::copy_spans(&mut spans);
+        arena.heads[arena.count] = Head { registers, start, len, truncated: len < wanted, spans };
+        arena.count += 1;
+        arena.used += len;
+    }
+
+    /// Walks the stack, where it cannot be copied.
+    #[cfg(not(heeler_copies))]
+    #[inline(never)]
+    fn walk(&self, event: Event) {
+        let Some(arena) = self.arena(event) else { return };
+        if arena.count == STACKS || WORDS - arena.used < 256 {
+            arena.lost += 1;
+            return;
+        }
+        let start = arena.used;
+        let mut len = 0;
+        let mut truncated = true;
+        backtrace::trace(|frame| {
+            let below = frame.sp().addr() <= self.end;
+            if below && len < 256 {
+                arena.words[start + len] = frame.ip().addr() as u64;
+                len += 1;
+                return true;
+            }
+            truncated = below;
+            false
+        });
+        let mut spans = [0; SPANS];
+        super::copy_spans(&mut spans);
+        arena.heads[arena.count] = Head { registers: Registers::default(), start, len, truncated, spans };
+        arena.count += 1;
+        arena.used += len;
+    }
+}

@@ -1,0 +1,243 @@
+//! From a copied stack to addresses, on the reporter's thread.
+
+#[cfg(heeler_copies)]
+pub(crate) use imp::Unwinder;
+#[cfg(not(heeler_copies))]
+pub(crate) use portable::Unwinder;
+
+use super::symbols::Address;
+
+/// An unwound stack.
+#[derive(Debug, Clone)]
+pub(crate) struct Unwound {
+    /// Innermost first.
+    pub(crate) addresses: Vec<Address>,
+    /// The unwinder came as far as the poll's own frame.
+    pub(crate) complete: bool,
+}
+
+/// More frames than any real stack has: a loop in a damaged one ends here.
+#[cfg_attr(not(heeler_copies), allow(dead_code, reason = "copied stacks only"))]
+const MAX_FRAMES: usize = 1024;
+
+#[cfg(heeler_copies)]
+mod imp {
+    use framehop::{
+        CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind, UnwindRegsNative, Unwinder as _,
+        UnwinderNative,
+    };
+
+    use super::super::modules::{Bytes, Module, Modules};
+    use super::super::snapshot::{Data, Origin, Registers, Snapshot};
+    use super::{Address, MAX_FRAMES, Unwound};
+
+    /// Unwinds snapshots of this process's stacks.
+    pub(crate) struct Unwinder {
+        modules: Modules,
+        unwinder: UnwinderNative<Bytes, MayAllocateDuringUnwind>,
+        cache: CacheNative<MayAllocateDuringUnwind>,
+    }
+
+    impl std::fmt::Debug for Unwinder {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("Unwinder").field("modules", &self.modules.list.len()).finish_non_exhaustive()
+        }
+    }
+
+    /// The words of a copy, by address.
+    struct Stack<'a> {
+        words: &'a [u64],
+        start: u64,
+        /// A read beyond the end: the unwinder has come to the poll's own frame.
+        reached_end: bool,
+    }
+
+    impl Stack<'_> {
+        fn read(&mut self, address: u64) -> Result<u64, ()> {
+            let index = address.checked_sub(self.start).ok_or(())? / 8;
+            let word = self.words.get(index as usize).copied();
+            self.reached_end |= word.is_none();
+            word.ok_or(())
+        }
+    }
+
+    impl Unwinder {
+        pub(crate) fn new() -> Self {
+            let mut unwinder =
+                Self { modules: Modules::default(), unwinder: UnwinderNative::new(), cache: CacheNative::new() };
+            unwinder.refresh();
+            unwinder
+        }
+
+        /// Notices what was loaded or unloaded since the last time; true if anything was.
+        pub(crate) fn refresh(&mut self) -> bool {
+            if self.modules.is_current() && !self.modules.list.is_empty() {
+                return false;
+            }
+            self.modules = Modules::load();
+            self.unwinder = UnwinderNative::new();
+            self.cache = CacheNative::new();
+            for module in &self.modules.list {
+                self.unwinder.add_module(describe(module));
+            }
+            true
+        }
+
+        pub(crate) fn unwind(&mut self, snapshot: &Snapshot) -> Unwound {
+            let (registers, words) = match &snapshot.data {
+                Data::Copied { registers, words } => (registers, words),
+                Data::Walked(addresses) => {
+                    let addresses = addresses.iter().map(|pc| self.address(*pc, true)).collect();
+                    return Unwound { addresses, complete: !snapshot.truncated };
+                }
+            };
+            let mut stack = Stack { words, start: registers.sp & !7, reached_end: false };
+            let mut unwound = if snapshot.origin == Origin::Residue {
+                self.search(&mut stack)
+            } else {
+                let first = FrameAddress::from_instruction_pointer(registers.pc);
+                self.walk(first, unwind_registers(registers), &mut stack)
+            };
+            if snapshot.origin == Origin::Waker && !unwound.addresses.is_empty() {
+                // The callback's own frame.
+                unwound.addresses.remove(0);
+            }
+            unwound.complete &= !snapshot.truncated;
+            unwound
+        }
+
+        fn walk(&mut self, first: FrameAddress, mut registers: UnwindRegsNative, stack: &mut Stack<'_>) -> Unwound {
+            let mut addresses = Vec::with_capacity(48);
+            let mut frame = first;
+            loop {
+                addresses.push(self.address(frame.address(), frame.is_return_address()));
+                let read = &mut |address| stack.read(address);
+                match self.unwinder.unwind_frame(frame, &mut registers, &mut self.cache, read) {
+                    Ok(Some(next)) if addresses.len() < MAX_FRAMES => match FrameAddress::from_return_address(next) {
+                        Some(next) => frame = next,
+                        None => return Unwound { addresses, complete: false },
+                    },
+                    Ok(Some(_)) => return Unwound { addresses, complete: false },
+                    Ok(None) => return Unwound { addresses, complete: true },
+                    Err(_) => return Unwound { addresses, complete: stack.reached_end },
+                }
+            }
+        }
+
+        /// The deepest call that a finished poll has made, from the words it left: the first word that is a return
+        /// address from which the remains unwind as far as the poll's own frame.
+        fn search(&mut self, stack: &mut Stack<'_>) -> Unwound {
+            let nothing = Unwound { addresses: Vec::new(), complete: false };
+            let code = super::super::code_range();
+            for index in 1..stack.words.len() {
+                let word = stack.words[index];
+                if !code.contains(&word) {
+                    continue;
+                }
+                let Some(first) = FrameAddress::from_return_address(word) else { continue };
+                // A function that uses a frame pointer saves its caller's right below the return address.
+                let registers =
+                    Registers { pc: word, sp: stack.start + (index as u64 + 1) * 8, fp: stack.words[index - 1], lr: 0 };
+                stack.reached_end = false;
+                let unwound = self.walk(first, unwind_registers(&registers), stack);
+                if stack.reached_end && unwound.addresses.iter().all(|address| address.module.is_some()) {
+                    let mut addresses = unwound.addresses;
+                    // The function that was called from there has left nothing, but the call says which one it is.
+                    if let Some(callee) = callee(word, &code) {
+                        addresses.insert(0, self.address(callee, false));
+                    }
+                    return Unwound { addresses, complete: true };
+                }
+            }
+            nothing
+        }
+
+        fn address(&self, pc: u64, is_return: bool) -> Address {
+            // A call at the very end of a function returns to an address that is another's.
+            let lookup = pc - u64::from(is_return && pc > 0);
+            let module = self.modules.find(lookup);
+            let relative = module.map_or(pc, |module| pc.wrapping_sub(module.bias));
+            Address { pc, is_return, module: module.map(|module| module.name.clone()), relative }
+        }
+    }
+
+    /// Which function the direct call before that return address calls.
+    #[cfg(target_arch = "x86_64")]
+    fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
+        const CALL_REL32: u8 = 0xe8;
+        let start = return_address.checked_sub(5).filter(|start| code.contains(start))?;
+        // SAFETY: within the code of the module that this function is in, too: mapped for as long as it can be asked.
+        let call = unsafe { std::ptr::read_unaligned(start as *const [u8; 5]) };
+        let offset = i32::from_le_bytes([call[1], call[2], call[3], call[4]]);
+        let target = return_address.wrapping_add_signed(i64::from(offset));
+        (call[0] == CALL_REL32 && code.contains(&target)).then_some(target)
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
+        let start = return_address.checked_sub(4).filter(|start| code.contains(start))?;
+        // SAFETY: within the code of the module that this function is in, too: mapped for as long as it can be asked.
+        let call = unsafe { std::ptr::read_unaligned(start as *const u32) };
+        // BL: 26 bits, a signed number of instructions.
+        let offset = i64::from((call << 6) as i32 >> 6) * 4;
+        let target = start.wrapping_add_signed(offset);
+        (call >> 26 == 0b100101 && code.contains(&target)).then_some(target)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn unwind_registers(registers: &Registers) -> UnwindRegsNative {
+        UnwindRegsNative::new(registers.pc, registers.sp, registers.fp)
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    fn unwind_registers(registers: &Registers) -> UnwindRegsNative {
+        UnwindRegsNative::new(registers.lr, registers.sp, registers.fp)
+    }
+
+    fn describe(module: &Module) -> framehop::Module<Bytes> {
+        let section = |(address, bytes): &(u64, Bytes)| {
+            let start = address.wrapping_sub(module.bias);
+            (!bytes.is_empty()).then(|| (start..start + bytes.len() as u64, bytes.clone()))
+        };
+        let (header_range, header) = section(&module.header).unzip();
+        let (frames_range, frames) = section(&module.frames).unzip();
+        let sections = ExplicitModuleSectionInfo {
+            base_svma: 0,
+            eh_frame_hdr_svma: header_range,
+            eh_frame_hdr: header,
+            eh_frame_svma: frames_range,
+            eh_frame: frames,
+            ..Default::default()
+        };
+        framehop::Module::new(module.name.name.clone(), module.range.clone(), module.bias, sections)
+    }
+}
+
+#[cfg(not(heeler_copies))]
+mod portable {
+    use super::super::snapshot::{Data, Snapshot};
+    use super::{Address, Unwound};
+
+    /// Passes on what was walked.
+    #[derive(Debug)]
+    pub(crate) struct Unwinder;
+
+    impl Unwinder {
+        pub(crate) fn new() -> Self {
+            Self
+        }
+
+        pub(crate) fn refresh(&mut self) -> bool {
+            false
+        }
+
+        pub(crate) fn unwind(&mut self, snapshot: &Snapshot) -> Unwound {
+            let Data::Walked(addresses) = &snapshot.data else {
+                return Unwound { addresses: Vec::new(), complete: false };
+            };
+            let addresses =
+                addresses.iter().map(|pc| Address { pc: *pc, is_return: true, module: None, relative: *pc });
+            Unwound { addresses: addresses.collect(), complete: !snapshot.truncated }
+        }
+    }
+}

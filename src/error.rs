@@ -1,0 +1,169 @@
+//! The crate's one error type.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What heeler's own fallible functions return.
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Something that heeler could not set up.
+///
+/// Opaque on purpose: ask it what it is about with the `is_*` methods, print it for a person, and find the operating
+/// system's error, if there is one, in [`source`](std::error::Error::source). Cheap to clone.
+///
+/// # Example
+///
+/// ```
+/// let error = heeler::Reports::builder().allow_headers(["cookie"]).build().unwrap_err();
+/// assert!(error.is_config());
+/// assert_eq!(error.to_string(), "the header `cookie` is never reported: it carries credentials");
+/// ```
+#[derive(Clone)]
+pub struct Error {
+    // Shared, so that an error is one word and a failed one-time start can be handed to everyone who asks.
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    kind: Kind,
+    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+enum Kind {
+    Config(String),
+    Directory { path: PathBuf, problem: &'static str },
+    Signal(String),
+    Thread(&'static str),
+    Unsupported(&'static str),
+}
+
+impl Error {
+    fn new(kind: Kind, cause: Option<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { inner: Arc::new(Inner { kind, cause }) }
+    }
+
+    /// A setting that cannot be used. `message` says which, and why.
+    pub(crate) fn config(message: impl Into<String>) -> Self {
+        Self::new(Kind::Config(message.into()), None)
+    }
+
+    /// A report directory that cannot be used. `problem` completes "the report directory `/x` ..".
+    pub(crate) fn directory(path: &Path, problem: &'static str, cause: Option<io::Error>) -> Self {
+        let kind = Kind::Directory { path: path.to_owned(), problem };
+        Self::new(kind, cause.map(|error| Box::new(error) as _))
+    }
+
+    /// The signal for thread stacks cannot be used. `message` says which, and why.
+    pub(crate) fn signal(message: impl Into<String>, cause: Option<io::Error>) -> Self {
+        Self::new(Kind::Signal(message.into()), cause.map(|error| Box::new(error) as _))
+    }
+
+    /// One of heeler's own threads did not start. `name` is `monitor` or `reporter`.
+    pub(crate) fn thread(name: &'static str, cause: io::Error) -> Self {
+        Self::new(Kind::Thread(name), Some(Box::new(cause)))
+    }
+
+    /// This platform or build has no such thing. `what` completes ".. on this platform".
+    pub(crate) fn unsupported(what: &'static str) -> Self {
+        Self::new(Kind::Unsupported(what), None)
+    }
+
+    /// Whether a setting is invalid.
+    #[must_use]
+    pub fn is_config(&self) -> bool {
+        matches!(self.inner.kind, Kind::Config(_))
+    }
+
+    /// Whether a report directory cannot be used: it is a file, cannot be created, or cannot be written to.
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
+        matches!(self.inner.kind, Kind::Directory { .. })
+    }
+
+    /// Whether the signal that thread stacks are taken with is not available.
+    #[must_use]
+    pub fn is_signal(&self) -> bool {
+        matches!(self.inner.kind, Kind::Signal(_))
+    }
+
+    /// Whether the operating system refused a thread.
+    #[must_use]
+    pub fn is_thread(&self) -> bool {
+        matches!(self.inner.kind, Kind::Thread(_))
+    }
+
+    /// Whether this platform or build lacks what was asked for.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self.inner.kind, Kind::Unsupported(_))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.inner.kind {
+            Kind::Config(message) | Kind::Signal(message) => f.write_str(message),
+            Kind::Directory { path, problem } => write!(f, "the report directory `{}` {problem}", path.display()),
+            Kind::Thread(name) => write!(f, "heeler's {name} thread did not start"),
+            Kind::Unsupported(what) => write!(f, "{what} on this platform"),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Error");
+        debug.field("message", &format_args!("{self}"));
+        if let Some(cause) = &self.inner.cause {
+            debug.field("cause", cause);
+        }
+        debug.finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.inner.cause.as_ref().map(|cause| &**cause as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    /// Guards: one predicate a kind, and the cause is in `source()` alone (a chain printer would say it twice otherwise).
+    #[test]
+    fn predicates_and_cause() {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let all = [
+            Error::config("the threshold is zero"),
+            Error::directory(Path::new("/x"), "cannot be written to", Some(denied())),
+            Error::signal("signal 40 is taken", None),
+            Error::thread("monitor", denied()),
+            Error::unsupported("thread stacks cannot be taken"),
+        ];
+        for (at, error) in all.iter().enumerate() {
+            let is =
+                [error.is_config(), error.is_directory(), error.is_signal(), error.is_thread(), error.is_unsupported()];
+            assert_eq!(is.iter().position(|&yes| yes), Some(at), "{error}");
+            assert_eq!(is.iter().filter(|&&yes| yes).count(), 1, "{error}");
+            if let Some(cause) = error.source() {
+                assert!(!error.to_string().contains(&cause.to_string()));
+            }
+        }
+        assert_eq!(all[1].to_string(), "the report directory `/x` cannot be written to");
+        assert!(all[1].source().is_some() && all[2].source().is_none());
+        assert!(format!("{:?}", all[3]).contains("monitor"));
+    }
+
+    #[test]
+    fn is_send_sync_and_one_word() {
+        fn check<T: Send + Sync + Clone + 'static>() {}
+        check::<Error>();
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+    }
+}

@@ -1,0 +1,41 @@
+//! Which request is this code running for?
+
+use std::time::Duration;
+
+use super::join::root;
+use super::{Clock, RowId, ThreadSlot, now, table};
+
+/// The request or job that the calling code runs for: see [`current`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Current {
+    id: RowId,
+}
+
+/// The request or job that the calling thread is working for at this moment, also in its child work.
+///
+/// `None` outside of any watched work, also in a task that was spawned without [`spawn`](crate::spawn).
+///
+/// ```
+/// assert!(heeler::current().is_none());
+/// ```
+#[must_use]
+pub fn current() -> Option<Current> {
+    let id = ThreadSlot::existing()?.current();
+    (id != RowId::NONE).then(|| Current { id: root(id) })
+}
+
+impl Current {
+    /// A number that no other piece of work of this process has; the one in `request.id` of a report.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id.to_bits()
+    }
+
+    /// Time since the work began; zero once it has ended, or for a response body that nobody is waiting for.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        let started = table().row(self.id).filter(|row| row.is_live(self.id)).and_then(|row| row.started());
+        let elapsed = started.map_or(0, |ticks| now().saturating_sub(Clock::get().nanos(ticks)));
+        Duration::from_nanos(elapsed)
+    }
+}

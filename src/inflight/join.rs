@@ -1,0 +1,49 @@
+//! Rows that refer to other rows: layers that share one, and children.
+
+use std::time::Duration;
+
+use super::{Child, Details, How, Policy, PolicyId, Registered, RowId, ThreadSlot, Watched, Work, flags, table};
+
+/// If a layer further out has a row for the request that is being called, adopts it: the shorter threshold counts, and goes
+/// with the reports of its layer.
+#[inline]
+pub(crate) fn join(policy: &'static Policy, threshold: Duration) -> bool {
+    let Some(slot) = ThreadSlot::existing() else { return false };
+    let id = slot.current();
+    id != RowId::NONE && adopt(id, policy, threshold)
+}
+
+#[cold]
+fn adopt(id: RowId, policy: &'static Policy, threshold: Duration) -> bool {
+    let Some(row) = table().row(id).filter(|row| row.is_live(id) && row.flags() & flags::REQUEST != 0) else {
+        return false;
+    };
+    if u64::try_from(threshold.as_nanos()).is_ok_and(|nanos| nanos < row.threshold()) {
+        row.set_threshold(Some(threshold));
+        row.set_policy(policy.id);
+        crate::monitor::expect(threshold);
+    }
+    true
+}
+
+/// A row for work that the current work hands on; none outside of watched work.
+pub(crate) fn child(how: How, extra: u32) -> Watched {
+    let parent = ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current);
+    let Some(row) = table().row(parent) else { return Watched::off() };
+    if row.update(parent, flags::PARENT, 0).is_none() {
+        return Watched::off();
+    }
+    let fill = |details: &mut Details| details.work = Work::Child(Child { parent, how });
+    Watched::new(Registered::new(PolicyId::NONE, None, flags::CHILD | extra, fill))
+}
+
+/// The request or job at the root of `id`.
+pub(super) fn root(mut id: RowId) -> RowId {
+    // A chain of parents cannot be a ring; the limit is for a row that is reused while we look.
+    for _ in 0..64 {
+        let Some(details) = table().row(id).and_then(|row| row.details(id)) else { break };
+        let Work::Child(child) = &details.work else { break };
+        id = child.parent;
+    }
+    id
+}

@@ -1,0 +1,28 @@
+//! The table of work that is running now: a row for each request, job or child, and for each thread the row it polls.
+//!
+//! A worker writes a row with a few plain atomic stores a poll; everything that may be slow is left to the monitor.
+
+mod clock;
+mod current;
+mod join;
+mod policy;
+mod poll;
+mod registered;
+mod row;
+mod subject;
+mod table;
+mod threads;
+mod trace;
+
+pub use current::{Current, current};
+
+pub(crate) use clock::{Clock, now};
+pub(crate) use join::{child, join};
+pub(crate) use policy::{Policy, PolicyId, Settings};
+pub(crate) use poll::{Watched, frame_address};
+pub(crate) use registered::Registered;
+pub(crate) use row::{Details, Row, RowId, flags};
+pub(crate) use subject::{Child, How, Job, Request, Subject, Work};
+pub(crate) use table::table;
+pub(crate) use threads::{Poller, ThreadSlot, slots};
+pub(crate) use trace::{Stacks, Trace, WaitKind, WaitRecord};

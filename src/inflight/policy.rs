@@ -1,0 +1,120 @@
+//! The settings that rows refer to: one a layer, kept for the life of the process, so that a request refers to them by a
+//! number instead of a reference count that all workers would share.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::HeaderName;
+
+use crate::report::Reports;
+use crate::sync::lock_std;
+
+/// Which policy; zero is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PolicyId(u32);
+
+impl PolicyId {
+    pub(crate) const NONE: Self = Self(0);
+
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) const fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    pub(crate) fn get(self) -> Option<&'static Policy> {
+        lock_std(&POLICIES).get((self.0 as usize).checked_sub(1)?).copied()
+    }
+}
+
+static POLICIES: Mutex<Vec<&'static Policy>> = Mutex::new(Vec::new());
+
+/// What a layer has been told.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    pub(crate) id: PolicyId,
+    pub(crate) reports: Reports,
+    /// Headers that reports may show.
+    pub(crate) headers: Vec<HeaderName>,
+    /// Nanoseconds; `u64::MAX` for never.
+    threshold: AtomicU64,
+    /// One poll may hold its thread this long, in nanoseconds; `u64::MAX` for ever.
+    pub(crate) blocking_after: u64,
+    /// Dropped after this share of its threshold, a request is reported as abandoned; infinite for never.
+    pub(crate) abandoned_after: f64,
+    enabled: AtomicBool,
+    seen: AtomicBool,
+    /// When the layer was made, in nanoseconds of [`super::now`].
+    pub(crate) since: u64,
+}
+
+/// What [`Policy::new`] is made from.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) reports: Reports,
+    pub(crate) threshold: Duration,
+    pub(crate) blocking_after: Option<Duration>,
+    pub(crate) abandoned_after: Option<f64>,
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Policy {
+    /// Registers the settings. They stay for the life of the process: some 200 bytes a layer, none a request.
+    pub(crate) fn register(settings: Settings) -> &'static Self {
+        let mut policies = lock_std(&POLICIES);
+        let policy: &'static Self = Box::leak(Box::new(Self {
+            id: PolicyId(policies.len() as u32 + 1),
+            headers: settings.reports.allowed_headers().to_vec(),
+            reports: settings.reports,
+            threshold: AtomicU64::new(nanos(settings.threshold)),
+            blocking_after: settings.blocking_after.map_or(u64::MAX, nanos),
+            abandoned_after: settings.abandoned_after.unwrap_or(f64::INFINITY),
+            enabled: AtomicBool::new(true),
+            seen: AtomicBool::new(false),
+            since: super::now(),
+        }));
+        policies.push(policy);
+        policy
+    }
+
+    /// All policies of the process.
+    pub(crate) fn all() -> Vec<&'static Self> {
+        lock_std(&POLICIES).clone()
+    }
+
+    #[inline]
+    pub(crate) fn threshold(&self) -> Duration {
+        Duration::from_nanos(self.threshold.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_threshold(&self, threshold: Duration) {
+        self.threshold.store(nanos(threshold), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_enabled(&self, enabled: bool) {
+        self.enabled.store(enabled, Ordering::Relaxed);
+    }
+
+    /// Notes that a request came through; a plain store, and only once.
+    #[inline]
+    pub(crate) fn saw_request(&self) {
+        if !self.seen.load(Ordering::Relaxed) {
+            self.seen.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn has_seen_requests(&self) -> bool {
+        self.seen.load(Ordering::Relaxed)
+    }
+}

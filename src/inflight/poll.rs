@@ -1,0 +1,157 @@
+//! Polling watched work: the only place where a request pays, and the only one where it is traced.
+
+use std::cell::Cell;
+use std::task::{Context, Poll, Waker};
+
+use super::threads::Inside;
+use super::{Registered, Trace, flags, now};
+use crate::capture::{self, Arena};
+use crate::monitor;
+
+/// Work with a row of its own, or none: because watching is off, or a layer further out has one.
+#[derive(Debug)]
+pub(crate) struct Watched(Option<Registered>);
+
+thread_local! {
+    /// Room for the stacks of a traced poll; made at the thread's first.
+    static ARENA: Cell<Option<Box<Arena>>> = const { Cell::new(None) };
+}
+
+/// An address in the frame of the function that uses it: the stack below belongs to what that function calls.
+macro_rules! frame_address {
+    () => {{
+        let here = 0_u8;
+        std::ptr::from_ref(std::hint::black_box(&here)).addr()
+    }};
+}
+pub(crate) use frame_address;
+
+impl Watched {
+    pub(crate) fn new(registered: Option<Registered>) -> Self {
+        Self(registered)
+    }
+
+    pub(crate) const fn off() -> Self {
+        Self(None)
+    }
+
+    /// Gives the row to a successor: a response body takes over from the response.
+    pub(crate) fn take(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
+    /// Stops the row's clock, and forgets what was recorded until now; sets the flags of `set`.
+    #[inline]
+    pub(crate) fn pause(&mut self, set: u32) {
+        if let Some(registered) = &mut self.0 {
+            let row = registered.row();
+            row.restart(None);
+            // The next stretch has a record of its own.
+            if set != 0 || row.flags() & (flags::ARMED | flags::REPORTED) != 0 {
+                let clear = (flags::ARMED | flags::REPORTED | flags::WANTED) & !monitor::initial_flags();
+                row.update(registered.id(), set, clear);
+                let record = row.details(registered.id()).and_then(|mut details| details.trace.take());
+                drop(record);
+            }
+        }
+    }
+
+    /// Starts the row's clock, unless it runs.
+    #[inline]
+    pub(crate) fn resume(&mut self, ticks: impl FnOnce() -> u64) {
+        if let Some(registered) = &self.0
+            && registered.row().started().is_none()
+        {
+            registered.row().restart(Some(ticks()));
+        }
+    }
+
+    /// What runs until the value is dropped (a service's `call`, a closure on a blocking thread) is part of the work.
+    /// `frame` is an address in the caller's frame.
+    #[inline]
+    pub(crate) fn enter(&self, frame: usize) -> Option<Inside> {
+        let registered = self.0.as_ref()?;
+        Inside::enter(registered.row(), registered.id(), frame)
+    }
+
+    /// Polls the work. What is finished is complete; what panics or is dropped later is not.
+    ///
+    /// Off, this costs one branch. On, some ten plain stores to memory that no other worker writes, and the first time
+    /// that it returns `Pending` a clone of the waker.
+    #[inline]
+    pub(crate) fn poll<T>(&mut self, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        let Some(registered) = &mut self.0 else { return poll(cx) };
+        let frame = frame_address!();
+        let Some(inside) = Inside::enter(registered.row(), registered.id(), frame) else { return poll(cx) };
+        // Stands if the poll panics: then the work is over, and not for want of a client.
+        registered.complete(true);
+        let result = if registered.row().flags() & (flags::ARMED | flags::WANTED) == 0 {
+            let result = poll(cx);
+            if result.is_pending() {
+                registered.keep_waker(cx.waker());
+            }
+            result
+        } else {
+            traced(registered, cx, frame, poll)
+        };
+        registered.row().count_poll();
+        drop(inside);
+        registered.complete(result.is_ready());
+        result
+    }
+}
+
+/// A poll of an armed request.
+#[cold]
+#[inline(never)]
+fn traced<T>(
+    registered: &mut Registered,
+    cx: &mut Context<'_>,
+    frame: usize,
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> Poll<T> {
+    let mut arena = ARENA.take().unwrap_or_else(|| Box::new(Arena::new()));
+    let had_budget = tokio::task::coop::has_budget_remaining();
+    let look_below = begin(registered);
+    let result = capture::trace(&mut arena, frame, look_below, cx, poll);
+    if result.is_pending() {
+        end(registered, &arena, had_budget, look_below, cx.waker());
+    }
+    ARENA.set(Some(arena));
+    result
+}
+
+fn begin(registered: &Registered) -> bool {
+    let now = now();
+    let Some(mut details) = registered.row().details(registered.id()) else { return false };
+    let trace = details.trace.get_or_insert_with(|| Box::new(Trace::new(now)));
+    trace.begin_poll(now);
+    trace.look_below
+}
+
+fn end(registered: &mut Registered, arena: &Arena, had_budget: bool, looked_below: bool, waker: &Waker) {
+    let (row, id) = (registered.row(), registered.id());
+    let wanted = row.flags() & flags::WANTED != 0;
+    let now = now();
+    let silent = arena.clones == 0 && arena.wakes == 0;
+    let previous = {
+        let Some(mut details) = row.details(id) else { return };
+        if let Some(trace) = &mut details.trace {
+            trace.end_poll(now, arena, had_budget, wanted, || monitor::may_copy(now));
+            trace.look_below = silent;
+        }
+        registered.keep_waker_in(&mut details, waker)
+    };
+    // Whatever a waker's destructor does, it does without our lock.
+    drop(previous);
+    if !wanted {
+        return;
+    }
+    if silent && !looked_below && capture::sys::SUPPORTED {
+        // Nobody kept the waker, so there is no stack: once more, and this time look at what the poll leaves.
+        waker.wake_by_ref();
+        return;
+    }
+    row.update(id, 0, flags::WANTED);
+    monitor::answered();
+}

@@ -1,0 +1,94 @@
+//! Ownership of a row: it is free again when the owner is dropped, however that comes about.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use super::{Clock, Details, PolicyId, Row, RowId, table};
+use crate::monitor;
+
+/// A live row and the duty to free it.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    row: &'static Row,
+    id: RowId,
+    /// Tells whether the waker at hand is the one that the row has; zero for none.
+    waker: usize,
+    completed: bool,
+}
+
+impl Registered {
+    /// Registers work that begins now; `None` if there is no row left.
+    #[inline]
+    pub(crate) fn new(
+        policy: PolicyId,
+        threshold: Option<Duration>,
+        extra: u32,
+        fill: impl FnOnce(&mut Details),
+    ) -> Option<Self> {
+        let row = table().allocate()?;
+        let id = row.occupy(policy, threshold, Clock::get().ticks(), extra | monitor::initial_flags(), fill);
+        if let Some(threshold) = threshold {
+            monitor::expect(threshold);
+        }
+        Some(Self { row, id, waker: 0, completed: false })
+    }
+
+    pub(crate) fn row(&self) -> &'static Row {
+        self.row
+    }
+
+    pub(crate) fn id(&self) -> RowId {
+        self.id
+    }
+
+    /// Whether the work has an outcome: dropping it then abandons nothing.
+    #[inline]
+    pub(crate) fn complete(&mut self, completed: bool) {
+        self.completed = completed;
+    }
+
+    /// Remembers whom to wake, unless the row has this waker already.
+    #[inline]
+    pub(crate) fn keep_waker(&mut self, waker: &Waker) {
+        let key = key(waker);
+        if self.waker != key {
+            self.replace_waker(waker, key);
+        }
+    }
+
+    /// As [`Registered::keep_waker`], with the row's details at hand.
+    pub(crate) fn keep_waker_in(&mut self, details: &mut Details, waker: &Waker) -> Option<Waker> {
+        let key = key(waker);
+        if self.waker == key {
+            return None;
+        }
+        self.waker = key;
+        details.waker.replace(waker.clone())
+    }
+
+    fn replace_waker(&mut self, waker: &Waker, key: usize) {
+        let waker = waker.clone();
+        let previous = self.row.details(self.id).and_then(|mut details| details.waker.replace(waker));
+        self.waker = key;
+        // Whatever a waker's destructor does, it does without our lock.
+        drop(previous);
+    }
+}
+
+/// The stored clone keeps the task alive, so that no other task's waker can have the same key meanwhile.
+#[inline]
+fn key(waker: &Waker) -> usize {
+    (waker.data() as usize) ^ (std::ptr::from_ref(waker.vtable()) as usize).rotate_left(32) | 1
+}
+
+impl Drop for Registered {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.completed {
+            monitor::dropped(self.row, self.id);
+        }
+        let waker = self.row.vacate();
+        table().free(self.row);
+        drop(waker);
+    }
+}

@@ -1,0 +1,257 @@
+//! One row of the table: what a worker writes at every poll, and behind a lock what it writes once.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use super::{Child, Job, PolicyId, Poller, Request, Subject, Trace, Work};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, lock};
+
+/// A row's number together with its generation: names one piece of work, for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct RowId(u64);
+
+impl RowId {
+    pub(crate) const NONE: Self = Self(0);
+
+    const fn new(index: u32, generation: u32) -> Self {
+        Self((generation as u64) << 32 | (index as u64 + 1))
+    }
+
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The row's number; `None` for [`RowId::NONE`].
+    pub(crate) const fn index(self) -> Option<u32> {
+        (self.0 as u32).checked_sub(1)
+    }
+
+    const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// The low half of a row's state; the high half is its generation.
+pub(crate) mod flags {
+    /// Somebody owns the row.
+    pub(crate) const LIVE: u32 = 1;
+    /// Past an eighth of its threshold: every poll is traced.
+    pub(crate) const ARMED: u32 = 1 << 1;
+    /// The monitor waits for the next traced poll.
+    pub(crate) const WANTED: u32 = 1 << 2;
+    /// It has child rows, or has had.
+    pub(crate) const PARENT: u32 = 1 << 3;
+    /// It is a response body now.
+    pub(crate) const BODY: u32 = 1 << 5;
+    /// A request, as opposed to a job or a child: layers further in join it.
+    pub(crate) const REQUEST: u32 = 1 << 6;
+    /// Its thread may block as long as it likes: `spawn_blocking`.
+    pub(crate) const MAY_BLOCK: u32 = 1 << 7;
+    /// A report about it has been made.
+    pub(crate) const REPORTED: u32 = 1 << 8;
+    /// The monitor has its deadline.
+    pub(crate) const QUEUED: u32 = 1 << 10;
+    /// It is a child row.
+    pub(crate) const CHILD: u32 = 1 << 9;
+}
+
+/// `started` of a row whose clock stands still: a body nobody waits for.
+const PAUSED: u64 = u64::MAX;
+
+/// Everything the table keeps of one piece of work.
+#[repr(align(64))]
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// Generation and [`flags`].
+    state: AtomicU64,
+    /// Clock ticks at the beginning, or [`PAUSED`].
+    started: AtomicU64,
+    /// Nanoseconds; `u64::MAX` for never.
+    threshold: AtomicU64,
+    /// Who polls it, or did last.
+    poller: AtomicU64,
+    polls: AtomicU32,
+    policy: AtomicU32,
+    index: u32,
+    details: Mutex<Details>,
+}
+
+// A million requests in flight must fit in a quarter of a gigabyte.
+#[cfg(not(all(test, heeler_loom)))]
+const _: () = assert!(size_of::<Row>() <= 256);
+
+/// The part of a row behind its lock. Valid for the generation that `state` shows while the lock is held.
+#[derive(Debug, Default)]
+pub(crate) struct Details {
+    pub(crate) work: Work,
+    /// Of a request, if the work is one.
+    pub(crate) request: Request,
+    /// Wakes the task that polls the row. A request that has not suspended yet has none.
+    pub(crate) waker: Option<Waker>,
+    /// Waits and polls, from arming on.
+    pub(crate) trace: Option<Box<Trace>>,
+}
+
+impl Details {
+    /// A copy of what the work is.
+    pub(crate) fn subject(&self) -> Subject {
+        match &self.work {
+            Work::Nothing => Subject::Nothing,
+            Work::Request => Subject::Request(self.request.clone()),
+            Work::Job(job) => Subject::Job(Job::clone(job)),
+            Work::Child(child) => Subject::Child(*child),
+        }
+    }
+}
+
+impl Row {
+    pub(crate) fn new(index: u32) -> Self {
+        Self {
+            state: AtomicU64::new(0),
+            started: AtomicU64::new(PAUSED),
+            threshold: AtomicU64::new(u64::MAX),
+            poller: AtomicU64::new(0),
+            polls: AtomicU32::new(0),
+            policy: AtomicU32::new(0),
+            index,
+            details: Mutex::new(Details::default()),
+        }
+    }
+
+    /// Makes a free row live. The caller owns it: it came from the free list.
+    ///
+    /// The row is visible to the monitor once `state` is stored, after all else.
+    #[inline]
+    pub(crate) fn occupy(
+        &self,
+        policy: PolicyId,
+        threshold: Option<Duration>,
+        started: u64,
+        extra: u32,
+        fill: impl FnOnce(&mut Details),
+    ) -> RowId {
+        fill(&mut lock(&self.details));
+        self.started.store(started, Ordering::Relaxed);
+        self.set_threshold(threshold);
+        self.poller.store(0, Ordering::Relaxed);
+        self.polls.store(0, Ordering::Relaxed);
+        self.policy.store(policy.to_bits(), Ordering::Relaxed);
+        let generation = (self.state.load(Ordering::Relaxed) >> 32) as u32;
+        self.state.store((generation as u64) << 32 | (flags::LIVE | extra) as u64, Ordering::Release);
+        RowId::new(self.index, generation)
+    }
+
+    /// Ends the row's work: from here on `id` names nothing. Returns the waker, for the caller to drop outside the lock.
+    #[inline]
+    pub(crate) fn vacate(&self) -> Option<Waker> {
+        let mut details = lock(&self.details);
+        let waker = details.waker.take();
+        // In place, for a move costs more than what is dropped here: reference counts of byte strings.
+        details.work = Work::Nothing;
+        details.request.clear();
+        details.trace = None;
+        let state = self.state.load(Ordering::Relaxed);
+        // A flag that the monitor sets between the two lines is lost, as it should be: the work is over.
+        let next = ((state >> 32) as u32).wrapping_add(1);
+        self.state.store((next as u64) << 32, Ordering::Release);
+        drop(details);
+        waker
+    }
+
+    /// The work's name if the row is live, and its flags.
+    #[inline]
+    pub(crate) fn live(&self) -> Option<(RowId, u32)> {
+        let state = self.state.load(Ordering::Acquire);
+        (state as u32 & flags::LIVE != 0).then(|| (RowId::new(self.index, (state >> 32) as u32), state as u32))
+    }
+
+    #[inline]
+    pub(crate) fn is_live(&self, id: RowId) -> bool {
+        self.live().is_some_and(|(live, _)| live == id)
+    }
+
+    #[inline]
+    pub(crate) fn flags(&self) -> u32 {
+        self.state.load(Ordering::Relaxed) as u32
+    }
+
+    /// Sets and clears flags if the row still belongs to `id`; returns the flags from before.
+    pub(crate) fn update(&self, id: RowId, set: u32, clear: u32) -> Option<u32> {
+        let mut state = self.state.load(Ordering::Relaxed);
+        loop {
+            if (state >> 32) as u32 != id.generation() || state as u32 & flags::LIVE == 0 {
+                return None;
+            }
+            let next = (state | set as u64) & !(clear as u64);
+            match self.state.compare_exchange_weak(state, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Some(state as u32),
+                Err(seen) => state = seen,
+            }
+        }
+    }
+
+    /// The details, if the row still belongs to `id`. It does so until the guard is dropped.
+    pub(crate) fn details(&self, id: RowId) -> Option<MutexGuard<'_, Details>> {
+        let details = lock(&self.details);
+        self.is_live(id).then_some(details)
+    }
+
+    /// Clock ticks at the beginning; `None` while the clock stands still.
+    #[inline]
+    pub(crate) fn started(&self) -> Option<u64> {
+        let started = self.started.load(Ordering::Relaxed);
+        (started != PAUSED).then_some(started)
+    }
+
+    /// Starts the clock again, or stops it.
+    #[inline]
+    pub(crate) fn restart(&self, ticks: Option<u64>) {
+        self.started.store(ticks.unwrap_or(PAUSED), Ordering::Relaxed);
+    }
+
+    /// Nanoseconds; `u64::MAX` for never.
+    #[inline]
+    pub(crate) fn threshold(&self) -> u64 {
+        self.threshold.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_threshold(&self, threshold: Option<Duration>) {
+        let nanos = threshold.map_or(u64::MAX, |limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+        self.threshold.store(nanos, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn poller(&self) -> Poller {
+        Poller::from_bits(self.poller.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    pub(crate) fn set_poller(&self, poller: Poller) {
+        self.poller.store(poller.to_bits(), Ordering::Release);
+    }
+
+    #[inline]
+    pub(crate) fn polls(&self) -> u32 {
+        self.polls.load(Ordering::Relaxed)
+    }
+
+    /// One poll more. Only the thread inside the poll writes this, so that no read-modify-write is needed.
+    #[inline]
+    pub(crate) fn count_poll(&self) {
+        self.polls.store(self.polls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn policy(&self) -> PolicyId {
+        PolicyId::from_bits(self.policy.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_policy(&self, policy: PolicyId) {
+        self.policy.store(policy.to_bits(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,117 @@
+//! What a row is about: enough of a request to name it, kept by reference counts, so that nothing is copied unless a
+//! report is made.
+
+use std::borrow::Cow;
+
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderName, HeaderValue, Method, Version};
+
+use super::RowId;
+use crate::report::Reports;
+
+/// What a row's work is. A request's parts stand beside it in the row, so that they are written and dropped in place.
+#[derive(Debug, Default)]
+pub(crate) enum Work {
+    /// The row is free.
+    #[default]
+    Nothing,
+    Request,
+    Job(Box<Job>),
+    Child(Child),
+}
+
+/// What a report is about: a copy of a row's work.
+#[derive(Debug, Clone)]
+pub(crate) enum Subject {
+    Nothing,
+    Request(Request),
+    Job(Job),
+    Child(Child),
+}
+
+/// The parts of a request that a report may show.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) path: Option<PathAndQuery>,
+    pub(crate) authority: Option<Authority>,
+    pub(crate) version: Version,
+    /// Allowed headers, as positions in the list of allowed names.
+    pub(crate) headers: Vec<(u16, HeaderValue)>,
+    #[cfg(feature = "axum")]
+    pub(crate) route: Option<axum::extract::MatchedPath>,
+}
+
+/// Work that is no request: see [`watch`](crate::watch).
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    pub(crate) name: Cow<'static, str>,
+    pub(crate) reports: Option<Reports>,
+}
+
+/// Work that a request or a job has handed on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Child {
+    pub(crate) parent: RowId,
+    pub(crate) how: How,
+}
+
+/// By which function work was handed on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum How {
+    Spawn,
+    SpawnBlocking,
+    WatchChild,
+}
+
+impl How {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Spawn => "spawn",
+            Self::SpawnBlocking => "spawn_blocking",
+            Self::WatchChild => "watch_child",
+        }
+    }
+}
+
+impl Request {
+    /// Takes from a request what a report may show.
+    #[inline]
+    pub(crate) fn fill<B>(&mut self, request: &http::Request<B>, allowed: &[HeaderName]) {
+        self.method = request.method().clone();
+        self.path = request.uri().path_and_query().cloned();
+        self.authority = request.uri().authority().cloned();
+        self.version = request.version();
+        if !request.headers().is_empty() {
+            for (index, name) in allowed.iter().enumerate() {
+                if let Some(value) = request.headers().get(name) {
+                    self.headers.push((index as u16, value.clone()));
+                }
+            }
+        }
+        #[cfg(feature = "axum")]
+        {
+            self.route = request.extensions().get().cloned();
+        }
+    }
+
+    /// Lets go of everything but the memory of the list.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.path = None;
+        self.authority = None;
+        self.headers.clear();
+        #[cfg(feature = "axum")]
+        {
+            self.route = None;
+        }
+    }
+
+    /// The router's template of the path, where the router tells it.
+    pub(crate) fn route(&self) -> Option<&str> {
+        #[cfg(feature = "axum")]
+        return self.route.as_ref().map(axum::extract::MatchedPath::as_str);
+        #[cfg(not(feature = "axum"))]
+        None
+    }
+}

@@ -1,0 +1,139 @@
+//! Where the rows live: chunks that are allocated as needed and never given back, and the lists of free rows.
+//!
+//! A thread keeps some free rows for itself, so that beginning and ending a request touches nothing that another worker
+//! touches; threads exchange rows 32 at a time through one locked list.
+
+use std::cell::RefCell;
+use std::sync::Mutex;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::{Row, RowId};
+
+/// Rows allocated at once: 256 KiB, some tens of microseconds of one request's time.
+const CHUNK: usize = 1024;
+/// Four million rows; a request beyond them runs unwatched and is counted.
+const CHUNKS: usize = 4096;
+/// Rows that travel between a thread's list and the common one.
+const BATCH: usize = 32;
+
+/// All rows of the process.
+#[derive(Debug)]
+pub(crate) struct Table {
+    chunks: [OnceLock<Box<[Row]>>; CHUNKS],
+    /// Rows that have ever been handed out.
+    used: AtomicU32,
+    free: Mutex<Vec<&'static Row>>,
+    unwatched: AtomicU64,
+}
+
+static TABLE: Table = Table {
+    chunks: [const { OnceLock::new() }; CHUNKS],
+    used: AtomicU32::new(0),
+    free: Mutex::new(Vec::new()),
+    unwatched: AtomicU64::new(0),
+};
+
+/// The process's table.
+#[inline]
+pub(crate) fn table() -> &'static Table {
+    &TABLE
+}
+
+/// A thread's own free rows; they go back when the thread ends.
+struct Spare(RefCell<Vec<&'static Row>>);
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        TABLE.give(&mut self.0.borrow_mut(), 0);
+    }
+}
+
+thread_local! {
+    static SPARE: Spare = const { Spare(RefCell::new(Vec::new())) };
+}
+
+impl Table {
+    /// A free row, which is the caller's until it gives it to [`Table::free`]; `None` if there is none left.
+    #[inline]
+    pub(crate) fn allocate(&'static self) -> Option<&'static Row> {
+        SPARE.try_with(|spare| spare.0.borrow_mut().pop()).ok().flatten().or_else(|| self.refill())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refill(&'static self) -> Option<&'static Row> {
+        let mut batch = {
+            let mut free = crate::sync::lock_std(&self.free);
+            let keep = free.len().saturating_sub(BATCH);
+            free.split_off(keep)
+        };
+        if batch.is_empty() {
+            batch = self.grow();
+        }
+        let row = batch.pop();
+        if row.is_none() {
+            self.unwatched.fetch_add(1, Ordering::Relaxed);
+        }
+        // While the thread's own list is being destroyed, the rest goes back to the common one.
+        let kept = SPARE.try_with(|spare| spare.0.borrow_mut().append(&mut batch));
+        if kept.is_err() {
+            self.give(&mut batch, 0);
+        }
+        row
+    }
+
+    fn grow(&'static self) -> Vec<&'static Row> {
+        let first = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            ((used as usize) < CHUNK * CHUNKS).then_some(used + BATCH as u32)
+        });
+        let Ok(first) = first else { return Vec::new() };
+        let chunk = self.chunks[first as usize / CHUNK].get_or_init(|| {
+            let start = first as usize / CHUNK * CHUNK;
+            (start..start + CHUNK).map(|index| Row::new(index as u32)).collect()
+        });
+        let start = first as usize % CHUNK;
+        chunk[start..start + BATCH].iter().rev().collect()
+    }
+
+    /// Takes back a vacated row.
+    #[inline]
+    pub(crate) fn free(&'static self, row: &'static Row) {
+        let kept = SPARE.try_with(|spare| {
+            let mut spare = spare.0.borrow_mut();
+            spare.push(row);
+            if spare.len() > 2 * BATCH {
+                self.give(&mut spare, BATCH);
+            }
+        });
+        if kept.is_err() {
+            self.give(&mut vec![row], 0);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give(&self, rows: &mut Vec<&'static Row>, keep: usize) {
+        crate::sync::lock_std(&self.free).extend(rows.drain(keep..));
+    }
+
+    /// The row with that name, live or not; `None` for [`RowId::NONE`].
+    #[inline]
+    pub(crate) fn row(&'static self, id: RowId) -> Option<&'static Row> {
+        let index = id.index()? as usize;
+        self.chunks.get(index / CHUNK)?.get()?.get(index % CHUNK)
+    }
+
+    /// Every row that has ever been handed out, live or not.
+    pub(crate) fn rows(&'static self) -> impl Iterator<Item = &'static Row> {
+        let used = self.used.load(Ordering::Acquire) as usize;
+        let chunks = self.chunks.iter().take(used.div_ceil(CHUNK));
+        // A chunk that is being made at this moment has no live row yet.
+        chunks.filter_map(OnceLock::get).flat_map(|chunk| chunk.iter())
+    }
+
+    /// Pieces of work that found no row.
+    pub(crate) fn unwatched(&self) -> u64 {
+        self.unwatched.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,232 @@
+//! A slot for each thread that polls watched work: which row it polls, since which poll, and down to which address its
+//! stack belongs to that poll.
+//!
+//! Only the thread itself writes its slot while it lives. The monitor reads it, and the signal handler, which runs on
+//! the thread and so sees what the thread wrote.
+
+use std::cell::Cell;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::{Row, RowId};
+use crate::capture::sys;
+use crate::sync::lock_std;
+
+/// Which poll of which thread: as a row remembers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Poller(u64);
+
+const IN_POLL: u64 = 1 << 63;
+const SEQUENCE_BITS: u32 = 40;
+const SEQUENCE: u64 = (1 << SEQUENCE_BITS) - 1;
+
+impl Poller {
+    #[inline]
+    const fn new(slot: u32, sequence: u64) -> Self {
+        Self(IN_POLL | (slot as u64 + 1) << SEQUENCE_BITS | sequence & SEQUENCE)
+    }
+
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// Whether the poll is still going on.
+    #[inline]
+    pub(crate) const fn is_polling(self) -> bool {
+        self.0 & IN_POLL != 0
+    }
+
+    #[inline]
+    const fn ended(self) -> Self {
+        Self(self.0 & !IN_POLL)
+    }
+
+    /// The thread that polls, or did last.
+    pub(crate) fn slot(self) -> Option<&'static ThreadSlot> {
+        let index = (self.0 & !IN_POLL) >> SEQUENCE_BITS;
+        lock_std(&SLOTS).get((index as usize).checked_sub(1)?).copied()
+    }
+}
+
+/// What one thread polls now. Recycled when the thread ends, never freed.
+#[repr(align(128))]
+#[derive(Debug)]
+pub(crate) struct ThreadSlot {
+    /// The innermost watched work that the thread polls.
+    current: AtomicU64,
+    /// The outermost.
+    outer: AtomicU64,
+    /// Outermost polls begun.
+    sequence: AtomicU64,
+    /// An address in the frame of the outermost poll: where copies of the stack end.
+    frame: AtomicUsize,
+    index: u32,
+    #[cfg(feature = "spans")]
+    pub(crate) spans: crate::spans::SpanStack,
+    /// Held while a signal is sent, so that the thread cannot end meanwhile.
+    life: Mutex<Option<Life>>,
+}
+
+/// What is known of a living thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Life {
+    pub(crate) tid: i32,
+    /// The addresses of its stack.
+    pub(crate) stack: Range<usize>,
+    /// The tokio runtime it belonged to when it first polled watched work.
+    pub(crate) runtime: Option<tokio::runtime::Id>,
+}
+
+static SLOTS: Mutex<Vec<&'static ThreadSlot>> = Mutex::new(Vec::new());
+
+/// All slots, including those of threads that have ended.
+pub(crate) fn slots() -> Vec<&'static ThreadSlot> {
+    lock_std(&SLOTS).clone()
+}
+
+/// Frees the slot when its thread ends.
+struct Release(Cell<Option<&'static ThreadSlot>>);
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        ENDED.set(true);
+        SLOT.set(None);
+        if let Some(slot) = self.0.take() {
+            slot.current.store(0, Ordering::Relaxed);
+            // Waits for a signal that is being sent; none is sent afterwards.
+            *lock_std(&slot.life) = None;
+        }
+    }
+}
+
+thread_local! {
+    // Two cells, for one without a destructor costs no check at each access.
+    static SLOT: Cell<Option<&'static ThreadSlot>> = const { Cell::new(None) };
+    static ENDED: Cell<bool> = const { Cell::new(false) };
+    static RELEASE: Release = const { Release(Cell::new(None)) };
+}
+
+impl ThreadSlot {
+    /// This thread's slot; `None` once the thread is ending.
+    #[inline]
+    pub(crate) fn mine() -> Option<&'static Self> {
+        SLOT.get().or_else(Self::register)
+    }
+
+    /// This thread's slot if it has ever polled watched work.
+    #[inline]
+    pub(crate) fn existing() -> Option<&'static Self> {
+        SLOT.get()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn register() -> Option<&'static Self> {
+        if ENDED.get() {
+            return None;
+        }
+        let life = Life {
+            tid: sys::thread_id(),
+            stack: sys::stack_bounds(),
+            runtime: tokio::runtime::Handle::try_current().ok().map(|runtime| runtime.id()),
+        };
+        let mut slots = lock_std(&SLOTS);
+        let vacant = slots.iter().copied().find(|slot| lock_std(&slot.life).is_none());
+        let slot = vacant.unwrap_or_else(|| {
+            let slot: &'static Self = Box::leak(Box::new(Self {
+                current: AtomicU64::new(0),
+                outer: AtomicU64::new(0),
+                sequence: AtomicU64::new(0),
+                frame: AtomicUsize::new(0),
+                index: slots.len() as u32,
+                #[cfg(feature = "spans")]
+                spans: crate::spans::SpanStack::new(),
+                life: Mutex::new(None),
+            }));
+            slots.push(slot);
+            slot
+        });
+        *lock_std(&slot.life) = Some(life);
+        drop(slots);
+        RELEASE.with(|release| release.0.set(Some(slot)));
+        SLOT.set(Some(slot));
+        Some(slot)
+    }
+
+    /// The innermost watched work that this thread polls.
+    #[inline]
+    pub(crate) fn current(&self) -> RowId {
+        RowId::from_bits(self.current.load(Ordering::Relaxed))
+    }
+
+    /// The poll that goes on now, for an observer: the outermost work and the poll's number.
+    pub(crate) fn polling(&self) -> Option<(RowId, u64)> {
+        let sequence = self.sequence.load(Ordering::Acquire);
+        let outer = RowId::from_bits(self.outer.load(Ordering::Relaxed));
+        let busy = self.current.load(Ordering::Acquire) != 0;
+        (busy && self.sequence.load(Ordering::Acquire) == sequence).then_some((outer, sequence))
+    }
+
+    /// Whether the poll with that number still goes on. Exact on the thread itself.
+    #[inline]
+    pub(crate) fn is_in(&self, sequence: u64) -> bool {
+        self.sequence.load(Ordering::Acquire) == sequence && self.current.load(Ordering::Acquire) != 0
+    }
+
+    /// An address in the frame of the outermost poll.
+    #[inline]
+    pub(crate) fn frame(&self) -> usize {
+        self.frame.load(Ordering::Relaxed)
+    }
+
+    /// Runs `f` with what is known of the thread, which cannot end meanwhile; `None` if it has ended.
+    pub(crate) fn with_life<T>(&self, f: impl FnOnce(&Life) -> T) -> Option<T> {
+        lock_std(&self.life).as_ref().map(f)
+    }
+}
+
+/// This thread is inside a poll of a row, until the value is dropped.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    slot: &'static ThreadSlot,
+    row: &'static Row,
+    poller: Poller,
+    previous: u64,
+}
+
+impl Inside {
+    /// `frame` is an address in the caller's frame. `None` while the thread ends: poll unwatched.
+    #[inline]
+    pub(crate) fn enter(row: &'static Row, id: RowId, frame: usize) -> Option<Self> {
+        let slot = ThreadSlot::mine()?;
+        let previous = slot.current.load(Ordering::Relaxed);
+        let mut sequence = slot.sequence.load(Ordering::Relaxed);
+        if previous == 0 {
+            sequence += 1;
+            slot.frame.store(frame, Ordering::Relaxed);
+            slot.outer.store(id.to_bits(), Ordering::Relaxed);
+            slot.sequence.store(sequence, Ordering::Release);
+        }
+        slot.current.store(id.to_bits(), Ordering::Release);
+        let poller = Poller::new(slot.index, sequence);
+        row.set_poller(poller);
+        Some(Self { slot, row, poller, previous })
+    }
+
+    pub(crate) fn slot(&self) -> &'static ThreadSlot {
+        self.slot
+    }
+}
+
+impl Drop for Inside {
+    #[inline]
+    fn drop(&mut self) {
+        self.row.set_poller(self.poller.ended());
+        self.slot.current.store(self.previous, Ordering::Release);
+    }
+}

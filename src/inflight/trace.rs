@@ -1,0 +1,190 @@
+//! What an armed request does: its waits by place, its polls, and what was not seen. Bounded, and kept with the row.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::capture::{Arena, Snapshot, code_range};
+
+/// Different places that one request's record distinguishes; time at further ones counts as not observed.
+const MAX_RECORDS: usize = 24;
+/// Bytes of copied stacks that all records of the process may hold together.
+const MAX_HELD: usize = 64 * 1024 * 1024;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// What a pending poll waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WaitKind {
+    /// Somebody has the waker.
+    Waiting,
+    /// It woke itself, or had used up tokio's budget.
+    Yielding,
+    /// Nobody has the waker.
+    NoWaker,
+}
+
+/// The stacks of one wait, counted while anybody keeps them.
+#[derive(Debug)]
+pub(crate) struct Stacks {
+    pub(crate) list: Vec<Snapshot>,
+    size: usize,
+}
+
+impl Stacks {
+    fn new(list: Vec<Snapshot>) -> Self {
+        let size = list.iter().map(Snapshot::size).sum();
+        HELD.fetch_add(size, Ordering::Relaxed);
+        Self { list, size }
+    }
+}
+
+impl Drop for Stacks {
+    fn drop(&mut self) {
+        HELD.fetch_sub(self.size, Ordering::Relaxed);
+    }
+}
+
+/// The waits at one place.
+#[derive(Debug, Clone)]
+pub(crate) struct WaitRecord {
+    key: Option<u64>,
+    pub(crate) kind: WaitKind,
+    /// One a branch.
+    pub(crate) stacks: Arc<Stacks>,
+    pub(crate) waits: u32,
+    pub(crate) nanos: u64,
+    /// Branches whose stack was not copied.
+    pub(crate) lost: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// Since then, at the place of that record, or at an unknown one.
+    Waiting(Option<usize>, u64),
+    /// Inside a poll since then.
+    Polling(u64),
+}
+
+/// The record of one armed request. Times are nanoseconds of [`super::now`].
+#[derive(Debug, Clone)]
+pub(crate) struct Trace {
+    /// When it began.
+    pub(crate) since: u64,
+    phase: Phase,
+    pub(crate) records: Vec<WaitRecord>,
+    pub(crate) busy: u64,
+    pub(crate) busy_polls: u32,
+    pub(crate) longest: u64,
+    pub(crate) unobserved: u64,
+    /// Waits whose stacks were not kept: too many places, or the budget was used up.
+    pub(crate) missed: u32,
+    /// The next poll is to leave a copy of what it leaves on the stack.
+    pub(crate) look_below: bool,
+    /// The place of the last wait.
+    pub(crate) last: Option<usize>,
+}
+
+impl Trace {
+    pub(crate) fn new(now: u64) -> Self {
+        Self {
+            since: now,
+            phase: Phase::Waiting(None, now),
+            records: Vec::new(),
+            busy: 0,
+            busy_polls: 0,
+            longest: 0,
+            unobserved: 0,
+            missed: 0,
+            look_below: false,
+            last: None,
+        }
+    }
+
+    /// A traced poll begins.
+    pub(crate) fn begin_poll(&mut self, now: u64) {
+        match self.phase {
+            Phase::Waiting(Some(record), since) => self.records[record].nanos += now.saturating_sub(since),
+            Phase::Waiting(None, since) => self.unobserved += now.saturating_sub(since),
+            // The last poll panicked, or the future was polled after it was ready: its own affair.
+            Phase::Polling(_) => {}
+        }
+        self.phase = Phase::Polling(now);
+    }
+
+    /// A traced poll has returned `Pending`. With `forced`, it was heeler that had woken the task.
+    ///
+    /// `may_copy` is asked once, if there is something to copy.
+    pub(crate) fn end_poll(
+        &mut self,
+        now: u64,
+        arena: &Arena,
+        had_budget: bool,
+        forced: bool,
+        may_copy: impl FnOnce() -> bool,
+    ) {
+        if let Phase::Polling(since) = self.phase {
+            let poll = now.saturating_sub(since);
+            self.busy += poll;
+            self.busy_polls += 1;
+            self.longest = self.longest.max(poll);
+        }
+        let kind = match (arena.wakes, arena.clones) {
+            (0, 0) => WaitKind::NoWaker,
+            (0, _) if had_budget => WaitKind::Waiting,
+            _ => WaitKind::Yielding,
+        };
+        let before = self.last;
+        let record = self.find_or_add(arena, kind, may_copy);
+        if let Some(index) = record {
+            // A poll that heeler asked for does not end the wait that it looked at, though it may copy other stale words.
+            if !(forced && before.is_some()) {
+                self.records[index].waits += 1;
+            }
+        }
+        self.last = record;
+        self.phase = Phase::Waiting(record, now);
+    }
+
+    fn find_or_add(&mut self, arena: &Arena, kind: WaitKind, may_copy: impl FnOnce() -> bool) -> Option<usize> {
+        // What a finished poll left has no key that would mean anything, but there is only one such place a poll.
+        let key = if kind == WaitKind::NoWaker { None } else { arena.key(&code_range()) };
+        let same = |record: &WaitRecord| {
+            let empty = record.stacks.list.is_empty();
+            record.kind == kind
+                && record.key == key
+                && (key.is_some() || (kind == WaitKind::NoWaker && empty == arena.is_empty()))
+        };
+        if let Some(index) = self.records.iter().position(same) {
+            return Some(index);
+        }
+        if self.records.len() >= MAX_RECORDS || HELD.load(Ordering::Relaxed) > MAX_HELD || !may_copy() {
+            self.missed += 1;
+            return None;
+        }
+        let stacks = Arc::new(Stacks::new(arena.snapshots()));
+        self.records.push(WaitRecord { key, kind, stacks, waits: 0, nanos: 0, lost: arena.lost });
+        Some(self.records.len() - 1)
+    }
+
+    /// Counts the time up to `now` as what is going on; for a copy of the record that a report is made from.
+    pub(crate) fn close(&mut self, now: u64) {
+        match self.phase {
+            Phase::Waiting(Some(record), since) => self.records[record].nanos += now.saturating_sub(since),
+            Phase::Waiting(None, since) => self.unobserved += now.saturating_sub(since),
+            Phase::Polling(since) => {
+                let poll = now.saturating_sub(since);
+                self.busy += poll;
+                self.busy_polls += 1;
+                self.longest = self.longest.max(poll);
+            }
+        }
+    }
+
+    /// The poll that goes on began before the record did, or is not traced: it is one from here on.
+    pub(crate) fn note_polling(&mut self, now: u64) {
+        if let Phase::Waiting(None, since) = self.phase {
+            self.unobserved += now.saturating_sub(since);
+            self.phase = Phase::Polling(now);
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Finding out where one piece of slow work is: the state machine from "it is slow" to the evidence.
+//!
+//! ```text
+//!            ┌─ it was polled ───────────────▶ waiting, yielding or no waker (and its children's stacks)
+//! woken ─────┼─ one poll does not return ────▶ blocking (its thread's stack)
+//!            └─ nobody polls it ─────────────▶ starved (the stacks of the polls that hold the workers)
+//! ```
+
+use std::time::SystemTime;
+
+use super::workers::Roll;
+use crate::capture::{Outcome, Sampler};
+use crate::inflight::{self, Clock, Poller, Row, RowId, Trace, WaitKind, Work, flags, table};
+use crate::report::{ChildEvidence, Evidence, Kind, Reports, ThreadEvidence, Verdict};
+
+const MILLISECOND: u64 = 1_000_000;
+/// A poll that has lasted this long at the deadline is one that does not return.
+const LONG_POLL: u64 = MILLISECOND;
+/// Woken, and not polled for this long: look at who holds the workers.
+const SUSPICION: u64 = 2 * MILLISECOND;
+/// Children have this long to answer.
+const CHILDREN: u64 = 20 * MILLISECOND;
+const MAX_CHILDREN: usize = 32;
+
+/// What a step of a hunt came to.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Nothing yet: look again at that time.
+    Wait(u64),
+    Found(Box<Evidence>),
+    /// It ended before it could be captured.
+    Gone,
+}
+
+/// One search, for one row.
+#[derive(Debug)]
+pub(super) struct Hunt {
+    row: &'static Row,
+    id: RowId,
+    update: u32,
+    began: u64,
+    /// Not polled until then: starved.
+    due: u64,
+    /// Which poll is going on, and since when it was seen.
+    polling: Option<(Poller, u64)>,
+    roll: Roll,
+    culprits: Option<Vec<crate::report::Culprit>>,
+    children: Vec<Prey>,
+    notes: Vec<String>,
+}
+
+/// A row to be captured: asked to be polled, or seen in a poll.
+#[derive(Debug)]
+struct Prey {
+    row: &'static Row,
+    id: RowId,
+    how: &'static str,
+    done: Option<ChildEvidence>,
+}
+
+/// Asks for a traced poll of the row, at once. False if it is gone or has no waker yet.
+pub(super) fn ask_for_poll(row: &'static Row, id: RowId) -> bool {
+    if row.update(id, flags::WANTED, 0).is_none() {
+        return false;
+    }
+    let waker = row.details(id).and_then(|details| details.waker.clone());
+    let known = waker.is_some();
+    // Outside the lock: waking may run a scheduler's code.
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+    known
+}
+
+impl Hunt {
+    pub(super) fn begin(row: &'static Row, id: RowId, update: u32, now: u64) -> Self {
+        let patience = (row.threshold() / 4).clamp(10 * MILLISECOND, 250 * MILLISECOND);
+        let roll = Roll::call();
+        let mut notes = Vec::new();
+        if !ask_for_poll(row, id) && !row.poller().is_polling() {
+            notes.push("it has not been polled yet".to_owned());
+        }
+        let children = if row.flags() & flags::PARENT != 0 { children(id) } else { Vec::new() };
+        for child in &children {
+            ask_for_poll(child.row, child.id);
+        }
+        let (began, due) = (now, now + patience);
+        Self { row, id, update, began, due, polling: None, roll, culprits: None, children, notes }
+    }
+
+    /// Looks once more.
+    pub(super) fn step(&mut self, now: u64, sampler: &mut Sampler) -> Step {
+        let Some(flags) = self.row.live().and_then(|(id, flags)| (id == self.id).then_some(flags)) else {
+            return Step::Gone;
+        };
+        if flags & flags::WANTED == 0 {
+            // woken → polled
+            return self.polled(now, sampler);
+        }
+        let poller = self.row.poller();
+        if poller.is_polling() {
+            return match self.polling {
+                // woken → inside a poll that does not return
+                Some((seen, since)) if seen == poller && now - since >= LONG_POLL => self.blocked(now, poller, sampler),
+                Some((seen, since)) if seen == poller => Step::Wait(since + LONG_POLL),
+                _ => {
+                    self.polling = Some((poller, now));
+                    Step::Wait(now + LONG_POLL)
+                }
+            };
+        }
+        self.polling = None;
+        if now < self.began + SUSPICION {
+            return Step::Wait(self.began + SUSPICION);
+        }
+        if self.culprits.is_none() {
+            // Now, while they hold the workers; whether it matters is decided later.
+            let runtime = poller.slot().and_then(|slot| slot.with_life(|life| life.runtime)).flatten();
+            self.culprits = Some(self.roll.culprits(sampler, runtime, &mut self.notes));
+        }
+        if now < self.due {
+            return Step::Wait((now + MILLISECOND).min(self.due));
+        }
+        // woken → nobody polls it
+        self.found(now, |evidence, hunt| {
+            evidence.verdict = Verdict::Starved;
+            evidence.culprits = hunt.culprits.take().unwrap_or_default();
+            let waited = now.saturating_sub(hunt.began) / MILLISECOND;
+            evidence.notes.push(format!("woken {waited} ms before this report, and not polled since"));
+            if evidence.culprits.is_empty() {
+                evidence.notes.push("no poll that heeler watches holds a worker of its runtime".to_owned());
+            }
+        })
+    }
+
+    fn polled(&mut self, now: u64, sampler: &mut Sampler) -> Step {
+        let mut waiting = false;
+        for child in &mut self.children {
+            if child.done.is_none() {
+                child.done = child.look(sampler);
+                waiting |= child.done.is_none();
+            }
+        }
+        if waiting && now < self.began + CHILDREN {
+            return Step::Wait((now + MILLISECOND).min(self.began + CHILDREN));
+        }
+        self.found(now, |evidence, hunt| {
+            let kind = evidence.current.map(|current| evidence.waits[current].kind);
+            evidence.verdict = match kind {
+                Some(WaitKind::Waiting) => Verdict::Waiting,
+                Some(WaitKind::Yielding) => Verdict::Yielding,
+                Some(WaitKind::NoWaker) => Verdict::NoWaker,
+                None => Verdict::Unknown,
+            };
+            let silent = hunt.children.iter().filter(|child| child.done.is_none()).count();
+            if silent > 0 {
+                evidence.notes.push(format!("{silent} pieces of child work did not answer in time"));
+            }
+            evidence.children = hunt.children.iter_mut().filter_map(|child| child.done.take()).collect();
+        })
+    }
+
+    fn blocked(&mut self, now: u64, poller: Poller, sampler: &mut Sampler) -> Step {
+        let slot = poller.slot().and_then(|slot| Some((slot, slot.polling()?.1)));
+        let Some((slot, poll)) = slot.filter(|_| self.row.poller() == poller) else {
+            self.polling = None;
+            return Step::Wait(now + LONG_POLL);
+        };
+        let (thread, note) = match sampler.capture(slot, poll) {
+            Outcome::Captured(snapshot, activity) => (ThreadEvidence { activity, snapshot: Some(snapshot) }, None),
+            Outcome::Missed => {
+                self.polling = None;
+                return Step::Wait(now + LONG_POLL);
+            }
+            Outcome::NoAnswer(activity) => {
+                let note = "the thread did not answer within 50 ms: it is uninterruptible, or masks the signal";
+                (ThreadEvidence { activity, snapshot: None }, Some(note.to_owned()))
+            }
+            Outcome::Unavailable(why) => {
+                let Some(tid) = slot.with_life(|life| life.tid) else { return Step::Gone };
+                let thread = ThreadEvidence { activity: crate::capture::look(tid), snapshot: None };
+                (thread, Some(format!("the thread's stack is not to be had: {why}")))
+            }
+        };
+        // The next poll need not be traced for this hunt.
+        self.row.update(self.id, 0, flags::WANTED);
+        self.found(now, |evidence, _| {
+            evidence.verdict = Verdict::Blocking;
+            evidence.thread = Some(thread);
+            evidence.notes.extend(note);
+        })
+    }
+
+    fn found(&mut self, now: u64, conclude: impl FnOnce(&mut Evidence, &mut Self)) -> Step {
+        let Some(mut evidence) = evidence(self.row, self.id, now) else { return Step::Gone };
+        evidence.update = self.update;
+        evidence.notes.append(&mut self.notes);
+        conclude(&mut evidence, self);
+        self.row.update(self.id, flags::REPORTED, flags::WANTED);
+        Step::Found(Box::new(evidence))
+    }
+}
+
+impl Prey {
+    fn look(&self, sampler: &mut Sampler) -> Option<ChildEvidence> {
+        let (_, flags) = self.row.live().filter(|(id, _)| *id == self.id)?;
+        let poller = self.row.poller();
+        if poller.is_polling() {
+            let slot = poller.slot()?;
+            let (_, poll) = slot.polling()?;
+            let thread = match sampler.capture(slot, poll) {
+                Outcome::Captured(snapshot, activity) => ThreadEvidence { activity, snapshot: Some(snapshot) },
+                Outcome::NoAnswer(activity) => ThreadEvidence { activity, snapshot: None },
+                Outcome::Missed | Outcome::Unavailable(_) => return None,
+            };
+            return Some(ChildEvidence { how: self.how, stacks: None, thread: Some(thread) });
+        }
+        if flags & flags::WANTED != 0 {
+            return None;
+        }
+        let details = self.row.details(self.id)?;
+        let trace = details.trace.as_ref()?;
+        let stacks = trace.records[trace.last?].stacks.clone();
+        Some(ChildEvidence { how: self.how, stacks: Some(stacks), thread: None })
+    }
+}
+
+/// The living children of a row, and theirs.
+fn children(parent: RowId) -> Vec<Prey> {
+    let candidates: Vec<_> = table()
+        .rows()
+        .filter_map(|row| {
+            let (id, flags) = row.live()?;
+            if flags & flags::CHILD == 0 {
+                return None;
+            }
+            match &row.details(id)?.work {
+                Work::Child(child) => Some((row, id, child.parent, child.how.as_str())),
+                _ => None,
+            }
+        })
+        .collect();
+    let mut family = vec![parent];
+    let mut found = Vec::new();
+    let mut next = 0;
+    while next < family.len() && found.len() < MAX_CHILDREN {
+        let parent = family[next];
+        for &(row, id, _, how) in candidates.iter().filter(|(_, _, theirs, _)| *theirs == parent) {
+            family.push(id);
+            found.push(Prey { row, id, how, done: None });
+        }
+        next += 1;
+    }
+    found.truncate(MAX_CHILDREN);
+    found
+}
+
+/// What the row and its record say by themselves at `now`; `None` if it is gone.
+pub(crate) fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidence> {
+    let details = row.details(id)?;
+    let policy = row.policy().get();
+    let started = row.started()?;
+    let elapsed = now.saturating_sub(Clock::get().nanos(started));
+    let (reports, kind) = match &details.work {
+        Work::Job(job) => (job.reports.clone(), Kind::SlowJob),
+        _ if row.flags() & flags::BODY != 0 => (None, Kind::SlowBody),
+        _ => (None, Kind::SlowRequest),
+    };
+    let reports = reports.or_else(|| policy.map(|policy| policy.reports.clone())).unwrap_or_else(Reports::shared);
+    let mut trace = details.trace.as_deref().cloned().unwrap_or_else(|| Trace::new(now));
+    trace.close(now);
+    let missed = trace.missed;
+    let mut notes = Vec::new();
+    if missed > 0 {
+        notes.push(format!(
+            "{missed} stacks of earlier waits were not kept: too many places, or the budget was used up"
+        ));
+    }
+    Some(Evidence {
+        id,
+        update: 0,
+        kind,
+        verdict: Verdict::Unknown,
+        reports,
+        policy,
+        subject: details.subject(),
+        captured: SystemTime::now(),
+        elapsed,
+        threshold: row.threshold(),
+        polls: row.polls(),
+        busy: trace.busy,
+        busy_polls: trace.busy_polls,
+        longest_poll: trace.longest,
+        current: trace.last,
+        waits: trace.records,
+        thread: None,
+        culprits: Vec::new(),
+        children: Vec::new(),
+        notes,
+    })
+}
+
+/// When the row's clock says that `factor` thresholds have passed; `None` while it stands still or never.
+pub(super) fn deadline(row: &Row, factor: u64) -> Option<u64> {
+    let started = inflight::Clock::get().nanos(row.started()?);
+    let threshold = row.threshold();
+    (threshold != u64::MAX).then(|| started.saturating_add(threshold.saturating_mul(factor)))
+}

@@ -1,0 +1,77 @@
+//! The look through the table: finds work that has come near its threshold, arms it, and says when to look again.
+
+use super::budget;
+use super::hunt::{ask_for_poll, deadline};
+use crate::inflight::{Policy, Row, RowId, Trace, flags, now, table};
+
+/// Work is armed when this share of its threshold has passed.
+const ARM_AT: u64 = 8;
+/// The monitor may spend a hundredth of a core on looking.
+const COST_FACTOR: u64 = 100;
+const SHORTEST_PERIOD: u64 = 1_000_000;
+const LONGEST_PERIOD: u64 = 60_000_000_000;
+
+/// What a look came to.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    /// Work that was armed, with its deadline.
+    pub(super) armed: Vec<(u64, RowId)>,
+    /// When to look next.
+    pub(super) next: u64,
+    /// The threshold that the next look is timed for.
+    pub(super) shortest: u64,
+}
+
+/// Looks through the table once.
+pub(super) fn scan() -> Scanned {
+    let began = now();
+    let mut shortest = Policy::all()
+        .iter()
+        .filter(|policy| policy.is_enabled())
+        .map(|policy| u64::try_from(policy.threshold().as_nanos()).unwrap_or(u64::MAX))
+        .min()
+        .unwrap_or(u64::MAX);
+    let mut soonest = u64::MAX;
+    let mut armed = Vec::new();
+    for row in table().rows() {
+        let Some((id, flags)) = row.live() else { continue };
+        let threshold = row.threshold();
+        if threshold == u64::MAX {
+            continue;
+        }
+        shortest = shortest.min(threshold);
+        if flags & flags::QUEUED != 0 {
+            continue;
+        }
+        let Some(deadline) = deadline(row, 1) else { continue };
+        let arm_at = deadline - threshold + threshold / ARM_AT;
+        if began < arm_at {
+            soonest = soonest.min(arm_at);
+        } else if arm(row, id, began) {
+            armed.push((deadline, id));
+        }
+    }
+    let cost = now() - began;
+    // Work that begins right after this look must be seen while its deadline lies ahead, and if possible in time to be
+    // armed. Between two looks that find something, a pause, so that many rows with many deadlines do not add up.
+    let period = (shortest / ARM_AT).clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
+    let pause = (period / 4).max(cost.saturating_mul(COST_FACTOR)).min(shortest / 2).max(SHORTEST_PERIOD);
+    let next = soonest.clamp(began + pause, (began + period).max(began + pause));
+    Scanned { armed, next, shortest }
+}
+
+/// From now on each poll of the work is traced; the first one, if the budget allows, at once. False if it is gone.
+fn arm(row: &'static Row, id: RowId, now: u64) -> bool {
+    {
+        let Some(mut details) = row.details(id) else { return false };
+        let trace = details.trace.get_or_insert_with(|| Box::new(Trace::new(now)));
+        if row.poller().is_polling() {
+            trace.note_polling(now);
+        }
+    }
+    let Some(before) = row.update(id, flags::ARMED | flags::QUEUED, 0) else { return false };
+    if before & flags::ARMED == 0 && budget::ARMINGS.take(now) && !row.poller().is_polling() {
+        ask_for_poll(row, id);
+    }
+    true
+}

@@ -1,0 +1,330 @@
+//! From evidence to a report: unwinds and names the stacks, and adds the time up. On the reporter's thread.
+
+use std::time::Duration;
+
+use super::evidence::{Culprit, Evidence, ThreadEvidence};
+use super::model::{
+    Activity, Interval, Kind, Process, Report, Request, SCHEMA, Span, Stack, StackKind, Thread, Verdict,
+};
+use super::redact::Redactor;
+use crate::capture::{self, Origin, Snapshot, Symbols, Unwinder};
+use crate::inflight::{Subject, WaitKind};
+
+/// Turns evidence into reports. Belongs to the reporter's thread.
+#[derive(Debug)]
+pub(super) struct Assembler {
+    unwinder: Unwinder,
+    symbols: Symbols,
+    /// Makes ids differ between processes.
+    seed: u64,
+}
+
+fn millis(nanos: u64) -> f64 {
+    // Microseconds are as fine as a reader wants them.
+    (nanos / 1_000) as f64 / 1_000.0
+}
+
+impl Assembler {
+    pub(super) fn new() -> Self {
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+        Self { unwinder: Unwinder::new(), symbols: Symbols::new(), seed }
+    }
+
+    pub(super) fn symbols(&mut self) -> &mut Symbols {
+        &mut self.symbols
+    }
+
+    pub(super) fn assemble(&mut self, evidence: Evidence) -> Report {
+        if self.unwinder.refresh() {
+            self.symbols.forget();
+        }
+        let redactor = evidence.reports.redactor();
+        let mut report = blank(&evidence);
+        report.id = format!("{:016x}", self.seed ^ evidence.id.to_bits().wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        match &evidence.subject {
+            Subject::Request(request) => report.request = Some(describe(request, &evidence, redactor)),
+            Subject::Job(job) => report.job = Some(redactor.field("job", &job.name)),
+            Subject::Child(_) | Subject::Nothing => {}
+        }
+        self.own_thread(&evidence, &mut report);
+        self.culprits(&evidence.culprits, redactor, &mut report);
+        self.children(&evidence, &mut report);
+        self.waits(&evidence, &mut report);
+        if report.verdict == Verdict::Waiting && yields(&report.stacks) {
+            report.verdict = Verdict::Yielding;
+        }
+        if report.stacks.iter().any(|stack| stack.truncated) {
+            report.notes.push("a stack was cut: its outer frames are missing".to_owned());
+        }
+        report.spans = spans(&evidence, redactor);
+        report
+    }
+
+    fn own_thread(&mut self, evidence: &Evidence, report: &mut Report) {
+        let Some(thread) = &evidence.thread else { return };
+        report.thread = Some(thread_of(thread));
+        if let Some(snapshot) = &thread.snapshot {
+            let stack = self.stack(snapshot, StackKind::Thread);
+            report.stacks.push(Stack { thread: report.thread.clone(), ..stack });
+        }
+    }
+
+    fn culprits(&mut self, culprits: &[Culprit], redactor: &Redactor, report: &mut Report) {
+        for culprit in culprits {
+            let work = match &culprit.work {
+                Subject::Request(request) => {
+                    let path = request.path.as_ref().map_or("/", |path| path.as_str());
+                    Some(format!("{} {}", redactor.field("method", request.method.as_str()), redactor.uri(path)))
+                }
+                Subject::Job(job) => Some(redactor.field("job", &job.name)),
+                Subject::Child(child) => Some(child.how.as_str().to_owned()),
+                Subject::Nothing => None,
+            };
+            let mut stack = match &culprit.thread.snapshot {
+                Some(snapshot) => self.stack(snapshot, StackKind::Culprit),
+                None => empty(StackKind::Culprit),
+            };
+            stack.thread = Some(thread_of(&culprit.thread));
+            stack.work = work;
+            report.stacks.push(stack);
+        }
+    }
+
+    fn children(&mut self, evidence: &Evidence, report: &mut Report) {
+        for child in &evidence.children {
+            if let Some(thread) = &child.thread {
+                let mut stack = match &thread.snapshot {
+                    Some(snapshot) => self.stack(snapshot, StackKind::Thread),
+                    None => empty(StackKind::Thread),
+                };
+                stack.child = Some(child.how.to_owned());
+                stack.thread = Some(thread_of(thread));
+                report.stacks.push(stack);
+            }
+            let stacks = child.stacks.iter().flat_map(|stacks| &stacks.list);
+            for (branch, snapshot) in stacks.enumerate() {
+                let stack = self.stack(snapshot, StackKind::Await);
+                report.stacks.push(Stack { child: Some(child.how.to_owned()), branch: branch as u32, ..stack });
+            }
+        }
+    }
+
+    /// The await stacks, and where the time went.
+    fn waits(&mut self, evidence: &Evidence, report: &mut Report) {
+        let running = report.stacks.iter().position(|stack| stack.kind == StackKind::Thread && stack.child.is_none());
+        // Inside a poll, no await stack is current.
+        let waiting = evidence.thread.is_none();
+        let mut observed = evidence.busy;
+        let mut groups: Vec<Group> = Vec::new();
+        for (index, wait) in evidence.waits.iter().enumerate() {
+            let current = waiting && evidence.current == Some(index);
+            if wait.nanos == 0 && !current {
+                continue;
+            }
+            let branches = wait.stacks.list.iter().enumerate().map(|(branch, snapshot)| {
+                let stack = self.stack(snapshot, StackKind::Await);
+                Stack { current, branch: branch as u32, ..stack }
+            });
+            let group: Vec<Stack> = branches.collect();
+            if current && wait.lost > 0 {
+                report.notes.push(format!("{} more branches wait, whose stacks could not be copied", wait.lost));
+            }
+            observed += wait.nanos;
+            let activity = match wait.kind {
+                WaitKind::Yielding => Activity::Yielding,
+                WaitKind::Waiting | WaitKind::NoWaker => Activity::Waiting,
+            };
+            let (waits, ms) = (wait.waits, millis(wait.nanos));
+            // What lies on a stack besides return addresses makes one place look like several: by name it is one.
+            let known = groups.iter().find(|known| known.activity == activity && known.is_like(&group));
+            if let Some(known) = known {
+                let interval = &mut report.timeline[known.interval];
+                interval.waits += waits;
+                interval.ms += ms;
+                if current {
+                    report.stacks[known.first..known.first + group.len()].clone_from_slice(&group);
+                }
+                continue;
+            }
+            let first = report.stacks.len();
+            groups.push(Group::new(activity, first, report.timeline.len(), &group));
+            let stack = (!group.is_empty()).then_some(first);
+            report.stacks.extend(group);
+            report.timeline.push(Interval { activity, stack, waits, ms });
+        }
+        if evidence.busy > 0 {
+            let (waits, ms) = (evidence.busy_polls, millis(evidence.busy));
+            report.timeline.push(Interval { activity: Activity::Running, stack: running, waits, ms });
+        }
+        report.busy_ms = millis(evidence.busy);
+        report.waiting_ms = millis(observed - evidence.busy);
+        // By subtraction: so the shares sum to the whole whatever happens.
+        report.unobserved_ms = millis(evidence.elapsed.saturating_sub(observed));
+        if report.unobserved_ms > 0.0 {
+            let (stack, ms) = (None, report.unobserved_ms);
+            report.timeline.push(Interval { activity: Activity::Unobserved, stack, waits: 0, ms });
+        }
+        for interval in &mut report.timeline {
+            // One that only a look of heeler's has found is a wait nevertheless.
+            if matches!(interval.activity, Activity::Waiting | Activity::Yielding) {
+                interval.waits = interval.waits.max(1);
+            }
+        }
+        report.timeline.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    }
+
+    fn stack(&mut self, snapshot: &Snapshot, kind: StackKind) -> Stack {
+        let unwound = self.unwinder.unwind(snapshot);
+        let frames = unwound.addresses.iter().flat_map(|address| self.symbols.name(address).to_vec()).collect();
+        let reconstructed = snapshot.origin == Origin::Residue;
+        Stack { frames, truncated: !unwound.complete, reconstructed, ..empty(kind) }
+    }
+}
+
+/// The stacks of one wait that are in the report already.
+struct Group {
+    activity: Activity,
+    first: usize,
+    interval: usize,
+    names: Vec<Vec<Place>>,
+}
+
+/// Function, file and line.
+type Place = (Option<String>, Option<String>, Option<u32>);
+
+impl Group {
+    fn new(activity: Activity, first: usize, interval: usize, stacks: &[Stack]) -> Self {
+        Self { activity, first, interval, names: Self::names(stacks) }
+    }
+
+    fn is_like(&self, stacks: &[Stack]) -> bool {
+        self.names == Self::names(stacks)
+    }
+
+    /// The stacks by name, in an order of their own: branches may be polled in any.
+    fn names(stacks: &[Stack]) -> Vec<Vec<Place>> {
+        let name = |stack: &Stack| -> Vec<Place> {
+            stack.frames.iter().map(|frame| (frame.function.clone(), frame.file.clone(), frame.line)).collect()
+        };
+        let mut names: Vec<_> = stacks.iter().map(name).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+fn empty(kind: StackKind) -> Stack {
+    Stack {
+        kind,
+        current: true,
+        truncated: false,
+        reconstructed: false,
+        branch: 0,
+        child: None,
+        thread: None,
+        work: None,
+        frames: Vec::new(),
+    }
+}
+
+fn blank(evidence: &Evidence) -> Report {
+    let elapsed = Duration::from_nanos(evidence.elapsed);
+    Report {
+        schema: SCHEMA,
+        id: String::new(),
+        update: evidence.update,
+        kind: evidence.kind,
+        verdict: evidence.verdict,
+        captured_at: evidence.captured,
+        started_at: evidence.captured.checked_sub(elapsed).unwrap_or(evidence.captured),
+        elapsed_ms: millis(evidence.elapsed),
+        threshold_ms: (evidence.threshold != u64::MAX && evidence.kind != Kind::BlockingPoll)
+            .then(|| millis(evidence.threshold)),
+        request: None,
+        job: None,
+        process: Process::default(),
+        thread: None,
+        polls: evidence.polls,
+        busy_ms: 0.0,
+        waiting_ms: 0.0,
+        unobserved_ms: 0.0,
+        longest_poll_ms: millis(evidence.longest_poll),
+        location: None,
+        stacks: Vec::new(),
+        timeline: Vec::new(),
+        spans: Vec::new(),
+        notes: evidence.notes.clone(),
+        fingerprint: String::new(),
+        suppressed: 0,
+    }
+}
+
+fn describe(request: &crate::inflight::Request, evidence: &Evidence, redactor: &Redactor) -> Request {
+    let path = request.path.as_ref().map_or("/", |path| path.as_str());
+    // HTTP/2 names the host in the URI, HTTP/1 in a header.
+    let uri = match &request.authority {
+        Some(authority) => redactor.uri(&format!("//{authority}{path}")),
+        None => redactor.uri(path),
+    };
+    let names = evidence.policy.map(|policy| policy.headers.as_slice()).unwrap_or_default();
+    let headers = request.headers.iter().filter_map(|(index, value)| Some((names.get(usize::from(*index))?, value)));
+    Request {
+        id: evidence.id.to_bits(),
+        method: redactor.field("method", request.method.as_str()),
+        uri,
+        route: request.route().map(|route| redactor.field("route", route)),
+        version: format!("{:?}", request.version),
+        headers: headers.map(|(name, value)| (name.as_str().to_owned(), redactor.header(name, value))).collect(),
+    }
+}
+
+fn thread_of(thread: &ThreadEvidence) -> Thread {
+    let activity: &capture::Activity = &thread.activity;
+    Thread {
+        id: activity.tid,
+        name: super::escape::escape(&activity.name, 64).into_owned(),
+        state: activity.state_name().map(str::to_owned),
+        syscall: activity.call_name(),
+        wchan: activity.wchan.clone(),
+        on_cpu: activity.on_cpu(),
+    }
+}
+
+/// Whether all branches wait only because tokio's budget was used up: they gave way, and will go on at once.
+fn yields(stacks: &[Stack]) -> bool {
+    let mut own =
+        stacks.iter().filter(|stack| stack.current && stack.kind == StackKind::Await && stack.child.is_none());
+    let gave_way = |stack: &Stack| {
+        let mut leaf = stack.frames.iter().take(6).filter_map(|frame| frame.function.as_deref());
+        leaf.any(|name| name.contains("tokio::runtime::context::defer") || name.contains("tokio::task::coop::register"))
+    };
+    let first = own.next();
+    first.is_some_and(gave_way) && own.all(gave_way)
+}
+
+fn spans(evidence: &Evidence, redactor: &Redactor) -> Vec<Span> {
+    #[cfg(feature = "spans")]
+    {
+        let thread = evidence.thread.iter().filter_map(|thread| thread.snapshot.as_ref());
+        let waits = evidence.current.map(|index| &evidence.waits[index].stacks.list);
+        let mut ids: Vec<u64> = Vec::new();
+        for id in thread.chain(waits.into_iter().flatten()).flat_map(|snapshot| &snapshot.spans) {
+            if !ids.contains(id) {
+                ids.push(*id);
+            }
+        }
+        let resolved = crate::spans::resolve(&ids);
+        let redact = |(name, value): (String, String)| {
+            let value = redactor.field(&name, &value);
+            (name, value)
+        };
+        resolved
+            .into_iter()
+            .map(|(name, fields)| Span { name, fields: fields.into_iter().map(redact).collect() })
+            .collect()
+    }
+    #[cfg(not(feature = "spans"))]
+    {
+        let _ = (evidence, redactor);
+        Vec::new()
+    }
+}

@@ -1,0 +1,235 @@
+//! Setting up where reports go.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing::Level;
+
+use super::redact::Redactor;
+use super::reports::{Parts, Reports};
+use super::sink::{Directory, Log, Sink, TARGET};
+use crate::error::Error;
+
+/// The default bounds of a report directory: 256 MiB, and as many reports as one looks through.
+const MAX_BYTES: u64 = 256 << 20;
+const MAX_REPORTS: usize = 1_000;
+
+/// Sets up [`Reports`]; made by [`Reports::builder`].
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use heeler::Reports;
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let slow = directory.path();
+/// // let slow = "/var/log/my-service/slow";
+/// let reports = Reports::builder()
+///     .directory(slow)
+///     .directory_limits(64 << 20, 500)
+///     .log_target("my_service::slow")
+///     .repeat_after(Duration::from_secs(300))
+///     .service("my-service", env!("CARGO_PKG_VERSION"))
+///     .own_crates(["our-database-layer"])
+///     .allow_headers(["host", "x-tenant"])
+///     .secret_params(["patient"])
+///     .build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "nothing happens until `build`"]
+pub struct ReportsBuilder {
+    directory: Option<PathBuf>,
+    max_bytes: u64,
+    max_reports: usize,
+    log: bool,
+    log_level: Level,
+    log_target: String,
+    sinks: Vec<Box<dyn Sink>>,
+    repeat_after: Duration,
+    service: Option<(String, String)>,
+    own_crates: Vec<String>,
+    headers: Option<Vec<String>>,
+    secrets: Vec<String>,
+}
+
+impl Default for ReportsBuilder {
+    fn default() -> Self {
+        let parts = Parts::default();
+        Self {
+            directory: None,
+            max_bytes: MAX_BYTES,
+            max_reports: MAX_REPORTS,
+            log: true,
+            log_level: Level::WARN,
+            log_target: TARGET.to_owned(),
+            sinks: parts.sinks,
+            repeat_after: parts.repeat_after,
+            service: parts.service,
+            own_crates: parts.own_crates,
+            headers: None,
+            secrets: Vec::new(),
+        }
+    }
+}
+
+impl ReportsBuilder {
+    /// Writes each report to this directory, too, as `slow_request_<time>_<id>.txt` and `.json`. It is created if need be.
+    ///
+    /// Files appear whole or not at all, and only their owner may read them (on Unix). An update replaces the files of the
+    /// report that it updates. Default: no directory.
+    pub fn directory(mut self, path: impl Into<PathBuf>) -> Self {
+        self.directory = Some(path.into());
+        self
+    }
+
+    /// Keeps the report directory below this many bytes and this many reports: the oldest are removed, a few at a time.
+    /// Files that heeler did not write are neither counted nor removed. Default: 256 MiB and 1,000 reports.
+    pub fn directory_limits(mut self, bytes: u64, reports: usize) -> Self {
+        self.max_bytes = bytes;
+        self.max_reports = reports;
+        self
+    }
+
+    /// Whether each report is a `tracing` event. Default: it is.
+    ///
+    /// The event's message is the report's [sentence](crate::Report::sentence); its fields are `id`, `update`, `kind`,
+    /// `verdict`, `method`, `uri`, `route`, `job`, `elapsed_ms`, `threshold_ms`, `location`, `fingerprint` and
+    /// `suppressed`, each as far as there is a value.
+    pub fn log(mut self, on: bool) -> Self {
+        self.log = on;
+        self
+    }
+
+    /// The level of these events. Default: WARN.
+    pub fn log_level(mut self, level: Level) -> Self {
+        self.log_level = level;
+        self
+    }
+
+    /// The target of these events. Default: `heeler`.
+    ///
+    /// A target of your own reaches `tracing` subscribers only: the `log` feature of `tracing`, which hands events on to
+    /// the `log` crate where there is no subscriber, knows targets at compile time alone.
+    pub fn log_target(mut self, target: impl Into<String>) -> Self {
+        self.log_target = target.into();
+        self
+    }
+
+    /// Hands each report to this sink, too. Sinks are called in the order in which they were added, after the log and the
+    /// directory.
+    pub fn sink(mut self, sink: impl Sink) -> Self {
+        self.sinks.push(Box::new(sink));
+        self
+    }
+
+    /// Of reports about the same place on the same route (those with the same
+    /// [`fingerprint`](crate::Report::fingerprint)), one goes out in this time; how many others there were is said in the
+    /// next one, or in the log if there is none. Default: 60 seconds. Zero lets every report out.
+    pub fn repeat_after(mut self, time: Duration) -> Self {
+        self.repeat_after = time;
+        self
+    }
+
+    /// The service's name and version, for every report. Default: none.
+    pub fn service(mut self, name: impl Into<String>, version: impl Into<String>) -> Self {
+        self.service = Some((name.into(), version.into()));
+        self
+    }
+
+    /// Takes code of these crates for the application's own, although it comes from a registry or a git repository.
+    /// Default: the executable's crate and those of its workspace.
+    pub fn own_crates(mut self, crates: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.own_crates.extend(crates.into_iter().map(Into::into));
+        self
+    }
+
+    /// Shows these request headers, and no others. Default: `host`, `user-agent`, `x-request-id` and `traceparent`.
+    ///
+    /// `authorization`, `proxy-authorization`, `cookie` and `set-cookie` cannot be allowed: [`build`](Self::build) fails.
+    pub fn allow_headers(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.headers = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Hides the values of query parameters and span fields with these names, besides those whose names look like
+    /// secrets by themselves (`password`, `access_token`, `X-Amz-Signature`, ..). Case and separators do not matter.
+    pub fn secret_params(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.secrets.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Checks everything and opens the directory.
+    ///
+    /// # Errors
+    ///
+    /// [`is_directory`](Error::is_directory) if the directory is something else, or cannot be created or written to.
+    /// [`is_config`](Error::is_config) for a bound of zero, an empty log target, or a header that cannot be allowed.
+    pub fn build(self) -> Result<Reports, Error> {
+        if self.max_bytes == 0 || self.max_reports == 0 {
+            return Err(Error::config("a report directory that may hold nothing: its bounds must be above zero"));
+        }
+        if self.log_target.is_empty() {
+            return Err(Error::config("the log target is empty"));
+        }
+        let mut redactor = Redactor::default();
+        redactor.secret_names(&self.secrets);
+        if let Some(headers) = &self.headers {
+            redactor.allow_headers(headers)?;
+        }
+        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        if self.log {
+            sinks.push(Box::new(Log::new(self.log_level, &self.log_target)));
+        }
+        if let Some(path) = &self.directory {
+            sinks.push(Box::new(Directory::new(path, self.max_bytes, self.max_reports)?));
+        }
+        sinks.extend(self.sinks);
+        let (repeat_after, own_crates, service) = (self.repeat_after, self.own_crates, self.service);
+        Ok(Reports::from_parts(Parts { sinks, repeat_after, redactor, own_crates, service }))
+    }
+}
+
+impl fmt::Debug for ReportsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Sinks may hold passwords, and are not asked for their names before there is a use for them.
+        f.debug_struct("ReportsBuilder")
+            .field("directory", &self.directory)
+            .field("log", &self.log)
+            .field("sinks", &self.sinks.len())
+            .field("repeat_after", &self.repeat_after)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::testing::report;
+
+    #[test]
+    fn everything_together() {
+        let place = tempfile::tempdir().unwrap();
+        let builder = Reports::builder().directory(place.path().join("slow")).log_target("x").log_level(Level::INFO);
+        assert!(format!("{builder:?}").contains("slow"));
+        let reports = builder.build().unwrap();
+        assert!(format!("{reports:?}").contains(r#"["log", "directory"]"#));
+        reports.deliver(report());
+        assert_eq!(std::fs::read_dir(place.path().join("slow")).unwrap().count(), 2);
+        assert_eq!(reports.stats().failed_deliveries, 0);
+    }
+
+    #[test]
+    fn bad_settings_are_errors() {
+        let place = tempfile::NamedTempFile::new().unwrap();
+        assert!(Reports::builder().directory(place.path()).build().unwrap_err().is_directory());
+        assert!(Reports::builder().directory_limits(0, 1).build().unwrap_err().is_config());
+        assert!(Reports::builder().directory_limits(1, 0).build().unwrap_err().is_config());
+        assert!(Reports::builder().log_target("").build().unwrap_err().is_config());
+        assert!(Reports::builder().allow_headers(["cookie"]).build().unwrap_err().is_config());
+        assert!(Reports::builder().allow_headers([""]).build().unwrap_err().is_config());
+        assert!(Reports::builder().allow_headers([""; 0]).repeat_after(Duration::MAX).build().is_ok());
+    }
+}

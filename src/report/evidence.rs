@@ -1,0 +1,62 @@
+//! What the monitor hands to the reporter: raw stacks and numbers, nothing named yet.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Kind, Reports, Verdict};
+use crate::capture::{self, Snapshot};
+use crate::inflight::{Policy, RowId, Stacks, Subject, WaitRecord};
+
+/// One slow piece of work, as found. Durations are nanoseconds.
+#[derive(Debug)]
+pub(crate) struct Evidence {
+    pub(crate) id: RowId,
+    /// 0 for the first capture, then the number of the later one.
+    pub(crate) update: u32,
+    pub(crate) kind: Kind,
+    pub(crate) verdict: Verdict,
+    pub(crate) reports: Reports,
+    pub(crate) policy: Option<&'static Policy>,
+    pub(crate) subject: Subject,
+    pub(crate) captured: SystemTime,
+    pub(crate) elapsed: u64,
+    pub(crate) threshold: u64,
+    pub(crate) polls: u32,
+    pub(crate) busy: u64,
+    pub(crate) busy_polls: u32,
+    pub(crate) longest_poll: u64,
+    /// The waits by place.
+    pub(crate) waits: Vec<WaitRecord>,
+    /// Which of them is going on, or was the last.
+    pub(crate) current: Option<usize>,
+    /// The thread in whose poll it is.
+    pub(crate) thread: Option<ThreadEvidence>,
+    pub(crate) culprits: Vec<Culprit>,
+    pub(crate) children: Vec<ChildEvidence>,
+    pub(crate) notes: Vec<String>,
+}
+
+/// A thread inside a poll.
+#[derive(Debug, Clone)]
+pub(crate) struct ThreadEvidence {
+    pub(crate) activity: capture::Activity,
+    /// `None` if it did not answer.
+    pub(crate) snapshot: Option<Snapshot>,
+}
+
+/// A thread that holds a worker.
+#[derive(Debug)]
+pub(crate) struct Culprit {
+    pub(crate) thread: ThreadEvidence,
+    pub(crate) work: Subject,
+    pub(crate) policy: Option<&'static Policy>,
+}
+
+/// Child work: its await stacks, or its thread.
+#[derive(Debug)]
+pub(crate) struct ChildEvidence {
+    /// `spawn`, `spawn_blocking`, `watch_child`.
+    pub(crate) how: &'static str,
+    pub(crate) stacks: Option<Arc<Stacks>>,
+    pub(crate) thread: Option<ThreadEvidence>,
+}

@@ -1,0 +1,198 @@
+//! Which of all the frames an engineer should look at first.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use super::model::{Location, Report, Stack, StackKind, Verdict};
+use crate::capture::{Frame, is_std};
+
+/// Innermost functions that say: this branch only waits for a time or for the end of the program.
+///
+/// `Notified`, channels and `watch` are not among them. They often are how a shutdown is told, but as often they are what
+/// a request is stuck on.
+const IDLE: [&str; 8] = [
+    "tokio::time::sleep::Sleep",
+    "tokio::time::interval::Interval",
+    "tokio::runtime::time::",
+    "tokio::signal::",
+    // Not the whole module: `run_until_cancelled` holds the work itself.
+    "tokio_util::sync::cancellation_token::WaitForCancellation",
+    "tokio_util::time::delay_queue::DelayQueue",
+    "async_io::Timer",
+    "futures_timer::",
+];
+
+/// How many of the innermost frames are looked at for [`IDLE`]: a waker's clone and a list's lock come before the timer.
+const LEAF: usize = 12;
+
+/// Puts the stacks into the order in which they should be read, and the timeline's references with them. The order
+/// depends on what the stacks say alone, not on the order in which `select!` polled its branches.
+///
+/// Stacks of the capture come before older ones; for *starved* those that hold the workers first, else the work's own,
+/// then its children's; branches that only wait for a timer or a shutdown after the others.
+pub(crate) fn arrange(report: &mut Report) {
+    // By function: a busy thread is at another line each time.
+    let name = |place: &Location| place.function.clone().or_else(|| place.file.clone());
+    let mut holders: HashMap<Option<String>, usize> = HashMap::new();
+    for stack in report.stacks.iter().filter(|stack| stack.kind == StackKind::Culprit) {
+        *holders.entry(location_of(stack).as_ref().and_then(name)).or_default() += 1;
+    }
+    let key = |stack: &Stack| {
+        let place = location_of(stack);
+        let group = match (stack.kind, &stack.child, report.verdict) {
+            (StackKind::Culprit, _, Verdict::Starved) => 0,
+            (StackKind::Culprit, ..) => 3,
+            (_, None, _) => 1,
+            (_, Some(_), _) => 2,
+        };
+        // The place that holds most workers explains most.
+        let holds = match stack.kind {
+            StackKind::Culprit => holders.get(&place.as_ref().and_then(name)).copied().unwrap_or(0),
+            _ => 0,
+        };
+        let at = place.map(|place| (place.file, place.line, place.function));
+        let path: Vec<_> = stack.frames.iter().map(|frame| (frame.function.clone(), frame.line)).collect();
+        (group, stack.child.clone(), Reverse(holds), is_idle(stack), own_frame(stack).is_none(), at, path, stack.branch)
+    };
+    let mut order: Vec<usize> = (0..report.stacks.len()).collect();
+    // Older stacks keep their order: the timeline is what sorts them.
+    order.sort_by_cached_key(|&at| match &report.stacks[at] {
+        stack if stack.current => (false, Some(key(stack))),
+        _ => (true, None),
+    });
+    let mut new_place = vec![0; order.len()];
+    for (new, &old) in order.iter().enumerate() {
+        new_place[old] = new;
+    }
+    for interval in &mut report.timeline {
+        interval.stack = interval.stack.and_then(|old| new_place.get(old).copied());
+    }
+    let mut stacks: Vec<Option<Stack>> = std::mem::take(&mut report.stacks).into_iter().map(Some).collect();
+    report.stacks = order.into_iter().filter_map(|old| stacks[old].take()).collect();
+}
+
+/// The place that matters most in an [arranged](arrange) report: the innermost own frame of the first stack that has
+/// one, or else the nearest frame that has a name.
+pub(crate) fn locate(report: &Report) -> Option<Location> {
+    // A starved request is innocent: its own frames explain nothing.
+    let relevant = |stack: &&Stack| report.verdict != Verdict::Starved || stack.kind == StackKind::Culprit;
+    let current = || report.stacks.iter().filter(|stack| stack.current).filter(relevant);
+    current().find_map(own_frame).map(place_of).or_else(|| current().find_map(location_of))
+}
+
+/// Where the first child work that has an own frame is, if the report's location is not in child work itself.
+pub(crate) fn locate_child(report: &Report) -> Option<Location> {
+    let mut current = report.stacks.iter().filter(|stack| stack.current && stack.kind != StackKind::Culprit);
+    let own = current.clone().any(|stack| stack.child.is_none() && own_frame(stack).is_some());
+    let child = current.find_map(|stack| stack.child.as_ref().and_then(|_| own_frame(stack)))?;
+    own.then(|| place_of(child))
+}
+
+/// Where one stack is: at its innermost own frame, or else at the nearest frame that has a name.
+pub(crate) fn location_of(stack: &Stack) -> Option<Location> {
+    let named = || stack.frames.iter().filter(|frame| frame.function.is_some());
+    own_frame(stack).or_else(|| named().find(|frame| !is_std(frame))).or_else(|| named().next()).map(place_of)
+}
+
+/// The innermost of the application's own frames.
+pub(crate) fn own_frame(stack: &Stack) -> Option<&Frame> {
+    stack.frames.iter().find(|frame| frame.own)
+}
+
+fn place_of(frame: &Frame) -> Location {
+    Location { function: frame.function.clone(), file: frame.file.clone(), line: frame.line }
+}
+
+/// Whether a branch only waits for a timer or a shutdown.
+fn is_idle(stack: &Stack) -> bool {
+    let leaf = stack.frames.iter().take_while(|frame| !frame.own).take(LEAF);
+    let mut functions = leaf.filter_map(|frame| frame.function.as_deref());
+    // `<tokio::time::sleep::Sleep as Future>::poll` begins with a bracket.
+    stack.kind == StackKind::Await
+        && functions.any(|function| IDLE.iter().any(|idle| function.trim_start_matches('<').starts_with(idle)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{await_stack, culprit, own, plumbing, report};
+    use super::*;
+    use crate::report::{Activity, Interval};
+
+    fn place(report: &mut Report) -> Option<String> {
+        arrange(report);
+        locate(report).map(|place| place.to_string())
+    }
+
+    #[test]
+    fn innermost_own_frame() {
+        let mut report = report();
+        assert_eq!(place(&mut report).unwrap(), "photos::wait_for_import examples/photos/slow.rs:88");
+        report.stacks.clear();
+        assert_eq!(place(&mut report), None);
+        report.stacks.push(await_stack(&[plumbing("core::task::Waker::clone"), plumbing("tokio::sync::Notify::poll")]));
+        assert!(place(&mut report).unwrap().starts_with("tokio::sync::Notify::poll"), "the nearest name");
+    }
+
+    /// Guards: of `select! { work, sleep, cancelled }` the work leads, whichever was polled first.
+    #[test]
+    fn idle_branches_come_last() {
+        let branch = |number, leaf: &str, line| {
+            let mut stack = await_stack(&[plumbing("core::task::Waker::clone"), plumbing(leaf), own("app::run", line)]);
+            stack.branch = number;
+            stack
+        };
+        let branches = [
+            branch(0, "<tokio::time::sleep::Sleep as core::future::Future>::poll", 1),
+            branch(1, "tokio_util::sync::cancellation_token::WaitForCancellationFuture::poll", 2),
+            branch(2, "<tokio::sync::oneshot::Receiver<T> as core::future::Future>::poll", 9),
+            branch(3, "tokio::sync::mpsc::Receiver<T>::recv", 8),
+        ];
+        for turn in 0..branches.len() {
+            let mut report = report();
+            report.stacks = branches.to_vec();
+            report.stacks.rotate_left(turn);
+            for (number, stack) in (0..).zip(&mut report.stacks) {
+                stack.branch = number;
+            }
+            assert_eq!(place(&mut report).unwrap(), "app::run src/app.rs:8");
+            let lines: Vec<_> = report.stacks.iter().map(|stack| own_frame(stack).unwrap().line.unwrap()).collect();
+            assert_eq!(lines, [8, 9, 1, 2]);
+        }
+        let mut report = report();
+        report.stacks = branches[..1].to_vec();
+        assert_eq!(place(&mut report).unwrap(), "app::run src/app.rs:1", "a request that only sleeps is stuck there");
+    }
+
+    #[test]
+    fn the_timeline_follows_its_stacks() {
+        let mut report = report();
+        let mut old = await_stack(&[own("app::earlier", 1)]);
+        old.current = false;
+        let mut child = await_stack(&[own("app::child", 2)]);
+        child.child = Some("resize".to_owned());
+        report.stacks = vec![old, child, await_stack(&[own("app::now", 3)])];
+        let interval = |stack| Interval { activity: Activity::Waiting, stack, waits: 1, ms: 1.0 };
+        report.timeline = [Some(0), Some(1), Some(2), Some(99), None].map(interval).to_vec();
+        assert_eq!(place(&mut report).unwrap(), "app::now src/app.rs:3");
+        assert_eq!(
+            report.timeline.iter().map(|interval| interval.stack).collect::<Vec<_>>(),
+            [Some(2), Some(1), Some(0), None, None]
+        );
+        assert_eq!(locate_child(&report).unwrap().to_string(), "app::child src/app.rs:2");
+        report.stacks.remove(0);
+        assert_eq!(locate(&report).unwrap().to_string(), "app::child src/app.rs:2");
+        assert_eq!(locate_child(&report), None, "said already");
+    }
+
+    #[test]
+    fn starved_is_about_the_culprits() {
+        let mut report = report();
+        report.verdict = Verdict::Starved;
+        report.stacks.push(culprit(&[own("app::a_rare_one", 1)]));
+        report.stacks.push(culprit(&[plumbing("regex::exec"), own("app::is_valid_tag", 5)]));
+        report.stacks.push(culprit(&[plumbing("regex::step"), own("app::is_valid_tag", 5)]));
+        assert_eq!(place(&mut report).unwrap(), "app::is_valid_tag src/app.rs:5");
+        report.stacks.retain(|stack| stack.kind != StackKind::Culprit);
+        assert_eq!(place(&mut report), None, "its own await point is not where it is stuck");
+    }
+}

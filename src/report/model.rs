@@ -1,0 +1,348 @@
+//! What a report says: plain data, serialized as schema 1.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Serialize, Serializer};
+
+use crate::capture::Frame;
+
+/// The version of the JSON form of a [`Report`]. Fields may be added within a version; none changes its meaning.
+pub const SCHEMA: u32 = 1;
+
+/// What happened, as the event that made heeler look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Kind {
+    /// A request ran longer than its threshold.
+    SlowRequest,
+    /// A job watched with [`watch`](crate::watch) ran longer than its threshold.
+    SlowJob,
+    /// A response body did not deliver its next frame within the threshold.
+    SlowBody,
+    /// One poll held its thread for longer than
+    /// [`blocking_after`](crate::WatchdogLayer::blocking_after), although its request is not slow yet.
+    BlockingPoll,
+    /// The request was dropped before it had an answer, typically because its client left.
+    Abandoned,
+}
+
+/// Where the time goes, at the moment of the capture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Every branch waits to be woken: the stacks are those of the await points.
+    Waiting,
+    /// The request's poll does not return: the stack is that of its thread.
+    Blocking,
+    /// The request was woken but nobody polls it: the stacks are those of the polls that hold the workers.
+    Starved,
+    /// The request wakes itself again and again: it has work to do and gives way to others.
+    Yielding,
+    /// The request returned `Pending` and no part of it kept the waker: nothing will wake it.
+    NoWaker,
+    /// The request was dropped; the stacks are the last that were seen.
+    Abandoned,
+    /// A timebox expired.
+    Interrupted,
+    /// Nothing could be captured; the notes say why.
+    Unknown,
+}
+
+impl Verdict {
+    /// The verdict as in JSON: `waiting`, `blocking`, `starved`, `yielding`, `no_waker`, `abandoned`, `interrupted` or `unknown`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Blocking => "blocking",
+            Self::Starved => "starved",
+            Self::Yielding => "yielding",
+            Self::NoWaker => "no_waker",
+            Self::Abandoned => "abandoned",
+            Self::Interrupted => "interrupted",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Kind {
+    /// The kind as in JSON: `slow_request`, `slow_job`, `slow_body`, `blocking_poll` or `abandoned`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SlowRequest => "slow_request",
+            Self::SlowJob => "slow_job",
+            Self::SlowBody => "slow_body",
+            Self::BlockingPoll => "blocking_poll",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One slow piece of work: what it is, where it is, and where its time went.
+///
+/// Durations are milliseconds, times are UTC. Everything that came from a request is already reduced to what privacy
+/// allows: listed headers only, values of secret-looking query parameters replaced.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Unique to this request within the process and, with near certainty, beyond it. An update has the id of its report.
+    pub id: String,
+    /// 0 for the first capture; 1, 2, 3 for the later ones at 2, 4 and 8 times the threshold.
+    pub update: u32,
+    /// What made heeler look.
+    pub kind: Kind,
+    /// Where the time goes.
+    pub verdict: Verdict,
+    /// When the stacks were taken.
+    #[serde(serialize_with = "rfc3339")]
+    pub captured_at: SystemTime,
+    /// When the work began.
+    #[serde(serialize_with = "rfc3339")]
+    pub started_at: SystemTime,
+    /// From the beginning to the capture.
+    pub elapsed_ms: f64,
+    /// The threshold in force; `None` for reports that have none.
+    pub threshold_ms: Option<f64>,
+    /// The request; `None` for a job.
+    pub request: Option<Request>,
+    /// The name given to [`watch`](crate::watch); `None` for a request.
+    pub job: Option<String>,
+    /// The process that ran it.
+    pub process: Process,
+    /// The thread that was inside the work's poll, for the verdict *blocking*; the last one that polled it otherwise.
+    pub thread: Option<Thread>,
+    /// How often the work was polled.
+    pub polls: u32,
+    /// Time inside polls, as far as observed.
+    pub busy_ms: f64,
+    /// Time between polls, as far as observed.
+    pub waiting_ms: f64,
+    /// Time that was not observed, for the work was not armed yet or the budget of captures was used up.
+    pub unobserved_ms: f64,
+    /// The longest poll observed.
+    pub longest_poll_ms: f64,
+    /// The application's own frame that matters most: where an engineer should look first.
+    pub location: Option<Location>,
+    /// The stacks, those of the capture first (`current`), then those the timeline refers to.
+    pub stacks: Vec<Stack>,
+    /// Where the time went: sums to `elapsed_ms`, longest first.
+    pub timeline: Vec<Interval>,
+    /// The `tracing` spans the work is in, outermost first.
+    pub spans: Vec<Span>,
+    /// What a reader must know to judge this report: captures that were missed, child work that did not answer, and so on.
+    pub notes: Vec<String>,
+    /// Equal for reports about the same place on the same route: hexadecimal.
+    pub fingerprint: String,
+    /// Reports with this fingerprint that were held back since the last one that went out.
+    pub suppressed: u64,
+}
+
+/// The request, as privacy allows.
+#[derive(Debug, Clone, Default, Serialize)]
+#[non_exhaustive]
+pub struct Request {
+    /// A number of this request within the process.
+    pub id: u64,
+    /// `GET`.
+    pub method: String,
+    /// Path and query as sent, secret-looking values replaced, control characters escaped, shortened if very long.
+    pub uri: String,
+    /// The route's template (`/users/{id}`) where the router tells it.
+    pub route: Option<String>,
+    /// `HTTP/1.1`.
+    pub version: String,
+    /// The headers that are allowed by name, in that order.
+    pub headers: Vec<(String, String)>,
+}
+
+/// The process that made the report.
+#[derive(Debug, Clone, Default, Serialize)]
+#[non_exhaustive]
+pub struct Process {
+    /// The host's name.
+    pub hostname: String,
+    /// The process id.
+    pub pid: u32,
+    /// The path of the executable.
+    pub executable: String,
+    /// The executable's GNU build id, hexadecimal.
+    pub build_id: Option<String>,
+    /// The service's name, if [`set`](crate::ReportsBuilder::service).
+    pub service: Option<String>,
+    /// The service's version, if set.
+    pub version: Option<String>,
+}
+
+/// A thread at the moment of the capture.
+#[derive(Debug, Clone, Default, Serialize)]
+#[non_exhaustive]
+pub struct Thread {
+    /// The kernel's id of the thread.
+    pub id: i32,
+    /// The thread's name as the kernel has it (15 characters at most).
+    pub name: String,
+    /// The kernel's state: `running`, `sleeping`, `uninterruptible`, ...
+    pub state: Option<String>,
+    /// The system call the thread sits in.
+    pub syscall: Option<String>,
+    /// Where in the kernel it sleeps, if the kernel tells.
+    pub wchan: Option<String>,
+    /// Whether the thread used the CPU around the capture.
+    pub on_cpu: Option<bool>,
+}
+
+/// What a stack is a stack of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StackKind {
+    /// An await point: from the future that waits (first frame) to the work's outermost future.
+    Await,
+    /// A thread inside the work's poll (or inside its child work).
+    Thread,
+    /// A thread that holds a worker which the starved request needs.
+    Culprit,
+}
+
+/// One stack, innermost frame first.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Stack {
+    /// What it is a stack of.
+    pub kind: StackKind,
+    /// Taken at the capture (true), or earlier, for the timeline (false).
+    pub current: bool,
+    /// Frames are missing at the outer end.
+    pub truncated: bool,
+    /// Put together from what a finished poll left behind (verdict *no waker*): likely, not certain.
+    pub reconstructed: bool,
+    /// Branches of one wait (`join!`, `select!`) are numbered from 0 and stand next to each other.
+    pub branch: u32,
+    /// The child work this stack belongs to (`heeler::spawn`, ..); `None` for the work itself.
+    pub child: Option<String>,
+    /// The thread, for the kinds *thread* and *culprit*.
+    pub thread: Option<Thread>,
+    /// What a culprit's thread is busy with: its request or job.
+    pub work: Option<String>,
+    /// The frames, innermost first.
+    pub frames: Vec<Frame>,
+}
+
+/// What the work did during a part of its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Activity {
+    /// It waited to be woken.
+    Waiting,
+    /// It was inside a poll.
+    Running,
+    /// It had woken itself and waited to be polled again.
+    Yielding,
+    /// Nobody looked.
+    Unobserved,
+}
+
+/// A share of the work's time.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Interval {
+    /// What it did.
+    pub activity: Activity,
+    /// Index into [`Report::stacks`] of the (first branch's) stack, where one is known.
+    pub stack: Option<usize>,
+    /// How many separate waits or polls make this share up.
+    pub waits: u32,
+    /// Their sum.
+    pub ms: f64,
+}
+
+/// A `tracing` span.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Span {
+    /// The span's name.
+    pub name: String,
+    /// Its fields as text.
+    pub fields: Vec<(String, String)>,
+}
+
+/// A place in the source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Location {
+    /// The function, as a reader knows it: `photos::slow::load_photos`. `None` if the binary has no name for it, as for
+    /// an inlined async function built with `debug = "line-tables-only"`.
+    pub function: Option<String>,
+    /// The file, as the compiler recorded it.
+    pub file: Option<String>,
+    /// The line, counted from 1.
+    pub line: Option<u32>,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let function = self.function.as_deref().unwrap_or_default();
+        let space = if function.is_empty() { "" } else { " " };
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => write!(f, "{function}{space}{file}:{line}"),
+            (Some(file), None) => write!(f, "{function}{space}{file}"),
+            _ => f.write_str(function),
+        }
+    }
+}
+
+/// RFC 3339 in UTC, with milliseconds. A clock that is before 1970 or after 9999 is wrong, and no reason to fail.
+pub(crate) fn timestamp(time: SystemTime) -> String {
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
+}
+
+fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&timestamp(*time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: a wrong clock does not panic on the reporter thread.
+    #[test]
+    fn any_time_has_a_timestamp() {
+        assert_eq!(timestamp(UNIX_EPOCH + Duration::from_millis(1_735_689_600_123)), "2025-01-01T00:00:00.123Z");
+        assert_eq!(timestamp(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(timestamp(UNIX_EPOCH + Duration::from_secs(1 << 40)), "9999-12-31T23:59:59.000Z");
+    }
+
+    #[test]
+    fn locations() {
+        let mut place =
+            Location { function: Some("app::load".to_owned()), file: Some("src/a.rs".to_owned()), line: Some(7) };
+        assert_eq!(place.to_string(), "app::load src/a.rs:7");
+        place.line = None;
+        assert_eq!(place.to_string(), "app::load src/a.rs");
+        place.function = None;
+        assert_eq!(place.to_string(), "src/a.rs");
+        place.file = None;
+        assert_eq!(place.to_string(), "");
+    }
+}

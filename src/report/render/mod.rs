@@ -1,0 +1,7 @@
+//! A report for a reader: one sentence, a page of text, JSON.
+
+mod json;
+mod sentence;
+mod stacks;
+mod text;
+mod units;

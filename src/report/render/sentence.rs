@@ -1,0 +1,222 @@
+//! The one sentence that leads a report.
+
+use std::fmt;
+
+use super::units::{count, duration, place};
+use crate::report::escape::escape;
+use crate::report::location::locate_child;
+use crate::report::{Kind, Report, StackKind, Thread, Verdict};
+
+/// The most of a URI or a name that the sentence quotes, in characters.
+const MAX_SUBJECT: usize = 120;
+
+impl Report {
+    /// The report in one sentence: what is slow, since when, and in which function, file and line.
+    ///
+    /// `GET /slow/lock is waiting: 2.51 s so far (threshold 2.50 s), in photos::wait_for_import at src/slow.rs:88`
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let subject = self.subject();
+        let elapsed = duration(self.elapsed_ms);
+        let limit = self.threshold_ms.map(|ms| format!(" (threshold {})", duration(ms))).unwrap_or_default();
+        let place = self.place();
+        let sentence = match self.verdict {
+            Verdict::Waiting => format!("{subject} is waiting: {elapsed} so far{limit}{place}"),
+            Verdict::Blocking if self.kind == Kind::BlockingPoll => {
+                let poll = duration(if self.longest_poll_ms > 0.0 { self.longest_poll_ms } else { self.elapsed_ms });
+                let on = self.on_thread();
+                format!("{subject} is blocking its thread{on}: one poll of {poll} so far{limit}{place}")
+            }
+            Verdict::Blocking => {
+                format!("{subject} is blocking its thread{}: {elapsed} so far{limit}{place}", self.on_thread())
+            }
+            Verdict::Starved => {
+                let held =
+                    if place.is_empty() { "the runtime's threads are busy" } else { "the runtime's threads are held" };
+                format!("{subject} is starved: {elapsed} so far{limit}, woken but not polled, {held}{place}")
+            }
+            Verdict::Yielding => {
+                format!("{subject} keeps yielding: {elapsed} and {} so far{limit}{place}", count(self.polls, "poll"))
+            }
+            Verdict::NoWaker => {
+                format!("{subject} will never wake up: {elapsed} so far{limit}, and nothing kept its waker{place}")
+            }
+            Verdict::Abandoned => {
+                let gone = if self.request.is_some() { "the client was gone" } else { "dropped" };
+                format!("{subject} was abandoned: {gone} after {elapsed}{limit}{place}")
+            }
+            Verdict::Interrupted => format!("{subject} was interrupted: its time was up after {elapsed}{limit}{place}"),
+            Verdict::Unknown => {
+                let why = self.notes.first().map(|note| format!(": {note}")).unwrap_or_default();
+                format!("{subject} is slow: {elapsed} so far{limit}{place}, and where it is could not be captured{why}")
+            }
+        };
+        // The parts come from requests and from debug information.
+        escape(&sentence, usize::MAX).into_owned()
+    }
+
+    /// `GET /users/4711`, `the body of GET /users/4711`, `the job "import"`.
+    fn subject(&self) -> String {
+        let work = match (&self.request, &self.job) {
+            (Some(request), _) => format!("{} {}", request.method, cut(&request.uri)),
+            (None, Some(job)) => format!("the job \"{}\"", cut(job)),
+            (None, None) => "a job".to_owned(),
+        };
+        if self.kind == Kind::SlowBody { format!("the body of {work}") } else { work }
+    }
+
+    /// `, in photos::load at src/slow.rs:88`, or nothing.
+    fn place(&self) -> String {
+        let Some(location) = &self.location else { return String::new() };
+        let current = || self.stacks.iter().filter(|stack| stack.current);
+        let own = current().flat_map(|stack| &stack.frames).any(|frame| frame.own);
+        let word = match (self.verdict, own, &location.function) {
+            (_, false, _) => " near",
+            (Verdict::Starved, ..) => " in",
+            (Verdict::NoWaker | Verdict::Abandoned, true, Some(_)) => " last in",
+            (Verdict::NoWaker | Verdict::Abandoned, true, None) => " last at",
+            (_, true, Some(_)) => " in",
+            (_, true, None) => " at",
+        };
+        let comma = if self.verdict == Verdict::Starved { "" } else { "," };
+        let child = locate_child(self).map(|child| format!(", on its child work in {}", place(&child)));
+        format!("{comma}{word} {}{}", place(location), child.unwrap_or_default())
+    }
+
+    /// ` (on the CPU)`, ` (in system call futex)`, or nothing.
+    fn on_thread(&self) -> String {
+        let of_stack = |kind| self.stacks.iter().find(|stack| stack.current && stack.kind == kind)?.thread.as_ref();
+        let thread = self.thread.as_ref().or_else(|| of_stack(StackKind::Thread));
+        thread.and_then(busy_with).map(|what| format!(" ({what})")).unwrap_or_default()
+    }
+}
+
+/// What a thread is busy with, as far as known.
+pub(crate) fn busy_with(thread: &Thread) -> Option<String> {
+    match (&thread.syscall, thread.on_cpu, &thread.wchan) {
+        // A call that uses the CPU is still the call, such as a large read.
+        (Some(syscall), _, _) => Some(format!("in system call {syscall}")),
+        (None, Some(true), _) => Some("on the CPU".to_owned()),
+        (None, _, Some(wchan)) => Some(format!("in the kernel, at {wchan}")),
+        (None, Some(false), None) => Some("off the CPU".to_owned()),
+        (None, None, None) => None,
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(MAX_SUBJECT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+impl fmt::Display for Report {
+    /// Writes [`Report::sentence`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::location::{arrange, locate};
+    use crate::report::testing::{await_stack, culprit, own, plumbing, report, thread, thread_stack};
+
+    fn say(mut report: Report) -> String {
+        arrange(&mut report);
+        report.location = locate(&report);
+        report.to_string()
+    }
+
+    #[test]
+    fn waiting() {
+        assert_eq!(
+            say(report()),
+            "GET /slow/lock is waiting: 2.51 s so far (threshold 2.50 s), in photos::wait_for_import at examples/photos/slow.rs:88"
+        );
+        let mut body = report();
+        body.kind = Kind::SlowBody;
+        body.stacks = vec![await_stack(&[plumbing("tokio::sync::mpsc::poll")])];
+        body.threshold_ms = None;
+        assert_eq!(
+            say(body),
+            "the body of GET /slow/lock is waiting: 2.51 s so far, near tokio::sync::mpsc::poll at tokio-1.2.3/src/lib.rs:100"
+        );
+        let mut nothing = report();
+        nothing.stacks.clear();
+        assert_eq!(say(nothing), "GET /slow/lock is waiting: 2.51 s so far (threshold 2.50 s)");
+    }
+
+    /// Guards: with `debug = "line-tables-only"` an inlined async function has no name.
+    #[test]
+    fn unnamed() {
+        let mut report = report();
+        report.stacks[0].frames[3].function = None;
+        assert!(say(report).ends_with("(threshold 2.50 s), at examples/photos/slow.rs:88"));
+    }
+
+    #[test]
+    fn child_work() {
+        let mut report = report();
+        let mut child = thread_stack(&[own("photos::resize_photo", 7)]);
+        child.child = Some("resize".to_owned());
+        report.stacks.push(child);
+        assert!(say(report).ends_with("slow.rs:88, on its child work in photos::resize_photo at src/app.rs:7"));
+    }
+
+    #[test]
+    fn blocking() {
+        let mut blocking = report();
+        blocking.verdict = Verdict::Blocking;
+        blocking.stacks = vec![thread_stack(&[plumbing("regex::exec"), own("photos::is_valid_tag", 9)])];
+        assert_eq!(
+            say(blocking.clone()),
+            "GET /slow/lock is blocking its thread (on the CPU): 2.51 s so far (threshold 2.50 s), in photos::is_valid_tag at src/app.rs:9"
+        );
+        blocking.kind = Kind::BlockingPoll;
+        blocking.longest_poll_ms = 1_200.0;
+        blocking.threshold_ms = Some(1_000.0);
+        blocking.thread = Some(Thread { syscall: Some("futex".to_owned()), on_cpu: Some(false), ..thread() });
+        assert_eq!(
+            say(blocking),
+            "GET /slow/lock is blocking its thread (in system call futex): one poll of 1.20 s so far (threshold 1.00 s), in photos::is_valid_tag at src/app.rs:9"
+        );
+    }
+
+    #[test]
+    fn the_other_verdicts() {
+        let with = |verdict| Report { verdict, ..report() };
+        let mut starved = with(Verdict::Starved);
+        assert_eq!(
+            say(starved.clone()),
+            "GET /slow/lock is starved: 2.51 s so far (threshold 2.50 s), woken but not polled, the runtime's threads are busy"
+        );
+        starved.stacks.push(culprit(&[own("photos::is_valid_tag", 9)]));
+        assert!(say(starved).ends_with("the runtime's threads are held in photos::is_valid_tag at src/app.rs:9"));
+        assert!(
+            say(with(Verdict::Yielding)).contains("keeps yielding: 2.51 s and 2 polls so far (threshold 2.50 s), in")
+        );
+        assert!(say(with(Verdict::NoWaker)).contains("nothing kept its waker, last in photos::wait_for_import at"));
+        let gone =
+            "GET /slow/lock was abandoned: the client was gone after 2.51 s (threshold 2.50 s), last in photos::";
+        assert!(say(with(Verdict::Abandoned)).starts_with(gone));
+        assert!(say(with(Verdict::Interrupted)).contains("its time was up after 2.51 s"));
+        let mut unknown = with(Verdict::Unknown);
+        unknown.stacks.clear();
+        unknown.notes.push("the thread did not answer".to_owned());
+        unknown.request = None;
+        unknown.job = Some("import\n".to_owned());
+        assert_eq!(
+            say(unknown),
+            "the job \"import\\n\" is slow: 2.51 s so far (threshold 2.50 s), and where it is could not be captured: the thread did not answer"
+        );
+    }
+
+    #[test]
+    fn long_uris_are_cut() {
+        let mut report = report();
+        report.request.as_mut().unwrap().uri = "/ä".repeat(1_000);
+        assert!(say(report).chars().count() < 300);
+    }
+}

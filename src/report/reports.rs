@@ -1,0 +1,517 @@
+//! Where all reports go through.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use http::HeaderName;
+
+use super::builder::ReportsBuilder;
+use super::escape::escape;
+use super::fingerprint::fingerprint;
+use super::location::{arrange, locate};
+use super::model::Report;
+use super::process;
+use super::redact::Redactor;
+use super::reporter;
+use super::sink::{Log, Sink, TARGET};
+use super::source;
+use super::stats::{Counters, Stats, count};
+use super::throttle::{Decision, Overdue, Throttle};
+use crate::capture::is_of;
+
+/// A sink that fails is logged this often at most.
+const LOG_FAILURES_EVERY: Duration = Duration::from_secs(60);
+
+/// The most of a job's name that is kept, in characters.
+const MAX_JOB: usize = 200;
+
+/// Where reports go, and what is in them. Build it once, clone it freely: clones share everything.
+///
+/// [`Reports::default`] writes to the log alone.
+///
+/// # Example
+///
+/// ```
+/// use heeler::Reports;
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let slow = directory.path();
+/// // let slow = "/var/log/my-service/slow";
+/// let reports = Reports::builder().directory(slow).service("my-service", env!("CARGO_PKG_VERSION")).build()?;
+/// assert_eq!(reports.stats().delivered, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Reports {
+    inner: Arc<Inner>,
+}
+
+/// Reports that may be gone.
+pub(super) struct WeakReports(Weak<Inner>);
+
+impl WeakReports {
+    pub(super) fn upgrade(&self) -> Option<Reports> {
+        self.0.upgrade().map(|inner| Reports { inner })
+    }
+
+    pub(super) fn is(&self, reports: &Reports) -> bool {
+        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&reports.inner))
+    }
+}
+
+struct Inner {
+    sinks: Vec<Slot>,
+    throttle: Mutex<Throttle>,
+    counters: Counters,
+    redactor: Redactor,
+    own_crates: Vec<String>,
+    service: Option<(String, String)>,
+}
+
+/// What the builder makes [`Reports`] of.
+pub(super) struct Parts {
+    pub(super) sinks: Vec<Box<dyn Sink>>,
+    pub(super) repeat_after: Duration,
+    pub(super) redactor: Redactor,
+    pub(super) own_crates: Vec<String>,
+    pub(super) service: Option<(String, String)>,
+}
+
+/// A sink, and how it fares.
+struct Slot {
+    name: String,
+    sink: Box<dyn Sink>,
+    failures: Mutex<Failures>,
+}
+
+#[derive(Default)]
+struct Failures {
+    logged_at: Option<Instant>,
+    /// Failures that were not logged.
+    unlogged: u64,
+}
+
+impl Reports {
+    /// Sets up where reports go: the log alone, unless more is said.
+    #[must_use]
+    pub fn builder() -> ReportsBuilder {
+        ReportsBuilder::default()
+    }
+
+    pub(super) fn from_parts(parts: Parts) -> Self {
+        let slot =
+            |sink: Box<dyn Sink>| Slot { name: escape(sink.name(), 64).into_owned(), sink, failures: Mutex::default() };
+        let inner = Inner {
+            sinks: parts.sinks.into_iter().map(slot).collect(),
+            throttle: Mutex::new(Throttle::new(parts.repeat_after)),
+            counters: Counters::default(),
+            redactor: parts.redactor,
+            own_crates: parts.own_crates,
+            service: parts.service,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// How many reports there were, and what became of them.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.inner.counters.read()
+    }
+
+    /// The reports of everything that says nothing else: the log alone.
+    pub(crate) fn shared() -> Self {
+        static SHARED: OnceLock<Reports> = OnceLock::new();
+        SHARED.get_or_init(Self::default).clone()
+    }
+
+    /// Waits until every report that was due before has been delivered, and what was held back has been said; for a
+    /// graceful shutdown. False if that takes longer than `timeout`.
+    ///
+    /// Blocks the thread: in async code, call it from `spawn_blocking`, or after the runtime is gone.
+    #[must_use]
+    pub fn flush(&self, timeout: Duration) -> bool {
+        let delivered = reporter::flush(timeout);
+        self.say_held_back();
+        delivered
+    }
+
+    /// For the reporter, which must not keep anybody's sinks alive.
+    pub(super) fn downgrade(&self) -> WeakReports {
+        WeakReports(Arc::downgrade(&self.inner))
+    }
+
+    /// Headers that a report may show.
+    pub(crate) fn allowed_headers(&self) -> &[HeaderName] {
+        self.inner.redactor.allowed_headers()
+    }
+
+    /// Reduces requests to what a report may hold.
+    pub(crate) fn redactor(&self) -> &Redactor {
+        &self.inner.redactor
+    }
+
+    /// A capture was thrown away because too many waited for the reporter.
+    pub(crate) fn count_dropped(&self) {
+        count(&self.inner.counters.dropped);
+    }
+
+    /// A capture was due and not taken, because the budget was used up.
+    pub(crate) fn count_not_captured(&self, more: u64) {
+        self.inner.counters.not_captured.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Completes a report, decides whether it goes out, and hands it to every sink. To be called on the reporter thread,
+    /// for it may take as long as the sinks do. Never panics because of a sink.
+    ///
+    /// The report's maker leaves `fingerprint`, `location`, `suppressed`, `Frame::source` and `process` empty; its request
+    /// comes from [`Redactor::request`].
+    pub(crate) fn deliver(&self, report: Report) {
+        self.deliver_at(report, Instant::now());
+    }
+
+    fn deliver_at(&self, mut report: Report, now: Instant) {
+        let inner = &*self.inner;
+        count(&inner.counters.made);
+        inner.complete(&mut report);
+        let decision = {
+            let mut throttle = inner.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+            throttle.decide(&report.id, report.update, &report.fingerprint, now, || report.sentence())
+        };
+        match decision {
+            Decision::Hold => count(&inner.counters.suppressed),
+            Decision::Send { suppressed } => {
+                report.suppressed = suppressed;
+                source::quote(&mut report.stacks);
+                count(&inner.counters.delivered);
+                for slot in &inner.sinks {
+                    if !slot.deliver(&report, now) {
+                        count(&inner.counters.failed_deliveries);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Logs how many reports were held back that no later report will speak of. To be called every now and then.
+    pub(crate) fn tick(&self) {
+        self.tick_at(Instant::now());
+    }
+
+    fn tick_at(&self, now: Instant) {
+        let overdue = self.inner.throttle.lock().unwrap_or_else(PoisonError::into_inner).overdue(now);
+        say(&overdue);
+    }
+
+    /// Logs all that is still to be said about reports held back, without waiting for anything.
+    pub(crate) fn say_held_back(&self) {
+        self.inner.flush();
+    }
+}
+
+impl Default for Reports {
+    /// Reports to the log alone: one `tracing` event a report, at level WARN.
+    fn default() -> Self {
+        let log: Box<dyn Sink> = Box::new(Log::new(tracing::Level::WARN, TARGET));
+        Self::from_parts(Parts { sinks: vec![log], ..Parts::default() })
+    }
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self {
+            sinks: Vec::new(),
+            repeat_after: Duration::from_secs(60),
+            redactor: Redactor::default(),
+            own_crates: Vec::new(),
+            service: None,
+        }
+    }
+}
+
+impl fmt::Debug for Reports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // No sink is printed, but by name: one may hold a password.
+        let sinks: Vec<&str> = self.inner.sinks.iter().map(|slot| &*slot.name).collect();
+        f.debug_struct("Reports").field("sinks", &sinks).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn complete(&self, report: &mut Report) {
+        if !self.own_crates.is_empty() {
+            for frame in report.stacks.iter_mut().flat_map(|stack| &mut stack.frames).filter(|frame| !frame.own) {
+                frame.own = is_of(frame, &self.own_crates);
+            }
+        }
+        for (name, value) in report.spans.iter_mut().flat_map(|span| &mut span.fields) {
+            *value = self.redactor.field(name, value);
+        }
+        if let Some(job) = &mut report.job {
+            *job = escape(job, MAX_JOB).into_owned();
+        }
+        if let Some((name, version)) = &self.service {
+            report.process.service = Some(name.clone());
+            report.process.version = Some(version.clone());
+        }
+        process::complete(&mut report.process, &report.stacks);
+        arrange(report);
+        report.location = locate(report);
+        report.fingerprint = fingerprint(report);
+    }
+
+    fn flush(&self) {
+        let overdue = self.throttle.lock().unwrap_or_else(PoisonError::into_inner).flush();
+        say(&overdue);
+    }
+}
+
+impl Drop for Inner {
+    /// The last counts are said even if nobody flushed.
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// Logs what was held back. A subscriber that panics is caught, for this also runs on drop.
+fn say(overdue: &[Overdue]) {
+    for Overdue { fingerprint, count, sentence } in overdue {
+        let log = || tracing::info!(target: TARGET, fingerprint, held_back = count, "held back {count} more like: {sentence}");
+        let _ = catch_unwind(AssertUnwindSafe(log));
+    }
+}
+
+impl Slot {
+    /// Whether the report arrived.
+    fn deliver(&self, report: &Report, now: Instant) -> bool {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.sink.deliver(report).map_err(|error| chain(&*error))));
+        let error = match outcome {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => error,
+            Err(panic) => {
+                let message = panic.downcast_ref::<&str>().copied();
+                let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+                format!("it panicked: {}", message.unwrap_or("without a message"))
+            }
+        };
+        let _ = catch_unwind(AssertUnwindSafe(|| self.log_failure(&error, now)));
+        false
+    }
+
+    fn log_failure(&self, error: &str, now: Instant) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.logged_at.is_some_and(|at| now.saturating_duration_since(at) < LOG_FAILURES_EVERY) {
+            failures.unlogged += 1;
+            return;
+        }
+        failures.logged_at = Some(now);
+        let before = std::mem::take(&mut failures.unlogged);
+        drop(failures);
+        let (sink, error) = (&*self.name, &*escape(error, 1024));
+        tracing::error!(target: TARGET, sink, error, unlogged_failures = before, "a report did not arrive: {sink}: {error}");
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    // An error whose causes go in circles is not worth hanging for.
+    for _ in 0..16 {
+        let Some(error) = cause else { break };
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+    use crate::report::testing::{await_stack, own, plumbing, report};
+
+    #[derive(Default)]
+    struct Collect(Mutex<Vec<Report>>);
+
+    impl Sink for Collect {
+        fn name(&self) -> &str {
+            "collect"
+        }
+
+        fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            self.0.lock().unwrap().push(report.clone());
+            Ok(())
+        }
+    }
+
+    struct Broken(&'static str);
+
+    impl Sink for Broken {
+        fn name(&self) -> &str {
+            self.0
+        }
+
+        fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            match self.0 {
+                "panics" => panic!("out of paper"),
+                _ => Err(Box::new(crate::Error::thread("reporter", io::Error::other("no\nroute")))),
+            }
+        }
+    }
+
+    /// Collects what is logged, as text.
+    #[derive(Default, Clone)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Lines {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    fn logged(run: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(lines.clone()).with_ansi(false).finish();
+        tracing::subscriber::with_default(subscriber, run);
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn collecting() -> (Arc<Collect>, ReportsBuilder) {
+        let collect = Arc::new(Collect::default());
+        (Arc::clone(&collect), Reports::builder().log(false).sink(collect))
+    }
+
+    fn with_id(id: u32) -> Report {
+        Report { id: id.to_string(), ..report() }
+    }
+
+    #[test]
+    fn a_report_is_completed() {
+        let (collect, builder) = collecting();
+        let reports =
+            builder.service("photos", "1.2.0").own_crates(["house-lib"]).secret_params(["patient"]).build().unwrap();
+        let mut bare = report();
+        bare.process = crate::report::Process::default();
+        bare.spans[0].fields =
+            vec![("patient".to_owned(), "hunter2".to_owned()), ("page".to_owned(), "1\n".to_owned())];
+        bare.stacks = vec![await_stack(&[plumbing("house_lib::lock"), own("photos::page", 3)])];
+        reports.deliver(bare);
+        let got = collect.0.lock().unwrap().remove(0);
+        assert_eq!(got.location.unwrap().function.unwrap(), "house_lib::lock");
+        assert_eq!(got.fingerprint.len(), 16);
+        assert_eq!(got.process.service.as_deref(), Some("photos"));
+        assert_eq!(got.process.pid, std::process::id());
+        assert_eq!(got.spans[0].fields[0].1, "[redacted]");
+        assert_eq!(got.spans[0].fields[1].1, "1\\n");
+        assert_eq!(reports.stats(), Stats { made: 1, delivered: 1, ..Stats::default() });
+    }
+
+    /// Guards: a sink that panics or fails costs the others nothing, and the log one line a minute.
+    #[test]
+    fn broken_sinks() {
+        let (collect, builder) = collecting();
+        let reports = Reports::builder()
+            .log(false)
+            .sink(Broken("panics"))
+            .sink(Broken("fails"))
+            .sink(Arc::clone(&collect))
+            .repeat_after(Duration::ZERO)
+            .build()
+            .unwrap();
+        drop(builder);
+        let start = Instant::now();
+        let log = logged(|| {
+            for number in 0..100 {
+                reports.deliver_at(with_id(number), start + Duration::from_millis(599) * number);
+            }
+        });
+        assert_eq!(log.lines().count(), 2, "{log}");
+        assert!(log.contains("a report did not arrive: panics: it panicked: out of paper"), "{log}");
+        assert!(log.contains("fails: heeler's reporter thread did not start: no\\nroute"), "{log}");
+        assert_eq!(collect.0.lock().unwrap().len(), 100);
+        let log = logged(|| reports.deliver_at(with_id(100), start + LOG_FAILURES_EVERY));
+        assert_eq!(log.lines().count(), 2, "{log}");
+        assert!(log.contains("unlogged_failures=99"), "{log}");
+        assert_eq!(reports.stats(), Stats { made: 101, delivered: 101, failed_deliveries: 202, ..Stats::default() });
+    }
+
+    #[test]
+    fn repeats_are_counted() {
+        let (collect, builder) = collecting();
+        let reports = builder.build().unwrap();
+        let start = Instant::now();
+        let log = logged(|| {
+            for number in 0..10 {
+                reports.deliver_at(with_id(number), start);
+            }
+            reports.deliver_at(Report { update: 1, ..with_id(3) }, start);
+            reports.deliver_at(with_id(11), start + Duration::from_secs(60));
+            reports.deliver_at(with_id(12), start + Duration::from_secs(61));
+            reports.tick_at(start + Duration::from_secs(119));
+            assert_eq!(collect.0.lock().unwrap().len(), 2);
+            assert_eq!(collect.0.lock().unwrap()[1].suppressed, 9);
+            reports.tick_at(start + Duration::from_secs(120));
+            reports.tick_at(start + Duration::from_secs(500));
+        });
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(log.contains("INFO heeler: held back 1 more like: GET /slow/lock is waiting"), "{log}");
+        assert_eq!(reports.stats(), Stats { made: 13, delivered: 2, suppressed: 11, ..Stats::default() });
+    }
+
+    #[test]
+    fn the_last_counts_are_said_on_drop() {
+        let log = logged(|| {
+            let reports = Reports::builder().log(false).build().unwrap();
+            reports.deliver(with_id(1));
+            reports.deliver(with_id(2));
+            let clone = reports.clone();
+            drop(reports);
+            clone.deliver(with_id(3));
+            clone.count_dropped();
+            clone.count_not_captured();
+            assert_eq!((clone.stats().dropped, clone.stats().not_captured), (1, 1));
+        });
+        assert!(log.contains("held back 2 more like"), "{log}");
+        assert_eq!(log.lines().count(), 1);
+    }
+
+    #[test]
+    fn the_log_alone_by_default() {
+        let log = logged(|| Reports::default().deliver(report()));
+        assert!(log.contains("WARN heeler: GET /slow/lock is waiting: 2.51 s so far"), "{log}");
+        assert!(log.contains("verdict=\"waiting\"") && log.contains("threshold_ms=2500"), "{log}");
+    }
+
+    #[test]
+    fn debug_shows_names_only() {
+        let reports = Reports::builder().secret_params(["patient"]).sink(Broken("mail")).build().unwrap();
+        let text = format!("{reports:?}");
+        assert!(
+            text.starts_with("Reports { sinks: [\"log\", \"mail\"], stats: Stats {") && !text.contains("patient"),
+            "{text}"
+        );
+        fn check<T: Send + Sync + Clone + 'static>() {}
+        check::<Reports>();
+    }
+}

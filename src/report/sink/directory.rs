@@ -1,0 +1,411 @@
+//! Two files a report: `slow_request_<time>_<id>.txt` and `.json`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::Sink;
+use crate::error::{Error, Result};
+use crate::report::Report;
+use crate::report::model::timestamp;
+
+const PREFIX: &str = "slow_request_";
+const EXTENSIONS: [&str; 2] = ["txt", "json"];
+
+/// A temporary file this old was left by a process that was killed while it wrote.
+const ABANDONED: Duration = Duration::from_secs(60 * 60);
+
+/// After this many reports the directory is read again, for other processes may write to it, or people delete.
+const RESCAN_EVERY: u32 = 100;
+
+/// Writes reports to a directory and keeps it within bounds.
+///
+/// A file is written under a temporary name and renamed: a reader finds it whole or not at all. It is not synced to disk;
+/// a report survives the end of the process, and need not survive that of the machine. An update has the names of the
+/// report that it updates.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    max_bytes: u64,
+    max_reports: usize,
+    index: Mutex<Index>,
+}
+
+/// What is in the directory, as far as known without reading it: bytes by name without extension, so oldest first.
+#[derive(Debug, Default)]
+struct Index {
+    reports: BTreeMap<String, u64>,
+    since_scan: u32,
+}
+
+impl Directory {
+    /// Creates the directory if need be, and checks that files can be made in it. A relative path is taken from where the
+    /// process is now.
+    ///
+    /// # Errors
+    ///
+    /// If it is something else, cannot be created, read or written to.
+    pub(crate) fn new(path: &Path, max_bytes: u64, max_reports: usize) -> Result<Self> {
+        let path =
+            &std::path::absolute(path).map_err(|error| Error::directory(path, "has no usable path", Some(error)))?;
+        if fs::metadata(path).is_ok_and(|about| !about.is_dir()) {
+            return Err(Error::directory(path, "is not a directory", None));
+        }
+        fs::create_dir_all(path).map_err(|error| Error::directory(path, "cannot be created", Some(error)))?;
+        let probe = path.join(format!(".{PREFIX}probe.{}.tmp", std::process::id()));
+        create(&probe, &mut |file| file.write_all(b"heeler")).and_then(|()| fs::remove_file(&probe)).map_err(
+            |error| {
+                let _ = fs::remove_file(&probe);
+                Error::directory(path, "cannot be written to", Some(error))
+            },
+        )?;
+        let directory = Self { path: path.clone(), max_bytes, max_reports, index: Mutex::default() };
+        let index = directory.scan().map_err(|error| Error::directory(path, "cannot be read", Some(error)))?;
+        *directory.index.lock().unwrap_or_else(PoisonError::into_inner) = index;
+        Ok(directory)
+    }
+
+    /// Reads what is there, and removes temporary files that nobody will finish.
+    fn scan(&self) -> io::Result<Index> {
+        let mut index = Index::default();
+        for entry in fs::read_dir(&self.path)? {
+            let Ok(entry) = entry else { continue };
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            // Of a symbolic link, the link: it is not ours.
+            let Ok(about) = entry.metadata() else { continue };
+            if !about.is_file() {
+                continue;
+            }
+            if let Some(stem) = stem_of(name) {
+                *index.reports.entry(stem.to_owned()).or_default() += about.len();
+            } else if name.starts_with(&format!(".{PREFIX}")) && name.ends_with(".tmp") {
+                let age = about.modified().ok().and_then(|modified| modified.elapsed().ok());
+                if age.is_some_and(|age| age > ABANDONED) {
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
+        Ok(index)
+    }
+
+    fn file(&self, stem: &str, extension: &str) -> PathBuf {
+        self.path.join(format!("{stem}.{extension}"))
+    }
+
+    /// Writes both files, or neither. `content` is given the file's extension.
+    fn write(&self, stem: &str, content: &mut dyn FnMut(&mut File, &str) -> io::Result<()>) -> io::Result<()> {
+        let temporary =
+            EXTENSIONS.map(|extension| self.path.join(format!(".{stem}.{extension}.{}.tmp", std::process::id())));
+        let written = EXTENSIONS
+            .iter()
+            .zip(&temporary)
+            .try_for_each(|(extension, path)| create(path, &mut |file| content(file, extension)));
+        let renamed = written.and_then(|()| {
+            EXTENSIONS
+                .iter()
+                .zip(&temporary)
+                .try_for_each(|(extension, path)| fs::rename(path, self.file(stem, extension)))
+        });
+        if renamed.is_err() {
+            for path in &temporary {
+                let _ = fs::remove_file(path);
+            }
+        }
+        renamed
+    }
+
+    /// Removes the oldest reports, down to a tenth below the bounds so as not to come back for every report. The one
+    /// called `newest` stays, whatever its size.
+    fn make_room(&self, index: &mut Index, newest: &str) -> io::Result<()> {
+        let total = |index: &Index| index.reports.values().sum::<u64>();
+        let over = |index: &Index| index.reports.len() > self.max_reports || total(index) > self.max_bytes;
+        index.since_scan += 1;
+        if !over(index) && index.since_scan < RESCAN_EVERY {
+            return Ok(());
+        }
+        *index = self.scan()?;
+        if !over(index) {
+            return Ok(());
+        }
+        let max_reports = self.max_reports - self.max_reports / 10;
+        let max_bytes = self.max_bytes - self.max_bytes / 10;
+        let (mut reports, mut bytes) = (index.reports.len(), total(index));
+        let mut failed = Ok(());
+        index.reports.retain(|stem, size| {
+            if stem == newest || reports <= max_reports && bytes <= max_bytes {
+                return true;
+            }
+            for extension in EXTENSIONS {
+                match fs::remove_file(self.file(stem, extension)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => failed = Err(error),
+                    _ => {}
+                }
+            }
+            (reports, bytes) = (reports - 1, bytes - *size);
+            false
+        });
+        failed
+    }
+}
+
+impl Sink for Directory {
+    fn name(&self) -> &'static str {
+        "directory"
+    }
+
+    fn deliver(&self, report: &Report) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let stem = stem(report);
+        let contents = [report.to_text(), report.to_json() + "\n"];
+        let mut content = |file: &mut File, extension: &str| {
+            let at = usize::from(extension != EXTENSIONS[0]);
+            file.write_all(contents[at].as_bytes())
+        };
+        let mut written = self.write(&stem, &mut content);
+        if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            // Somebody cleaned up.
+            written = fs::create_dir_all(&self.path).and_then(|()| self.write(&stem, &mut content));
+        }
+        written.map_err(|error| Error::directory(&self.path, "cannot be written to", Some(error)))?;
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = contents.iter().map(|content| content.len() as u64).sum();
+        index.reports.insert(stem.clone(), bytes);
+        self.make_room(&mut index, &stem)
+            .map_err(|error| Error::directory(&self.path, "took a report, but keeps too many old ones", Some(error)))?;
+        Ok(())
+    }
+}
+
+/// Creates a file for its owner alone, for reports hold URIs, and removes it if `content` fails.
+fn create(path: &Path, content: &mut dyn FnMut(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    // Never through a link that waits under this name.
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = match options.open(path) {
+        // Left by an earlier process with this id.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            options.open(path)?
+        }
+        file => file?,
+    };
+    content(&mut file).inspect_err(|_| {
+        let _ = fs::remove_file(path);
+    })
+}
+
+/// The name of a report's files, without extension: the same for an update, in order of time, safe on every system.
+fn stem(report: &Report) -> String {
+    let time: String = timestamp(report.started_at).chars().filter(|c| !matches!(c, '-' | ':')).collect();
+    let id: String =
+        report.id.chars().take(64).map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    format!("{PREFIX}{time}_{}", if id.is_empty() { "0" } else { &id })
+}
+
+/// The name without extension, if `name` is one that [`stem`] makes.
+fn stem_of(name: &str) -> Option<&str> {
+    let (stem, extension) = name.rsplit_once('.')?;
+    let (time, id) = stem.strip_prefix(PREFIX)?.split_once('_')?;
+    let pattern = "00000000T000000.000Z";
+    let is_time = time.len() == pattern.len()
+        && time.bytes().zip(pattern.bytes()).all(|(c, like)| if like == b'0' { c.is_ascii_digit() } else { c == like });
+    let is_id = (1..=64).contains(&id.len()) && id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_');
+    (is_time && is_id && EXTENSIONS.contains(&extension)).then_some(stem)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+    use crate::report::testing::report;
+
+    fn numbered(number: u64) -> Report {
+        let mut report = report();
+        report.id = number.to_string();
+        report.started_at += Duration::from_secs(number);
+        report
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn two_files_a_report() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("a/b");
+        let sink = Directory::new(&path, u64::MAX, 100).unwrap();
+        let mut report = report();
+        sink.deliver(&report).unwrap();
+        let stem = "slow_request_20250101T000000.000Z_8f14e45fceea167a-17";
+        assert_eq!(names(&path), [format!("{stem}.json"), format!("{stem}.txt")]);
+        assert_eq!(fs::read_to_string(path.join(format!("{stem}.txt"))).unwrap(), report.to_text());
+        assert_eq!(fs::read_to_string(path.join(format!("{stem}.json"))).unwrap(), report.to_json() + "\n");
+        #[cfg(unix)]
+        for name in names(&path) {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(fs::metadata(path.join(name)).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        // An update replaces both.
+        report.update = 1;
+        report.captured_at += Duration::from_secs(5);
+        sink.deliver(&report).unwrap();
+        assert_eq!(names(&path).len(), 2);
+        assert!(fs::read_to_string(path.join(format!("{stem}.json"))).unwrap().contains("\"update\": 1"));
+        // The directory is gone: it is made anew.
+        fs::remove_dir_all(&path).unwrap();
+        sink.deliver(&report).unwrap();
+        assert_eq!(names(&path).len(), 2);
+    }
+
+    #[test]
+    fn names_are_safe() {
+        let mut report = report();
+        for id in ["../../etc/passwd", "", "a\0b\n", &"x".repeat(1_000)] {
+            report.id = id.to_owned();
+            let stem = stem(&report);
+            assert!(stem.len() < 128 && !stem[PREFIX.len() + 20..].contains(['/', '.', '\0', '\n']), "{stem}");
+            assert_eq!(stem_of(&format!("{stem}.txt")), Some(&*stem));
+        }
+        for other in [
+            "slow_request_notes.txt",
+            "slow_request_20250101T000000.000Z_1.md",
+            "slow_request_20250101T000000.000Z_.txt",
+            "slow_request_20250101T000000.000Z_a b.txt",
+            "slow_request_20250101T000000.000Z.txt",
+            "a.txt",
+            "",
+        ] {
+            assert_eq!(stem_of(other), None, "{other}");
+        }
+    }
+
+    /// Guards: bounds hold, pairs go together, and nobody else's file is touched.
+    #[test]
+    fn the_oldest_go_first() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path();
+        let others = [".hidden", "slow_request_notes.txt", "zebra.json"];
+        for other in others {
+            fs::write(path.join(other), "mine").unwrap();
+        }
+        fs::create_dir(path.join("slow_request_20000101T000000.000Z_1.txt")).unwrap();
+        let sink = Directory::new(path, u64::MAX, 20).unwrap();
+        for number in 0..50 {
+            sink.deliver(&numbered(number)).unwrap();
+            let ours = names(path).iter().filter(|name| stem_of(name).is_some()).count();
+            assert!(ours <= 20 * 2 + 1);
+        }
+        let left = names(path);
+        assert!(others.iter().all(|other| left.iter().any(|name| name == other)));
+        assert!(left.contains(&stem(&numbered(49)).to_string().add(".txt")));
+        assert!(!left.contains(&stem(&numbered(29)).to_string().add(".txt")));
+        for name in left.iter().filter(|name| name.ends_with(".json") && stem_of(name).is_some()) {
+            assert!(left.contains(&name.replace(".json", ".txt")));
+        }
+        // A later process goes on from there, and a size counts, too.
+        let each = (numbered(1).to_text().len() + numbered(1).to_json().len()) as u64;
+        let sink = Directory::new(path, 5 * each, 1_000).unwrap();
+        sink.deliver(&numbered(60)).unwrap();
+        let ours = names(path).iter().filter(|name| stem_of(name).is_some()).count();
+        assert!((3..=2 * 5 + 1).contains(&ours), "{ours}");
+        // A report larger than all bounds stays until the next.
+        let sink = Directory::new(path, 1, 1).unwrap();
+        sink.deliver(&numbered(0)).unwrap();
+        let kept: Vec<String> = names(path).into_iter().filter(|name| stem_of(name).is_some()).collect();
+        assert_eq!(kept.len(), 2 + 1, "the newest, though it began first, and a directory that is not ours");
+    }
+
+    trait Add {
+        fn add(self, end: &str) -> String;
+    }
+
+    impl Add for String {
+        fn add(self, end: &str) -> String {
+            self + end
+        }
+    }
+
+    /// Guards: a wrong directory is an error when it is set, not a failure at three in the morning. Read-only is tried
+    /// where even root may not write.
+    #[test]
+    fn unusable_directories() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("file");
+        fs::write(&file, "mine").unwrap();
+        let error = Directory::new(&file, 1, 1).unwrap_err();
+        assert!(error.is_directory() && error.source().is_none());
+        assert!(error.to_string().ends_with("is not a directory"), "{error}");
+        let error = Directory::new(&file.join("below"), 1, 1).unwrap_err();
+        assert!(error.is_directory() && error.source().is_some());
+        assert!(error.to_string().ends_with("cannot be created"), "{error}");
+        let error = Directory::new(Path::new(""), 1, 1).unwrap_err();
+        assert!(error.is_directory(), "{error}");
+        if cfg!(target_os = "linux") {
+            let error = Directory::new(Path::new("/proc"), 1, 1).unwrap_err();
+            assert!(error.is_directory() && error.source().is_some());
+            assert!(error.to_string().ends_with("cannot be written to"), "{error}");
+        }
+        assert_eq!(fs::read(&file).unwrap(), b"mine");
+    }
+
+    /// Guards: a full disk leaves nothing behind, whichever of the two files it hits. The error is the real one, from the
+    /// device that is always full.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_leaves_no_partial_file() {
+        let place = tempfile::tempdir().unwrap();
+        let sink = Directory::new(place.path(), u64::MAX, 10).unwrap();
+        for full_at in EXTENSIONS {
+            let error = sink
+                .write("slow_request_20250101T000000.000Z_1", &mut |file, extension| {
+                    file.write_all(b"half of it")?;
+                    if extension == full_at {
+                        OpenOptions::new().write(true).open("/dev/full")?.write_all(b"x")
+                    } else {
+                        Ok(())
+                    }
+                })
+                .unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            assert_eq!(names(place.path()), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn a_blocked_name_is_an_error_and_leaves_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let sink = Directory::new(place.path(), u64::MAX, 10).unwrap();
+        let blocked = format!("{}.json", stem(&report()));
+        fs::create_dir(place.path().join(&blocked)).unwrap();
+        let error = sink.deliver(&report()).unwrap_err();
+        assert!(error.to_string().ends_with("cannot be written to") && error.source().is_some());
+        let left = names(place.path());
+        assert!(left.contains(&blocked) && !left.iter().any(|name| name.ends_with(".tmp")), "{left:?}");
+    }
+
+    #[test]
+    fn temporary_files_of_the_dead_are_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let temporary = |name: &str, age: Duration| {
+            let path = place.path().join(name);
+            let file = File::create(&path).unwrap();
+            file.set_modified(std::time::SystemTime::now() - age).unwrap();
+            path
+        };
+        let dead = temporary(".slow_request_20250101T000000.000Z_1.txt.99.tmp", 2 * ABANDONED);
+        let alive = temporary(".slow_request_20250101T000000.000Z_2.txt.99.tmp", ABANDONED / 2);
+        let foreign = temporary(".other.tmp", 2 * ABANDONED);
+        Directory::new(place.path(), 1, 1).unwrap();
+        assert_eq!((dead.exists(), alive.exists(), foreign.exists()), (false, true, true));
+    }
+}

@@ -1,0 +1,259 @@
+//! One `tracing` event a report.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use tracing::callsite::{Identifier, register};
+use tracing::field::{FieldSet, Value};
+use tracing::level_filters::LevelFilter;
+use tracing::metadata::Kind;
+use tracing::subscriber::Interest;
+use tracing::{Callsite, Event, Level, Metadata, dispatcher};
+
+use super::Sink;
+use crate::report::Report;
+
+/// The target of events unless another is set.
+pub(crate) const TARGET: &str = "heeler";
+
+/// The fields of an event, in order. Those that a report has no value for are left out.
+const FIELDS: &[&str] = &[
+    "message",
+    "id",
+    "update",
+    "kind",
+    "verdict",
+    "method",
+    "uri",
+    "route",
+    "job",
+    "elapsed_ms",
+    "threshold_ms",
+    "location",
+    "fingerprint",
+    "suppressed",
+];
+
+/// Logs reports, each as one event with a sentence and fields.
+#[derive(Debug)]
+pub(crate) struct Log {
+    level: Level,
+    /// `None` for [`TARGET`].
+    site: Option<&'static Site>,
+}
+
+impl Log {
+    /// Logs at `level` to `target`. Each different pair costs a little memory for the rest of the process, for `tracing`
+    /// wants targets that live for ever.
+    pub(crate) fn new(level: Level, target: &str) -> Self {
+        Self { level, site: (target != TARGET).then(|| Site::of(level, target)) }
+    }
+}
+
+impl Sink for Log {
+    fn name(&self) -> &'static str {
+        "log"
+    }
+
+    fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let request = report.request.as_ref();
+        let sentence = report.sentence();
+        let method = request.map(|request| request.method.as_str());
+        let uri = request.map(|request| request.uri.as_str());
+        let route = request.and_then(|request| request.route.as_deref());
+        let job = report.job.as_deref();
+        let location = report.location.as_ref().map(ToString::to_string);
+        let location = location.as_deref();
+        if let Some(site) = self.site {
+            let values: [&dyn Value; FIELDS.len()] = [
+                &sentence,
+                &report.id,
+                &report.update,
+                &report.kind.as_str(),
+                &report.verdict.as_str(),
+                &method,
+                &uri,
+                &route,
+                &job,
+                &report.elapsed_ms,
+                &report.threshold_ms,
+                &location,
+                &report.fingerprint,
+                &report.suppressed,
+            ];
+            site.event(&values);
+            return Ok(());
+        }
+        // The macro also reaches the `log` crate, where the application asked `tracing` for that.
+        macro_rules! event {
+            ($level:expr) => {
+                tracing::event!(
+                    target: TARGET,
+                    $level,
+                    id = report.id,
+                    update = report.update,
+                    kind = report.kind.as_str(),
+                    verdict = report.verdict.as_str(),
+                    method,
+                    uri,
+                    route,
+                    job,
+                    elapsed_ms = report.elapsed_ms,
+                    threshold_ms = report.threshold_ms,
+                    location,
+                    fingerprint = report.fingerprint,
+                    suppressed = report.suppressed,
+                    "{sentence}"
+                )
+            };
+        }
+        match self.level {
+            Level::ERROR => event!(Level::ERROR),
+            Level::WARN => event!(Level::WARN),
+            Level::INFO => event!(Level::INFO),
+            Level::DEBUG => event!(Level::DEBUG),
+            Level::TRACE => event!(Level::TRACE),
+        }
+        Ok(())
+    }
+}
+
+/// What `tracing`'s macros make a `static` of, for a target that is known at run time only.
+#[derive(Debug)]
+struct Site {
+    // Set right after the site has got its address, which the metadata refer to, and before anybody else sees it.
+    metadata: OnceLock<Metadata<'static>>,
+}
+
+impl Site {
+    /// The site of this level and target: made once, and leaked.
+    fn of(level: Level, target: &str) -> &'static Self {
+        static SITES: Mutex<Vec<&'static Site>> = Mutex::new(Vec::new());
+        let mut sites = SITES.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = sites.iter().find(|site| *site.metadata().level() == level && site.metadata().target() == target);
+        if let Some(site) = known {
+            return site;
+        }
+        let site: &'static Self = Box::leak(Box::new(Self { metadata: OnceLock::new() }));
+        let target: &'static str = String::leak(target.to_owned());
+        let fields = FieldSet::new(FIELDS, Identifier(site));
+        let module = Some(module_path!());
+        site.metadata.get_or_init(|| {
+            Metadata::new("report", target, level, Some(file!()), Some(line!()), module, fields, Kind::EVENT)
+        });
+        register(site);
+        sites.push(site);
+        site
+    }
+
+    fn event(&'static self, values: &[&dyn Value; FIELDS.len()]) {
+        let Some(metadata) = self.metadata.get() else { return };
+        // No cached interest: reports are rare, and asking each time cannot be out of date.
+        if *metadata.level() > LevelFilter::current()
+            || !dispatcher::get_default(|subscriber| subscriber.enabled(metadata))
+        {
+            return;
+        }
+        let fields: Vec<_> = metadata.fields().iter().collect();
+        let pairs: [_; FIELDS.len()] = std::array::from_fn(|at| (&fields[at], Some(values[at])));
+        Event::dispatch(metadata, &metadata.fields().value_set(&pairs));
+    }
+}
+
+impl Callsite for Site {
+    fn set_interest(&self, _: Interest) {}
+
+    fn metadata(&self) -> &Metadata<'_> {
+        self.metadata.get().expect("set before the site is handed out")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+    use std::sync::Arc;
+
+    use tracing::field::{Field, Visit};
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+    use tracing_subscriber::registry;
+
+    use super::*;
+    use crate::report::testing::report;
+
+    type Seen = Arc<Mutex<Vec<(Level, String, Vec<(String, String)>)>>>;
+
+    #[derive(Default, Clone)]
+    struct Collect(Seen);
+
+    struct Fields<'a>(&'a mut Vec<(String, String)>);
+
+    impl Visit for Fields<'_> {
+        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+            self.0.push((field.name().to_owned(), format!("{value:?}").trim_matches('"').to_owned()));
+        }
+    }
+
+    impl<S: tracing::Subscriber> Layer<S> for Collect {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            let mut fields = Vec::new();
+            event.record(&mut Fields(&mut fields));
+            let metadata = event.metadata();
+            self.0.lock().unwrap().push((*metadata.level(), metadata.target().to_owned(), fields));
+        }
+    }
+
+    fn logged(log: &Log, report: &Report) -> Vec<(Level, String, Vec<(String, String)>)> {
+        let collect = Collect::default();
+        let seen = Arc::clone(&collect.0);
+        tracing::subscriber::with_default(registry().with(collect), || log.deliver(report).unwrap());
+        seen.lock().unwrap().clone()
+    }
+
+    /// Guards: a target of one's own gets the very event that the default one gets.
+    #[test]
+    fn both_ways_log_the_same() {
+        let mut report = report();
+        report.location = crate::report::location::locate(&report);
+        for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE] {
+            let default = logged(&Log::new(level, TARGET), &report);
+            let custom = logged(&Log::new(level, "my_service::slow"), &report);
+            assert_eq!((default.len(), custom.len()), (1, 1));
+            assert_eq!((default[0].0, &*default[0].1), (level, "heeler"));
+            assert_eq!((custom[0].0, &*custom[0].1), (level, "my_service::slow"));
+            let sorted = |mut fields: Vec<_>| {
+                fields.sort();
+                fields
+            };
+            assert_eq!(sorted(default[0].2.clone()), sorted(custom[0].2.clone()));
+            let field = |name: &str| custom[0].2.iter().find(|field| field.0 == name).map(|field| &*field.1);
+            assert_eq!(field("message"), Some(&*report.sentence()));
+            assert_eq!(field("uri"), Some("/slow/lock"));
+            assert_eq!(field("elapsed_ms"), Some("2510.0"));
+            assert_eq!(field("location"), Some("photos::wait_for_import examples/photos/slow.rs:88"));
+            assert_eq!(field("job"), None);
+            assert_eq!(custom[0].2.len(), FIELDS.len() - 1);
+        }
+    }
+
+    #[test]
+    fn sites_are_shared() {
+        let site = |level, target: &str| Log::new(level, target).site.unwrap();
+        assert!(std::ptr::eq(site(Level::INFO, "one"), site(Level::INFO, "one")));
+        assert!(!std::ptr::eq(site(Level::INFO, "one"), site(Level::WARN, "one")));
+    }
+
+    #[test]
+    fn filters_apply() {
+        let collect = Collect::default();
+        let seen = Arc::clone(&collect.0);
+        let filtered = registry().with(collect).with(LevelFilter::ERROR);
+        tracing::subscriber::with_default(filtered, || {
+            for target in [TARGET, "filtered"] {
+                Log::new(Level::WARN, target).deliver(&report()).unwrap();
+                Log::new(Level::ERROR, target).deliver(&report()).unwrap();
+            }
+        });
+        assert_eq!(seen.lock().unwrap().len(), 2);
+        // Nobody listens.
+        Log::new(Level::ERROR, "filtered").deliver(&report()).unwrap();
+    }
+}

@@ -1,0 +1,71 @@
+//! Where reports go.
+//!
+//! The log and the directory are built in; anything else is a [`Sink`] of your own.
+
+mod directory;
+mod log;
+
+use std::sync::Arc;
+
+pub(crate) use directory::Directory;
+pub(crate) use log::{Log, TARGET};
+
+use super::Report;
+
+/// A place that reports go to.
+///
+/// Sinks are called one after the other on heeler's reporter thread, never on a thread of the application's runtime: a
+/// sink may block, but reports behind it wait meanwhile, and are dropped (and counted) once too many wait. A sink that
+/// fails or panics is logged, once a minute at most, and disturbs no other.
+///
+/// # Example
+///
+/// Slow requests on a board in the office:
+///
+/// ```
+/// use std::net::UdpSocket;
+///
+/// use heeler::{Report, Reports, Sink};
+///
+/// struct Board(UdpSocket);
+///
+/// impl Sink for Board {
+///     fn name(&self) -> &str {
+///         "board"
+///     }
+///
+///     fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+///         // An update repeats what the board shows already.
+///         if report.update == 0 {
+///             self.0.send(report.sentence().as_bytes())?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let socket = UdpSocket::bind("127.0.0.1:0")?;
+/// socket.connect("127.0.0.1:4711")?;
+/// let reports = Reports::builder().sink(Board(socket)).build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Sink: Send + Sync + 'static {
+    /// What this sink is called in the log when it fails. Asked for once.
+    fn name(&self) -> &str;
+
+    /// Takes a report: the first of its [`id`](Report::id), or an [`update`](Report::update) of it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the report from arriving. It is logged and counted; nobody tries again.
+    fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+}
+
+impl<S: Sink + ?Sized> Sink for Arc<S> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        (**self).deliver(report)
+    }
+}

@@ -1,0 +1,137 @@
+//! Reports for unit tests.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::model::{
+    Activity, Interval, Kind, Process, Report, Request, SCHEMA, Span, Stack, StackKind, Thread, Verdict,
+};
+use crate::capture::Frame;
+
+/// A frame of the application's, in `src/app.rs`.
+pub(crate) fn own(function: &str, line: u32) -> Frame {
+    Frame {
+        function: Some(function.to_owned()),
+        file: Some("src/app.rs".to_owned()),
+        line: Some(line),
+        module: Some("photos".to_owned()),
+        address: "0x1f00".to_owned(),
+        own: true,
+        ..Frame::default()
+    }
+}
+
+/// A frame of somebody else's.
+pub(crate) fn plumbing(function: &str) -> Frame {
+    let package = function.trim_start_matches('<').split("::").next().unwrap_or_default();
+    let file = match package {
+        "core" | "alloc" | "std" => {
+            format!("/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/{package}/src/task.rs")
+        }
+        _ => format!("/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/{package}-1.2.3/src/lib.rs"),
+    };
+    Frame {
+        function: Some(function.to_owned()),
+        file: Some(file),
+        line: Some(100),
+        module: Some("photos".to_owned()),
+        address: "0x2f00".to_owned(),
+        ..Frame::default()
+    }
+}
+
+pub(crate) fn await_stack(frames: &[Frame]) -> Stack {
+    Stack {
+        kind: StackKind::Await,
+        current: true,
+        truncated: false,
+        reconstructed: false,
+        branch: 0,
+        child: None,
+        thread: None,
+        work: None,
+        frames: frames.to_vec(),
+    }
+}
+
+pub(crate) fn thread_stack(frames: &[Frame]) -> Stack {
+    Stack { kind: StackKind::Thread, thread: Some(thread()), ..await_stack(frames) }
+}
+
+pub(crate) fn culprit(frames: &[Frame]) -> Stack {
+    Stack { kind: StackKind::Culprit, work: Some("POST /tags".to_owned()), ..thread_stack(frames) }
+}
+
+pub(crate) fn thread() -> Thread {
+    Thread {
+        id: 4243,
+        name: "tokio-rt-worker".to_owned(),
+        state: Some("running".to_owned()),
+        on_cpu: Some(true),
+        ..Thread::default()
+    }
+}
+
+/// A request that waits for a lock.
+pub(crate) fn report() -> Report {
+    let mut stuck = own("photos::wait_for_import", 88);
+    stuck.file = Some("examples/photos/slow.rs".to_owned());
+    stuck.source = Some("let _import = self.import.lock().await;".to_owned());
+    let mut frames = vec![
+        plumbing("<tokio::sync::batch_semaphore::Acquire as core::future::future::Future>::poll"),
+        plumbing("tokio::sync::mutex::Mutex<T>::acquire"),
+        plumbing("tokio::sync::mutex::Mutex<T>::lock"),
+        stuck,
+    ];
+    frames.push(own("photos::lock_page", 40));
+    frames.extend(
+        (0..9).map(|_| plumbing("<axum::handler::future::IntoServiceFuture<F> as core::future::future::Future>::poll")),
+    );
+    frames.extend((0..4).map(|_| plumbing("hyper::proto::h1::dispatch::Dispatcher<D, Bs, I, T>::poll_loop")));
+    frames.push(plumbing("core::ops::function::FnOnce::call_once"));
+    let started_at = UNIX_EPOCH + Duration::from_secs(1_735_689_600);
+    Report {
+        schema: SCHEMA,
+        id: "8f14e45fceea167a-17".to_owned(),
+        update: 0,
+        kind: Kind::SlowRequest,
+        verdict: Verdict::Waiting,
+        captured_at: started_at + Duration::from_millis(2_510),
+        started_at,
+        elapsed_ms: 2_510.0,
+        threshold_ms: Some(2_500.0),
+        request: Some(Request {
+            id: 17,
+            method: "GET".to_owned(),
+            uri: "/slow/lock".to_owned(),
+            route: Some("/slow/{what}".to_owned()),
+            version: "HTTP/1.1".to_owned(),
+            headers: vec![("host".to_owned(), "localhost:3000".to_owned())],
+        }),
+        job: None,
+        process: Process {
+            hostname: "web1".to_owned(),
+            pid: 4242,
+            executable: "/opt/photos".to_owned(),
+            build_id: Some("abcdef".to_owned()),
+            service: None,
+            version: None,
+        },
+        thread: None,
+        polls: 2,
+        busy_ms: 0.4,
+        waiting_ms: 2_200.0,
+        unobserved_ms: 309.6,
+        longest_poll_ms: 0.3,
+        location: None,
+        stacks: vec![await_stack(&frames)],
+        timeline: vec![
+            Interval { activity: Activity::Waiting, stack: Some(0), waits: 1, ms: 2_200.0 },
+            Interval { activity: Activity::Unobserved, stack: None, waits: 0, ms: 309.6 },
+            Interval { activity: Activity::Running, stack: None, waits: 2, ms: 0.4 },
+        ],
+        spans: vec![Span { name: "request".to_owned(), fields: vec![("user".to_owned(), "7".to_owned())] }],
+        notes: Vec::new(),
+        fingerprint: String::new(),
+        suppressed: 0,
+    }
+}

@@ -1,0 +1,224 @@
+//! The `tracing` spans that slow work is in: a subscriber layer that remembers their fields, and for each thread which spans
+//! it has entered.
+
+use std::fmt::{self, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Dispatch, Subscriber, dispatcher::WeakDispatch};
+use tracing_subscriber::layer::{Context, Layer};
+use tracing_subscriber::registry::{LookupSpan, Registry};
+
+use crate::capture::SPANS;
+use crate::inflight::ThreadSlot;
+use crate::sync::lock_std;
+
+/// Fields of one span that are kept; the rest is cut.
+const MAX_FIELDS: usize = 16;
+/// Bytes of one field's value that are kept.
+const MAX_VALUE: usize = 256;
+
+/// A subscriber layer that lets reports say in which spans the slow work is, with their fields.
+///
+/// It goes on a [`Registry`], beside whatever else is there. Values of fields that are named like secrets are not shown.
+///
+/// ```
+/// use tracing_subscriber::prelude::*;
+///
+/// let subscriber = tracing_subscriber::registry().with(heeler::SpanLayer::new());
+/// # drop(subscriber);
+/// ```
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct SpanLayer;
+
+impl SpanLayer {
+    /// The layer; there is nothing to set.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+/// The registries that have the layer, to look spans up in when a report is made.
+static DISPATCHES: Mutex<Vec<WeakDispatch>> = Mutex::new(Vec::new());
+
+/// A span's fields, as text. Kept with the span.
+#[derive(Debug, Default)]
+struct Fields(Vec<(&'static str, String)>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let mut text = Limited(String::new());
+        // A value that is cut stops formatting early, which is no error of its own.
+        let _ = write!(text, "{value:?}");
+        self.set(field.name(), text.0);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let end = value.floor_char_boundary(MAX_VALUE);
+        self.set(field.name(), value[..end].to_owned());
+    }
+}
+
+impl Fields {
+    fn set(&mut self, name: &'static str, value: String) {
+        match self.0.iter().position(|(known, _)| *known == name) {
+            Some(known) => self.0[known].1 = value,
+            None if self.0.len() < MAX_FIELDS => self.0.push((name, value)),
+            None => {}
+        }
+    }
+}
+
+/// A string that takes no more than it is allowed to.
+struct Limited(String);
+
+impl Write for Limited {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = MAX_VALUE - self.0.len();
+        let end = text.floor_char_boundary(room);
+        self.0.push_str(&text[..end]);
+        if end < text.len() { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
+impl<S> Layer<S> for SpanLayer
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn on_register_dispatch(&self, dispatch: &Dispatch) {
+        let mut dispatches = lock_std(&DISPATCHES);
+        dispatches.retain(|weak| weak.upgrade().is_some());
+        dispatches.push(dispatch.downgrade());
+    }
+
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            let mut fields = Fields::default();
+            attributes.record(&mut fields);
+            span.extensions_mut().replace(fields);
+        }
+    }
+
+    fn on_record(&self, id: &Id, record: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            let mut extensions = span.extensions_mut();
+            if let Some(fields) = extensions.get_mut::<Fields>() {
+                record.record(fields);
+            }
+        }
+    }
+
+    fn on_enter(&self, id: &Id, _context: Context<'_, S>) {
+        // A thread gets its slot when it first polls watched work; what it entered before that is not known.
+        if let Some(slot) = ThreadSlot::existing() {
+            slot.spans.enter(id.into_u64());
+        }
+    }
+
+    fn on_exit(&self, id: &Id, _context: Context<'_, S>) {
+        if let Some(slot) = ThreadSlot::existing() {
+            slot.spans.exit(id.into_u64());
+        }
+    }
+}
+
+/// The spans that a thread is in, outermost first. Written by the thread, read by it and by a handler on it.
+#[derive(Debug)]
+pub(crate) struct SpanStack {
+    depth: AtomicUsize,
+    ids: [AtomicU64; SPANS],
+}
+
+impl SpanStack {
+    pub(crate) const fn new() -> Self {
+        Self { depth: AtomicUsize::new(0), ids: [const { AtomicU64::new(0) }; SPANS] }
+    }
+
+    fn enter(&self, id: u64) {
+        let depth = self.depth.load(Ordering::Relaxed);
+        if let Some(place) = self.ids.get(depth) {
+            place.store(id, Ordering::Relaxed);
+        }
+        // Deeper ones are counted and not kept. The handler must see the id before the depth that includes it.
+        self.depth.store(depth + 1, Ordering::Release);
+    }
+
+    fn exit(&self, id: u64) {
+        let depth = self.depth.load(Ordering::Relaxed);
+        // Spans may be left in another order than they were entered in; one entered before the slot existed is unknown.
+        let known = depth.min(SPANS);
+        let place = (0..known).rev().find(|place| self.ids[*place].load(Ordering::Relaxed) == id);
+        if let Some(place) = place {
+            for later in place + 1..known {
+                let id = self.ids[later].load(Ordering::Relaxed);
+                self.ids[later - 1].store(id, Ordering::Relaxed);
+            }
+            self.depth.store(depth - 1, Ordering::Release);
+        } else if depth > SPANS {
+            self.depth.store(depth - 1, Ordering::Release);
+        }
+    }
+
+    /// Copies the ids; zero ends them.
+    pub(crate) fn copy(&self, to: &mut [u64; SPANS]) {
+        let depth = self.depth.load(Ordering::Acquire);
+        for (place, to) in to.iter_mut().enumerate() {
+            *to = if place < depth { self.ids[place].load(Ordering::Relaxed) } else { 0 };
+        }
+    }
+
+    /// The same, to where another thread will read them. For the handler.
+    #[cfg(heeler_copies)]
+    pub(crate) fn publish(&self, to: &[AtomicU64; SPANS]) {
+        let mut ids = [0; SPANS];
+        self.copy(&mut ids);
+        for (to, id) in to.iter().zip(ids) {
+            to.store(id, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Names and fields of the spans that are still open.
+pub(crate) fn resolve(ids: &[u64]) -> Vec<(String, Vec<(String, String)>)> {
+    let dispatches: Vec<Dispatch> = lock_std(&DISPATCHES).iter().filter_map(WeakDispatch::upgrade).collect();
+    ids.iter()
+        .filter(|id| **id != 0)
+        .filter_map(|id| {
+            dispatches.iter().find_map(|dispatch| {
+                let span = dispatch.downcast_ref::<Registry>()?.span(&Id::from_u64(*id))?;
+                let extensions = span.extensions();
+                let fields = extensions.get::<Fields>()?;
+                let fields = fields.0.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+                Some((span.name().to_owned(), fields))
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Spans left out of order, or too deep to keep, leave the right ones behind.
+    #[test]
+    fn the_stack_keeps_what_is_entered() {
+        let stack = SpanStack::new();
+        let ids = || {
+            let mut ids = [0; SPANS];
+            stack.copy(&mut ids);
+            ids.into_iter().take_while(|id| *id != 0).collect::<Vec<_>>()
+        };
+        (1..=3).for_each(|id| stack.enter(id));
+        stack.exit(2);
+        assert_eq!(ids(), [1, 3]);
+        (10..10 + SPANS as u64).for_each(|id| stack.enter(id));
+        (10..10 + SPANS as u64).rev().for_each(|id| stack.exit(id));
+        assert_eq!(ids(), [1, 3]);
+        stack.exit(99);
+        assert_eq!(ids(), [1, 3]);
+    }
+}

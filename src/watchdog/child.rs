@@ -1,0 +1,84 @@
+//! Work that a request hands to other tasks and threads: its stacks hang under the request's.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+use tokio::task::JoinHandle;
+
+use crate::inflight::{self, How, Watched, flags, frame_address};
+
+pin_project! {
+    /// The future of [`watch_child`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct WatchChild<F> {
+        #[pin]
+        inner: F,
+        watched: Watched,
+    }
+}
+
+impl<F: Future> Future for WatchChild<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let inner = this.inner;
+        let result = this.watched.poll(cx, |cx| inner.poll(cx));
+        if result.is_ready() {
+            drop(this.watched.take());
+        }
+        result
+    }
+}
+
+/// Makes a future visible that its parent does not poll each time: a member of a `FuturesUnordered`, a
+/// `buffer_unordered` or a large `join_all`. Outside of watched work it does nothing.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use futures::stream::{FuturesUnordered, StreamExt};
+///
+/// let fetches: FuturesUnordered<_> = (0..3).map(|page| heeler::watch_child(async move { page })).collect();
+/// # assert_eq!(fetches.count().await, 3);
+/// # }
+/// ```
+pub fn watch_child<F: Future>(future: F) -> WatchChild<F> {
+    WatchChild { inner: future, watched: inflight::child(How::WatchChild, 0) }
+}
+
+/// [`tokio::spawn`], carrying the request along: a report on it shows where the new task is, too.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime, as [`tokio::spawn`] does.
+#[track_caller]
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tokio::spawn(WatchChild { inner: future, watched: inflight::child(How::Spawn, 0) })
+}
+
+/// [`tokio::task::spawn_blocking`], carrying the request along: a report on it shows the stack of the blocking thread, too.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime, as [`tokio::task::spawn_blocking`] does.
+#[track_caller]
+pub fn spawn_blocking<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let watched = inflight::child(How::SpawnBlocking, flags::MAY_BLOCK);
+    tokio::task::spawn_blocking(move || {
+        let inside = watched.enter(frame_address!());
+        let result = f();
+        drop(inside);
+        result
+    })
+}

@@ -1,0 +1,75 @@
+//! Work that is no request.
+
+use std::borrow::Cow;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+
+use crate::inflight::{Job, PolicyId, Registered, Watched, Work};
+use crate::monitor;
+use crate::report::Reports;
+
+pin_project! {
+    /// The future of [`watch`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Watch<F> {
+        #[pin]
+        inner: F,
+        watched: Watched,
+        begin: Option<(Duration, Job)>,
+    }
+}
+
+/// Watches `future` as the watchdog watches a request: a job, a consumer's message, a cron run.
+///
+/// Its clock starts at the first poll. Reports go to the log unless [`Watch::reports`] says otherwise.
+///
+/// ```
+/// # async fn rebuild_index() -> u32 { 7 }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use std::time::Duration;
+///
+/// let documents = heeler::watch("rebuild index", Duration::from_secs(60), rebuild_index()).await;
+/// # assert_eq!(documents, 7);
+/// # }
+/// ```
+pub fn watch<F: Future>(name: impl Into<Cow<'static, str>>, threshold: Duration, future: F) -> Watch<F> {
+    let threshold = threshold.max(Duration::from_millis(1));
+    let job = Job { name: name.into(), reports: None };
+    Watch { inner: future, watched: Watched::off(), begin: Some((threshold, job)) }
+}
+
+impl<F> Watch<F> {
+    /// Where reports go. Without effect once the future has been polled.
+    pub fn reports(mut self, reports: Reports) -> Self {
+        if let Some((_, job)) = &mut self.begin {
+            job.reports = Some(reports);
+        }
+        self
+    }
+}
+
+impl<F: Future> Future for Watch<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        if let Some((threshold, job)) = this.begin.take() {
+            monitor::start();
+            let registered = Registered::new(PolicyId::NONE, Some(threshold), 0, |details| {
+                details.work = Work::Job(Box::new(job));
+            });
+            *this.watched = Watched::new(registered);
+        }
+        let inner = this.inner;
+        let result = this.watched.poll(cx, |cx| inner.poll(cx));
+        if result.is_ready() {
+            drop(this.watched.take());
+        }
+        result
+    }
+}

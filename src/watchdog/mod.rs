@@ -1,0 +1,62 @@
+//! The watchdog: a request that runs too long is caught in the act.
+//!
+//! [`WatchdogLayer`] goes around any `Service<http::Request<_>>`: axum, hyper, tonic. It never changes, delays or reorders a
+//! response; a request that ends in time pays for a row in a table and some plain stores a poll. One that does not is
+//! captured where it is, once at its threshold and again at two, four and eight times it, and reported through
+//! [`Reports`](crate::Reports).
+//!
+//! ```
+//! use std::time::Duration;
+//! use heeler::WatchdogLayer;
+//!
+//! // 25 seconds, reports go to the log.
+//! let layer = WatchdogLayer::default();
+//!
+//! // Customised.
+//! let reports = heeler::Reports::builder().directory(std::env::temp_dir().join("slow")).build()?;
+//! let layer = WatchdogLayer::new(Duration::from_secs(5))
+//!     .reports(reports)
+//!     .threshold_for(|parts| parts.uri.path().starts_with("/export").then_some(Duration::from_secs(60)))
+//!     .ignore(|parts| parts.uri.path() == "/events")
+//!     .blocking_after(Duration::from_millis(200))
+//!     .body(true);
+//! # Ok::<(), heeler::Error>(())
+//! ```
+//!
+//! Work that is no request is watched with [`watch`]; work that a request hands to other tasks and threads shows up in its
+//! report if it is handed over with [`spawn`], [`spawn_blocking`] or [`watch_child`].
+//!
+//! # When to use this, and when a timeout
+//!
+//! A timeout (of `tower` or `tower-http`) ends a request and says nothing about it. The watchdog says where it is and lets
+//! it go on. Both together are what a service wants: put the watchdog outside and give it the shorter time.
+//!
+//! # What a request may notice
+//!
+//! A capture wakes the task that polls the request, so that its future is polled once more than it would have been. A
+//! thread that is inside a long poll gets a signal; system calls are restarted (`SA_RESTART`), except those that never are:
+//!
+//! | the poll sits in | after the signal |
+//! |---|---|
+//! | `read`, `write`, `recv`, `accept`, `futex`, `flock`, `waitpid` | restarted by the kernel, unnoticed |
+//! | `nanosleep`, `clock_nanosleep` | ends with `EINTR` and the rest of the time; `std::thread::sleep` goes on with that |
+//! | `poll`, `ppoll`, `select`, `epoll_wait` | ends with `EINTR` |
+//! | `recv` or `send` on a socket with `SO_RCVTIMEO`/`SO_SNDTIMEO` | ends with `EINTR` |
+//!
+//! So a thread is signalled only while it is inside a watched poll, and never again while it still sits in the same call.
+
+mod body;
+mod child;
+mod future;
+mod handle;
+mod job;
+mod layer;
+mod service;
+
+pub use body::ResponseBody;
+pub use child::{WatchChild, spawn, spawn_blocking, watch_child};
+pub use future::ResponseFuture;
+pub use handle::WatchdogHandle;
+pub use job::{Watch, watch};
+pub use layer::WatchdogLayer;
+pub use service::Watchdog;

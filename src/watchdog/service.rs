@@ -1,0 +1,116 @@
+//! The service: registers the request on its way in.
+
+use std::fmt;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use tower_service::Service;
+
+use super::layer::Config;
+use super::{ResponseBody, ResponseFuture};
+use crate::inflight::{self, Policy, Registered, Watched, Work, flags, frame_address};
+
+/// A service whose requests are watched: see [`WatchdogLayer`](super::WatchdogLayer).
+#[derive(Clone)]
+pub struct Watchdog<S> {
+    inner: S,
+    config: &'static Config,
+}
+
+impl<S> Watchdog<S> {
+    pub(super) fn new(inner: S, config: &'static Config) -> Self {
+        Self { inner, config }
+    }
+
+    /// The service inside.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service inside.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service inside.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Watchdog<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watchdog").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Watchdog<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+{
+    type Response = Response<ResponseBody<R>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let config = self.config;
+        let policy = config.policy;
+        policy.saw_request();
+        if !policy.is_enabled() {
+            return ResponseFuture::new(self.inner.call(request), Watched::off(), false);
+        }
+        if config.has_rules() {
+            let (watched, request) = register_by_rules(config, request);
+            return self.enter(request, watched);
+        }
+        let watched = register(policy, policy.threshold(), &request);
+        self.enter(request, watched)
+    }
+}
+
+impl<S> Watchdog<S> {
+    #[inline]
+    fn enter<B>(&mut self, request: Request<B>, watched: Watched) -> ResponseFuture<S::Future>
+    where
+        S: Service<Request<B>>,
+    {
+        // A guard, not a closure: that would move the request once more.
+        let inside = watched.enter(frame_address!());
+        let future = self.inner.call(request);
+        drop(inside);
+        ResponseFuture::new(future, watched, self.config.body)
+    }
+}
+
+/// A row for the request, unless a layer further out has one for it.
+#[inline]
+fn register<B>(policy: &'static Policy, threshold: Duration, request: &Request<B>) -> Watched {
+    if inflight::join(policy, threshold) {
+        return Watched::off();
+    }
+    let registered = Registered::new(policy.id, Some(threshold), flags::REQUEST, |details| {
+        details.work = Work::Request;
+        details.request.fill(request, &policy.headers);
+    });
+    Watched::new(registered)
+}
+
+/// The same, after asking the user's closures. They get the request's head, which takes moving it to and fro.
+fn register_by_rules<B>(config: &Config, request: Request<B>) -> (Watched, Request<B>) {
+    let (parts, body) = request.into_parts();
+    let ignored = config.ignore.as_ref().is_some_and(|ignore| ignore(&parts));
+    let special = config.threshold_for.as_ref().and_then(|threshold_for| threshold_for(&parts));
+    let request = Request::from_parts(parts, body);
+    if ignored {
+        return (Watched::off(), request);
+    }
+    let threshold = special.unwrap_or_else(|| config.policy.threshold());
+    (register(config.policy, threshold, &request), request)
+}
