@@ -35,7 +35,6 @@ enum Kind {
     Config(String),
     Directory { path: PathBuf, problem: &'static str },
     Signal(String),
-    Thread(&'static str),
     Unsupported(&'static str),
 }
 
@@ -58,11 +57,6 @@ impl Error {
     /// The signal for thread stacks cannot be used. `message` says which, and why.
     pub(crate) fn signal(message: impl Into<String>, cause: Option<io::Error>) -> Self {
         Self::new(Kind::Signal(message.into()), cause.map(|error| Box::new(error) as _))
-    }
-
-    /// One of heeler's own threads did not start. `name` is `monitor` or `reporter`.
-    pub(crate) fn thread(name: &'static str, cause: io::Error) -> Self {
-        Self::new(Kind::Thread(name), Some(Box::new(cause)))
     }
 
     /// This platform or build has no such thing. `what` completes ".. on this platform".
@@ -88,12 +82,6 @@ impl Error {
         matches!(self.inner.kind, Kind::Signal(_))
     }
 
-    /// Whether the operating system refused a thread.
-    #[must_use]
-    pub fn is_thread(&self) -> bool {
-        matches!(self.inner.kind, Kind::Thread(_))
-    }
-
     /// Whether this platform or build lacks what was asked for.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
@@ -106,7 +94,6 @@ impl fmt::Display for Error {
         match &self.inner.kind {
             Kind::Config(message) | Kind::Signal(message) => f.write_str(message),
             Kind::Directory { path, problem } => write!(f, "the report directory `{}` {problem}", path.display()),
-            Kind::Thread(name) => write!(f, "heeler's {name} thread did not start"),
             Kind::Unsupported(what) => write!(f, "{what} on this platform"),
         }
     }
@@ -143,12 +130,10 @@ mod tests {
             Error::config("the threshold is zero"),
             Error::directory(Path::new("/x"), "cannot be written to", Some(denied())),
             Error::signal("signal 40 is taken", None),
-            Error::thread("monitor", denied()),
             Error::unsupported("thread stacks cannot be taken"),
         ];
         for (at, error) in all.iter().enumerate() {
-            let is =
-                [error.is_config(), error.is_directory(), error.is_signal(), error.is_thread(), error.is_unsupported()];
+            let is = [error.is_config(), error.is_directory(), error.is_signal(), error.is_unsupported()];
             assert_eq!(is.iter().position(|&yes| yes), Some(at), "{error}");
             assert_eq!(is.iter().filter(|&&yes| yes).count(), 1, "{error}");
             if let Some(cause) = error.source() {
@@ -157,7 +142,7 @@ mod tests {
         }
         assert_eq!(all[1].to_string(), "the report directory `/x` cannot be written to");
         assert!(all[1].source().is_some() && all[2].source().is_none());
-        assert!(format!("{:?}", all[3]).contains("monitor"));
+        assert!(format!("{:?}", all[3]).contains("thread stacks"));
     }
 
     #[test]

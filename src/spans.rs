@@ -11,7 +11,7 @@ use tracing::{Dispatch, Subscriber, dispatcher::WeakDispatch};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
-use crate::capture::SPANS;
+use crate::capture::{SPANS, front};
 use crate::inflight::ThreadSlot;
 use crate::sync::lock_std;
 
@@ -58,8 +58,7 @@ impl Visit for Fields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        let end = value.floor_char_boundary(MAX_VALUE);
-        self.set(field.name(), value[..end].to_owned());
+        self.set(field.name(), front(value, MAX_VALUE).to_owned());
     }
 }
 
@@ -79,9 +78,9 @@ struct Limited(String);
 impl Write for Limited {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let room = MAX_VALUE - self.0.len();
-        let end = text.floor_char_boundary(room);
-        self.0.push_str(&text[..end]);
-        if end < text.len() { Err(fmt::Error) } else { Ok(()) }
+        let fits = front(text, room);
+        self.0.push_str(fits);
+        if fits.len() < text.len() { Err(fmt::Error) } else { Ok(()) }
     }
 }
 

@@ -11,7 +11,8 @@ const SYSTEM: [&str; 6] = ["/lib/", "/lib64/", "/usr/lib", "/usr/include/", "/us
 /// Whether `frame` is the application's own code: neither std nor a dependency, but the executable or a crate of its
 /// workspace. `module_path` is the path of the executable or library that the frame is in, if known.
 ///
-/// Files tell it, as the compiler recorded them. Where there is no debug information, only the executable's own crate
+/// Files tell it, as the compiler recorded them: also for a line of `tokio::select!` in one of the application's
+/// functions, whose frame is not taken for its own, for the frame around it has the line to look at. Where there is no debug information, only the executable's own crate
 /// can be told from its dependencies, by its name.
 pub(crate) fn is_own(function: Option<&str>, file: Option<&str>, module_path: Option<&str>) -> bool {
     if module_path.is_some_and(is_system) || function.and_then(crate_of_function) == Some("heeler") {
@@ -36,12 +37,15 @@ pub(crate) fn is_own(function: Option<&str>, file: Option<&str>, module_path: Op
 /// Whether `frame` is from one of `crates` (`my_crate` or `my-crate`), which the user declared to be their own.
 pub(crate) fn is_of(frame: &Frame, crates: &[String]) -> bool {
     let from = |name: &str| crates.iter().any(|own| same_crate(own, name));
-    frame.function.as_deref().and_then(crate_of_function).is_some_and(from)
-        || frame
-            .file
-            .as_deref()
-            .and_then(|file| dependency_of_path(&file.replace('\\', "/")).map(from))
-            .unwrap_or(false)
+    let file = frame.file.as_deref().map(|file| file.replace('\\', "/")).unwrap_or_default();
+    if is_std_path(&file) {
+        return false;
+    }
+    // The function may be theirs and the line in somebody else's macro: the frame around it has their line.
+    match dependency_of_path(&file) {
+        Some(package) => from(package),
+        None => frame.function.as_deref().and_then(crate_of_function).is_some_and(from),
+    }
 }
 
 /// A name for what a frame belongs to, for "14 frames of tokio, hyper": `std`, a crate, or the library.
@@ -224,6 +228,8 @@ mod tests {
             (false, Some("<app::load as core::future::Future>::poll"), Some(registry), None),
             (true, Some("<alloc::boxed::Box<T> as app::Run>::run"), Some("/build/app/src/run.rs"), None),
             (false, Some("tokio::time::sleep::Sleep::poll"), Some(registry), None),
+            // A line of `tokio::select!`.
+            (false, Some("app::load"), Some(registry), None),
             (false, Some("x::y"), Some("/cargo/registry/src/mirror-0123456789abcdef/x-1.0.0/src/lib.rs"), None),
             (false, Some("x::y"), Some("/home/me/.cargo/git/checkouts/x-0123456789abcdef/abc1234/src/lib.rs"), None),
             (false, Some("x::y"), Some("/build/app/vendor/x/src/lib.rs"), None),
@@ -259,7 +265,11 @@ mod tests {
         let crates = ["house-lib".to_owned()];
         let mut frame = Frame { function: Some("house_lib::get".to_owned()), ..Frame::default() };
         assert!(is_of(&frame, &crates));
-        frame.function = None;
+        frame.file = Some("/r/registry/src/mirror-0123456789abcdef/tokio-1.54.1/src/macros/select.rs".to_owned());
+        assert!(!is_of(&frame, &crates));
+        frame.file = Some("/rustc/5980/library/core/src/task.rs".to_owned());
+        assert!(!is_of(&frame, &crates));
+        (frame.function, frame.file) = (None, None);
         assert!(!is_of(&frame, &crates));
         frame.file = Some("/r/registry/src/mirror-0123456789abcdef/house-lib-0.3.1/src/lib.rs".to_owned());
         assert!(is_of(&frame, &crates));

@@ -20,14 +20,14 @@ mod unwind;
 pub use frame::Frame;
 
 pub(crate) use crates::{is_of, is_std, origin};
-pub(crate) use modules::{code_range, executable_build_id};
+pub(crate) use modules::code_range;
 pub(crate) use names::front;
 pub(crate) use procfs::{Activity, look};
 pub(crate) use snapshot::{Origin, Snapshot};
 pub(crate) use symbols::{Address, Symbols};
 pub(crate) use task::{Arena, SPANS, trace};
 pub(crate) use thread::{Outcome, Sampler, install as install_handler};
-pub(crate) use unwind::{Unwinder, Unwound};
+pub(crate) use unwind::Unwinder;
 
 /// The stack of this thread; empty if it polls no watched work.
 #[cfg_attr(not(heeler_copies), allow(dead_code, reason = "copied stacks only"))]

@@ -16,14 +16,6 @@ pub(crate) fn code_range() -> std::ops::Range<u64> {
     return 0..u64::MAX;
 }
 
-/// The GNU build id of the executable, hexadecimal.
-pub(crate) fn executable_build_id() -> Option<String> {
-    #[cfg(heeler_copies)]
-    return Modules::load().list.first().and_then(|module| module.name.build_id.clone());
-    #[cfg(not(heeler_copies))]
-    return None;
-}
-
 #[cfg(heeler_copies)]
 mod imp {
     use std::ops::{Deref, Range};

@@ -69,6 +69,13 @@ impl Arena {
         (self.used, self.count, self.clones, self.wakes, self.lost, self.residue) = (0, 0, 0, 0, 0, false);
     }
 
+    fn count_event(&mut self, event: Event) {
+        match event {
+            Event::Clone => self.clones += 1,
+            Event::Wake => self.wakes += 1,
+        }
+    }
+
     /// Whether there is any stack.
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
@@ -228,28 +235,25 @@ unsafe fn wake_by_ref(data: *const ()) {
 unsafe fn drop_nothing(_: *const ()) {}
 
 impl Tracer<'_> {
-    /// The arena, if this is the thread that polls; counts the event.
-    fn arena(&self, event: Event) -> Option<&mut Arena> {
-        if this_thread() != self.thread {
-            // Another thread was lent the waker. That the arena does not hear of it makes the poll look like one
-            // branch fewer; to touch the arena from here would be a data race.
-            return None;
-        }
-        // SAFETY: only this thread uses the arena while the poll runs, and only here: neither `copy` nor `walk` calls
-        // anything that could come back to this waker, and `trace` keeps its own reference out of use meanwhile.
-        let arena = unsafe { &mut *self.arena };
-        match event {
-            Event::Clone => arena.clones += 1,
-            Event::Wake => arena.wakes += 1,
-        }
-        Some(arena)
+    /// Whether this is the thread that polls. Another may have been lent the waker: what it does is not recorded, for to
+    /// touch the arena from there would be a data race.
+    ///
+    /// On the polling thread the arena may be borrowed mutably in `copy` and `walk`: only they use it while the poll runs,
+    /// neither calls anything that could come back to this waker, and `trace` keeps its own reference out of use meanwhile.
+    fn is_mine(&self) -> bool {
+        this_thread() == self.thread
     }
 
     /// Copies the stack from `registers.sp` up to the poll's frame.
     #[cfg(heeler_copies)]
     #[inline(never)]
     fn copy(&self, event: Event, registers: Registers) {
-        let Some(arena) = self.arena(event) else { return };
+        if !self.is_mine() {
+            return;
+        }
+        // SAFETY: see `is_mine`.
+        let arena = unsafe { &mut *self.arena };
+        arena.count_event(event);
         let sp = registers.sp as usize;
         let room = WORDS - arena.used;
         // A leaf that runs on a stack of its own (a stackful coroutine) is not below our frame: nothing can be read.
@@ -278,7 +282,12 @@ impl Tracer<'_> {
     #[cfg(not(heeler_copies))]
     #[inline(never)]
     fn walk(&self, event: Event) {
-        let Some(arena) = self.arena(event) else { return };
+        if !self.is_mine() {
+            return;
+        }
+        // SAFETY: see `is_mine`.
+        let arena = unsafe { &mut *self.arena };
+        arena.count_event(event);
         if arena.count == STACKS || WORDS - arena.used < 256 {
             arena.lost += 1;
             return;

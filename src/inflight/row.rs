@@ -3,7 +3,7 @@
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Child, Job, PolicyId, Poller, Request, Subject, Trace, Work};
+use super::{Job, PolicyId, Poller, Request, Subject, Trace, Work};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, lock};
 

@@ -217,10 +217,6 @@ impl Inside {
         row.set_poller(poller);
         Some(Self { slot, row, poller, previous })
     }
-
-    pub(crate) fn slot(&self) -> &'static ThreadSlot {
-        self.slot
-    }
 }
 
 impl Drop for Inside {

@@ -68,8 +68,6 @@ enum Phase {
 /// The record of one armed request. Times are nanoseconds of [`super::now`].
 #[derive(Debug, Clone)]
 pub(crate) struct Trace {
-    /// When it began.
-    pub(crate) since: u64,
     phase: Phase,
     pub(crate) records: Vec<WaitRecord>,
     pub(crate) busy: u64,
@@ -87,7 +85,6 @@ pub(crate) struct Trace {
 impl Trace {
     pub(crate) fn new(now: u64) -> Self {
         Self {
-            since: now,
             phase: Phase::Waiting(None, now),
             records: Vec::new(),
             busy: 0,

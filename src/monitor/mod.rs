@@ -54,11 +54,15 @@ pub(crate) fn start() {
 ///
 /// # Errors
 ///
-/// [`Error::is_signal`] if it is no real-time signal, has a handler already, or the monitor has started with another one.
+/// [`Error::is_signal`] if it is no real-time signal, has a handler already, or the monitor has started with another one;
+/// [`Error::is_unsupported`] where thread stacks are not to be had at all.
 pub fn use_signal(signal: i32) -> Result<(), Error> {
     let chosen = SIGNAL.load(Ordering::Relaxed);
     if THREAD.get().is_some() && chosen != signal {
         return Err(Error::signal(format!("signal {signal}: heeler has started with another one"), None));
+    }
+    if !crate::capture::sys::SUPPORTED {
+        return Err(Error::unsupported("there are no thread stacks to take a signal for"));
     }
     crate::capture::install_handler(signal).map_err(|why| Error::signal(format!("signal {signal}: {why}"), None))?;
     SIGNAL.store(signal, Ordering::Relaxed);

@@ -32,6 +32,8 @@ struct Monitor {
     shortest: u64,
     /// Slow work that ended before it was captured, and that no report has spoken of yet.
     missed: u64,
+    /// Work that found no row, as far as it was said.
+    unwatched: u64,
     /// Policies whose silence was said.
     silent: Vec<u32>,
 }
@@ -50,6 +52,7 @@ pub(super) fn run(signal: Option<i32>) {
         next_threads: 0,
         shortest: u64::MAX,
         missed: 0,
+        unwatched: 0,
         silent: Vec::new(),
     };
     loop {
@@ -91,6 +94,11 @@ impl Monitor {
         self.next_scan = scanned.next;
         self.shortest = scanned.shortest;
         SHORTEST.store(scanned.shortest, Ordering::Relaxed);
+        let unwatched = table().unwatched();
+        if unwatched > self.unwatched {
+            self.unwatched = unwatched;
+            tracing::warn!(target: "heeler", unwatched, "more work is in flight than can be watched");
+        }
         for policy in Policy::all() {
             let quiet = !policy.has_seen_requests() && now.saturating_sub(policy.since) > SILENCE;
             if quiet && policy.is_enabled() && !self.silent.contains(&policy.id.to_bits()) {

@@ -56,8 +56,7 @@ impl Roll {
             };
             let details = table().row(row).and_then(|slow| slow.details(row));
             let work = details.map_or(Subject::Nothing, |details| details.subject());
-            let policy = table().row(row).and_then(|slow| slow.policy().get());
-            culprits.push(Culprit { thread: ThreadEvidence { activity, snapshot }, work, policy });
+            culprits.push(Culprit { thread: ThreadEvidence { activity, snapshot }, work });
         }
         // A worker that is neither in a watched poll nor idle: say so, for nobody else will.
         for slot in slots() {

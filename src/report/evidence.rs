@@ -49,7 +49,6 @@ pub(crate) struct ThreadEvidence {
 pub(crate) struct Culprit {
     pub(crate) thread: ThreadEvidence,
     pub(crate) work: Subject,
-    pub(crate) policy: Option<&'static Policy>,
 }
 
 /// Child work: its await stacks, or its thread.

@@ -22,8 +22,13 @@ const IDLE: [&str; 8] = [
     "futures_timer::",
 ];
 
-/// How many of the innermost frames are looked at for [`IDLE`]: a waker's clone and a list's lock come before the timer.
-const LEAF: usize = 12;
+/// How many of the innermost frames are looked at for [`IDLE`]: what registers a waker comes before the timer, a dozen
+/// frames deep.
+const LEAF: usize = 32;
+
+/// Parts of names of functions that register a waker: they are innermost in every wait, and explain none.
+const REGISTERING: [&str; 7] =
+    ["Waker", "atomic_waker", "catch_unwind", "__rust_try", "::loom::", "UnsafeCell", "AssertUnwindSafe"];
 
 /// Puts the stacks into the order in which they should be read, and the timeline's references with them. The order
 /// depends on what the stacks say alone, not on the order in which `select!` polled its branches.
@@ -91,12 +96,21 @@ pub(crate) fn locate_child(report: &Report) -> Option<Location> {
 /// Where one stack is: at its innermost own frame, or else at the nearest frame that has a name.
 pub(crate) fn location_of(stack: &Stack) -> Option<Location> {
     let named = || stack.frames.iter().filter(|frame| frame.function.is_some());
-    own_frame(stack).or_else(|| named().find(|frame| !is_std(frame))).or_else(|| named().next()).map(place_of)
+    own_frame(stack)
+        .or_else(|| named().find(|frame| !is_std(frame) && !is_registering(frame)))
+        .or_else(|| named().next())
+        .map(place_of)
 }
 
 /// The innermost of the application's own frames.
 pub(crate) fn own_frame(stack: &Stack) -> Option<&Frame> {
     stack.frames.iter().find(|frame| frame.own)
+}
+
+/// Whether a frame of no interest registers a waker.
+pub(crate) fn is_registering(frame: &Frame) -> bool {
+    let function = frame.function.as_deref().unwrap_or_default();
+    !frame.own && REGISTERING.iter().any(|part| function.contains(part))
 }
 
 fn place_of(frame: &Frame) -> Location {
@@ -129,7 +143,12 @@ mod tests {
         assert_eq!(place(&mut report).unwrap(), "photos::wait_for_import examples/photos/slow.rs:88");
         report.stacks.clear();
         assert_eq!(place(&mut report), None);
-        report.stacks.push(await_stack(&[plumbing("core::task::Waker::clone"), plumbing("tokio::sync::Notify::poll")]));
+        let registering = plumbing("tokio::sync::task::atomic_waker::AtomicWaker::do_register");
+        report.stacks.push(await_stack(&[
+            plumbing("core::task::Waker::clone"),
+            registering,
+            plumbing("tokio::sync::Notify::poll"),
+        ]));
         assert!(place(&mut report).unwrap().starts_with("tokio::sync::Notify::poll"), "the nearest name");
     }
 

@@ -74,6 +74,7 @@ mod stats;
 #[cfg(test)]
 mod testing;
 mod throttle;
+mod time;
 
 pub use builder::ReportsBuilder;
 pub use model::{
@@ -82,6 +83,8 @@ pub use model::{
 pub use reports::Reports;
 pub use sink::Sink;
 pub use stats::Stats;
+
+pub use crate::capture::Frame;
 
 pub(crate) use evidence::{ChildEvidence, Culprit, Evidence, ThreadEvidence};
 pub(crate) use reporter::{self_check, send, start};

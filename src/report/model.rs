@@ -1,10 +1,11 @@
 //! What a report says: plain data, serialized as schema 1.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
+use super::time::rfc3339;
 use crate::capture::Frame;
 
 /// The version of the JSON form of a [`Report`]. Fields may be added within a version; none changes its meaning.
@@ -310,28 +311,9 @@ impl fmt::Display for Location {
     }
 }
 
-/// RFC 3339 in UTC, with milliseconds. A clock that is before 1970 or after 9999 is wrong, and no reason to fail.
-pub(crate) fn timestamp(time: SystemTime) -> String {
-    const LAST: Duration = Duration::from_secs(253_402_300_799);
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);
-    humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
-}
-
-fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&timestamp(*time))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Guards: a wrong clock does not panic on the reporter thread.
-    #[test]
-    fn any_time_has_a_timestamp() {
-        assert_eq!(timestamp(UNIX_EPOCH + Duration::from_millis(1_735_689_600_123)), "2025-01-01T00:00:00.123Z");
-        assert_eq!(timestamp(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
-        assert_eq!(timestamp(UNIX_EPOCH + Duration::from_secs(1 << 40)), "9999-12-31T23:59:59.000Z");
-    }
 
     #[test]
     fn locations() {

@@ -2,10 +2,9 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
+use http::{HeaderName, HeaderValue, header};
 
 use super::escape::{escape, push_cut, push_escaped};
-use super::model::Request;
 use super::secrets::{SecretNames, decode};
 use crate::capture::front;
 use crate::error::{Error, Result};
@@ -18,9 +17,6 @@ const MAX_URI: usize = 2048;
 
 /// The longest value of a header or a span's field, in characters before escaping.
 const MAX_VALUE: usize = 512;
-
-/// How many values of one header are shown.
-const MAX_VALUES: usize = 8;
 
 /// These carry credentials whatever the application is: nobody can allow them.
 const NEVER: [HeaderName; 4] = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE, header::SET_COOKIE];
@@ -68,17 +64,6 @@ impl Redactor {
     /// Takes these for names of secrets, too.
     pub(crate) fn secret_names(&mut self, names: &[String]) {
         self.secrets.extend(names);
-    }
-
-    /// Everything about a request that a report may hold, except for its route and its number.
-    pub(crate) fn request(&self, method: &Method, uri: &Uri, version: Version, headers: &HeaderMap) -> Request {
-        Request {
-            method: escape(method.as_str(), 32).into_owned(),
-            uri: self.uri(&uri.to_string()),
-            version: format!("{version:?}"),
-            headers: self.headers(headers),
-            ..Request::default()
-        }
     }
 
     /// A URI (or its path and query) as it may be shown: values of secret-looking parameters replaced, user and
@@ -175,16 +160,7 @@ impl Redactor {
         pairs.into_iter().any(named) || quoted.windows(2).any(member) || decoded.split("://").skip(1).any(with_user)
     }
 
-    fn headers(&self, headers: &HeaderMap) -> Vec<(String, String)> {
-        let mut shown = Vec::new();
-        for name in &self.headers {
-            for value in headers.get_all(name).iter().take(MAX_VALUES) {
-                shown.push((name.as_str().to_owned(), self.header(name, value)));
-            }
-        }
-        shown
-    }
-
+    /// A header's value as it may be shown.
     pub(crate) fn header(&self, name: &HeaderName, value: &HeaderValue) -> String {
         if value.is_sensitive() {
             return REDACTED.to_owned();
@@ -253,6 +229,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::escape::is_unsafe;
+    use http::HeaderMap;
+
     use super::*;
 
     #[test]
@@ -322,29 +300,36 @@ mod tests {
             headers.append(name, HeaderValue::from_static(value));
         }
         headers.append("user-agent", HeaderValue::from_bytes(b"curl\t\xe2\x80\xae\xff").unwrap());
-        let request = |redactor: &Redactor, headers: &HeaderMap| {
-            redactor.request(&Method::GET, &Uri::from_static("/a?token=hunter2"), Version::HTTP_11, headers)
+        // As a request goes through a layer: what is kept of it, and what of that is shown.
+        let shown = |redactor: &Redactor, headers: &HeaderMap| -> Vec<(String, String)> {
+            let mut request = http::Request::new(());
+            *request.headers_mut() = headers.clone();
+            let names = redactor.allowed_headers();
+            let mut kept = crate::inflight::Request::default();
+            kept.fill(&request, names);
+            let show = |(at, value): &(u16, HeaderValue)| (&names[usize::from(*at)], value.clone());
+            let headers = kept.headers.iter().map(show);
+            headers.map(|(name, value)| (name.as_str().to_owned(), redactor.header(name, &value))).collect()
         };
-        let shown = request(&Redactor::default(), &headers);
         let expected =
             [("host", "example.com"), ("user-agent", "curl\\t\\u{202e}\u{fffd}"), ("traceparent", "00-1-2-01")];
-        assert_eq!(shown.headers, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        assert_eq!((&*shown.method, &*shown.uri, &*shown.version), ("GET", "/a?token=[redacted]", "HTTP/1.1"));
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(shown(&Redactor::default(), &headers), expected);
 
         let mut redactor = Redactor::default();
-        redactor.allow_headers(&["X-Tenant".to_owned(), "referer".to_owned()]).unwrap();
+        redactor.allow_headers(&["X-Tenant".to_owned(), "x-long".to_owned(), "referer".to_owned()]).unwrap();
         secret.set_sensitive(true);
         headers.append("x-tenant", secret);
-        headers.append("x-tenant", HeaderValue::from_str(&"x".repeat(100_000)).unwrap());
+        headers.append("x-long", HeaderValue::from_str(&"x".repeat(100_000)).unwrap());
         headers.append("referer", HeaderValue::from_static("https://me:hunter2@a/?token=hunter2"));
-        let shown = request(&redactor, &headers).headers;
-        assert_eq!(shown.len(), 3);
-        assert_eq!(shown[0].1, REDACTED);
-        assert!(shown[1].1.len() < 600 && shown[1].1.ends_with(" bytes)"));
-        assert_eq!(shown[2].1, "https://a/?token=[redacted]");
+        let values = shown(&redactor, &headers);
+        assert_eq!(values.len(), 3);
+        assert_eq!(values[0].1, REDACTED);
+        assert!(values[1].1.len() < 600 && values[1].1.ends_with(" bytes)"));
+        assert_eq!(values[2].1, "https://a/?token=[redacted]");
 
         redactor.allow_headers(&[]).unwrap();
-        assert!(request(&redactor, &headers).headers.is_empty());
+        assert!(shown(&redactor, &headers).is_empty());
     }
 
     #[test]

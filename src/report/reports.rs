@@ -96,7 +96,6 @@ struct Failures {
 
 impl Reports {
     /// Sets up where reports go: the log alone, unless more is said.
-    #[must_use]
     pub fn builder() -> ReportsBuilder {
         ReportsBuilder::default()
     }
@@ -361,7 +360,7 @@ mod tests {
         fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
             match self.0 {
                 "panics" => panic!("out of paper"),
-                _ => Err(Box::new(crate::Error::thread("reporter", io::Error::other("no\nroute")))),
+                _ => Err(Box::new(io::Error::other("no\nroute"))),
             }
         }
     }
@@ -489,7 +488,7 @@ mod tests {
             drop(reports);
             clone.deliver(with_id(3));
             clone.count_dropped();
-            clone.count_not_captured();
+            clone.count_not_captured(1);
             assert_eq!((clone.stats().dropped, clone.stats().not_captured), (1, 1));
         });
         assert!(log.contains("held back 2 more like"), "{log}");

@@ -40,8 +40,17 @@ fn quote_as_of(stacks: &mut [Stack], built: Option<SystemTime>) {
         }
         let text = files.get(file).and_then(Option::as_deref);
         let line = text.and_then(|text| text.lines().nth(line.checked_sub(1)? as usize)).map(str::trim);
-        frame.source = line.filter(|line| !line.is_empty()).map(|line| escape(line, MAX_LINE).into_owned());
+        frame.source = line.filter(|line| !line.is_empty()).map(cut);
     }
+}
+
+fn cut(line: &str) -> String {
+    let end = line.char_indices().nth(MAX_LINE).map(|(at, _)| at);
+    let mut text = escape(&line[..end.unwrap_or(line.len())], MAX_LINE).into_owned();
+    if end.is_some() {
+        text.push('…');
+    }
+    text
 }
 
 fn read(path: &Path, built: Option<SystemTime>) -> Option<String> {
@@ -74,6 +83,8 @@ mod tests {
         fs::write(&path, "one\n    let x = load().await;\t\n\n").unwrap();
         let file = path.to_str().unwrap();
         assert_eq!(quoted(file, Some(2), None).as_deref(), Some("let x = load().await;"));
+        fs::write(&path, "ä".repeat(MAX_LINE + 1)).unwrap();
+        assert_eq!(quoted(file, Some(1), None).unwrap(), "ä".repeat(MAX_LINE) + "…");
         for nothing in [Some(0), Some(3), Some(99), None] {
             assert_eq!(quoted(file, nothing, None), None);
         }

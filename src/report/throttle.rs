@@ -217,7 +217,7 @@ mod tests {
         send(&mut throttle, "2", "a", start);
         send(&mut throttle, "3", "a", start);
         let said = Overdue { fingerprint: "a".to_owned(), count: 2, sentence: "3 is slow".to_owned() };
-        assert_eq!(throttle.overdue(start + MINUTE), [said.clone()]);
+        assert_eq!(throttle.overdue(start + MINUTE), std::slice::from_ref(&said));
         assert_eq!(throttle.overdue(start + 2 * MINUTE), []);
         assert!(throttle.windows.is_empty());
         assert_eq!(send(&mut throttle, "4", "a", start + 2 * MINUTE), Decision::Send { suppressed: 0 });

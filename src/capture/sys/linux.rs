@@ -41,11 +41,6 @@ pub(crate) fn cpu_time(tid: i32) -> Option<u64> {
     ok.then(|| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
-/// The name of this host.
-pub(crate) fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim_end().to_owned()).unwrap_or_default()
-}
-
 /// Keeps all signals off this thread: they belong to the application's threads.
 pub(crate) fn block_signals() {
     // SAFETY: fills a set and applies it to this thread alone.

@@ -22,10 +22,5 @@ pub(crate) fn cpu_time(_tid: i32) -> Option<u64> {
     None
 }
 
-/// The name of this host, where the environment tells.
-pub(crate) fn hostname() -> String {
-    std::env::var("HOSTNAME").or_else(|_| std::env::var("COMPUTERNAME")).unwrap_or_default()
-}
-
 /// Does nothing.
 pub(crate) fn block_signals() {}

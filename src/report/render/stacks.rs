@@ -3,7 +3,8 @@
 use super::text::Page;
 use super::units::at;
 use crate::capture::{Frame, is_std, origin};
-use crate::report::Stack;
+use crate::report::location::is_registering;
+use crate::report::{Stack, StackKind};
 
 /// How many frames are shown of a stack without a frame of the application's own.
 const WITHOUT_OWN: usize = 12;
@@ -17,19 +18,23 @@ const WIDTH: usize = 120;
 impl Page {
     /// One stack, innermost frame first, indented by `indent` columns.
     pub(super) fn stack(&mut self, stack: &Stack, indent: usize) {
-        let shown = shown(&stack.frames);
+        // How an await point's waker is cloned and kept says nothing: only the JSON form has it.
+        let waits = stack.kind == StackKind::Await;
+        let start = stack.frames.iter().position(|frame| !waits || !is_dull(frame)).unwrap_or(0);
+        let frames = &stack.frames[start..];
+        let shown = shown(frames);
         let mut at = 0;
-        while let Some(frame) = stack.frames.get(at) {
+        while let Some(frame) = frames.get(at) {
             if shown[at] {
                 self.frame(frame, indent);
                 at += 1;
                 continue;
             }
             let end = (at..shown.len()).find(|&next| shown[next]).unwrap_or(shown.len());
-            self.line(indent, &format!("   {}", fold(&stack.frames[at..end])));
+            self.line(indent, &format!("   {}", fold(&frames[at..end])));
             at = end;
         }
-        if stack.frames.is_empty() {
+        if frames.is_empty() {
             self.line(indent, "   no frames");
         }
         if stack.truncated {
@@ -74,7 +79,9 @@ fn shown(frames: &[Frame]) -> Vec<bool> {
     };
     let mut shown: Vec<bool> = frames.iter().map(|frame| frame.own).collect();
     let leaf = &frames[..own];
-    let mut telling = (0..own).filter(|&at| !is_dull(&leaf[at]));
+    // A line of `tokio::select!` in the same function says less than what the branch polls.
+    let says = |frame: &Frame| frame.function.is_some() && frame.function != frames[own].function && !is_dull(frame);
+    let mut telling = (0..own).filter(|&at| says(&leaf[at]));
     let innermost = telling.next();
     for at in [innermost, telling.next_back()].into_iter().flatten() {
         shown[at] = true;
@@ -87,9 +94,12 @@ fn shown(frames: &[Frame]) -> Vec<bool> {
     shown
 }
 
-/// `core` and `alloc` do nothing that one could wait for; `std` does.
+/// `core` and `alloc` do nothing that one could wait for; `std` does. A frame without a name may be anything.
 fn is_dull(frame: &Frame) -> bool {
-    let Some(function) = &frame.function else { return true };
+    let Some(function) = &frame.function else { return false };
+    if is_registering(frame) {
+        return true;
+    }
     let function = function.trim_start_matches(['<', '&']);
     is_std(frame) && !function.starts_with("std::")
 }
@@ -151,6 +161,23 @@ mod tests {
         assert!(lines[0].contains("syscall") && lines[1].contains("… 1 frame of std"), "{lines:#?}");
         assert!(lines[2].contains("std::sync::poison::mutex::Mutex<T>::lock  std/src/task.rs:100"), "{lines:#?}");
         assert_eq!(lines[3..], ["     … 1 frame of std", "  => photos::thumbnail_cache_entry  src/app.rs:5"]);
+    }
+
+    #[test]
+    fn how_a_waker_is_kept_is_left_out() {
+        let frames = [
+            plumbing("<core::task::wake::Waker as core::clone::Clone>::clone"),
+            plumbing("tokio::sync::task::atomic_waker::AtomicWaker::do_register"),
+            plumbing("__rust_try"),
+            plumbing("tokio::runtime::time::entry::StateCell::poll"),
+            plumbing("<&core::task::wake::Waker as tokio::X>::into_waker"),
+            plumbing("photos::nap"),
+            own("photos::nap", 5),
+        ];
+        let lines = print(&await_stack(&frames));
+        assert_eq!(lines[0], "     tokio::runtime::time::entry::StateCell::poll  tokio-1.2.3/src/lib.rs:100");
+        assert_eq!(lines.len(), 3);
+        assert_eq!(print(&await_stack(&frames[..2])).len(), 2, "better than nothing");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::sentence::busy_with;
 use super::units::{count, duration, place};
 use crate::report::escape::escape;
 use crate::report::location::location_of;
-use crate::report::model::timestamp;
+use crate::report::time::timestamp;
 use crate::report::{Activity, Interval, Report, Stack, StackKind, Thread, Verdict};
 
 /// How many stacks of one kind are printed. The JSON form has all.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Sink;
 use crate::error::{Error, Result};
 use crate::report::Report;
-use crate::report::model::timestamp;
+use crate::report::time::timestamp;
 
 const PREFIX: &str = "slow_request_";
 const EXTENSIONS: [&str; 2] = ["txt", "json"];

@@ -179,7 +179,9 @@ mod tests {
     use super::*;
     use crate::report::testing::report;
 
-    type Seen = Arc<Mutex<Vec<(Level, String, Vec<(String, String)>)>>>;
+    /// Level, target and fields of an event.
+    type Logged = (Level, String, Vec<(String, String)>);
+    type Seen = Arc<Mutex<Vec<Logged>>>;
 
     #[derive(Default, Clone)]
     struct Collect(Seen);
@@ -201,7 +203,7 @@ mod tests {
         }
     }
 
-    fn logged(log: &Log, report: &Report) -> Vec<(Level, String, Vec<(String, String)>)> {
+    fn logged(log: &Log, report: &Report) -> Vec<Logged> {
         let collect = Collect::default();
         let seen = Arc::clone(&collect.0);
         tracing::subscriber::with_default(registry().with(collect), || log.deliver(report).unwrap());
