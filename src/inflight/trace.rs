@@ -10,6 +10,9 @@ const MAX_RECORDS: usize = 24;
 /// Bytes of copied stacks that all records of the process may hold together.
 const MAX_HELD: usize = 64 * 1024 * 1024;
 
+/// A task that heeler has woken and that is polled within this time is not counted as kept waiting: 5 ms.
+const SLUGGISH: u64 = 5_000_000;
+
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
 /// What a pending poll waits for.
@@ -74,6 +77,10 @@ pub(crate) struct Trace {
     pub(crate) busy_polls: u32,
     pub(crate) longest: u64,
     pub(crate) unobserved: u64,
+    /// Between heeler's waking the task and the poll that came of it, where that took long.
+    pub(crate) runnable: u64,
+    /// Since when heeler waits for a poll.
+    asked: Option<u64>,
     /// Waits whose stacks were not kept: too many places, or the budget was used up.
     pub(crate) missed: u32,
     /// The next poll is to leave a copy of what it leaves on the stack.
@@ -91,6 +98,8 @@ impl Trace {
             busy_polls: 0,
             longest: 0,
             unobserved: 0,
+            runnable: 0,
+            asked: None,
             missed: 0,
             look_below: false,
             last: None,
@@ -99,13 +108,30 @@ impl Trace {
 
     /// A traced poll begins.
     pub(crate) fn begin_poll(&mut self, now: u64) {
-        match self.phase {
-            Phase::Waiting(Some(record), since) => self.records[record].nanos += now.saturating_sub(since),
-            Phase::Waiting(None, since) => self.unobserved += now.saturating_sub(since),
-            // The last poll panicked, or the future was polled after it was ready: its own affair.
-            Phase::Polling(_) => {}
+        // If the last poll panicked, or the future is polled after it was ready, the time is nobody's.
+        if matches!(self.phase, Phase::Waiting(..)) {
+            self.end_wait(now);
         }
+        self.asked = None;
         self.phase = Phase::Polling(now);
+    }
+
+    /// Counts a wait, and apart from it the time since heeler ended it by waking the task.
+    fn end_wait(&mut self, now: u64) {
+        let Phase::Waiting(record, since) = self.phase else { return };
+        let asked = self.asked.filter(|asked| now.saturating_sub(*asked) >= SLUGGISH).map(|asked| asked.max(since));
+        let until = asked.unwrap_or(now);
+        self.runnable += now.saturating_sub(until);
+        let waited = until.saturating_sub(since);
+        match record {
+            Some(record) => self.records[record].nanos += waited,
+            None => self.unobserved += waited,
+        }
+    }
+
+    /// Heeler has woken the task. Returns since when it has been waiting for a poll.
+    pub(crate) fn ask(&mut self, now: u64) -> u64 {
+        *self.asked.get_or_insert(now)
     }
 
     /// A traced poll has returned `Pending`. With `forced`, it was heeler that had woken the task.
@@ -165,15 +191,13 @@ impl Trace {
 
     /// Counts the time up to `now` as what is going on; for a copy of the record that a report is made from.
     pub(crate) fn close(&mut self, now: u64) {
-        match self.phase {
-            Phase::Waiting(Some(record), since) => self.records[record].nanos += now.saturating_sub(since),
-            Phase::Waiting(None, since) => self.unobserved += now.saturating_sub(since),
-            Phase::Polling(since) => {
-                let poll = now.saturating_sub(since);
-                self.busy += poll;
-                self.busy_polls += 1;
-                self.longest = self.longest.max(poll);
-            }
+        if let Phase::Polling(since) = self.phase {
+            let poll = now.saturating_sub(since);
+            self.busy += poll;
+            self.busy_polls += 1;
+            self.longest = self.longest.max(poll);
+        } else {
+            self.end_wait(now);
         }
     }
 

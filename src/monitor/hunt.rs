@@ -39,6 +39,8 @@ pub(super) struct Hunt {
     id: RowId,
     update: u32,
     began: u64,
+    /// Since when it has been asked to be polled: at the latest since the hunt began.
+    asked: u64,
     /// Not polled until then: starved.
     due: u64,
     /// Which poll is going on, and since when it was seen.
@@ -58,18 +60,18 @@ struct Prey {
     done: Option<ChildEvidence>,
 }
 
-/// Asks for a traced poll of the row, at once. False if it is gone or has no waker yet.
-pub(super) fn ask_for_poll(row: &'static Row, id: RowId) -> bool {
-    if row.update(id, flags::WANTED, 0).is_none() {
-        return false;
-    }
-    let waker = row.details(id).and_then(|details| details.waker.clone());
-    let known = waker.is_some();
+/// Asks for a traced poll of the row, at once. Says since when one has been asked for; `None` if the row is gone or has
+/// no waker yet.
+pub(super) fn ask_for_poll(row: &'static Row, id: RowId, now: u64) -> Option<u64> {
+    row.update(id, flags::WANTED, 0)?;
+    let (waker, since) = {
+        let mut details = row.details(id)?;
+        let since = details.trace.get_or_insert_with(|| Box::new(Trace::new(now))).ask(now);
+        (details.waker.clone()?, since)
+    };
     // Outside the lock: waking may run a scheduler's code.
-    if let Some(waker) = waker {
-        waker.wake();
-    }
-    known
+    waker.wake();
+    Some(since)
 }
 
 impl Hunt {
@@ -77,15 +79,17 @@ impl Hunt {
         let patience = (row.threshold() / 4).clamp(10 * MILLISECOND, 250 * MILLISECOND);
         let roll = Roll::call();
         let mut notes = Vec::new();
-        if !ask_for_poll(row, id) && !row.poller().is_polling() {
+        let asked = ask_for_poll(row, id, now);
+        if asked.is_none() && !row.poller().is_polling() {
             notes.push("it has not been polled yet".to_owned());
         }
         let children = if row.flags() & flags::PARENT != 0 { children(id) } else { Vec::new() };
         for child in &children {
-            ask_for_poll(child.row, child.id);
+            ask_for_poll(child.row, child.id, now);
         }
         let (began, due) = (now, now + patience);
-        Self { row, id, update, began, due, polling: None, roll, culprits: None, children, notes }
+        let asked = asked.unwrap_or(now);
+        Self { row, id, update, began, asked, due, polling: None, roll, culprits: None, children, notes }
     }
 
     /// Looks once more.
@@ -125,7 +129,7 @@ impl Hunt {
         self.found(now, |evidence, hunt| {
             evidence.verdict = Verdict::Starved;
             evidence.culprits = hunt.culprits.take().unwrap_or_default();
-            let waited = now.saturating_sub(hunt.began) / MILLISECOND;
+            let waited = now.saturating_sub(hunt.asked) / MILLISECOND;
             evidence.notes.push(format!("woken {waited} ms before this report, and not polled since"));
             if evidence.culprits.is_empty() {
                 evidence.notes.push("no poll that heeler watches holds a worker of its runtime".to_owned());
@@ -290,6 +294,7 @@ pub(crate) fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidenc
         polls: row.polls(),
         busy: trace.busy,
         busy_polls: trace.busy_polls,
+        runnable: trace.runnable,
         longest_poll: trace.longest,
         current: trace.last,
         waits: trace.records,

@@ -71,7 +71,7 @@ fn arm(row: &'static Row, id: RowId, now: u64) -> bool {
     }
     let Some(before) = row.update(id, flags::ARMED | flags::QUEUED, 0) else { return false };
     if before & flags::ARMED == 0 && budget::ARMINGS.take(now) && !row.poller().is_polling() {
-        ask_for_poll(row, id);
+        ask_for_poll(row, id, now);
     }
     true
 }

@@ -158,6 +158,11 @@ impl Assembler {
         }
         report.busy_ms = millis(evidence.busy);
         report.waiting_ms = millis(observed - evidence.busy);
+        if evidence.runnable > 0 {
+            let (stack, ms) = (None, millis(evidence.runnable));
+            report.timeline.push(Interval { activity: Activity::Runnable, stack, waits: 1, ms });
+            observed += evidence.runnable;
+        }
         // By subtraction: so the shares sum to the whole whatever happens.
         report.unobserved_ms = millis(evidence.elapsed.saturating_sub(observed));
         if report.unobserved_ms > 0.0 {

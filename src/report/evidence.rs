@@ -25,6 +25,7 @@ pub(crate) struct Evidence {
     pub(crate) busy: u64,
     pub(crate) busy_polls: u32,
     pub(crate) longest_poll: u64,
+    pub(crate) runnable: u64,
     /// The waits by place.
     pub(crate) waits: Vec<WaitRecord>,
     /// Which of them is going on, or was the last.

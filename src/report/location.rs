@@ -76,6 +76,24 @@ pub(crate) fn arrange(report: &mut Report) {
     report.stacks = order.into_iter().filter_map(|old| stacks[old].take()).collect();
 }
 
+impl Stack {
+    /// Whether two stacks go through the same lines of the application's own code. Stacks without any are the same only if
+    /// they are so entirely.
+    pub(super) fn is_at_same_place_as(&self, other: &Self) -> bool {
+        if self.kind != other.kind || self.child != other.child {
+            return false;
+        }
+        let place = |frame: &&Frame| -> (Option<String>, Option<String>, Option<u32>) {
+            (frame.function.clone(), frame.file.clone(), frame.line)
+        };
+        let own = |stack: &Self| -> Vec<_> {
+            let own: Vec<_> = stack.frames.iter().filter(|frame| frame.own).map(|frame| place(&frame)).collect();
+            if own.is_empty() { stack.frames.iter().map(|frame| place(&frame)).collect() } else { own }
+        };
+        own(self) == own(other)
+    }
+}
+
 /// The place that matters most in an [arranged](arrange) report: the innermost own frame of the first stack that has
 /// one, or else the nearest frame that has a name.
 pub(crate) fn locate(report: &Report) -> Option<Location> {

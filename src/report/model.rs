@@ -256,6 +256,8 @@ pub enum Activity {
     Waiting,
     /// It was inside a poll.
     Running,
+    /// It was woken and waited to be polled, as far as heeler knows: from when it woke the task itself.
+    Runnable,
     /// It had woken itself and waited to be polled again.
     Yielding,
     /// Nobody looked.

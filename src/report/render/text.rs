@@ -95,8 +95,7 @@ impl Page {
             self.field("thread", &describe(thread));
         }
         let busy = format!("{} busy, {} waiting", duration(report.busy_ms), duration(report.waiting_ms));
-        let polls = count(report.polls, "poll");
-        self.field("polls", &format!("{polls}: {busy}, longest poll {}", duration(report.longest_poll_ms)));
+        self.field("polls", &format!("{}: {busy}, longest poll {}", report.polls, duration(report.longest_poll_ms)));
     }
 
     fn notes(&mut self, report: &Report) {
@@ -121,13 +120,24 @@ impl Page {
             self.stack(stack, 2);
         }
         self.more(culprits.len());
-        for (number, stack) in own.iter().enumerate().take(MAX_STACKS) {
+        // Branches that part below the application's own code are one place to a reader.
+        let mut places: Vec<(&Stack, u64)> = Vec::new();
+        for stack in own {
+            match places.iter_mut().find(|(known, _)| known.is_at_same_place_as(stack)) {
+                Some((_, more)) => *more += 1,
+                None => places.push((stack, 0)),
+            }
+        }
+        for (number, (stack, more)) in places.iter().enumerate().take(MAX_STACKS) {
             let branch =
-                if own.len() > 1 { format!(", branch {} of {}", number + 1, own.len()) } else { String::new() };
+                if places.len() > 1 { format!(", branch {} of {}", number + 1, places.len()) } else { String::new() };
             self.heading(&format!("{}{branch}{}", title(stack, report.verdict), doubt(stack)));
             self.stack(stack, 2);
+            if *more > 0 {
+                self.line(2, &format!("   and {} through the same lines, in the JSON form", count(*more, "more wait")));
+            }
         }
-        self.more(own.len());
+        self.more(places.len());
         let mut children = 0;
         let mut before = None;
         for stack in current().filter(|stack| stack.kind != StackKind::Culprit) {
@@ -168,10 +178,11 @@ impl Page {
             return;
         }
         self.heading("Where the time went");
-        for interval in report.timeline.iter().take(MAX_INTERVALS) {
+        let timeline = by_place(report);
+        for interval in timeline.iter().take(MAX_INTERVALS) {
             self.line(2, &describe_interval(interval, report));
         }
-        let rest = &report.timeline[report.timeline.len().min(MAX_INTERVALS)..];
+        let rest = &timeline[timeline.len().min(MAX_INTERVALS)..];
         if !rest.is_empty() {
             let ms = rest.iter().map(|interval| interval.ms).sum();
             self.line(2, &format!("{} in {} more, in the JSON form", duration(ms), count(rest.len() as u64, "place")));
@@ -180,7 +191,14 @@ impl Page {
 
     /// The stacks that the timeline speaks of.
     fn earlier_stacks(&mut self, report: &Report) {
-        let earlier: Vec<&Stack> = report.stacks.iter().filter(|stack| !stack.current).collect();
+        let mut known: Vec<&Stack> = report.stacks.iter().filter(|stack| stack.current).collect();
+        let mut earlier: Vec<&Stack> = Vec::new();
+        for stack in report.stacks.iter().filter(|stack| !stack.current) {
+            if !known.iter().any(|known| known.is_at_same_place_as(stack)) {
+                known.push(stack);
+                earlier.push(stack);
+            }
+        }
         for stack in earlier.iter().take(MAX_STACKS) {
             let child = stack.child.as_ref().map(|child| format!(", child work {child}")).unwrap_or_default();
             self.heading(&format!("Earlier{child}{}", doubt(stack)));
@@ -225,6 +243,27 @@ fn describe(thread: &Thread) -> String {
     text
 }
 
+/// The timeline with one interval a place of the application's own, longest first: what plumbing does differently on the
+/// way is for the JSON form.
+fn by_place(report: &Report) -> Vec<Interval> {
+    let location = |interval: &Interval| interval.stack.and_then(|at| report.stacks.get(at)).and_then(location_of);
+    let mut merged: Vec<Interval> = Vec::new();
+    for interval in &report.timeline {
+        let same = |known: &&mut Interval| {
+            known.activity == interval.activity && location(known) == location(interval) && known.stack.is_some()
+        };
+        match merged.iter_mut().find(same) {
+            Some(known) => {
+                known.ms += interval.ms;
+                known.waits += interval.waits;
+            }
+            None => merged.push(interval.clone()),
+        }
+    }
+    merged.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    merged
+}
+
 /// `9.80 s of 10.0 s waiting in PhotoStore::get at photos.rs:41, 3 waits`.
 fn describe_interval(interval: &Interval, report: &Report) -> String {
     let share = format!("{} of {}", duration(interval.ms), duration(report.elapsed_ms));
@@ -233,6 +272,7 @@ fn describe_interval(interval: &Interval, report: &Report) -> String {
     match interval.activity {
         Activity::Waiting => format!("{share} waiting{place}, {}", count(interval.waits, "wait")),
         Activity::Running => format!("{share} running{place}, {}", count(interval.waits, "poll")),
+        Activity::Runnable => format!("{share} woken and not polled"),
         Activity::Yielding => format!("{share} yielding{place}, {}", count(interval.waits, "time")),
         Activity::Unobserved => {
             let percent = if report.elapsed_ms > 0.0 { interval.ms / report.elapsed_ms * 100.0 } else { 0.0 };
@@ -278,7 +318,7 @@ GET /slow/lock is waiting: 2.51 s so far (threshold 2.50 s), in photos::wait_for
   host        web1
   process     4242 /opt/photos (build id abcdef)
   thread      4243 tokio-rt-worker, running, on the CPU
-  polls       2 polls: 0.40 ms busy, 2.20 s waiting, longest poll 0.30 ms
+  polls       2: 0.40 ms busy, 2.20 s waiting, longest poll 0.30 ms
 
 Where it waits
      <tokio::sync::batch_semaphore::Acquire as core::future::future::Future>::poll  tokio-1.2.3/src/lib.rs:100
