@@ -61,6 +61,7 @@ mod fingerprint;
 mod location;
 mod model;
 mod process;
+mod progress;
 mod redact;
 mod render;
 mod reporter;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use http::HeaderName;
@@ -14,6 +14,7 @@ use super::fingerprint::fingerprint;
 use super::location::{arrange, locate};
 use super::model::Report;
 use super::process;
+use super::progress::Progress;
 use super::redact::Redactor;
 use super::reporter;
 use super::sink::{Log, Sink, TARGET};
@@ -21,6 +22,7 @@ use super::source;
 use super::stats::{Counters, Stats, count};
 use super::throttle::{Decision, Overdue, Throttle};
 use crate::capture::is_of;
+use crate::sync::lock_std;
 
 /// A sink that fails is logged this often at most.
 const LOG_FAILURES_EVERY: Duration = Duration::from_secs(60);
@@ -65,6 +67,7 @@ impl WeakReports {
 struct Inner {
     sinks: Vec<Slot>,
     throttle: Mutex<Throttle>,
+    progress: Mutex<Progress>,
     counters: Counters,
     redactor: Redactor,
     own_crates: Vec<String>,
@@ -106,6 +109,7 @@ impl Reports {
         let inner = Inner {
             sinks: parts.sinks.into_iter().map(slot).collect(),
             throttle: Mutex::new(Throttle::new(parts.repeat_after)),
+            progress: Mutex::default(),
             counters: Counters::default(),
             redactor: parts.redactor,
             own_crates: parts.own_crates,
@@ -175,8 +179,9 @@ impl Reports {
         let inner = &*self.inner;
         count(&inner.counters.made);
         inner.complete(&mut report);
+        report.notes.extend(lock_std(&inner.progress).note(&report));
         let decision = {
-            let mut throttle = inner.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut throttle = lock_std(&inner.throttle);
             throttle.decide(&report.id, report.update, &report.fingerprint, now, || report.sentence())
         };
         match decision {
@@ -200,7 +205,7 @@ impl Reports {
     }
 
     fn tick_at(&self, now: Instant) {
-        let overdue = self.inner.throttle.lock().unwrap_or_else(PoisonError::into_inner).overdue(now);
+        let overdue = lock_std(&self.inner.throttle).overdue(now);
         say(&overdue);
     }
 
@@ -262,7 +267,7 @@ impl Inner {
     }
 
     fn flush(&self) {
-        let overdue = self.throttle.lock().unwrap_or_else(PoisonError::into_inner).flush();
+        let overdue = lock_std(&self.throttle).flush();
         say(&overdue);
     }
 }
@@ -300,7 +305,7 @@ impl Slot {
     }
 
     fn log_failure(&self, error: &str, now: Instant) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = lock_std(&self.failures);
         if failures.logged_at.is_some_and(|at| now.saturating_duration_since(at) < LOG_FAILURES_EVERY) {
             failures.unlogged += 1;
             return;

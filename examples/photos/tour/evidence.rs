@@ -93,7 +93,7 @@ fn judge(report: &Value, cause: &Cause) -> Finding {
         },
         function: name(frame).to_owned(),
         place: match (frame["file"].as_str(), frame["line"].as_u64()) {
-            (Some(file), Some(line)) => format!("{file}:{line}"),
+            (Some(file), Some(line)) => format!("{}:{line}", from_here(file)),
             _ => "?".to_owned(),
         },
         right: verdict == cause.verdict && guilty.is_some() && thread_right,
@@ -115,4 +115,10 @@ fn frames(report: &Value, blame: Blame) -> Box<dyn Iterator<Item = &Value> + '_>
 fn name(frame: &Value) -> &str {
     let function = frame["function"].as_str().unwrap_or("?");
     function.rsplit("::").next().unwrap_or(function)
+}
+
+/// A path relative to the current directory, where it lies below it.
+fn from_here(file: &str) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    Path::new(file).strip_prefix(here).map_or_else(|_| file.to_owned(), |file| file.display().to_string())
 }

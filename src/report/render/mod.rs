@@ -5,3 +5,5 @@ mod sentence;
 mod stacks;
 mod text;
 mod units;
+
+pub(super) use units::{duration, place};
