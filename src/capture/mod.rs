@@ -3,9 +3,11 @@
 //! The only folder with unsafe code. The signal handler copies, publishes and returns; the waker's clone copies and returns.
 
 #![allow(unsafe_code, reason = "reads stacks; each block names the invariant it stands on")]
+#![cfg_attr(not(heeler_copies), allow(dead_code, reason = "what only copied stacks need stays in place"))]
 
 mod crates;
 mod frame;
+#[cfg(any(heeler_copies, all(test, heeler_loom)))]
 mod handover;
 mod modules;
 mod names;
@@ -30,7 +32,6 @@ pub(crate) use thread::{Outcome, Sampler, install as install_handler};
 pub(crate) use unwind::Unwinder;
 
 /// The stack of this thread; empty if it polls no watched work.
-#[cfg_attr(not(heeler_copies), allow(dead_code, reason = "copied stacks only"))]
 fn threads_stack() -> std::ops::Range<usize> {
     let slot = crate::inflight::ThreadSlot::existing();
     slot.and_then(|slot| slot.with_life(|life| life.stack.clone())).unwrap_or(0..0)

@@ -34,7 +34,6 @@ pub(crate) fn look(tid: i32) -> Activity {
 
 impl Activity {
     /// Whether the thread sits in a system call, and in the same one at the same place.
-    #[cfg_attr(not(heeler_copies), allow(dead_code, reason = "thread captures only"))]
     pub(crate) fn same_call(&self, other: &Self) -> bool {
         self.call.is_some() && self.line == other.line
     }

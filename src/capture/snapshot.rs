@@ -32,6 +32,7 @@ pub(crate) struct Snapshot {
     /// The copy is shorter than the stack.
     pub(crate) truncated: bool,
     /// Ids of the spans that were entered, outermost first.
+    #[cfg_attr(not(feature = "spans"), allow(dead_code, reason = "always empty then"))]
     pub(crate) spans: Vec<u64>,
 }
 

@@ -18,7 +18,6 @@ const WORDS: usize = 32 * 1024;
 /// Branches of one poll; more are counted as one that was cut.
 const STACKS: usize = 32;
 /// Words below the poll that are looked at for what a finished poll left behind: 32 KiB.
-#[cfg_attr(not(heeler_copies), allow(dead_code, reason = "copied stacks only"))]
 const RESIDUE: usize = 4096;
 /// Spans that are remembered with a stack.
 pub(crate) const SPANS: usize = 16;

@@ -17,7 +17,6 @@ pub(crate) struct Unwound {
 }
 
 /// More frames than any real stack has: a loop in a damaged one ends here.
-#[cfg_attr(not(heeler_copies), allow(dead_code, reason = "copied stacks only"))]
 const MAX_FRAMES: usize = 1024;
 
 #[cfg(heeler_copies)]

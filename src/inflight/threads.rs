@@ -179,6 +179,7 @@ impl ThreadSlot {
     }
 
     /// An address in the frame of the outermost poll.
+    #[cfg_attr(not(heeler_copies), allow(dead_code, reason = "copied stacks only"))]
     #[inline]
     pub(crate) fn frame(&self) -> usize {
         self.frame.load(Ordering::Relaxed)

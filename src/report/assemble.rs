@@ -140,7 +140,8 @@ impl Assembler {
             if let Some(known) = known {
                 let interval = &mut report.timeline[known.interval];
                 interval.waits += waits;
-                interval.ms += ms;
+                // Sums of decimals are none: to the microsecond again.
+                interval.ms = ((interval.ms + ms) * 1_000.0).round() / 1_000.0;
                 if current {
                     report.stacks[known.first..known.first + group.len()].clone_from_slice(&group);
                 }

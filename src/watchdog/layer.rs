@@ -30,7 +30,7 @@ impl Config {
     }
 }
 
-/// Watches requests, and reports the slow ones. See the [module](self).
+/// Watches requests, and reports the slow ones. See the [module](crate::watchdog).
 ///
 /// Settings are made before the layer is used. Some hundred bytes of each layer stay for the life of the process.
 #[derive(Clone)]

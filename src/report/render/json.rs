@@ -4,7 +4,7 @@ use crate::report::Report;
 
 impl Report {
     /// This report as JSON, indented, for files and for people. Durations are milliseconds, times are RFC 3339 in UTC; see
-    /// [`SCHEMA`](crate::SCHEMA). For one line, or another format, serialize the report itself.
+    /// [`SCHEMA`](crate::report::SCHEMA). For one line, or another format, serialize the report itself.
     #[must_use]
     pub fn to_json(&self) -> String {
         // Fails for maps with odd keys and for values that refuse to be serialized: a report has neither.
