@@ -6,6 +6,7 @@
 //!            └─ nobody polls it ─────────────▶ starved (the stacks of the polls that hold the workers)
 //! ```
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
 use super::workers::Roll;
@@ -69,8 +70,10 @@ pub(super) fn ask_for_poll(row: &'static Row, id: RowId, now: u64) -> Option<u64
         let since = details.trace.get_or_insert_with(|| Box::new(Trace::new(now))).ask(now);
         (details.waker.clone()?, since)
     };
-    // Outside the lock: waking may run a scheduler's code.
-    waker.wake();
+    // Outside the lock, for waking runs a scheduler's code, which may panic if the scheduler is gone.
+    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+        tracing::error!(target: "heeler", "a waker panicked: its work is not captured");
+    }
     Some(since)
 }
 

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -56,7 +57,12 @@ pub(super) fn run(signal: Option<i32>) {
         silent: Vec::new(),
     };
     loop {
-        let wait = monitor.turn();
+        // Other people's wakers run here. One that panics must not be the end of watching.
+        let wait = catch_unwind(AssertUnwindSafe(|| monitor.turn())).unwrap_or_else(|_| {
+            tracing::error!(target: "heeler", "the monitor panicked: captures that were under way are lost");
+            monitor.missed += monitor.hunts.drain(..).count() as u64;
+            RETRY
+        });
         std::thread::park_timeout(Duration::from_nanos(wait));
     }
 }
