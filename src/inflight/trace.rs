@@ -134,9 +134,8 @@ impl Trace {
         *self.asked.get_or_insert(now)
     }
 
-    /// A traced poll has returned `Pending`. With `forced`, it was heeler that had woken the task.
-    ///
-    /// `may_copy` is asked once, if there is something to copy.
+    /// A traced poll has returned `Pending`. With `forced`, it was heeler that had woken the task, and the stacks are kept
+    /// whatever that costs: a report is waiting for them. Else `may_copy` is asked, once, if there is something to copy.
     pub(crate) fn end_poll(
         &mut self,
         now: u64,
@@ -157,7 +156,7 @@ impl Trace {
             _ => WaitKind::Yielding,
         };
         let before = self.last;
-        let record = self.find_or_add(arena, kind, may_copy);
+        let record = self.find_or_add(arena, kind, forced, may_copy);
         if let Some(index) = record {
             // A poll that heeler asked for does not end the wait that it looked at, though it may copy other stale words.
             if !(forced && before.is_some()) {
@@ -168,25 +167,37 @@ impl Trace {
         self.phase = Phase::Waiting(record, now);
     }
 
-    fn find_or_add(&mut self, arena: &Arena, kind: WaitKind, may_copy: impl FnOnce() -> bool) -> Option<usize> {
+    fn find_or_add(
+        &mut self,
+        arena: &Arena,
+        kind: WaitKind,
+        forced: bool,
+        may_copy: impl FnOnce() -> bool,
+    ) -> Option<usize> {
         // What a finished poll left has no key that would mean anything, but there is only one such place a poll.
         let key = if kind == WaitKind::NoWaker { None } else { arena.key(&code_range()) };
         let same = |record: &WaitRecord| {
-            let empty = record.stacks.list.is_empty();
-            record.kind == kind
-                && record.key == key
-                && (key.is_some() || (kind == WaitKind::NoWaker && empty == arena.is_empty()))
+            let silent = kind == WaitKind::NoWaker && record.stacks.list.is_empty() == arena.is_empty();
+            record.kind == kind && record.key == key && (key.is_some() || silent)
         };
         if let Some(index) = self.records.iter().position(same) {
             return Some(index);
         }
-        if self.records.len() >= MAX_RECORDS || HELD.load(Ordering::Relaxed) > MAX_HELD || !may_copy() {
+        if !forced && (self.records.len() >= MAX_RECORDS || HELD.load(Ordering::Relaxed) > MAX_HELD || !may_copy()) {
             self.missed += 1;
             return None;
         }
         let stacks = Arc::new(Stacks::new(arena.snapshots()));
-        self.records.push(WaitRecord { key, kind, stacks, waits: 0, nanos: 0, lost: arena.lost });
-        Some(self.records.len() - 1)
+        let record = WaitRecord { key, kind, stacks, waits: 0, nanos: 0, lost: arena.lost };
+        if self.records.len() < MAX_RECORDS {
+            self.records.push(record);
+            return Some(self.records.len() - 1);
+        }
+        // Full: the place that matters least makes room. Its time was seen, but by then nobody can say where.
+        let least = (0..self.records.len()).min_by_key(|index| self.records[*index].nanos)?;
+        self.unobserved += std::mem::replace(&mut self.records[least], record).nanos;
+        self.missed += 1;
+        Some(least)
     }
 
     /// Counts the time up to `now` as what is going on; for a copy of the record that a report is made from.

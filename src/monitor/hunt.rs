@@ -291,6 +291,7 @@ pub(crate) fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidenc
         reports,
         policy,
         subject: details.subject(),
+        started,
         captured: SystemTime::now(),
         elapsed,
         threshold: row.threshold(),

@@ -31,7 +31,9 @@ static SIGNAL: AtomicI32 = AtomicI32::new(0);
 /// Starts the monitor and the reporter unless they run. Reads `HEELER_TRACE_EVERY_POLL`.
 pub(crate) fn start() {
     THREAD.get_or_init(|| {
+        // What the first request would otherwise have to wait for.
         inflight::Clock::get();
+        crate::capture::code_range();
         if std::env::var_os("HEELER_TRACE_EVERY_POLL").is_some_and(|value| value == "1") {
             INITIAL_FLAGS.store(flags::ARMED, Ordering::Relaxed);
         }

@@ -125,6 +125,8 @@ impl Monitor {
             self.missed += u64::from(put_off && look == 0);
             return;
         };
+        // A body that stalls anew is reported anew.
+        let look = if row.flags() & flags::REPORTED == 0 { 0 } else { look };
         let Some(factor) = FACTORS.get(look as usize).copied() else { return };
         let Some(deadline) = deadline(row, factor) else {
             // Its clock stands still: the next look through the table takes it up again.

@@ -1,5 +1,6 @@
 //! From evidence to a report: unwinds and names the stacks, and adds the time up. On the reporter's thread.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use super::evidence::{Culprit, Evidence, ThreadEvidence};
@@ -15,8 +16,8 @@ use crate::inflight::{Subject, WaitKind};
 pub(super) struct Assembler {
     unwinder: Unwinder,
     symbols: Symbols,
-    /// Makes ids differ between processes.
-    seed: u64,
+    /// Makes ids that differ between processes.
+    ids: RandomState,
 }
 
 fn millis(nanos: u64) -> f64 {
@@ -26,8 +27,7 @@ fn millis(nanos: u64) -> f64 {
 
 impl Assembler {
     pub(super) fn new() -> Self {
-        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
-        Self { unwinder: Unwinder::new(), symbols: Symbols::new(), seed }
+        Self { unwinder: Unwinder::new(), symbols: Symbols::new(), ids: RandomState::new() }
     }
 
     pub(super) fn symbols(&mut self) -> &mut Symbols {
@@ -40,7 +40,7 @@ impl Assembler {
         }
         let redactor = evidence.reports.redactor();
         let mut report = blank(&evidence);
-        report.id = format!("{:016x}", self.seed ^ evidence.id.to_bits().wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        report.id = format!("{:016x}", self.ids.hash_one((evidence.id.to_bits(), evidence.started)));
         match &evidence.subject {
             Subject::Request(request) => report.request = Some(describe(request, &evidence, redactor)),
             Subject::Job(job) => report.job = Some(redactor.field("job", &job.name)),

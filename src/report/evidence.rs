@@ -18,6 +18,8 @@ pub(crate) struct Evidence {
     pub(crate) reports: Reports,
     pub(crate) policy: Option<&'static Policy>,
     pub(crate) subject: Subject,
+    /// Clock ticks when it began, or when the body was asked for the frame that it does not deliver.
+    pub(crate) started: u64,
     pub(crate) captured: SystemTime,
     pub(crate) elapsed: u64,
     pub(crate) threshold: u64,
