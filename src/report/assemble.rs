@@ -1,5 +1,6 @@
 //! From evidence to a report: unwinds and names the stacks, and adds the time up. On the reporter's thread.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
@@ -125,7 +126,8 @@ impl Assembler {
                 let stack = self.stack(snapshot, StackKind::Await);
                 Stack { current, branch: branch as u32, ..stack }
             });
-            let group: Vec<Stack> = branches.collect();
+            // The last first: what was left for it in the same poll, as a timer that has just run out, is no branch.
+            let stacks: Vec<Stack> = branches.rev().collect();
             if current && wait.lost > 0 {
                 report.notes.push(format!("{} more branches wait, whose stacks could not be copied", wait.lost));
             }
@@ -134,23 +136,18 @@ impl Assembler {
                 WaitKind::Yielding => Activity::Yielding,
                 WaitKind::Waiting | WaitKind::NoWaker => Activity::Waiting,
             };
-            let (waits, ms) = (wait.waits, millis(wait.nanos));
+            let group = Group::new(activity, current, stacks, wait.waits, wait.nanos);
             // What lies on a stack besides return addresses makes one place look like several: by name it is one.
-            let known = groups.iter().find(|known| known.activity == activity && known.is_like(&group));
-            if let Some(known) = known {
-                let interval = &mut report.timeline[known.interval];
-                interval.waits += waits;
-                // Sums of decimals are none: to the microsecond again.
-                interval.ms = ((interval.ms + ms) * 1_000.0).round() / 1_000.0;
-                if current {
-                    report.stacks[known.first..known.first + group.len()].clone_from_slice(&group);
-                }
-                continue;
+            match groups.iter_mut().find(|known| known.is_like(&group)) {
+                Some(known) => known.absorb(group),
+                None => groups.push(group),
             }
+        }
+        for group in groups {
             let first = report.stacks.len();
-            groups.push(Group::new(activity, first, report.timeline.len(), &group));
-            let stack = (!group.is_empty()).then_some(first);
-            report.stacks.extend(group);
+            let stack = (!group.stacks.is_empty()).then_some(first);
+            report.stacks.extend(group.stacks);
+            let (activity, waits, ms) = (group.activity, group.waits, millis(group.nanos));
             report.timeline.push(Interval { activity, stack, waits, ms });
         }
         if evidence.busy > 0 {
@@ -187,34 +184,47 @@ impl Assembler {
     }
 }
 
-/// The stacks of one wait that are in the report already.
+/// The waits at one place.
 struct Group {
     activity: Activity,
-    first: usize,
-    interval: usize,
-    names: Vec<Vec<Place>>,
+    current: bool,
+    /// The branch that was polled last comes first.
+    stacks: Vec<Stack>,
+    /// Those of the first stack.
+    leading: Vec<Place>,
+    /// Those of all stacks, in an order of their own: branches may be polled in any.
+    names: BTreeSet<Vec<Place>>,
+    waits: u32,
+    nanos: u64,
 }
 
 /// Function, file and line.
 type Place = (Option<String>, Option<String>, Option<u32>);
 
 impl Group {
-    fn new(activity: Activity, first: usize, interval: usize, stacks: &[Stack]) -> Self {
-        Self { activity, first, interval, names: Self::names(stacks) }
-    }
-
-    fn is_like(&self, stacks: &[Stack]) -> bool {
-        self.names == Self::names(stacks)
-    }
-
-    /// The stacks by name, in an order of their own: branches may be polled in any.
-    fn names(stacks: &[Stack]) -> Vec<Vec<Place>> {
-        let name = |stack: &Stack| -> Vec<Place> {
+    fn new(activity: Activity, current: bool, stacks: Vec<Stack>, waits: u32, nanos: u64) -> Self {
+        let names = |stack: &Stack| -> Vec<Place> {
             stack.frames.iter().map(|frame| (frame.function.clone(), frame.file.clone(), frame.line)).collect()
         };
-        let mut names: Vec<_> = stacks.iter().map(name).collect();
-        names.sort_unstable();
-        names
+        let leading = stacks.first().map(names).unwrap_or_default();
+        let names = stacks.iter().map(names).collect();
+        Self { activity, current, stacks, leading, names, waits, nanos }
+    }
+
+    /// Whether both are at the same place, but for branches that were over when the poll was.
+    fn is_like(&self, other: &Self) -> bool {
+        let one_in_the_other = self.names.is_subset(&other.names) || other.names.is_subset(&self.names);
+        self.activity == other.activity
+            && (self.names == other.names || (self.leading == other.leading && one_in_the_other))
+    }
+
+    /// Adds the waits of `other`. Its stacks are taken over if they are of this moment, or fewer.
+    fn absorb(&mut self, other: Self) {
+        let (waits, nanos) = (self.waits + other.waits, self.nanos + other.nanos);
+        if other.current || (!self.current && other.stacks.len() < self.stacks.len()) {
+            *self = other;
+        }
+        (self.waits, self.nanos) = (waits, nanos);
     }
 }
 
