@@ -49,6 +49,8 @@ pub(super) struct Hunt {
     roll: Roll,
     culprits: Option<Vec<crate::report::Culprit>>,
     children: Vec<Prey>,
+    /// A second look has been taken, after the children were out of the way.
+    looked_again: bool,
     notes: Vec<String>,
 }
 
@@ -92,7 +94,8 @@ impl Hunt {
         }
         let (began, due) = (now, now + patience);
         let asked = asked.unwrap_or(now);
-        Self { row, id, update, began, asked, due, polling: None, roll, culprits: None, children, notes }
+        let (polling, culprits, looked_again) = (None, None, false);
+        Self { row, id, update, began, asked, due, polling, roll, culprits, children, looked_again, notes }
     }
 
     /// Looks once more.
@@ -151,6 +154,12 @@ impl Hunt {
         if waiting && now < self.began + CHILDREN {
             return Step::Wait((now + MILLISECOND).min(self.began + CHILDREN));
         }
+        if !self.children.is_empty() && !self.looked_again && self.last_wait() == Some(WaitKind::Yielding) {
+            // With all its members woken, a `FuturesUnordered` gives way, which is heeler's doing. Without them?
+            self.looked_again = true;
+            ask_for_poll(self.row, self.id, now);
+            return Step::Wait(now + MILLISECOND);
+        }
         self.found(now, |evidence, hunt| {
             let kind = evidence.current.map(|current| evidence.waits[current].kind);
             evidence.verdict = match kind {
@@ -165,6 +174,12 @@ impl Hunt {
             }
             evidence.children = hunt.children.iter_mut().filter_map(|child| child.done.take()).collect();
         })
+    }
+
+    fn last_wait(&self) -> Option<WaitKind> {
+        let details = self.row.details(self.id)?;
+        let trace = details.trace.as_ref()?;
+        Some(trace.records[trace.last?].kind)
     }
 
     fn blocked(&mut self, now: u64, poller: Poller, sampler: &mut Sampler) -> Step {
