@@ -1,0 +1,198 @@
+//! What the integration tests share: a sink that collects, runtimes, and patience.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::sync::{Arc, Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use heeler::{Report, Reports, ReportsBuilder, Sink, StackKind};
+
+/// Built as for a platform without copied stacks: threads cannot be captured, and nothing is reconstructed.
+pub const PORTABLE: bool = matches!(option_env!("HEELER_PORTABLE"), Some(value) if matches!(value.as_bytes(), b"1"))
+    || !cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")));
+
+/// What a test waits for at most. The first report of a debug build parses megabytes of debug information.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Longer than any test takes.
+pub const FOREVER: Duration = Duration::from_secs(3_600);
+
+pub const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Whether every poll is traced, from the first one on.
+pub fn traces_every_poll() -> bool {
+    std::env::var_os("HEELER_TRACE_EVERY_POLL").is_some_and(|value| value == "1")
+}
+
+/// Waits until a condition holds.
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        std::thread::sleep(ms(1));
+    }
+}
+
+static CPU: RwLock<()> = RwLock::new(());
+
+/// Tests that need the CPU when they need it run beside each other, but not beside those that burn it.
+pub fn beside_others() -> RwLockReadGuard<'static, ()> {
+    CPU.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// For a test that keeps a CPU busy, or that counts what the whole process does.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    CPU.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// A sink that keeps every report.
+#[derive(Debug, Clone, Default)]
+pub struct Collected {
+    inner: Arc<(Mutex<Vec<Report>>, Condvar)>,
+}
+
+impl Sink for Collected {
+    fn name(&self) -> &str {
+        "collected"
+    }
+
+    fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.inner.0.lock().unwrap().push(report.clone());
+        self.inner.1.notify_all();
+        Ok(())
+    }
+}
+
+/// Reports that go to a collecting sink alone, every one of them.
+pub fn collect() -> (Collected, Reports) {
+    collect_with(|builder| builder)
+}
+
+pub fn collect_with(change: impl FnOnce(ReportsBuilder) -> ReportsBuilder) -> (Collected, Reports) {
+    let collected = Collected::default();
+    let builder = Reports::builder().log(false).repeat_after(Duration::ZERO).sink(collected.clone());
+    (collected, change(builder).build().unwrap())
+}
+
+impl Collected {
+    /// Everything that has arrived.
+    pub fn all(&self) -> Vec<Report> {
+        self.inner.0.lock().unwrap().clone()
+    }
+
+    /// The first report that `is` one: one that has arrived, or one to come.
+    #[track_caller]
+    pub fn wait(&self, what: &str, is: impl Fn(&Report) -> bool) -> Report {
+        let start = Instant::now();
+        let mut reports = self.inner.0.lock().unwrap();
+        loop {
+            if let Some(report) = reports.iter().find(|report| is(report)) {
+                return report.clone();
+            }
+            let Some(left) = PATIENCE.checked_sub(start.elapsed()) else {
+                let texts: Vec<String> = reports.iter().map(Report::to_text).collect();
+                drop(reports);
+                panic!("no report of {what}, only {}:\n{}", texts.len(), texts.join("\n\n"));
+            };
+            reports = self.inner.1.wait_timeout(reports, left).unwrap().0;
+        }
+    }
+
+    /// The first report.
+    #[track_caller]
+    pub fn first(&self) -> Report {
+        self.wait("anything", |report| report.update == 0)
+    }
+}
+
+/// A runtime with so many workers, or with the current thread alone.
+pub fn runtime(workers: usize) -> tokio::runtime::Runtime {
+    let mut builder = match workers {
+        0 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if workers > 0 {
+        builder.worker_threads(workers);
+    }
+    builder.enable_all().build().unwrap()
+}
+
+/// A runtime on a thread of its own, driven until it is dropped; it does not wait for what is stuck.
+pub struct Driven {
+    pub handle: tokio::runtime::Handle,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+impl Driven {
+    pub fn new(workers: usize) -> Self {
+        let runtime = runtime(workers);
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let _ = runtime.block_on(stopped);
+            runtime.shutdown_background();
+        });
+        Self { handle, stop: Some(stop) }
+    }
+
+    pub fn spawn<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.handle.spawn(future)
+    }
+}
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+}
+
+/// The line that ends with the comment `// <mark>`, counted from 1.
+#[track_caller]
+pub fn line_of(source: &str, mark: &str) -> u32 {
+    let mark = format!("// {mark}");
+    let mut lines = source.lines().enumerate().filter(|(_, line)| line.trim_end().ends_with(&mark));
+    let found = lines.next().unwrap_or_else(|| panic!("no line is marked `{mark}`")).0;
+    assert!(lines.next().is_none(), "several lines are marked `{mark}`");
+    found as u32 + 1
+}
+
+/// The last segment of a function's path.
+pub fn short(function: Option<&str>) -> &str {
+    let function = function.unwrap_or("?");
+    function.rsplit("::").next().unwrap_or(function)
+}
+
+/// The function of the report's location, without its path.
+pub fn place(report: &Report) -> String {
+    short(report.location.as_ref().and_then(|location| location.function.as_deref())).to_owned()
+}
+
+/// The innermost own functions of the current stacks of one kind, without their paths, sorted.
+pub fn own_functions(report: &Report, kind: StackKind, child: Option<&str>) -> Vec<String> {
+    let mut functions: Vec<String> = report
+        .stacks
+        .iter()
+        .filter(|stack| stack.current && stack.kind == kind && stack.child.as_deref() == child)
+        .map(|stack| {
+            let frame = stack.frames.iter().find(|frame| frame.own);
+            short(frame.and_then(|frame| frame.function.as_deref())).to_owned()
+        })
+        .collect();
+    functions.sort();
+    functions
+}
+
+/// Whether any current stack of the kind goes through the function.
+pub fn goes_through(report: &Report, kind: StackKind, function: &str) -> bool {
+    let stacks = report.stacks.iter().filter(|stack| stack.current && stack.kind == kind);
+    stacks.flat_map(|stack| &stack.frames).any(|frame| short(frame.function.as_deref()) == function)
+}

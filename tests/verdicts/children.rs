@@ -1,0 +1,114 @@
+//! Child work: its stacks hang under those of the request that handed it on.
+
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use heeler::{Report, StackKind, Verdict};
+
+use super::caught;
+use super::common::{FOREVER, PORTABLE, beside_others, ms, own_functions, short};
+
+async fn resizes() {
+    tokio::time::sleep(FOREVER).await;
+}
+
+async fn waits_for_spawned() {
+    heeler::spawn(resizes()).await.unwrap();
+}
+
+#[track_caller]
+fn assert_parent_waits(report: &Report, function: &str) {
+    assert_eq!(report.verdict, Verdict::Waiting, "{}", report.to_text());
+    assert_eq!(own_functions(report, StackKind::Await, None), [function], "{}", report.to_text());
+}
+
+#[test]
+fn spawned_task() {
+    let _guard = beside_others();
+    let report = caught(waits_for_spawned());
+    assert_parent_waits(&report, "waits_for_spawned");
+    assert_eq!(own_functions(&report, StackKind::Await, Some("spawn")), ["resizes"], "{}", report.to_text());
+    assert!(report.to_text().contains("resizes"));
+}
+
+fn resizes_on_thread() {
+    std::thread::sleep(ms(900));
+}
+
+async fn waits_for_thread() {
+    heeler::spawn_blocking(resizes_on_thread).await.unwrap();
+}
+
+#[test]
+fn blocking_thread() {
+    let _guard = beside_others();
+    let report = caught(waits_for_thread());
+    assert_parent_waits(&report, "waits_for_thread");
+    let text = report.to_text();
+    if PORTABLE {
+        assert!(report.notes.iter().any(|note| note.contains("child work did not answer")), "{text}");
+        return;
+    }
+    let functions = own_functions(&report, StackKind::Thread, Some("spawn_blocking"));
+    assert_eq!(functions, ["resizes_on_thread"], "{text}");
+    let thread = report.stacks.iter().find(|stack| stack.child.is_some()).and_then(|stack| stack.thread.clone());
+    assert_eq!(thread.unwrap().syscall.as_deref(), Some("clock_nanosleep"), "{text}");
+}
+
+async fn fetches_page(page: u32) {
+    tokio::time::sleep(FOREVER + ms(u64::from(page))).await;
+}
+
+async fn fetches_all() {
+    let mut pages: FuturesUnordered<_> = (0..3).map(|page| heeler::watch_child(fetches_page(page))).collect();
+    while pages.next().await.is_some() {}
+}
+
+/// Guards: members of a `FuturesUnordered`, which are not polled when their parent is, are seen.
+#[test]
+fn watched_members() {
+    let _guard = beside_others();
+    let report = caught(fetches_all());
+    assert_parent_waits(&report, "fetches_all");
+    let functions = own_functions(&report, StackKind::Await, Some("watch_child"));
+    assert_eq!(functions, ["fetches_page"; 3], "{}", report.to_text());
+}
+
+async fn spawns_deeper() {
+    heeler::spawn(waits_for_spawned()).await.unwrap();
+}
+
+/// Guards: the child of a child belongs to the same request.
+#[test]
+fn grandchildren() {
+    let _guard = beside_others();
+    let report = caught(spawns_deeper());
+    assert_parent_waits(&report, "spawns_deeper");
+    let functions = own_functions(&report, StackKind::Await, Some("spawn"));
+    assert_eq!(functions, ["resizes", "waits_for_spawned"], "{}", report.to_text());
+}
+
+/// Guards: child work that is over, and that of others, is not shown.
+#[test]
+fn only_its_own() {
+    let _guard = beside_others();
+    let others = super::Driven::new(1);
+    let (_seen, reports) = super::collect();
+    others.spawn(heeler::watch("other", FOREVER, waits_for_spawned()).reports(reports));
+    let report = caught(async {
+        heeler::spawn(async {}).await.unwrap();
+        waits_for_spawned().await;
+    });
+    let children = report.stacks.iter().filter(|stack| stack.child.is_some());
+    assert_eq!(children.count(), 1, "{}", report.to_text());
+}
+
+/// Guards: outside of watched work the three functions are what they stand for.
+#[test]
+fn outside_of_watched_work() {
+    let value = super::common::runtime(1).block_on(async {
+        let spawned = heeler::spawn(async { 1 }).await.unwrap();
+        let blocking = heeler::spawn_blocking(|| 2).await.unwrap();
+        spawned + blocking + heeler::watch_child(async { 4 }).await
+    });
+    assert_eq!(value, 7);
+    assert_eq!(short(Some("a::b")), "b");
+}

@@ -1,0 +1,114 @@
+//! Yielding, and no waker: futures that return `Pending` in other ways than by waiting.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use heeler::{Activity, Report, Verdict};
+
+use super::caught;
+use super::common::{PORTABLE, alone, beside_others, line_of, place};
+
+const SOURCE: &str = include_str!("silent.rs");
+
+#[track_caller]
+fn assert_is(report: &Report, verdict: Verdict, function: &str) {
+    let text = report.to_text();
+    assert_eq!(report.verdict, verdict, "{text}");
+    assert_eq!(place(report), function, "{text}");
+}
+
+async fn wakes_itself() {
+    poll_fn::<(), _>(|cx| {
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[test]
+fn a_future_that_wakes_itself_yields() {
+    let _guard = alone();
+    let report = caught(wakes_itself());
+    assert_is(&report, Verdict::Yielding, "wakes_itself");
+    assert!(report.timeline.iter().any(|interval| interval.activity == Activity::Yielding), "{}", report.to_text());
+    assert!(report.polls > 100, "{}", report.polls);
+}
+
+async fn gives_way() {
+    loop {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn yield_now_yields() {
+    let _guard = alone();
+    assert_is(&caught(gives_way()), Verdict::Yielding, "gives_way");
+}
+
+async fn drains_budget(permits: Arc<tokio::sync::Semaphore>) {
+    loop {
+        drop(permits.acquire().await);
+    }
+}
+
+/// Guards: tokio makes a future that never waits give way now and then. That is no wait for a permit.
+#[test]
+fn a_drained_budget_yields() {
+    let _guard = alone();
+    let report = caught(drains_budget(Arc::new(tokio::sync::Semaphore::new(1))));
+    assert_is(&report, Verdict::Yielding, "drains_budget");
+}
+
+async fn drains_budget_beside_a_timer(permits: Arc<tokio::sync::Semaphore>) {
+    tokio::select! {
+        () = drains_budget(permits) => {}
+        () = tokio::time::sleep(super::common::FOREVER) => {}
+    }
+}
+
+/// Guards: a branch that waits does not hide one that has work to do, nor the other way round: what is reported is one
+/// of the two, and nothing hangs.
+#[test]
+fn a_drained_budget_beside_a_timer() {
+    let _guard = alone();
+    let report = caught(drains_budget_beside_a_timer(Arc::new(tokio::sync::Semaphore::new(1))));
+    assert!(matches!(report.verdict, Verdict::Yielding | Verdict::Waiting), "{}", report.to_text());
+    let function = place(&report);
+    assert!(function.starts_with("drains_budget"), "{}", report.to_text());
+}
+
+async fn forgets_waker(done: bool) {
+    let mut polls = 0_u32;
+    poll_fn(|_| {
+        polls += 1;
+        if done { Poll::Ready(()) } else { Poll::Pending } // stuck: no waker
+    })
+    .await;
+}
+
+/// Guards: nobody will wake this task, and what the finished poll left on the stack says who forgot the waker.
+#[test]
+fn a_future_that_keeps_no_waker() {
+    let _guard = beside_others();
+    let report = caught(forgets_waker(false));
+    assert_eq!(report.verdict, Verdict::NoWaker, "{}", report.to_text());
+    if !PORTABLE {
+        assert_is(&report, Verdict::NoWaker, "forgets_waker");
+        let stack = report.stacks.iter().find(|stack| stack.current).unwrap();
+        assert!(stack.reconstructed, "{}", report.to_text());
+        let line = report.location.as_ref().unwrap().line.unwrap();
+        assert!(line.abs_diff(line_of(SOURCE, "stuck: no waker")) <= 5, "{}", report.to_text());
+    }
+}
+
+/// Guards: with one branch that can be woken, the whole can.
+#[test]
+fn one_waker_is_enough() {
+    let _guard = beside_others();
+    let report = caught(async {
+        tokio::join!(forgets_waker(false), tokio::time::sleep(super::common::FOREVER));
+    });
+    assert_eq!(report.verdict, Verdict::Waiting, "{}", report.to_text());
+}

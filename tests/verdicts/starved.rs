@@ -1,0 +1,81 @@
+//! Starved: woken, not polled, and the report names who holds the workers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use heeler::{Report, StackKind, Verdict, WatchdogLayer};
+use tower::{Layer as _, ServiceExt as _};
+
+use super::common::{FOREVER, PORTABLE, beside_others, collect, own_functions, place, until};
+use super::{Driven, THRESHOLD, get, service_of};
+
+fn hogs_the_worker(release: &Receiver<()>) {
+    let _ = release.recv();
+}
+
+async fn innocent() {
+    tokio::time::sleep(THRESHOLD).await;
+}
+
+/// A request that is woken while every worker is held by watched work.
+fn starved(workers: usize) -> Report {
+    let (seen, reports) = collect();
+    let (hogs_seen, hogs_reports) = collect();
+    let driven = Driven::new(workers);
+    let running = Arc::new(AtomicUsize::new(0));
+    let layer = WatchdogLayer::new(THRESHOLD).reports(reports);
+    let innocent = driven.spawn(layer.layer(service_of(innocent())).oneshot(get("/innocent")));
+    until("the innocent request sleeps", || layer.handle().in_flight() == 1);
+    let hold = WatchdogLayer::new(FOREVER).blocking_after(None).reports(hogs_reports);
+    let hogs: Vec<(Sender<()>, _)> = (0..workers.max(1))
+        .map(|_| {
+            let (release, wait) = channel();
+            let running = running.clone();
+            let hog = service_of(async move {
+                running.fetch_add(1, Ordering::Relaxed);
+                hogs_the_worker(&wait);
+            });
+            (release, driven.spawn(hold.layer(hog).oneshot(get("/hog"))))
+        })
+        .collect();
+    until("every worker is held", || running.load(Ordering::Relaxed) == workers.max(1));
+    let report = seen.first();
+    for (release, hog) in hogs {
+        drop(release);
+        assert!(futures::executor::block_on(hog).unwrap().is_ok());
+    }
+    assert!(futures::executor::block_on(innocent).unwrap().is_ok());
+    assert!(hogs_seen.all().is_empty());
+    report
+}
+
+#[track_caller]
+fn assert_starved(report: &Report, holders: usize) {
+    let text = report.to_text();
+    assert_eq!(report.verdict, Verdict::Starved, "{text}");
+    assert_eq!(report.request.as_ref().unwrap().uri, "/innocent");
+    let culprits: Vec<_> = report.stacks.iter().filter(|stack| stack.kind == StackKind::Culprit).collect();
+    assert_eq!(culprits.len(), holders, "{text}");
+    for culprit in &culprits {
+        assert_eq!(culprit.work.as_deref(), Some("GET /hog"), "{text}");
+        assert!(culprit.thread.is_some() && !culprit.truncated, "{text}");
+    }
+    if PORTABLE {
+        return;
+    }
+    assert_eq!(own_functions(report, StackKind::Culprit, None), vec!["hogs_the_worker"; holders]);
+    assert_eq!(place(report), "hogs_the_worker", "{text}");
+}
+
+#[test]
+fn on_a_current_thread_runtime() {
+    let _guard = beside_others();
+    assert_starved(&starved(0), 1);
+}
+
+#[test]
+fn on_every_worker() {
+    let _guard = beside_others();
+    assert_starved(&starved(2), 2);
+}

@@ -1,0 +1,138 @@
+//! Where the time went, and the later looks at what is still slow.
+
+use heeler::{Activity, Report, Verdict, WatchdogLayer};
+use tower::{Layer as _, ServiceExt as _};
+
+use super::common::{FOREVER, beside_others, collect, ms, place, short, traces_every_poll};
+use super::{Driven, caught, get, service_of};
+
+/// The shares are the whole, within the microseconds that each is rounded to.
+#[track_caller]
+fn assert_sums(report: &Report) {
+    let sum: f64 = report.timeline.iter().map(|interval| interval.ms).sum();
+    let rounding = 0.002 * (report.timeline.len() + 1) as f64;
+    assert!((sum - report.elapsed_ms).abs() <= rounding, "{sum} of {}: {}", report.elapsed_ms, report.to_text());
+    let parts = report.busy_ms + report.waiting_ms + report.unobserved_ms;
+    assert!((parts - report.elapsed_ms).abs() <= rounding, "{parts} of {}: {}", report.elapsed_ms, report.to_text());
+    assert!(report.timeline.windows(2).all(|pair| pair[0].ms >= pair[1].ms), "{:?}", report.timeline);
+}
+
+/// Milliseconds of an activity whose stack's innermost own function is that one.
+fn share(report: &Report, activity: Activity, function: Option<&str>) -> f64 {
+    let is_there = |stack: Option<usize>| {
+        let frame = stack.and_then(|stack| report.stacks[stack].frames.iter().find(|frame| frame.own));
+        function.is_none_or(|function| frame.is_some_and(|frame| short(frame.function.as_deref()) == function))
+    };
+    let of = report.timeline.iter().filter(|interval| interval.activity == activity && is_there(interval.stack));
+    of.map(|interval| interval.ms).sum()
+}
+
+async fn first_wait() {
+    tokio::time::sleep(ms(150)).await;
+}
+
+async fn second_wait() {
+    tokio::time::sleep(FOREVER).await;
+}
+
+fn works() {
+    std::thread::sleep(ms(60));
+}
+
+/// Guards: waits by place, work, and what was not observed, each as long as it took.
+#[test]
+fn shares_of_the_time() {
+    let _guard = beside_others();
+    let report = caught(async {
+        first_wait().await;
+        works();
+        second_wait().await;
+    });
+    assert_sums(&report);
+    let text = report.to_text();
+    assert_eq!((report.verdict, &*place(&report)), (Verdict::Waiting, "second_wait"), "{text}");
+    let eighth = if traces_every_poll() { 0.0 } else { super::THRESHOLD.as_secs_f64() * 1e3 / 8.0 };
+    // Watched from an eighth of the threshold on, and not much later.
+    assert!(report.unobserved_ms >= eighth - 1.0 && report.unobserved_ms < eighth + 60.0, "{text}");
+    let first = share(&report, Activity::Waiting, Some("first_wait"));
+    assert!(first > 40.0 && first < 250.0 - eighth, "{text}");
+    assert!(share(&report, Activity::Waiting, Some("second_wait")) > 10.0, "{text}");
+    assert!((60.0..150.0).contains(&report.busy_ms), "{text}");
+    assert!((60.0..150.0).contains(&report.longest_poll_ms), "{text}");
+    assert!((share(&report, Activity::Running, None) - report.busy_ms).abs() < 0.01, "{text}");
+}
+
+async fn polls_a_queue() {
+    for _ in 0..20 {
+        tokio::time::sleep(ms(5)).await;
+    }
+    second_wait().await;
+}
+
+/// Guards: many waits at one place are one line of the timeline, and are counted.
+#[test]
+fn waits_at_one_place_are_counted() {
+    let _guard = beside_others();
+    let report = caught(polls_a_queue());
+    assert_sums(&report);
+    let text = report.to_text();
+    let at_queue: Vec<_> = report
+        .timeline
+        .iter()
+        .filter(|interval| interval.stack.is_some_and(|stack| !report.stacks[stack].current))
+        .collect();
+    assert_eq!(at_queue.len(), 1, "{text}");
+    assert!((2..=21).contains(&at_queue[0].waits), "{text}");
+}
+
+async fn moves_on() {
+    tokio::time::sleep(ms(300)).await;
+    elsewhere().await;
+}
+
+async fn elsewhere() {
+    tokio::time::sleep(FOREVER).await;
+}
+
+/// Guards: what is still slow at 2, 4 and 8 times its threshold is looked at again, under the id of its report; the
+/// later look says where it is then.
+#[test]
+fn updates_keep_the_id() {
+    let _guard = beside_others();
+    let (seen, reports) = collect();
+    let layer = WatchdogLayer::new(ms(200)).reports(reports.clone());
+    let driven = Driven::new(1);
+    driven.spawn(layer.layer(service_of(moves_on())).oneshot(get("/moves")));
+    let last = seen.wait("the look at eight times the threshold", |report| report.update == 3);
+    let all = seen.all();
+    assert_eq!(all.iter().map(|report| report.update).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    for (report, factor) in all.iter().zip([1.0, 2.0, 4.0, 8.0]) {
+        assert_eq!(report.id, last.id);
+        assert_eq!(report.threshold_ms, Some(200.0));
+        assert!((200.0 * factor..200.0 * (factor + 1.0)).contains(&report.elapsed_ms), "{}", report.elapsed_ms);
+        assert_sums(report);
+    }
+    assert_eq!(place(&all[0]), "moves_on");
+    assert!(all[1..].iter().all(|report| place(report) == "elsewhere"));
+    // Eight is the last; the row is still there.
+    assert_eq!(layer.handle().in_flight(), 1);
+}
+
+/// Guards: an update goes out although its place was reported a moment ago; another request there does not.
+#[test]
+fn updates_pass_the_throttle() {
+    let _guard = beside_others();
+    let (seen, reports) = super::common::collect_with(|builder| builder.repeat_after(FOREVER));
+    let layer = WatchdogLayer::new(ms(100)).reports(reports.clone());
+    let driven = Driven::new(1);
+    for _ in 0..3 {
+        driven.spawn(layer.layer(service_of(elsewhere())).oneshot(get("/same")));
+    }
+    seen.wait("the last look", |report| report.update == 3);
+    super::until("all looks are over", || reports.stats().made == 12);
+    let all = seen.all();
+    assert_eq!(all.len(), 4, "one request's four looks");
+    assert!(all.iter().all(|report| report.id == all[0].id));
+    let stats = reports.stats();
+    assert_eq!((stats.delivered, stats.suppressed, stats.dropped), (4, 8, 0));
+}
