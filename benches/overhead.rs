@@ -1,0 +1,278 @@
+//! What a watched request pays when nothing is wrong with it, beside what other layers cost.
+//!
+//! - `overhead.ready`: a request that is answered at its first poll; what the layer adds, that is: service with the layer
+//!   minus service without. Also for a request as hyper makes it, with a path and headers that share a buffer.
+//! - `overhead.suspend_once`: a request that wakes itself and returns `Pending` once; also in a task with a scheduler
+//!   around it, and woken by another task.
+//! - `overhead.allocations_per_request`: memory allocations that the layer adds.
+//! - `overhead.axum`: requests a second of an axum server over loopback, with the layer and without.
+//!
+//! ```text
+//! cargo bench --bench overhead               # some two minutes
+//! cargo bench --bench overhead -- --quick
+//! cargo bench --bench overhead -- --only ready suspend_once allocations axum
+//! ```
+//!
+//! On a busy machine instructions say more than time. `--count <service>_<ready|once|hyper> [n]` runs one loop and times
+//! nothing (services: bare, heeler, tower, tower_http_timeout, tower_http_trace, tokio_metrics, tasktrace, await_tree):
+//!
+//! ```text
+//! bench=$(ls -t target/release/deps/overhead-* | grep -v '\.d$' | head -1)
+//! valgrind --tool=callgrind --toggle-collect='*drive*' --callgrind-out-file=/tmp/out $bench --count heeler_ready 10000
+//! ```
+
+#![allow(unsafe_code, reason = "the allocator that counts")]
+
+#[path = "common/mod.rs"]
+mod common;
+#[path = "common/loopback.rs"]
+mod loopback;
+#[path = "common/peers.rs"]
+mod peers;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use common::{Contender, at_least, at_most, median, pick, plain, race, undisturbed};
+use http::{Request, Response};
+use http_body_util::Full;
+use peers::{Answers, Body, Visit, drive, hyper_requests, plain_request, services};
+use tokio::runtime::Runtime;
+use tower::Service;
+
+/// Counts the allocations of each thread by itself: the monitor's are not the request's.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: everything is the system allocator's; the counter is a plain cell without a destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let waker = prepare(&runtime);
+    if let Some(arguments) = common::after("--count") {
+        let _guard = runtime.enter();
+        return count(&arguments, &waker);
+    }
+    let only = common::after("--only");
+    let wanted = |name: &str| only.as_ref().is_none_or(|only| only.iter().any(|argument| argument == name));
+    if wanted("ready") {
+        let (rounds, n) = (pick(1500, 300), 1000);
+        let added = by_hand(&runtime, &waker, rounds, n, Answers(0), &plain_request);
+        goal("ready", &added, 1.0);
+        let added = by_hand(&runtime, &waker, rounds, n, Answers(0), &hyper_requests());
+        figures("ready_like_hyper", &added);
+    }
+    if wanted("suspend_once") {
+        let (rounds, n) = (pick(1500, 300), 1000);
+        let added = by_hand(&runtime, &waker, rounds, n, Answers(1), &plain_request);
+        goal("suspend_once", &added, 0.6);
+        let added = by_hand(&runtime, &waker, rounds, n, Answers(1), &hyper_requests());
+        figures("suspend_once_like_hyper", &added);
+        figures("suspend_once_in_a_task", &in_a_task(&runtime, pick(300, 60), 2000, Answers(1)));
+        let woken = tower::service_fn(woken_by_another);
+        figures("woken_by_another_task", &in_a_task(&runtime, pick(300, 60), 1000, woken));
+    }
+    if wanted("allocations") {
+        allocations(&runtime, &waker);
+    }
+    if wanted("axum") {
+        let (plain_rate, rates) = loopback::compare(pick(Duration::from_secs(40), Duration::from_secs(14)));
+        plain("overhead.axum.requests_per_second_without", plain_rate, "1/s");
+        for (name, mut ratios) in rates {
+            match name {
+                "heeler" => at_least("overhead.axum.throughput_with_layer", median(&mut ratios), 0.98),
+                _ => plain(&format!("overhead.axum.throughput_with_{name}"), median(&mut ratios), "of that without"),
+            }
+        }
+    }
+}
+
+/// A runtime as it is in a service at work: it has parked once, with a timer that is due before those to come, so that a
+/// new one need not wake the driver. Returns the waker of one of its tasks.
+fn prepare(runtime: &Runtime) -> Waker {
+    runtime.block_on(async {
+        tokio::spawn(tokio::time::sleep(Duration::from_secs(20)));
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let mut sender = Some(sender);
+        tokio::spawn(std::future::poll_fn(move |cx| {
+            if let Some(sender) = sender.take() {
+                let _ = sender.send(cx.waker().clone());
+            }
+            std::task::Poll::<()>::Pending
+        }));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        receiver.await.expect("the task has run")
+    })
+}
+
+async fn woken_by_another(_: Request<Body>) -> Result<Response<Full<bytes::Bytes>>, Infallible> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let _ = sender.send(Response::new(Full::default()));
+    });
+    Ok(receiver.await.expect("an answer"))
+}
+
+/// Nanoseconds a request by service, in the order of [`services`]: all rounds.
+type Times = Vec<(&'static str, Vec<f64>)>;
+
+/// Races the services, polled by hand: nothing but service, future and waker.
+fn by_hand(
+    runtime: &Runtime,
+    waker: &Waker,
+    rounds: usize,
+    n: u64,
+    inner: Answers,
+    make: &(impl Fn() -> Request<Body> + Clone + 'static),
+) -> Times {
+    struct Collect<'a, M>(&'a Waker, &'a M, Vec<(&'static str, Contender<'a>)>);
+    impl<M: Fn() -> Request<Body> + Clone + 'static> Visit<Answers> for Collect<'_, M> {
+        fn visit<S: Service<Request<Body>> + 'static>(&mut self, name: &'static str, mut service: S) {
+            let (waker, make) = (self.0.clone(), self.1.clone());
+            let run = move |n| drive(&mut service, &mut Context::from_waker(&waker), &make, n);
+            self.2.push((name, Box::new(run)));
+        }
+    }
+    let _guard = runtime.enter();
+    let mut collect = Collect(waker, make, Vec::new());
+    services(inner, &mut collect);
+    let (names, mut contenders): (Vec<_>, Vec<_>) = collect.2.into_iter().unzip();
+    names.into_iter().zip(race(rounds, n, &mut contenders)).collect()
+}
+
+/// Races the services in a task of their own each, one request after the other.
+fn in_a_task<I>(runtime: &Runtime, rounds: usize, n: u64, inner: I) -> Times
+where
+    I: Service<Request<Body>, Response = Response<Full<bytes::Bytes>>, Error = Infallible> + Clone + Send + 'static,
+    I::Future: Send,
+{
+    struct Collect<'a>(&'a Runtime, Vec<(&'static str, Contender<'a>)>);
+    impl<I> Visit<I> for Collect<'_> {
+        fn visit<S>(&mut self, name: &'static str, service: S)
+        where
+            S: Service<Request<Body>> + Clone + Send + 'static,
+            S::Future: Send,
+            S::Error: Send,
+            S::Response: Send,
+        {
+            let runtime = self.0;
+            let run = move |n| {
+                let mut service = service.clone();
+                let task = async move {
+                    for _ in 0..n {
+                        std::hint::black_box(service.call(plain_request()).await.is_ok());
+                    }
+                };
+                runtime.block_on(async { tokio::spawn(task).await }).expect("no panic");
+            };
+            self.1.push((name, Box::new(run)));
+        }
+    }
+    let mut collect = Collect(runtime, Vec::new());
+    services(inner, &mut collect);
+    let (names, mut contenders): (Vec<_>, Vec<_>) = collect.1.into_iter().unzip();
+    names.into_iter().zip(race(rounds, n, &mut contenders)).collect()
+}
+
+fn added(times: &Times) -> HashMap<&'static str, f64> {
+    let bare = undisturbed(&times[0].1);
+    times.iter().map(|(name, times)| (*name, undisturbed(times) - bare)).collect()
+}
+
+fn figures(what: &str, times: &Times) {
+    let added = added(times);
+    plain(&format!("overhead.{what}.service_alone"), undisturbed(&times[0].1), "ns");
+    for (name, _) in &times[1..] {
+        plain(&format!("overhead.{what}.added_by_{name}"), added[name], "ns");
+    }
+    plain(&format!("overhead.{what}.heeler_vs_tower_timeout"), added["heeler"] / added["tower"], "x");
+}
+
+fn goal(what: &str, times: &Times, limit: f64) {
+    let added = added(times);
+    figures(what, times);
+    at_most(&format!("overhead.{what}.vs_tower_timeout"), added["heeler"] / added["tower"], limit);
+}
+
+/// Allocations a request, with the layer minus without, over requests of all kinds.
+fn allocations(runtime: &Runtime, waker: &Waker) {
+    struct Count<'a, M>(&'a Waker, &'a M, HashMap<&'static str, f64>);
+    impl<M: Fn() -> Request<Body>> Visit<Answers> for Count<'_, M> {
+        fn visit<S: Service<Request<Body>> + 'static>(&mut self, name: &'static str, mut service: S) {
+            let mut cx = Context::from_waker(self.0);
+            // Rows and what belongs to a thread are made at the first requests.
+            drive(&mut service, &mut cx, self.1, 1000);
+            let before = ALLOCATIONS.get();
+            drive(&mut service, &mut cx, self.1, 10_000);
+            self.2.insert(name, (ALLOCATIONS.get() - before) as f64 / 10_000.0);
+        }
+    }
+    let _guard = runtime.enter();
+    let mut worst = 0_f64;
+    for (kind, suspensions) in [("ready", 0), ("suspend_once", 1)] {
+        let counts = {
+            let mut count = Count(waker, &plain_request, HashMap::new());
+            services(Answers(suspensions), &mut count);
+            count.2
+        };
+        let hyper = {
+            let make = hyper_requests();
+            let mut count = Count(waker, &make, HashMap::new());
+            services(Answers(suspensions), &mut count);
+            count.2
+        };
+        worst = worst.max(counts["heeler"] - counts["bare"]).max(hyper["heeler"] - hyper["bare"]);
+        for name in ["tower", "tower_http_timeout", "tower_http_trace", "tokio_metrics", "tasktrace", "await_tree"] {
+            plain(&format!("overhead.allocations_per_request.{kind}.{name}"), hyper[name] - hyper["bare"], "");
+        }
+    }
+    at_most("overhead.allocations_per_request", worst, 0.0);
+}
+
+/// One loop, for a profiler.
+fn count(arguments: &[String], waker: &Waker) {
+    struct Find<'a>(&'a str, &'a str, u64, &'a Waker);
+    impl Visit<Answers> for Find<'_> {
+        fn visit<S: Service<Request<Body>> + 'static>(&mut self, name: &'static str, mut service: S) {
+            if name == self.0 {
+                let mut cx = Context::from_waker(self.3);
+                match self.1 {
+                    "hyper" => drive(&mut service, &mut cx, &hyper_requests(), self.2),
+                    _ => drive(&mut service, &mut cx, &plain_request, self.2),
+                }
+            }
+        }
+    }
+    let what = arguments.first().map_or("heeler_ready", String::as_str);
+    let n = arguments.get(1).and_then(|n| n.parse().ok()).unwrap_or(10_000);
+    let (service, kind) = what.rsplit_once('_').unwrap_or((what, "ready"));
+    services(Answers(u32::from(kind == "once")), &mut Find(service, kind, n, waker));
+}
