@@ -1,25 +1,23 @@
 //! Rows that refer to other rows: layers that share one, and children.
 
-use std::time::Duration;
-
 use super::{Child, Details, How, Policy, PolicyId, Registered, RowId, ThreadSlot, Watched, Work, flags, table};
 
 /// If a layer further out has a row for the request that is being called, adopts it: the shorter threshold counts, and goes
 /// with the reports of its layer.
 #[inline]
-pub(crate) fn join(policy: &'static Policy, threshold: Duration) -> bool {
+pub(crate) fn join(policy: &'static Policy, threshold: u64) -> bool {
     let Some(slot) = ThreadSlot::existing() else { return false };
     let id = slot.current();
     id != RowId::NONE && adopt(id, policy, threshold)
 }
 
 #[cold]
-fn adopt(id: RowId, policy: &'static Policy, threshold: Duration) -> bool {
+fn adopt(id: RowId, policy: &'static Policy, threshold: u64) -> bool {
     let Some(row) = table().row(id).filter(|row| row.is_live(id) && row.flags() & flags::REQUEST != 0) else {
         return false;
     };
-    if u64::try_from(threshold.as_nanos()).is_ok_and(|nanos| nanos < row.threshold()) {
-        row.set_threshold(Some(threshold));
+    if threshold < row.threshold() {
+        row.set_threshold(threshold);
         row.set_policy(policy.id);
         crate::monitor::expect(threshold);
     }
@@ -34,7 +32,7 @@ pub(crate) fn child(how: How, extra: u32) -> Watched {
         return Watched::off();
     }
     let fill = |details: &mut Details| details.work = Work::Child(Child { parent, how });
-    Watched::new(Registered::new(PolicyId::NONE, None, flags::CHILD | extra, fill))
+    Watched::new(Registered::new(PolicyId::NONE, u64::MAX, flags::CHILD | extra, fill))
 }
 
 /// The request or job at the root of `id`.

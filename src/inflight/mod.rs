@@ -18,7 +18,7 @@ pub use current::{Current, current};
 
 pub(crate) use clock::{Clock, now};
 pub(crate) use join::{child, join};
-pub(crate) use policy::{Policy, PolicyId, Settings};
+pub(crate) use policy::{Policy, PolicyId, Settings, nanos};
 pub(crate) use poll::{Watched, frame_address};
 pub(crate) use registered::Registered;
 pub(crate) use row::{Details, Row, RowId, flags};

@@ -60,7 +60,8 @@ pub(crate) struct Settings {
     pub(crate) abandoned_after: Option<f64>,
 }
 
-fn nanos(duration: Duration) -> u64 {
+/// As rows and the monitor count.
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -91,6 +92,12 @@ impl Policy {
     #[inline]
     pub(crate) fn threshold(&self) -> Duration {
         Duration::from_nanos(self.threshold.load(Ordering::Relaxed))
+    }
+
+    /// The threshold as rows count it: nanoseconds, `u64::MAX` for never.
+    #[inline]
+    pub(crate) fn threshold_nanos(&self) -> u64 {
+        self.threshold.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_threshold(&self, threshold: Duration) {

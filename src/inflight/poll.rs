@@ -78,26 +78,42 @@ impl Watched {
     ///
     /// Off, this costs one branch. On, some ten plain stores to memory that no other worker writes, and the first time
     /// that it returns `Pending` a clone of the waker.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn poll<T>(&mut self, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
-        let Some(registered) = &mut self.0 else { return poll(cx) };
         let frame = frame_address!();
-        let Some(inside) = Inside::enter(registered.row(), registered.id(), frame) else { return poll(cx) };
+        let inside = self.begin(frame);
+        // One result, written in one place by whichever poll it is: moving an answer takes longer than all that is
+        // done for it here.
+        let result = match &mut self.0 {
+            Some(registered) if inside.is_some() && registered.row().flags() & (flags::ARMED | flags::WANTED) != 0 => {
+                traced(registered, cx, frame, poll)
+            }
+            _ => poll(cx),
+        };
+        if let Some(inside) = inside {
+            self.end(inside, result.is_pending().then(|| cx.waker()));
+        }
+        result
+    }
+
+    #[inline]
+    fn begin(&mut self, frame: usize) -> Option<Inside> {
+        let registered = self.0.as_mut()?;
+        let inside = Inside::enter(registered.row(), registered.id(), frame)?;
         // Stands if the poll panics: then the work is over, and not for want of a client.
         registered.complete(true);
-        let result = if registered.row().flags() & (flags::ARMED | flags::WANTED) == 0 {
-            let result = poll(cx);
-            if result.is_pending() {
-                registered.keep_waker(cx.waker());
-            }
-            result
-        } else {
-            traced(registered, cx, frame, poll)
-        };
+        Some(inside)
+    }
+
+    #[inline]
+    fn end(&mut self, inside: Inside, pending: Option<&Waker>) {
+        let Some(registered) = &mut self.0 else { return };
         registered.row().count_poll();
+        if let Some(waker) = pending {
+            registered.keep_waker(waker);
+            registered.complete(false);
+        }
         drop(inside);
-        registered.complete(result.is_ready());
-        result
     }
 }
 

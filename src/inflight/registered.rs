@@ -1,7 +1,6 @@
 //! Ownership of a row: it is free again when the owner is dropped, however that comes about.
 
 use std::task::Waker;
-use std::time::Duration;
 
 use super::{Clock, Details, PolicyId, Row, RowId, table};
 use crate::monitor;
@@ -17,19 +16,17 @@ pub(crate) struct Registered {
 }
 
 impl Registered {
-    /// Registers work that begins now; `None` if there is no row left.
+    /// Registers work that begins now, with a threshold in nanoseconds or `u64::MAX` for none; `None` if there is no row left.
     #[inline]
     pub(crate) fn new(
         policy: PolicyId,
-        threshold: Option<Duration>,
+        threshold: u64,
         extra: u32,
         fill: impl FnOnce(&mut Details),
     ) -> Option<Self> {
         let row = table().allocate()?;
         let id = row.occupy(policy, threshold, Clock::get().ticks(), extra | monitor::initial_flags(), fill);
-        if let Some(threshold) = threshold {
-            monitor::expect(threshold);
-        }
+        monitor::expect(threshold);
         Some(Self { row, id, waker: 0, completed: false })
     }
 

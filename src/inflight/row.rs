@@ -1,7 +1,6 @@
 //! One row of the table: what a worker writes at every poll, and behind a lock what it writes once.
 
 use std::task::Waker;
-use std::time::Duration;
 
 use super::{Job, PolicyId, Poller, Request, Subject, Trace, Work};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -130,7 +129,7 @@ impl Row {
     pub(crate) fn occupy(
         &self,
         policy: PolicyId,
-        threshold: Option<Duration>,
+        threshold: u64,
         started: u64,
         extra: u32,
         fill: impl FnOnce(&mut Details),
@@ -220,9 +219,10 @@ impl Row {
         self.threshold.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_threshold(&self, threshold: Option<Duration>) {
-        let nanos = threshold.map_or(u64::MAX, |limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
-        self.threshold.store(nanos, Ordering::Relaxed);
+    /// Nanoseconds; `u64::MAX` for never.
+    #[inline]
+    pub(crate) fn set_threshold(&self, threshold: u64) {
+        self.threshold.store(threshold, Ordering::Relaxed);
     }
 
     #[inline]

@@ -12,7 +12,6 @@ mod workers;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::thread::Thread;
-use std::time::Duration;
 
 use crate::error::Error;
 use crate::inflight::{self, Row, RowId, flags};
@@ -78,8 +77,7 @@ pub(crate) fn initial_flags() -> u32 {
 
 /// Work with that threshold begins: if it is shorter than any before, the monitor must look sooner.
 #[inline]
-pub(crate) fn expect(threshold: Duration) {
-    let nanos = threshold.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(threshold.subsec_nanos()));
+pub(crate) fn expect(nanos: u64) {
     if nanos < SHORTEST.load(Ordering::Relaxed) {
         hurry(nanos);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use crate::inflight::{Job, PolicyId, Registered, Watched, Work};
+use crate::inflight::{self, Job, PolicyId, Registered, Watched, Work};
 use crate::monitor;
 use crate::report::Reports;
 
@@ -60,7 +60,7 @@ impl<F: Future> Future for Watch<F> {
         let this = self.project();
         if let Some((threshold, job)) = this.begin.take() {
             monitor::start();
-            let registered = Registered::new(PolicyId::NONE, Some(threshold), 0, |details| {
+            let registered = Registered::new(PolicyId::NONE, inflight::nanos(threshold), 0, |details| {
                 details.work = Work::Job(Box::new(job));
             });
             *this.watched = Watched::new(registered);
