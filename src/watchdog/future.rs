@@ -1,7 +1,7 @@
 //! The response to come.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http::Response;
 use pin_project_lite::pin_project;
@@ -39,15 +39,24 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let inner = this.inner;
-        let result = ready!(this.watched.poll(cx, |cx| inner.poll(cx)));
-        // The row is free from here on, or the body's.
-        let watched = this.watched.take();
-        Poll::Ready(result.map(|response| {
-            if *this.body {
-                response.map(|body| ResponseBody::watched(body, watched))
-            } else {
-                response.map(ResponseBody::unwatched)
+        match this.watched.poll(cx, |cx| inner.poll(cx)) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(response)) => {
+                // The row is free from here on, or the body's.
+                let watched = this.watched.take();
+                let (head, body) = response.into_parts();
+                let body = if *this.body {
+                    ResponseBody::watched(body, watched)
+                } else {
+                    drop(watched);
+                    ResponseBody::unwatched(body)
+                };
+                Poll::Ready(Ok(Response::from_parts(head, body)))
             }
-        }))
+            Poll::Ready(Err(error)) => {
+                drop(this.watched.take());
+                Poll::Ready(Err(error))
+            }
+        }
     }
 }

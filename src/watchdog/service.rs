@@ -65,9 +65,7 @@ where
         let watched = if !policy.is_enabled() {
             Watched::off()
         } else if config.has_rules() {
-            let (watched, same) = register_by_rules(config, request);
-            request = same;
-            watched
+            register_by_rules(config, &mut request)
         } else {
             register(policy, policy.threshold_nanos(), &request)
         };
@@ -94,14 +92,25 @@ fn register<B>(policy: &'static Policy, threshold: u64, request: &Request<B>) ->
 }
 
 /// The same, after asking the user's closures. They get the request's head, which takes moving it to and fro.
-fn register_by_rules<B>(config: &Config, request: Request<B>) -> (Watched, Request<B>) {
-    let (parts, body) = request.into_parts();
+#[inline(never)]
+fn register_by_rules<B>(config: &Config, request: &mut Request<B>) -> Watched {
+    let mut head = Request::new(());
+    swap_heads(&mut head, request);
+    let (parts, ()) = head.into_parts();
     let ignored = config.ignore.as_ref().is_some_and(|ignore| ignore(&parts));
     let special = config.threshold_for.as_ref().and_then(|threshold_for| threshold_for(&parts));
-    let request = Request::from_parts(parts, body);
+    swap_heads(&mut Request::from_parts(parts, ()), request);
     if ignored {
-        return (Watched::off(), request);
+        return Watched::off();
     }
     let threshold = special.map_or_else(|| config.policy.threshold_nanos(), inflight::nanos);
-    (register(config.policy, threshold, &request), request)
+    register(config.policy, threshold, request)
+}
+
+fn swap_heads<A, B>(one: &mut Request<A>, other: &mut Request<B>) {
+    std::mem::swap(one.method_mut(), other.method_mut());
+    std::mem::swap(one.uri_mut(), other.uri_mut());
+    std::mem::swap(one.version_mut(), other.version_mut());
+    std::mem::swap(one.headers_mut(), other.headers_mut());
+    std::mem::swap(one.extensions_mut(), other.extensions_mut());
 }
