@@ -11,6 +11,8 @@ mod frame;
 mod handover;
 mod modules;
 mod names;
+#[cfg(all(heeler_copies, target_arch = "x86_64"))]
+mod peek;
 mod procfs;
 mod snapshot;
 mod symbols;

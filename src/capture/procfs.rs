@@ -38,6 +38,16 @@ impl Activity {
         self.call.is_some() && self.line == other.line
     }
 
+    /// Stack pointer and program counter of a thread that sits in a system call.
+    #[cfg(all(heeler_copies, target_arch = "x86_64"))]
+    pub(crate) fn registers(&self) -> Option<(u64, u64)> {
+        self.call?;
+        let mut words = self.line.rsplit(' ').map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16));
+        let pc = words.next()?.ok()?;
+        let sp = words.next()?.ok()?;
+        Some((sp, pc))
+    }
+
     /// The system call's name.
     pub(crate) fn call_name(&self) -> Option<String> {
         let number = self.call?;

@@ -18,7 +18,7 @@ pub(crate) struct Registers {
 pub(crate) enum Origin {
     /// In the tracing waker: the first frame is heeler's own.
     Waker,
-    /// In the signal handler: the first frame is the interrupted function.
+    /// In the signal handler, or from a thread asleep: the first frame is the interrupted function.
     Signal,
     /// What a finished poll left below its caller: no registers, only words.
     Residue,

@@ -84,6 +84,8 @@ mod imp {
         cookie: u64,
         /// The last answer of each slot, to leave a thread alone that still sits in the same system call.
         last: HashMap<usize, Last>,
+        #[cfg(target_arch = "x86_64")]
+        peeker: super::super::peek::Peeker,
     }
 
     #[derive(Debug)]
@@ -109,7 +111,14 @@ mod imp {
             let room = vec![1; MAX_COPY / 8].into();
             // A cookie that another program cannot guess, so that no signal but ours is answered.
             let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
-            Self { signal, room, cookie: seed >> 4, last: HashMap::new() }
+            Self {
+                signal,
+                room,
+                cookie: seed >> 4,
+                last: HashMap::new(),
+                #[cfg(target_arch = "x86_64")]
+                peeker: super::super::peek::Peeker::new(),
+            }
         }
 
         /// The signal in use, or why there is none.
@@ -119,13 +128,6 @@ mod imp {
 
         /// The stack of the slot's thread, if it is still in its poll number `sequence`.
         pub(crate) fn capture(&mut self, slot: &'static ThreadSlot, sequence: u64) -> Outcome {
-            let signal = match self.signal {
-                Ok(signal) => signal,
-                Err(why) => return Outcome::Unavailable(why),
-            };
-            if !is_ours(signal) {
-                return Outcome::Unavailable("another handler has replaced heeler's");
-            }
             let key = std::ptr::from_ref(slot).addr();
             let Some((tid, bounds)) = slot.with_life(|life| (life.tid, life.stack.clone())) else {
                 return Outcome::Missed;
@@ -136,6 +138,17 @@ mod imp {
                 if unmoved && slot.is_in(sequence) {
                     return Outcome::Captured(last.snapshot.clone(), activity);
                 }
+            }
+            #[cfg(target_arch = "x86_64")]
+            if let Some(snapshot) = self.peeker.peek(slot, sequence, &activity, cpu, &mut self.room) {
+                return Outcome::Captured(snapshot, activity);
+            }
+            let signal = match self.signal {
+                Ok(signal) => signal,
+                Err(why) => return Outcome::Unavailable(why),
+            };
+            if !is_ours(signal) {
+                return Outcome::Unavailable("another handler has replaced heeler's");
             }
             match self.ask(signal, slot, sequence, bounds) {
                 Some(Answer::Done) => {

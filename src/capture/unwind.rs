@@ -117,8 +117,8 @@ mod imp {
                         None => return Unwound { addresses, complete: false },
                     },
                     Ok(Some(_)) => return Unwound { addresses, complete: false },
-                    Ok(None) => return Unwound { addresses, complete: true },
-                    Err(_) => return Unwound { addresses, complete: stack.reached_end },
+                    // Also where the unwinder takes a zero for the end of the stack: that is not in the copy.
+                    Ok(None) | Err(_) => return Unwound { addresses, complete: stack.reached_end },
                 }
             }
         }

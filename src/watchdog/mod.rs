@@ -33,17 +33,20 @@
 //!
 //! # What a request may notice
 //!
-//! A capture wakes the task that polls the request, so that its future is polled once more than it would have been. A
-//! thread that is inside a long poll gets a signal; system calls are restarted (`SA_RESTART`), except those that never are:
+//! A capture wakes the task that polls the request, so that its future is polled once more than it would have been.
 //!
-//! | the poll sits in | after the signal |
+//! A thread that is inside a long poll gets a signal if it runs. If it sleeps in a system call, it is left alone on Linux
+//! x86_64: its stack is copied while it sleeps. Only where that does not work (another platform, or a stack that does not
+//! unwind from there) it gets the signal, too. System calls are then restarted (`SA_RESTART`), except those that never are:
+//!
+//! | the poll sits in | after a signal |
 //! |---|---|
 //! | `read`, `write`, `recv`, `accept`, `futex`, `flock`, `waitpid` | restarted by the kernel, unnoticed |
 //! | `nanosleep`, `clock_nanosleep` | ends with `EINTR` and the rest of the time; `std::thread::sleep` goes on with that |
 //! | `poll`, `ppoll`, `select`, `epoll_wait` | ends with `EINTR` |
 //! | `recv` or `send` on a socket with `SO_RCVTIMEO`/`SO_SNDTIMEO` | ends with `EINTR` |
 //!
-//! So a thread is signalled only while it is inside a watched poll, and never again while it still sits in the same call.
+//! A thread is signalled only while it is inside a watched poll, and never again while it still sits in the same call.
 
 mod body;
 mod child;
