@@ -29,7 +29,7 @@
 //! A request that ends in time pays for a row in a [table](crate#cost) and a few plain stores a poll. One OS thread, the
 //! monitor, watches the rows. When one is late it wakes the request's task; its next poll is made with a waker that copies
 //! the stack at each clone, which happens exactly where the leaf future registers to be woken. If a poll does not return,
-//! its thread gets a signal whose handler copies the stack. Copies are unwound and named on a third thread, the reporter,
+//! the stack of its thread is copied, while it sleeps in a system call, or in the handler of a signal. Copies are unwound and named on a third thread, the reporter,
 //! which also writes the reports: a runtime whose workers are all blocked is reported all the same.
 //!
 //! | verdict | the report shows |
