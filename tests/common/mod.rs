@@ -5,7 +5,8 @@
 use std::sync::{Arc, Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use heeler::{Report, Reports, ReportsBuilder, Sink, StackKind};
+use heeler::report::{Report, ReportsBuilder, StackKind};
+use heeler::{Reports, Sink};
 
 /// Built as for a platform without copied stacks: threads cannot be captured, and nothing is reconstructed.
 pub const PORTABLE: bool = matches!(option_env!("HEELER_PORTABLE"), Some(value) if matches!(value.as_bytes(), b"1"))

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use heeler::{Kind, StackKind, Verdict, WatchdogLayer};
+use heeler::WatchdogLayer;
+use heeler::report::{Kind, StackKind, Verdict};
 use tower::{Layer as _, ServiceExt as _};
 
 use super::common::{FOREVER, PORTABLE, beside_others, collect, own_functions, place, until};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use heeler::{Kind, Report, StackKind, Verdict, WatchdogLayer};
+use heeler::report::{Kind, StackKind, Verdict};
+use heeler::{Report, WatchdogLayer};
 use tower::{Layer as _, ServiceExt as _};
 
 use super::common::{FOREVER, PORTABLE, alone, beside_others, collect, goes_through, line_of, ms, place, short};
@@ -30,7 +31,7 @@ trait IntoBodyString {
     fn into_body_string(self) -> String;
 }
 
-impl IntoBodyString for http::Response<heeler::ResponseBody<String>> {
+impl IntoBodyString for http::Response<heeler::watchdog::ResponseBody<String>> {
     fn into_body_string(self) -> String {
         use http_body_util::BodyExt as _;
         let bytes = futures::executor::block_on(self.into_body().collect()).unwrap().to_bytes();

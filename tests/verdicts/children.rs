@@ -1,7 +1,8 @@
 //! Child work: its stacks hang under those of the request that handed it on.
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use heeler::{Report, StackKind, Verdict};
+use heeler::Report;
+use heeler::report::{StackKind, Verdict};
 
 use super::caught;
 use super::common::{FOREVER, PORTABLE, beside_others, ms, own_functions, short};

@@ -117,7 +117,7 @@ fn types_are_what_they_should_be() {
     fn shared<T: Send + Sync + Clone + 'static>() {}
     fn sent<T: Send + 'static>(_: &T) {}
     shared::<WatchdogLayer>();
-    shared::<heeler::Watchdog<tower::util::BoxCloneSyncService<(), (), ()>>>();
+    shared::<heeler::watchdog::Watchdog<tower::util::BoxCloneSyncService<(), (), ()>>>();
     shared::<heeler::WatchdogHandle>();
     shared::<heeler::Reports>();
     shared::<heeler::Error>();

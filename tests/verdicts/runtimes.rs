@@ -1,6 +1,7 @@
 //! One monitor for the process, whatever runtimes there are.
 
-use heeler::{Verdict, WatchdogLayer};
+use heeler::WatchdogLayer;
+use heeler::report::Verdict;
 use tower::{Layer as _, ServiceExt as _};
 
 use super::common::{FOREVER, beside_others, collect, ms, place, runtime, until};

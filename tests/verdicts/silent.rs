@@ -4,7 +4,8 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use heeler::{Activity, Report, Verdict};
+use heeler::Report;
+use heeler::report::{Activity, Verdict};
 
 use super::caught;
 use super::common::{PORTABLE, alone, beside_others, line_of, place};

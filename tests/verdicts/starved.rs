@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use heeler::{Report, StackKind, Verdict, WatchdogLayer};
+use heeler::report::{StackKind, Verdict};
+use heeler::{Report, WatchdogLayer};
 use tower::{Layer as _, ServiceExt as _};
 
 use super::common::{FOREVER, PORTABLE, beside_others, collect, own_functions, place, until};

@@ -1,6 +1,7 @@
 //! Where the time went, and the later looks at what is still slow.
 
-use heeler::{Activity, Report, Verdict, WatchdogLayer};
+use heeler::report::{Activity, Verdict};
+use heeler::{Report, WatchdogLayer};
 use tower::{Layer as _, ServiceExt as _};
 
 use super::common::{FOREVER, beside_others, collect, ms, place, short, traces_every_poll};

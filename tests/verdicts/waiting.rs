@@ -3,7 +3,8 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use heeler::{Kind, Report, StackKind, Verdict};
+use heeler::Report;
+use heeler::report::{Kind, StackKind, Verdict};
 
 use super::common::{FOREVER, beside_others, goes_through, line_of, ms, own_functions, place};
 use super::{THRESHOLD, caught};
@@ -34,7 +35,7 @@ fn sleep() {
     let _guard = beside_others();
     let report = caught(sleeps());
     assert_waits(&report, "sleeps", "stuck: sleep");
-    assert_eq!((report.kind, report.update, report.schema), (Kind::SlowRequest, 0, heeler::SCHEMA));
+    assert_eq!((report.kind, report.update, report.schema), (Kind::SlowRequest, 0, heeler::report::SCHEMA));
     let request = report.request.as_ref().unwrap();
     assert_eq!((&*request.method, &*request.uri, &*request.version), ("GET", "/stuck?photo=7", "HTTP/1.1"));
     assert_eq!(request.headers, [("host".to_owned(), "photos.example".to_owned())]);
