@@ -60,6 +60,8 @@ struct Prey {
     row: &'static Row,
     id: RowId,
     how: &'static str,
+    /// Which poll is going on, and since when it was seen.
+    polling: Option<(Poller, u64)>,
     done: Option<ChildEvidence>,
 }
 
@@ -147,7 +149,7 @@ impl Hunt {
         let mut waiting = false;
         for child in &mut self.children {
             if child.done.is_none() {
-                child.done = child.look(sampler);
+                child.done = child.look(now, sampler);
                 waiting |= child.done.is_none();
             }
         }
@@ -224,10 +226,23 @@ impl Hunt {
 }
 
 impl Prey {
-    fn look(&self, sampler: &mut Sampler) -> Option<ChildEvidence> {
+    fn look(&mut self, now: u64, sampler: &mut Sampler) -> Option<ChildEvidence> {
         let (_, flags) = self.row.live().filter(|(id, _)| *id == self.id)?;
-        let poller = self.row.poller();
-        if poller.is_polling() {
+        if flags & flags::WANTED != 0 {
+            let poller = self.row.poller();
+            if !poller.is_polling() {
+                self.polling = None;
+                return None;
+            }
+            match self.polling {
+                Some((seen, since)) if seen == poller && now.saturating_sub(since) >= LONG_POLL => {}
+                // Perhaps the very poll that was asked for.
+                Some((seen, _)) if seen == poller => return None,
+                _ => {
+                    self.polling = Some((poller, now));
+                    return None;
+                }
+            }
             let slot = poller.slot()?;
             let (_, poll) = slot.polling()?;
             let thread = match sampler.capture(slot, poll) {
@@ -236,9 +251,6 @@ impl Prey {
                 Outcome::Missed | Outcome::Unavailable(_) => return None,
             };
             return Some(ChildEvidence { how: self.how, stacks: None, thread: Some(thread) });
-        }
-        if flags & flags::WANTED != 0 {
-            return None;
         }
         let details = self.row.details(self.id)?;
         let trace = details.trace.as_ref()?;
@@ -269,7 +281,7 @@ fn children(parent: RowId) -> Vec<Prey> {
         let parent = family[next];
         for &(row, id, _, how) in candidates.iter().filter(|(_, _, theirs, _)| *theirs == parent) {
             family.push(id);
-            found.push(Prey { row, id, how, done: None });
+            found.push(Prey { row, id, how, polling: None, done: None });
         }
         next += 1;
     }
