@@ -278,7 +278,10 @@ fn describe(request: &crate::inflight::Request, evidence: &Evidence, redactor: &
     let path = request.path.as_ref().map_or("/", |path| path.as_str());
     // HTTP/2 names the host in the URI, HTTP/1 in a header.
     let uri = match &request.authority {
-        Some(authority) => redactor.uri(&format!("//{authority}{path}")),
+        Some(authority) => {
+            let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+            redactor.uri(&format!("//{host}{path}"))
+        }
         None => redactor.uri(path),
     };
     let names = evidence.policy.map(|policy| policy.headers.as_slice()).unwrap_or_default();
