@@ -43,7 +43,7 @@ pub struct WatchdogLayer {
 }
 
 /// The monitor's resolution; a shorter threshold is raised to it.
-const SHORTEST: Duration = Duration::from_millis(1);
+pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
 impl WatchdogLayer {
     /// A watchdog for requests that run longer than `threshold`.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::layer::Config;
+use super::layer::{Config, SHORTEST};
 use super::{ResponseBody, ResponseFuture};
 use crate::inflight::{self, Policy, Registered, Watched, Work, flags, frame_address};
 
@@ -103,7 +103,8 @@ fn register_by_rules<B>(config: &Config, request: &mut Request<B>) -> Watched {
     if ignored {
         return Watched::off();
     }
-    let threshold = special.map_or_else(|| config.policy.threshold_nanos(), inflight::nanos);
+    let threshold =
+        special.map_or_else(|| config.policy.threshold_nanos(), |special| inflight::nanos(special.max(SHORTEST)));
     register(config.policy, threshold, request)
 }
 
