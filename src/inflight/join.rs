@@ -19,6 +19,7 @@ fn adopt(id: RowId, policy: &'static Policy, threshold: u64) -> bool {
     if threshold < row.threshold() {
         row.set_threshold(threshold);
         row.set_policy(policy.id);
+        row.forget_deadline(id);
         crate::monitor::expect(threshold);
     }
     true

@@ -47,6 +47,7 @@ impl Watched {
             let row = registered.row();
             row.restart(None);
             // The next stretch has a record of its own.
+            row.forget_deadline(registered.id());
             if set != 0 || row.flags() & (flags::ARMED | flags::REPORTED) != 0 {
                 let clear = (flags::ARMED | flags::REPORTED | flags::WANTED) & !monitor::initial_flags();
                 row.update(registered.id(), set, clear);

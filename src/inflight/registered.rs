@@ -18,12 +18,7 @@ pub(crate) struct Registered {
 impl Registered {
     /// Registers work that begins now, with a threshold in nanoseconds or `u64::MAX` for none; `None` if there is no row left.
     #[inline]
-    pub(crate) fn new(
-        policy: PolicyId,
-        threshold: u64,
-        extra: u32,
-        fill: impl FnOnce(&mut Details),
-    ) -> Option<Self> {
+    pub(crate) fn new(policy: PolicyId, threshold: u64, extra: u32, fill: impl FnOnce(&mut Details)) -> Option<Self> {
         let row = table().allocate()?;
         let id = row.occupy(policy, threshold, Clock::get().ticks(), extra | monitor::initial_flags(), fill);
         monitor::expect(threshold);

@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::{Job, PolicyId, Poller, Request, Subject, Trace, Work};
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, MutexGuard, lock};
 
 /// A row's number together with its generation: names one piece of work, for ever.
@@ -211,6 +211,16 @@ impl Row {
     #[inline]
     pub(crate) fn restart(&self, ticks: Option<u64>) {
         self.started.store(ticks.unwrap_or(PAUSED), Ordering::Relaxed);
+    }
+
+    /// After the clock was stopped or the threshold changed: the monitor has to find the row's deadline anew.
+    pub(crate) fn forget_deadline(&self, id: RowId) {
+        // The monitor sets the flag, and then looks whether the clock and the threshold still are what it saw: with a
+        // fence on both sides, one of the two notices the other.
+        fence(Ordering::SeqCst);
+        if self.flags() & flags::QUEUED != 0 {
+            self.update(id, 0, flags::QUEUED);
+        }
     }
 
     /// Nanoseconds; `u64::MAX` for never.

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use super::workers::Roll;
 use crate::capture::{Outcome, Sampler};
-use crate::inflight::{self, Clock, Poller, Row, RowId, Trace, WaitKind, Work, flags, table};
+use crate::inflight::{Clock, Details, Poller, Row, RowId, Trace, WaitKind, Work, flags, table};
 use crate::report::{ChildEvidence, Evidence, Kind, Reports, ThreadEvidence, Verdict};
 
 const MILLISECOND: u64 = 1_000_000;
@@ -38,6 +38,9 @@ pub(super) enum Step {
 pub(super) struct Hunt {
     row: &'static Row,
     id: RowId,
+    /// Why it is slow: no longer so if its clock was restarted.
+    basis: Basis,
+    reports: Reports,
     update: u32,
     began: u64,
     /// Since when it has been asked to be polled: at the latest since the hunt began.
@@ -82,7 +85,7 @@ pub(super) fn ask_for_poll(row: &'static Row, id: RowId, now: u64) -> Option<u64
 }
 
 impl Hunt {
-    pub(super) fn begin(row: &'static Row, id: RowId, update: u32, now: u64) -> Self {
+    pub(super) fn begin(row: &'static Row, id: RowId, basis: Basis, reports: Reports, update: u32, now: u64) -> Self {
         let patience = (row.threshold() / 4).clamp(10 * MILLISECOND, 250 * MILLISECOND);
         let roll = Roll::call();
         let mut notes = Vec::new();
@@ -97,7 +100,27 @@ impl Hunt {
         let (began, due) = (now, now + patience);
         let asked = asked.unwrap_or(now);
         let (polling, culprits, looked_again) = (None, None, false);
-        Self { row, id, update, began, asked, due, polling, roll, culprits, children, looked_again, notes }
+        Self {
+            row,
+            id,
+            basis,
+            reports,
+            update,
+            began,
+            asked,
+            due,
+            polling,
+            roll,
+            culprits,
+            children,
+            looked_again,
+            notes,
+        }
+    }
+
+    /// Where what it finds goes.
+    pub(super) fn reports(&self) -> &Reports {
+        &self.reports
     }
 
     /// Looks once more.
@@ -105,6 +128,9 @@ impl Hunt {
         let Some(flags) = self.row.live().and_then(|(id, flags)| (id == self.id).then_some(flags)) else {
             return Step::Gone;
         };
+        if Basis::of(self.row) != Some(self.basis) {
+            return Step::Gone;
+        }
         if flags & flags::WANTED == 0 {
             // woken → polled
             return self.polled(now, sampler);
@@ -289,18 +315,31 @@ fn children(parent: RowId) -> Vec<Prey> {
     found
 }
 
+/// Where reports about the row go; `None` if it is gone.
+pub(super) fn reports(row: &'static Row, id: RowId) -> Option<Reports> {
+    row.details(id).map(|details| reports_of(row, &details))
+}
+
+fn reports_of(row: &Row, details: &Details) -> Reports {
+    let of_job = match &details.work {
+        Work::Job(job) => job.reports.clone(),
+        _ => None,
+    };
+    of_job.or_else(|| row.policy().get().map(|policy| policy.reports.clone())).unwrap_or_else(Reports::shared)
+}
+
 /// What the row and its record say by themselves at `now`; `None` if it is gone.
 pub(crate) fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidence> {
     let details = row.details(id)?;
     let policy = row.policy().get();
     let started = row.started()?;
     let elapsed = now.saturating_sub(Clock::get().nanos(started));
-    let (reports, kind) = match &details.work {
-        Work::Job(job) => (job.reports.clone(), Kind::SlowJob),
-        _ if row.flags() & flags::BODY != 0 => (None, Kind::SlowBody),
-        _ => (None, Kind::SlowRequest),
+    let kind = match &details.work {
+        Work::Job(_) => Kind::SlowJob,
+        _ if row.flags() & flags::BODY != 0 => Kind::SlowBody,
+        _ => Kind::SlowRequest,
     };
-    let reports = reports.or_else(|| policy.map(|policy| policy.reports.clone())).unwrap_or_else(Reports::shared);
+    let reports = reports_of(row, &details);
     let mut trace = details.trace.as_deref().cloned().unwrap_or_else(|| Trace::new(now));
     trace.close(now);
     let missed = trace.missed;
@@ -336,9 +375,29 @@ pub(crate) fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidenc
     })
 }
 
-/// When the row's clock says that `factor` thresholds have passed; `None` while it stands still or never.
-pub(super) fn deadline(row: &Row, factor: u64) -> Option<u64> {
-    let started = inflight::Clock::get().nanos(row.started()?);
-    let threshold = row.threshold();
-    (threshold != u64::MAX).then(|| started.saturating_add(threshold.saturating_mul(factor)))
+/// What a row's deadlines follow from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Basis {
+    /// Clock ticks at the beginning.
+    started: u64,
+    /// Nanoseconds.
+    threshold: u64,
+}
+
+impl Basis {
+    /// `None` while the row's clock stands still, or if its threshold is never.
+    pub(super) fn of(row: &Row) -> Option<Self> {
+        let (started, threshold) = (row.started()?, row.threshold());
+        (threshold != u64::MAX).then_some(Self { started, threshold })
+    }
+
+    /// When the row's clock says that `factor` thresholds have passed.
+    pub(super) fn deadline(self, factor: u64) -> u64 {
+        self.after(self.threshold.saturating_mul(factor))
+    }
+
+    /// When so many nanoseconds have passed.
+    pub(super) fn after(self, nanos: u64) -> u64 {
+        Clock::get().nanos(self.started).saturating_add(nanos)
+    }
 }

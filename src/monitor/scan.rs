@@ -1,7 +1,9 @@
 //! The look through the table: finds work that has come near its threshold, arms it, and says when to look again.
 
+use std::sync::atomic::{Ordering, fence};
+
 use super::budget;
-use super::hunt::{ask_for_poll, deadline};
+use super::hunt::{Basis, ask_for_poll};
 use crate::inflight::{Policy, Row, RowId, Trace, flags, now, table};
 
 /// Work is armed when this share of its threshold has passed.
@@ -14,8 +16,8 @@ const LONGEST_PERIOD: u64 = 60_000_000_000;
 /// What a look came to.
 #[derive(Debug)]
 pub(super) struct Scanned {
-    /// Work that was armed, with its deadline.
-    pub(super) armed: Vec<(u64, RowId)>,
+    /// Work that was armed, with what its deadlines follow from.
+    pub(super) armed: Vec<(RowId, Basis)>,
     /// When to look next.
     pub(super) next: u64,
     /// The threshold that the next look is timed for.
@@ -43,12 +45,12 @@ pub(super) fn scan() -> Scanned {
         if flags & flags::QUEUED != 0 {
             continue;
         }
-        let Some(deadline) = deadline(row, 1) else { continue };
-        let arm_at = deadline - threshold + threshold / ARM_AT;
+        let Some(basis) = Basis::of(row) else { continue };
+        let arm_at = basis.after(threshold / ARM_AT);
         if began < arm_at {
             soonest = soonest.min(arm_at);
-        } else if arm(row, id, began) {
-            armed.push((deadline, id));
+        } else if arm(row, id, basis, began) {
+            armed.push((id, basis));
         }
     }
     let cost = now() - began;
@@ -60,8 +62,9 @@ pub(super) fn scan() -> Scanned {
     Scanned { armed, next, shortest }
 }
 
-/// From now on each poll of the work is traced; the first one, if the budget allows, at once. False if it is gone.
-fn arm(row: &'static Row, id: RowId, now: u64) -> bool {
+/// From now on each poll of the work is traced; the first one, if the budget allows, at once. False if it is gone, or
+/// `basis` is no longer the case.
+fn arm(row: &'static Row, id: RowId, basis: Basis, now: u64) -> bool {
     {
         let Some(mut details) = row.details(id) else { return false };
         let trace = details.trace.get_or_insert_with(|| Box::new(Trace::new(now)));
@@ -70,6 +73,13 @@ fn arm(row: &'static Row, id: RowId, now: u64) -> bool {
         }
     }
     let Some(before) = row.update(id, flags::ARMED | flags::QUEUED, 0) else { return false };
+    // Either this sees that the clock was stopped or the threshold changed, or whoever did so sees the flags and clears
+    // them: `Row::forget_deadline`.
+    fence(Ordering::SeqCst);
+    if Basis::of(row) != Some(basis) {
+        row.update(id, 0, flags::QUEUED);
+        return false;
+    }
     if before & flags::ARMED == 0 && budget::ARMINGS.take(now) && !row.poller().is_polling() {
         ask_for_poll(row, id, now);
     }

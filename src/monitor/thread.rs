@@ -6,11 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::hunt::{Hunt, Step, deadline};
+use super::hunt::{Basis, Hunt, Step, reports};
 use super::workers::LongPolls;
 use super::{SHORTEST, budget, scan};
 use crate::capture::{self, Sampler};
-use crate::inflight::{Policy, RowId, flags, now, table};
+use crate::inflight::{Policy, RowId, now, table};
 use crate::report::{self, Evidence};
 
 /// Later looks at work that is still slow: at these multiples of its threshold.
@@ -20,19 +20,27 @@ const RETRY: u64 = 1_000_000_000;
 /// A layer that has seen no request by then is said out loud.
 const SILENCE: u64 = 600_000_000_000;
 
-/// A deadline: when, of which row, the how-manieth look at it, and whether it was put off for want of budget.
-type Deadline = Reverse<(u64, RowId, u32, bool)>;
+/// A time at which work is to be looked at. Ordered by that time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Deadline {
+    due: u64,
+    id: RowId,
+    /// The how-manieth look it is, counted from 0.
+    look: u32,
+    /// What the time was computed from. A row whose clock or threshold is another by then has a deadline of its own.
+    basis: Basis,
+    /// Put off for want of budget, and counted as not captured until it is.
+    put_off: bool,
+}
 
 struct Monitor {
     sampler: Sampler,
-    deadlines: BinaryHeap<Deadline>,
+    deadlines: BinaryHeap<Reverse<Deadline>>,
     hunts: Vec<(u64, Hunt)>,
     long_polls: LongPolls,
     next_scan: u64,
     next_threads: u64,
     shortest: u64,
-    /// Slow work that ended before it was captured, and that no report has spoken of yet.
-    missed: u64,
     /// Work that found no row, as far as it was said.
     unwatched: u64,
     /// Policies whose silence was said.
@@ -52,7 +60,6 @@ pub(super) fn run(signal: Option<i32>) {
         next_scan: 0,
         next_threads: 0,
         shortest: u64::MAX,
-        missed: 0,
         unwatched: 0,
         silent: Vec::new(),
     };
@@ -60,7 +67,7 @@ pub(super) fn run(signal: Option<i32>) {
         // Other people's wakers run here. One that panics must not be the end of watching.
         let wait = catch_unwind(AssertUnwindSafe(|| monitor.turn())).unwrap_or_else(|_| {
             tracing::error!(target: "heeler", "the monitor panicked: captures that were under way are lost");
-            monitor.missed += monitor.hunts.drain(..).count() as u64;
+            monitor.hunts.drain(..).for_each(|(_, hunt)| hunt.reports().count_not_captured());
             RETRY
         });
         std::thread::park_timeout(Duration::from_nanos(wait));
@@ -74,12 +81,12 @@ impl Monitor {
         if now >= self.next_scan || SHORTEST.load(Ordering::Relaxed) < self.shortest {
             self.scan(now);
         }
-        while let Some(Reverse((due, id, look, put_off))) = self.deadlines.peek().copied() {
-            if due > now {
+        while let Some(Reverse(deadline)) = self.deadlines.peek().copied() {
+            if deadline.due > now {
                 break;
             }
             self.deadlines.pop();
-            self.due(now, id, look, put_off);
+            self.due(now, deadline);
         }
         self.hunt();
         if now >= self.next_threads {
@@ -88,7 +95,7 @@ impl Monitor {
             }
             self.next_threads = now.saturating_add(LongPolls::period());
         }
-        let deadline = self.deadlines.peek().map_or(u64::MAX, |Reverse((due, ..))| *due);
+        let deadline = self.deadlines.peek().map_or(u64::MAX, |Reverse(deadline)| deadline.due);
         let hunt = self.hunts.iter().map(|(due, _)| *due).min().unwrap_or(u64::MAX);
         let next = deadline.min(hunt).min(self.next_scan).min(self.next_threads);
         next.saturating_sub(crate::inflight::now()).max(1)
@@ -96,7 +103,10 @@ impl Monitor {
 
     fn scan(&mut self, now: u64) {
         let scanned = scan::scan();
-        self.deadlines.extend(scanned.armed.into_iter().map(|(due, id)| Reverse((due, id, 0, false))));
+        let deadline = |(id, basis): (RowId, Basis)| {
+            Reverse(Deadline { due: basis.deadline(FACTORS[0]), id, look: 0, basis, put_off: false })
+        };
+        self.deadlines.extend(scanned.armed.into_iter().map(deadline));
         self.next_scan = scanned.next;
         self.shortest = scanned.shortest;
         SHORTEST.store(scanned.shortest, Ordering::Relaxed);
@@ -118,32 +128,28 @@ impl Monitor {
         }
     }
 
-    /// A deadline has come: begins a hunt, unless the work is gone, its clock was restarted, or the budget is used up.
-    fn due(&mut self, now: u64, id: RowId, look: u32, put_off: bool) {
-        let Some(row) = table().row(id).filter(|row| row.is_live(id)) else {
-            // Only what was past its threshold was missed; most rows end long before.
-            self.missed += u64::from(put_off && look == 0);
+    /// A deadline has come: begins a hunt, unless it holds no longer, or the budget is used up.
+    fn due(&mut self, now: u64, deadline: Deadline) {
+        let Deadline { id, look, basis, put_off, .. } = deadline;
+        let Some(row) = table().row(id).filter(|row| row.is_live(id)) else { return };
+        if Basis::of(row) != Some(basis) {
             return;
-        };
-        // A body that stalls anew is reported anew.
-        let look = if row.flags() & flags::REPORTED == 0 { 0 } else { look };
-        let Some(factor) = FACTORS.get(look as usize).copied() else { return };
-        let Some(deadline) = deadline(row, factor) else {
-            // Its clock stands still: the next look through the table takes it up again.
-            row.update(id, 0, flags::QUEUED);
-            return;
-        };
-        if deadline > now {
-            self.deadlines.push(Reverse((deadline, id, look, false)));
-        } else if budget::CAPTURES.take(now) {
-            let hunt = Hunt::begin(row, id, look, now);
-            self.hunts.push((now, hunt));
-            if look as usize + 1 < FACTORS.len() {
-                let next = deadline.saturating_add(row.threshold().saturating_mul(FACTORS[look as usize + 1] - factor));
-                self.deadlines.push(Reverse((next, id, look + 1, false)));
+        }
+        let Some(reports) = reports(row, id) else { return };
+        if !budget::CAPTURES.take(now) {
+            if !put_off {
+                reports.count_not_captured();
             }
-        } else {
-            self.deadlines.push(Reverse((now + RETRY, id, look, true)));
+            self.deadlines.push(Reverse(Deadline { due: now + RETRY, put_off: true, ..deadline }));
+            return;
+        }
+        if put_off {
+            reports.count_captured_after_all();
+        }
+        self.hunts.push((now, Hunt::begin(row, id, basis, reports, look, now)));
+        if let Some(factor) = FACTORS.get(look as usize + 1) {
+            let due = basis.deadline(*factor);
+            self.deadlines.push(Reverse(Deadline { due, look: look + 1, put_off: false, ..deadline }));
         }
     }
 
@@ -161,18 +167,19 @@ impl Monitor {
                     self.send(*evidence);
                 }
                 Step::Gone => {
-                    self.hunts.swap_remove(index);
-                    self.missed += 1;
+                    let (_, hunt) = self.hunts.swap_remove(index);
+                    hunt.reports().count_not_captured();
                 }
             }
         }
     }
 
     fn send(&mut self, mut evidence: Evidence) {
-        let missed = std::mem::take(&mut self.missed);
+        let missed = evidence.reports.take_not_captured();
         if missed > 0 {
-            evidence.reports.count_not_captured(missed);
-            evidence.notes.push(format!("{missed} more pieces of slow work ended before they could be captured"));
+            evidence.notes.push(format!(
+                "{missed} captures before this one were due and not taken: the budget was used up, or the work ended first"
+            ));
         }
         report::send(evidence);
     }

@@ -161,9 +161,21 @@ impl Reports {
         count(&self.inner.counters.dropped);
     }
 
-    /// A capture was due and not taken, because the budget was used up.
-    pub(crate) fn count_not_captured(&self, more: u64) {
-        self.inner.counters.not_captured.fetch_add(more, Ordering::Relaxed);
+    /// A capture was due and not taken, because the budget was used up or the work ended first.
+    pub(crate) fn count_not_captured(&self) {
+        count(&self.inner.counters.not_captured);
+    }
+
+    /// One that was counted so is being taken later.
+    pub(crate) fn count_captured_after_all(&self) {
+        self.inner.counters.not_captured.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many captures were not taken since this was asked last.
+    pub(crate) fn take_not_captured(&self) -> u64 {
+        let counters = &self.inner.counters;
+        let all = counters.not_captured.load(Ordering::Relaxed);
+        all.saturating_sub(counters.not_captured_before.swap(all, Ordering::Relaxed))
     }
 
     /// Completes a report, decides whether it goes out, and hands it to every sink. To be called on the reporter thread,
@@ -493,7 +505,8 @@ mod tests {
             drop(reports);
             clone.deliver(with_id(3));
             clone.count_dropped();
-            clone.count_not_captured(1);
+            clone.count_not_captured();
+            assert_eq!((clone.take_not_captured(), clone.take_not_captured()), (1, 0));
             assert_eq!((clone.stats().dropped, clone.stats().not_captured), (1, 1));
         });
         assert!(log.contains("held back 2 more like"), "{log}");

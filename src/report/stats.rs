@@ -18,7 +18,8 @@ pub struct Stats {
     pub dropped: u64,
     /// Deliveries to a single sink that failed or panicked.
     pub failed_deliveries: u64,
-    /// Captures that were due and not taken, because the budget of captures a second was used up.
+    /// Captures that were due and have not been taken, because the budget of captures a second was used up or the work
+    /// ended first. Goes down again where one is taken later.
     pub not_captured: u64,
 }
 
@@ -30,6 +31,8 @@ pub(crate) struct Counters {
     pub(crate) dropped: AtomicU64,
     pub(crate) failed_deliveries: AtomicU64,
     pub(crate) not_captured: AtomicU64,
+    /// Those that a report has spoken of.
+    pub(crate) not_captured_before: AtomicU64,
 }
 
 impl Counters {
