@@ -9,27 +9,27 @@ use heeler::report::{Report, ReportsBuilder, StackKind};
 use heeler::{Reports, Sink};
 
 /// Built as for a platform without copied stacks: threads cannot be captured, and nothing is reconstructed.
-pub const PORTABLE: bool = matches!(option_env!("HEELER_PORTABLE"), Some(value) if matches!(value.as_bytes(), b"1"))
+pub(crate) const PORTABLE: bool = matches!(option_env!("HEELER_PORTABLE"), Some(value) if matches!(value.as_bytes(), b"1"))
     || !cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")));
 
 /// What a test waits for at most. The first report of a debug build parses megabytes of debug information.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Longer than any test takes.
-pub const FOREVER: Duration = Duration::from_secs(3_600);
+pub(crate) const FOREVER: Duration = Duration::from_secs(3_600);
 
-pub const fn ms(millis: u64) -> Duration {
+pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
 /// Whether every poll is traced, from the first one on.
-pub fn traces_every_poll() -> bool {
+pub(crate) fn traces_every_poll() -> bool {
     std::env::var_os("HEELER_TRACE_EVERY_POLL").is_some_and(|value| value == "1")
 }
 
 /// Waits until a condition holds.
 #[track_caller]
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
@@ -40,18 +40,18 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 static CPU: RwLock<()> = RwLock::new(());
 
 /// Tests that need the CPU when they need it run beside each other, but not beside those that burn it.
-pub fn beside_others() -> RwLockReadGuard<'static, ()> {
+pub(crate) fn beside_others() -> RwLockReadGuard<'static, ()> {
     CPU.read().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// For a test that keeps a CPU busy, or that counts what the whole process does.
-pub fn alone() -> RwLockWriteGuard<'static, ()> {
+pub(crate) fn alone() -> RwLockWriteGuard<'static, ()> {
     CPU.write().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// A sink that keeps every report.
 #[derive(Debug, Clone, Default)]
-pub struct Collected {
+pub(crate) struct Collected {
     inner: Arc<(Mutex<Vec<Report>>, Condvar)>,
 }
 
@@ -68,11 +68,11 @@ impl Sink for Collected {
 }
 
 /// Reports that go to a collecting sink alone, every one of them.
-pub fn collect() -> (Collected, Reports) {
+pub(crate) fn collect() -> (Collected, Reports) {
     collect_with(|builder| builder)
 }
 
-pub fn collect_with(change: impl FnOnce(ReportsBuilder) -> ReportsBuilder) -> (Collected, Reports) {
+pub(crate) fn collect_with(change: impl FnOnce(ReportsBuilder) -> ReportsBuilder) -> (Collected, Reports) {
     let collected = Collected::default();
     let builder = Reports::builder().log(false).repeat_after(Duration::ZERO).sink(collected.clone());
     (collected, change(builder).build().unwrap())
@@ -80,13 +80,13 @@ pub fn collect_with(change: impl FnOnce(ReportsBuilder) -> ReportsBuilder) -> (C
 
 impl Collected {
     /// Everything that has arrived.
-    pub fn all(&self) -> Vec<Report> {
+    pub(crate) fn all(&self) -> Vec<Report> {
         self.inner.0.lock().unwrap().clone()
     }
 
     /// The first report that `is` one: one that has arrived, or one to come.
     #[track_caller]
-    pub fn wait(&self, what: &str, is: impl Fn(&Report) -> bool) -> Report {
+    pub(crate) fn wait(&self, what: &str, is: impl Fn(&Report) -> bool) -> Report {
         let start = Instant::now();
         let mut reports = self.inner.0.lock().unwrap();
         loop {
@@ -104,13 +104,13 @@ impl Collected {
 
     /// The first report.
     #[track_caller]
-    pub fn first(&self) -> Report {
+    pub(crate) fn first(&self) -> Report {
         self.wait("anything", |report| report.update == 0)
     }
 }
 
 /// A runtime with so many workers, or with the current thread alone.
-pub fn runtime(workers: usize) -> tokio::runtime::Runtime {
+pub(crate) fn runtime(workers: usize) -> tokio::runtime::Runtime {
     let mut builder = match workers {
         0 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
@@ -122,13 +122,13 @@ pub fn runtime(workers: usize) -> tokio::runtime::Runtime {
 }
 
 /// A runtime on a thread of its own, driven until it is dropped; it does not wait for what is stuck.
-pub struct Driven {
-    pub handle: tokio::runtime::Handle,
+pub(crate) struct Driven {
+    pub(crate) handle: tokio::runtime::Handle,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
 }
 
 impl Driven {
-    pub fn new(workers: usize) -> Self {
+    pub(crate) fn new(workers: usize) -> Self {
         let runtime = runtime(workers);
         let handle = runtime.handle().clone();
         let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -139,7 +139,7 @@ impl Driven {
         Self { handle, stop: Some(stop) }
     }
 
-    pub fn spawn<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
+    pub(crate) fn spawn<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
@@ -158,7 +158,7 @@ impl Drop for Driven {
 
 /// The line that ends with the comment `// <mark>`, counted from 1.
 #[track_caller]
-pub fn line_of(source: &str, mark: &str) -> u32 {
+pub(crate) fn line_of(source: &str, mark: &str) -> u32 {
     let mark = format!("// {mark}");
     let mut lines = source.lines().enumerate().filter(|(_, line)| line.trim_end().ends_with(&mark));
     let found = lines.next().unwrap_or_else(|| panic!("no line is marked `{mark}`")).0;
@@ -167,18 +167,18 @@ pub fn line_of(source: &str, mark: &str) -> u32 {
 }
 
 /// The last segment of a function's path.
-pub fn short(function: Option<&str>) -> &str {
+pub(crate) fn short(function: Option<&str>) -> &str {
     let function = function.unwrap_or("?");
     function.rsplit("::").next().unwrap_or(function)
 }
 
 /// The function of the report's location, without its path.
-pub fn place(report: &Report) -> String {
+pub(crate) fn place(report: &Report) -> String {
     short(report.location.as_ref().and_then(|location| location.function.as_deref())).to_owned()
 }
 
 /// The innermost own functions of the current stacks of one kind, without their paths, sorted.
-pub fn own_functions(report: &Report, kind: StackKind, child: Option<&str>) -> Vec<String> {
+pub(crate) fn own_functions(report: &Report, kind: StackKind, child: Option<&str>) -> Vec<String> {
     let mut functions: Vec<String> = report
         .stacks
         .iter()
@@ -193,7 +193,20 @@ pub fn own_functions(report: &Report, kind: StackKind, child: Option<&str>) -> V
 }
 
 /// Whether any current stack of the kind goes through the function.
-pub fn goes_through(report: &Report, kind: StackKind, function: &str) -> bool {
+pub(crate) fn goes_through(report: &Report, kind: StackKind, function: &str) -> bool {
     let stacks = report.stacks.iter().filter(|stack| stack.current && stack.kind == kind);
     stacks.flat_map(|stack| &stack.frames).any(|frame| short(frame.function.as_deref()) == function)
+}
+
+/// Runs a test of that name in a process of its own: for what a process has only one of.
+pub(crate) fn in_own_process(test: &str, body: impl FnOnce()) {
+    const ALONE: &str = "HEELER_TEST_ALONE";
+    if std::env::var(ALONE).as_deref() == Ok(test) {
+        return body();
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(ALONE, test);
+    let output = command.output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("1 passed"), "{}:\n{out}\n{err}", output.status);
 }

@@ -1,0 +1,65 @@
+//! Bad settings, bad requests, bad luck: a clear error or a counted drop each, and the service never harmed.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod flood;
+mod requests;
+mod settings;
+#[cfg(target_os = "linux")]
+mod signals;
+mod sinks;
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use heeler::WatchdogLayer;
+use http::{Request, Response};
+use tower::{Layer as _, ServiceExt as _};
+
+/// Sends a request that takes so long, on a runtime of its own, and returns the answer.
+fn ask(layer: &WatchdogLayer, request: Request<()>, takes: Duration) -> String {
+    let service = layer.layer(tower::service_fn(move |_: Request<()>| async move {
+        tokio::time::sleep(takes).await;
+        Ok::<_, Infallible>(Response::new("answered".to_owned()))
+    }));
+    let answer = common::runtime(0).block_on(async {
+        use http_body_util::BodyExt as _;
+        service.oneshot(request).await.unwrap().into_body().collect().await.unwrap()
+    });
+    String::from_utf8(answer.to_bytes().to_vec()).unwrap()
+}
+
+fn get(uri: &str) -> Request<()> {
+    Request::get(uri).body(()).unwrap()
+}
+
+/// What the process has logged.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Everything from now on; for a process that nothing else logs in.
+    fn start() -> Self {
+        let log = Self::default();
+        let writer = log.clone();
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+        log
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}

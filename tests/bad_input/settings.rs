@@ -1,0 +1,96 @@
+//! Thresholds of nothing and of for ever, and directories that go away.
+
+use std::time::Duration;
+
+use heeler::{Reports, WatchdogLayer};
+
+use super::common::{PATIENCE, collect, ms, until};
+use super::{ask, get};
+
+/// Guards: no threshold at all counts as the shortest there is, everywhere that one can be set.
+#[test]
+fn nothing_is_a_millisecond() {
+    let (seen, reports) = collect();
+    let layer = WatchdogLayer::new(Duration::ZERO).reports(reports.clone());
+    assert_eq!(layer.handle().threshold(), ms(1));
+    assert_eq!(ask(&layer, get("/new"), ms(100)), "answered");
+    let layer = WatchdogLayer::new(Duration::MAX).threshold_for(|_| Some(Duration::ZERO)).reports(reports.clone());
+    assert_eq!(ask(&layer, get("/for"), ms(100)), "answered");
+    let layer = WatchdogLayer::new(Duration::MAX).blocking_after(Duration::ZERO).reports(reports.clone());
+    layer.handle().set_threshold(Duration::ZERO);
+    assert_eq!(ask(&layer, get("/set"), ms(100)), "answered");
+    let job = async { heeler::watch("job", Duration::ZERO, tokio::time::sleep(ms(100))).reports(reports).await };
+    super::common::runtime(0).block_on(job);
+    for uri in ["/new", "/for", "/set"] {
+        let is = |report: &heeler::Report| report.request.as_ref().is_some_and(|request| request.uri == uri);
+        let report = seen.wait(uri, is);
+        assert_eq!(report.threshold_ms, Some(1.0), "{uri}");
+    }
+    assert_eq!(seen.wait("the job", |report| report.job.is_some()).threshold_ms, Some(1.0));
+}
+
+/// Guards: for ever, and what is nearly that, neither reports nor overflows anywhere; others are watched as before.
+#[test]
+fn forever_is_never() {
+    let (seen, reports) = collect();
+    let nanos = Duration::from_nanos;
+    let long =
+        [Duration::MAX, Duration::from_secs(u64::MAX), nanos(u64::MAX), nanos(u64::MAX - 1), nanos(u64::MAX / 2)];
+    for threshold in long {
+        let layer = WatchdogLayer::new(threshold).blocking_after(threshold).reports(reports.clone());
+        assert_eq!(ask(&layer, get("/long"), ms(30)), "answered");
+        layer.handle().set_threshold(threshold);
+        let layer = layer.threshold_for(move |_| Some(threshold));
+        assert_eq!(ask(&layer, get("/long"), ms(30)), "answered");
+        let reports = reports.clone();
+        let job = async { heeler::watch("job", threshold, tokio::time::sleep(ms(30))).reports(reports).await };
+        super::common::runtime(0).block_on(job);
+    }
+    assert!(reports.flush(PATIENCE));
+    assert!(seen.all().is_empty());
+    assert_eq!(ask(&WatchdogLayer::new(ms(20)).reports(reports), get("/short"), ms(200)), "answered");
+    assert_eq!(seen.first().request.unwrap().uri, "/short");
+}
+
+/// Guards: shares that are no share.
+#[test]
+fn odd_shares_of_the_threshold() {
+    for share in [f64::NAN, -1.0, f64::INFINITY, f64::MAX, f64::MIN_POSITIVE] {
+        let (seen, reports) = collect();
+        let layer = WatchdogLayer::new(Duration::from_secs(60)).abandoned_after(share).reports(reports.clone());
+        super::common::runtime(0).block_on(async {
+            use tower::{Layer as _, ServiceExt as _};
+            let service = layer.layer(tower::service_fn(|_: http::Request<()>| async {
+                std::future::pending::<Result<http::Response<String>, std::convert::Infallible>>().await
+            }));
+            assert!(tokio::time::timeout(ms(5), service.oneshot(get("/"))).await.is_err());
+        });
+        assert_eq!(layer.handle().in_flight(), 0);
+        let never = share > 1.0;
+        if never {
+            assert!(reports.flush(PATIENCE));
+            assert!(seen.all().is_empty(), "{share}");
+        } else {
+            assert!(seen.first().elapsed_ms < 1_000.0, "{share}");
+        }
+    }
+}
+
+/// Guards: a directory that becomes unusable while the service runs costs reports, which are counted, and nothing else;
+/// and once it is usable again, so are the reports.
+#[test]
+fn a_directory_that_goes_away() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("slow");
+    let reports = Reports::builder().log(false).directory(&path).repeat_after(Duration::ZERO).build().unwrap();
+    let layer = WatchdogLayer::new(ms(5)).reports(reports.clone());
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, "a file now").unwrap();
+    assert_eq!(ask(&layer, get("/"), ms(60)), "answered");
+    until("a delivery has failed", || reports.stats().failed_deliveries > 0);
+    std::fs::remove_file(&path).unwrap();
+    let delivered = reports.stats().delivered;
+    assert_eq!(ask(&layer, get("/"), ms(60)), "answered");
+    until("another one has not", || reports.stats().delivered > delivered && path.is_dir());
+    until("there is a pair of files", || std::fs::read_dir(&path).unwrap().count() >= 2);
+}

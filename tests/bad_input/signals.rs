@@ -1,0 +1,159 @@
+//! The signal for thread stacks: taken, replaced, masked. Each in a process of its own, for it has one choice.
+
+#![allow(unsafe_code, reason = "dispositions of signals")]
+
+use heeler::report::Verdict;
+use heeler::{Report, WatchdogLayer, use_signal};
+use http::{Request, Response};
+use tower::{Layer as _, ServiceExt as _};
+
+use super::common::{PORTABLE, collect, in_own_process, ms, place};
+use super::{ask, get};
+
+extern "C" fn theirs(_: i32) {}
+
+/// Somebody else's handler.
+fn take(signal: i32) {
+    // SAFETY: the handler does nothing; a zeroed action is valid.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = theirs as *const () as usize;
+        assert_eq!(libc::sigaction(signal, &raw const action, std::ptr::null_mut()), 0);
+    }
+}
+
+fn handler_of(signal: i32) -> usize {
+    // SAFETY: reads the disposition.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        assert_eq!(libc::sigaction(signal, std::ptr::null(), &raw mut action), 0);
+        action.sa_sigaction
+    }
+}
+
+fn is_free(signal: i32) -> bool {
+    handler_of(signal) == libc::SIG_DFL
+}
+
+/// Runs, rather than sleeps: a sleeping thread needs no signal everywhere.
+fn blocks() {
+    let start = std::time::Instant::now();
+    while start.elapsed() < ms(400) {
+        std::hint::black_box(7_u64.wrapping_mul(11));
+    }
+}
+
+/// The report of a request that blocks after `prepare`, on its own thread.
+fn blocking(prepare: impl Fn() + Copy + Send + Sync + 'static) -> Report {
+    let (seen, reports) = collect();
+    let layer = WatchdogLayer::new(ms(100)).blocking_after(None).reports(reports);
+    let service = layer.layer(tower::service_fn(move |_: Request<()>| async move {
+        prepare();
+        blocks();
+        Ok::<_, std::convert::Infallible>(Response::new("answered"))
+    }));
+    super::common::runtime(0).block_on(service.oneshot(get("/blocks"))).unwrap();
+    seen.first()
+}
+
+/// Guards: a clear error for a signal that cannot be used, and its owner keeps it; the next one works.
+#[test]
+fn a_taken_signal_is_an_error() {
+    in_own_process("signals::a_taken_signal_is_an_error", || {
+        let (taken, free) = (libc::SIGRTMIN() + 3, libc::SIGRTMIN() + 4);
+        take(taken);
+        if PORTABLE {
+            assert!(use_signal(free).unwrap_err().is_unsupported());
+            return;
+        }
+        for signal in [libc::SIGUSR1, libc::SIGSEGV, 0, -1, 1_000, taken] {
+            let error = use_signal(signal).unwrap_err();
+            assert!(error.is_signal() && error.to_string().contains(&signal.to_string()), "{error}");
+        }
+        assert_eq!(handler_of(taken), theirs as *const () as usize);
+        assert!(is_free(libc::SIGUSR1));
+        use_signal(free).unwrap();
+        assert_eq!(place(&blocking(|| {})), "blocks");
+        use_signal(free).unwrap();
+        assert!(use_signal(free + 1).unwrap_err().is_signal());
+        assert!(is_free(free + 1));
+    });
+}
+
+/// Guards: without a choice, a signal that nobody uses is found, and nobody's is taken away.
+#[test]
+fn one_that_is_free_is_found() {
+    in_own_process("signals::one_that_is_free_is_found", || {
+        let free = libc::SIGRTMAX() - 5;
+        let others: Vec<i32> = (libc::SIGRTMIN()..=libc::SIGRTMAX()).filter(|signal| *signal != free).collect();
+        others.iter().for_each(|signal| take(*signal));
+        let report = blocking(|| {});
+        assert_eq!(report.verdict, Verdict::Blocking);
+        assert_eq!(PORTABLE, is_free(free));
+        assert!(others.iter().all(|signal| handler_of(*signal) == theirs as *const () as usize));
+        if !PORTABLE {
+            assert_eq!(place(&report), "blocks", "{}", report.to_text());
+        }
+    });
+}
+
+/// Guards: with every signal taken there are no thread stacks, which the report says; all else works.
+#[test]
+fn none_is_free() {
+    in_own_process("signals::none_is_free", || {
+        (libc::SIGRTMIN()..=libc::SIGRTMAX()).for_each(take);
+        let report = blocking(|| {});
+        assert_eq!(report.verdict, Verdict::Blocking);
+        let text = report.to_text();
+        assert!(report.notes.iter().any(|note| note.contains("not to be had")), "{text}");
+        assert!(report.stacks.iter().all(|stack| !stack.current), "{text}");
+        let (seen, reports) = collect();
+        assert_eq!(ask(&WatchdogLayer::new(ms(50)).reports(reports), get("/waits"), ms(200)), "answered");
+        assert_eq!((seen.first().verdict, &*place(&seen.first())), (Verdict::Waiting, "ask"));
+    });
+}
+
+/// Guards: somebody who installs a handler over ours later gets no signal of ours, and is not replaced.
+#[test]
+fn replaced_later() {
+    in_own_process("signals::replaced_later", || {
+        if PORTABLE {
+            return;
+        }
+        let signal = libc::SIGRTMIN() + 7;
+        use_signal(signal).unwrap();
+        assert_eq!(place(&blocking(|| {})), "blocks");
+        take(signal);
+        let report = blocking(|| {});
+        assert_eq!(report.verdict, Verdict::Blocking);
+        assert!(report.notes.iter().any(|note| note.contains("replaced")), "{}", report.to_text());
+        assert_eq!(handler_of(signal), theirs as *const () as usize);
+    });
+}
+
+/// Guards: a thread that masks the signal does not answer; the report says what `/proc` says, and nothing hangs. Once it
+/// takes signals again, the late one is nobody's question any more.
+#[test]
+fn masked() {
+    in_own_process("signals::masked", || {
+        if PORTABLE {
+            return;
+        }
+        let report = blocking(|| mask(libc::SIG_BLOCK));
+        assert_eq!(report.verdict, Verdict::Blocking);
+        let text = report.to_text();
+        assert!(report.notes.iter().any(|note| note.contains("did not answer within 50 ms")), "{text}");
+        assert_eq!(report.thread.unwrap().on_cpu, Some(true), "{text}");
+        mask(libc::SIG_UNBLOCK);
+        assert_eq!(place(&blocking(|| {})), "blocks");
+    });
+}
+
+fn mask(how: i32) {
+    // SAFETY: changes the mask of this thread alone.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        assert_eq!(libc::pthread_sigmask(how, &raw const all, std::ptr::null_mut()), 0);
+    }
+}

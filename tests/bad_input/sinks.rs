@@ -1,0 +1,92 @@
+//! Sinks that misbehave.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use heeler::{Report, Reports, Sink, WatchdogLayer};
+
+use super::common::{Collected, PATIENCE, collect, ms};
+use super::{ask, get};
+
+struct Panics;
+
+impl Sink for Panics {
+    fn name(&self) -> &str {
+        "panics\n\u{1b}[31m"
+    }
+
+    fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        panic!("on purpose")
+    }
+}
+
+struct Fails;
+
+impl Sink for Fails {
+    fn name(&self) -> &str {
+        "fails"
+    }
+
+    fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Err("no paper".into())
+    }
+}
+
+/// Guards: neither disturbs the other sinks, other reports, or the request.
+#[test]
+fn that_panic_and_fail() {
+    let seen = Collected::default();
+    let builder = Reports::builder().log(false).repeat_after(Duration::ZERO);
+    let reports = builder.sink(Panics).sink(Fails).sink(seen.clone()).build().unwrap();
+    let layer = WatchdogLayer::new(ms(20)).reports(reports.clone());
+    for round in 0..3 {
+        assert_eq!(ask(&layer, get(&format!("/{round}")), ms(30)), "answered");
+        seen.wait("the request", |report| report.request.as_ref().unwrap().uri == format!("/{round}"));
+    }
+    assert!(reports.flush(PATIENCE));
+    let stats = reports.stats();
+    assert_eq!(stats.failed_deliveries, 2 * stats.delivered);
+    assert_eq!((stats.made, stats.dropped), (stats.delivered, 0));
+}
+
+struct Stuck {
+    entered: Sender<()>,
+    release: Mutex<Receiver<()>>,
+}
+
+impl Sink for Stuck {
+    fn name(&self) -> &str {
+        "stuck"
+    }
+
+    fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let _ = self.entered.send(());
+        let _ = self.release.lock().unwrap().recv();
+        Ok(())
+    }
+}
+
+/// Guards: a sink that does not return holds up reports, and nothing else: requests are answered, `flush` gives up in
+/// time, and all reports arrive once it goes on.
+#[test]
+fn that_do_not_return() {
+    super::common::in_own_process("sinks::that_do_not_return", || {
+        let (entered, has_entered) = channel();
+        let (release, wait) = channel();
+        let stuck = Arc::new(Stuck { entered, release: Mutex::new(wait) });
+        let (seen, others) = collect();
+        let reports = Reports::builder().log(false).sink(stuck).build().unwrap();
+        assert_eq!(ask(&WatchdogLayer::new(ms(20)).reports(reports.clone()), get("/stuck"), ms(30)), "answered");
+        has_entered.recv_timeout(PATIENCE).unwrap();
+        let layer = WatchdogLayer::new(ms(20)).reports(others.clone());
+        for _ in 0..3 {
+            assert_eq!(ask(&layer, get("/other"), ms(30)), "answered");
+        }
+        assert!(!others.flush(ms(50)));
+        assert!(seen.all().is_empty());
+        drop(release);
+        assert!(others.flush(PATIENCE));
+        assert_eq!(seen.all().iter().filter(|report| report.update == 0).count(), 3);
+    });
+}
