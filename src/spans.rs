@@ -137,6 +137,11 @@ impl SpanStack {
         Self { depth: AtomicUsize::new(0), ids: [const { AtomicU64::new(0) }; SPANS] }
     }
 
+    /// For another thread.
+    pub(crate) fn clear(&self) {
+        self.depth.store(0, Ordering::Relaxed);
+    }
+
     fn enter(&self, id: u64) {
         let depth = self.depth.load(Ordering::Relaxed);
         if let Some(place) = self.ids.get(depth) {

@@ -29,14 +29,13 @@ pub(crate) use names::front;
 pub(crate) use procfs::{Activity, look};
 pub(crate) use snapshot::{Origin, Snapshot};
 pub(crate) use symbols::{Address, Symbols};
-pub(crate) use task::{Arena, SPANS, trace};
+pub(crate) use task::{Arena, SPANS, original, trace};
 pub(crate) use thread::{Outcome, Sampler, install as install_handler};
 pub(crate) use unwind::Unwinder;
 
-/// The stack of this thread; empty if it polls no watched work.
+/// The stack of this thread; empty if it polls no watched work. Takes no lock.
 fn threads_stack() -> std::ops::Range<usize> {
-    let slot = crate::inflight::ThreadSlot::existing();
-    slot.and_then(|slot| slot.with_life(|life| life.stack.clone())).unwrap_or(0..0)
+    crate::inflight::ThreadSlot::existing().map_or(0..0, |slot| slot.stack())
 }
 
 /// The ids of the spans that this thread has entered, outermost first. Takes no lock and allocates nothing.

@@ -19,12 +19,13 @@ pub(crate) fn code_range() -> std::ops::Range<u64> {
 #[cfg(heeler_copies)]
 mod imp {
     use std::ops::{Deref, Range};
-    use std::sync::{Arc, OnceLock};
+    use std::sync::{Arc, Mutex, OnceLock};
 
     use object::elf::{FileHeader64, NT_GNU_BUILD_ID, PF_X, PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE};
     use object::{NativeEndian, read::elf::NoteIterator};
 
     use crate::capture::symbols::ModuleName;
+    use crate::sync::lock_std;
 
     /// Bytes of a module.
     #[derive(Debug, Clone)]
@@ -74,12 +75,27 @@ mod imp {
     }
 
     impl Modules {
-        pub(crate) fn load() -> Self {
+        /// What is loaded now. Shared by all who ask as long as nothing changes.
+        pub(crate) fn current() -> Arc<Self> {
+            static SHARED: Mutex<Option<Arc<Modules>>> = Mutex::new(None);
+            let mut shared = lock_std(&SHARED);
+            if let Some(known) = shared.as_ref().filter(|known| known.is_current()) {
+                return known.clone();
+            }
+            let loaded = Arc::new(Self::load());
+            *shared = Some(loaded.clone());
+            loaded
+        }
+
+        fn load() -> Self {
             let mut modules = Self::default();
+            // The loader names the executable first.
+            let mut executable = true;
             iterate(&mut |info| {
                 modules.version = (info.dlpi_adds, info.dlpi_subs);
                 // SAFETY: the loader holds its lock while it calls back: the object is loaded.
-                let module = unsafe { read(info, modules.list.is_empty()) };
+                let module = unsafe { read(info, executable) };
+                executable = false;
                 modules.list.extend(module);
                 false
             });
@@ -105,7 +121,7 @@ mod imp {
         static RANGE: OnceLock<Range<u64>> = OnceLock::new();
         let found = RANGE.get_or_init(|| {
             let here = code_range as *const () as u64;
-            let modules = Modules::load();
+            let modules = Modules::current();
             let module = modules.find(here);
             let code = module.and_then(|module| module.code.iter().find(|code| code.contains(&here)).cloned());
             code.unwrap_or(0..0)

@@ -2,9 +2,9 @@
 //!
 //! A signal ends `poll`, `nanosleep` and a few other calls early, which a program can notice. A sleeping thread need not be
 //! asked: the kernel says where its stack pointer is and at which instruction it went to sleep, and as long as it has used
-//! no CPU time, its stack has not changed. What the kernel does not say is the frame pointer, which some frames need. It is
-//! looked for on the stack, and a stack is taken only if it unwinds all the way to the poll's own frame; else the thread
-//! gets its signal after all.
+//! no CPU time, its stack has not changed. What the kernel does not say is the frame pointer, which some frames need. Where
+//! one does, it is looked for on the stack. A stack is taken only if it unwinds all the way to the poll's own frame, and
+//! only in one way, whatever the frame pointer may be; else the thread gets its signal after all.
 
 use std::sync::Arc;
 
@@ -71,11 +71,33 @@ impl Peeker {
             truncated: false,
             spans: spans.iter().copied().take_while(|id| *id != 0).collect(),
         };
-        self.unwinder.refresh();
         let words: Arc<[u64]> = room[..len].into();
-        let candidates = frame_pointers(sp & !7, &words);
-        let mut tried = std::iter::once(0).chain(candidates).take(MAX_TRIES).map(|fp| snapshot(fp, &words));
-        tried.find(|snapshot| self.unwinder.unwind(snapshot).complete)
+        let certain = snapshot(0, &words);
+        if self.unwind(&certain).is_some() {
+            return Some(certain);
+        }
+        let mut found: Option<(Snapshot, Vec<u64>)> = None;
+        for fp in frame_pointers(sp & !7, &words).take(MAX_TRIES) {
+            let candidate = snapshot(fp, &words);
+            let Some(addresses) = self.unwind(&candidate) else { continue };
+            match &found {
+                None => found = Some((candidate, addresses)),
+                Some((_, known)) if *known == addresses => {}
+                // Stale frames lead to the end, too: nobody can say which way is the right one.
+                Some(_) => return None,
+            }
+        }
+        if found.is_none() {
+            // Perhaps through a library that was loaded since. Not before: this takes the loader's lock.
+            self.unwinder.refresh();
+        }
+        found.map(|(snapshot, _)| snapshot)
+    }
+
+    /// The addresses, if the stack unwinds to the poll's own frame.
+    fn unwind(&mut self, snapshot: &Snapshot) -> Option<Vec<u64>> {
+        let unwound = self.unwinder.unwind(snapshot);
+        unwound.complete.then(|| unwound.addresses.iter().map(|address| address.pc).collect())
     }
 }
 

@@ -119,6 +119,8 @@ impl Arena {
 struct Tracer<'a> {
     original: &'a Waker,
     arena: *mut Arena,
+    /// The lowest address of the thread's stack.
+    lowest: usize,
     /// Where the copies end: an address in a frame that encloses the poll.
     end: usize,
     /// Tells this thread from others: a waker may be cloned on any.
@@ -131,6 +133,16 @@ thread_local! {
 
 fn this_thread() -> usize {
     MARK.with(|mark| std::ptr::from_ref(mark).addr())
+}
+
+/// The waker that a tracing one stands for, else the waker itself: what may be kept beyond the poll, and compared.
+pub(crate) fn original(mut waker: &Waker) -> &Waker {
+    while std::ptr::eq(waker.vtable(), &VTABLE) {
+        // SAFETY: only `trace` makes wakers with this vtable. Their data is a `Tracer` that lives as long as they do, and
+        // the original is borrowed for longer than that.
+        waker = unsafe { (*waker.data().cast::<Tracer<'_>>()).original };
+    }
+    waker
 }
 
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop_nothing);
@@ -147,7 +159,11 @@ pub(crate) fn trace<T>(
 ) -> T {
     arena.reset();
     let arena: *mut Arena = arena;
-    let tracer = Tracer { original: cx.waker(), arena, end, thread: this_thread() };
+    let stack = super::threads_stack();
+    // Where the thread's stack is not known, nothing of it is read.
+    let lowest = if stack.contains(&end) { stack.start } else { usize::MAX };
+    // Within another traced poll, that one's waker: so it sees these clones, too.
+    let tracer = Tracer { original: cx.waker(), arena, lowest, end, thread: this_thread() };
     let raw = RawWaker::new((&raw const tracer).cast(), &VTABLE);
     // SAFETY: the vtable's functions take the pointer for a `Tracer`. The waker itself is never dropped and is only lent
     // to `poll`, for less long than `tracer` lives; clones are clones of the original and do not refer to `tracer`.
@@ -255,8 +271,8 @@ impl Tracer<'_> {
         arena.count_event(event);
         let sp = registers.sp as usize;
         let room = WORDS - arena.used;
-        // A leaf that runs on a stack of its own (a stackful coroutine) is not below our frame: nothing can be read.
-        if sp >= self.end || arena.count == STACKS || room < 64 || self.end - sp > super::thread::MAX_COPY {
+        // A leaf may run on a stack of its own (a stackful coroutine): of that, nothing says what can be read.
+        if sp < self.lowest || sp >= self.end || arena.count == STACKS || room < 64 || self.end - sp > super::thread::MAX_COPY {
             arena.lost += 1;
             return;
         }
@@ -264,7 +280,7 @@ impl Tracer<'_> {
         let len = wanted.min(room);
         let start = arena.used;
         // SAFETY: `[sp, end)` is the part of this thread's stack between the callback's frame and the frame that
-        // encloses the poll: both are in use, so all between is mapped and readable; words of it that no frame has
+        // encloses the poll, both within its bounds and in use, so all between is mapped and readable; words of it that no frame has
         // written yet are copied as bytes and never interpreted but by the unwinder. `len` words are free in the arena.
         unsafe {
             let to = arena.words.as_mut_ptr().add(start);

@@ -46,6 +46,9 @@ mod imp {
     /// A thread that has not answered by then is not going to.
     const PATIENCE: Duration = Duration::from_millis(50);
 
+    /// Signals that may be on their way at once, to threads that mask them or cannot be interrupted.
+    const UNANSWERED: usize = 64;
+
     /// The question and the room for its answer. Written by the asker while the hand-over is idle, by the handler while
     /// it is copying.
     struct Desk {
@@ -60,6 +63,9 @@ mod imp {
         len: AtomicUsize,
         truncated: AtomicBool,
         spans: [AtomicU64; SPANS],
+        /// Cookies of questions that were withdrawn before their signal arrived; zero for a free place. The handler takes
+        /// a cookie out when its signal arrives after all.
+        unanswered: [AtomicU64; UNANSWERED],
     }
 
     static DESK: Desk = Desk {
@@ -74,6 +80,7 @@ mod imp {
         len: AtomicUsize::new(0),
         truncated: AtomicBool::new(false),
         spans: [const { AtomicU64::new(0) }; SPANS],
+        unanswered: [const { AtomicU64::new(0) }; UNANSWERED],
     };
 
     /// Asks threads for their stacks, one at a time: there is one of these in the process.
@@ -84,6 +91,8 @@ mod imp {
         cookie: u64,
         /// The last answer of each slot, to leave a thread alone that still sits in the same system call.
         last: HashMap<usize, Last>,
+        /// Threads (by slot) that have a signal coming which they have not taken: which one, and its place on the desk.
+        silent: HashMap<usize, (u64, usize)>,
         #[cfg(target_arch = "x86_64")]
         peeker: super::super::peek::Peeker,
     }
@@ -116,6 +125,7 @@ mod imp {
                 room,
                 cookie: seed >> 4,
                 last: HashMap::new(),
+                silent: HashMap::new(),
                 #[cfg(target_arch = "x86_64")]
                 peeker: super::super::peek::Peeker::new(),
             }
@@ -150,17 +160,35 @@ mod imp {
             if !is_ours(signal) {
                 return Outcome::Unavailable("another handler has replaced heeler's");
             }
+            if self.is_silent(key) {
+                return Outcome::NoAnswer(activity);
+            }
             match self.ask(signal, slot, sequence, bounds) {
-                Some(Answer::Done) => {
+                Reply::Answered(Answer::Done) => {
                     let snapshot = self.collect();
                     let last = Last { sequence, activity: activity.clone(), cpu: None, snapshot: snapshot.clone() };
                     // A thread that goes back to the call it was in has spent some CPU time on the handler.
                     self.last.insert(key, Last { cpu: sys::cpu_time(tid), ..last });
                     Outcome::Captured(snapshot, activity)
                 }
-                Some(_) => Outcome::Missed,
-                None => Outcome::NoAnswer(look(tid)),
+                Reply::Answered(_) => Outcome::Missed,
+                Reply::Refused => Outcome::Unavailable("the system refuses to send the signal"),
+                Reply::None if slot.is_in(sequence) => Outcome::NoAnswer(look(tid)),
+                Reply::None => Outcome::Missed,
             }
+        }
+
+        /// Whether the thread still owes an answer: then it is not asked again, or signals would pile up.
+        fn is_silent(&mut self, key: usize) -> bool {
+            let Some((cookie, place)) = self.silent.get(&key).copied() else {
+                // With no place to note another that does not answer, nobody is asked.
+                return DESK.unanswered.iter().all(|place| place.load(Ordering::Relaxed) != 0);
+            };
+            let owes = DESK.unanswered[place].load(Ordering::Acquire) == cookie;
+            if !owes {
+                self.silent.remove(&key);
+            }
+            owes
         }
 
         fn ask(
@@ -169,7 +197,7 @@ mod imp {
             slot: &'static ThreadSlot,
             sequence: u64,
             bounds: std::ops::Range<usize>,
-        ) -> Option<Answer> {
+        ) -> Reply {
             self.cookie = self.cookie.wrapping_add(1) & (u64::MAX >> 4);
             let cookie = self.cookie;
             // SAFETY: no arguments, cannot fail.
@@ -181,20 +209,27 @@ mod imp {
             DESK.room.store(self.room.as_mut_ptr(), Ordering::Relaxed);
             DESK.handover.ask(cookie);
             // The thread cannot end, nor its id be given to another, while its life is held.
-            let sent = slot.with_life(|life| slot.is_in(sequence) && queue(life.tid, signal, cookie)) == Some(true);
-            if !sent {
+            let sent = slot.with_life(|life| slot.is_in(sequence).then(|| queue(life.tid, signal, cookie))).flatten();
+            if sent != Some(true) {
                 DESK.handover.withdraw(cookie);
-                return Some(Answer::Missed);
+                return if sent.is_some() { Reply::Refused } else { Reply::Answered(Answer::Missed) };
             }
             let asked = Instant::now();
             loop {
                 match DESK.handover.poll() {
                     Answer::Pending => {}
-                    answer => return Some(answer),
+                    answer => return Reply::Answered(answer),
                 }
                 let waited = asked.elapsed();
-                if waited > PATIENCE && DESK.handover.withdraw(cookie) {
-                    return None;
+                if waited > PATIENCE {
+                    // Noted before it is withdrawn: the handler may run at any moment.
+                    let place = DESK.unanswered.iter().position(|place| place.load(Ordering::Relaxed) == 0).unwrap_or(0);
+                    DESK.unanswered[place].store(cookie, Ordering::Release);
+                    if DESK.handover.withdraw(cookie) {
+                        self.silent.insert(std::ptr::from_ref(slot).addr(), (cookie, place));
+                        return Reply::None;
+                    }
+                    DESK.unanswered[place].store(0, Ordering::Relaxed);
                 }
                 if waited < Duration::from_micros(30) {
                     std::hint::spin_loop();
@@ -214,6 +249,15 @@ mod imp {
                 spans: DESK.spans.iter().map(|id| id.load(Ordering::Relaxed)).take_while(|id| *id != 0).collect(),
             }
         }
+    }
+
+    /// What came of a question.
+    enum Reply {
+        Answered(Answer),
+        /// The signal could not be sent: too many are queued, or a sandbox forbids it.
+        Refused,
+        /// Not in time.
+        None,
     }
 
     /// Queues the signal for one thread of this process.
@@ -284,7 +328,7 @@ mod imp {
 
     /// Copies the interrupted thread's stack, if the question that stands is about it.
     ///
-    /// Async-signal-safe: atomics, one `memcpy`, nothing else; `errno` is not touched.
+    /// Async-signal-safe: atomics and one copy, without a call; `errno` is not touched.
     extern "C" fn handler(_signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
         // SAFETY: the kernel passes a `siginfo_t`; its layout is that of a queued signal if the code says so.
         let info = unsafe { &*info.cast::<QueuedInfo>() };
@@ -293,6 +337,12 @@ mod imp {
         }
         let cookie = info.value;
         if !DESK.handover.take(cookie) {
+            // Late: the question was withdrawn. From now on the thread may be asked again.
+            for place in &DESK.unanswered {
+                if place.load(Ordering::Relaxed) == cookie {
+                    place.store(0, Ordering::Release);
+                }
+            }
             return;
         }
         // SAFETY: slots are never freed; the asker stored this one before it asked.
@@ -311,7 +361,8 @@ mod imp {
         let len = wanted.min(MAX_COPY / 8);
         // SAFETY: this thread is inside the poll whose frame `end` lies in, on the same stack: all of `[sp, end)` is
         // mapped and stays, for the thread is here. The room has `MAX_COPY` bytes and is the handler's until it answers.
-        unsafe { std::ptr::copy_nonoverlapping(sp as *const u64, DESK.room.load(Ordering::Relaxed), len) };
+        // No `memcpy`: with lazy binding, its first call would enter the loader.
+        unsafe { sys::copy_words(sp as *const u64, DESK.room.load(Ordering::Relaxed), len) };
         let Registers { pc, fp, lr, .. } = registers;
         for (to, value) in DESK.registers.iter().zip([pc, registers.sp, fp, lr]) {
             to.store(value, Ordering::Relaxed);

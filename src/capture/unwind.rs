@@ -16,11 +16,17 @@ pub(crate) struct Unwound {
     pub(crate) complete: bool,
 }
 
+/// The poll's own frame is cut by the copy's end; a frame larger than this is taken for a mistake of the unwinder.
+#[cfg(heeler_copies)]
+const LARGEST_FRAME: u64 = 256 * 1024;
+
 /// More frames than any real stack has: a loop in a damaged one ends here.
 const MAX_FRAMES: usize = 1024;
 
 #[cfg(heeler_copies)]
 mod imp {
+    use std::sync::Arc;
+
     use framehop::{
         CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind, UnwindRegsNative, Unwinder as _,
         UnwinderNative,
@@ -28,11 +34,11 @@ mod imp {
 
     use super::super::modules::{Bytes, Module, Modules};
     use super::super::snapshot::{Data, Origin, Registers, Snapshot};
-    use super::{Address, MAX_FRAMES, Unwound};
+    use super::{Address, LARGEST_FRAME, MAX_FRAMES, Unwound};
 
     /// Unwinds snapshots of this process's stacks.
     pub(crate) struct Unwinder {
-        modules: Modules,
+        modules: Arc<Modules>,
         unwinder: UnwinderNative<Bytes, MayAllocateDuringUnwind>,
         cache: CacheNative<MayAllocateDuringUnwind>,
     }
@@ -55,7 +61,9 @@ mod imp {
         fn read(&mut self, address: u64) -> Result<u64, ()> {
             let index = address.checked_sub(self.start).ok_or(())? / 8;
             let word = self.words.get(index as usize).copied();
-            self.reached_end |= word.is_none();
+            // A frame that begins in the copy ends not far behind it; an address far away is no frame's.
+            let over = index.saturating_sub(self.words.len() as u64) * 8;
+            self.reached_end |= word.is_none() && over < LARGEST_FRAME;
             word.ok_or(())
         }
     }
@@ -63,17 +71,18 @@ mod imp {
     impl Unwinder {
         pub(crate) fn new() -> Self {
             let mut unwinder =
-                Self { modules: Modules::default(), unwinder: UnwinderNative::new(), cache: CacheNative::new() };
+                Self { modules: Arc::default(), unwinder: UnwinderNative::new(), cache: CacheNative::new() };
             unwinder.refresh();
             unwinder
         }
 
         /// Notices what was loaded or unloaded since the last time; true if anything was.
         pub(crate) fn refresh(&mut self) -> bool {
-            if self.modules.is_current() && !self.modules.list.is_empty() {
+            let modules = Modules::current();
+            if Arc::ptr_eq(&modules, &self.modules) {
                 return false;
             }
-            self.modules = Modules::load();
+            self.modules = modules;
             self.unwinder = UnwinderNative::new();
             self.cache = CacheNative::new();
             for module in &self.modules.list {

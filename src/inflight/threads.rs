@@ -65,6 +65,8 @@ pub(crate) struct ThreadSlot {
     sequence: AtomicU64,
     /// An address in the frame of the outermost poll: where copies of the stack end.
     frame: AtomicUsize,
+    /// The addresses of the thread's stack.
+    stack: [AtomicUsize; 2],
     index: u32,
     #[cfg(feature = "spans")]
     pub(crate) spans: crate::spans::SpanStack,
@@ -143,6 +145,7 @@ impl ThreadSlot {
                 outer: AtomicU64::new(0),
                 sequence: AtomicU64::new(0),
                 frame: AtomicUsize::new(0),
+                stack: [const { AtomicUsize::new(0) }; 2],
                 index: slots.len() as u32,
                 #[cfg(feature = "spans")]
                 spans: crate::spans::SpanStack::new(),
@@ -151,6 +154,11 @@ impl ThreadSlot {
             slots.push(slot);
             slot
         });
+        slot.stack[0].store(life.stack.start, Ordering::Relaxed);
+        slot.stack[1].store(life.stack.end, Ordering::Relaxed);
+        // Its last thread may have ended inside spans.
+        #[cfg(feature = "spans")]
+        slot.spans.clear();
         *lock_std(&slot.life) = Some(life);
         drop(slots);
         RELEASE.with(|release| release.0.set(Some(slot)));
@@ -183,6 +191,11 @@ impl ThreadSlot {
     #[inline]
     pub(crate) fn frame(&self) -> usize {
         self.frame.load(Ordering::Relaxed)
+    }
+
+    /// The addresses of the thread's stack, without a lock. For the thread itself.
+    pub(crate) fn stack(&self) -> Range<usize> {
+        self.stack[0].load(Ordering::Relaxed)..self.stack[1].load(Ordering::Relaxed)
     }
 
     /// Runs `f` with what is known of the thread, which cannot end meanwhile; `None` if it has ended.

@@ -11,11 +11,12 @@ pub(crate) fn registers() -> Registers {
     // SAFETY: reads four registers and writes nothing but its outputs.
     unsafe {
         asm!(
+            // First, for any of the others may be put into x30.
+            "mov {lr}, x30",
             "adr {pc}, .",
             "mov {sp}, sp",
             "mov {fp}, x29",
-            "mov {lr}, x30",
-            pc = out(reg) pc, sp = out(reg) sp, fp = out(reg) fp, lr = out(reg) lr,
+            lr = out(reg) lr, pc = out(reg) pc, sp = out(reg) sp, fp = out(reg) fp,
             options(nomem, nostack, preserves_flags),
         );
     }
