@@ -272,7 +272,12 @@ impl Tracer<'_> {
         let sp = registers.sp as usize;
         let room = WORDS - arena.used;
         // A leaf may run on a stack of its own (a stackful coroutine): of that, nothing says what can be read.
-        if sp < self.lowest || sp >= self.end || arena.count == STACKS || room < 64 || self.end - sp > super::thread::MAX_COPY {
+        if sp < self.lowest
+            || sp >= self.end
+            || arena.count == STACKS
+            || room < 64
+            || self.end - sp > super::thread::MAX_COPY
+        {
             arena.lost += 1;
             return;
         }

@@ -223,7 +223,8 @@ mod imp {
                 let waited = asked.elapsed();
                 if waited > PATIENCE {
                     // Noted before it is withdrawn: the handler may run at any moment.
-                    let place = DESK.unanswered.iter().position(|place| place.load(Ordering::Relaxed) == 0).unwrap_or(0);
+                    let place =
+                        DESK.unanswered.iter().position(|place| place.load(Ordering::Relaxed) == 0).unwrap_or(0);
                     DESK.unanswered[place].store(cookie, Ordering::Release);
                     if DESK.handover.withdraw(cookie) {
                         self.silent.insert(std::ptr::from_ref(slot).addr(), (cookie, place));

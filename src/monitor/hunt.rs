@@ -10,9 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
 use super::workers::Roll;
-use crate::capture::{Outcome, Sampler};
-use crate::inflight::{Clock, Details, Poller, Row, RowId, Trace, WaitKind, Work, flags, table};
-use crate::report::{ChildEvidence, Evidence, Kind, Reports, ThreadEvidence, Verdict};
+use crate::capture::Sampler;
+use crate::inflight::{Child, Clock, Details, Poller, Row, RowId, Trace, WaitKind, Work, flags, table};
+use crate::report::{ChildEvidence, Evidence, Kind, Reports, ThreadEvidence, Verdict, log_safely};
 
 const MILLISECOND: u64 = 1_000_000;
 /// A poll that has lasted this long at the deadline is one that does not return.
@@ -43,8 +43,8 @@ pub(super) struct Hunt {
     reports: Reports,
     update: u32,
     began: u64,
-    /// Since when it has been asked to be polled: at the latest since the hunt began.
-    asked: u64,
+    /// Since when it has been asked to be polled; `None` as long as it has no waker, or is inside a poll that began before.
+    asked: Option<u64>,
     /// Not polled until then: starved.
     due: u64,
     /// Which poll is going on, and since when it was seen.
@@ -52,6 +52,8 @@ pub(super) struct Hunt {
     roll: Roll,
     culprits: Option<Vec<crate::report::Culprit>>,
     children: Vec<Prey>,
+    /// The slot and the number of the poll that was found not to return.
+    blocked_poll: Option<(usize, u64)>,
     /// A second look has been taken, after the children were out of the way.
     looked_again: bool,
     notes: Vec<String>,
@@ -74,18 +76,26 @@ pub(super) fn ask_for_poll(row: &'static Row, id: RowId, now: u64) -> Option<u64
     row.update(id, flags::WANTED, 0)?;
     let (waker, since) = {
         let mut details = row.details(id)?;
-        let since = details.trace.get_or_insert_with(|| Box::new(Trace::new(now))).ask(now);
-        (details.waker.clone()?, since)
+        let waker = details.waker.clone()?;
+        (waker, details.trace.get_or_insert_with(|| Box::new(Trace::new(now))).ask(now))
     };
     // Outside the lock, for waking runs a scheduler's code, which may panic if the scheduler is gone.
     if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-        tracing::error!(target: "heeler", "a waker panicked: its work is not captured");
+        log_safely(|| tracing::error!(target: "heeler", "a waker panicked: its work is not captured"));
     }
     Some(since)
 }
 
 impl Hunt {
-    pub(super) fn begin(row: &'static Row, id: RowId, basis: Basis, reports: Reports, update: u32, now: u64) -> Self {
+    pub(super) fn begin(
+        row: &'static Row,
+        id: RowId,
+        basis: Basis,
+        reports: Reports,
+        update: u32,
+        now: u64,
+        children: &mut Children,
+    ) -> Self {
         let patience = (row.threshold() / 4).clamp(10 * MILLISECOND, 250 * MILLISECOND);
         let roll = Roll::call();
         let mut notes = Vec::new();
@@ -93,13 +103,12 @@ impl Hunt {
         if asked.is_none() && !row.poller().is_polling() {
             notes.push("it has not been polled yet".to_owned());
         }
-        let children = if row.flags() & flags::PARENT != 0 { children(id) } else { Vec::new() };
+        let children = if row.flags() & flags::PARENT != 0 { children.of(id) } else { Vec::new() };
         for child in &children {
             ask_for_poll(child.row, child.id, now);
         }
         let (began, due) = (now, now + patience);
-        let asked = asked.unwrap_or(now);
-        let (polling, culprits, looked_again) = (None, None, false);
+        let (polling, culprits, looked_again, blocked_poll) = (None, None, false, None);
         Self {
             row,
             id,
@@ -114,8 +123,24 @@ impl Hunt {
             culprits,
             children,
             looked_again,
+            blocked_poll,
             notes,
         }
+    }
+
+    /// Whose hunt it is.
+    pub(super) fn id(&self) -> RowId {
+        self.id
+    }
+
+    /// 0 for the first look.
+    pub(super) fn update(&self) -> u32 {
+        self.update
+    }
+
+    /// The slot and the number of the poll that was found not to return, if that is what was found.
+    pub(super) fn blocked_poll(&self) -> Option<(usize, u64)> {
+        self.blocked_poll
     }
 
     /// Where what it finds goes.
@@ -139,7 +164,9 @@ impl Hunt {
         if poller.is_polling() {
             return match self.polling {
                 // woken → inside a poll that does not return
-                Some((seen, since)) if seen == poller && now - since >= LONG_POLL => self.blocked(now, poller, sampler),
+                Some((seen, since)) if seen == poller && now.saturating_sub(since) >= LONG_POLL => {
+                    self.blocked(now, poller, sampler)
+                }
                 Some((seen, since)) if seen == poller => Step::Wait(since + LONG_POLL),
                 _ => {
                     self.polling = Some((poller, now));
@@ -147,7 +174,14 @@ impl Hunt {
                 }
             };
         }
-        self.polling = None;
+        if self.polling.take().is_some() || self.asked.is_none() {
+            // The poll that was going on has ended, and it was not one that was asked for: only now is there somebody to
+            // wake. The clock for *starved* begins here.
+            self.asked = ask_for_poll(self.row, self.id, now);
+            if self.asked.is_some() {
+                (self.due, self.began) = (now + (self.due - self.began), now);
+            }
+        }
         if now < self.began + SUSPICION {
             return Step::Wait(self.began + SUSPICION);
         }
@@ -163,8 +197,10 @@ impl Hunt {
         self.found(now, |evidence, hunt| {
             evidence.verdict = Verdict::Starved;
             evidence.culprits = hunt.culprits.take().unwrap_or_default();
-            let waited = now.saturating_sub(hunt.asked) / MILLISECOND;
-            evidence.notes.push(format!("woken {waited} ms before this report, and not polled since"));
+            if let Some(asked) = hunt.asked {
+                let waited = now.saturating_sub(asked) / MILLISECOND;
+                evidence.notes.push(format!("woken {waited} ms before this report, and not polled since"));
+            }
             if evidence.culprits.is_empty() {
                 evidence.notes.push("no poll that heeler watches holds a worker of its runtime".to_owned());
             }
@@ -216,22 +252,16 @@ impl Hunt {
             self.polling = None;
             return Step::Wait(now + LONG_POLL);
         };
-        let (thread, note) = match sampler.capture(slot, poll) {
-            Outcome::Captured(snapshot, activity) => (ThreadEvidence { activity, snapshot: Some(snapshot) }, None),
-            Outcome::Missed => {
-                self.polling = None;
-                return Step::Wait(now + LONG_POLL);
-            }
-            Outcome::NoAnswer(activity) => {
-                let note = "the thread did not answer within 50 ms: it is uninterruptible, or masks the signal";
-                (ThreadEvidence { activity, snapshot: None }, Some(note.to_owned()))
-            }
-            Outcome::Unavailable(why) => {
-                let Some(tid) = slot.with_life(|life| life.tid) else { return Step::Gone };
-                let thread = ThreadEvidence { activity: crate::capture::look(tid), snapshot: None };
-                (thread, Some(format!("the thread's stack is not to be had: {why}")))
-            }
+        let Some((thread, note)) = ThreadEvidence::of(sampler.capture(slot, poll), slot) else {
+            self.polling = None;
+            return Step::Wait(now + LONG_POLL);
         };
+        if self.row.poller() != poller {
+            // Nested work may end while the poll around it goes on: then that stack is not its own.
+            self.polling = None;
+            return Step::Wait(now + LONG_POLL);
+        }
+        self.blocked_poll = Some((std::ptr::from_ref(slot).addr(), poll));
         // The next poll need not be traced for this hunt.
         self.row.update(self.id, 0, flags::WANTED);
         self.found(now, |evidence, _| {
@@ -271,11 +301,7 @@ impl Prey {
             }
             let slot = poller.slot()?;
             let (_, poll) = slot.polling()?;
-            let thread = match sampler.capture(slot, poll) {
-                Outcome::Captured(snapshot, activity) => ThreadEvidence { activity, snapshot: Some(snapshot) },
-                Outcome::NoAnswer(activity) => ThreadEvidence { activity, snapshot: None },
-                Outcome::Missed | Outcome::Unavailable(_) => return None,
-            };
+            let (thread, _) = ThreadEvidence::of(sampler.capture(slot, poll), slot)?;
             return Some(ChildEvidence { how: self.how, stacks: None, thread: Some(thread) });
         }
         let details = self.row.details(self.id)?;
@@ -285,34 +311,39 @@ impl Prey {
     }
 }
 
-/// The living children of a row, and theirs.
-fn children(parent: RowId) -> Vec<Prey> {
-    let candidates: Vec<_> = table()
-        .rows()
-        .filter_map(|row| {
-            let (id, flags) = row.live()?;
-            if flags & flags::CHILD == 0 {
-                return None;
+/// The child rows of the process, collected when the first hunt of a turn asks for them.
+#[derive(Debug, Default)]
+pub(super) struct Children(Option<Vec<(&'static Row, RowId, Child)>>);
+
+impl Children {
+    /// The living children of a row, and theirs.
+    fn of(&mut self, parent: RowId) -> Vec<Prey> {
+        let all = self.0.get_or_insert_with(|| table().rows().filter_map(child).collect());
+        let mut family = vec![parent];
+        let mut found = Vec::new();
+        let mut next = 0;
+        while next < family.len() && found.len() < MAX_CHILDREN {
+            let parent = family[next];
+            for &(row, id, child) in all.iter().filter(|(_, _, child)| child.parent == parent) {
+                family.push(id);
+                found.push(Prey { row, id, how: child.how.as_str(), polling: None, done: None });
             }
-            match &row.details(id)?.work {
-                Work::Child(child) => Some((row, id, child.parent, child.how.as_str())),
-                _ => None,
-            }
-        })
-        .collect();
-    let mut family = vec![parent];
-    let mut found = Vec::new();
-    let mut next = 0;
-    while next < family.len() && found.len() < MAX_CHILDREN {
-        let parent = family[next];
-        for &(row, id, _, how) in candidates.iter().filter(|(_, _, theirs, _)| *theirs == parent) {
-            family.push(id);
-            found.push(Prey { row, id, how, polling: None, done: None });
+            next += 1;
         }
-        next += 1;
+        found.truncate(MAX_CHILDREN);
+        found
     }
-    found.truncate(MAX_CHILDREN);
-    found
+}
+
+fn child(row: &'static Row) -> Option<(&'static Row, RowId, Child)> {
+    let (id, flags) = row.live()?;
+    if flags & flags::CHILD == 0 {
+        return None;
+    }
+    match &row.details(id)?.work {
+        Work::Child(child) => Some((row, id, *child)),
+        _ => None,
+    }
 }
 
 /// Where reports about the row go; `None` if it is gone.

@@ -53,11 +53,15 @@ pub(super) fn scan() -> Scanned {
             armed.push((id, basis));
         }
     }
-    let cost = now() - began;
+    let cost = now().saturating_sub(began);
     // Work that begins right after this look must be seen while its deadline lies ahead, and if possible in time to be
-    // armed. Between two looks that find something, a pause, so that many rows with many deadlines do not add up.
+    // armed. Between two looks that find something, a pause, so that many rows with many deadlines do not add up: a
+    // hundredth of a core, or a tenth where short thresholds stand beside very many rows.
     let period = (shortest / ARM_AT).clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
-    let pause = (period / 4).max(cost.saturating_mul(COST_FACTOR)).min(shortest / 2).max(SHORTEST_PERIOD);
+    let pause = (period / 4)
+        .max(cost.saturating_mul(COST_FACTOR))
+        .min((shortest / 2).max(cost.saturating_mul(10)))
+        .max(SHORTEST_PERIOD);
     let next = soonest.clamp(began + pause, (began + period).max(began + pause));
     Scanned { armed, next, shortest }
 }

@@ -6,12 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::hunt::{Basis, Hunt, Step, reports};
+use super::hunt::{Basis, Children, Hunt, Step, reports};
 use super::workers::LongPolls;
 use super::{SHORTEST, budget, scan};
 use crate::capture::{self, Sampler};
 use crate::inflight::{Policy, RowId, now, table};
-use crate::report::{self, Evidence};
+use crate::report::{self, Evidence, log_safely};
 
 /// Later looks at work that is still slow: at these multiples of its threshold.
 const FACTORS: [u64; 4] = [1, 2, 4, 8];
@@ -24,9 +24,9 @@ const SILENCE: u64 = 600_000_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Deadline {
     due: u64,
-    id: RowId,
-    /// The how-manieth look it is, counted from 0.
+    /// The how-manieth look it is, counted from 0. A first look goes before later ones at the same time.
     look: u32,
+    id: RowId,
     /// What the time was computed from. A row whose clock or threshold is another by then has a deadline of its own.
     basis: Basis,
     /// Put off for want of budget, and counted as not captured until it is.
@@ -39,7 +39,6 @@ struct Monitor {
     hunts: Vec<(u64, Hunt)>,
     long_polls: LongPolls,
     next_scan: u64,
-    next_threads: u64,
     shortest: u64,
     /// Work that found no row, as far as it was said.
     unwatched: u64,
@@ -58,7 +57,6 @@ pub(super) fn run(signal: Option<i32>) {
         hunts: Vec::new(),
         long_polls: LongPolls::default(),
         next_scan: 0,
-        next_threads: 0,
         shortest: u64::MAX,
         unwatched: 0,
         silent: Vec::new(),
@@ -66,7 +64,9 @@ pub(super) fn run(signal: Option<i32>) {
     loop {
         // Other people's wakers run here. One that panics must not be the end of watching.
         let wait = catch_unwind(AssertUnwindSafe(|| monitor.turn())).unwrap_or_else(|_| {
-            tracing::error!(target: "heeler", "the monitor panicked: captures that were under way are lost");
+            log_safely(|| {
+                tracing::error!(target: "heeler", "the monitor panicked: captures that were under way are lost");
+            });
             monitor.hunts.drain(..).for_each(|(_, hunt)| hunt.reports().count_not_captured());
             RETRY
         });
@@ -81,27 +81,29 @@ impl Monitor {
         if now >= self.next_scan || SHORTEST.load(Ordering::Relaxed) < self.shortest {
             self.scan(now);
         }
+        let mut children = Children::default();
         while let Some(Reverse(deadline)) = self.deadlines.peek().copied() {
             if deadline.due > now {
                 break;
             }
             self.deadlines.pop();
-            self.due(now, deadline);
+            self.due(now, deadline, &mut children);
         }
         self.hunt();
-        if now >= self.next_threads {
+        if now >= self.long_polls.due() {
             for evidence in self.long_polls.look(now, &mut self.sampler) {
                 self.send(evidence);
             }
-            self.next_threads = now.saturating_add(LongPolls::period());
         }
         let deadline = self.deadlines.peek().map_or(u64::MAX, |Reverse(deadline)| deadline.due);
         let hunt = self.hunts.iter().map(|(due, _)| *due).min().unwrap_or(u64::MAX);
-        let next = deadline.min(hunt).min(self.next_scan).min(self.next_threads);
+        let next = deadline.min(hunt).min(self.next_scan).min(self.long_polls.due());
         next.saturating_sub(crate::inflight::now()).max(1)
     }
 
     fn scan(&mut self, now: u64) {
+        // Work with a shorter threshold that begins during the look is not lost sight of: it lowers this again.
+        SHORTEST.store(u64::MAX, Ordering::Relaxed);
         let scanned = scan::scan();
         let deadline = |(id, basis): (RowId, Basis)| {
             Reverse(Deadline { due: basis.deadline(FACTORS[0]), id, look: 0, basis, put_off: false })
@@ -109,7 +111,7 @@ impl Monitor {
         self.deadlines.extend(scanned.armed.into_iter().map(deadline));
         self.next_scan = scanned.next;
         self.shortest = scanned.shortest;
-        SHORTEST.store(scanned.shortest, Ordering::Relaxed);
+        SHORTEST.fetch_min(scanned.shortest, Ordering::Relaxed);
         let unwatched = table().unwatched();
         if unwatched > self.unwatched {
             self.unwatched = unwatched;
@@ -129,10 +131,15 @@ impl Monitor {
     }
 
     /// A deadline has come: begins a hunt, unless it holds no longer, or the budget is used up.
-    fn due(&mut self, now: u64, deadline: Deadline) {
+    fn due(&mut self, now: u64, deadline: Deadline, children: &mut Children) {
         let Deadline { id, look, basis, put_off, .. } = deadline;
         let Some(row) = table().row(id).filter(|row| row.is_live(id)) else { return };
         if Basis::of(row) != Some(basis) {
+            return;
+        }
+        if self.hunts.iter().any(|(_, hunt)| hunt.id() == id) {
+            // Still looking: what it finds is as good as another look.
+            self.push_next(now, deadline);
             return;
         }
         let Some(reports) = reports(row, id) else { return };
@@ -140,16 +147,27 @@ impl Monitor {
             if !put_off {
                 reports.count_not_captured();
             }
-            self.deadlines.push(Reverse(Deadline { due: now + RETRY, put_off: true, ..deadline }));
+            if look == 0 {
+                self.deadlines.push(Reverse(Deadline { due: now + RETRY, put_off: true, ..deadline }));
+            } else {
+                // First looks at others go before later looks at this one.
+                self.push_next(now, deadline);
+            }
             return;
         }
         if put_off {
             reports.count_captured_after_all();
         }
-        self.hunts.push((now, Hunt::begin(row, id, basis, reports, look, now)));
-        if let Some(factor) = FACTORS.get(look as usize + 1) {
-            let due = basis.deadline(*factor);
-            self.deadlines.push(Reverse(Deadline { due, look: look + 1, put_off: false, ..deadline }));
+        self.hunts.push((now, Hunt::begin(row, id, basis, reports, look, now, children)));
+        self.push_next(now, deadline);
+    }
+
+    /// The next look: the first of those that still lie ahead.
+    fn push_next(&mut self, now: u64, deadline: Deadline) {
+        let later = FACTORS.iter().enumerate().skip(deadline.look as usize + 1);
+        let mut later = later.map(|(look, factor)| (look as u32, deadline.basis.deadline(*factor)));
+        if let Some((look, due)) = later.find(|(_, due)| *due > now) {
+            self.deadlines.push(Reverse(Deadline { due, look, put_off: false, ..deadline }));
         }
     }
 
@@ -163,12 +181,18 @@ impl Monitor {
                     index += 1;
                 }
                 Step::Found(evidence) => {
-                    self.hunts.swap_remove(index);
+                    let (_, hunt) = self.hunts.swap_remove(index);
+                    if let Some(poll) = hunt.blocked_poll() {
+                        self.long_polls.is_reported(poll, now());
+                    }
                     self.send(*evidence);
                 }
                 Step::Gone => {
                     let (_, hunt) = self.hunts.swap_remove(index);
-                    hunt.reports().count_not_captured();
+                    // Work that ends between two looks at it is not missed: there is a report.
+                    if hunt.update() == 0 {
+                        hunt.reports().count_not_captured();
+                    }
                 }
             }
         }

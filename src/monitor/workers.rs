@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::capture::{Outcome, Sampler, look};
+use crate::capture::{Sampler, look};
 use crate::inflight::{Policy, RowId, Subject, ThreadSlot, flags, slots, table};
 use crate::report::{Culprit, Evidence, Kind, ThreadEvidence, Verdict};
 
@@ -39,24 +39,11 @@ impl Roll {
             if !slot.is_in(poll) || of_runtime(slot).is_none() || culprits.len() == MAX_CULPRITS {
                 continue;
             }
-            let (activity, snapshot) = match sampler.capture(slot, poll) {
-                Outcome::Captured(snapshot, activity) => (activity, Some(snapshot)),
-                Outcome::NoAnswer(activity) => (activity, None),
-                Outcome::Missed => continue,
-                Outcome::Unavailable(why) => {
-                    let note = format!("the stacks of busy threads are not to be had: {why}");
-                    if !notes.contains(&note) {
-                        notes.push(note);
-                    }
-                    match slot.with_life(|life| life.tid) {
-                        Some(tid) => (look(tid), None),
-                        None => continue,
-                    }
-                }
-            };
+            let Some((thread, note)) = ThreadEvidence::of(sampler.capture(slot, poll), slot) else { continue };
+            notes.extend(note.filter(|note| !notes.contains(note)));
             let details = table().row(row).and_then(|slow| slow.details(row));
             let work = details.map_or(Subject::Nothing, |details| details.subject());
-            culprits.push(Culprit { thread: ThreadEvidence { activity, snapshot }, work });
+            culprits.push(Culprit { thread, work });
         }
         // A worker that is neither in a watched poll nor idle: say so, for nobody else will.
         for slot in slots() {
@@ -76,10 +63,14 @@ impl Roll {
     }
 }
 
+/// The slot of a thread, as a key.
+type SlotKey = usize;
+
 /// Remembers since when each thread has been in its poll, for [`blocking_after`](crate::WatchdogLayer::blocking_after).
 #[derive(Debug, Default)]
 pub(super) struct LongPolls {
-    seen: HashMap<usize, Seen>,
+    seen: HashMap<SlotKey, Seen>,
+    looked: u64,
 }
 
 #[derive(Debug)]
@@ -91,13 +82,24 @@ struct Seen {
 
 impl LongPolls {
     /// How often to look: four times within the shortest limit that any layer has set.
-    pub(super) fn period() -> u64 {
+    fn period() -> u64 {
         let shortest = Policy::all().iter().map(|policy| policy.blocking_after).min().unwrap_or(u64::MAX);
         if shortest == u64::MAX { u64::MAX } else { (shortest / 4).clamp(1_000_000, 1_000_000_000) }
     }
 
+    /// When to look next. Asked anew each time, for a layer with a shorter limit may have come.
+    pub(super) fn due(&self) -> u64 {
+        self.looked.saturating_add(Self::period())
+    }
+
+    /// A poll that a report has told of already.
+    pub(super) fn is_reported(&mut self, (slot, poll): (SlotKey, u64), now: u64) {
+        self.seen.insert(slot, Seen { poll, since: now, reported: true });
+    }
+
     /// Finds polls that have become too long, and takes their threads' stacks.
     pub(super) fn look(&mut self, now: u64, sampler: &mut Sampler) -> Vec<Evidence> {
+        self.looked = now;
         let mut found = Vec::new();
         for slot in slots() {
             let key = std::ptr::from_ref(slot).addr();
@@ -109,23 +111,23 @@ impl LongPolls {
             if seen.poll != poll {
                 *seen = Seen { poll, since: now, reported: false };
             }
-            let held = now - seen.since;
+            let held = now.saturating_sub(seen.since);
             let Some((row, policy)) = table().row(id).and_then(|row| Some((row, row.policy().get()?))) else {
                 continue;
             };
-            // A request that is slow already has a report, with this very stack.
-            let exempt = row.flags() & (flags::MAY_BLOCK | flags::REPORTED) != 0;
+            let exempt = row.flags() & flags::MAY_BLOCK != 0;
             if seen.reported || exempt || held < policy.blocking_after {
                 continue;
             }
-            let Outcome::Captured(snapshot, activity) = sampler.capture(slot, poll) else { continue };
+            let Some((thread, note)) = ThreadEvidence::of(sampler.capture(slot, poll), slot) else { continue };
             seen.reported = true;
             if let Some(mut evidence) = super::evidence(row, id, now) {
                 evidence.kind = Kind::BlockingPoll;
                 evidence.verdict = Verdict::Blocking;
                 evidence.longest_poll = evidence.longest_poll.max(held);
                 evidence.notes.push(format!("one poll has held this thread for at least {} ms", held / 1_000_000));
-                evidence.thread = Some(ThreadEvidence { activity, snapshot: Some(snapshot) });
+                evidence.notes.extend(note);
+                evidence.thread = Some(thread);
                 found.push(evidence);
             }
         }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::{Kind, Reports, Verdict};
 use crate::capture::{self, Snapshot};
-use crate::inflight::{Policy, RowId, Stacks, Subject, WaitRecord};
+use crate::inflight::{Policy, RowId, Stacks, Subject, ThreadSlot, WaitRecord};
 
 /// One slow piece of work, as found. Durations are nanoseconds.
 #[derive(Debug)]
@@ -45,6 +45,25 @@ pub(crate) struct ThreadEvidence {
     pub(crate) activity: capture::Activity,
     /// `None` if it did not answer.
     pub(crate) snapshot: Option<Snapshot>,
+}
+
+impl ThreadEvidence {
+    /// What an outcome says of the slot's thread, and what a reader should know of it; `None` if the poll was over.
+    pub(crate) fn of(outcome: capture::Outcome, slot: &ThreadSlot) -> Option<(Self, Option<String>)> {
+        use capture::Outcome;
+        Some(match outcome {
+            Outcome::Captured(snapshot, activity) => (Self { activity, snapshot: Some(snapshot) }, None),
+            Outcome::NoAnswer(activity) => {
+                let note = "the thread did not answer within 50 ms: it is uninterruptible, or masks the signal";
+                (Self { activity, snapshot: None }, Some(note.to_owned()))
+            }
+            Outcome::Unavailable(why) => {
+                let activity = capture::look(slot.with_life(|life| life.tid)?);
+                (Self { activity, snapshot: None }, Some(format!("the thread's stack is not to be had: {why}")))
+            }
+            Outcome::Missed => return None,
+        })
+    }
 }
 
 /// A thread that holds a worker.

@@ -89,3 +89,7 @@ pub use crate::capture::Frame;
 
 pub(crate) use evidence::{ChildEvidence, Culprit, Evidence, ThreadEvidence};
 pub(crate) use reporter::{self_check, send, start};
+
+pub(crate) fn log_safely(f: impl FnOnce()) {
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+}
