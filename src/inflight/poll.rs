@@ -40,6 +40,19 @@ impl Watched {
         Self(self.0.take())
     }
 
+    /// Frees the row.
+    #[inline]
+    pub(crate) fn end(&mut self) -> Self {
+        drop(self.0.take());
+        Self::off()
+    }
+
+    /// Whether there is a row.
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Stops the row's clock, and forgets what was recorded until now; sets the flags of `set`.
     #[inline]
     pub(crate) fn pause(&mut self, set: u32) {
@@ -83,22 +96,14 @@ impl Watched {
     pub(crate) fn poll<T>(&mut self, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         let frame = frame_address!();
         let inside = self.begin(frame);
-        // One result, written in one place by whichever poll it is: moving an answer takes longer than all that is
-        // done for it here.
-        let result = match &mut self.0 {
-            Some(registered) if inside.is_some() && registered.row().flags() & (flags::ARMED | flags::WANTED) != 0 => {
-                traced(registered, cx, frame, poll)
-            }
-            _ => poll(cx),
-        };
-        if let Some(inside) = inside {
-            self.end(inside, result.is_pending().then(|| cx.waker()));
-        }
+        let result = if self.is_traced(&inside) { self.traced(cx, frame, poll) } else { poll(cx) };
+        self.leave(inside, result.is_pending().then(|| cx.waker()));
         result
     }
 
+    /// The first part of [`Watched::poll`].
     #[inline]
-    fn begin(&mut self, frame: usize) -> Option<Inside> {
+    pub(crate) fn begin(&mut self, frame: usize) -> Option<Inside> {
         let registered = self.0.as_mut()?;
         let inside = Inside::enter(registered.row(), registered.id(), frame)?;
         // Stands if the poll panics: then the work is over, and not for want of a client.
@@ -107,8 +112,22 @@ impl Watched {
     }
 
     #[inline]
-    fn end(&mut self, inside: Inside, pending: Option<&Waker>) {
-        let Some(registered) = &mut self.0 else { return };
+    pub(crate) fn is_traced(&self, inside: &Option<Inside>) -> bool {
+        inside.as_ref().is_some_and(|inside| inside.row().flags() & (flags::ARMED | flags::WANTED) != 0)
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn traced<T>(&mut self, cx: &mut Context<'_>, frame: usize, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        match &mut self.0 {
+            Some(registered) => traced(registered, cx, frame, poll),
+            None => poll(cx),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn leave(&mut self, inside: Option<Inside>, pending: Option<&Waker>) {
+        let Some((inside, registered)) = inside.zip(self.0.as_mut()) else { return };
         registered.row().count_poll();
         if let Some(waker) = pending {
             registered.keep_waker(waker);
@@ -119,8 +138,7 @@ impl Watched {
 }
 
 /// A poll of an armed request.
-#[cold]
-#[inline(never)]
+#[inline(always)]
 fn traced<T>(
     registered: &mut Registered,
     cx: &mut Context<'_>,

@@ -77,9 +77,9 @@ impl How {
 impl Request {
     /// Takes from a request what a report may show.
     #[inline]
-    pub(crate) fn fill<B>(&mut self, request: &http::Request<B>, allowed: &[HeaderName]) {
+    pub(crate) fn fill<B>(&mut self, path: &mut Option<PathAndQuery>, request: &http::Request<B>, allowed: &[HeaderName]) {
         self.method = request.method().clone();
-        self.path = request.uri().path_and_query().cloned();
+        self.path = path.take();
         self.authority = request.uri().authority().cloned();
         self.version = request.version();
         if !request.headers().is_empty() {

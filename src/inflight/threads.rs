@@ -231,6 +231,10 @@ impl Inside {
         row.set_poller(poller);
         Some(Self { slot, row, poller, previous })
     }
+
+    pub(crate) fn row(&self) -> &'static Row {
+        self.row
+    }
 }
 
 impl Drop for Inside {

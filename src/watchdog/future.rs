@@ -7,7 +7,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 
 use super::ResponseBody;
-use crate::inflight::Watched;
+use crate::inflight::{Watched, frame_address};
 
 pin_project! {
     /// The future of a [`Watchdog`](super::Watchdog).
@@ -39,23 +39,27 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let inner = this.inner;
-        match this.watched.poll(cx, |cx| inner.poll(cx)) {
+        let frame = frame_address!();
+        let inside = this.watched.begin(frame);
+        let result = if this.watched.is_traced(&inside) {
+            this.watched.traced(cx, frame, |cx| inner.poll(cx))
+        } else {
+            inner.poll(cx)
+        };
+        this.watched.leave(inside, result.is_pending().then(|| cx.waker()));
+        if result.is_pending() {
+            return Poll::Pending;
+        }
+        // The row is free from here on, or the body's. Before the answer is looked at: to load it in large pieces just
+        // after it was stored in small ones stalls the processor.
+        let watched = if *this.body { this.watched.take() } else { this.watched.end() };
+        match result {
             Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(response)) => {
-                // The row is free from here on, or the body's.
-                let watched = this.watched.take();
                 let (head, body) = response.into_parts();
-                let body = if *this.body {
-                    ResponseBody::watched(body, watched)
-                } else {
-                    drop(watched);
-                    ResponseBody::unwatched(body)
-                };
+                let body = if watched.is_on() { ResponseBody::watched(body, watched) } else { ResponseBody::unwatched(body) };
                 Poll::Ready(Ok(Response::from_parts(head, body)))
-            }
-            Poll::Ready(Err(error)) => {
-                drop(this.watched.take());
-                Poll::Ready(Err(error))
             }
         }
     }

@@ -84,9 +84,11 @@ fn register<B>(policy: &'static Policy, threshold: u64, request: &Request<B>) ->
     if inflight::join(policy, threshold) {
         return Watched::off();
     }
+    // Before the row's lock is taken: then the stores have landed when the path is moved.
+    let mut path = request.uri().path_and_query().cloned();
     let registered = Registered::new(policy.id, threshold, flags::REQUEST, |details| {
         details.work = Work::Request;
-        details.request.fill(request, &policy.headers);
+        details.request.fill(&mut path, request, &policy.headers);
     });
     Watched::new(registered)
 }
