@@ -1,17 +1,43 @@
 //! The atomics and locks of the lock-free parts, so that loom can take their place (`HEELER_LOOM=1 cargo test --lib loom`).
 
 #[cfg(not(all(test, heeler_loom)))]
-pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
+pub(crate) use std::sync::atomic;
 
 #[cfg(all(test, heeler_loom))]
-pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
+pub(crate) use loom::sync::atomic;
 
-/// Locks, whether or not a holder has panicked: what heeler keeps under a lock is valid after every single statement.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+/// A row's lock. It is held for some dozen instructions, and but for the monitor's rare looks by the row's owner alone; so
+/// releasing it is a plain store, where the standard library's lock has to look for sleepers.
+#[cfg(not(all(test, heeler_loom)))]
+pub(crate) type RowLock<T> = spin::mutex::SpinMutex<T, Patience>;
+#[cfg(not(all(test, heeler_loom)))]
+pub(crate) type RowGuard<'a, T> = spin::mutex::SpinMutexGuard<'a, T>;
+
+#[cfg(all(test, heeler_loom))]
+pub(crate) use loom::sync::{Mutex as RowLock, MutexGuard as RowGuard};
+
+/// Waiting for a row's lock: asleep, for the holder may have been interrupted, and may have a lower priority.
+#[derive(Debug)]
+pub(crate) struct Patience;
+
+#[cfg(not(all(test, heeler_loom)))]
+impl spin::RelaxStrategy for Patience {
+    #[cold]
+    fn relax() {
+        std::thread::sleep(std::time::Duration::from_micros(10));
+    }
 }
 
-/// [`lock`] for a lock that loom does not model.
+/// Takes a row's lock.
+#[inline]
+pub(crate) fn lock<T>(mutex: &RowLock<T>) -> RowGuard<'_, T> {
+    #[cfg(not(all(test, heeler_loom)))]
+    return mutex.lock();
+    #[cfg(all(test, heeler_loom))]
+    mutex.lock().unwrap()
+}
+
+/// Locks, whether or not a holder has panicked: what heeler keeps under a lock is valid after every single statement.
 pub(crate) fn lock_std<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -4,7 +4,7 @@ use std::task::Waker;
 
 use super::{Job, PolicyId, Poller, Request, Subject, Trace, Work};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use crate::sync::{Mutex, MutexGuard, lock};
+use crate::sync::{RowGuard, RowLock, lock};
 
 /// A row's number together with its generation: names one piece of work, for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,7 +77,7 @@ pub(crate) struct Row {
     polls: AtomicU32,
     policy: AtomicU32,
     index: u32,
-    details: Mutex<Details>,
+    details: RowLock<Details>,
 }
 
 // A million requests in flight must fit in a quarter of a gigabyte.
@@ -118,7 +118,7 @@ impl Row {
             polls: AtomicU32::new(0),
             policy: AtomicU32::new(0),
             index,
-            details: Mutex::new(Details::default()),
+            details: RowLock::new(Details::default()),
         }
     }
 
@@ -195,7 +195,7 @@ impl Row {
     }
 
     /// The details, if the row still belongs to `id`. It does so until the guard is dropped.
-    pub(crate) fn details(&self, id: RowId) -> Option<MutexGuard<'_, Details>> {
+    pub(crate) fn details(&self, id: RowId) -> Option<RowGuard<'_, Details>> {
         let details = lock(&self.details);
         self.is_live(id).then_some(details)
     }
