@@ -40,17 +40,10 @@ impl Watched {
         Self(self.0.take())
     }
 
-    /// Frees the row.
+    /// Frees the row. In place: to move what was just written takes longer than to free it.
     #[inline]
-    pub(crate) fn end(&mut self) -> Self {
-        drop(self.0.take());
-        Self::off()
-    }
-
-    /// Whether there is a row.
-    #[inline]
-    pub(crate) fn is_on(&self) -> bool {
-        self.0.is_some()
+    pub(crate) fn end(&mut self) {
+        self.0 = None;
     }
 
     /// Stops the row's clock, and forgets what was recorded until now; sets the flags of `set`.

@@ -75,12 +75,14 @@ impl How {
 }
 
 impl Request {
-    /// Takes from a request what a report may show.
+    /// Takes from a request what a report may show. There is nothing here yet.
     #[inline]
     pub(crate) fn fill<B>(&mut self, path: &mut Option<PathAndQuery>, request: &http::Request<B>, allowed: &[HeaderName]) {
         self.method = request.method().clone();
         self.path = path.take();
-        self.authority = request.uri().authority().cloned();
+        if let Some(authority) = request.uri().authority() {
+            self.authority = Some(authority.clone());
+        }
         self.version = request.version();
         if !request.headers().is_empty() {
             for (index, name) in allowed.iter().enumerate() {

@@ -50,15 +50,24 @@ where
         if result.is_pending() {
             return Poll::Pending;
         }
-        // The row is free from here on, or the body's. Before the answer is looked at: to load it in large pieces just
-        // after it was stored in small ones stalls the processor.
-        let watched = if *this.body { this.watched.take() } else { this.watched.end() };
+        let watch_body = *this.body;
+        if !watch_body {
+            // The row is free from here on.
+            this.watched.end();
+        }
         match result {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Err(error)) => {
+                this.watched.end();
+                Poll::Ready(Err(error))
+            }
             Poll::Ready(Ok(response)) => {
                 let (head, body) = response.into_parts();
-                let body = if watched.is_on() { ResponseBody::watched(body, watched) } else { ResponseBody::unwatched(body) };
+                let body = if watch_body {
+                    ResponseBody::watched(body, this.watched.take())
+                } else {
+                    ResponseBody::unwatched(body)
+                };
                 Poll::Ready(Ok(Response::from_parts(head, body)))
             }
         }
