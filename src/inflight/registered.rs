@@ -76,11 +76,17 @@ fn key(waker: &Waker) -> usize {
 impl Drop for Registered {
     #[inline]
     fn drop(&mut self) {
-        if !self.completed {
-            monitor::dropped(self.row, self.id);
-        }
-        let waker = self.row.vacate();
-        table().free(self.row);
-        drop(waker);
+        release(self.row, self.id, self.completed);
     }
+}
+
+/// A function of its own, so that the many places that may drop a row only ask whether there is one.
+#[inline(never)]
+fn release(row: &'static Row, id: RowId, completed: bool) {
+    if !completed {
+        monitor::dropped(row, id);
+    }
+    let waker = row.vacate();
+    table().free(row);
+    drop(waker);
 }
