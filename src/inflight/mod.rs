@@ -22,7 +22,7 @@ pub(crate) use policy::{Policy, PolicyId, Settings, nanos};
 pub(crate) use poll::{Watched, frame_address};
 pub(crate) use registered::Registered;
 pub(crate) use row::{Details, Row, RowId, flags};
-pub(crate) use subject::{Child, How, Job, Request, Subject, Work};
+pub(crate) use subject::{Child, Head, How, Job, Request, Subject, Work};
 pub(crate) use table::table;
 pub(crate) use threads::{Poller, ThreadSlot, slots};
 pub(crate) use trace::{Stacks, Trace, WaitKind, WaitRecord};

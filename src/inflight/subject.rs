@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderName, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
 use super::RowId;
 use crate::report::Reports;
@@ -42,6 +42,31 @@ pub(crate) struct Request {
     pub(crate) route: Option<axum::extract::MatchedPath>,
 }
 
+/// What a request says before its body, whatever that is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Head<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) uri: &'a Uri,
+    pub(crate) version: Version,
+    pub(crate) headers: &'a HeaderMap,
+    #[cfg(feature = "axum")]
+    pub(crate) extensions: &'a http::Extensions,
+}
+
+impl<'a> Head<'a> {
+    #[inline]
+    pub(crate) fn of<B>(request: &'a http::Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            version: request.version(),
+            headers: request.headers(),
+            #[cfg(feature = "axum")]
+            extensions: request.extensions(),
+        }
+    }
+}
+
 /// Work that is no request: see [`watch`](crate::watch).
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
@@ -77,23 +102,23 @@ impl How {
 impl Request {
     /// Takes from a request what a report may show. There is nothing here yet.
     #[inline]
-    pub(crate) fn fill<B>(&mut self, path: &mut Option<PathAndQuery>, request: &http::Request<B>, allowed: &[HeaderName]) {
-        self.method = request.method().clone();
+    pub(crate) fn fill(&mut self, path: &mut Option<PathAndQuery>, head: &Head<'_>, allowed: &[HeaderName]) {
+        self.method = head.method.clone();
         self.path = path.take();
-        if let Some(authority) = request.uri().authority() {
+        if let Some(authority) = head.uri.authority() {
             self.authority = Some(authority.clone());
         }
-        self.version = request.version();
-        if !request.headers().is_empty() {
+        self.version = head.version;
+        if !head.headers.is_empty() {
             for (index, name) in allowed.iter().enumerate() {
-                if let Some(value) = request.headers().get(name) {
+                if let Some(value) = head.headers.get(name) {
                     self.headers.push((index as u16, value.clone()));
                 }
             }
         }
         #[cfg(feature = "axum")]
         {
-            self.route = request.extensions().get().cloned();
+            self.route = head.extensions.get().cloned();
         }
     }
 
