@@ -83,6 +83,7 @@ impl<S: Service<R>, R, W: Fn(S::Future) -> F, F: Future<Output = Result<S::Respo
 }
 
 /// A request as one writes it down in a test: static path, no header.
+#[inline(never)]
 pub(crate) fn plain_request() -> Request<Body> {
     Request::new(Body::new())
 }
@@ -118,7 +119,7 @@ pub(crate) fn drive<S: Service<Request<Body>>>(
     n: u64,
 ) {
     for _ in 0..n {
-        let mut future = pin!(service.call(std::hint::black_box(make())));
+        let mut future = pin!(service.call(make()));
         loop {
             if let Poll::Ready(result) = future.as_mut().poll(cx) {
                 std::hint::black_box(result.is_ok());

@@ -6,13 +6,13 @@ use super::{Clock, Details, PolicyId, Row, RowId, table};
 use crate::monitor;
 
 /// A live row and the duty to free it.
+///
+/// Two words, which travel in registers. What else the owner needs to know stands in the row: a larger value would be
+/// moved by way of the stack, and to load it there just after it was stored in pieces stalls the processor.
 #[derive(Debug)]
 pub(crate) struct Registered {
     row: &'static Row,
     id: RowId,
-    /// Tells whether the waker at hand is the one that the row has; zero for none.
-    waker: usize,
-    completed: bool,
 }
 
 impl Registered {
@@ -22,46 +22,48 @@ impl Registered {
         let row = table().allocate()?;
         let id = row.occupy(policy, threshold, Clock::get().ticks(), extra | monitor::initial_flags(), fill);
         monitor::expect(threshold);
-        Some(Self { row, id, waker: 0, completed: false })
+        Some(Self { row, id })
     }
 
+    #[inline]
     pub(crate) fn row(&self) -> &'static Row {
         self.row
     }
 
+    #[inline]
     pub(crate) fn id(&self) -> RowId {
         self.id
     }
 
     /// Whether the work has an outcome: dropping it then abandons nothing.
     #[inline]
-    pub(crate) fn complete(&mut self, completed: bool) {
-        self.completed = completed;
+    pub(crate) fn complete(&self, completed: bool) {
+        self.row.set_completed(completed);
     }
 
     /// Remembers whom to wake, unless the row has this waker already.
     #[inline]
-    pub(crate) fn keep_waker(&mut self, waker: &Waker) {
+    pub(crate) fn keep_waker(&self, waker: &Waker) {
         let key = key(waker);
-        if self.waker != key {
+        if self.row.waker_key() != key {
             self.replace_waker(waker, key);
         }
     }
 
     /// As [`Registered::keep_waker`], with the row's details at hand.
-    pub(crate) fn keep_waker_in(&mut self, details: &mut Details, waker: &Waker) -> Option<Waker> {
+    pub(crate) fn keep_waker_in(&self, details: &mut Details, waker: &Waker) -> Option<Waker> {
         let key = key(waker);
-        if self.waker == key {
+        if self.row.waker_key() == key {
             return None;
         }
-        self.waker = key;
+        self.row.set_waker_key(key);
         details.waker.replace(waker.clone())
     }
 
-    fn replace_waker(&mut self, waker: &Waker, key: usize) {
+    fn replace_waker(&self, waker: &Waker, key: u64) {
         let waker = waker.clone();
         let previous = self.row.details(self.id).and_then(|mut details| details.waker.replace(waker));
-        self.waker = key;
+        self.row.set_waker_key(key);
         // Whatever a waker's destructor does, it does without our lock.
         drop(previous);
     }
@@ -69,21 +71,21 @@ impl Registered {
 
 /// The stored clone keeps the task alive, so that no other task's waker can have the same key meanwhile.
 #[inline]
-fn key(waker: &Waker) -> usize {
-    (waker.data() as usize) ^ (std::ptr::from_ref(waker.vtable()) as usize).rotate_left(32) | 1
+fn key(waker: &Waker) -> u64 {
+    (waker.data() as usize as u64) ^ (std::ptr::from_ref(waker.vtable()) as usize as u64).rotate_left(32) | 1
 }
 
 impl Drop for Registered {
     #[inline]
     fn drop(&mut self) {
-        release(self.row, self.id, self.completed);
+        release(self.row, self.id);
     }
 }
 
 /// A function of its own, so that the many places that may drop a row only ask whether there is one.
 #[inline(never)]
-fn release(row: &'static Row, id: RowId, completed: bool) {
-    if !completed {
+fn release(row: &'static Row, id: RowId) {
+    if !row.is_completed() {
         monitor::dropped(row, id);
     }
     let waker = row.vacate();

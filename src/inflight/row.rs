@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::{Job, PolicyId, Poller, Request, Subject, Trace, Work};
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use crate::sync::{RowGuard, RowLock, lock};
 
 /// A row's number together with its generation: names one piece of work, for ever.
@@ -76,6 +76,10 @@ pub(crate) struct Row {
     poller: AtomicU64,
     polls: AtomicU32,
     policy: AtomicU32,
+    /// The owner's: tells whether the waker at hand is the one that the row has; zero for none.
+    waker_key: AtomicU64,
+    /// The owner's: whether the work has an outcome.
+    completed: AtomicBool,
     index: u32,
     details: RowLock<Details>,
 }
@@ -117,6 +121,8 @@ impl Row {
             poller: AtomicU64::new(0),
             polls: AtomicU32::new(0),
             policy: AtomicU32::new(0),
+            waker_key: AtomicU64::new(0),
+            completed: AtomicBool::new(false),
             index,
             details: RowLock::new(Details::default()),
         }
@@ -140,6 +146,8 @@ impl Row {
         self.poller.store(0, Ordering::Relaxed);
         self.polls.store(0, Ordering::Relaxed);
         self.policy.store(policy.to_bits(), Ordering::Relaxed);
+        self.waker_key.store(0, Ordering::Relaxed);
+        self.completed.store(false, Ordering::Relaxed);
         let generation = (self.state.load(Ordering::Relaxed) >> 32) as u32;
         self.state.store((generation as u64) << 32 | (flags::LIVE | extra) as u64, Ordering::Release);
         RowId::new(self.index, generation)
@@ -254,6 +262,26 @@ impl Row {
     #[inline]
     pub(crate) fn count_poll(&self) {
         self.polls.store(self.polls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn waker_key(&self) -> u64 {
+        self.waker_key.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn set_waker_key(&self, key: u64) {
+        self.waker_key.store(key, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn is_completed(&self) -> bool {
+        self.completed.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn set_completed(&self, completed: bool) {
+        self.completed.store(completed, Ordering::Relaxed);
     }
 
     #[inline]
