@@ -14,6 +14,7 @@ pub(crate) struct Clock {
 
 impl Clock {
     /// The process's clock. The first use calibrates it, for up to 200 ms: a layer's constructor does that, no request.
+    #[inline]
     pub(crate) fn get() -> &'static Self {
         static CLOCK: OnceLock<Clock> = OnceLock::new();
         CLOCK.get_or_init(|| {

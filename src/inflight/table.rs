@@ -3,7 +3,7 @@
 //! A thread keeps some free rows for itself, so that beginning and ending a request touches nothing that another worker
 //! touches; threads exchange rows 32 at a time through one locked list.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -45,11 +45,18 @@ struct Spare(RefCell<Vec<&'static Row>>);
 
 impl Drop for Spare {
     fn drop(&mut self) {
-        TABLE.give(&mut self.0.borrow_mut(), 0);
+        OPEN.set(false);
+        let mut rows = self.0.borrow_mut();
+        rows.extend(NEXT.take());
+        TABLE.give(&mut rows, 0);
     }
 }
 
 thread_local! {
+    /// The row that was freed last and goes to the next request: two cells, for one without a destructor costs no check at
+    /// each access. `NEXT` is empty unless `OPEN`, that is: from the first use of the list until its destruction.
+    static NEXT: Cell<Option<&'static Row>> = const { Cell::new(None) };
+    static OPEN: Cell<bool> = const { Cell::new(false) };
     static SPARE: Spare = const { Spare(RefCell::new(Vec::new())) };
 }
 
@@ -57,6 +64,11 @@ impl Table {
     /// A free row, which is the caller's until it gives it to [`Table::free`]; `None` if there is none left.
     #[inline]
     pub(crate) fn allocate(&'static self) -> Option<&'static Row> {
+        NEXT.take().or_else(|| self.from_list())
+    }
+
+    #[inline(never)]
+    fn from_list(&'static self) -> Option<&'static Row> {
         SPARE.try_with(|spare| spare.0.borrow_mut().pop()).ok().flatten().or_else(|| self.refill())
     }
 
@@ -99,7 +111,16 @@ impl Table {
     /// Takes back a vacated row.
     #[inline]
     pub(crate) fn free(&'static self, row: &'static Row) {
+        let row = if OPEN.get() { NEXT.replace(Some(row)) } else { Some(row) };
+        if let Some(row) = row {
+            self.to_list(row);
+        }
+    }
+
+    #[inline(never)]
+    fn to_list(&'static self, row: &'static Row) {
         let kept = SPARE.try_with(|spare| {
+            OPEN.set(true);
             let mut spare = spare.0.borrow_mut();
             spare.push(row);
             if spare.len() > 2 * BATCH {
@@ -110,7 +131,6 @@ impl Table {
             self.give(&mut vec![row], 0);
         }
     }
-
     #[cold]
     #[inline(never)]
     fn give(&self, rows: &mut Vec<&'static Row>, keep: usize) {

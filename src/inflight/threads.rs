@@ -23,8 +23,8 @@ const SEQUENCE: u64 = (1 << SEQUENCE_BITS) - 1;
 
 impl Poller {
     #[inline]
-    const fn new(slot: u32, sequence: u64) -> Self {
-        Self(IN_POLL | (slot as u64 + 1) << SEQUENCE_BITS | sequence & SEQUENCE)
+    const fn new(slot: &ThreadSlot, sequence: u64) -> Self {
+        Self(slot.poller | sequence & SEQUENCE)
     }
 
     pub(crate) const fn from_bits(bits: u64) -> Self {
@@ -67,7 +67,8 @@ pub(crate) struct ThreadSlot {
     frame: AtomicUsize,
     /// The addresses of the thread's stack.
     stack: [AtomicUsize; 2],
-    index: u32,
+    /// What all its polls have in common as a [`Poller`].
+    poller: u64,
     #[cfg(feature = "spans")]
     pub(crate) spans: crate::spans::SpanStack,
     /// Held while a signal is sent, so that the thread cannot end meanwhile.
@@ -146,7 +147,7 @@ impl ThreadSlot {
                 sequence: AtomicU64::new(0),
                 frame: AtomicUsize::new(0),
                 stack: [const { AtomicUsize::new(0) }; 2],
-                index: slots.len() as u32,
+                poller: IN_POLL | (slots.len() as u64 + 1) << SEQUENCE_BITS,
                 #[cfg(feature = "spans")]
                 spans: crate::spans::SpanStack::new(),
                 life: Mutex::new(None),
@@ -227,7 +228,7 @@ impl Inside {
             slot.sequence.store(sequence, Ordering::Release);
         }
         slot.current.store(id.to_bits(), Ordering::Release);
-        let poller = Poller::new(slot.index, sequence);
+        let poller = Poller::new(slot, sequence);
         row.set_poller(poller);
         Some(Self { slot, row, poller, previous })
     }
