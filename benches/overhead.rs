@@ -89,6 +89,7 @@ fn main() {
         goal("ready", &added, 1.0);
         let added = by_hand(&runtime, &waker, rounds, n, Answers(0), &hyper_requests());
         figures("ready_like_hyper", &added);
+        figures("ready_in_a_task", &in_a_task(&runtime, pick(300, 60), 2000, Answers(0)));
     }
     if wanted("suspend_once") {
         let (rounds, n) = (pick(1500, 300), 1000);
