@@ -111,7 +111,12 @@ impl Watched {
 
     #[cold]
     #[inline(never)]
-    pub(crate) fn traced<T>(&mut self, cx: &mut Context<'_>, frame: usize, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    pub(crate) fn traced<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        frame: usize,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
         match &mut self.0 {
             Some(registered) => traced(registered, cx, frame, poll),
             None => poll(cx),

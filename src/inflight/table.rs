@@ -64,11 +64,11 @@ impl Table {
     /// A free row, which is the caller's until it gives it to [`Table::free`]; `None` if there is none left.
     #[inline]
     pub(crate) fn allocate(&'static self) -> Option<&'static Row> {
-        NEXT.take().or_else(|| self.from_list())
+        NEXT.take().or_else(|| self.listed())
     }
 
     #[inline(never)]
-    fn from_list(&'static self) -> Option<&'static Row> {
+    fn listed(&'static self) -> Option<&'static Row> {
         SPARE.try_with(|spare| spare.0.borrow_mut().pop()).ok().flatten().or_else(|| self.refill())
     }
 
