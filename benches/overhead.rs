@@ -83,23 +83,19 @@ fn main() {
     }
     let only = common::after("--only");
     let wanted = |name: &str| only.as_ref().is_none_or(|only| only.iter().any(|argument| argument == name));
+    // In a task: there a request runs, with a scheduler around it.
+    let rounds = pick(600, 100);
     if wanted("ready") {
-        let (rounds, n) = (pick(1500, 300), 1000);
-        let added = by_hand(&runtime, &waker, rounds, n, Answers(0), &plain_request);
-        goal("ready", &added, 1.0);
-        let added = by_hand(&runtime, &waker, rounds, n, Answers(0), &hyper_requests());
-        figures("ready_like_hyper", &added);
-        figures("ready_in_a_task", &in_a_task(&runtime, pick(300, 60), 2000, Answers(0)));
+        goal("ready", &in_a_task(&runtime, rounds, 2000, Answers(0), &plain_request), 1.0);
+        figures("ready_like_hyper", &in_a_task(&runtime, rounds, 2000, Answers(0), &hyper_requests()));
+        figures("ready_by_hand", &by_hand(&runtime, &waker, rounds, 2000, Answers(0)));
     }
     if wanted("suspend_once") {
-        let (rounds, n) = (pick(1500, 300), 1000);
-        let added = by_hand(&runtime, &waker, rounds, n, Answers(1), &plain_request);
-        goal("suspend_once", &added, 0.6);
-        let added = by_hand(&runtime, &waker, rounds, n, Answers(1), &hyper_requests());
-        figures("suspend_once_like_hyper", &added);
-        figures("suspend_once_in_a_task", &in_a_task(&runtime, pick(300, 60), 2000, Answers(1)));
+        goal("suspend_once", &in_a_task(&runtime, rounds, 2000, Answers(1), &plain_request), 0.6);
+        figures("suspend_once_like_hyper", &in_a_task(&runtime, rounds, 2000, Answers(1), &hyper_requests()));
+        figures("suspend_once_by_hand", &by_hand(&runtime, &waker, rounds, 2000, Answers(1)));
         let woken = tower::service_fn(woken_by_another);
-        figures("woken_by_another_task", &in_a_task(&runtime, pick(300, 60), 1000, woken));
+        figures("woken_by_another_task", &in_a_task(&runtime, rounds / 2, 1000, woken, &plain_request));
     }
     if wanted("allocations") {
         allocations(&runtime, &waker);
@@ -145,38 +141,15 @@ async fn woken_by_another(_: Request<Body>) -> Result<Response<Full<bytes::Bytes
 /// Nanoseconds a request by service, in the order of [`services`]: all rounds.
 type Times = Vec<(&'static str, Vec<f64>)>;
 
-/// Races the services, polled by hand: nothing but service, future and waker.
-fn by_hand(
-    runtime: &Runtime,
-    waker: &Waker,
-    rounds: usize,
-    n: u64,
-    inner: Answers,
-    make: &(impl Fn() -> Request<Body> + Clone + 'static),
-) -> Times {
-    struct Collect<'a, M>(&'a Waker, &'a M, Vec<(&'static str, Contender<'a>)>);
-    impl<M: Fn() -> Request<Body> + Clone + 'static> Visit<Answers> for Collect<'_, M> {
-        fn visit<S: Service<Request<Body>> + 'static>(&mut self, name: &'static str, mut service: S) {
-            let (waker, make) = (self.0.clone(), self.1.clone());
-            let run = move |n| drive(&mut service, &mut Context::from_waker(&waker), &make, n);
-            self.2.push((name, Box::new(run)));
-        }
-    }
-    let _guard = runtime.enter();
-    let mut collect = Collect(waker, make, Vec::new());
-    services(inner, &mut collect);
-    let (names, mut contenders): (Vec<_>, Vec<_>) = collect.2.into_iter().unzip();
-    names.into_iter().zip(race(rounds, n, &mut contenders)).collect()
-}
-
-/// Races the services in a task of their own each, one request after the other.
-fn in_a_task<I>(runtime: &Runtime, rounds: usize, n: u64, inner: I) -> Times
+/// Races the services in a task of their own each, one request after the other, on a current-thread runtime.
+fn in_a_task<I, M>(runtime: &Runtime, rounds: usize, n: u64, inner: I, make: &M) -> Times
 where
     I: Service<Request<Body>, Response = Response<Full<bytes::Bytes>>, Error = Infallible> + Clone + Send + 'static,
     I::Future: Send,
+    M: Fn() -> Request<Body> + Clone + Send + 'static,
 {
-    struct Collect<'a>(&'a Runtime, Vec<(&'static str, Contender<'a>)>);
-    impl<I> Visit<I> for Collect<'_> {
+    struct Collect<'a, M>(&'a Runtime, &'a M, Vec<(&'static str, Contender<'a>)>);
+    impl<I, M: Fn() -> Request<Body> + Clone + Send + 'static> Visit<I> for Collect<'_, M> {
         fn visit<S>(&mut self, name: &'static str, service: S)
         where
             S: Service<Request<Body>> + Clone + Send + 'static,
@@ -184,20 +157,38 @@ where
             S::Error: Send,
             S::Response: Send,
         {
-            let runtime = self.0;
+            let (runtime, make) = (self.0, self.1.clone());
             let run = move |n| {
-                let mut service = service.clone();
+                let (mut service, make) = (service.clone(), make.clone());
                 let task = async move {
                     for _ in 0..n {
-                        std::hint::black_box(service.call(plain_request()).await.is_ok());
+                        std::hint::black_box(service.call(make()).await.is_ok());
                     }
                 };
                 runtime.block_on(async { tokio::spawn(task).await }).expect("no panic");
             };
+            self.2.push((name, Box::new(run)));
+        }
+    }
+    let mut collect = Collect(runtime, make, Vec::new());
+    services(inner, &mut collect);
+    let (names, mut contenders): (Vec<_>, Vec<_>) = collect.2.into_iter().unzip();
+    names.into_iter().zip(race(rounds, n, &mut contenders)).collect()
+}
+
+/// Races the services without a scheduler, polled in a bare loop: what a layer does shows undiluted, and so does how well
+/// a loop this short happens to fit the processor.
+fn by_hand(runtime: &Runtime, waker: &Waker, rounds: usize, n: u64, inner: Answers) -> Times {
+    struct Collect<'a>(&'a Waker, Vec<(&'static str, Contender<'a>)>);
+    impl Visit<Answers> for Collect<'_> {
+        fn visit<S: Service<Request<Body>> + 'static>(&mut self, name: &'static str, mut service: S) {
+            let waker = self.0.clone();
+            let run = move |n| drive(&mut service, &mut Context::from_waker(&waker), &plain_request, n);
             self.1.push((name, Box::new(run)));
         }
     }
-    let mut collect = Collect(runtime, Vec::new());
+    let _guard = runtime.enter();
+    let mut collect = Collect(waker, Vec::new());
     services(inner, &mut collect);
     let (names, mut contenders): (Vec<_>, Vec<_>) = collect.1.into_iter().unzip();
     names.into_iter().zip(race(rounds, n, &mut contenders)).collect()

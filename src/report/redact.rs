@@ -306,7 +306,7 @@ mod tests {
             *request.headers_mut() = headers.clone();
             let names = redactor.allowed_headers();
             let mut kept = crate::inflight::Request::default();
-            kept.fill(&request, names);
+            kept.fill(&mut request.uri().path_and_query().cloned(), &crate::inflight::Head::of(&request), names);
             let show = |(at, value): &(u16, HeaderValue)| (&names[usize::from(*at)], value.clone());
             let headers = kept.headers.iter().map(show);
             headers.map(|(name, value)| (name.as_str().to_owned(), redactor.header(name, &value))).collect()
