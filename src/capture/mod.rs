@@ -29,7 +29,7 @@ pub(crate) use names::front;
 pub(crate) use procfs::{Activity, look};
 pub(crate) use snapshot::{Origin, Snapshot};
 pub(crate) use symbols::{Address, Symbols};
-pub(crate) use task::{Arena, SPANS, original, trace};
+pub(crate) use task::{Arena, SPANS, is_tracing, original, trace};
 pub(crate) use thread::{Outcome, Sampler, install as install_handler};
 pub(crate) use unwind::Unwinder;
 

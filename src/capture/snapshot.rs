@@ -24,8 +24,8 @@ pub(crate) enum Origin {
     Residue,
 }
 
-/// One stack as it was copied.
-#[derive(Debug, Clone)]
+/// One stack as it was copied. Not `Debug`: there may be anything on a stack.
+#[derive(Clone)]
 pub(crate) struct Snapshot {
     pub(crate) origin: Origin,
     pub(crate) data: Data,
@@ -36,7 +36,7 @@ pub(crate) struct Snapshot {
     pub(crate) spans: Vec<u64>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum Data {
     /// Words from `registers.sp` upwards.
     Copied { registers: Registers, words: Arc<[u64]> },

@@ -135,9 +135,15 @@ fn this_thread() -> usize {
     MARK.with(|mark| std::ptr::from_ref(mark).addr())
 }
 
+/// Whether it is the waker of a traced poll, which must not be kept beyond that.
+#[inline]
+pub(crate) fn is_tracing(waker: &Waker) -> bool {
+    std::ptr::eq(waker.vtable(), &VTABLE)
+}
+
 /// The waker that a tracing one stands for, else the waker itself: what may be kept beyond the poll, and compared.
 pub(crate) fn original(mut waker: &Waker) -> &Waker {
-    while std::ptr::eq(waker.vtable(), &VTABLE) {
+    while is_tracing(waker) {
         // SAFETY: only `trace` makes wakers with this vtable. Their data is a `Tracer` that lives as long as they do, and
         // the original is borrowed for longer than that.
         waker = unsafe { (*waker.data().cast::<Tracer<'_>>()).original };

@@ -16,7 +16,6 @@ use super::snapshot::Snapshot;
 pub(crate) const MAX_COPY: usize = 512 * 1024;
 
 /// What came of asking a thread for its stack.
-#[derive(Debug)]
 pub(crate) enum Outcome {
     /// The stack, and what the thread was doing just before.
     Captured(Snapshot, Activity),
@@ -84,7 +83,6 @@ mod imp {
     };
 
     /// Asks threads for their stacks, one at a time: there is one of these in the process.
-    #[derive(Debug)]
     pub(crate) struct Sampler {
         signal: Result<i32, &'static str>,
         room: Box<[u64]>,
@@ -97,7 +95,6 @@ mod imp {
         peeker: super::super::peek::Peeker,
     }
 
-    #[derive(Debug)]
     struct Last {
         sequence: u64,
         activity: Activity,

@@ -11,7 +11,7 @@ use crate::report::Reports;
 use crate::sync::lock_std;
 
 /// Which policy; zero is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct PolicyId(u32);
 
 impl PolicyId {

@@ -13,8 +13,32 @@ use crate::monitor;
 pub(crate) struct Watched(Option<Registered>);
 
 thread_local! {
-    /// Room for the stacks of a traced poll; made at the thread's first.
-    static ARENA: Cell<Option<Box<Arena>>> = const { Cell::new(None) };
+    /// Room for the stacks of traced polls, made as needed: one, or as many as are nested.
+    static ARENAS: Cell<Vec<Arena>> = const { Cell::new(Vec::new()) };
+}
+
+/// Arenas that a thread keeps: more than so many nested traced polls are rare.
+const MAX_ARENAS: usize = 4;
+
+fn take_arena() -> Arena {
+    let kept = ARENAS.try_with(|arenas| {
+        let mut list = arenas.take();
+        let arena = list.pop();
+        arenas.set(list);
+        arena
+    });
+    kept.ok().flatten().unwrap_or_else(Arena::new)
+}
+
+fn give_arena(arena: Arena) {
+    // While the thread ends, there is nobody to keep it for.
+    let _ = ARENAS.try_with(|arenas| {
+        let mut list = arenas.take();
+        if list.len() < MAX_ARENAS {
+            list.push(arena);
+        }
+        arenas.set(list);
+    });
 }
 
 /// An address in the frame of the function that uses it: the stack below belongs to what that function calls.
@@ -54,8 +78,9 @@ impl Watched {
             row.restart(None);
             // The next stretch has a record of its own.
             row.forget_deadline(registered.id());
-            if set != 0 || row.flags() & (flags::ARMED | flags::REPORTED) != 0 {
-                let clear = (flags::ARMED | flags::REPORTED | flags::WANTED) & !monitor::initial_flags();
+            const RECORDED: u32 = flags::ARMED | flags::REPORTED | flags::WANTED;
+            if set != 0 || row.flags() & RECORDED != 0 {
+                let clear = RECORDED & !monitor::initial_flags();
                 row.update(registered.id(), set, clear);
                 let record = row.details(registered.id()).and_then(|mut details| details.trace.take());
                 drop(record);
@@ -89,8 +114,9 @@ impl Watched {
     pub(crate) fn poll<T>(&mut self, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         let frame = frame_address!();
         let inside = self.begin(frame);
-        let result = if self.is_traced(&inside) { self.traced(cx, frame, poll) } else { poll(cx) };
-        self.leave(inside, result.is_pending().then(|| cx.waker()));
+        let traced = self.is_traced(&inside);
+        let result = if traced { self.traced(cx, frame, poll) } else { poll(cx) };
+        self.leave(inside, traced, result.is_pending().then(|| cx.waker()));
         result
     }
 
@@ -123,13 +149,17 @@ impl Watched {
         }
     }
 
+    /// The last part of [`Watched::poll`].
     #[inline]
-    pub(crate) fn leave(&mut self, inside: Option<Inside>, pending: Option<&Waker>) {
+    pub(crate) fn leave(&mut self, inside: Option<Inside>, traced: bool, pending: Option<&Waker>) {
         let Some((inside, registered)) = inside.zip(self.0.as_mut()) else { return };
         registered.row().count_poll();
         if let Some(waker) = pending {
             registered.keep_waker(waker);
             registered.complete(false);
+            if !traced && inside.row().flags() & flags::ARMED != 0 {
+                end_untraced(registered);
+            }
         }
         drop(inside);
     }
@@ -143,14 +173,14 @@ fn traced<T>(
     frame: usize,
     poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
-    let mut arena = ARENA.take().unwrap_or_else(|| Box::new(Arena::new()));
+    let mut arena = take_arena();
     let had_budget = tokio::task::coop::has_budget_remaining();
     let look_below = begin(registered);
     let result = capture::trace(&mut arena, frame, look_below, cx, poll);
     if result.is_pending() {
         end(registered, &arena, had_budget, look_below, cx.waker());
     }
-    ARENA.set(Some(arena));
+    give_arena(arena);
     result
 }
 
@@ -162,21 +192,20 @@ fn begin(registered: &Registered) -> bool {
     trace.look_below
 }
 
-fn end(registered: &mut Registered, arena: &Arena, had_budget: bool, looked_below: bool, waker: &Waker) {
+fn end(registered: &Registered, arena: &Arena, had_budget: bool, looked_below: bool, waker: &Waker) {
     let (row, id) = (registered.row(), registered.id());
     let wanted = row.flags() & flags::WANTED != 0;
     let now = now();
     let silent = arena.clones == 0 && arena.wakes == 0;
-    let previous = {
+    // Before the monitor hears of it: it may want to wake the task again.
+    registered.keep_waker(waker);
+    {
         let Some(mut details) = row.details(id) else { return };
         if let Some(trace) = &mut details.trace {
             trace.end_poll(now, arena, had_budget, wanted, || monitor::may_copy(now));
             trace.look_below = silent;
         }
-        registered.keep_waker_in(&mut details, waker)
-    };
-    // Whatever a waker's destructor does, it does without our lock.
-    drop(previous);
+    }
     if !wanted {
         return;
     }
@@ -187,4 +216,16 @@ fn end(registered: &mut Registered, arena: &Arena, had_budget: bool, looked_belo
     }
     row.update(id, 0, flags::WANTED);
     monitor::answered();
+}
+
+/// The request was armed while it was inside a poll, which has ended now.
+#[cold]
+#[inline(never)]
+fn end_untraced(registered: &Registered) {
+    let now = now();
+    if let Some(mut details) = registered.row().details(registered.id())
+        && let Some(trace) = &mut details.trace
+    {
+        trace.end_untraced(now);
+    }
 }

@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::{Clock, Details, PolicyId, Row, RowId, table};
-use crate::monitor;
+use crate::{capture, monitor};
 
 /// A live row and the duty to free it.
 ///
@@ -45,19 +45,25 @@ impl Registered {
     #[inline]
     pub(crate) fn keep_waker(&self, waker: &Waker) {
         let key = key(waker);
-        if self.row.waker_key() != key {
+        if self.row.waker_key() == key {
+            return;
+        }
+        if capture::is_tracing(waker) {
+            // Within another traced poll: what is kept must not be the waker that lives as long as that poll.
+            self.replace_traced(waker);
+        } else {
             self.replace_waker(waker, key);
         }
     }
 
-    /// As [`Registered::keep_waker`], with the row's details at hand.
-    pub(crate) fn keep_waker_in(&self, details: &mut Details, waker: &Waker) -> Option<Waker> {
+    #[cold]
+    #[inline(never)]
+    fn replace_traced(&self, waker: &Waker) {
+        let waker = capture::original(waker);
         let key = key(waker);
-        if self.row.waker_key() == key {
-            return None;
+        if self.row.waker_key() != key {
+            self.replace_waker(waker, key);
         }
-        self.row.set_waker_key(key);
-        details.waker.replace(waker.clone())
     }
 
     fn replace_waker(&self, waker: &Waker, key: u64) {
@@ -88,7 +94,7 @@ fn release(row: &'static Row, id: RowId) {
     if !row.is_completed() {
         monitor::dropped(row, id);
     }
-    let waker = row.vacate();
+    let held = row.vacate();
     table().free(row);
-    drop(waker);
+    drop(held);
 }

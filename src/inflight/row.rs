@@ -64,7 +64,6 @@ const PAUSED: u64 = u64::MAX;
 
 /// Everything the table keeps of one piece of work.
 #[repr(align(64))]
-#[derive(Debug)]
 pub(crate) struct Row {
     /// Generation and [`flags`].
     state: AtomicU64,
@@ -89,7 +88,10 @@ pub(crate) struct Row {
 const _: () = assert!(size_of::<Row>() <= 256);
 
 /// The part of a row behind its lock. Valid for the generation that `state` shows while the lock is held.
-#[derive(Debug, Default)]
+///
+/// Not `Debug`, nor is anything that holds a request's parts or a copied stack: what people print with `{:?}` must not show
+/// them.
+#[derive(Default)]
 pub(crate) struct Details {
     pub(crate) work: Work,
     /// Of a request, if the work is one.
@@ -109,6 +111,12 @@ impl Details {
             Work::Job(job) => Subject::Job(Job::clone(job)),
             Work::Child(child) => Subject::Child(*child),
         }
+    }
+}
+
+impl std::fmt::Debug for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Row").field("index", &self.index).finish_non_exhaustive()
     }
 }
 
@@ -153,13 +161,17 @@ impl Row {
         RowId::new(self.index, generation)
     }
 
-    /// Ends the row's work: from here on `id` names nothing. Returns the waker, for the caller to drop outside the lock.
+    /// Ends the row's work: from here on `id` names nothing. Returns the waker and a job's settings, for the caller to drop
+    /// outside the lock: their destructors are other people's.
     #[inline]
-    pub(crate) fn vacate(&self) -> Option<Waker> {
+    pub(crate) fn vacate(&self) -> (Option<Waker>, Option<Box<Job>>) {
         let mut details = lock(&self.details);
         let waker = details.waker.take();
         // In place, for a move costs more than what is dropped here: reference counts of byte strings.
-        details.work = Work::Nothing;
+        let job = match std::mem::take(&mut details.work) {
+            Work::Job(job) => Some(job),
+            Work::Nothing | Work::Request | Work::Child(_) => None,
+        };
         details.request.clear();
         details.trace = None;
         let state = self.state.load(Ordering::Relaxed);
@@ -167,7 +179,7 @@ impl Row {
         let next = ((state >> 32) as u32).wrapping_add(1);
         self.state.store((next as u64) << 32, Ordering::Release);
         drop(details);
-        waker
+        (waker, job)
     }
 
     /// The work's name if the row is live, and its flags.

@@ -6,11 +6,11 @@ use std::borrow::Cow;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
-use super::RowId;
+use super::{PolicyId, RowId};
 use crate::report::Reports;
 
 /// What a row's work is. A request's parts stand beside it in the row, so that they are written and dropped in place.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) enum Work {
     /// The row is free.
     #[default]
@@ -21,7 +21,7 @@ pub(crate) enum Work {
 }
 
 /// What a report is about: a copy of a row's work.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum Subject {
     Nothing,
     Request(Request),
@@ -30,20 +30,22 @@ pub(crate) enum Subject {
 }
 
 /// The parts of a request that a report may show.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Request {
     pub(crate) method: Method,
     pub(crate) path: Option<PathAndQuery>,
     pub(crate) authority: Option<Authority>,
     pub(crate) version: Version,
-    /// Allowed headers, as positions in the list of allowed names.
+    /// Allowed headers, as positions in the list of the policy below.
     pub(crate) headers: Vec<(u16, HeaderValue)>,
+    /// Whose list: another layer may take the row over.
+    pub(crate) headers_of: PolicyId,
     #[cfg(feature = "axum")]
     pub(crate) route: Option<axum::extract::MatchedPath>,
 }
 
 /// What a request says before its body, whatever that is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) struct Head<'a> {
     pub(crate) method: &'a Method,
     pub(crate) uri: &'a Uri,

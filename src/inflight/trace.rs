@@ -27,7 +27,6 @@ pub(crate) enum WaitKind {
 }
 
 /// The stacks of one wait, counted while anybody keeps them.
-#[derive(Debug)]
 pub(crate) struct Stacks {
     pub(crate) list: Vec<Snapshot>,
     size: usize,
@@ -48,7 +47,7 @@ impl Drop for Stacks {
 }
 
 /// The waits at one place.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct WaitRecord {
     key: Option<u64>,
     pub(crate) kind: WaitKind,
@@ -69,14 +68,13 @@ enum Phase {
 }
 
 /// The record of one armed request. Times are nanoseconds of [`super::now`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Trace {
     phase: Phase,
     pub(crate) records: Vec<WaitRecord>,
     pub(crate) busy: u64,
     pub(crate) busy_polls: u32,
     pub(crate) longest: u64,
-    pub(crate) unobserved: u64,
     /// Between heeler's waking the task and the poll that came of it, where that took long.
     pub(crate) runnable: u64,
     /// Since when heeler waits for a poll.
@@ -97,7 +95,6 @@ impl Trace {
             busy: 0,
             busy_polls: 0,
             longest: 0,
-            unobserved: 0,
             runnable: 0,
             asked: None,
             missed: 0,
@@ -123,9 +120,8 @@ impl Trace {
         let until = asked.unwrap_or(now);
         self.runnable += now.saturating_sub(until);
         let waited = until.saturating_sub(since);
-        match record {
-            Some(record) => self.records[record].nanos += waited,
-            None => self.unobserved += waited,
+        if let Some(record) = record {
+            self.records[record].nanos += waited;
         }
     }
 
@@ -145,10 +141,7 @@ impl Trace {
         may_copy: impl FnOnce() -> bool,
     ) {
         if let Phase::Polling(since) = self.phase {
-            let poll = now.saturating_sub(since);
-            self.busy += poll;
-            self.busy_polls += 1;
-            self.longest = self.longest.max(poll);
+            self.count_poll(now.saturating_sub(since));
         }
         let kind = match (arena.wakes, arena.clones) {
             (0, 0) => WaitKind::NoWaker,
@@ -195,7 +188,7 @@ impl Trace {
         }
         // Full: the place that matters least makes room. Its time was seen, but by then nobody can say where.
         let least = (0..self.records.len()).min_by_key(|index| self.records[*index].nanos)?;
-        self.unobserved += std::mem::replace(&mut self.records[least], record).nanos;
+        self.records[least] = record;
         self.missed += 1;
         Some(least)
     }
@@ -203,19 +196,29 @@ impl Trace {
     /// Counts the time up to `now` as what is going on; for a copy of the record that a report is made from.
     pub(crate) fn close(&mut self, now: u64) {
         if let Phase::Polling(since) = self.phase {
-            let poll = now.saturating_sub(since);
-            self.busy += poll;
-            self.busy_polls += 1;
-            self.longest = self.longest.max(poll);
+            self.count_poll(now.saturating_sub(since));
         } else {
             self.end_wait(now);
         }
     }
 
+    /// An untraced poll that was going on when the record began has ended. Nobody knows where it waits now.
+    pub(crate) fn end_untraced(&mut self, now: u64) {
+        if let Phase::Polling(since) = self.phase {
+            self.count_poll(now.saturating_sub(since));
+            self.phase = Phase::Waiting(None, now);
+        }
+    }
+
+    fn count_poll(&mut self, nanos: u64) {
+        self.busy += nanos;
+        self.busy_polls += 1;
+        self.longest = self.longest.max(nanos);
+    }
+
     /// The poll that goes on began before the record did, or is not traced: it is one from here on.
     pub(crate) fn note_polling(&mut self, now: u64) {
-        if let Phase::Waiting(None, since) = self.phase {
-            self.unobserved += now.saturating_sub(since);
+        if let Phase::Waiting(None, _) = self.phase {
             self.phase = Phase::Polling(now);
         }
     }

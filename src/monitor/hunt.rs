@@ -24,7 +24,6 @@ const CHILDREN: u64 = 20 * MILLISECOND;
 const MAX_CHILDREN: usize = 32;
 
 /// What a step of a hunt came to.
-#[derive(Debug)]
 pub(super) enum Step {
     /// Nothing yet: look again at that time.
     Wait(u64),
@@ -34,7 +33,6 @@ pub(super) enum Step {
 }
 
 /// One search, for one row.
-#[derive(Debug)]
 pub(super) struct Hunt {
     row: &'static Row,
     id: RowId,
@@ -60,7 +58,6 @@ pub(super) struct Hunt {
 }
 
 /// A row to be captured: asked to be polled, or seen in a poll.
-#[derive(Debug)]
 struct Prey {
     row: &'static Row,
     id: RowId,
@@ -362,7 +359,6 @@ fn reports_of(row: &Row, details: &Details) -> Reports {
 /// What the row and its record say by themselves at `now`; `None` if it is gone.
 pub(crate) fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidence> {
     let details = row.details(id)?;
-    let policy = row.policy().get();
     let started = row.started()?;
     let elapsed = now.saturating_sub(Clock::get().nanos(started));
     let kind = match &details.work {
@@ -386,7 +382,6 @@ pub(crate) fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidenc
         kind,
         verdict: Verdict::Unknown,
         reports,
-        policy,
         subject: details.subject(),
         started,
         captured: SystemTime::now(),

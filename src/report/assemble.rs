@@ -284,8 +284,11 @@ fn describe(request: &crate::inflight::Request, evidence: &Evidence, redactor: &
         }
         None => redactor.uri(path),
     };
-    let names = evidence.policy.map(|policy| policy.headers.as_slice()).unwrap_or_default();
+    let names = request.headers_of.get().map(|policy| policy.headers.as_slice()).unwrap_or_default();
     let headers = request.headers.iter().filter_map(|(index, value)| Some((names.get(usize::from(*index))?, value)));
+    // They were kept as the outer layer allows; these reports may be an inner layer's.
+    let allowed = evidence.reports.allowed_headers();
+    let headers = headers.filter(|(name, _)| allowed.contains(name));
     Request {
         id: evidence.id.to_bits(),
         method: redactor.field("method", request.method.as_str()),

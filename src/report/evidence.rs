@@ -5,10 +5,9 @@ use std::time::SystemTime;
 
 use super::{Kind, Reports, Verdict};
 use crate::capture::{self, Snapshot};
-use crate::inflight::{Policy, RowId, Stacks, Subject, ThreadSlot, WaitRecord};
+use crate::inflight::{RowId, Stacks, Subject, ThreadSlot, WaitRecord};
 
 /// One slow piece of work, as found. Durations are nanoseconds.
-#[derive(Debug)]
 pub(crate) struct Evidence {
     pub(crate) id: RowId,
     /// 0 for the first capture, then the number of the later one.
@@ -16,7 +15,6 @@ pub(crate) struct Evidence {
     pub(crate) kind: Kind,
     pub(crate) verdict: Verdict,
     pub(crate) reports: Reports,
-    pub(crate) policy: Option<&'static Policy>,
     pub(crate) subject: Subject,
     /// Clock ticks when it began, or when the body was asked for the frame that it does not deliver.
     pub(crate) started: u64,
@@ -40,7 +38,7 @@ pub(crate) struct Evidence {
 }
 
 /// A thread inside a poll.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct ThreadEvidence {
     pub(crate) activity: capture::Activity,
     /// `None` if it did not answer.
@@ -67,14 +65,12 @@ impl ThreadEvidence {
 }
 
 /// A thread that holds a worker.
-#[derive(Debug)]
 pub(crate) struct Culprit {
     pub(crate) thread: ThreadEvidence,
     pub(crate) work: Subject,
 }
 
 /// Child work: its await stacks, or its thread.
-#[derive(Debug)]
 pub(crate) struct ChildEvidence {
     /// `spawn`, `spawn_blocking`, `watch_child`.
     pub(crate) how: &'static str,

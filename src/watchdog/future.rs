@@ -41,12 +41,9 @@ where
         let inner = this.inner;
         let frame = frame_address!();
         let inside = this.watched.begin(frame);
-        let result = if this.watched.is_traced(&inside) {
-            this.watched.traced(cx, frame, |cx| inner.poll(cx))
-        } else {
-            inner.poll(cx)
-        };
-        this.watched.leave(inside, result.is_pending().then(|| cx.waker()));
+        let traced = this.watched.is_traced(&inside);
+        let result = if traced { this.watched.traced(cx, frame, |cx| inner.poll(cx)) } else { inner.poll(cx) };
+        this.watched.leave(inside, traced, result.is_pending().then(|| cx.waker()));
         if result.is_pending() {
             return Poll::Pending;
         }

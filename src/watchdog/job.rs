@@ -38,6 +38,8 @@ pin_project! {
 /// # }
 /// ```
 pub fn watch<F: Future>(name: impl Into<Cow<'static, str>>, threshold: Duration, future: F) -> Watch<F> {
+    // Here, for a first start takes a while, and the first poll is on a worker.
+    monitor::start();
     let threshold = threshold.max(Duration::from_millis(1));
     let job = Job { name: name.into(), reports: None };
     Watch { inner: future, watched: Watched::off(), begin: Some((threshold, job)) }
@@ -59,7 +61,6 @@ impl<F: Future> Future for Watch<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         if let Some((threshold, job)) = this.begin.take() {
-            monitor::start();
             let registered = Registered::new(PolicyId::NONE, inflight::nanos(threshold), 0, |details| {
                 details.work = Work::Job(Box::new(job));
             });

@@ -124,12 +124,15 @@ impl WatchdogLayer {
     fn config(&self) -> &'static Config {
         self.config.get_or_init(|| {
             monitor::start();
-            Box::leak(Box::new(Config {
+            let config: &'static Config = Box::leak(Box::new(Config {
                 policy: Policy::register(self.settings.clone()),
                 threshold_for: self.threshold_for.clone(),
                 ignore: self.ignore.clone(),
                 body: self.body,
-            }))
+            }));
+            // It may have gone to sleep for long: before there was this limit on single polls.
+            monitor::answered();
+            config
         })
     }
 }

@@ -91,6 +91,7 @@ fn register(policy: &'static Policy, threshold: u64, head: &Head<'_>) -> Watched
     let registered = Registered::new(policy.id, threshold, flags::REQUEST, |details| {
         details.work = Work::Request;
         details.request.fill(&mut path, head, &policy.headers);
+        details.request.headers_of = policy.id;
     });
     Watched::new(registered)
 }
