@@ -59,6 +59,7 @@ mod escape;
 mod evidence;
 mod fingerprint;
 mod location;
+mod logging;
 mod model;
 mod process;
 mod progress;
@@ -88,6 +89,7 @@ pub use stats::Stats;
 pub use crate::capture::Frame;
 
 pub(crate) use evidence::{ChildEvidence, Culprit, Evidence, ThreadEvidence};
+pub(crate) use logging::log_safely;
 pub(crate) use reporter::{self_check, send, start};
 
 pub(crate) fn log_safely(f: impl FnOnce()) {

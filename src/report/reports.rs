@@ -12,6 +12,7 @@ use super::builder::ReportsBuilder;
 use super::escape::escape;
 use super::fingerprint::fingerprint;
 use super::location::{arrange, locate};
+use super::log_safely;
 use super::model::Report;
 use super::process;
 use super::progress::Progress;
@@ -182,7 +183,7 @@ impl Reports {
     /// for it may take as long as the sinks do. Never panics because of a sink.
     ///
     /// The report's maker leaves `fingerprint`, `location`, `suppressed`, `Frame::source` and `process` empty; its request
-    /// comes from [`Redactor::request`].
+    /// went through the [`redactor`](Self::redactor).
     pub(crate) fn deliver(&self, report: Report) {
         self.deliver_at(report, Instant::now());
     }
@@ -294,8 +295,9 @@ impl Drop for Inner {
 /// Logs what was held back. A subscriber that panics is caught, for this also runs on drop.
 fn say(overdue: &[Overdue]) {
     for Overdue { fingerprint, count, sentence } in overdue {
-        let log = || tracing::info!(target: TARGET, fingerprint, held_back = count, "held back {count} more like: {sentence}");
-        let _ = catch_unwind(AssertUnwindSafe(log));
+        log_safely(
+            || tracing::info!(target: TARGET, fingerprint, held_back = count, "held back {count} more like: {sentence}"),
+        );
     }
 }
 
@@ -312,7 +314,7 @@ impl Slot {
                 format!("it panicked: {}", message.unwrap_or("without a message"))
             }
         };
-        let _ = catch_unwind(AssertUnwindSafe(|| self.log_failure(&error, now)));
+        log_safely(|| self.log_failure(&error, now));
         false
     }
 

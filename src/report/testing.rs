@@ -5,7 +5,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::model::{
     Activity, Interval, Kind, Process, Report, Request, SCHEMA, Span, Stack, StackKind, Thread, Verdict,
 };
+use super::{Evidence, Reports};
 use crate::capture::Frame;
+use crate::inflight::{RowId, Subject};
 
 /// A frame of the application's, in `src/app.rs`.
 pub(crate) fn own(function: &str, line: u32) -> Frame {
@@ -133,5 +135,33 @@ pub(crate) fn report() -> Report {
         notes: Vec::new(),
         fingerprint: String::new(),
         suppressed: 0,
+    }
+}
+
+/// What the monitor would hand over for work of which nothing is known.
+pub(crate) fn evidence(reports: Reports) -> Evidence {
+    Evidence {
+        id: RowId::NONE,
+        update: 0,
+        kind: Kind::SlowRequest,
+        verdict: Verdict::Unknown,
+        reports,
+        policy: None,
+        subject: Subject::Nothing,
+        started: 0,
+        captured: UNIX_EPOCH,
+        elapsed: 0,
+        threshold: 0,
+        polls: 0,
+        busy: 0,
+        busy_polls: 0,
+        longest_poll: 0,
+        runnable: 0,
+        waits: Vec::new(),
+        current: None,
+        thread: None,
+        culprits: Vec::new(),
+        children: Vec::new(),
+        notes: Vec::new(),
     }
 }
