@@ -92,6 +92,14 @@ impl Directory {
         Ok(index)
     }
 
+    /// The name that the report's files have already. When it started is told from when it was captured, and may differ by
+    /// a millisecond from one time to the next: the id does not.
+    fn known_stem(&self, report: &Report) -> Option<String> {
+        let id = file_id(report);
+        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        index.reports.keys().rev().find(|stem| parts_of(stem).is_some_and(|(_, known)| known == id)).cloned()
+    }
+
     fn file(&self, stem: &str, extension: &str) -> PathBuf {
         self.path.join(format!("{stem}.{extension}"))
     }
@@ -158,7 +166,7 @@ impl Sink for Directory {
     }
 
     fn deliver(&self, report: &Report) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let stem = stem(report);
+        let stem = self.known_stem(report).unwrap_or_else(|| stem(report));
         let contents = [report.to_text(), report.to_json() + "\n"];
         let mut content = |file: &mut File, extension: &str| {
             let at = usize::from(extension != EXTENSIONS[0]);
@@ -199,18 +207,28 @@ fn create(path: &Path, content: &mut dyn FnMut(&mut File) -> io::Result<()>) -> 
     })
 }
 
-/// The name of a report's files, without extension: the same for an update, in order of time, safe on every system.
+/// The name of a report's files, without extension: in order of time, safe on every system.
 fn stem(report: &Report) -> String {
     let time: String = timestamp(report.started_at).chars().filter(|c| !matches!(c, '-' | ':')).collect();
+    format!("{PREFIX}{time}_{}", file_id(report))
+}
+
+/// The report's id as it stands in the names of files.
+fn file_id(report: &Report) -> String {
     let id: String =
         report.id.chars().take(64).map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
-    format!("{PREFIX}{time}_{}", if id.is_empty() { "0" } else { &id })
+    if id.is_empty() { "0".to_owned() } else { id }
+}
+
+/// Time and id of a name without extension.
+fn parts_of(stem: &str) -> Option<(&str, &str)> {
+    stem.strip_prefix(PREFIX)?.split_once('_')
 }
 
 /// The name without extension, if `name` is one that [`stem`] makes.
 fn stem_of(name: &str) -> Option<&str> {
     let (stem, extension) = name.rsplit_once('.')?;
-    let (time, id) = stem.strip_prefix(PREFIX)?.split_once('_')?;
+    let (time, id) = parts_of(stem)?;
     let pattern = "00000000T000000.000Z";
     let is_time = time.len() == pattern.len()
         && time.bytes().zip(pattern.bytes()).all(|(c, like)| if like == b'0' { c.is_ascii_digit() } else { c == like });
@@ -255,8 +273,9 @@ mod tests {
             use std::os::unix::fs::PermissionsExt as _;
             assert_eq!(fs::metadata(path.join(name)).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        // An update replaces both.
+        // An update replaces both, though its start is not told to the same millisecond.
         report.update = 1;
+        report.started_at += Duration::from_millis(1);
         report.captured_at += Duration::from_secs(5);
         sink.deliver(&report).unwrap();
         assert_eq!(names(&path).len(), 2);
