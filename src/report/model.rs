@@ -25,7 +25,8 @@ pub enum Kind {
     /// One poll held its thread for longer than
     /// [`blocking_after`](crate::WatchdogLayer::blocking_after), although its request is not slow yet.
     BlockingPoll,
-    /// The request was dropped before it had an answer, typically because its client left.
+    /// The request was dropped before it had an answer: its client left, a timeout around it ran out, or the server shut
+    /// down.
     Abandoned,
 }
 
@@ -40,9 +41,9 @@ pub enum Verdict {
     Blocking,
     /// The request was woken but nobody polls it: the stacks are those of the polls that hold the workers.
     Starved,
-    /// The request wakes itself again and again: it has work to do and gives way to others.
+    /// The request woke itself, or used up tokio's budget: it has work to do and gives way to others.
     Yielding,
-    /// The request returned `Pending` and no part of it kept the waker: nothing will wake it.
+    /// The request returned `Pending`, and its last poll left no waker: as far as can be seen, nobody will wake it.
     NoWaker,
     /// The request was dropped; the stacks are the last that were seen.
     Abandoned,
@@ -128,7 +129,7 @@ pub struct Report {
     pub job: Option<String>,
     /// The process that ran it.
     pub process: Process,
-    /// The thread that was inside the work's poll, for the verdict *blocking*; the last one that polled it otherwise.
+    /// The thread that was inside the work's poll, for the verdict *blocking*; `None` otherwise.
     pub thread: Option<Thread>,
     /// How often the work was polled.
     pub polls: u32,
@@ -206,7 +207,7 @@ pub struct Thread {
     pub syscall: Option<String>,
     /// Where in the kernel it sleeps, if the kernel tells.
     pub wchan: Option<String>,
-    /// Whether the thread used the CPU around the capture.
+    /// Whether the kernel's state is `running`: the thread was on a CPU, or waited for one.
     pub on_cpu: Option<bool>,
 }
 

@@ -31,19 +31,24 @@ impl Report {
                 format!("{subject} is blocking its thread{}: {elapsed} so far{limit}{place}", self.on_thread())
             }
             Verdict::Starved => {
-                let held =
-                    if place.is_empty() { "the runtime's threads are busy" } else { "the runtime's threads are held" };
+                let held = match &*place {
+                    "" => "and what holds the runtime's threads is not known",
+                    _ => "the runtime's threads are held",
+                };
                 format!("{subject} is starved: {elapsed} so far{limit}, woken but not polled, {held}{place}")
             }
             Verdict::Yielding => {
-                format!("{subject} keeps yielding: {elapsed} and {} so far{limit}{place}", count(self.polls, "poll"))
+                format!("{subject} yields: {elapsed} and {} so far{limit}{place}", count(self.polls, "poll"))
             }
             Verdict::NoWaker => {
-                format!("{subject} will never wake up: {elapsed} so far{limit}, and nothing kept its waker{place}")
+                format!(
+                    "{subject} is pending with nobody to wake it: {elapsed} so far{limit}, its last poll left no waker{place}"
+                )
             }
             Verdict::Abandoned => {
-                let gone = if self.request.is_some() { "the client was gone" } else { "dropped" };
-                format!("{subject} was abandoned: {gone} after {elapsed}{limit}{place}")
+                // By whom is not known: a client that leaves, a timeout around it and a shutdown all drop it alike.
+                let end = if self.request.is_some() { "it had an answer" } else { "it was done" };
+                format!("{subject} was abandoned: dropped before {end}, after {elapsed}{limit}{place}")
             }
             Verdict::Interrupted => format!("{subject} was interrupted: its time was up after {elapsed}{limit}{place}"),
             Verdict::Unknown => {
@@ -83,7 +88,7 @@ impl Report {
         format!("{comma}{word} {}{}", place(location), child.unwrap_or_default())
     }
 
-    /// ` (on the CPU)`, ` (in system call futex)`, or nothing.
+    /// ` (running)`, ` (in system call futex)`, or nothing.
     fn on_thread(&self) -> String {
         let of_stack = |kind| self.stacks.iter().find(|stack| stack.current && stack.kind == kind)?.thread.as_ref();
         let thread = self.thread.as_ref().or_else(|| of_stack(StackKind::Thread));
@@ -96,7 +101,7 @@ pub(crate) fn busy_with(thread: &Thread) -> Option<String> {
     match (&thread.syscall, thread.on_cpu, &thread.wchan) {
         // A call that uses the CPU is still the call, such as a large read.
         (Some(syscall), _, _) => Some(format!("in system call {syscall}")),
-        (None, Some(true), _) => Some("on the CPU".to_owned()),
+        (None, Some(true), _) => Some("running".to_owned()),
         (None, _, Some(wchan)) => Some(format!("in the kernel, at {wchan}")),
         (None, Some(false), None) => Some("off the CPU".to_owned()),
         (None, None, None) => None,
@@ -172,7 +177,7 @@ mod tests {
         blocking.stacks = vec![thread_stack(&[plumbing("regex::exec"), own("photos::is_valid_tag", 9)])];
         assert_eq!(
             say(blocking.clone()),
-            "GET /slow/lock is blocking its thread (on the CPU): 2.51 s so far (threshold 2.50 s), in photos::is_valid_tag at src/app.rs:9"
+            "GET /slow/lock is blocking its thread (running): 2.51 s so far (threshold 2.50 s), in photos::is_valid_tag at src/app.rs:9"
         );
         blocking.kind = Kind::BlockingPoll;
         blocking.longest_poll_ms = 1_200.0;
@@ -190,16 +195,16 @@ mod tests {
         let mut starved = with(Verdict::Starved);
         assert_eq!(
             say(starved.clone()),
-            "GET /slow/lock is starved: 2.51 s so far (threshold 2.50 s), woken but not polled, the runtime's threads are busy"
+            "GET /slow/lock is starved: 2.51 s so far (threshold 2.50 s), woken but not polled, and what holds the runtime's threads is not known"
         );
         starved.stacks.push(culprit(&[own("photos::is_valid_tag", 9)]));
         assert!(say(starved).ends_with("the runtime's threads are held in photos::is_valid_tag at src/app.rs:9"));
         assert!(
-            say(with(Verdict::Yielding)).contains("keeps yielding: 2.51 s and 2 polls so far (threshold 2.50 s), in")
+            say(with(Verdict::Yielding)).contains("/lock yields: 2.51 s and 2 polls so far (threshold 2.50 s), in")
         );
-        assert!(say(with(Verdict::NoWaker)).contains("nothing kept its waker, last in photos::wait_for_import at"));
-        let gone =
-            "GET /slow/lock was abandoned: the client was gone after 2.51 s (threshold 2.50 s), last in photos::";
+        let pending = "GET /slow/lock is pending with nobody to wake it: 2.51 s so far (threshold 2.50 s), its last poll left no waker, last in photos::";
+        assert!(say(with(Verdict::NoWaker)).starts_with(pending));
+        let gone = "GET /slow/lock was abandoned: dropped before it had an answer, after 2.51 s (threshold 2.50 s), last in photos::";
         assert!(say(with(Verdict::Abandoned)).starts_with(gone));
         assert!(say(with(Verdict::Interrupted)).contains("its time was up after 2.51 s"));
         let mut unknown = with(Verdict::Unknown);

@@ -236,7 +236,8 @@ fn doubt(stack: &Stack) -> &'static str {
 /// `4243 tokio-rt-worker, sleeping, in system call futex`.
 fn describe(thread: &Thread) -> String {
     let mut text = format!("{} {}", thread.id, thread.name);
-    for part in [thread.state.clone(), busy_with(thread)].into_iter().flatten() {
+    let busy = busy_with(thread).filter(|busy| thread.state.as_ref() != Some(busy));
+    for part in [thread.state.clone(), busy].into_iter().flatten() {
         text.push_str(", ");
         text.push_str(&part);
     }
@@ -317,7 +318,7 @@ GET /slow/lock is waiting: 2.51 s so far (threshold 2.50 s), in photos::wait_for
   service     photos 1.2.0
   host        web1
   process     4242 /opt/photos (build id abcdef)
-  thread      4243 tokio-rt-worker, running, on the CPU
+  thread      4243 tokio-rt-worker, running
   polls       2: 0.40 ms busy, 2.20 s waiting, longest poll 0.30 ms
 
 Where it waits
@@ -367,7 +368,7 @@ Where the time went
             at("Where it waits, branch 2 of 2"),
             at("Its child work: resize"),
             at("    Where it waits"),
-            at("    What runs, thread 4243 tokio-rt-worker, running, on the CPU"),
+            at("    What runs, thread 4243 tokio-rt-worker, running"),
             at("Where the time went"),
             at("  2.20 s of 2.51 s waiting in photos::earlier at src/app.rs:3, 1 wait"),
             at("Earlier (reconstructed from what the last poll left behind: likely, not certain)"),
