@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use super::model::{Location, Report, Stack, StackKind, Verdict};
-use crate::capture::{Frame, is_std};
+use crate::capture::{Frame, is_std, origin};
 
 /// Innermost functions that say: this branch only waits for a time or for the end of the program.
 ///
@@ -29,6 +29,27 @@ const LEAF: usize = 32;
 /// Parts of names of functions that register a waker: they are innermost in every wait, and explain none.
 const REGISTERING: [&str; 7] =
     ["Waker", "atomic_waker", "catch_unwind", "__rust_try", "::loom::", "UnsafeCell", "AssertUnwindSafe"];
+
+/// Crates whose frames say what every request runs on, rather than what this one does.
+const PLUMBING: [&str; 17] = [
+    "std",
+    "tokio",
+    "tokio_util",
+    "tokio_stream",
+    "futures",
+    "futures_core",
+    "futures_util",
+    "hyper",
+    "hyper_util",
+    "h2",
+    "http_body_util",
+    "tower",
+    "tower_http",
+    "axum",
+    "axum_core",
+    "tracing",
+    "heeler",
+];
 
 /// Puts the stacks into the order in which they should be read, and the timeline's references with them. The order
 /// depends on what the stacks say alone, not on the order in which `select!` polled its branches.
@@ -95,7 +116,7 @@ impl Stack {
 }
 
 /// The place that matters most in an [arranged](arrange) report: the innermost own frame of the first stack that has
-/// one, or else the nearest frame that has a name.
+/// one, or else what [`location_of`] says of the first.
 pub(crate) fn locate(report: &Report) -> Option<Location> {
     // A starved request is innocent: its own frames explain nothing.
     let relevant = |stack: &&Stack| report.verdict != Verdict::Starved || stack.kind == StackKind::Culprit;
@@ -111,10 +132,12 @@ pub(crate) fn locate_child(report: &Report) -> Option<Location> {
     own.then(|| place_of(child))
 }
 
-/// Where one stack is: at its innermost own frame, or else at the nearest frame that has a name.
+/// Where one stack is: at its innermost own frame, or else at the nearest frame of a library that does the work (a
+/// database's client rather than the lock that it waits for), or else at the nearest frame that has a name.
 pub(crate) fn location_of(stack: &Stack) -> Option<Location> {
     let named = || stack.frames.iter().filter(|frame| frame.function.is_some());
     own_frame(stack)
+        .or_else(|| named().find(|frame| !is_plumbing(frame)))
         .or_else(|| named().find(|frame| !is_std(frame) && !is_registering(frame)))
         .or_else(|| named().next())
         .map(place_of)
@@ -129,6 +152,13 @@ pub(crate) fn own_frame(stack: &Stack) -> Option<&Frame> {
 pub(crate) fn is_registering(frame: &Frame) -> bool {
     let function = frame.function.as_deref().unwrap_or_default();
     !frame.own && REGISTERING.iter().any(|part| function.contains(part))
+}
+
+/// Whether a frame is of the runtime, the server or their like, or of nobody knows what.
+fn is_plumbing(frame: &Frame) -> bool {
+    // Where the crate is not known, the module is what it is called by.
+    let package = origin(frame).filter(|package| frame.module.as_ref() != Some(package));
+    is_std(frame) || is_registering(frame) || package.is_none_or(|package| PLUMBING.contains(&&*package))
 }
 
 fn place_of(frame: &Frame) -> Location {
@@ -168,6 +198,24 @@ mod tests {
             plumbing("tokio::sync::Notify::poll"),
         ]));
         assert!(place(&mut report).unwrap().starts_with("tokio::sync::Notify::poll"), "the nearest name");
+    }
+
+    /// Guards: where no frame is the application's own, the library that does the work says more than the lock that it
+    /// waits for, and than the server that called it.
+    #[test]
+    fn a_library_rather_than_plumbing() {
+        let lock = || plumbing("<tokio::sync::watch::Receiver<T>>::changed");
+        let bare = Frame { file: None, ..plumbing("__clone3") };
+        let server =
+            [plumbing("<tower::util::Oneshot<S, R> as core::future::Future>::poll"), plumbing("heeler::x"), bare];
+        let stack = |frames: &[Frame]| await_stack(&[frames, &server[..]].concat());
+        let at = |stack: &Stack| location_of(stack).unwrap().function.unwrap();
+        let library = stack(&[lock(), plumbing("tonic_health::server::watch"), plumbing("tonic::server::streaming")]);
+        assert_eq!(at(&library), "tonic_health::server::watch");
+        assert_eq!(at(&stack(&[lock()])), "<tokio::sync::watch::Receiver<T>>::changed");
+        let mut own = library;
+        own.frames.push(super::super::testing::own("app::health", 1));
+        assert_eq!(at(&own), "app::health");
     }
 
     /// Guards: of `select! { work, sleep, cancelled }` the work leads, whichever was polled first.
