@@ -28,13 +28,17 @@ pub(crate) fn fingerprint(report: &Report) -> String {
         // holds most of them has to do.
         hash.text(&locate(report).and_then(|place| place.function.or(place.file)).unwrap_or_default());
     } else {
-        let stacks: BTreeSet<_> = report.stacks.iter().filter(|stack| stack.current).map(places).collect();
-        for stack in stacks {
+        for stack in current_places(report) {
             hash.text("stack");
             stack.iter().for_each(|place| hash.text(place));
         }
     }
     format!("{:016x}", hash.0)
+}
+
+/// The places of all stacks of the capture, whatever their order.
+pub(super) fn current_places(report: &Report) -> BTreeSet<Vec<String>> {
+    report.stacks.iter().filter(|stack| stack.current).map(places).collect()
 }
 
 /// The places of one stack, innermost first.

@@ -1,8 +1,9 @@
 //! Whether a request that is looked at again is still where it was.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use super::model::Report;
+use super::fingerprint::current_places;
+use super::model::{Location, Report, Verdict};
 use super::render::{duration, place};
 
 /// Requests that are remembered; the oldest are forgotten first.
@@ -17,19 +18,27 @@ pub(super) struct Progress {
 
 #[derive(Debug)]
 struct Seen {
-    fingerprint: String,
+    verdict: Verdict,
     elapsed_ms: f64,
-    place: Option<String>,
+    /// Where it was; `None` for *starved* too, whose location is that of others.
+    place: Option<Location>,
+    /// The application's own frames of all that was going on.
+    frames: BTreeSet<Vec<String>>,
 }
 
 impl Progress {
     /// Remembers where the request is, and if it was seen before, says how that compares. The report is complete but for
     /// the note.
     pub(super) fn note(&mut self, report: &Report) -> Option<String> {
-        let here = report.location.as_ref().map(place);
-        let seen = Seen { fingerprint: report.fingerprint.clone(), elapsed_ms: report.elapsed_ms, place: here };
-        let before = self.seen.insert(report.id.clone(), seen);
-        if before.is_none() {
+        let now = Seen {
+            verdict: report.verdict,
+            elapsed_ms: report.elapsed_ms,
+            place: report.location.clone().filter(|_| report.verdict != Verdict::Starved),
+            frames: current_places(report),
+        };
+        let before = self.seen.get(&report.id).filter(|_| report.update > 0);
+        let note = before.and_then(|before| before.compared_with(&now));
+        if self.seen.insert(report.id.clone(), now).is_none() {
             self.order.push_back(report.id.clone());
             if self.order.len() > MAX_REQUESTS
                 && let Some(oldest) = self.order.pop_front()
@@ -37,32 +46,107 @@ impl Progress {
                 self.seen.remove(&oldest);
             }
         }
-        let before = before.filter(|_| report.update > 0)?;
-        let then = duration(before.elapsed_ms);
-        Some(match before.place {
-            _ if before.fingerprint == report.fingerprint => format!("at the same place as {then} after its start"),
-            Some(place) => format!("it moves: {then} after its start it was in {place}"),
-            None => format!("it moves: {then} after its start it was elsewhere"),
-        })
+        note
+    }
+}
+
+impl Seen {
+    /// What a report says of how `self`, which was before, compares with `now`.
+    fn compared_with(&self, now: &Self) -> Option<String> {
+        let then = format!("{} after its start", duration(self.elapsed_ms));
+        let state = state(self.verdict);
+        match (&self.place, &now.place) {
+            (Some(_), Some(_)) if self.verdict == now.verdict && self.frames == now.frames => {
+                Some(format!("at the same place as {then}"))
+            }
+            // A poll that runs and a wait have stacks of different kinds, which tell nothing of each other but this.
+            (Some(before), Some(here)) if self.verdict != now.verdict && before == here => {
+                Some(format!("at the same place as {then}, then {state}"))
+            }
+            (Some(before), Some(here)) if self.verdict == now.verdict && before == here => {
+                Some(format!("it moves: at the same place as {then}, but by another way there, or with other branches"))
+            }
+            (Some(before), Some(_)) => Some(format!("it moves: {then} it was in {}", place(before))),
+            (Some(before), None) => Some(format!("{then} it was {state}, in {}", place(before))),
+            (None, _) if self.verdict == now.verdict => None,
+            (None, _) => Some(format!("{then} it was {state}")),
+        }
+    }
+}
+
+/// What a request with this verdict is.
+const fn state(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Waiting => "waiting",
+        Verdict::Blocking => "blocking its thread",
+        Verdict::Starved => "starved",
+        Verdict::Yielding => "yielding",
+        Verdict::NoWaker => "pending without a waker",
+        Verdict::Abandoned => "abandoned",
+        Verdict::Interrupted => "interrupted",
+        Verdict::Unknown => "at a place that could not be captured",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::testing::report;
+    use crate::report::testing::{await_stack, own, report, thread_stack};
 
-    /// An update says whether the request is stuck or moving; a first report says nothing.
+    /// The note of a second report, after a first.
+    fn compared(first: Report, second: Report) -> Option<String> {
+        let mut progress = Progress::default();
+        assert_eq!(progress.note(&first), None, "nothing to compare with");
+        progress.note(&Report { update: 1, elapsed_ms: 5_000.0, ..second })
+    }
+
+    /// A report of a request in `own` frames, the first of which is its location.
+    fn at(verdict: Verdict, lines: &[u32]) -> Report {
+        let frames: Vec<_> = lines.iter().map(|line| own("app::page", *line)).collect();
+        let stack = if verdict == Verdict::Blocking { thread_stack(&frames) } else { await_stack(&frames) };
+        let mut report = Report { verdict, stacks: vec![stack], ..report() };
+        report.location = crate::report::location::locate(&report);
+        report
+    }
+
+    /// An update says whether the request is stuck or moving.
     #[test]
     fn updates_compare_with_what_was_seen_before() {
-        let mut progress = Progress::default();
-        let mut seen = report();
-        seen.fingerprint = "one".into();
-        assert_eq!(progress.note(&seen), None);
-        seen.update = 1;
-        assert_eq!(progress.note(&seen).unwrap(), "at the same place as 2.51 s after its start");
-        seen.fingerprint = "two".into();
-        assert!(progress.note(&seen).unwrap().starts_with("it moves: 2.51 s after its start it was"));
+        let waiting = || at(Verdict::Waiting, &[7, 9]);
+        let same = "at the same place as 2.51 s after its start";
+        assert_eq!(compared(waiting(), waiting()).unwrap(), same);
+        let moved = "it moves: 2.51 s after its start it was in app::page at src/app.rs:7";
+        assert_eq!(compared(waiting(), at(Verdict::Waiting, &[8, 9])).unwrap(), moved);
+        let again = format!("it moves: {same}, but by another way there, or with other branches");
+        assert_eq!(compared(waiting(), at(Verdict::Waiting, &[7, 10])).unwrap(), again, "called from elsewhere");
+        assert_eq!(compared(waiting(), at(Verdict::Blocking, &[8, 9])).unwrap(), moved);
+        let loops = (at(Verdict::Blocking, &[7]), at(Verdict::Blocking, &[8]));
+        assert_eq!(compared(loops.0, loops.1).unwrap(), same, "a loop that is caught at another line");
+    }
+
+    /// Guards: another verdict, or another reason to look, is no other place.
+    #[test]
+    fn another_verdict_is_not_a_move() {
+        let (waiting, blocking) = (at(Verdict::Waiting, &[7, 9]), at(Verdict::Blocking, &[7, 9]));
+        let same = "at the same place as 2.51 s after its start";
+        assert_eq!(compared(waiting.clone(), blocking).unwrap(), format!("{same}, then waiting"));
+        let mut sooner = waiting.clone();
+        sooner.kind = crate::report::Kind::BlockingPoll;
+        assert_eq!(compared(sooner, waiting).unwrap(), same);
+    }
+
+    /// Guards: what has no place is not at the same one, and a starved request is not where others hold its worker.
+    #[test]
+    fn without_a_place() {
+        let nowhere = |verdict| at(verdict, &[]);
+        assert_eq!(compared(nowhere(Verdict::Waiting), nowhere(Verdict::Waiting)), None);
+        assert_eq!(compared(nowhere(Verdict::Unknown), nowhere(Verdict::Unknown)), None);
+        let starved = || Report { location: at(Verdict::Waiting, &[7]).location, ..nowhere(Verdict::Starved) };
+        assert_eq!(compared(starved(), starved()), None);
+        let waiting = || at(Verdict::Waiting, &[7]);
+        assert_eq!(compared(starved(), waiting()).unwrap(), "2.51 s after its start it was starved");
+        let was = "2.51 s after its start it was waiting, in app::page at src/app.rs:7";
+        assert_eq!(compared(waiting(), starved()).unwrap(), was);
     }
 
     /// Only so many requests are remembered.
