@@ -91,7 +91,3 @@ pub use crate::capture::Frame;
 pub(crate) use evidence::{ChildEvidence, Culprit, Evidence, ThreadEvidence};
 pub(crate) use logging::log_safely;
 pub(crate) use reporter::{self_check, send, start};
-
-pub(crate) fn log_safely(f: impl FnOnce()) {
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
-}
