@@ -1,14 +1,13 @@
 //! From evidence to a report: unwinds and names the stacks, and adds the time up. On the reporter's thread.
 
-use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use super::evidence::{Culprit, Evidence, ThreadEvidence};
-use super::model::{
-    Activity, Interval, Kind, Process, Report, Request, SCHEMA, Span, Stack, StackKind, Thread, Verdict,
-};
+use super::model::{Interval, Process, Report, Request, SCHEMA, Span, Stack, Thread};
 use super::redact::Redactor;
+use super::waits::Group;
+use super::words::{Activity, Kind, StackKind, Verdict};
 use crate::capture::{self, Origin, Snapshot, Symbols, Unwinder};
 use crate::inflight::{Subject, WaitKind};
 
@@ -83,7 +82,7 @@ impl Assembler {
             };
             let mut stack = match &culprit.thread.snapshot {
                 Some(snapshot) => self.stack(snapshot, StackKind::Culprit),
-                None => empty(StackKind::Culprit),
+                None => Stack::empty(StackKind::Culprit),
             };
             stack.thread = Some(thread_of(&culprit.thread));
             stack.work = work;
@@ -96,7 +95,7 @@ impl Assembler {
             if let Some(thread) = &child.thread {
                 let mut stack = match &thread.snapshot {
                     Some(snapshot) => self.stack(snapshot, StackKind::Thread),
-                    None => empty(StackKind::Thread),
+                    None => Stack::empty(StackKind::Thread),
                 };
                 stack.child = Some(child.how.to_owned());
                 stack.thread = Some(thread_of(thread));
@@ -136,12 +135,7 @@ impl Assembler {
                 WaitKind::Yielding => Activity::Yielding,
                 WaitKind::Waiting | WaitKind::NoWaker => Activity::Waiting,
             };
-            let group = Group::new(activity, current, stacks, wait.waits, wait.nanos);
-            // What lies on a stack besides return addresses makes one place look like several: by name it is one.
-            match groups.iter_mut().find(|known| known.is_like(&group)) {
-                Some(known) => known.absorb(group),
-                None => groups.push(group),
-            }
+            Group::new(activity, current, stacks, wait.waits, wait.nanos).join(&mut groups);
         }
         for group in groups {
             let first = report.stacks.len();
@@ -180,65 +174,7 @@ impl Assembler {
         let unwound = self.unwinder.unwind(snapshot);
         let frames = unwound.addresses.iter().flat_map(|address| self.symbols.name(address).to_vec()).collect();
         let reconstructed = snapshot.origin == Origin::Residue;
-        Stack { frames, truncated: !unwound.complete, reconstructed, ..empty(kind) }
-    }
-}
-
-/// The waits at one place.
-struct Group {
-    activity: Activity,
-    current: bool,
-    /// The branch that was polled last comes first.
-    stacks: Vec<Stack>,
-    /// Those of the first stack.
-    leading: Vec<Place>,
-    /// Those of all stacks, in an order of their own: branches may be polled in any.
-    names: BTreeSet<Vec<Place>>,
-    waits: u32,
-    nanos: u64,
-}
-
-/// Function, file and line.
-type Place = (Option<String>, Option<String>, Option<u32>);
-
-impl Group {
-    fn new(activity: Activity, current: bool, stacks: Vec<Stack>, waits: u32, nanos: u64) -> Self {
-        let names = |stack: &Stack| -> Vec<Place> {
-            stack.frames.iter().map(|frame| (frame.function.clone(), frame.file.clone(), frame.line)).collect()
-        };
-        let leading = stacks.first().map(names).unwrap_or_default();
-        let names = stacks.iter().map(names).collect();
-        Self { activity, current, stacks, leading, names, waits, nanos }
-    }
-
-    /// Whether both are at the same place, but for branches that were over when the poll was.
-    fn is_like(&self, other: &Self) -> bool {
-        let one_in_the_other = self.names.is_subset(&other.names) || other.names.is_subset(&self.names);
-        self.activity == other.activity
-            && (self.names == other.names || (self.leading == other.leading && one_in_the_other))
-    }
-
-    /// Adds the waits of `other`. Its stacks are taken over if they are of this moment, or fewer.
-    fn absorb(&mut self, other: Self) {
-        let (waits, nanos) = (self.waits + other.waits, self.nanos + other.nanos);
-        if other.current || (!self.current && other.stacks.len() < self.stacks.len()) {
-            *self = other;
-        }
-        (self.waits, self.nanos) = (waits, nanos);
-    }
-}
-
-fn empty(kind: StackKind) -> Stack {
-    Stack {
-        kind,
-        current: true,
-        truncated: false,
-        reconstructed: false,
-        branch: 0,
-        child: None,
-        thread: None,
-        work: None,
-        frames: Vec::new(),
+        Stack { frames, truncated: !unwound.complete, reconstructed, ..Stack::empty(kind) }
     }
 }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::location::{locate, own_frame};
-use super::model::{Report, Stack, StackKind, Verdict};
+use super::model::{Report, Stack};
 use super::route::{route_of, without_id};
+use super::words::{StackKind, Verdict};
 
 /// Equal for reports of the same kind and verdict, about the same place, on the same route: 16 hexadecimal digits.
 ///

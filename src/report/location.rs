@@ -3,7 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use super::model::{Location, Report, Stack, StackKind, Verdict};
+use super::model::{Location, Report, Stack};
+use super::words::{StackKind, Verdict};
 use crate::capture::{Frame, is_std, origin};
 
 /// Innermost functions that say: this branch only waits for a time or for the end of the program.

@@ -71,20 +71,22 @@ mod route;
 mod secrets;
 mod self_check;
 mod sink;
+mod slot;
 mod source;
 mod stats;
 #[cfg(test)]
 mod testing;
 mod throttle;
 mod time;
+mod waits;
+mod words;
 
 pub use builder::ReportsBuilder;
-pub use model::{
-    Activity, Interval, Kind, Location, Process, Report, Request, SCHEMA, Span, Stack, StackKind, Thread, Verdict,
-};
+pub use model::{Interval, Location, Process, Report, Request, SCHEMA, Span, Stack, Thread};
 pub use reports::Reports;
 pub use sink::Sink;
 pub use stats::Stats;
+pub use words::{Activity, Kind, StackKind, Verdict};
 
 pub use crate::capture::Frame;
 

@@ -6,95 +6,11 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::time::rfc3339;
+use super::words::{Activity, Kind, StackKind, Verdict};
 use crate::capture::Frame;
 
 /// The version of the JSON form of a [`Report`]. Fields may be added within a version; none changes its meaning.
 pub const SCHEMA: u32 = 1;
-
-/// What happened, as the event that made heeler look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Kind {
-    /// A request ran longer than its threshold.
-    SlowRequest,
-    /// A job watched with [`watch`](crate::watch) ran longer than its threshold.
-    SlowJob,
-    /// A response body did not deliver its next frame within the threshold.
-    SlowBody,
-    /// One poll held its thread for longer than
-    /// [`blocking_after`](crate::WatchdogLayer::blocking_after), although its request is not slow yet.
-    BlockingPoll,
-    /// The request was dropped before it had an answer: its client left, a timeout around it ran out, or the server shut
-    /// down.
-    Abandoned,
-}
-
-/// Where the time goes, at the moment of the capture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Verdict {
-    /// Every branch waits to be woken: the stacks are those of the await points.
-    Waiting,
-    /// The request's poll does not return: the stack is that of its thread.
-    Blocking,
-    /// The request was woken but nobody polls it: the stacks are those of the polls that hold the workers.
-    Starved,
-    /// The request woke itself, or used up tokio's budget: it has work to do and gives way to others.
-    Yielding,
-    /// The request returned `Pending`, and its last poll left no waker: as far as can be seen, nobody will wake it.
-    NoWaker,
-    /// The request was dropped; the stacks are the last that were seen.
-    Abandoned,
-    /// A timebox expired.
-    Interrupted,
-    /// Nothing could be captured; the notes say why.
-    Unknown,
-}
-
-impl Verdict {
-    /// The verdict as in JSON: `waiting`, `blocking`, `starved`, `yielding`, `no_waker`, `abandoned`, `interrupted` or `unknown`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Blocking => "blocking",
-            Self::Starved => "starved",
-            Self::Yielding => "yielding",
-            Self::NoWaker => "no_waker",
-            Self::Abandoned => "abandoned",
-            Self::Interrupted => "interrupted",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-impl Kind {
-    /// The kind as in JSON: `slow_request`, `slow_job`, `slow_body`, `blocking_poll` or `abandoned`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::SlowRequest => "slow_request",
-            Self::SlowJob => "slow_job",
-            Self::SlowBody => "slow_body",
-            Self::BlockingPoll => "blocking_poll",
-            Self::Abandoned => "abandoned",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// One slow piece of work: what it is, where it is, and where its time went.
 ///
@@ -211,19 +127,6 @@ pub struct Thread {
     pub on_cpu: Option<bool>,
 }
 
-/// What a stack is a stack of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum StackKind {
-    /// An await point: from the future that waits (first frame) to the work's outermost future.
-    Await,
-    /// A thread inside the work's poll (or inside its child work).
-    Thread,
-    /// A thread that holds a worker which the starved request needs.
-    Culprit,
-}
-
 /// One stack, innermost frame first.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
@@ -248,21 +151,21 @@ pub struct Stack {
     pub frames: Vec<Frame>,
 }
 
-/// What the work did during a part of its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Activity {
-    /// It waited to be woken.
-    Waiting,
-    /// It was inside a poll.
-    Running,
-    /// It was woken and waited to be polled, as far as heeler knows: from when it woke the task itself.
-    Runnable,
-    /// It had woken itself and waited to be polled again.
-    Yielding,
-    /// Nobody looked.
-    Unobserved,
+impl Stack {
+    /// A stack of this moment without frames.
+    pub(super) const fn empty(kind: StackKind) -> Self {
+        Self {
+            kind,
+            current: true,
+            truncated: false,
+            reconstructed: false,
+            branch: 0,
+            child: None,
+            thread: None,
+            work: None,
+            frames: Vec::new(),
+        }
+    }
 }
 
 /// A share of the work's time.

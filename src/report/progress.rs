@@ -3,8 +3,9 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::fingerprint::current_places;
-use super::model::{Location, Report, Verdict};
+use super::model::{Location, Report};
 use super::render::{duration, place};
+use super::words::Verdict;
 
 /// Requests that are remembered; the oldest are forgotten first.
 const MAX_REQUESTS: usize = 4096;

@@ -1,7 +1,6 @@
 //! Where all reports go through.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -19,14 +18,12 @@ use super::progress::Progress;
 use super::redact::Redactor;
 use super::reporter;
 use super::sink::{Log, Sink, TARGET};
+use super::slot::Slot;
 use super::source;
 use super::stats::{Counters, Stats, count};
 use super::throttle::{Decision, Overdue, Throttle};
 use crate::capture::is_of;
 use crate::sync::lock_std;
-
-/// A sink that fails is logged this often at most.
-const LOG_FAILURES_EVERY: Duration = Duration::from_secs(60);
 
 /// The most of a job's name that is kept, in characters.
 const MAX_JOB: usize = 200;
@@ -84,20 +81,6 @@ pub(super) struct Parts {
     pub(super) service: Option<(String, String)>,
 }
 
-/// A sink, and how it fares.
-struct Slot {
-    name: String,
-    sink: Box<dyn Sink>,
-    failures: Mutex<Failures>,
-}
-
-#[derive(Default)]
-struct Failures {
-    logged_at: Option<Instant>,
-    /// Failures that were not logged.
-    unlogged: u64,
-}
-
 impl Reports {
     /// Sets up where reports go: the log alone, unless more is said.
     pub fn builder() -> ReportsBuilder {
@@ -105,10 +88,8 @@ impl Reports {
     }
 
     pub(super) fn from_parts(parts: Parts) -> Self {
-        let slot =
-            |sink: Box<dyn Sink>| Slot { name: escape(sink.name(), 64).into_owned(), sink, failures: Mutex::default() };
         let inner = Inner {
-            sinks: parts.sinks.into_iter().map(slot).collect(),
+            sinks: parts.sinks.into_iter().map(Slot::new).collect(),
             throttle: Mutex::new(Throttle::new(parts.repeat_after)),
             progress: Mutex::default(),
             counters: Counters::default(),
@@ -301,51 +282,6 @@ fn say(overdue: &[Overdue]) {
     }
 }
 
-impl Slot {
-    /// Whether the report arrived.
-    fn deliver(&self, report: &Report, now: Instant) -> bool {
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.sink.deliver(report).map_err(|error| chain(&*error))));
-        let error = match outcome {
-            Ok(Ok(())) => return true,
-            Ok(Err(error)) => error,
-            Err(panic) => {
-                let message = panic.downcast_ref::<&str>().copied();
-                let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-                format!("it panicked: {}", message.unwrap_or("without a message"))
-            }
-        };
-        log_safely(|| self.log_failure(&error, now));
-        false
-    }
-
-    fn log_failure(&self, error: &str, now: Instant) {
-        let mut failures = lock_std(&self.failures);
-        if failures.logged_at.is_some_and(|at| now.saturating_duration_since(at) < LOG_FAILURES_EVERY) {
-            failures.unlogged += 1;
-            return;
-        }
-        failures.logged_at = Some(now);
-        let before = std::mem::take(&mut failures.unlogged);
-        drop(failures);
-        let (sink, error) = (&*self.name, &*escape(error, 1024));
-        tracing::error!(target: TARGET, sink, error, unlogged_failures = before, "a report did not arrive: {sink}: {error}");
-    }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    // An error whose causes go in circles is not worth hanging for.
-    for _ in 0..16 {
-        let Some(error) = cause else { break };
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -353,6 +289,7 @@ mod tests {
     use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
+    use crate::report::slot::LOG_FAILURES_EVERY;
     use crate::report::testing::{await_stack, own, plumbing, report};
 
     #[derive(Default)]

@@ -2,9 +2,8 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::model::{
-    Activity, Interval, Kind, Process, Report, Request, SCHEMA, Span, Stack, StackKind, Thread, Verdict,
-};
+use super::model::{Interval, Process, Report, Request, SCHEMA, Span, Stack, Thread};
+use super::words::{Activity, Kind, StackKind, Verdict};
 use super::{Evidence, Reports};
 use crate::capture::Frame;
 use crate::inflight::{RowId, Subject};
@@ -42,17 +41,7 @@ pub(crate) fn plumbing(function: &str) -> Frame {
 }
 
 pub(crate) fn await_stack(frames: &[Frame]) -> Stack {
-    Stack {
-        kind: StackKind::Await,
-        current: true,
-        truncated: false,
-        reconstructed: false,
-        branch: 0,
-        child: None,
-        thread: None,
-        work: None,
-        frames: frames.to_vec(),
-    }
+    Stack { frames: frames.to_vec(), ..Stack::empty(StackKind::Await) }
 }
 
 pub(crate) fn thread_stack(frames: &[Frame]) -> Stack {
