@@ -19,6 +19,8 @@ mod symbols;
 pub(crate) mod sys;
 mod task;
 mod thread;
+#[cfg(all(test, heeler_copies, not(heeler_loom)))]
+mod thread_stress;
 mod unwind;
 
 pub use frame::Frame;

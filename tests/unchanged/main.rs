@@ -78,7 +78,7 @@ fn layer() -> &'static WatchdogLayer {
 }
 
 fn unchanged(workers: usize) {
-    let config = Config { cases: 100, max_shrink_iters: 20, failure_persistence: None, ..Config::default() };
+    let config = Config { max_shrink_iters: 20, failure_persistence: None, ..Config::default() };
     let forests = (prop::collection::vec(trees(), 1..8), 1_000..3_000_u64);
     let outcome = TestRunner::new(config).run(&forests, |(forest, threshold)| {
         let expected: Vec<u64> = forest.iter().map(Tree::value).collect();
