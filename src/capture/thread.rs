@@ -89,10 +89,19 @@ mod imp {
         cookie: u64,
         /// The last answer of each slot, to leave a thread alone that still sits in the same system call.
         last: HashMap<usize, Last>,
-        /// Threads (by slot) that have a signal coming which they have not taken: which one, and its place on the desk.
-        silent: HashMap<usize, (u64, usize)>,
+        /// Threads that have a signal coming which they have not taken.
+        silent: Vec<Silent>,
         #[cfg(target_arch = "x86_64")]
         peeker: super::super::peek::Peeker,
+    }
+
+    /// A thread that owes an answer: to which question, and where on the desk that is noted.
+    #[derive(Debug)]
+    struct Silent {
+        slot: &'static ThreadSlot,
+        tid: i32,
+        cookie: u64,
+        place: usize,
     }
 
     struct Last {
@@ -122,7 +131,7 @@ mod imp {
                 room,
                 cookie: seed >> 4,
                 last: HashMap::new(),
-                silent: HashMap::new(),
+                silent: Vec::new(),
                 #[cfg(target_arch = "x86_64")]
                 peeker: super::super::peek::Peeker::new(),
             }
@@ -157,7 +166,7 @@ mod imp {
             if !is_ours(signal) {
                 return Outcome::Unavailable("another handler has replaced heeler's");
             }
-            if self.is_silent(key) {
+            if self.is_silent(slot) {
                 return Outcome::NoAnswer(activity);
             }
             match self.ask(signal, slot, sequence, bounds) {
@@ -176,16 +185,21 @@ mod imp {
         }
 
         /// Whether the thread still owes an answer: then it is not asked again, or signals would pile up.
-        fn is_silent(&mut self, key: usize) -> bool {
-            let Some((cookie, place)) = self.silent.get(&key).copied() else {
-                // With no place to note another that does not answer, nobody is asked.
-                return DESK.unanswered.iter().all(|place| place.load(Ordering::Relaxed) != 0);
-            };
-            let owes = DESK.unanswered[place].load(Ordering::Acquire) == cookie;
-            if !owes {
-                self.silent.remove(&key);
-            }
-            owes
+        fn is_silent(&mut self, slot: &'static ThreadSlot) -> bool {
+            self.silent.retain(|silent| {
+                let place = &DESK.unanswered[silent.place];
+                if place.load(Ordering::Acquire) != silent.cookie {
+                    return false;
+                }
+                // A thread's signals end with it, and its slot is the next one's.
+                let lives = silent.slot.with_life(|life| life.tid) == Some(silent.tid);
+                if !lives {
+                    place.store(0, Ordering::Relaxed);
+                }
+                lives
+            });
+            // With no place to note another that does not answer, nobody is asked.
+            self.silent.len() == UNANSWERED || self.silent.iter().any(|silent| std::ptr::eq(silent.slot, slot))
         }
 
         fn ask(
@@ -224,7 +238,8 @@ mod imp {
                         DESK.unanswered.iter().position(|place| place.load(Ordering::Relaxed) == 0).unwrap_or(0);
                     DESK.unanswered[place].store(cookie, Ordering::Release);
                     if DESK.handover.withdraw(cookie) {
-                        self.silent.insert(std::ptr::from_ref(slot).addr(), (cookie, place));
+                        let tid = slot.with_life(|life| life.tid);
+                        self.silent.extend(tid.map(|tid| Silent { slot, tid, cookie, place }));
                         return Reply::None;
                     }
                     DESK.unanswered[place].store(0, Ordering::Relaxed);
