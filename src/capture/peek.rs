@@ -96,7 +96,7 @@ impl Peeker {
 
     /// The addresses, if the stack unwinds to the poll's own frame.
     fn unwind(&mut self, snapshot: &Snapshot) -> Option<Vec<u64>> {
-        let unwound = self.unwinder.unwind(snapshot);
+        let unwound = self.unwinder.unwind_strictly(snapshot);
         unwound.complete.then(|| unwound.addresses.iter().map(|address| address.pc).collect())
     }
 }

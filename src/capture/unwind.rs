@@ -91,7 +91,32 @@ mod imp {
             true
         }
 
+        /// Unwinds by what the modules say, and by nothing else.
+        pub(crate) fn unwind_strictly(&mut self, snapshot: &Snapshot) -> Unwound {
+            self.run(snapshot, |_, unwound, _, _, _| unwound)
+        }
+
+        /// Unwinds. Where the modules do not say how, what lies on the stack may.
         pub(crate) fn unwind(&mut self, snapshot: &Snapshot) -> Unwound {
+            self.run(snapshot, |this, unwound, registers, at_end, stack| {
+                if unwound.complete || snapshot.truncated {
+                    return unwound;
+                }
+                let lost = |address: &Address| address.module.is_none();
+                let found = if unwound.addresses.len() == 1 || unwound.addresses.iter().take(2).any(lost) {
+                    this.step_over(registers, stack)
+                } else {
+                    this.land(&unwound, at_end, stack)
+                };
+                found.unwrap_or(unwound)
+            })
+        }
+
+        fn run(
+            &mut self,
+            snapshot: &Snapshot,
+            amend: impl FnOnce(&mut Self, Unwound, &Registers, &UnwindRegsNative, &mut Stack<'_>) -> Unwound,
+        ) -> Unwound {
             let (registers, words) = match &snapshot.data {
                 Data::Copied { registers, words } => (registers, words),
                 Data::Walked(addresses) => {
@@ -104,7 +129,9 @@ mod imp {
                 self.search(&mut stack)
             } else {
                 let first = FrameAddress::from_instruction_pointer(registers.pc);
-                self.walk(first, unwind_registers(registers), &mut stack)
+                let mut at_end = unwind_registers(registers);
+                let unwound = self.walk(first, &mut at_end, &mut stack);
+                amend(self, unwound, registers, &at_end, &mut stack)
             };
             if snapshot.origin == Origin::Waker && !unwound.addresses.is_empty() {
                 // The callback's own frame.
@@ -114,13 +141,14 @@ mod imp {
             unwound
         }
 
-        fn walk(&mut self, first: FrameAddress, mut registers: UnwindRegsNative, stack: &mut Stack<'_>) -> Unwound {
+        /// Leaves in `registers` those of the last frame.
+        fn walk(&mut self, first: FrameAddress, registers: &mut UnwindRegsNative, stack: &mut Stack<'_>) -> Unwound {
             let mut addresses = Vec::with_capacity(48);
             let mut frame = first;
             loop {
                 addresses.push(self.address(frame.address(), frame.is_return_address()));
                 let read = &mut |address| stack.read(address);
-                match self.unwinder.unwind_frame(frame, &mut registers, &mut self.cache, read) {
+                match self.unwinder.unwind_frame(frame, registers, &mut self.cache, read) {
                     Ok(Some(next)) if addresses.len() < MAX_FRAMES => match FrameAddress::from_return_address(next) {
                         Some(next) => frame = next,
                         None => return Unwound { addresses, complete: false },
@@ -130,6 +158,59 @@ mod imp {
                     Ok(None) | Err(_) => return Unwound { addresses, complete: stack.reached_end },
                 }
             }
+        }
+
+        /// The stack of a thread that was interrupted where nothing says how to unwind: at the edges of a library that is
+        /// being loaded or is gone by now, or in code written by hand or made at run time. Its caller's return address is
+        /// on top of the stack, or not far below.
+        fn step_over(&mut self, registers: &Registers, stack: &mut Stack<'_>) -> Option<Unwound> {
+            const NEAR: usize = 32;
+            for index in 0..NEAR.min(stack.words.len()) {
+                let word = stack.words[index];
+                let is_code = |module: &Module| module.code.iter().any(|code| code.contains(&(word - 1)));
+                if word == 0 || !self.modules.find(word - 1).is_some_and(is_code) {
+                    continue;
+                }
+                let Some(caller) = FrameAddress::from_return_address(word) else { continue };
+                let at_call = Registers { pc: word, sp: stack.start + (index as u64 + 1) * 8, ..*registers };
+                stack.reached_end = false;
+                let mut unwound = self.walk(caller, &mut unwind_registers(&at_call), stack);
+                if unwound.complete && unwound.addresses.iter().all(|address| address.module.is_some()) {
+                    unwound.addresses.insert(0, self.address(registers.pc, false));
+                    return Some(unwound);
+                }
+            }
+            None
+        }
+
+        /// The stack of a thread whose panic is about to go on in one of its frames. The library that unwinds writes that
+        /// frame's registers over those that it had saved in its own, and only then moves the stack pointer. Meanwhile a
+        /// frame on the way has a frame pointer that is not its own, or is the one where the panic goes on, and lies
+        /// further up: on top of it is the same return address, for it has made a call which will not return.
+        fn land(&mut self, unwound: &Unwound, at_end: &UnwindRegsNative, stack: &mut Stack<'_>) -> Option<Unwound> {
+            const MAX_TRIES: usize = 64;
+            let known = unwound.addresses.iter().rposition(|address| address.module.is_some())?;
+            let target = unwound.addresses.get(known).filter(|address| address.is_return)?.pc;
+            let frame = FrameAddress::from_return_address(target)?;
+            let (start, sp, fp) = (stack.start, at_end.sp(), frame_pointer(at_end));
+            let address = |index: usize| start + index as u64 * 8;
+            let words = stack.words;
+            let further_up =
+                (0..words.len()).filter(|index| words[*index] == target).map(|index| (address(index + 1), fp));
+            let own_pointers = (1..words.len())
+                .filter(|index| known + 1 == unwound.addresses.len() && address(*index - 1) >= sp)
+                .filter(|index| self.modules.find(words[*index]).is_some())
+                .map(|index| (sp, address(index - 1)));
+            let tries: Vec<(u64, u64)> = own_pointers.take(MAX_TRIES).chain(further_up.take(MAX_TRIES)).collect();
+            tries.into_iter().find_map(|(sp, fp)| {
+                stack.reached_end = false;
+                let rest = self.walk(frame, &mut unwind_registers(&Registers { pc: target, sp, fp, lr: 0 }), stack);
+                let good = rest.complete && rest.addresses.iter().all(|address| address.module.is_some());
+                good.then(|| {
+                    let addresses = unwound.addresses[..known].iter().cloned().chain(rest.addresses);
+                    Unwound { addresses: addresses.collect(), complete: true }
+                })
+            })
         }
 
         /// The deepest call that a finished poll has made, from the words it left: the first word that is a return
@@ -147,7 +228,7 @@ mod imp {
                 let registers =
                     Registers { pc: word, sp: stack.start + (index as u64 + 1) * 8, fp: stack.words[index - 1], lr: 0 };
                 stack.reached_end = false;
-                let unwound = self.walk(first, unwind_registers(&registers), stack);
+                let unwound = self.walk(first, &mut unwind_registers(&registers), stack);
                 if stack.reached_end && unwound.addresses.iter().all(|address| address.module.is_some()) {
                     let mut addresses = unwound.addresses;
                     // The function that was called from there has left nothing, but the call says which one it is.
@@ -190,6 +271,16 @@ mod imp {
         let offset = i64::from((call << 6) as i32 >> 6) * 4;
         let target = start.wrapping_add_signed(offset);
         (call >> 26 == 0b100101 && code.contains(&target)).then_some(target)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn frame_pointer(registers: &UnwindRegsNative) -> u64 {
+        registers.bp()
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    fn frame_pointer(registers: &UnwindRegsNative) -> u64 {
+        registers.fp()
     }
 
     #[cfg(target_arch = "x86_64")]
