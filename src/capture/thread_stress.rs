@@ -93,7 +93,7 @@ fn starts_threads(round: u64) {
             std::thread::spawn(move || {
                 let watched = watched();
                 let inside = watched.enter(frame_address!());
-                (0..5).for_each(|part| allocates(round + number + part));
+                (0..10).for_each(|part| allocates(round + number + part));
                 drop(inside);
             })
         })
@@ -110,7 +110,8 @@ fn busy(work: Work, stop: &AtomicBool, rounds: &AtomicU64) {
     let watched = watched();
     while !stop.load(Ordering::Relaxed) {
         let inside = watched.enter(frame_address!());
-        for _ in 0..10 {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(1) {
             work(rounds.fetch_add(1, Ordering::Relaxed));
         }
         drop(inside);

@@ -132,20 +132,27 @@ fn replaced_later() {
 }
 
 /// Guards: a thread that masks the signal does not answer; the report says what `/proc` says, and nothing hangs. Once it
-/// takes signals again, the late one is nobody's question any more.
+/// takes signals again it answers, and so does another thread that takes its place in the table.
 #[test]
 fn masked() {
     in_own_process("signals::masked", || {
         if PORTABLE {
             return;
         }
-        let report = blocking(|| mask(libc::SIG_BLOCK));
-        assert_eq!(report.verdict, Verdict::Blocking);
-        let text = report.to_text();
-        assert!(report.notes.iter().any(|note| note.contains("did not answer within 50 ms")), "{text}");
-        assert_eq!(report.thread.unwrap().on_cpu, Some(true), "{text}");
+        let without_answer = || {
+            let report = blocking(|| mask(libc::SIG_BLOCK));
+            assert_eq!(report.verdict, Verdict::Blocking);
+            let text = report.to_text();
+            assert!(report.notes.iter().any(|note| note.contains("did not answer within 50 ms")), "{text}");
+            assert_eq!(report.thread.unwrap().on_cpu, Some(true), "{text}");
+        };
+        without_answer();
         mask(libc::SIG_UNBLOCK);
         assert_eq!(place(&blocking(|| {})), "blocks");
+        // A thread that ends without having answered.
+        std::thread::spawn(without_answer).join().unwrap();
+        let next = std::thread::spawn(|| place(&blocking(|| {})));
+        assert_eq!(next.join().unwrap(), "blocks");
     });
 }
 
