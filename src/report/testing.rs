@@ -135,7 +135,6 @@ pub(crate) fn evidence(reports: Reports) -> Evidence {
         kind: Kind::SlowRequest,
         verdict: Verdict::Unknown,
         reports,
-        policy: None,
         subject: Subject::Nothing,
         started: 0,
         captured: UNIX_EPOCH,

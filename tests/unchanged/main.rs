@@ -48,7 +48,7 @@ fn run(workers: usize, forest: Vec<Tree>, threshold: Option<Duration>) -> Result
 fn watched(tree: &Tree, threshold: Option<Duration>) -> BoxFuture<'static, u64> {
     let future = tree.run();
     let Some(threshold) = threshold else { return future };
-    if tree.value() % 2 == 0 {
+    if tree.value().is_multiple_of(2) {
         return heeler::watch("tree", threshold, future).reports(reports()).boxed();
     }
     let future = Mutex::new(Some(future));
