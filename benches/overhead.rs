@@ -13,8 +13,8 @@
 //! cargo bench --bench overhead -- --only ready suspend_once allocations axum
 //! ```
 //!
-//! On a busy machine instructions say more than time. `--count <service>_<ready|once|hyper> [n]` runs one loop and times
-//! nothing (services: bare, heeler, tower, tower_http_timeout, tower_http_trace, tokio_metrics, tasktrace, await_tree):
+//! On a busy machine instructions say more than time. `--count <service>_<ready|once|hyper|task|oncetask> [n]` runs one
+//! loop and times nothing (services: bare, heeler, tower, tower_http_timeout, tower_http_trace, tokio_metrics, tasktrace, await_tree):
 //!
 //! ```text
 //! bench=$(ls -t target/release/deps/overhead-* | grep -v '\.d$' | head -1)
@@ -78,8 +78,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let waker = prepare(&runtime);
     if let Some(arguments) = common::after("--count") {
-        let _guard = runtime.enter();
-        return count(&arguments, &waker);
+        return count(&arguments, &runtime, &waker);
     }
     let only = common::after("--only");
     let wanted = |name: &str| only.as_ref().is_none_or(|only| only.iter().any(|argument| argument == name));
@@ -158,15 +157,7 @@ where
             S::Response: Send,
         {
             let (runtime, make) = (self.0, self.1.clone());
-            let run = move |n| {
-                let (mut service, make) = (service.clone(), make.clone());
-                let task = async move {
-                    for _ in 0..n {
-                        std::hint::black_box(service.call(make()).await.is_ok());
-                    }
-                };
-                runtime.block_on(async { tokio::spawn(task).await }).expect("no panic");
-            };
+            let run = move |n| in_its_task(runtime, service.clone(), make.clone(), n);
             self.2.push((name, Box::new(run)));
         }
     }
@@ -174,6 +165,21 @@ where
     services(inner, &mut collect);
     let (names, mut contenders): (Vec<_>, Vec<_>) = collect.2.into_iter().unzip();
     names.into_iter().zip(race(rounds, n, &mut contenders)).collect()
+}
+
+fn in_its_task<S>(runtime: &Runtime, mut service: S, make: impl Fn() -> Request<Body> + Send + 'static, n: u64)
+where
+    S: Service<Request<Body>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    S::Response: Send,
+{
+    let task = async move {
+        for _ in 0..n {
+            std::hint::black_box(service.call(make()).await.is_ok());
+        }
+    };
+    runtime.block_on(async { tokio::spawn(task).await }).expect("no panic");
 }
 
 /// Races the services without a scheduler, polled in a bare loop: what a layer does shows undiluted, and so does how well
@@ -250,15 +256,29 @@ fn allocations(runtime: &Runtime, waker: &Waker) {
 }
 
 /// One loop, for a profiler.
-fn count(arguments: &[String], waker: &Waker) {
-    struct Find<'a>(&'a str, &'a str, u64, &'a Waker);
+fn count(arguments: &[String], runtime: &Runtime, waker: &Waker) {
+    struct Find<'a>(&'a str, &'a str, u64, &'a Runtime, &'a Waker);
     impl Visit<Answers> for Find<'_> {
-        fn visit<S: Service<Request<Body>> + 'static>(&mut self, name: &'static str, mut service: S) {
-            if name == self.0 {
-                let mut cx = Context::from_waker(self.3);
-                match self.1 {
-                    "hyper" => drive(&mut service, &mut cx, &hyper_requests(), self.2),
-                    _ => drive(&mut service, &mut cx, &plain_request, self.2),
+        fn visit<S>(&mut self, name: &'static str, mut service: S)
+        where
+            S: Service<Request<Body>> + Clone + Send + 'static,
+            S::Future: Send,
+            S::Error: Send,
+            S::Response: Send,
+        {
+            let Self(wanted, kind, n, runtime, waker) = *self;
+            if name != wanted {
+                return;
+            }
+            match kind {
+                "task" | "oncetask" => in_its_task(runtime, service, plain_request, n),
+                _ => {
+                    let _guard = runtime.enter();
+                    let mut cx = Context::from_waker(waker);
+                    match kind {
+                        "hyper" => drive(&mut service, &mut cx, &hyper_requests(), n),
+                        _ => drive(&mut service, &mut cx, &plain_request, n),
+                    }
                 }
             }
         }
@@ -266,5 +286,6 @@ fn count(arguments: &[String], waker: &Waker) {
     let what = arguments.first().map_or("heeler_ready", String::as_str);
     let n = arguments.get(1).and_then(|n| n.parse().ok()).unwrap_or(10_000);
     let (service, kind) = what.rsplit_once('_').unwrap_or((what, "ready"));
-    services(Answers(u32::from(kind == "once")), &mut Find(service, kind, n, waker));
+    let suspensions = u32::from(kind.starts_with("once"));
+    services(Answers(suspensions), &mut Find(service, kind, n, runtime, waker));
 }
