@@ -40,7 +40,7 @@ use std::time::Duration;
 use common::{Contender, at_least, at_most, median, pick, plain, race, undisturbed};
 use http::{Request, Response};
 use http_body_util::Full;
-use peers::{Answers, Body, Visit, drive, hyper_requests, plain_request, services};
+use peers::{Answers, Body, Requests, Visit, drive, hyper_requests, plain_request, services};
 use tokio::runtime::Runtime;
 use tower::Service;
 
@@ -175,8 +175,9 @@ where
     S::Response: Send,
 {
     let task = async move {
+        let mut requests = Requests::new(make);
         for _ in 0..n {
-            std::hint::black_box(service.call(make()).await.is_ok());
+            std::hint::black_box(service.call(requests.next()).await.is_ok());
         }
     };
     runtime.block_on(async { tokio::spawn(task).await }).expect("no panic");
@@ -188,8 +189,8 @@ fn by_hand(runtime: &Runtime, waker: &Waker, rounds: usize, n: u64, inner: Answe
     struct Collect<'a>(&'a Waker, Vec<(&'static str, Contender<'a>)>);
     impl Visit<Answers> for Collect<'_> {
         fn visit<S: Service<Request<Body>> + 'static>(&mut self, name: &'static str, mut service: S) {
-            let waker = self.0.clone();
-            let run = move |n| drive(&mut service, &mut Context::from_waker(&waker), &plain_request, n);
+            let (waker, mut requests) = (self.0.clone(), Requests::new(plain_request));
+            let run = move |n| drive(&mut service, &mut Context::from_waker(&waker), &mut requests, n);
             self.1.push((name, Box::new(run)));
         }
     }
@@ -227,9 +228,10 @@ fn allocations(runtime: &Runtime, waker: &Waker) {
         fn visit<S: Service<Request<Body>> + 'static>(&mut self, name: &'static str, mut service: S) {
             let mut cx = Context::from_waker(self.0);
             // Rows and what belongs to a thread are made at the first requests.
-            drive(&mut service, &mut cx, self.1, 1000);
+            let mut requests = Requests::new(self.1);
+            drive(&mut service, &mut cx, &mut requests, 1000);
             let before = ALLOCATIONS.get();
-            drive(&mut service, &mut cx, self.1, 10_000);
+            drive(&mut service, &mut cx, &mut requests, 10_000);
             self.2.insert(name, (ALLOCATIONS.get() - before) as f64 / 10_000.0);
         }
     }
@@ -276,8 +278,8 @@ fn count(arguments: &[String], runtime: &Runtime, waker: &Waker) {
                     let _guard = runtime.enter();
                     let mut cx = Context::from_waker(waker);
                     match kind {
-                        "hyper" => drive(&mut service, &mut cx, &hyper_requests(), n),
-                        _ => drive(&mut service, &mut cx, &plain_request, n),
+                        "hyper" => drive(&mut service, &mut cx, &mut Requests::new(hyper_requests()), n),
+                        _ => drive(&mut service, &mut cx, &mut Requests::new(plain_request), n),
                     }
                 }
             }

@@ -45,7 +45,7 @@ fn give_arena(arena: Arena) {
 macro_rules! frame_address {
     () => {{
         let here = 0_u8;
-        std::ptr::from_ref(std::hint::black_box(&here)).addr()
+        std::ptr::from_ref(&here).expose_provenance()
     }};
 }
 pub(crate) use frame_address;
