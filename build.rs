@@ -13,10 +13,12 @@ fn main() {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     let known = is("CARGO_CFG_TARGET_OS", &["linux"]) && is("CARGO_CFG_TARGET_ARCH", &["x86_64", "aarch64"]);
-    if known && !is("HEELER_PORTABLE", &["1"]) {
+    let loom = is("HEELER_LOOM", &["1"]);
+    // A signal handler needs statics, which loom's types cannot be.
+    if known && !loom && !is("HEELER_PORTABLE", &["1"]) {
         println!("cargo::rustc-cfg=heeler_copies");
     }
-    if is("HEELER_LOOM", &["1"]) {
+    if loom {
         println!("cargo::rustc-cfg=heeler_loom");
     }
 }

@@ -35,7 +35,7 @@
 //! | verdict | the report shows |
 //! |---|---|
 //! | *waiting* | the await stacks, one a branch |
-//! | *blocking* | the stack of the thread, and whether it is on the CPU or in which system call |
+//! | *blocking* | the stack of the thread, and whether it runs or in which system call it sits |
 //! | *starved* | the stacks of the polls that hold the runtime's workers |
 //! | *yielding* | where it gives way again and again |
 //! | *no waker* | that nothing will wake it, and where it was |

@@ -17,6 +17,7 @@ pub(crate) type RowGuard<'a, T> = spin::mutex::SpinMutexGuard<'a, T>;
 pub(crate) use loom::sync::{Mutex as RowLock, MutexGuard as RowGuard};
 
 /// Waiting for a row's lock: asleep, for the holder may have been interrupted, and may have a lower priority.
+#[cfg(not(all(test, heeler_loom)))]
 #[derive(Debug)]
 pub(crate) struct Patience;
 

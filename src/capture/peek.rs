@@ -62,6 +62,7 @@ impl Peeker {
         if sys::cpu_time(activity.tid) != cpu || !activity.same_call(&now) || !slot.is_in(sequence) {
             return None;
         }
+        #[cfg_attr(not(feature = "spans"), allow(unused_mut, reason = "always empty then"))]
         let mut spans = [0; super::SPANS];
         #[cfg(feature = "spans")]
         slot.spans.copy(&mut spans);
