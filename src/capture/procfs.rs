@@ -77,7 +77,7 @@ impl Activity {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, heeler_copies))]
 mod tests {
     use super::*;
 
