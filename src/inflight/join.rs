@@ -3,16 +3,16 @@
 use super::{Child, Details, How, Policy, PolicyId, Registered, RowId, ThreadSlot, Watched, Work, flags, table};
 
 /// If a layer further out has a row for the request that is being called, adopts it: the shorter threshold counts, and goes
-/// with the reports of its layer.
+/// with the reports of its layer; `body` counts if it is true for either.
 #[inline]
-pub(crate) fn join(policy: &'static Policy, threshold: u64) -> bool {
+pub(crate) fn join(policy: &'static Policy, threshold: u64, body: bool) -> bool {
     let Some(slot) = ThreadSlot::existing() else { return false };
     let id = slot.current();
-    id != RowId::NONE && adopt(id, policy, threshold)
+    id != RowId::NONE && adopt(id, policy, threshold, body)
 }
 
 #[cold]
-fn adopt(id: RowId, policy: &'static Policy, threshold: u64) -> bool {
+fn adopt(id: RowId, policy: &'static Policy, threshold: u64, body: bool) -> bool {
     let Some(row) = table().row(id).filter(|row| row.is_live(id) && row.flags() & flags::REQUEST != 0) else {
         return false;
     };
@@ -21,6 +21,9 @@ fn adopt(id: RowId, policy: &'static Policy, threshold: u64) -> bool {
         row.set_policy(policy.id);
         row.forget_deadline(id);
         crate::monitor::expect(threshold);
+    }
+    if body {
+        row.update(id, flags::WATCH_BODY, 0);
     }
     true
 }

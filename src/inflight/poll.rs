@@ -130,6 +130,12 @@ impl Watched {
         Some(inside)
     }
 
+    /// Whether a layer that shares the row has asked for the response body.
+    #[inline]
+    pub(crate) fn wants_body(&self) -> bool {
+        self.0.as_ref().is_some_and(|registered| registered.row().flags() & flags::WATCH_BODY != 0)
+    }
+
     #[inline]
     pub(crate) fn is_traced(&self, inside: &Option<Inside>) -> bool {
         inside.as_ref().is_some_and(|inside| inside.row().flags() & (flags::ARMED | flags::WANTED) != 0)

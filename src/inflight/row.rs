@@ -45,6 +45,8 @@ pub(crate) mod flags {
     pub(crate) const WANTED: u32 = 1 << 2;
     /// It has child rows, or has had.
     pub(crate) const PARENT: u32 = 1 << 3;
+    /// A layer that shares the row wants the response body watched, too.
+    pub(crate) const WATCH_BODY: u32 = 1 << 4;
     /// It is a response body now.
     pub(crate) const BODY: u32 = 1 << 5;
     /// A request, as opposed to a job or a child: layers further in join it.

@@ -47,7 +47,7 @@ where
         if result.is_pending() {
             return Poll::Pending;
         }
-        let watch_body = *this.body;
+        let watch_body = *this.body || this.watched.wants_body();
         if !watch_body {
             // The row is free from here on.
             this.watched.end();

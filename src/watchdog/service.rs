@@ -8,7 +8,7 @@ use tower_service::Service;
 
 use super::layer::{Config, SHORTEST};
 use super::{ResponseBody, ResponseFuture};
-use crate::inflight::{self, Head, Policy, Registered, Watched, Work, flags, frame_address};
+use crate::inflight::{self, Head, Registered, Watched, Work, flags, frame_address};
 
 /// A service whose requests are watched: see [`WatchdogLayer`](super::WatchdogLayer).
 #[derive(Clone)]
@@ -67,7 +67,7 @@ where
         } else if config.has_rules() {
             register_by_rules(config, &mut request)
         } else {
-            register(policy, policy.threshold_nanos(), &Head::of(&request))
+            register(config, policy.threshold_nanos(), &Head::of(&request))
         };
         // In one place and with a guard, not a closure: a request is some 200 bytes, and moving it just after it was
         // written takes longer than all that heeler writes.
@@ -82,8 +82,9 @@ where
 ///
 /// A function that knows no type of the service's.
 #[inline]
-fn register(policy: &'static Policy, threshold: u64, head: &Head<'_>) -> Watched {
-    if inflight::join(policy, threshold) {
+fn register(config: &Config, threshold: u64, head: &Head<'_>) -> Watched {
+    let policy = config.policy;
+    if inflight::join(policy, threshold, config.body) {
         return Watched::off();
     }
     // Before the row's lock is taken: then the stores have landed when the path is moved.
@@ -110,7 +111,7 @@ fn register_by_rules<B>(config: &Config, request: &mut Request<B>) -> Watched {
     }
     let threshold =
         special.map_or_else(|| config.policy.threshold_nanos(), |special| inflight::nanos(special.max(SHORTEST)));
-    register(config.policy, threshold, &Head::of(request))
+    register(config, threshold, &Head::of(request))
 }
 
 fn swap_heads<A, B>(one: &mut Request<A>, other: &mut Request<B>) {
