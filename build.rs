@@ -2,7 +2,7 @@
 //! built another way without rebuilding every dependency (which `RUSTFLAGS=--cfg ..` would do).
 //!
 //! - `HEELER_PORTABLE=1`: leave out everything that copies stacks, as on a platform heeler does not know.
-//! - `HEELER_LOOM=1`: unit tests run the lock-free parts under loom.
+//! - `HEELER_LOOM=1`: unit tests run the lock-free parts under loom (`cargo test --lib loom`).
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -13,12 +13,11 @@ fn main() {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     let known = is("CARGO_CFG_TARGET_OS", &["linux"]) && is("CARGO_CFG_TARGET_ARCH", &["x86_64", "aarch64"]);
-    let loom = is("HEELER_LOOM", &["1"]);
-    // A signal handler needs statics, which loom's types cannot be.
-    if known && !loom && !is("HEELER_PORTABLE", &["1"]) {
+    // The handler's memory is static, which loom's atomics cannot be: under loom, too, nothing is copied.
+    if known && !is("HEELER_PORTABLE", &["1"]) && !is("HEELER_LOOM", &["1"]) {
         println!("cargo::rustc-cfg=heeler_copies");
     }
-    if loom {
+    if is("HEELER_LOOM", &["1"]) {
         println!("cargo::rustc-cfg=heeler_loom");
     }
 }

@@ -9,6 +9,8 @@ mod policy;
 mod poll;
 mod registered;
 mod row;
+#[cfg(all(test, heeler_loom))]
+mod row_loom;
 mod subject;
 mod table;
 mod threads;

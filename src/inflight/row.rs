@@ -159,7 +159,7 @@ impl Row {
         self.waker_key.store(0, Ordering::Relaxed);
         self.completed.store(false, Ordering::Relaxed);
         let generation = (self.state.load(Ordering::Relaxed) >> 32) as u32;
-        self.state.store((generation as u64) << 32 | (flags::LIVE | extra) as u64, Ordering::Release);
+        self.publish((generation as u64) << 32 | (flags::LIVE | extra) as u64);
         RowId::new(self.index, generation)
     }
 
@@ -179,9 +179,19 @@ impl Row {
         let state = self.state.load(Ordering::Relaxed);
         // A flag that the monitor sets between the two lines is lost, as it should be: the work is over.
         let next = ((state >> 32) as u32).wrapping_add(1);
-        self.state.store((next as u64) << 32, Ordering::Release);
+        self.publish((next as u64) << 32);
         drop(details);
         (waker, job)
+    }
+
+    /// The owner's alone: a new state.
+    #[inline]
+    fn publish(&self, state: u64) {
+        #[cfg(not(all(test, heeler_loom)))]
+        self.state.store(state, Ordering::Release);
+        // loom does not know that an update which has read the state before this one comes before it for everybody.
+        #[cfg(all(test, heeler_loom))]
+        self.state.swap(state, Ordering::AcqRel);
     }
 
     /// The work's name if the row is live, and its flags.
