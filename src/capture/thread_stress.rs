@@ -142,7 +142,11 @@ fn capture(sampler: &mut Sampler, unwinder: &mut Unwinder, wanted: usize) -> Tal
                     tally.frames += unwound.addresses.len();
                 }
                 Outcome::Missed => tally.missed += 1,
-                Outcome::NoAnswer(_) => tally.no_answer += 1,
+                Outcome::NoAnswer(_) => {
+                    tally.no_answer += 1;
+                    // As long as it owes the answer, it is not asked, and this loop would count at full speed.
+                    std::thread::sleep(Duration::from_millis(10));
+                }
                 Outcome::Unavailable(why) => panic!("{why}"),
             }
         }
