@@ -27,6 +27,13 @@ pub(crate) enum Outcome {
     Unavailable(&'static str),
 }
 
+impl Outcome {
+    /// Whether the thread has not answered because it was not run: then it will.
+    pub(crate) fn may_come_late(&self) -> bool {
+        matches!(self, Self::NoAnswer(activity) if activity.on_cpu() == Some(true))
+    }
+}
+
 #[cfg(heeler_copies)]
 mod imp {
     use std::collections::HashMap;

@@ -19,6 +19,8 @@ const MILLISECOND: u64 = 1_000_000;
 const LONG_POLL: u64 = MILLISECOND;
 /// Woken, and not polled for this long: look at who holds the workers.
 const SUSPICION: u64 = 2 * MILLISECOND;
+/// A thread that wants the CPU takes its signal when it gets it, which on a busy machine may take so long.
+const LATE: u64 = 1_000 * MILLISECOND;
 /// Children have this long to answer.
 const CHILDREN: u64 = 20 * MILLISECOND;
 const MAX_CHILDREN: usize = 32;
@@ -249,7 +251,11 @@ impl Hunt {
             self.polling = None;
             return Step::Wait(now + LONG_POLL);
         };
-        let Some((thread, note)) = ThreadEvidence::of(sampler.capture(slot, poll), slot) else {
+        let outcome = sampler.capture(slot, poll);
+        if outcome.may_come_late() && now < self.began + LATE {
+            return Step::Wait(now + 10 * MILLISECOND);
+        }
+        let Some((thread, note)) = ThreadEvidence::of(outcome, slot) else {
             self.polling = None;
             return Step::Wait(now + LONG_POLL);
         };

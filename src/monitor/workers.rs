@@ -63,6 +63,9 @@ impl Roll {
     }
 }
 
+/// How often a thread that wants the CPU is asked for its stack before it is reported without one.
+const MAX_TRIES: u32 = 4;
+
 /// The slot of a thread, as a key.
 type SlotKey = usize;
 
@@ -77,7 +80,15 @@ pub(super) struct LongPolls {
 struct Seen {
     poll: u64,
     since: u64,
+    /// How often its thread has not answered.
+    tries: u32,
     reported: bool,
+}
+
+impl Seen {
+    fn new(poll: u64, since: u64) -> Self {
+        Self { poll, since, tries: 0, reported: false }
+    }
 }
 
 impl LongPolls {
@@ -94,7 +105,7 @@ impl LongPolls {
 
     /// A poll that a report has told of already.
     pub(super) fn is_reported(&mut self, (slot, poll): (SlotKey, u64), now: u64) {
-        self.seen.insert(slot, Seen { poll, since: now, reported: true });
+        self.seen.insert(slot, Seen { reported: true, ..Seen::new(poll, now) });
     }
 
     /// Finds polls that have become too long, and takes their threads' stacks.
@@ -107,9 +118,9 @@ impl LongPolls {
                 self.seen.remove(&key);
                 continue;
             };
-            let seen = self.seen.entry(key).or_insert(Seen { poll, since: now, reported: false });
+            let seen = self.seen.entry(key).or_insert(Seen::new(poll, now));
             if seen.poll != poll {
-                *seen = Seen { poll, since: now, reported: false };
+                *seen = Seen::new(poll, now);
             }
             let held = now.saturating_sub(seen.since);
             let Some((row, policy)) = table().row(id).and_then(|row| Some((row, row.policy().get()?))) else {
@@ -119,7 +130,12 @@ impl LongPolls {
             if seen.reported || exempt || held < policy.blocking_after {
                 continue;
             }
-            let Some((thread, note)) = ThreadEvidence::of(sampler.capture(slot, poll), slot) else { continue };
+            let outcome = sampler.capture(slot, poll);
+            if outcome.may_come_late() && seen.tries < MAX_TRIES {
+                seen.tries += 1;
+                continue;
+            }
+            let Some((thread, note)) = ThreadEvidence::of(outcome, slot) else { continue };
             seen.reported = true;
             if let Some(mut evidence) = super::evidence(row, id, now) {
                 evidence.kind = Kind::BlockingPoll;
