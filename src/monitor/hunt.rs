@@ -20,7 +20,7 @@ const LONG_POLL: u64 = MILLISECOND;
 /// Woken, and not polled for this long: look at who holds the workers.
 const SUSPICION: u64 = 2 * MILLISECOND;
 /// A thread that wants the CPU takes its signal when it gets it, which on a busy machine may take so long.
-const LATE: u64 = 1_000 * MILLISECOND;
+const LATE: u64 = 150 * MILLISECOND;
 /// Children have this long to answer.
 const CHILDREN: u64 = 20 * MILLISECOND;
 const MAX_CHILDREN: usize = 32;
