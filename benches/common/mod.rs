@@ -29,6 +29,27 @@ pub(crate) fn pick<T>(full: T, quick: T) -> T {
     if has("--quick") { quick } else { full }
 }
 
+/// Runs this program again with these arguments, and with what it was started with.
+pub(crate) fn again(arguments: &[&str]) {
+    with_variable(arguments, None);
+}
+
+/// The same with an environment variable set or removed.
+pub(crate) fn with_variable(arguments: &[&str], variable: Option<(&str, Option<&str>)>) {
+    let mut command = std::process::Command::new(std::env::current_exe().expect("a path"));
+    command.args(quick().then_some("--quick")).args(arguments);
+    match variable {
+        Some((name, Some(value))) => command.env(name, value),
+        Some((name, None)) => command.env_remove(name),
+        None => &mut command,
+    };
+    match command.status() {
+        Ok(status) if status.success() => {}
+        Ok(status) => println!("{}: {status}", arguments.join(" ")),
+        Err(error) => println!("{}: {error}", arguments.join(" ")),
+    }
+}
+
 /// A figure with the limit it should stay below.
 pub(crate) fn at_most(name: &str, figure: f64, goal: f64) {
     println!("{name}: {} (goal <= {goal})", short(figure));
