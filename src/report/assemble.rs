@@ -172,9 +172,23 @@ impl Assembler {
 
     fn stack(&mut self, snapshot: &Snapshot, kind: StackKind) -> Stack {
         let unwound = self.unwinder.unwind(snapshot);
-        let frames = unwound.addresses.iter().flat_map(|address| self.symbols.name(address).to_vec()).collect();
+        let mut frames: Vec<_> =
+            unwound.addresses.iter().flat_map(|address| self.symbols.name(address).to_vec()).collect();
+        if !capture::sys::SUPPORTED {
+            without_tracer(&mut frames);
+        }
         let reconstructed = snapshot.origin == Origin::Residue;
         Stack { frames, truncated: !unwound.complete, reconstructed, ..Stack::empty(kind) }
+    }
+}
+
+/// A stack that was walked begins with the frames of whatever has walked it, and of the waker that it was walked in.
+fn without_tracer(frames: &mut Vec<capture::Frame>) {
+    const CALLBACKS: [&str; 3] =
+        ["heeler::capture::task::clone", "heeler::capture::task::wake", "heeler::capture::task::wake_by_ref"];
+    let is_callback = |frame: &capture::Frame| frame.function.as_deref().is_some_and(|name| CALLBACKS.contains(&name));
+    if let Some(last) = frames.iter().rposition(is_callback) {
+        frames.drain(..=last);
     }
 }
 
