@@ -69,7 +69,7 @@ async fn a_waiting_job_shows_its_spans() {
         .instrument(span)
         .await
     };
-    let job = heeler::watch("job", Duration::from_millis(20), inner).reports(reports);
+    let job = heeler::watch("job", Duration::from_millis(200), inner).reports(reports);
     let job = tokio::spawn(job.instrument(info_span!("outer", line = "one\ntwo")));
     let report = tokio::task::spawn_blocking(move || collect.first()).await.unwrap();
     done.send(()).unwrap();
