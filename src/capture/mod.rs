@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "reads stacks; each block names the invariant it stands on")]
 #![cfg_attr(not(heeler_copies), allow(dead_code, reason = "what only copied stacks need stays in place"))]
 
+mod arena;
 mod crates;
 mod frame;
 #[cfg(any(heeler_copies, all(test, heeler_loom)))]
@@ -25,13 +26,14 @@ mod unwind;
 
 pub use frame::Frame;
 
+pub(crate) use arena::{Arena, SPANS};
 pub(crate) use crates::{is_of, is_std, origin};
 pub(crate) use modules::code_range;
 pub(crate) use names::front;
 pub(crate) use procfs::{Activity, look};
 pub(crate) use snapshot::{Origin, Snapshot};
 pub(crate) use symbols::{Address, Symbols};
-pub(crate) use task::{Arena, SPANS, is_tracing, original, trace};
+pub(crate) use task::{is_tracing, original, trace};
 pub(crate) use thread::{Outcome, Sampler, install as install_handler};
 pub(crate) use unwind::Unwinder;
 

@@ -7,113 +7,15 @@
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
-use std::sync::Arc;
 use std::task::{Context, RawWaker, RawWakerVTable, Waker};
 
-use super::snapshot::{Data, Origin, Registers, Snapshot};
+use super::arena::{Arena, Event, Head, SPANS, STACKS, WORDS};
+use super::snapshot::Registers;
+#[cfg(heeler_copies)]
 use super::sys;
 
-/// Room for the copies of one poll: 256 KiB a thread, allocated at the thread's first traced poll.
-const WORDS: usize = 32 * 1024;
-/// Branches of one poll; more are counted as one that was cut.
-const STACKS: usize = 32;
 /// Words below the poll that are looked at for what a finished poll left behind: 32 KiB.
 const RESIDUE: usize = 4096;
-/// Spans that are remembered with a stack.
-pub(crate) const SPANS: usize = 16;
-
-/// One copy in the arena.
-#[derive(Debug, Clone, Copy)]
-struct Head {
-    registers: Registers,
-    start: usize,
-    len: usize,
-    truncated: bool,
-    spans: [u64; SPANS],
-}
-
-/// What one traced poll left: preallocated, filled by the waker's callbacks.
-#[derive(Debug)]
-pub(crate) struct Arena {
-    words: Box<[u64]>,
-    used: usize,
-    heads: Box<[Head]>,
-    count: usize,
-    /// Clones of the waker.
-    pub(crate) clones: u32,
-    /// Calls of `wake` during the poll: it gives way and wants to go on.
-    pub(crate) wakes: u32,
-    /// Clones whose stack was not copied: no room, or on another thread.
-    pub(crate) lost: u32,
-    residue: bool,
-}
-
-impl Arena {
-    pub(crate) fn new() -> Self {
-        let head = Head { registers: Registers::default(), start: 0, len: 0, truncated: false, spans: [0; SPANS] };
-        Self {
-            // Not zeros: those would be pages that are only mapped at the first touch.
-            words: vec![1; WORDS].into(),
-            used: 0,
-            heads: vec![head; STACKS].into(),
-            count: 0,
-            clones: 0,
-            wakes: 0,
-            lost: 0,
-            residue: false,
-        }
-    }
-
-    fn reset(&mut self) {
-        (self.used, self.count, self.clones, self.wakes, self.lost, self.residue) = (0, 0, 0, 0, 0, false);
-    }
-
-    fn count_event(&mut self, event: Event) {
-        match event {
-            Event::Clone => self.clones += 1,
-            Event::Wake => self.wakes += 1,
-        }
-    }
-
-    /// Whether there is any stack.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// The stacks, for keeping.
-    pub(crate) fn snapshots(&self) -> Vec<Snapshot> {
-        self.heads[..self.count].iter().map(|head| self.snapshot(head)).collect()
-    }
-
-    fn snapshot(&self, head: &Head) -> Snapshot {
-        let words: Arc<[u64]> = self.words[head.start..head.start + head.len].into();
-        let origin = if self.residue { Origin::Residue } else { Origin::Waker };
-        let data = if sys::SUPPORTED { Data::Copied { registers: head.registers, words } } else { Data::Walked(words) };
-        let spans = head.spans.iter().copied().take_while(|id| *id != 0).collect();
-        Snapshot { origin, data, truncated: head.truncated, spans }
-    }
-
-    /// A key that is equal for two polls only if they waited at the same places: a hash of the words that point into the
-    /// application's code, and of where they lie. `None` if nothing tells.
-    ///
-    /// Stale words may make two equal places differ, which costs a copy; they cannot make different places equal.
-    pub(crate) fn key(&self, code: &std::ops::Range<u64>) -> Option<u64> {
-        let mut key = 0_u64;
-        let mut found = false;
-        for head in &self.heads[..self.count] {
-            // Branches may be polled in any order: each has a hash, and the sum does not mind.
-            let mut hash = head.len as u64 ^ 0x9e37_79b9_7f4a_7c15;
-            for (position, word) in self.words[head.start..head.start + head.len].iter().enumerate() {
-                if word.wrapping_sub(code.start) < code.end - code.start {
-                    hash = (hash.rotate_left(5) ^ word ^ (position as u64) << 48).wrapping_mul(0x517c_c1b7_2722_0a95);
-                    found = true;
-                }
-            }
-            key = key.wrapping_add(hash ^ hash >> 29);
-        }
-        found.then_some(key)
-    }
-}
 
 /// What the tracing waker points to, for the time of one poll.
 struct Tracer<'a> {
@@ -214,13 +116,6 @@ fn below<T>(arena: *mut Arena, poll: impl FnOnce(&mut Context<'_>) -> T, cx: &mu
 #[cfg(not(heeler_copies))]
 fn below<T>(_arena: *mut Arena, poll: impl FnOnce(&mut Context<'_>) -> T, cx: &mut Context<'_>) -> T {
     poll(cx)
-}
-
-/// Which callback copies.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Event {
-    Clone,
-    Wake,
 }
 
 // SAFETY (of the four functions of the vtable): `data` points to the `Tracer` of `trace`, which is alive as long as the

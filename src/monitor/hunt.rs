@@ -7,23 +7,24 @@
 //! ```
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::SystemTime;
 
+use super::basis::Basis;
+use super::children::{Children, Prey};
+use super::evidence::evidence;
 use super::workers::Roll;
 use crate::capture::Sampler;
-use crate::inflight::{Child, Clock, Details, Poller, Row, RowId, Trace, WaitKind, Work, flags, table};
-use crate::report::{ChildEvidence, Evidence, Kind, Reports, ThreadEvidence, Verdict, log_safely};
+use crate::inflight::{Poller, Row, RowId, Trace, WaitKind, flags};
+use crate::report::{Evidence, Reports, ThreadEvidence, Verdict, log_safely};
 
 const MILLISECOND: u64 = 1_000_000;
 /// A poll that has lasted this long at the deadline is one that does not return.
-const LONG_POLL: u64 = MILLISECOND;
+pub(super) const LONG_POLL: u64 = MILLISECOND;
 /// Woken, and not polled for this long: look at who holds the workers.
 const SUSPICION: u64 = 2 * MILLISECOND;
 /// A thread that wants the CPU takes its signal when it gets it, which on a busy machine may take so long.
 const LATE: u64 = 150 * MILLISECOND;
 /// Children have this long to answer.
 const CHILDREN: u64 = 20 * MILLISECOND;
-const MAX_CHILDREN: usize = 32;
 
 /// What a step of a hunt came to.
 pub(super) enum Step {
@@ -57,16 +58,6 @@ pub(super) struct Hunt {
     /// A second look has been taken, after the children were out of the way.
     looked_again: bool,
     notes: Vec<String>,
-}
-
-/// A row to be captured: asked to be polled, or seen in a poll.
-struct Prey {
-    row: &'static Row,
-    id: RowId,
-    how: &'static str,
-    /// Which poll is going on, and since when it was seen.
-    polling: Option<(Poller, u64)>,
-    done: Option<ChildEvidence>,
 }
 
 /// Asks for a traced poll of the row, at once. Says since when one has been asked for; `None` if the row is gone or has
@@ -281,155 +272,5 @@ impl Hunt {
         conclude(&mut evidence, self);
         self.row.update(self.id, flags::REPORTED, flags::WANTED);
         Step::Found(Box::new(evidence))
-    }
-}
-
-impl Prey {
-    fn look(&mut self, now: u64, sampler: &mut Sampler) -> Option<ChildEvidence> {
-        let (_, flags) = self.row.live().filter(|(id, _)| *id == self.id)?;
-        if flags & flags::WANTED != 0 {
-            let poller = self.row.poller();
-            if !poller.is_polling() {
-                self.polling = None;
-                return None;
-            }
-            match self.polling {
-                Some((seen, since)) if seen == poller && now.saturating_sub(since) >= LONG_POLL => {}
-                // Perhaps the very poll that was asked for.
-                Some((seen, _)) if seen == poller => return None,
-                _ => {
-                    self.polling = Some((poller, now));
-                    return None;
-                }
-            }
-            let slot = poller.slot()?;
-            let (_, poll) = slot.polling()?;
-            let (thread, _) = ThreadEvidence::of(sampler.capture(slot, poll), slot)?;
-            return Some(ChildEvidence { how: self.how, stacks: None, thread: Some(thread) });
-        }
-        let details = self.row.details(self.id)?;
-        let trace = details.trace.as_ref()?;
-        let stacks = trace.records[trace.last?].stacks.clone();
-        Some(ChildEvidence { how: self.how, stacks: Some(stacks), thread: None })
-    }
-}
-
-/// The child rows of the process, collected when the first hunt of a turn asks for them.
-#[derive(Debug, Default)]
-pub(super) struct Children(Option<Vec<(&'static Row, RowId, Child)>>);
-
-impl Children {
-    /// The living children of a row, and theirs.
-    fn of(&mut self, parent: RowId) -> Vec<Prey> {
-        let all = self.0.get_or_insert_with(|| table().rows().filter_map(child).collect());
-        let mut family = vec![parent];
-        let mut found = Vec::new();
-        let mut next = 0;
-        while next < family.len() && found.len() < MAX_CHILDREN {
-            let parent = family[next];
-            for &(row, id, child) in all.iter().filter(|(_, _, child)| child.parent == parent) {
-                family.push(id);
-                found.push(Prey { row, id, how: child.how.as_str(), polling: None, done: None });
-            }
-            next += 1;
-        }
-        found.truncate(MAX_CHILDREN);
-        found
-    }
-}
-
-fn child(row: &'static Row) -> Option<(&'static Row, RowId, Child)> {
-    let (id, flags) = row.live()?;
-    if flags & flags::CHILD == 0 {
-        return None;
-    }
-    match &row.details(id)?.work {
-        Work::Child(child) => Some((row, id, *child)),
-        _ => None,
-    }
-}
-
-/// Where reports about the row go; `None` if it is gone.
-pub(super) fn reports(row: &'static Row, id: RowId) -> Option<Reports> {
-    row.details(id).map(|details| reports_of(row, &details))
-}
-
-fn reports_of(row: &Row, details: &Details) -> Reports {
-    let of_job = match &details.work {
-        Work::Job(job) => job.reports.clone(),
-        _ => None,
-    };
-    of_job.or_else(|| row.policy().get().map(|policy| policy.reports.clone())).unwrap_or_else(Reports::shared)
-}
-
-/// What the row and its record say by themselves at `now`; `None` if it is gone.
-pub(crate) fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidence> {
-    let details = row.details(id)?;
-    let started = row.started()?;
-    let elapsed = now.saturating_sub(Clock::get().nanos(started));
-    let kind = match &details.work {
-        Work::Job(_) => Kind::SlowJob,
-        _ if row.flags() & flags::BODY != 0 => Kind::SlowBody,
-        _ => Kind::SlowRequest,
-    };
-    let reports = reports_of(row, &details);
-    let mut trace = details.trace.as_deref().cloned().unwrap_or_else(|| Trace::new(now));
-    trace.close(now);
-    let missed = trace.missed;
-    let mut notes = Vec::new();
-    if missed > 0 {
-        notes.push(format!(
-            "{missed} stacks of earlier waits were not kept: too many places, or the budget was used up"
-        ));
-    }
-    Some(Evidence {
-        id,
-        update: 0,
-        kind,
-        verdict: Verdict::Unknown,
-        reports,
-        subject: details.subject(),
-        started,
-        captured: SystemTime::now(),
-        elapsed,
-        threshold: row.threshold(),
-        polls: row.polls(),
-        busy: trace.busy,
-        busy_polls: trace.busy_polls,
-        runnable: trace.runnable,
-        longest_poll: trace.longest,
-        current: trace.last,
-        waits: trace.records,
-        thread: None,
-        culprits: Vec::new(),
-        children: Vec::new(),
-        notes,
-    })
-}
-
-/// What a row's deadlines follow from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Basis {
-    /// Clock ticks at the beginning.
-    started: u64,
-    /// Nanoseconds.
-    threshold: u64,
-}
-
-impl Basis {
-    /// `None` while the row's clock stands still, or if its threshold is never.
-    pub(super) fn of(row: &Row) -> Option<Self> {
-        let (started, threshold) = (row.started()?, row.threshold());
-        (threshold != u64::MAX).then_some(Self { started, threshold })
-    }
-
-    /// When the row's clock says that `factor` thresholds have passed.
-    pub(super) fn deadline(self, factor: u64) -> u64 {
-        self.after(self.threshold.saturating_mul(factor))
-    }
-
-    /// When so many nanoseconds have passed.
-    pub(super) fn after(self, nanos: u64) -> u64 {
-        Clock::get().nanos(self.started).saturating_add(nanos)
     }
 }

@@ -3,7 +3,10 @@
 //! One OS thread a process, started by the first layer or [`watch`](crate::watch). It needs nobody's runtime. It sleeps
 //! until the next deadline that it knows of, and looks through the table often enough to learn of new ones in time.
 
+mod basis;
 mod budget;
+mod children;
+mod evidence;
 mod hunt;
 mod scan;
 mod thread;
@@ -17,7 +20,7 @@ use crate::error::Error;
 use crate::inflight::{self, Row, RowId, flags};
 use crate::report::{self, Evidence, Kind, Verdict};
 
-pub(crate) use hunt::evidence;
+pub(crate) use evidence::evidence;
 
 static THREAD: OnceLock<Option<Thread>> = OnceLock::new();
 /// Flags that a new row starts with: `ARMED` where every poll is to be traced.

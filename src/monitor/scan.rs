@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{Ordering, fence};
 
+use super::basis::Basis;
 use super::budget;
-use super::hunt::{Basis, ask_for_poll};
+use super::hunt::ask_for_poll;
 use crate::inflight::{Policy, Row, RowId, Trace, flags, now, table};
 
 /// Work is armed when this share of its threshold has passed.

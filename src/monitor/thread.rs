@@ -6,7 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::hunt::{Basis, Children, Hunt, Step, reports};
+use super::basis::Basis;
+use super::children::Children;
+use super::evidence::reports;
+use super::hunt::{Hunt, Step};
 use super::workers::LongPolls;
 use super::{SHORTEST, budget, scan};
 use crate::capture::{self, Sampler};

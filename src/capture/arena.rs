@@ -1,0 +1,113 @@
+//! Where a traced poll's copies go: memory that is ready before the poll, for nothing may be allocated during it.
+
+use std::sync::Arc;
+
+use super::snapshot::{Data, Origin, Registers, Snapshot};
+use super::sys;
+
+/// Room for the copies of one poll: 256 KiB a thread, allocated at the thread's first traced poll.
+pub(super) const WORDS: usize = 32 * 1024;
+/// Branches of one poll; more are counted as one that was cut.
+pub(super) const STACKS: usize = 32;
+/// Spans that are remembered with a stack.
+pub(crate) const SPANS: usize = 16;
+
+/// One copy in the arena.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    pub(super) registers: Registers,
+    pub(super) start: usize,
+    pub(super) len: usize,
+    pub(super) truncated: bool,
+    pub(super) spans: [u64; SPANS],
+}
+
+/// What one traced poll left: preallocated, filled by the waker's callbacks.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    pub(super) words: Box<[u64]>,
+    pub(super) used: usize,
+    pub(super) heads: Box<[Head]>,
+    pub(super) count: usize,
+    /// Clones of the waker.
+    pub(crate) clones: u32,
+    /// Calls of `wake` during the poll: it gives way and wants to go on.
+    pub(crate) wakes: u32,
+    /// Clones whose stack was not copied: no room, or on another thread.
+    pub(crate) lost: u32,
+    pub(super) residue: bool,
+}
+
+impl Arena {
+    pub(crate) fn new() -> Self {
+        let head = Head { registers: Registers::default(), start: 0, len: 0, truncated: false, spans: [0; SPANS] };
+        Self {
+            // Not zeros: those would be pages that are only mapped at the first touch.
+            words: vec![1; WORDS].into(),
+            used: 0,
+            heads: vec![head; STACKS].into(),
+            count: 0,
+            clones: 0,
+            wakes: 0,
+            lost: 0,
+            residue: false,
+        }
+    }
+
+    pub(super) fn reset(&mut self) {
+        (self.used, self.count, self.clones, self.wakes, self.lost, self.residue) = (0, 0, 0, 0, 0, false);
+    }
+
+    pub(super) fn count_event(&mut self, event: Event) {
+        match event {
+            Event::Clone => self.clones += 1,
+            Event::Wake => self.wakes += 1,
+        }
+    }
+
+    /// Whether there is any stack.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The stacks, for keeping.
+    pub(crate) fn snapshots(&self) -> Vec<Snapshot> {
+        self.heads[..self.count].iter().map(|head| self.snapshot(head)).collect()
+    }
+
+    fn snapshot(&self, head: &Head) -> Snapshot {
+        let words: Arc<[u64]> = self.words[head.start..head.start + head.len].into();
+        let origin = if self.residue { Origin::Residue } else { Origin::Waker };
+        let data = if sys::SUPPORTED { Data::Copied { registers: head.registers, words } } else { Data::Walked(words) };
+        let spans = head.spans.iter().copied().take_while(|id| *id != 0).collect();
+        Snapshot { origin, data, truncated: head.truncated, spans }
+    }
+
+    /// A key that is equal for two polls only if they waited at the same places: a hash of the words that point into the
+    /// application's code, and of where they lie. `None` if nothing tells.
+    ///
+    /// Stale words may make two equal places differ, which costs a copy; they cannot make different places equal.
+    pub(crate) fn key(&self, code: &std::ops::Range<u64>) -> Option<u64> {
+        let mut key = 0_u64;
+        let mut found = false;
+        for head in &self.heads[..self.count] {
+            // Branches may be polled in any order: each has a hash, and the sum does not mind.
+            let mut hash = head.len as u64 ^ 0x9e37_79b9_7f4a_7c15;
+            for (position, word) in self.words[head.start..head.start + head.len].iter().enumerate() {
+                if word.wrapping_sub(code.start) < code.end - code.start {
+                    hash = (hash.rotate_left(5) ^ word ^ (position as u64) << 48).wrapping_mul(0x517c_c1b7_2722_0a95);
+                    found = true;
+                }
+            }
+            key = key.wrapping_add(hash ^ hash >> 29);
+        }
+        found.then_some(key)
+    }
+}
+
+/// Which callback copies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    Clone,
+    Wake,
+}

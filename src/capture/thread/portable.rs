@@ -1,0 +1,28 @@
+//! Where threads cannot be captured.
+
+use super::Outcome;
+use crate::inflight::ThreadSlot;
+
+const WHY: &str = "this platform or build has no thread stacks";
+
+pub(crate) fn install(_signal: i32) -> Result<(), &'static str> {
+    Err(WHY)
+}
+
+/// Knows that it cannot.
+#[derive(Debug)]
+pub(crate) struct Sampler;
+
+impl Sampler {
+    pub(crate) fn new(_signal: Option<i32>) -> Self {
+        Self
+    }
+
+    pub(crate) fn signal(&self) -> Result<i32, &'static str> {
+        Err(WHY)
+    }
+
+    pub(crate) fn capture(&mut self, _slot: &'static ThreadSlot, _sequence: u64) -> Outcome {
+        Outcome::Unavailable(WHY)
+    }
+}

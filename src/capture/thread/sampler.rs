@@ -1,0 +1,201 @@
+//! Asking threads for their stacks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::signal::{DESK, UNANSWERED, install, is_ours, queue};
+use super::{MAX_COPY, Outcome};
+use crate::capture::handover::Answer;
+use crate::capture::procfs::{Activity, look};
+use crate::capture::snapshot::{Data, Origin, Registers, Snapshot};
+use crate::capture::sys;
+use crate::inflight::ThreadSlot;
+
+/// A thread that has not answered by then is not going to.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Asks threads for their stacks, one at a time: there is one of these in the process.
+pub(crate) struct Sampler {
+    signal: Result<i32, &'static str>,
+    room: Box<[u64]>,
+    cookie: u64,
+    /// The last answer of each slot, to leave a thread alone that still sits in the same system call.
+    last: HashMap<usize, Last>,
+    /// Threads that have a signal coming which they have not taken.
+    silent: Vec<Silent>,
+    #[cfg(target_arch = "x86_64")]
+    peeker: crate::capture::peek::Peeker,
+}
+
+/// A thread that owes an answer: to which question, and where on the desk that is noted.
+#[derive(Debug)]
+struct Silent {
+    slot: &'static ThreadSlot,
+    tid: i32,
+    cookie: u64,
+    place: usize,
+}
+
+struct Last {
+    sequence: u64,
+    activity: Activity,
+    cpu: Option<u64>,
+    snapshot: Snapshot,
+}
+
+impl Sampler {
+    /// Installs the handler on `signal`, or on the first real-time signal that nobody uses.
+    pub(crate) fn new(signal: Option<i32>) -> Self {
+        let signal = match signal {
+            Some(signal) => install(signal).map(|()| signal),
+            // From the top: glibc and most programs that want one count from the bottom.
+            None => (libc::SIGRTMIN() + 1..libc::SIGRTMAX())
+                .rev()
+                .find(|signal| install(*signal).is_ok())
+                .ok_or("every real-time signal is taken"),
+        };
+        // Not zeros: those would be pages that are only mapped at the first touch, in the handler.
+        let room = vec![1; MAX_COPY / 8].into();
+        // A cookie that another program cannot guess, so that no signal but ours is answered.
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+        Self {
+            signal,
+            room,
+            cookie: seed >> 4,
+            last: HashMap::new(),
+            silent: Vec::new(),
+            #[cfg(target_arch = "x86_64")]
+            peeker: crate::capture::peek::Peeker::new(),
+        }
+    }
+
+    /// The signal in use, or why there is none.
+    pub(crate) fn signal(&self) -> Result<i32, &'static str> {
+        self.signal
+    }
+
+    /// The stack of the slot's thread, if it is still in its poll number `sequence`.
+    pub(crate) fn capture(&mut self, slot: &'static ThreadSlot, sequence: u64) -> Outcome {
+        let key = std::ptr::from_ref(slot).addr();
+        let Some((tid, bounds)) = slot.with_life(|life| (life.tid, life.stack.clone())) else {
+            return Outcome::Missed;
+        };
+        let (activity, cpu) = (look(tid), sys::cpu_time(tid));
+        if let Some(last) = self.last.get(&key) {
+            let unmoved = last.sequence == sequence && last.cpu == cpu && last.activity.same_call(&activity);
+            if unmoved && slot.is_in(sequence) {
+                return Outcome::Captured(last.snapshot.clone(), activity);
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(snapshot) = self.peeker.peek(slot, sequence, &activity, cpu, &mut self.room) {
+            return Outcome::Captured(snapshot, activity);
+        }
+        let signal = match self.signal {
+            Ok(signal) => signal,
+            Err(why) => return Outcome::Unavailable(why),
+        };
+        if !is_ours(signal) {
+            return Outcome::Unavailable("another handler has replaced heeler's");
+        }
+        if self.is_silent(slot) {
+            return Outcome::NoAnswer(activity);
+        }
+        match self.ask(signal, slot, sequence, bounds) {
+            Reply::Answered(Answer::Done) => {
+                let snapshot = self.collect();
+                let last = Last { sequence, activity: activity.clone(), cpu: None, snapshot: snapshot.clone() };
+                // A thread that goes back to the call it was in has spent some CPU time on the handler.
+                self.last.insert(key, Last { cpu: sys::cpu_time(tid), ..last });
+                Outcome::Captured(snapshot, activity)
+            }
+            Reply::Answered(_) => Outcome::Missed,
+            Reply::Refused => Outcome::Unavailable("the system refuses to send the signal"),
+            Reply::None if slot.is_in(sequence) => Outcome::NoAnswer(look(tid)),
+            Reply::None => Outcome::Missed,
+        }
+    }
+
+    /// Whether the thread still owes an answer: then it is not asked again, or signals would pile up.
+    fn is_silent(&mut self, slot: &'static ThreadSlot) -> bool {
+        self.silent.retain(|silent| {
+            let place = &DESK.unanswered[silent.place];
+            if place.load(Ordering::Acquire) != silent.cookie {
+                return false;
+            }
+            // A thread's signals end with it, and its slot is the next one's.
+            let lives = silent.slot.with_life(|life| life.tid) == Some(silent.tid);
+            if !lives {
+                place.store(0, Ordering::Relaxed);
+            }
+            lives
+        });
+        // With no place to note another that does not answer, nobody is asked.
+        self.silent.len() == UNANSWERED || self.silent.iter().any(|silent| std::ptr::eq(silent.slot, slot))
+    }
+
+    fn ask(&mut self, signal: i32, slot: &'static ThreadSlot, sequence: u64, bounds: std::ops::Range<usize>) -> Reply {
+        self.cookie = self.cookie.wrapping_add(1) & (u64::MAX >> 4);
+        let cookie = self.cookie;
+        // SAFETY: no arguments, cannot fail.
+        DESK.process.store(unsafe { libc::getpid() }, Ordering::Relaxed);
+        DESK.slot.store(std::ptr::from_ref(slot).cast_mut(), Ordering::Relaxed);
+        DESK.sequence.store(sequence, Ordering::Relaxed);
+        DESK.stack_start.store(bounds.start, Ordering::Relaxed);
+        DESK.stack_end.store(bounds.end, Ordering::Relaxed);
+        DESK.room.store(self.room.as_mut_ptr(), Ordering::Relaxed);
+        DESK.handover.ask(cookie);
+        // The thread cannot end, nor its id be given to another, while its life is held.
+        let sent = slot.with_life(|life| slot.is_in(sequence).then(|| queue(life.tid, signal, cookie))).flatten();
+        if sent != Some(true) {
+            DESK.handover.withdraw(cookie);
+            return if sent.is_some() { Reply::Refused } else { Reply::Answered(Answer::Missed) };
+        }
+        let asked = Instant::now();
+        loop {
+            match DESK.handover.poll() {
+                Answer::Pending => {}
+                answer => return Reply::Answered(answer),
+            }
+            let waited = asked.elapsed();
+            if waited > PATIENCE {
+                // Noted before it is withdrawn: the handler may run at any moment.
+                let place = DESK.unanswered.iter().position(|place| place.load(Ordering::Relaxed) == 0).unwrap_or(0);
+                DESK.unanswered[place].store(cookie, Ordering::Release);
+                if DESK.handover.withdraw(cookie) {
+                    let tid = slot.with_life(|life| life.tid);
+                    self.silent.extend(tid.map(|tid| Silent { slot, tid, cookie, place }));
+                    return Reply::None;
+                }
+                DESK.unanswered[place].store(0, Ordering::Relaxed);
+            }
+            if waited < Duration::from_micros(30) {
+                std::hint::spin_loop();
+            } else {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        }
+    }
+
+    fn collect(&self) -> Snapshot {
+        let [pc, sp, fp, lr] = [0, 1, 2, 3].map(|index| DESK.registers[index].load(Ordering::Relaxed));
+        let words: Arc<[u64]> = self.room[..DESK.len.load(Ordering::Relaxed)].into();
+        Snapshot {
+            origin: Origin::Signal,
+            data: Data::Copied { registers: Registers { pc, sp, fp, lr }, words },
+            truncated: DESK.truncated.load(Ordering::Relaxed),
+            spans: DESK.spans.iter().map(|id| id.load(Ordering::Relaxed)).take_while(|id| *id != 0).collect(),
+        }
+    }
+}
+
+/// What came of a question.
+enum Reply {
+    Answered(Answer),
+    /// The signal could not be sent: too many are queued, or a sandbox forbids it.
+    Refused,
+    /// Not in time.
+    None,
+}

@@ -1,0 +1,84 @@
+//! The child work of a row that is hunted for: each piece is asked to be polled, or captured in its poll.
+
+use super::hunt::LONG_POLL;
+use crate::capture::Sampler;
+use crate::inflight::{Child, Poller, Row, RowId, Work, flags, table};
+use crate::report::{ChildEvidence, ThreadEvidence};
+
+const MAX_CHILDREN: usize = 32;
+
+/// A row to be captured: asked to be polled, or seen in a poll.
+pub(super) struct Prey {
+    pub(super) row: &'static Row,
+    pub(super) id: RowId,
+    how: &'static str,
+    /// Which poll is going on, and since when it was seen.
+    polling: Option<(Poller, u64)>,
+    pub(super) done: Option<ChildEvidence>,
+}
+
+impl Prey {
+    /// Looks once: what there is to say of it, if anything yet.
+    pub(super) fn look(&mut self, now: u64, sampler: &mut Sampler) -> Option<ChildEvidence> {
+        let (_, flags) = self.row.live().filter(|(id, _)| *id == self.id)?;
+        if flags & flags::WANTED != 0 {
+            let poller = self.row.poller();
+            if !poller.is_polling() {
+                self.polling = None;
+                return None;
+            }
+            match self.polling {
+                Some((seen, since)) if seen == poller && now.saturating_sub(since) >= LONG_POLL => {}
+                // Perhaps the very poll that was asked for.
+                Some((seen, _)) if seen == poller => return None,
+                _ => {
+                    self.polling = Some((poller, now));
+                    return None;
+                }
+            }
+            let slot = poller.slot()?;
+            let (_, poll) = slot.polling()?;
+            let (thread, _) = ThreadEvidence::of(sampler.capture(slot, poll), slot)?;
+            return Some(ChildEvidence { how: self.how, stacks: None, thread: Some(thread) });
+        }
+        let details = self.row.details(self.id)?;
+        let trace = details.trace.as_ref()?;
+        let stacks = trace.records[trace.last?].stacks.clone();
+        Some(ChildEvidence { how: self.how, stacks: Some(stacks), thread: None })
+    }
+}
+
+/// The child rows of the process, collected when the first hunt of a turn asks for them.
+#[derive(Debug, Default)]
+pub(super) struct Children(Option<Vec<(&'static Row, RowId, Child)>>);
+
+impl Children {
+    /// The living children of a row, and theirs.
+    pub(super) fn of(&mut self, parent: RowId) -> Vec<Prey> {
+        let all = self.0.get_or_insert_with(|| table().rows().filter_map(child).collect());
+        let mut family = vec![parent];
+        let mut found = Vec::new();
+        let mut next = 0;
+        while next < family.len() && found.len() < MAX_CHILDREN {
+            let parent = family[next];
+            for &(row, id, child) in all.iter().filter(|(_, _, child)| child.parent == parent) {
+                family.push(id);
+                found.push(Prey { row, id, how: child.how.as_str(), polling: None, done: None });
+            }
+            next += 1;
+        }
+        found.truncate(MAX_CHILDREN);
+        found
+    }
+}
+
+fn child(row: &'static Row) -> Option<(&'static Row, RowId, Child)> {
+    let (id, flags) = row.live()?;
+    if flags & flags::CHILD == 0 {
+        return None;
+    }
+    match &row.details(id)?.work {
+        Work::Child(child) => Some((row, id, *child)),
+        _ => None,
+    }
+}
