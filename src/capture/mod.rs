@@ -33,7 +33,7 @@ pub(crate) use names::front;
 pub(crate) use procfs::{Activity, look};
 pub(crate) use snapshot::{Origin, Snapshot};
 pub(crate) use symbols::{Address, Symbols};
-pub(crate) use task::{is_tracing, original, trace};
+pub(crate) use task::{is_tracing, original, trace, warm_up};
 pub(crate) use thread::{Outcome, Sampler, install as install_handler};
 pub(crate) use unwind::Unwinder;
 

@@ -55,6 +55,14 @@ pub(crate) fn original(mut waker: &Waker) -> &Waker {
 
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop_nothing);
 
+/// What the first traced poll would otherwise wait for: where stacks are walked, the first walk reads tables, which takes up
+/// to hundreds of milliseconds.
+pub(crate) fn warm_up() {
+    super::code_range();
+    #[cfg(not(heeler_copies))]
+    backtrace::trace(|_| true);
+}
+
 /// Polls with a waker that copies the stack at each clone. `end` is an address in a frame that encloses this call.
 ///
 /// With `look_below`, a poll that neither cloned nor woke the waker leaves a copy of what its frames left on the stack.

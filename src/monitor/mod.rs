@@ -35,7 +35,7 @@ pub(crate) fn start() {
     THREAD.get_or_init(|| {
         // What the first request would otherwise have to wait for.
         inflight::Clock::get();
-        crate::capture::code_range();
+        crate::capture::warm_up();
         if std::env::var_os("HEELER_TRACE_EVERY_POLL").is_some_and(|value| value == "1") {
             INITIAL_FLAGS.store(flags::ARMED, Ordering::Relaxed);
         }

@@ -1,0 +1,49 @@
+//! A sink that keeps what it gets.
+
+use std::error::Error;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use heeler::{Report, Reports, Sink};
+
+use crate::common::nanos;
+
+/// The first reports of the jobs `0`, `1`, .., with the time that each took to the sink, in milliseconds.
+#[derive(Clone, Default)]
+pub(crate) struct Collected(Arc<Mutex<Vec<(Report, f64)>>>);
+
+impl Sink for Collected {
+    fn name(&self) -> &str {
+        "collected"
+    }
+
+    fn deliver(&self, report: &Report) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let took = SystemTime::now().duration_since(report.captured_at).unwrap_or_default();
+        if report.update == 0 {
+            self.0.lock().map_err(|_| "poisoned")?.push((report.clone(), millis(took)));
+        }
+        Ok(())
+    }
+}
+
+impl Collected {
+    pub(crate) fn reports(&self) -> Reports {
+        let builder = Reports::builder().log(false).repeat_after(Duration::ZERO).sink(self.clone());
+        builder.build().expect("reports")
+    }
+
+    /// All of them, once they have arrived.
+    pub(crate) fn take(&self, reports: &Reports) -> Vec<(Report, f64)> {
+        assert!(reports.flush(Duration::from_secs(60)), "all reports arrive");
+        std::mem::take(&mut *self.0.lock().expect("not poisoned"))
+    }
+}
+
+pub(crate) fn millis(duration: Duration) -> f64 {
+    nanos(duration) / 1e6
+}
+
+/// The number of the report's job.
+pub(crate) fn index(report: &Report) -> usize {
+    report.job.as_deref().and_then(|job| job.parse().ok()).expect("jobs are named by numbers")
+}
