@@ -60,7 +60,20 @@ static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, dr
 pub(crate) fn warm_up() {
     super::code_range();
     #[cfg(not(heeler_copies))]
-    backtrace::trace(|_| true);
+    walk(|_| true);
+}
+
+/// Walks this thread's stack. Not by `backtrace::trace`, which waits for whoever names a frame meanwhile.
+#[cfg(not(heeler_copies))]
+#[inline(always)]
+fn walk(visit: impl FnMut(&backtrace::Frame) -> bool) {
+    // SAFETY: what the lock left out here protects is `dbghelp` of Windows; other platforms' unwinders need none.
+    #[cfg(not(windows))]
+    unsafe {
+        backtrace::trace_unsynchronized(visit);
+    }
+    #[cfg(windows)]
+    backtrace::trace(visit);
 }
 
 /// Polls with a waker that copies the stack at each clone. `end` is an address in a frame that encloses this call.
@@ -224,7 +237,7 @@ impl Tracer<'_> {
         let start = arena.used;
         let mut len = 0;
         let mut truncated = true;
-        backtrace::trace(|frame| {
+        walk(|frame| {
             let below = frame.sp().addr() <= self.end;
             if below && len < 256 {
                 arena.words[start + len] = frame.ip().addr() as u64;
