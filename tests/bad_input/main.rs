@@ -14,7 +14,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use heeler::WatchdogLayer;
+use heeler::{Reports, WatchdogLayer};
 use http::{Request, Response};
 use tower::{Layer as _, ServiceExt as _};
 
@@ -29,6 +29,16 @@ fn ask(layer: &WatchdogLayer, request: Request<()>, takes: Duration) -> String {
         service.oneshot(request).await.unwrap().into_body().collect().await.unwrap()
     });
     String::from_utf8(answer.to_bytes().to_vec()).unwrap()
+}
+
+/// Sends such requests until one has been reported: on a busy machine, one may be over before anybody looks.
+fn ask_until_reported(layer: &WatchdogLayer, reports: &Reports, request: impl Fn() -> Request<()>) {
+    let before = reports.stats().made;
+    common::until("it is reported", || {
+        assert_eq!(ask(layer, request(), common::ms(50)), "answered");
+        assert!(reports.flush(common::PATIENCE));
+        reports.stats().made > before
+    });
 }
 
 fn get(uri: &str) -> Request<()> {

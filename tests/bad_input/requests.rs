@@ -11,7 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use tower::Layer as _;
 
 use super::common::{PATIENCE, collect, in_own_process, ms, until};
-use super::{Log, ask, get};
+use super::{Log, ask_until_reported, get};
 
 /// Everything in the directory's files, by name.
 fn files(directory: &Path) -> Vec<(String, String)> {
@@ -25,7 +25,7 @@ fn files(directory: &Path) -> Vec<(String, String)> {
 /// A service on a real socket, which takes a while.
 async fn serve(layer: WatchdogLayer, listener: tokio::net::TcpListener) {
     let service = layer.layer(tower::service_fn(|_: Request<hyper::body::Incoming>| async {
-        tokio::time::sleep(ms(60)).await;
+        tokio::time::sleep(ms(300)).await;
         Ok::<_, std::convert::Infallible>(Response::new("answered".to_owned()))
     }));
     while let Ok((stream, _)) = listener.accept().await {
@@ -89,10 +89,12 @@ fn control_characters_and_markup() {
             "/{{7*7}}/${jndi:ldap://x}/%s%n%d",
         ];
         for uri in uris {
-            let mut request = get(uri);
-            let agent = b"<script>\"'&\t\xe2\x80\xae\xff\x80 \xc2\x9b31m";
-            request.headers_mut().insert("user-agent", HeaderValue::from_bytes(agent).unwrap());
-            assert_eq!(ask(&layer, request, ms(50)), "answered");
+            ask_until_reported(&layer, &reports, || {
+                let mut request = get(uri);
+                let agent = b"<script>\"'&\t\xe2\x80\xae\xff\x80 \xc2\x9b31m";
+                request.headers_mut().insert("user-agent", HeaderValue::from_bytes(agent).unwrap());
+                request
+            });
         }
         assert!(reports.flush(PATIENCE));
         let mut outputs = files(place.path());
@@ -130,12 +132,14 @@ fn secrets() {
             "http://user:hunter2@photos.example/a?page=7",
         ];
         for uri in uris {
-            let mut request = get(uri);
-            for name in ["authorization", "cookie", "proxy-authorization", "x-api-key", "referer"] {
-                request.headers_mut().insert(name, HeaderValue::from_static("hunter2"));
-            }
-            request.headers_mut().insert("x-tenant", HeaderValue::from_static("visible"));
-            assert_eq!(ask(&layer, request, ms(50)), "answered");
+            ask_until_reported(&layer, &reports, || {
+                let mut request = get(uri);
+                for name in ["authorization", "cookie", "proxy-authorization", "x-api-key", "referer"] {
+                    request.headers_mut().insert(name, HeaderValue::from_static("hunter2"));
+                }
+                request.headers_mut().insert("x-tenant", HeaderValue::from_static("visible"));
+                request
+            });
         }
         assert!(reports.flush(PATIENCE));
         let mut outputs = files(place.path());

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use heeler::{Reports, WatchdogLayer};
 
-use super::common::{PATIENCE, collect, ms, until};
-use super::{ask, get};
+use super::common::{PATIENCE, collect, ms};
+use super::{ask, ask_until_reported, get};
 
 /// Guards: no threshold at all counts as the shortest there is, everywhere that one can be set.
 #[test]
@@ -13,13 +13,13 @@ fn nothing_is_a_millisecond() {
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(Duration::ZERO).reports(reports.clone());
     assert_eq!(layer.handle().threshold(), ms(1));
-    assert_eq!(ask(&layer, get("/new"), ms(100)), "answered");
+    assert_eq!(ask(&layer, get("/new"), ms(300)), "answered");
     let layer = WatchdogLayer::new(Duration::MAX).threshold_for(|_| Some(Duration::ZERO)).reports(reports.clone());
-    assert_eq!(ask(&layer, get("/for"), ms(100)), "answered");
+    assert_eq!(ask(&layer, get("/for"), ms(300)), "answered");
     let layer = WatchdogLayer::new(Duration::MAX).blocking_after(Duration::ZERO).reports(reports.clone());
     layer.handle().set_threshold(Duration::ZERO);
-    assert_eq!(ask(&layer, get("/set"), ms(100)), "answered");
-    let job = async { heeler::watch("job", Duration::ZERO, tokio::time::sleep(ms(100))).reports(reports).await };
+    assert_eq!(ask(&layer, get("/set"), ms(300)), "answered");
+    let job = async { heeler::watch("job", Duration::ZERO, tokio::time::sleep(ms(300))).reports(reports).await };
     super::common::runtime(0).block_on(job);
     for uri in ["/new", "/for", "/set"] {
         let is = |report: &heeler::Report| report.request.as_ref().is_some_and(|request| request.uri == uri);
@@ -86,11 +86,11 @@ fn a_directory_that_goes_away() {
     let layer = WatchdogLayer::new(ms(5)).reports(reports.clone());
     std::fs::remove_dir(&path).unwrap();
     std::fs::write(&path, "a file now").unwrap();
-    assert_eq!(ask(&layer, get("/"), ms(60)), "answered");
-    until("a delivery has failed", || reports.stats().failed_deliveries > 0);
+    ask_until_reported(&layer, &reports, || get("/"));
+    assert!(reports.stats().failed_deliveries > 0);
     std::fs::remove_file(&path).unwrap();
-    let delivered = reports.stats().delivered;
-    assert_eq!(ask(&layer, get("/"), ms(60)), "answered");
-    until("another one has not", || reports.stats().delivered > delivered && path.is_dir());
-    until("there is a pair of files", || std::fs::read_dir(&path).unwrap().count() >= 2);
+    let failed = reports.stats().failed_deliveries;
+    ask_until_reported(&layer, &reports, || get("/"));
+    assert_eq!(reports.stats().failed_deliveries, failed);
+    assert!(std::fs::read_dir(&path).unwrap().count() >= 2, "a pair of files");
 }

@@ -41,7 +41,7 @@ fn that_panic_and_fail() {
     let reports = builder.sink(Panics).sink(Fails).sink(seen.clone()).build().unwrap();
     let layer = WatchdogLayer::new(ms(20)).reports(reports.clone());
     for round in 0..3 {
-        assert_eq!(ask(&layer, get(&format!("/{round}")), ms(30)), "answered");
+        assert_eq!(ask(&layer, get(&format!("/{round}")), ms(300)), "answered");
         seen.wait("the request", |report| report.request.as_ref().unwrap().uri == format!("/{round}"));
     }
     assert!(reports.flush(PATIENCE));
@@ -77,11 +77,11 @@ fn that_do_not_return() {
         let stuck = Arc::new(Stuck { entered, release: Mutex::new(wait) });
         let (seen, others) = collect();
         let reports = Reports::builder().log(false).sink(stuck).build().unwrap();
-        assert_eq!(ask(&WatchdogLayer::new(ms(20)).reports(reports.clone()), get("/stuck"), ms(30)), "answered");
+        assert_eq!(ask(&WatchdogLayer::new(ms(20)).reports(reports.clone()), get("/stuck"), ms(300)), "answered");
         has_entered.recv_timeout(PATIENCE).unwrap();
         let layer = WatchdogLayer::new(ms(20)).reports(others.clone());
         for _ in 0..3 {
-            assert_eq!(ask(&layer, get("/other"), ms(30)), "answered");
+            assert_eq!(ask(&layer, get("/other"), ms(300)), "answered");
         }
         assert!(!others.flush(ms(50)));
         assert!(seen.all().is_empty());

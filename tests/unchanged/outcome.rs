@@ -7,7 +7,7 @@ use std::task::{Poll, Waker};
 
 use heeler::Reports;
 
-use super::common::{PATIENCE, beside_others, ms, runtime, traces_every_poll};
+use super::common::{PATIENCE, beside_others, in_own_process, ms, runtime};
 
 /// Ready at its poll number `last`, and never polled again; keeps its waker, which nobody but heeler uses.
 async fn ready_at(last: u32, polls: Arc<AtomicU32>) -> u32 {
@@ -25,14 +25,17 @@ async fn ready_at(last: u32, polls: Arc<AtomicU32>) -> u32 {
 /// that wake-up.
 #[test]
 fn a_completion_on_a_traced_poll_is_returned() {
-    let _guard = beside_others();
-    // Where every poll is traced from the first on, none is asked for to arm.
-    let looks = if traces_every_poll() { 4 } else { 5 };
+    // Alone: what others capture counts towards the same budget.
+    in_own_process("outcome::a_completion_on_a_traced_poll_is_returned", completions_on_traced_polls);
+}
+
+fn completions_on_traced_polls() {
+    // Four looks, each with a poll that heeler asks for; the one more that arms is not certain on a busy machine.
     for workers in [0, 2] {
-        for last in 2..=looks + 1 {
+        for last in 2..=5 {
             let polls = Arc::new(AtomicU32::new(0));
             let reports = Reports::builder().log(false).build().unwrap();
-            let job = heeler::watch("job", ms(16), ready_at(last, polls.clone())).reports(reports);
+            let job = heeler::watch("job", ms(25), ready_at(last, polls.clone())).reports(reports);
             let value = runtime(workers).block_on(async {
                 let job = tokio::spawn(job);
                 tokio::time::timeout(PATIENCE, job).await.expect("nobody has asked for a poll").unwrap()
