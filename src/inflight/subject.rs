@@ -101,6 +101,9 @@ impl How {
     }
 }
 
+/// Up to so many headers of a request are looked at one by one.
+const FEW: usize = 8;
+
 impl Request {
     /// Takes from a request what a report may show. There is nothing here yet.
     #[inline]
@@ -111,7 +114,15 @@ impl Request {
             self.authority = Some(authority.clone());
         }
         self.version = head.version;
-        if !head.headers.is_empty() {
+        // Comparing a few names takes less than hashing one.
+        if head.headers.len() <= FEW {
+            for (name, value) in head.headers {
+                let Some(index) = allowed.iter().position(|allowed| allowed == name) else { continue };
+                if self.headers.iter().all(|(at, _)| usize::from(*at) != index) {
+                    self.headers.push((index as u16, value.clone()));
+                }
+            }
+        } else {
             for (index, name) in allowed.iter().enumerate() {
                 if let Some(value) = head.headers.get(name) {
                     self.headers.push((index as u16, value.clone()));
