@@ -114,24 +114,31 @@ impl Request {
             self.authority = Some(authority.clone());
         }
         self.version = head.version;
-        // Comparing a few names takes less than hashing one.
-        if head.headers.len() <= FEW {
-            for (name, value) in head.headers {
-                let Some(index) = allowed.iter().position(|allowed| allowed == name) else { continue };
-                if self.headers.iter().all(|(at, _)| usize::from(*at) != index) {
-                    self.headers.push((index as u16, value.clone()));
-                }
-            }
-        } else {
-            for (index, name) in allowed.iter().enumerate() {
-                if let Some(value) = head.headers.get(name) {
-                    self.headers.push((index as u16, value.clone()));
-                }
-            }
+        if !head.headers.is_empty() {
+            self.keep_headers(head.headers, allowed);
         }
         #[cfg(feature = "axum")]
         {
             self.route = head.extensions.get().cloned();
+        }
+    }
+
+    #[inline(never)]
+    fn keep_headers(&mut self, headers: &HeaderMap, allowed: &[HeaderName]) {
+        if headers.len() > FEW {
+            for (index, name) in allowed.iter().enumerate() {
+                if let Some(value) = headers.get(name) {
+                    self.headers.push((index as u16, value.clone()));
+                }
+            }
+            return;
+        }
+        // To compare a few names takes less than to hash one.
+        for (name, value) in headers {
+            let Some(index) = allowed.iter().position(|allowed| allowed == name) else { continue };
+            if self.headers.iter().all(|(at, _)| usize::from(*at) != index) {
+                self.headers.push((index as u16, value.clone()));
+            }
         }
     }
 
