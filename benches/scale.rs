@@ -20,7 +20,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{at_most, nanos, pick, plain, resident, status, thread, undisturbed};
+use common::{at_most, nanos, nanos_on_cpu, pick, plain, resident, status, thread, undisturbed};
 use heeler::watchdog::{ResponseFuture, Watchdog};
 use heeler::{Reports, WatchdogLayer};
 use http::{HeaderValue, Request, Response, header};
@@ -134,9 +134,7 @@ fn register(requests: &mut Vec<InFlight>, service: &mut Watchdog<Silent>) {
 /// What the monitor has used until now: nanoseconds on a processor, and times that it went to sleep.
 fn used() -> Option<(u64, u64)> {
     let path = thread("heeler-monitor")?;
-    let schedule = std::fs::read_to_string(format!("{path}/schedstat")).ok()?;
-    let nanos = schedule.split_whitespace().next()?.parse().ok()?;
-    Some((nanos, status(&format!("{path}/status"), "voluntary_ctxt_switches:")?))
+    Some((nanos_on_cpu(&path), status(&format!("{path}/status"), "voluntary_ctxt_switches:")?))
 }
 
 fn monitor(requests: &mut Vec<InFlight>, service: &mut Watchdog<Silent>) {

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Whether the program was started with `flag`. `cargo bench` adds `--bench`, which means nothing here.
@@ -29,25 +30,31 @@ pub(crate) fn pick<T>(full: T, quick: T) -> T {
     if has("--quick") { quick } else { full }
 }
 
-/// Runs this program again with these arguments, and with what it was started with.
-pub(crate) fn again(arguments: &[&str]) {
-    with_variable(arguments, None);
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("a path"));
+    command.args(quick().then_some("--quick")).args(arguments);
+    command
 }
 
-/// The same with an environment variable set or removed.
-pub(crate) fn with_variable(arguments: &[&str], variable: Option<(&str, Option<&str>)>) {
-    let mut command = std::process::Command::new(std::env::current_exe().expect("a path"));
-    command.args(quick().then_some("--quick")).args(arguments);
+/// Runs this program again, in a process of its own.
+pub(crate) fn again(arguments: &[&str]) {
+    match command(arguments).status() {
+        Ok(status) if status.success() => {}
+        Ok(status) => println!("{}: {status}", arguments.join(" ")),
+        Err(error) => println!("{}: {error}", arguments.join(" ")),
+    }
+}
+
+/// The numbers that this program prints when it is run again, with an environment variable set or removed.
+pub(crate) fn output(arguments: &[&str], variable: Option<(&str, Option<&str>)>) -> Option<Vec<f64>> {
+    let mut command = command(arguments);
     match variable {
         Some((name, Some(value))) => command.env(name, value),
         Some((name, None)) => command.env_remove(name),
         None => &mut command,
     };
-    match command.status() {
-        Ok(status) if status.success() => {}
-        Ok(status) => println!("{}: {status}", arguments.join(" ")),
-        Err(error) => println!("{}: {error}", arguments.join(" ")),
-    }
+    let output = command.stderr(Stdio::inherit()).output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
 /// A figure with the limit it should stay below.
@@ -144,4 +151,10 @@ pub(crate) fn thread(name: &str) -> Option<String> {
         let comm = std::fs::read_to_string(path.join("comm")).ok()?;
         (comm.trim_end() == name).then(|| path.to_string_lossy().into_owned())
     })
+}
+
+/// How long the thread with that directory in `/proc` has been on a processor.
+pub(crate) fn nanos_on_cpu(thread: &str) -> u64 {
+    let schedule = std::fs::read_to_string(format!("{thread}/schedstat")).unwrap_or_default();
+    schedule.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
 }

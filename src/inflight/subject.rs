@@ -140,6 +140,8 @@ impl Request {
                 self.headers.push((index as u16, value.clone()));
             }
         }
+        // In the order of the list, as reports show them.
+        self.headers.sort_unstable_by_key(|(at, _)| *at);
     }
 
     /// Lets go of everything but the memory of the list.
