@@ -64,7 +64,9 @@ fn shares_of_the_time() {
 }
 
 async fn polls_a_queue() {
-    for _ in 0..20 {
+    // By time, not by number: on a busy machine each takes longer than it should.
+    let began = std::time::Instant::now();
+    while began.elapsed() < ms(150) {
         tokio::time::sleep(ms(5)).await;
     }
     second_wait().await;
@@ -83,7 +85,7 @@ fn waits_at_one_place_are_counted() {
         .filter(|interval| interval.stack.is_some_and(|stack| !report.stacks[stack].current))
         .collect();
     assert_eq!(at_queue.len(), 1, "{text}");
-    assert!((2..=21).contains(&at_queue[0].waits), "{text}");
+    assert!((2..=31).contains(&at_queue[0].waits), "{text}");
 }
 
 async fn moves_on() {
