@@ -149,12 +149,13 @@ impl Assembler {
             report.timeline.push(Interval { activity: Activity::Running, stack: running, waits, ms });
         }
         report.busy_ms = millis(evidence.busy);
-        report.waiting_ms = millis(observed - evidence.busy);
         if evidence.runnable > 0 {
             let (stack, ms) = (None, millis(evidence.runnable));
             report.timeline.push(Interval { activity: Activity::Runnable, stack, waits: 1, ms });
             observed += evidence.runnable;
         }
+        // Time between polls, whether it was still waiting or had been woken: so the three shares sum to the whole, too.
+        report.waiting_ms = millis(observed - evidence.busy);
         // By subtraction: so the shares sum to the whole whatever happens.
         report.unobserved_ms = millis(evidence.elapsed.saturating_sub(observed));
         if report.unobserved_ms > 0.0 {
