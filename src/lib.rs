@@ -44,7 +44,7 @@
 //! # Cost
 //!
 //! A request takes one clock read, one row of at most 256 bytes (recycled; memory of the table is never given back), and no
-//! allocation. From an eighth of its threshold on its polls are traced, at less than a microsecond each. The benchmarks in
+//! allocation. From an eighth of its threshold on its polls are traced, which takes a fraction of a microsecond each. The benchmarks in
 //! `benches/` measure it beside tower's and tower-http's layers.
 //!
 //! # Platforms
