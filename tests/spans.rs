@@ -1,44 +1,14 @@
 //! The spans of slow work are in its report, with fields, in the right order, and without secrets.
 #![cfg(feature = "spans")]
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+mod common;
 
-use heeler::{Report, Reports, Sink, SpanLayer};
+use std::time::Duration;
+
+use common::{PORTABLE, collect};
+use heeler::{Report, SpanLayer};
 use tracing::{Instrument, info_span};
 use tracing_subscriber::prelude::*;
-
-#[derive(Clone, Default)]
-struct Collect(Arc<Mutex<Vec<Report>>>);
-
-impl Sink for Collect {
-    fn name(&self) -> &str {
-        "collect"
-    }
-
-    fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        self.0.lock().unwrap().push(report.clone());
-        Ok(())
-    }
-}
-
-impl Collect {
-    fn first(&self) -> Report {
-        let began = Instant::now();
-        loop {
-            if let Some(report) = self.0.lock().unwrap().first() {
-                return report.clone();
-            }
-            assert!(began.elapsed() < Duration::from_secs(20), "no report came");
-            std::thread::yield_now();
-        }
-    }
-}
-
-fn reports() -> (Reports, Collect) {
-    let collect = Collect::default();
-    (Reports::builder().log(false).sink(collect.clone()).build().unwrap(), collect)
-}
 
 /// What a report says of its spans: `name field=value ..`.
 fn spans(report: &Report) -> Vec<String> {
@@ -56,7 +26,7 @@ fn install() {
 #[tokio::test]
 async fn a_waiting_job_shows_its_spans() {
     install();
-    let (reports, collect) = reports();
+    let (seen, reports) = collect();
     let (done, wait) = tokio::sync::oneshot::channel::<()>();
     // A first watched poll makes this thread known: spans entered before that are not seen.
     heeler::watch("warm up", Duration::from_secs(60), async {}).await;
@@ -71,7 +41,7 @@ async fn a_waiting_job_shows_its_spans() {
     };
     let job = heeler::watch("job", Duration::from_millis(200), inner).reports(reports);
     let job = tokio::spawn(job.instrument(info_span!("outer", line = "one\ntwo")));
-    let report = tokio::task::spawn_blocking(move || collect.first()).await.unwrap();
+    let report = tokio::task::spawn_blocking(move || seen.first()).await.unwrap();
     done.send(()).unwrap();
     job.await.unwrap().unwrap();
     let expected = ["outer line=one\\ntwo", "import user=7 api_token=[redacted] album=norway"];
@@ -82,14 +52,14 @@ async fn a_waiting_job_shows_its_spans() {
 /// Guards: spans of a thread that blocks, copied in the signal handler.
 #[test]
 fn a_blocking_job_shows_its_spans() {
-    if option_env!("HEELER_PORTABLE").is_some() {
+    if PORTABLE {
         return;
     }
     install();
-    let (reports, collect) = reports();
+    let (seen, reports) = collect();
     let job = async {
         let _entered = info_span!("resize", photo = 41).entered();
-        collect.first()
+        seen.first()
     };
     let job = heeler::watch("job", Duration::from_millis(20), job).reports(reports);
     let report = futures::executor::block_on(job);
