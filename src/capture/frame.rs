@@ -1,9 +1,9 @@
 //! One frame of a stack, named.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One function on a stack.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Frame {
     /// The function as a reader knows it (`photos::slow::load_photos`); `None` if the binary has no name for it.

@@ -9,6 +9,7 @@ use tracing::Level;
 use super::redact::Redactor;
 use super::reports::{Parts, Reports};
 use super::sink::{Directory, Log, Sink, TARGET};
+use super::slot::Outlet;
 use crate::error::Error;
 
 /// The default bounds of a report directory: 256 MiB, and as many reports as one looks through.
@@ -47,7 +48,7 @@ pub struct ReportsBuilder {
     log: bool,
     log_level: Level,
     log_target: String,
-    sinks: Vec<Box<dyn Sink>>,
+    sinks: Vec<Outlet>,
     repeat_after: Duration,
     service: Option<(String, String)>,
     own_crates: Vec<String>,
@@ -121,7 +122,7 @@ impl ReportsBuilder {
     /// Hands each report to this sink, too. Sinks are called in the order in which they were added, after the log and the
     /// directory.
     pub fn sink(mut self, sink: impl Sink) -> Self {
-        self.sinks.push(Box::new(sink));
+        self.sinks.push(Outlet::Sink(Box::new(sink)));
         self
     }
 
@@ -179,12 +180,12 @@ impl ReportsBuilder {
         if let Some(headers) = &self.headers {
             redactor.allow_headers(headers)?;
         }
-        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        let mut sinks: Vec<Outlet> = Vec::new();
         if self.log {
-            sinks.push(Box::new(Log::new(self.log_level, &self.log_target)));
+            sinks.push(Outlet::Sink(Box::new(Log::new(self.log_level, &self.log_target))));
         }
         if let Some(path) = &self.directory {
-            sinks.push(Box::new(Directory::new(path, self.max_bytes, self.max_reports)?));
+            sinks.push(Outlet::Sink(Box::new(Directory::new(path, self.max_bytes, self.max_reports)?)));
         }
         sinks.extend(self.sinks);
         let (repeat_after, own_crates, service) = (self.repeat_after, self.own_crates, self.service);

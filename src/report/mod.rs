@@ -55,6 +55,7 @@
 
 mod assemble;
 mod builder;
+mod digest;
 mod escape;
 mod evidence;
 mod fingerprint;
@@ -90,6 +91,7 @@ pub use words::{Activity, Kind, StackKind, Verdict};
 
 pub use crate::capture::Frame;
 
+pub(crate) use digest::Digest;
 pub(crate) use evidence::{ChildEvidence, Culprit, Evidence, ThreadEvidence};
 pub(crate) use logging::log_safely;
 pub(crate) use reporter::{self_check, send, start};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::time::rfc3339;
 use super::words::{Activity, Kind, StackKind, Verdict};
@@ -16,7 +16,7 @@ pub const SCHEMA: u32 = 1;
 ///
 /// Durations are milliseconds, times are UTC. Everything that came from a request is already reduced to what privacy
 /// allows: listed headers only, values of secret-looking query parameters replaced.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Report {
     /// [`SCHEMA`].
@@ -30,10 +30,10 @@ pub struct Report {
     /// Where the time goes.
     pub verdict: Verdict,
     /// When the stacks were taken.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "rfc3339")]
     pub captured_at: SystemTime,
     /// When the work began.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "rfc3339")]
     pub started_at: SystemTime,
     /// From the beginning to the capture.
     pub elapsed_ms: f64,
@@ -74,7 +74,7 @@ pub struct Report {
 }
 
 /// The request, as privacy allows.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Request {
     /// A number of this request within the process.
@@ -92,7 +92,7 @@ pub struct Request {
 }
 
 /// The process that made the report.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Process {
     /// The host's name.
@@ -110,7 +110,7 @@ pub struct Process {
 }
 
 /// A thread at the moment of the capture.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Thread {
     /// The kernel's id of the thread.
@@ -128,7 +128,7 @@ pub struct Thread {
 }
 
 /// One stack, innermost frame first.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Stack {
     /// What it is a stack of.
@@ -169,7 +169,7 @@ impl Stack {
 }
 
 /// A share of the work's time.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Interval {
     /// What it did.
@@ -183,7 +183,7 @@ pub struct Interval {
 }
 
 /// A `tracing` span.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Span {
     /// The span's name.
@@ -193,7 +193,7 @@ pub struct Span {
 }
 
 /// A place in the source.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Location {
     /// The function, as a reader knows it: `photos::slow::load_photos`. `None` if the binary has no name for it, as for

@@ -17,8 +17,8 @@ use super::process;
 use super::progress::Progress;
 use super::redact::Redactor;
 use super::reporter;
-use super::sink::{Log, Sink, TARGET};
-use super::slot::Slot;
+use super::sink::{Log, TARGET};
+use super::slot::{Outlet, Slot};
 use super::source;
 use super::stats::{Counters, Stats, count};
 use super::throttle::{Decision, Overdue, Throttle};
@@ -74,7 +74,7 @@ struct Inner {
 
 /// What the builder makes [`Reports`] of.
 pub(super) struct Parts {
-    pub(super) sinks: Vec<Box<dyn Sink>>,
+    pub(super) sinks: Vec<Outlet>,
     pub(super) repeat_after: Duration,
     pub(super) redactor: Redactor,
     pub(super) own_crates: Vec<String>,
@@ -212,7 +212,7 @@ impl Reports {
 impl Default for Reports {
     /// Reports to the log alone: one `tracing` event a report, at level WARN.
     fn default() -> Self {
-        let log: Box<dyn Sink> = Box::new(Log::new(tracing::Level::WARN, TARGET));
+        let log = Outlet::Sink(Box::new(Log::new(tracing::Level::WARN, TARGET)));
         Self::from_parts(Parts { sinks: vec![log], ..Parts::default() })
     }
 }

@@ -1,12 +1,25 @@
 //! A path without its ids, for services whose router does not tell the template.
 
 use super::escape::escape;
+use super::model::Report;
 
 /// The longest route, in characters.
 const MAX_ROUTE: usize = 200;
 
 /// A segment longer than this many bytes is no word of a route.
 const MAX_SEGMENT: usize = 64;
+
+/// What the report is about, without what differs from one request to the next: `GET /users/{id}`, or the job's name.
+pub(crate) fn route_line(report: &Report) -> String {
+    match (&report.request, &report.job) {
+        (Some(request), _) => {
+            let route = request.route.clone().unwrap_or_else(|| route_of(&request.uri));
+            format!("{} {route}", request.method)
+        }
+        (None, Some(job)) => job.clone(),
+        (None, None) => "a job".to_owned(),
+    }
+}
 
 /// `/users/4711/photos/7.jpg?x=y` → `/users/{id}/photos/{id}.jpg`: segments that look like ids replaced, the query gone.
 pub(crate) fn route_of(path: &str) -> String {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::escape::escape;
 use super::log_safely;
 use super::model::Report;
-use super::sink::{Sink, TARGET};
+use super::sink::{Failure, Remote, Sink, TARGET};
 use crate::sync::lock_std;
 
 /// A sink that fails is logged this often at most.
@@ -16,8 +16,26 @@ pub(super) const LOG_FAILURES_EVERY: Duration = Duration::from_secs(60);
 /// A sink, and how it fares.
 pub(super) struct Slot {
     pub(super) name: String,
-    sink: Box<dyn Sink>,
+    sink: Outlet,
     failures: Mutex<Failures>,
+}
+
+/// The two kinds of sinks.
+pub(super) enum Outlet {
+    Sink(Box<dyn Sink>),
+    Remote(Box<dyn Remote>),
+}
+
+impl Outlet {
+    fn deliver(&self, report: &Report) -> Result<(), Failure> {
+        match self {
+            Self::Sink(sink) => sink.deliver(report).map_err(Failure::transient),
+            Self::Remote(remote) => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.map_err(Failure::transient)?.block_on(remote.deliver(report))
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -28,13 +46,18 @@ struct Failures {
 }
 
 impl Slot {
-    pub(super) fn new(sink: Box<dyn Sink>) -> Self {
-        Self { name: escape(sink.name(), 64).into_owned(), sink, failures: Mutex::default() }
+    pub(super) fn new(sink: Outlet) -> Self {
+        let name = match &sink {
+            Outlet::Sink(sink) => sink.name(),
+            Outlet::Remote(remote) => remote.name(),
+        };
+        Self { name: escape(name, 64).into_owned(), sink, failures: Mutex::default() }
     }
 
     /// Whether the report arrived.
     pub(super) fn deliver(&self, report: &Report, now: Instant) -> bool {
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.sink.deliver(report).map_err(|error| chain(&*error))));
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| self.sink.deliver(report).map_err(|error| chain(&*error.cause))));
         let error = match outcome {
             Ok(Ok(())) => return true,
             Ok(Err(error)) => error,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::Serializer;
+use serde::{Deserialize, Deserializer, Serializer};
 
 /// RFC 3339 in UTC, with milliseconds. A clock that is before 1970 or after 9999 is wrong, and no reason to fail.
 pub(crate) fn timestamp(time: SystemTime) -> String {
@@ -11,9 +11,19 @@ pub(crate) fn timestamp(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
 }
 
-/// For `#[serde(serialize_with)]`.
-pub(crate) fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&timestamp(*time))
+/// For `#[serde(with)]`: RFC 3339 in UTC.
+pub(crate) mod rfc3339 {
+    use super::{Deserialize, Deserializer, Serializer, SystemTime, timestamp};
+    use serde::de::Error as _;
+
+    pub(crate) fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&timestamp(*time))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        humantime::parse_rfc3339(&text).map_err(D::Error::custom)
+    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@
 
 mod directory;
 mod log;
+mod remote;
 
 use std::sync::Arc;
 
 pub(crate) use directory::Directory;
 pub(crate) use log::{Log, TARGET};
+pub(crate) use remote::{Delivery, Failure, Remote};
 
 use super::Report;
 
