@@ -33,7 +33,7 @@ struct Inner {
 
 enum Kind {
     Config(String),
-    Directory { path: PathBuf, problem: &'static str },
+    Directory { what: &'static str, path: PathBuf, problem: &'static str },
     Signal(String),
     Unsupported(&'static str),
 }
@@ -50,7 +50,13 @@ impl Error {
 
     /// A report directory that cannot be used. `problem` completes "the report directory `/x` ..".
     pub(crate) fn directory(path: &Path, problem: &'static str, cause: Option<io::Error>) -> Self {
-        let kind = Kind::Directory { path: path.to_owned(), problem };
+        let kind = Kind::Directory { what: "report directory", path: path.to_owned(), problem };
+        Self::new(kind, cause.map(|error| Box::new(error) as _))
+    }
+
+    /// A spool that cannot be used. `problem` completes "the spool `/x` ..".
+    pub(crate) fn spool(path: &Path, problem: &'static str, cause: Option<io::Error>) -> Self {
+        let kind = Kind::Directory { what: "spool", path: path.to_owned(), problem };
         Self::new(kind, cause.map(|error| Box::new(error) as _))
     }
 
@@ -70,7 +76,7 @@ impl Error {
         matches!(self.inner.kind, Kind::Config(_))
     }
 
-    /// Whether a report directory cannot be used: it is a file, cannot be created, or cannot be written to.
+    /// Whether a report directory or a spool cannot be used: it is a file, cannot be created, or cannot be written to.
     #[must_use]
     pub fn is_directory(&self) -> bool {
         matches!(self.inner.kind, Kind::Directory { .. })
@@ -93,7 +99,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.inner.kind {
             Kind::Config(message) | Kind::Signal(message) => f.write_str(message),
-            Kind::Directory { path, problem } => write!(f, "the report directory `{}` {problem}", path.display()),
+            Kind::Directory { what, path, problem } => write!(f, "the {what} `{}` {problem}", path.display()),
             Kind::Unsupported(what) => write!(f, "{what} on this platform"),
         }
     }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tracing::Level;
 
+use super::delivery::{Limits, Outlet, Spool};
 use super::redact::Redactor;
 use super::reports::{Parts, Reports};
 use super::sink::{Directory, Log, Sink, TARGET};
-use super::slot::Outlet;
 use crate::error::Error;
 
 /// The default bounds of a report directory: 256 MiB, and as many reports as one looks through.
@@ -54,6 +54,8 @@ pub struct ReportsBuilder {
     own_crates: Vec<String>,
     headers: Option<Vec<String>>,
     secrets: Vec<String>,
+    spool: Option<PathBuf>,
+    limits: Limits,
 }
 
 impl Default for ReportsBuilder {
@@ -72,6 +74,8 @@ impl Default for ReportsBuilder {
             own_crates: parts.own_crates,
             headers: None,
             secrets: Vec::new(),
+            spool: None,
+            limits: parts.limits,
         }
     }
 }
@@ -126,6 +130,34 @@ impl ReportsBuilder {
         self
     }
 
+    /// Keeps each report in this directory until every sink has it: written before the first attempt, removed after the last.
+    /// It is created if need be. Default: no spool.
+    ///
+    /// Reports that wait for a sink then survive the end of the process, also by `kill -9` or for want of power, and are
+    /// sent by the next process with the same spool, or by another one that shares it, within half a minute. Several
+    /// processes may share a spool. A report may arrive twice, if the process ends between its arrival and the note of it.
+    /// A file that cannot be read as a report is moved to `unreadable` in the spool. If the disk is full, reports are kept
+    /// in memory as without a spool, and counted as [`not_spooled`](crate::Stats::not_spooled).
+    pub fn spool(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.spool = Some(directory.into());
+        self
+    }
+
+    /// How many reports may wait in memory for one sink that does not take them; beyond, the oldest is dropped, counted,
+    /// and spoken of in the next report that arrives there. With a [`spool`](Self::spool) up to 10,000 wait there besides.
+    /// Default: 1,000, some ten kilobytes each.
+    pub fn queue(mut self, reports: usize) -> Self {
+        self.limits.queue = reports;
+        self
+    }
+
+    /// For how long a report is tried again that a sink does not take: after a second, then with pauses that double up to
+    /// five minutes. Counted from the first attempt of this process. Zero: each report is tried once. Default: three days.
+    pub fn retry_for(mut self, time: Duration) -> Self {
+        self.limits.retry_for = time;
+        self
+    }
+
     /// Of reports about the same place on the same route (those with the same
     /// [`fingerprint`](crate::Report::fingerprint)), one goes out in this time; how many others there were is said in the
     /// next one, or in the log if there is none. Default: 60 seconds. Zero lets every report out.
@@ -166,11 +198,15 @@ impl ReportsBuilder {
     ///
     /// # Errors
     ///
-    /// [`is_directory`](Error::is_directory) if the directory is something else, or cannot be created or written to.
-    /// [`is_config`](Error::is_config) for a bound of zero, an empty log target, or a header that cannot be allowed.
+    /// [`is_directory`](Error::is_directory) if the directory or the spool is something else, or cannot be created or
+    /// written to. [`is_config`](Error::is_config) for a bound of zero, an empty log target, or a header that cannot be
+    /// allowed.
     pub fn build(self) -> Result<Reports, Error> {
         if self.max_bytes == 0 || self.max_reports == 0 {
             return Err(Error::config("a report directory that may hold nothing: its bounds must be above zero"));
+        }
+        if self.limits.queue == 0 {
+            return Err(Error::config("a queue that may hold nothing: its bound must be above zero"));
         }
         if self.log_target.is_empty() {
             return Err(Error::config("the log target is empty"));
@@ -188,8 +224,10 @@ impl ReportsBuilder {
             sinks.push(Outlet::Sink(Box::new(Directory::new(path, self.max_bytes, self.max_reports)?)));
         }
         sinks.extend(self.sinks);
+        let spool = self.spool.as_deref().map(Spool::open).transpose()?;
+        let limits = self.limits;
         let (repeat_after, own_crates, service) = (self.repeat_after, self.own_crates, self.service);
-        Ok(Reports::from_parts(Parts { sinks, repeat_after, redactor, own_crates, service }))
+        Ok(Reports::from_parts(Parts { sinks, spool, limits, repeat_after, redactor, own_crates, service }))
     }
 }
 

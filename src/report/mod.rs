@@ -55,10 +55,12 @@
 
 mod assemble;
 mod builder;
+mod delivery;
 mod digest;
 mod escape;
 mod evidence;
 mod fingerprint;
+mod inbox;
 mod location;
 mod logging;
 mod model;
@@ -72,7 +74,6 @@ mod route;
 mod secrets;
 mod self_check;
 mod sink;
-mod slot;
 mod source;
 mod stats;
 #[cfg(test)]

@@ -1,39 +1,48 @@
 //! The reporter's thread: names stacks and feeds sinks, so that neither a worker nor the monitor ever waits for a disk.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::{Builder, Handle, Runtime};
+
 use super::assemble::Assembler;
+use super::delivery::Dispatch;
 use super::evidence::Evidence;
+use super::inbox::Inbox;
 use super::log_safely;
 use super::reports::{Reports, WeakReports};
 use crate::capture;
 
-/// Evidence that may wait to be reported. What comes while the queue is full is dropped and counted.
+/// Evidence that may wait to be reported. When there is more, the oldest is dropped and counted.
 const QUEUE: usize = 2048;
-/// How often counts of held-back reports are looked at.
+/// How often counts of held-back reports, and what waits to be sent again, are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
 enum Message {
     Evidence(Box<Evidence>),
     Flush(SyncSender<()>),
+    /// Look after what these have on its way.
+    Know(Reports),
     SelfCheck(Result<i32, &'static str>),
 }
 
-static QUEUE_END: OnceLock<Option<SyncSender<Message>>> = OnceLock::new();
+static INBOX: OnceLock<Option<Arc<Inbox<Message>>>> = OnceLock::new();
 
 /// Starts the reporter unless it runs.
 pub(crate) fn start() {
-    QUEUE_END.get_or_init(|| {
-        let (sender, receiver) = sync_channel(QUEUE);
-        let started = std::thread::Builder::new().name("heeler-reporter".into()).spawn(move || run(&receiver));
+    INBOX.get_or_init(|| {
+        let inbox = Arc::new(Inbox::default());
+        let theirs = Arc::clone(&inbox);
+        let started = runtime().and_then(|runtime| {
+            std::thread::Builder::new().name("heeler-reporter".into()).spawn(move || run(&runtime, &theirs))
+        });
         match started {
-            Ok(_) => Some(sender),
+            Ok(_) => Some(inbox),
             Err(error) => {
                 log_safely(|| {
-                    tracing::error!(target: "heeler", %error, "the reporter's thread did not start: nothing is reported");
+                    tracing::error!(target: "heeler", %error, "the reporter did not start: nothing is reported");
                 });
                 None
             }
@@ -41,73 +50,86 @@ pub(crate) fn start() {
     });
 }
 
-fn queue() -> Option<&'static SyncSender<Message>> {
-    QUEUE_END.get()?.as_ref()
+/// What remotes run on: turned by the reporter's thread while it waits for messages.
+fn runtime() -> std::io::Result<Runtime> {
+    // Names of hosts are looked up on threads of its own, which need not be many.
+    Builder::new_current_thread().enable_all().thread_name("heeler-lookup").max_blocking_threads(4).build()
 }
 
-/// Hands evidence over; never waits. What the queue has no room for is counted as dropped.
+fn inbox() -> Option<&'static Inbox<Message>> {
+    INBOX.get()?.as_deref()
+}
+
+/// Adds a message. What has to go for it is counted as dropped.
+fn post(inbox: &Inbox<Message>, message: Message) {
+    let dropped = inbox.push(message, QUEUE, |message| matches!(message, Message::Evidence(_)));
+    if let Some(Message::Evidence(evidence)) = dropped {
+        evidence.reports.count_dropped();
+    }
+}
+
+/// Hands evidence over; never waits. For what there is no room, the oldest is counted as dropped.
 pub(crate) fn send(evidence: Evidence) {
-    let reports = evidence.reports.clone();
-    let sent = queue().map(|queue| queue.try_send(Message::Evidence(Box::new(evidence))));
-    match sent {
-        Some(Ok(())) => {}
-        Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => reports.count_dropped(),
+    match inbox() {
+        Some(inbox) => post(inbox, Message::Evidence(Box::new(evidence))),
+        None => evidence.reports.count_dropped(),
     }
 }
 
 /// Says in the log what works in this process; `signal` is that of the thread captures.
 pub(crate) fn self_check(signal: Result<i32, &'static str>) {
-    if let Some(queue) = queue() {
-        // At the start the queue is empty.
-        let _ = queue.try_send(Message::SelfCheck(signal));
+    if let Some(inbox) = inbox() {
+        post(inbox, Message::SelfCheck(signal));
     }
 }
 
-/// Waits until everything that was sent before has been delivered; false if that takes longer than `timeout`.
-pub(super) fn flush(timeout: Duration) -> bool {
-    let Some(queue) = queue() else { return true };
-    // None is for ever: so long a wait ends after the last time that can be told.
-    let deadline = Instant::now().checked_add(timeout);
-    let left = || deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+/// Has the reporter look after what these have on its way. False if there is no reporter.
+pub(super) fn know(reports: &Reports) -> bool {
+    let Some(inbox) = inbox() else { return false };
+    post(inbox, Message::Know(reports.clone()));
+    true
+}
+
+/// Waits until everything that was sent before has been made a report; false if that is not so by `deadline`. `None` is
+/// never.
+pub(super) fn flush(deadline: Option<Instant>) -> bool {
+    let Some(inbox) = inbox() else { return true };
     let (done, wait) = sync_channel(1);
-    let mut message = Message::Flush(done);
-    loop {
-        match queue.try_send(message) {
-            Ok(()) => break,
-            Err(TrySendError::Disconnected(_)) => return false,
-            Err(TrySendError::Full(back)) if !left().is_zero() => {
-                message = back;
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Err(TrySendError::Full(_)) => return false,
-        }
-    }
-    wait.recv_timeout(left()).is_ok()
+    post(inbox, Message::Flush(done));
+    let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+    wait.recv_timeout(left).is_ok()
 }
 
-fn run(receiver: &Receiver<Message>) {
+fn run(runtime: &Runtime, inbox: &Inbox<Message>) {
     capture::sys::block_signals();
-    let mut reporter = Reporter::new();
+    let mut reporter = Reporter::new(runtime.handle().clone());
     loop {
-        match receiver.recv_timeout(TICK) {
-            Ok(message) => reporter.turn(Some(message)),
-            Err(RecvTimeoutError::Timeout) => reporter.turn(None),
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
+        // Remotes go on while this waits. What a message takes is done outside of the runtime, for sinks may block, and
+        // may have runtimes of their own.
+        let message = runtime.block_on(inbox.next(TICK));
+        reporter.turn(message);
     }
 }
 
 /// What the reporter's thread owns.
 struct Reporter {
     assembler: Assembler,
+    remotes: Handle,
     last_tick: Instant,
-    /// To look now and then at what they hold back.
-    known: Vec<WeakReports>,
+    known: Vec<Known>,
+}
+
+/// Some reports that are looked after.
+struct Known {
+    /// To look now and then at what they hold back. The reporter keeps nobody's sinks alive ..
+    reports: WeakReports,
+    /// .. unless something is on its way to them.
+    busy: Option<Arc<Dispatch>>,
 }
 
 impl Reporter {
-    fn new() -> Self {
-        Self { assembler: Assembler::new(), last_tick: Instant::now(), known: Vec::new() }
+    fn new(remotes: Handle) -> Self {
+        Self { assembler: Assembler::new(), remotes, last_tick: Instant::now(), known: Vec::new() }
     }
 
     /// One [`step`](Self::step), whatever becomes of it. Reading other people's debug information, running other people's
@@ -126,20 +148,44 @@ impl Reporter {
                 // Whoever asked may have given up.
                 let _ = done.try_send(());
             }
+            Some(Message::Know(reports)) => self.look_after(&reports),
             Some(Message::SelfCheck(signal)) => super::self_check::say(signal, self.assembler.symbols()),
             None => {}
         }
-        if self.last_tick.elapsed() >= TICK {
-            self.last_tick = Instant::now();
-            self.known.retain(|weak| weak.upgrade().inspect(Reports::tick).is_some());
+        let now = Instant::now();
+        if now.saturating_duration_since(self.last_tick) >= TICK {
+            self.last_tick = now;
+            self.tick(now);
+        }
+    }
+
+    /// What is due without anybody having said something.
+    fn tick(&mut self, now: Instant) {
+        for known in &mut self.known {
+            let reports = known.reports.upgrade();
+            if let Some(reports) = &reports {
+                reports.tick();
+            }
+            if let Some(dispatch) = reports.as_ref().map(Reports::dispatch).or(known.busy.as_ref()) {
+                dispatch.take_over(now);
+                known.busy = go_on(dispatch, &self.remotes, now);
+            }
+        }
+        self.known.retain(|known| known.busy.is_some() || known.reports.upgrade().is_some());
+    }
+
+    fn look_after(&mut self, reports: &Reports) {
+        let (dispatch, now) = (reports.dispatch(), Instant::now());
+        dispatch.take_over(now);
+        let busy = go_on(dispatch, &self.remotes, now);
+        match self.known.iter_mut().find(|known| known.reports.is(reports)) {
+            Some(known) => known.busy = busy,
+            None => self.known.push(Known { reports: reports.downgrade(), busy }),
         }
     }
 
     fn report(&mut self, evidence: Evidence) {
         let reports = evidence.reports.clone();
-        if !self.known.iter().any(|weak| weak.is(&reports)) {
-            self.known.push(reports.downgrade());
-        }
         // Caught here already: the loss is to be counted, and `reports`, which may be the last that hold their sinks, must
         // not be dropped by a panic. A sink that panics in its turn would end the process.
         let done = catch_unwind(AssertUnwindSafe(|| reports.deliver(self.assembler.assemble(evidence))));
@@ -148,7 +194,15 @@ impl Reporter {
             self.assembler = Assembler::new();
             log_safely(|| tracing::error!(target: "heeler", "a report was lost: making it panicked"));
         }
+        self.look_after(&reports);
     }
+}
+
+/// Has sent what is due, and keeps the sinks as long as something is on its way.
+fn go_on(dispatch: &Arc<Dispatch>, remotes: &Handle, now: Instant) -> Option<Arc<Dispatch>> {
+    dispatch.call_sinks(now);
+    dispatch.start_remotes(remotes, now);
+    dispatch.is_busy().then(|| Arc::clone(dispatch))
 }
 
 #[cfg(test)]
@@ -172,7 +226,7 @@ mod tests {
     /// Guards: a subscriber that panics at every event ends neither the reporter nor whoever logs.
     #[test]
     fn a_subscriber_that_panics_is_survived() {
-        let mut reporter = Reporter::new();
+        let mut reporter = Reporter::new(runtime().unwrap().handle().clone());
         tracing::subscriber::with_default(Registry::default().with(Panics), || {
             let log = || tracing::error!(target: "heeler", "said to nobody");
             assert!(catch_unwind(log).is_err(), "the layer is asked");
@@ -207,7 +261,7 @@ mod tests {
     /// Guards: the reporter may be the last that holds somebody's sinks.
     #[test]
     fn a_sink_that_panics_on_drop_is_survived() {
-        let mut reporter = Reporter::new();
+        let mut reporter = Reporter::new(runtime().unwrap().handle().clone());
         let (dropped, tell) = sync_channel(1);
         let reports = Reports::builder().log(false).sink(PanicsOnDrop(dropped)).build().unwrap();
         reporter.turn(Some(Message::Evidence(Box::new(evidence(reports)))));
@@ -221,6 +275,6 @@ mod tests {
     #[test]
     fn flush_without_an_end() {
         start();
-        assert!(flush(Duration::MAX));
+        assert!(flush(None));
     }
 }

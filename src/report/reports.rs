@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use http::HeaderName;
 
 use super::builder::ReportsBuilder;
+use super::delivery::{Dispatch, Limits, Outlet, Spool};
 use super::escape::escape;
 use super::fingerprint::fingerprint;
 use super::location::{arrange, locate};
@@ -18,7 +19,6 @@ use super::progress::Progress;
 use super::redact::Redactor;
 use super::reporter;
 use super::sink::{Log, TARGET};
-use super::slot::{Outlet, Slot};
 use super::source;
 use super::stats::{Counters, Stats, count};
 use super::throttle::{Decision, Overdue, Throttle};
@@ -63,10 +63,10 @@ impl WeakReports {
 }
 
 struct Inner {
-    sinks: Vec<Slot>,
+    dispatch: Arc<Dispatch>,
     throttle: Mutex<Throttle>,
     progress: Mutex<Progress>,
-    counters: Counters,
+    counters: Arc<Counters>,
     redactor: Redactor,
     own_crates: Vec<String>,
     service: Option<(String, String)>,
@@ -75,6 +75,8 @@ struct Inner {
 /// What the builder makes [`Reports`] of.
 pub(super) struct Parts {
     pub(super) sinks: Vec<Outlet>,
+    pub(super) spool: Option<Spool>,
+    pub(super) limits: Limits,
     pub(super) repeat_after: Duration,
     pub(super) redactor: Redactor,
     pub(super) own_crates: Vec<String>,
@@ -88,16 +90,23 @@ impl Reports {
     }
 
     pub(super) fn from_parts(parts: Parts) -> Self {
+        let counters = Arc::new(Counters::default());
         let inner = Inner {
-            sinks: parts.sinks.into_iter().map(Slot::new).collect(),
+            dispatch: Arc::new(Dispatch::new(parts.sinks, parts.spool, parts.limits, Arc::clone(&counters))),
             throttle: Mutex::new(Throttle::new(parts.repeat_after)),
             progress: Mutex::default(),
-            counters: Counters::default(),
+            counters,
             redactor: parts.redactor,
             own_crates: parts.own_crates,
             service: parts.service,
         };
-        Self { inner: Arc::new(inner) }
+        let reports = Self { inner: Arc::new(inner) };
+        if reports.inner.dispatch.has_spool() {
+            // What an earlier process left behind goes out even if this one never has anything to report.
+            reporter::start();
+            reporter::know(&reports);
+        }
+        reports
     }
 
     /// How many reports there were, and what became of them.
@@ -112,13 +121,24 @@ impl Reports {
         SHARED.get_or_init(Self::default).clone()
     }
 
-    /// Waits until every report that was due before has been delivered, and what was held back has been said; for a
-    /// graceful shutdown. False if that takes longer than `timeout`.
+    /// Waits until every report that was due before has been delivered or given up, and what was held back has been said;
+    /// for a graceful shutdown. False if that takes longer than `timeout`: what is still on its way then is lost with the
+    /// process, unless there is a [spool](ReportsBuilder::spool).
+    ///
+    /// Sinks that failed are tried again at once, and what waits for the end of an hour is sent now.
     ///
     /// Blocks the thread: in async code, call it from `spawn_blocking`, or after the runtime is gone.
     #[must_use]
     pub fn flush(&self, timeout: Duration) -> bool {
-        let delivered = reporter::flush(timeout);
+        // None is for ever: so long a wait ends after the last time that can be told.
+        let deadline = Instant::now().checked_add(timeout);
+        let dispatch = &self.inner.dispatch;
+        dispatch.hurry();
+        let delivered = reporter::flush(deadline) && {
+            // Again, for what has come since.
+            dispatch.hurry();
+            !dispatch.is_busy() || (reporter::know(self) && dispatch.wait(deadline))
+        };
         self.say_held_back();
         delivered
     }
@@ -141,6 +161,7 @@ impl Reports {
     /// A capture was thrown away because too many waited for the reporter.
     pub(crate) fn count_dropped(&self) {
         count(&self.inner.counters.dropped);
+        self.inner.dispatch.lost();
     }
 
     /// A capture was due and not taken, because the budget was used up or the work ended first.
@@ -183,14 +204,14 @@ impl Reports {
             Decision::Send { suppressed } => {
                 report.suppressed = suppressed;
                 source::quote(&mut report.stacks);
-                count(&inner.counters.delivered);
-                for slot in &inner.sinks {
-                    if !slot.deliver(&report, now) {
-                        count(&inner.counters.failed_deliveries);
-                    }
-                }
+                inner.dispatch.accept(report, now);
             }
         }
+    }
+
+    /// The sinks and what is on its way to them.
+    pub(super) fn dispatch(&self) -> &Arc<Dispatch> {
+        &self.inner.dispatch
     }
 
     /// Logs how many reports were held back that no later report will speak of. To be called every now and then.
@@ -221,6 +242,8 @@ impl Default for Parts {
     fn default() -> Self {
         Self {
             sinks: Vec::new(),
+            spool: None,
+            limits: Limits::default(),
             repeat_after: Duration::from_secs(60),
             redactor: Redactor::default(),
             own_crates: Vec::new(),
@@ -232,7 +255,7 @@ impl Default for Parts {
 impl fmt::Debug for Reports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // No sink is printed, but by name: one may hold a password.
-        let sinks: Vec<&str> = self.inner.sinks.iter().map(|slot| &*slot.name).collect();
+        let sinks: Vec<&str> = self.inner.dispatch.names().collect();
         f.debug_struct("Reports").field("sinks", &sinks).field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
@@ -289,7 +312,8 @@ mod tests {
     use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
-    use crate::report::slot::LOG_FAILURES_EVERY;
+    use crate::report::Sink;
+    use crate::report::delivery::LOG_FAILURES_EVERY;
     use crate::report::testing::{await_stack, own, plumbing, report};
 
     #[derive(Default)]
@@ -405,10 +429,16 @@ mod tests {
         assert!(log.contains("a report did not arrive: panics: it panicked: out of paper"), "{log}");
         assert!(log.contains("fails: no\\nroute"), "{log}");
         assert_eq!(collect.0.lock().unwrap().len(), 100);
-        let log = logged(|| reports.deliver_at(with_id(100), start + LOG_FAILURES_EVERY));
+        // Two longest pauses later, so that the one that fails has been left alone long enough.
+        let log = logged(|| reports.deliver_at(with_id(100), start + LOG_FAILURES_EVERY + Duration::from_secs(600)));
         assert_eq!(log.lines().count(), 2, "{log}");
-        assert!(log.contains("unlogged_failures=99"), "{log}");
-        assert_eq!(reports.stats(), Stats { made: 101, delivered: 101, failed_deliveries: 202, ..Stats::default() });
+        assert!(log.contains("panics: it panicked: out of paper") && log.contains("unlogged_failures=99"), "{log}");
+        let stats = reports.stats();
+        assert_eq!((stats.made, stats.delivered, stats.undelivered + stats.queued), (101, 0, 101));
+        assert!(
+            (101 + 5..101 + 20).contains(&stats.failed_deliveries),
+            "a few tries for the one that fails: {stats:?}"
+        );
     }
 
     #[test]

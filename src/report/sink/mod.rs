@@ -17,8 +17,9 @@ use super::Report;
 /// A place that reports go to.
 ///
 /// Sinks are called one after the other on heeler's reporter thread, never on a thread of the application's runtime: a
-/// sink may block, but reports behind it wait meanwhile, and are dropped (and counted) once too many wait. A sink that
-/// fails or panics is logged, once a minute at most, and disturbs no other.
+/// sink may block, but reports behind it wait meanwhile, and are dropped (and counted) once too many wait. They may use
+/// runtimes of their own: none is entered where they are called. A sink that fails or panics is logged, once a minute at
+/// most, and disturbs no other.
 ///
 /// # Example
 ///
@@ -58,7 +59,8 @@ pub trait Sink: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Whatever keeps the report from arriving. It is logged and counted; nobody tries again.
+    /// Whatever keeps the report from arriving. It is logged and counted, and the sink is asked again later with growing
+    /// pauses, for as long as [`retry_for`](crate::ReportsBuilder::retry_for) says. If it panics, this report is given up.
     fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }
 

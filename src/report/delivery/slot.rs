@@ -1,41 +1,30 @@
 //! One sink, and what is logged of its failures.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::escape::escape;
-use super::log_safely;
-use super::model::Report;
-use super::sink::{Failure, Remote, Sink, TARGET};
+use crate::report::Report;
+use crate::report::escape::escape;
+use crate::report::log_safely;
+use crate::report::sink::{Failure, Remote, Sink, TARGET};
 use crate::sync::lock_std;
 
 /// A sink that fails is logged this often at most.
-pub(super) const LOG_FAILURES_EVERY: Duration = Duration::from_secs(60);
+pub(in crate::report) const LOG_FAILURES_EVERY: Duration = Duration::from_secs(60);
 
 /// A sink, and how it fares.
 pub(super) struct Slot {
     pub(super) name: String,
-    sink: Outlet,
+    pub(super) outlet: Outlet,
     failures: Mutex<Failures>,
 }
 
 /// The two kinds of sinks.
-pub(super) enum Outlet {
+pub(in crate::report) enum Outlet {
     Sink(Box<dyn Sink>),
     Remote(Box<dyn Remote>),
-}
-
-impl Outlet {
-    fn deliver(&self, report: &Report) -> Result<(), Failure> {
-        match self {
-            Self::Sink(sink) => sink.deliver(report).map_err(Failure::transient),
-            Self::Remote(remote) => {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.map_err(Failure::transient)?.block_on(remote.deliver(report))
-            }
-        }
-    }
 }
 
 #[derive(Default)]
@@ -46,29 +35,25 @@ struct Failures {
 }
 
 impl Slot {
-    pub(super) fn new(sink: Outlet) -> Self {
-        let name = match &sink {
+    pub(super) fn new(outlet: Outlet) -> Self {
+        let name = match &outlet {
             Outlet::Sink(sink) => sink.name(),
             Outlet::Remote(remote) => remote.name(),
         };
-        Self { name: escape(name, 64).into_owned(), sink, failures: Mutex::default() }
+        Self { name: escape(name, 64).into_owned(), outlet, failures: Mutex::default() }
     }
 
-    /// Whether the report arrived.
-    pub(super) fn deliver(&self, report: &Report, now: Instant) -> bool {
-        let outcome =
-            catch_unwind(AssertUnwindSafe(|| self.sink.deliver(report).map_err(|error| chain(&*error.cause))));
-        let error = match outcome {
-            Ok(Ok(())) => return true,
-            Ok(Err(error)) => error,
-            Err(panic) => {
-                let message = panic.downcast_ref::<&str>().copied();
-                let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-                format!("it panicked: {}", message.unwrap_or("without a message"))
-            }
-        };
-        log_safely(|| self.log_failure(&error, now));
-        false
+    /// How many reports may go out in an hour.
+    pub(super) fn per_hour(&self) -> Option<u32> {
+        match &self.outlet {
+            Outlet::Sink(_) => None,
+            Outlet::Remote(remote) => remote.per_hour(),
+        }
+    }
+
+    /// Logs a failure, unless one was logged a moment ago.
+    pub(super) fn log(&self, failure: &Failure, now: Instant) {
+        log_safely(|| self.log_failure(&chain(&*failure.cause), now));
     }
 
     fn log_failure(&self, error: &str, now: Instant) {
@@ -83,6 +68,19 @@ impl Slot {
         let (sink, error) = (&*self.name, &*escape(error, 1024));
         tracing::error!(target: TARGET, sink, error, unlogged_failures = before, "a report did not arrive: {sink}: {error}");
     }
+}
+
+/// A sink that panics does so again: the report is given up.
+pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Failure {
+    let message = panic.downcast_ref::<&str>().copied();
+    let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    Failure::permanent(format!("it panicked: {}", message.unwrap_or("without a message")))
+}
+
+/// Hands a report to a sink that is waited for.
+pub(super) fn call(sink: &dyn Sink, report: &Report) -> Result<(), Failure> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| sink.deliver(report)));
+    outcome.map_err(panicked)?.map_err(Failure::transient)
 }
 
 /// An error and its causes in one line.

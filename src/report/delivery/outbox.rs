@@ -1,0 +1,81 @@
+//! One sink with its queue.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use super::queue::{Next, Queue, Rules, Waiting};
+use super::slot::Slot;
+use super::spool::ReadError;
+use crate::report::Report;
+use crate::report::sink::Failure;
+use crate::sync::lock_std;
+
+/// One sink, and what waits for it.
+pub(super) struct Outbox {
+    pub(super) slot: Slot,
+    pub(super) rules: Rules,
+    queue: Mutex<Queue>,
+    /// Reports that were meant for this sink and are lost, and that it has not been told of.
+    untold: AtomicU64,
+}
+
+impl Outbox {
+    pub(super) fn new(slot: Slot, rules: Rules) -> Self {
+        Self { slot, rules, queue: Mutex::default(), untold: AtomicU64::new(0) }
+    }
+
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
+        lock_std(&self.queue)
+    }
+
+    pub(super) fn next(&self, now: Instant) -> Option<Next> {
+        self.queue().next(now, &self.rules)
+    }
+
+    /// Reports were lost on the way to this sink: the next one that it takes says so.
+    pub(super) fn lost(&self, reports: u64) {
+        self.untold.fetch_add(reports, Relaxed);
+    }
+
+    /// The report that waits, from the spool if need be, with a note on those that were lost before it; and how many these
+    /// were, for [`told`](Self::told).
+    pub(super) fn load(&self, waiting: &Waiting) -> Result<(Arc<Report>, u64), Failure> {
+        let receipt = &waiting.entry.receipt;
+        let mut report = match (&waiting.entry.report, &receipt.file) {
+            (Some(report), _) => Arc::clone(report),
+            (None, Some(file)) => match file.read() {
+                Ok(report) => Arc::new(report),
+                Err(ReadError::Io(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Failure::transient(error));
+                }
+                Err(ReadError::Io(error)) => return Err(Failure::permanent(error)),
+                Err(ReadError::Unreadable(error)) => {
+                    file.set_aside();
+                    return Err(Failure::permanent(format!(
+                        "its file in the spool is set aside as unreadable: {error}"
+                    )));
+                }
+            },
+            (None, None) => return Err(Failure::permanent("it is neither in memory nor in the spool")),
+        };
+        let untold = self.untold.load(Relaxed);
+        if untold > 0 {
+            Arc::make_mut(&mut report).notes.push(note(untold, &self.slot.name));
+        }
+        Ok((report, untold))
+    }
+
+    /// The sink has taken a report that said so much.
+    pub(super) fn told(&self, untold: u64) {
+        self.untold.fetch_sub(untold, Relaxed);
+    }
+}
+
+fn note(lost: u64, sink: &str) -> String {
+    let (reports, were, they) =
+        if lost == 1 { ("1 report", "was", "it") } else { (&*format!("{lost} reports"), "were", "they") };
+    format!(
+        "{reports} before this one {were} lost on the way to {sink}: more came than could be sent, or {they} could not be"
+    )
+}

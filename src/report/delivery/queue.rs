@@ -1,0 +1,340 @@
+//! What waits for one sink: in which order, how often, and when again. Knows nothing of sinks, threads and clocks.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::backoff::pause;
+use super::receipt::{Entry, Receipt};
+use crate::report::{Digest, Report};
+
+/// The time that a limit is for.
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// What a queue allows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// Reports that may wait in memory.
+    pub(super) capacity: usize,
+    /// Reports that may wait, those in the spool alone included.
+    pub(super) spooled: usize,
+    /// For how long a report is tried again.
+    pub(super) retry_for: Duration,
+    /// Attempts an hour; beyond, reports are gathered.
+    pub(super) per_hour: Option<u32>,
+}
+
+/// The reports that wait for one sink.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    waiting: VecDeque<Waiting>,
+    gathered: Option<Gathered>,
+    /// Failures in a row, and until when they keep the sink alone.
+    failures: u32,
+    not_before: Option<Instant>,
+    /// When the hour began, and what went out in it.
+    window: Option<(Instant, u32)>,
+    /// Somebody wants to get rid of everything now.
+    hurry: bool,
+    /// Somebody drives the queue.
+    driven: bool,
+}
+
+/// A report that waits.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) entry: Entry,
+    /// When it was tried first.
+    tried: Option<Instant>,
+}
+
+/// Reports beyond the hour's limit.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) digest: Digest,
+    pub(super) receipts: Vec<Arc<Receipt>>,
+    tried: Option<Instant>,
+}
+
+/// What is to be done next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Send it, then say how that went.
+    Send(Waiting),
+    /// [`Queue::gather`] it.
+    Gather(Waiting),
+    /// Send what was gathered, then say how that went.
+    Digest(Gathered),
+}
+
+/// What could not be sent, for now.
+#[derive(Debug)]
+pub(super) enum Failed {
+    Send(Waiting),
+    Digest(Gathered),
+}
+
+impl Queue {
+    /// Reports in here, those that are gathered included.
+    fn len(&self) -> usize {
+        self.waiting.len() + self.gathered.as_ref().map_or(0, |gathered| gathered.receipts.len())
+    }
+
+    /// One more. Returns the oldest if it had to go for it.
+    #[must_use]
+    pub(super) fn push(&mut self, entry: Entry, rules: &Rules) -> Option<Arc<Receipt>> {
+        self.waiting.push_back(Waiting { entry, tried: None });
+        if self.waiting.len() > rules.capacity {
+            // What is in the spool is read from there when its turn comes: the newest waits there, the oldest comes first.
+            let newest = self.waiting.back_mut().filter(|newest| newest.entry.receipt.file.is_some());
+            match newest {
+                Some(newest) => newest.entry.report = None,
+                None => return self.drop_oldest(|waiting| waiting.entry.receipt.file.is_none()),
+            }
+        }
+        if self.waiting.len() > rules.spooled { self.drop_oldest(|_| true) } else { None }
+    }
+
+    fn drop_oldest(&mut self, which: impl Fn(&Waiting) -> bool) -> Option<Arc<Receipt>> {
+        let at = self.waiting.iter().position(which)?;
+        self.waiting.remove(at).map(|waiting| waiting.entry.receipt)
+    }
+
+    /// Whether there is something to do now that nobody does. If so, the caller is to [`drive`](Self::next) it.
+    pub(super) fn take_wheel(&mut self, now: Instant, rules: &Rules) -> bool {
+        if self.driven || !self.is_due(now, rules) {
+            return false;
+        }
+        self.driven = true;
+        true
+    }
+
+    fn is_due(&self, now: Instant, rules: &Rules) -> bool {
+        let gathers = !self.waiting.is_empty() && self.is_used_up(now, rules);
+        let is_digest_due = |gathered: &Gathered| self.hurry || !self.is_in_hour(now) || gathered.tried.is_some();
+        let sends = match &self.gathered {
+            Some(gathered) => is_digest_due(gathered),
+            None => !self.waiting.is_empty(),
+        };
+        gathers || (sends && self.not_before.is_none_or(|not_before| now >= not_before))
+    }
+
+    fn is_in_hour(&self, now: Instant) -> bool {
+        self.window.is_some_and(|(began, _)| now.saturating_duration_since(began) < HOUR)
+    }
+
+    fn is_used_up(&self, now: Instant, rules: &Rules) -> bool {
+        let Some(limit) = rules.per_hour else { return false };
+        // What is gathered goes out before anything that came later.
+        self.gathered.is_some() || (self.is_in_hour(now) && self.window.is_some_and(|(_, sent)| sent >= limit))
+    }
+
+    /// What is to be done next. After `None` the caller no longer drives the queue.
+    pub(super) fn next(&mut self, now: Instant, rules: &Rules) -> Option<Next> {
+        if !self.is_due(now, rules) {
+            (self.driven, self.hurry) = (false, false);
+            return None;
+        }
+        if self.is_used_up(now, rules)
+            && let Some(waiting) = self.waiting.pop_front()
+        {
+            return Some(Next::Gather(waiting));
+        }
+        if !self.is_in_hour(now) {
+            self.window = Some((now, 0));
+        }
+        if let Some(mut gathered) = self.gathered.take() {
+            gathered.tried.get_or_insert(now);
+            self.count(1);
+            return Some(Next::Digest(gathered));
+        }
+        let mut waiting = self.waiting.pop_front()?;
+        waiting.tried.get_or_insert(now);
+        self.count(1);
+        Some(Next::Send(waiting))
+    }
+
+    fn count(&mut self, by: i32) {
+        if let Some((_, sent)) = &mut self.window {
+            *sent = sent.saturating_add_signed(by);
+        }
+    }
+
+    /// Adds a report to those beyond the hour's limit.
+    pub(super) fn gather(&mut self, waiting: Waiting, report: &Report) {
+        let receipt = waiting.entry.receipt;
+        match &mut self.gathered {
+            Some(gathered) => {
+                gathered.digest.add(report);
+                gathered.receipts.push(receipt);
+            }
+            None => self.gathered = Some(Gathered { digest: Digest::of(report), receipts: vec![receipt], tried: None }),
+        }
+    }
+
+    /// What went out last has arrived, or has been refused for good: the sink works.
+    pub(super) fn works(&mut self) {
+        (self.failures, self.not_before) = (0, None);
+    }
+
+    /// What went out last did not arrive. It comes back in, behind the others, unless its time is up: then it is returned.
+    #[must_use]
+    pub(super) fn failed(&mut self, failed: Failed, now: Instant, rules: &Rules, random: f64) -> Vec<Arc<Receipt>> {
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(now + pause(self.failures, random));
+        // It was no report less in this hour.
+        self.count(-1);
+        let is_over =
+            |tried: Option<Instant>| tried.is_some_and(|tried| now.saturating_duration_since(tried) >= rules.retry_for);
+        match failed {
+            Failed::Send(waiting) if is_over(waiting.tried) => vec![waiting.entry.receipt],
+            Failed::Send(waiting) => {
+                self.waiting.push_back(waiting);
+                Vec::new()
+            }
+            Failed::Digest(gathered) if is_over(gathered.tried) => gathered.receipts,
+            Failed::Digest(gathered) => {
+                self.gathered = Some(gathered);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Everything is to go out now: pauses and hours are not waited for, once.
+    pub(super) fn hurry(&mut self) {
+        self.works();
+        self.hurry = self.len() > 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::testing::report;
+
+    const RULES: Rules = Rules { capacity: 3, spooled: 10, retry_for: Duration::from_secs(100), per_hour: None };
+
+    fn entry(number: u64) -> Entry {
+        let receipt = Receipt::new(number, [0].into(), None);
+        Entry { receipt: Arc::new(receipt), report: Some(Arc::new(report())) }
+    }
+
+    fn filled(numbers: std::ops::Range<u64>) -> Queue {
+        let mut queue = Queue::default();
+        numbers.for_each(|number| assert!(queue.push(entry(number), &RULES).is_none()));
+        queue
+    }
+
+    fn sent(next: Option<Next>) -> Waiting {
+        match next {
+            Some(Next::Send(waiting)) => waiting,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn at(seconds: u64) -> Instant {
+        use std::sync::LazyLock;
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        *START + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn in_order_and_the_oldest_goes() {
+        let mut queue = filled(0..3);
+        let dropped = queue.push(entry(3), &RULES).unwrap();
+        assert_eq!((dropped.number, queue.len()), (0, 3));
+        for number in 1..4 {
+            assert_eq!(sent(queue.next(at(0), &RULES)).entry.receipt.number, number);
+            queue.works();
+        }
+        assert!(queue.next(at(0), &RULES).is_none());
+    }
+
+    /// Guards: only one drives, and nothing that comes while one stops is forgotten.
+    #[test]
+    fn one_at_the_wheel() {
+        let mut queue = filled(0..1);
+        assert!(queue.take_wheel(at(0), &RULES));
+        assert!(!queue.take_wheel(at(0), &RULES));
+        let _ = sent(queue.next(at(0), &RULES));
+        assert!(queue.push(entry(1), &RULES).is_none());
+        assert!(!queue.take_wheel(at(0), &RULES), "still driven");
+        let _ = sent(queue.next(at(0), &RULES));
+        assert!(queue.next(at(0), &RULES).is_none());
+        assert!(queue.push(entry(2), &RULES).is_none());
+        assert!(queue.take_wheel(at(0), &RULES));
+    }
+
+    /// Guards: a failure keeps all alone for a while, goes to the end, and is over after its time; one that is refused does
+    /// not hold the others up.
+    #[test]
+    fn failures_wait() {
+        let mut queue = filled(0..2);
+        let first = sent(queue.next(at(0), &RULES));
+        assert!(queue.failed(Failed::Send(first), at(0), &RULES, 0.5).is_empty());
+        assert!(queue.next(at(0), &RULES).is_none(), "after a pause");
+        let second = sent(queue.next(at(1), &RULES));
+        assert_eq!(second.entry.receipt.number, 1);
+        queue.works();
+        let again = sent(queue.next(at(1), &RULES));
+        assert_eq!(again.entry.receipt.number, 0);
+        let over = queue.failed(Failed::Send(again), at(100), &RULES, 0.5);
+        assert_eq!(over.iter().map(|receipt| receipt.number).collect::<Vec<_>>(), [0]);
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn hurry_waits_for_nothing_once() {
+        let mut queue = filled(0..1);
+        let one = sent(queue.next(at(0), &RULES));
+        assert!(queue.failed(Failed::Send(one), at(0), &RULES, 1.0).is_empty());
+        queue.hurry();
+        let one = sent(queue.next(at(0), &RULES));
+        assert!(queue.failed(Failed::Send(one), at(0), &RULES, 1.0).is_empty());
+        assert!(queue.next(at(0), &RULES).is_none());
+    }
+
+    /// Guards: two reports, then a digest at the end of the hour, tried again if it fails, and then reports again.
+    #[test]
+    fn beyond_the_limit_they_are_gathered() {
+        let rules = Rules { per_hour: Some(2), capacity: 100, ..RULES };
+        let mut queue = Queue::default();
+        (0..5).for_each(|number| assert!(queue.push(entry(number), &rules).is_none()));
+        for _ in 0..2 {
+            let _ = sent(queue.next(at(0), &rules));
+            queue.works();
+        }
+        let gather = |queue: &mut Queue, now: Instant| {
+            while let Some(next) = queue.next(now, &rules) {
+                match next {
+                    Next::Gather(waiting) => queue.gather(waiting, &report()),
+                    Next::Digest(gathered) => return Some(gathered),
+                    Next::Send(waiting) => panic!("{waiting:?}"),
+                }
+            }
+            None
+        };
+        assert!(gather(&mut queue, at(10)).is_none());
+        assert_eq!(queue.len(), 3, "gathered, not gone");
+        assert!(!queue.take_wheel(at(3599), &rules));
+        assert!(queue.push(entry(5), &rules).is_none());
+        assert!(queue.take_wheel(at(3600), &rules));
+        let digest = gather(&mut queue, at(3600)).expect("the hour is over");
+        assert_eq!((digest.receipts.len(), digest.digest.reports), (4, 4), "what came just before, too");
+        assert!(queue.failed(Failed::Digest(digest), at(3600), &rules, 0.5).is_empty());
+        assert!(gather(&mut queue, at(3600)).is_none(), "after a pause");
+        let digest = gather(&mut queue, at(3601)).expect("not an hour later");
+        queue.works();
+        drop(digest);
+        assert!(queue.push(entry(6), &rules).is_none());
+        let _ = sent(queue.next(at(3602), &rules));
+        queue.works();
+        assert!(queue.push(entry(7), &rules).is_none());
+        assert!(matches!(queue.next(at(3603), &rules), Some(Next::Gather(_))), "the digest was one of two");
+        let mut digest = filled(0..1);
+        digest.window = Some((at(0), 2));
+        assert!(gather(&mut digest, at(1)).is_none());
+        digest.hurry();
+        assert!(gather(&mut digest, at(2)).is_some(), "at the end of the process");
+    }
+}

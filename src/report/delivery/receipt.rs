@@ -1,0 +1,90 @@
+//! Who has a report, and who is still to get it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use super::spool::SpoolFile;
+use crate::report::Report;
+use crate::sync::lock_std;
+
+/// What is kept of a report until every sink has it, or has given it up.
+#[derive(Debug)]
+pub(super) struct Receipt {
+    /// In the order in which reports were accepted.
+    pub(super) number: u64,
+    left: Mutex<Left>,
+    /// Its file in the spool, if there is a spool and it took the report.
+    pub(super) file: Option<SpoolFile>,
+}
+
+#[derive(Debug)]
+struct Left {
+    /// Indices of the sinks that are to get it.
+    sinks: BTreeSet<usize>,
+    given_up: bool,
+}
+
+/// How it ended for one sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Taken,
+    GivenUp,
+}
+
+/// How it stands with a report after one more sink is done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Others are to get it.
+    Open,
+    /// Everybody has it.
+    Delivered,
+    /// At least one sink gave it up, and none is left.
+    Undelivered,
+}
+
+impl Receipt {
+    pub(super) fn new(number: u64, sinks: BTreeSet<usize>, file: Option<SpoolFile>) -> Self {
+        Self { number, left: Mutex::new(Left { sinks, given_up: false }), file }
+    }
+
+    /// The sinks that are to get it.
+    pub(super) fn left(&self) -> BTreeSet<usize> {
+        lock_std(&self.left).sinks.clone()
+    }
+
+    /// One sink is done with it.
+    pub(super) fn settle(&self, sink: usize, outcome: Outcome) -> Standing {
+        let mut left = lock_std(&self.left);
+        left.sinks.remove(&sink);
+        left.given_up |= outcome == Outcome::GivenUp;
+        match (left.sinks.is_empty(), left.given_up) {
+            (false, _) => Standing::Open,
+            (true, false) => Standing::Delivered,
+            (true, true) => Standing::Undelivered,
+        }
+    }
+}
+
+/// A report in the queue of one sink.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) receipt: Arc<Receipt>,
+    /// `None` if it is in the spool alone.
+    pub(super) report: Option<Arc<Report>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_sink_decides() {
+        let receipt = |sinks: &[usize]| Receipt::new(0, sinks.iter().copied().collect(), None);
+        let one = receipt(&[0, 2]);
+        assert_eq!(one.settle(2, Outcome::Taken), Standing::Open);
+        assert_eq!(one.settle(0, Outcome::Taken), Standing::Delivered);
+        let other = receipt(&[0, 1]);
+        assert_eq!(other.settle(0, Outcome::GivenUp), Standing::Open);
+        assert_eq!(other.settle(1, Outcome::Taken), Standing::Undelivered);
+    }
+}
