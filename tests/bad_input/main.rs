@@ -36,7 +36,8 @@ fn ask_until_reported(layer: &WatchdogLayer, reports: &Reports, request: impl Fn
     let before = reports.stats().made;
     common::until("it is reported", || {
         assert_eq!(ask(layer, request(), common::ms(50)), "answered");
-        assert!(reports.flush(common::PATIENCE));
+        // A sink that fails holds it for as long as it may.
+        let _ = reports.flush(common::ms(500));
         reports.stats().made > before
     });
 }

@@ -44,10 +44,10 @@ fn that_panic_and_fail() {
         assert_eq!(ask(&layer, get(&format!("/{round}")), ms(300)), "answered");
         seen.wait("the request", |report| report.request.as_ref().unwrap().uri == format!("/{round}"));
     }
-    assert!(reports.flush(PATIENCE));
+    assert!(!reports.flush(ms(50)), "one is to be tried again");
     let stats = reports.stats();
-    assert_eq!(stats.failed_deliveries, 2 * stats.delivered);
-    assert_eq!((stats.made, stats.dropped), (stats.delivered, 0));
+    assert!(stats.failed_deliveries > stats.made, "a panic is one for each, a failure is one now and then: {stats:?}");
+    assert_eq!((stats.queued, stats.delivered, stats.dropped), (stats.made, 0, 0));
 }
 
 struct Stuck {
