@@ -1,8 +1,12 @@
-//! A report for a reader: one sentence, a page of text, JSON.
+//! A report for a reader: one sentence, a page of text, a letter in HTML, JSON.
 
+mod digest;
+mod html;
 mod json;
+mod markup;
 mod sentence;
 mod stacks;
+mod subject;
 mod text;
 mod units;
 

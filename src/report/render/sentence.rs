@@ -16,7 +16,7 @@ impl Report {
     /// `GET /slow/lock is waiting: 2.51 s so far (threshold 2.50 s), in photos::wait_for_import at src/slow.rs:88`
     #[must_use]
     pub fn sentence(&self) -> String {
-        let subject = self.subject();
+        let subject = self.work();
         let elapsed = duration(self.elapsed_ms);
         let limit = self.threshold_ms.map(|ms| format!(" (threshold {})", duration(ms))).unwrap_or_default();
         let place = self.place();
@@ -61,7 +61,7 @@ impl Report {
     }
 
     /// `GET /users/4711`, `the body of GET /users/4711`, `the job "import"`.
-    fn subject(&self) -> String {
+    pub(super) fn work(&self) -> String {
         let work = match (&self.request, &self.job) {
             (Some(request), _) => format!("{} {}", request.method, cut(&request.uri)),
             (None, Some(job)) => format!("the job \"{}\"", cut(job)),
