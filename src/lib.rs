@@ -57,9 +57,13 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `axum` | no | the route's template (`/users/{id}`) in reports |
+//! | `sentry` | no | [`Sentry`]: an event a report, with its stacks |
 //! | `spans` | no | [`SpanLayer`]: names and fields of the `tracing` spans that the request is in |
+//! | `webhook` | no | [`Webhook`]: reports by HTTP, signed, or as messages for Slack and its like |
 //!
 #![cfg_attr(not(feature = "spans"), doc = "[`SpanLayer`]: https://docs.rs/heeler/latest/heeler/struct.SpanLayer.html")]
+#![cfg_attr(not(feature = "sentry"), doc = "[`Sentry`]: https://docs.rs/heeler/latest/heeler/struct.Sentry.html")]
+#![cfg_attr(not(feature = "webhook"), doc = "[`Webhook`]: https://docs.rs/heeler/latest/heeler/struct.Webhook.html")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod capture;
@@ -75,6 +79,9 @@ pub mod watchdog;
 pub use error::Error;
 pub use inflight::{Current, current};
 pub use monitor::use_signal;
+#[cfg(feature = "webhook")]
+#[cfg_attr(docsrs, doc(cfg(feature = "webhook")))]
+pub use report::Webhook;
 pub use report::{Report, Reports, ReportsBuilder, Sink, Stats};
 #[cfg(feature = "spans")]
 #[cfg_attr(docsrs, doc(cfg(feature = "spans")))]

@@ -56,6 +56,8 @@ pub struct ReportsBuilder {
     secrets: Vec<String>,
     spool: Option<PathBuf>,
     limits: Limits,
+    /// The first sink that could not be set up.
+    failed: Option<Error>,
 }
 
 impl Default for ReportsBuilder {
@@ -76,6 +78,7 @@ impl Default for ReportsBuilder {
             secrets: Vec::new(),
             spool: None,
             limits: parts.limits,
+            failed: None,
         }
     }
 }
@@ -125,9 +128,8 @@ impl ReportsBuilder {
 
     /// Hands each report to this sink, too. Sinks are called in the order in which they were added, after the log and the
     /// directory.
-    pub fn sink(mut self, sink: impl Sink) -> Self {
-        self.sinks.push(Outlet::Sink(Box::new(sink)));
-        self
+    pub fn sink(self, sink: impl Sink) -> Self {
+        self.outlet(Ok(Outlet::Sink(Box::new(sink))))
     }
 
     /// Keeps each report in this directory until every sink has it: written before the first attempt, removed after the last.
@@ -155,6 +157,15 @@ impl ReportsBuilder {
     /// five minutes. Counted from the first attempt of this process. Zero: each report is tried once. Default: three days.
     pub fn retry_for(mut self, time: Duration) -> Self {
         self.limits.retry_for = time;
+        self
+    }
+
+    /// Adds a sink, or remembers for [`build`](Self::build) why it cannot be set up.
+    pub(super) fn outlet(mut self, outlet: Result<Outlet, Error>) -> Self {
+        match outlet {
+            Ok(outlet) => self.sinks.push(outlet),
+            Err(error) => self.failed = self.failed.or(Some(error)),
+        }
         self
     }
 
@@ -199,9 +210,12 @@ impl ReportsBuilder {
     /// # Errors
     ///
     /// [`is_directory`](Error::is_directory) if the directory or the spool is something else, or cannot be created or
-    /// written to. [`is_config`](Error::is_config) for a bound of zero, an empty log target, or a header that cannot be
-    /// allowed.
+    /// written to. [`is_config`](Error::is_config) for a bound of zero, an empty log target, a header that cannot be allowed,
+    /// or a sink whose settings cannot be used.
     pub fn build(self) -> Result<Reports, Error> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
         if self.max_bytes == 0 || self.max_reports == 0 {
             return Err(Error::config("a report directory that may hold nothing: its bounds must be above zero"));
         }

@@ -64,6 +64,8 @@ mod inbox;
 mod location;
 mod logging;
 mod model;
+#[cfg(any(feature = "email", feature = "otel", feature = "sentry", feature = "webhook"))]
+mod outlets;
 mod process;
 mod progress;
 mod redact;
@@ -87,6 +89,9 @@ pub use builder::ReportsBuilder;
 pub use model::{Interval, Location, Process, Report, Request, SCHEMA, Span, Stack, Thread};
 pub use reports::Reports;
 pub use sink::Sink;
+#[cfg(feature = "webhook")]
+#[cfg_attr(docsrs, doc(cfg(feature = "webhook")))]
+pub use sink::Webhook;
 pub use stats::Stats;
 pub use words::{Activity, Kind, StackKind, Verdict};
 

@@ -10,4 +10,6 @@ mod subject;
 mod text;
 mod units;
 
+#[cfg(any(feature = "sentry", feature = "webhook"))]
+pub(super) use units::{at, count};
 pub(super) use units::{duration, place};

@@ -5,12 +5,16 @@
 mod directory;
 mod log;
 mod remote;
+#[cfg(feature = "webhook")]
+mod webhook;
 
 use std::sync::Arc;
 
 pub(crate) use directory::Directory;
 pub(crate) use log::{Log, TARGET};
 pub(crate) use remote::{Delivery, Failure, Remote};
+#[cfg(feature = "webhook")]
+pub use webhook::Webhook;
 
 use super::Report;
 

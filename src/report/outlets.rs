@@ -1,0 +1,13 @@
+//! The sinks that come with features, as a builder knows them.
+
+use super::builder::ReportsBuilder;
+use super::delivery::Outlet;
+
+impl ReportsBuilder {
+    /// Posts each report to a URL, too: as JSON, or as a message for Slack and its like.
+    #[cfg(feature = "webhook")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "webhook")))]
+    pub fn webhook(self, webhook: super::sink::Webhook) -> Self {
+        self.outlet(webhook.prepare().map(|post| Outlet::Remote(Box::new(post))))
+    }
+}
