@@ -1,6 +1,8 @@
-//! A report for a reader: one sentence, a page of text, a letter in HTML, JSON.
+//! A report for a reader: one sentence, a page of text, a letter in HTML, a flamegraph, JSON.
 
 mod digest;
+mod flamegraph;
+mod fold;
 mod html;
 mod json;
 mod markup;

@@ -1,16 +1,10 @@
 //! Stacks as text: the application's own frames marked, what they wait on shown, the rest folded.
 
+use super::fold::{Part, describe_folded, readable};
 use super::text::Page;
 use super::units::at;
-use crate::capture::{Frame, is_std, origin};
-use crate::report::location::is_registering;
-use crate::report::{Stack, StackKind};
-
-/// How many frames are shown of a stack without a frame of the application's own.
-const WITHOUT_OWN: usize = 12;
-
-/// How many crates a fold names.
-const MAX_ORIGINS: usize = 4;
+use crate::capture::Frame;
+use crate::report::Stack;
 
 /// A line up to this long holds function and place; a longer one is broken between them.
 const WIDTH: usize = 120;
@@ -18,23 +12,13 @@ const WIDTH: usize = 120;
 impl Page {
     /// One stack, innermost frame first, indented by `indent` columns.
     pub(super) fn stack(&mut self, stack: &Stack, indent: usize) {
-        // How an await point's waker is cloned and kept says nothing: only the JSON form has it.
-        let waits = stack.kind == StackKind::Await;
-        let start = stack.frames.iter().position(|frame| !waits || !is_dull(frame)).unwrap_or(0);
-        let frames = &stack.frames[start..];
-        let shown = shown(frames);
-        let mut at = 0;
-        while let Some(frame) = frames.get(at) {
-            if shown[at] {
-                self.frame(frame, indent);
-                at += 1;
-                continue;
+        for part in readable(stack) {
+            match part {
+                Part::Frame(frame) => self.frame(frame, indent),
+                Part::Folded(frames) => self.line(indent, &format!("   {}", describe_folded(frames))),
             }
-            let end = (at..shown.len()).find(|&next| shown[next]).unwrap_or(shown.len());
-            self.line(indent, &format!("   {}", fold(&frames[at..end])));
-            at = end;
         }
-        if frames.is_empty() {
+        if stack.frames.is_empty() {
             self.line(indent, "   no frames");
         }
         if stack.truncated {
@@ -71,58 +55,9 @@ fn module(frame: &Frame, before: &str) -> String {
     frame.module.as_ref().map(|module| format!("{before}{module}")).unwrap_or_default()
 }
 
-/// Which frames are worth a line: the application's own, and of what they call the innermost and the outermost that say
-/// what is waited on (`tokio::sync::Mutex::lock`).
-fn shown(frames: &[Frame]) -> Vec<bool> {
-    let Some(own) = frames.iter().position(|frame| frame.own) else {
-        return (0..frames.len()).map(|at| at < WITHOUT_OWN).collect();
-    };
-    let mut shown: Vec<bool> = frames.iter().map(|frame| frame.own).collect();
-    let leaf = &frames[..own];
-    // A line of `tokio::select!` in the same function says less than what the branch polls.
-    let says = |frame: &Frame| frame.function.is_some() && frame.function != frames[own].function && !is_dull(frame);
-    let mut telling = (0..own).filter(|&at| says(&leaf[at]));
-    let innermost = telling.next();
-    for at in [innermost, telling.next_back()].into_iter().flatten() {
-        shown[at] = true;
-    }
-    if innermost.is_none()
-        && let Some(at) = leaf.iter().rposition(|frame| frame.function.is_some())
-    {
-        shown[at] = true;
-    }
-    shown
-}
-
-/// `core` and `alloc` do nothing that one could wait for; `std` does. A frame without a name may be anything.
-fn is_dull(frame: &Frame) -> bool {
-    let Some(function) = &frame.function else { return false };
-    if is_registering(frame) {
-        return true;
-    }
-    let function = function.trim_start_matches(['<', '&']);
-    is_std(frame) && !function.starts_with("std::")
-}
-
-/// `… 14 frames of tokio, hyper`.
-fn fold(frames: &[Frame]) -> String {
-    let mut origins: Vec<String> = Vec::new();
-    for origin in frames.iter().filter_map(origin) {
-        if !origins.contains(&origin) {
-            origins.push(origin);
-        }
-    }
-    if origins.len() > MAX_ORIGINS {
-        origins.truncate(MAX_ORIGINS);
-        origins.push("others".to_owned());
-    }
-    let of = if origins.is_empty() { String::new() } else { format!(" of {}", origins.join(", ")) };
-    let plural = if frames.len() == 1 { "" } else { "s" };
-    format!("… {} frame{plural}{of}", frames.len())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::fold::WITHOUT_OWN;
     use super::*;
     use crate::report::testing::{await_stack, own, plumbing, report, thread_stack};
 

@@ -1,0 +1,107 @@
+//! What is written on a box: short enough to read, and harmless.
+
+use std::fmt::Write as _;
+
+use super::super::units::at;
+use crate::capture::Frame;
+use crate::report::escape::escape;
+
+/// The most characters of a box's text.
+const MAX_LABEL: usize = 160;
+
+/// A function's name longer than this loses what stands between `<` and `>`.
+const MAX_FUNCTION: usize = 80;
+
+/// Generic arguments this short stay: `<T>`.
+const SHORT_GENERICS: usize = 8;
+
+/// `photos::slow::load src/slow.rs:33`, as far as known. Long generic types and long names are shortened: both ends stay.
+pub(super) fn frame(frame: &Frame) -> String {
+    let function = frame.function.as_deref().map(shorten);
+    let place = at(frame.file.as_deref(), frame.line);
+    text(&match (function, place) {
+        (Some(function), Some(place)) => format!("{function} {}", ends(&place, MAX_LABEL / 2)),
+        (Some(function), None) => function,
+        (None, Some(place)) => place,
+        (None, None) => {
+            let module = frame.module.as_ref().map(|module| format!(" in {module}")).unwrap_or_default();
+            format!("{}{module}", frame.address)
+        }
+    })
+}
+
+/// Any text, shortened and escaped: no control characters, and none that XML cannot hold.
+pub(super) fn text(text: &str) -> String {
+    safe(&ends(text, MAX_LABEL), MAX_LABEL)
+}
+
+/// `text` escaped so that XML can hold it, at most `max` characters of it.
+pub(super) fn safe(text: &str, max: usize) -> String {
+    let mut out = String::new();
+    for c in escape(text, usize::MAX).chars() {
+        match c {
+            // No characters at all, to XML.
+            '\u{fffe}' | '\u{ffff}' => {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    ends(&out, max)
+}
+
+/// At most `max` characters of `text`: its ends.
+fn ends(text: &str, max: usize) -> String {
+    let front = max / 2;
+    let back = max - front - 1;
+    if text.chars().nth(max).is_none() {
+        return text.to_owned();
+    }
+    let front = text.char_indices().nth(front).map_or(text.len(), |(at, _)| at);
+    let back = text.char_indices().nth_back(back.max(1) - 1).map_or(0, |(at, _)| at);
+    format!("{}…{}", &text[..front], &text[back..])
+}
+
+/// A function's name with its generic arguments left out if it is long: `Map<…>::poll`, `<Map<…> as Future>::poll`.
+fn shorten(function: &str) -> String {
+    if function.chars().nth(MAX_FUNCTION).is_none() {
+        return function.to_owned();
+    }
+    let mut out = String::new();
+    let mut rest = function;
+    while let Some(open) = rest.find('<') {
+        out.push_str(&rest[..open]);
+        rest = &rest[open..];
+        // `<T as Trait>::method` is no list of arguments.
+        let is_list = out.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | ':'));
+        let Some(length) = matching(rest) else { break };
+        if is_list && rest[..length].chars().count() > SHORT_GENERICS + 2 {
+            out.push_str("<…>");
+            rest = &rest[length..];
+        } else {
+            out.push('<');
+            rest = &rest[1..];
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// How long the front of `text`, which begins with `<`, is up to the `>` that closes it.
+fn matching(text: &str) -> Option<usize> {
+    let mut depth = 0usize;
+    let mut before = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'<' => depth += 1,
+            // The arrow of `fn() -> T`.
+            b'>' if before == b'-' => {}
+            b'>' if depth == 1 => return Some(at + 1),
+            b'>' => depth -= 1,
+            _ => {}
+        }
+        before = byte;
+    }
+    None
+}

@@ -1,0 +1,14 @@
+//! A report as a flamegraph: one picture of where the time of one piece of work went.
+//!
+//! - `tree`: the timeline and its stacks as a tree of boxes.
+//! - `label`: what is written on a box.
+//! - `state`: what the work did meanwhile, in words and colours.
+//! - `draw`: the tree as SVG.
+//!
+//! [Flame graphs](https://www.brendangregg.com/flamegraphs.html) are Brendan Gregg's;
+//! [inferno](https://crates.io/crates/inferno) draws them.
+
+mod draw;
+mod label;
+mod state;
+mod tree;

@@ -1,0 +1,81 @@
+//! What the work did during a share of its time: the root frames, and their colours.
+
+use inferno::flamegraph::color::Color;
+
+use super::super::sentence::busy_with;
+use crate::report::{Activity, Thread};
+
+/// What the work did, told finer than [`Activity`]: a poll that blocks is no poll that computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Waiting,
+    Blocked,
+    OnCpu,
+    /// Inside polls, which nobody looked into.
+    Running,
+    Yielding,
+    Runnable,
+    Unobserved,
+}
+
+impl State {
+    /// `thread` is that of the poll, for a share inside polls.
+    pub(super) fn of(activity: Activity, thread: Option<&Thread>) -> Self {
+        match activity {
+            Activity::Waiting => Self::Waiting,
+            Activity::Yielding => Self::Yielding,
+            Activity::Runnable => Self::Runnable,
+            Activity::Unobserved => Self::Unobserved,
+            Activity::Running => match thread.map(|thread| (thread.on_cpu, &thread.syscall, &thread.wchan)) {
+                Some((Some(true), ..)) => Self::OnCpu,
+                Some((Some(false), ..) | (None, Some(_), _) | (None, _, Some(_))) => Self::Blocked,
+                Some((None, None, None)) | None => Self::Running,
+            },
+        }
+    }
+
+    /// The root frame: `waiting`, `blocked in a poll: in system call read`.
+    pub(super) fn root(self, thread: Option<&Thread>) -> String {
+        let word = match self {
+            Self::Waiting => "waiting",
+            Self::Blocked => "blocked in a poll",
+            Self::OnCpu => "on CPU",
+            Self::Running => "running",
+            Self::Yielding => "yielding",
+            Self::Runnable => "woken, not polled",
+            Self::Unobserved => "not observed",
+        };
+        let busy = thread.and_then(busy_with).filter(|busy| busy.starts_with("in "));
+        match (self, busy) {
+            (Self::Blocked | Self::OnCpu, Some(busy)) => format!("{word}: {busy}"),
+            _ => word.to_owned(),
+        }
+    }
+
+    /// What is counted: `wait`, `poll`.
+    pub(super) const fn unit(self) -> Option<&'static str> {
+        match self {
+            Self::Waiting => Some("wait"),
+            Self::Blocked | Self::OnCpu | Self::Running => Some("poll"),
+            Self::Yielding => Some("time"),
+            Self::Runnable | Self::Unobserved => None,
+        }
+    }
+
+    /// The colours of Okabe and Ito, which people who see red and green alike can tell apart; what is not the application's
+    /// own is paler. Black text is legible on all of them.
+    pub(super) fn color(self, own: bool) -> Color {
+        let (r, g, b) = match self {
+            Self::Waiting => (0x56, 0xb4, 0xe9),
+            Self::Blocked => (0xe8, 0x6a, 0x1c),
+            Self::OnCpu => (0xe6, 0x9f, 0x00),
+            Self::Running => (0x3f, 0xb9, 0x94),
+            Self::Yielding => (0xf0, 0xe4, 0x42),
+            Self::Runnable => (0xcc, 0x79, 0xa7),
+            Self::Unobserved => (0xc8, 0xc8, 0xc8),
+        };
+        // Two thirds of the way to white.
+        let pale = |part: u8| if own { part } else { 255 - (255 - part) / 3 };
+        Color { r: pale(r), g: pale(g), b: pale(b) }
+    }
+}

@@ -1,0 +1,91 @@
+//! Which frames of a stack a reader wants, and what is said of the others. The JSON form has all of them.
+
+use crate::capture::{Frame, is_std, origin};
+use crate::report::location::is_registering;
+use crate::report::{Stack, StackKind};
+
+/// How many frames are shown of a stack without a frame of the application's own.
+pub(super) const WITHOUT_OWN: usize = 12;
+
+/// How many crates a fold names.
+const MAX_ORIGINS: usize = 4;
+
+/// A part of a stack as it is shown.
+pub(super) enum Part<'a> {
+    /// A frame worth a line.
+    Frame(&'a Frame),
+    /// A run of frames that are not; never empty.
+    Folded(&'a [Frame]),
+}
+
+/// The stack as a reader wants it, innermost part first.
+pub(super) fn readable(stack: &Stack) -> Vec<Part<'_>> {
+    // How an await point's waker is cloned and kept says nothing.
+    let waits = stack.kind == StackKind::Await;
+    let start = stack.frames.iter().position(|frame| !waits || !is_dull(frame)).unwrap_or(0);
+    let frames = &stack.frames[start..];
+    let shown = shown(frames);
+    let mut parts = Vec::new();
+    let mut at = 0;
+    while let Some(frame) = frames.get(at) {
+        if shown[at] {
+            parts.push(Part::Frame(frame));
+            at += 1;
+            continue;
+        }
+        let end = (at..shown.len()).find(|&next| shown[next]).unwrap_or(shown.len());
+        parts.push(Part::Folded(&frames[at..end]));
+        at = end;
+    }
+    parts
+}
+
+/// Which frames are worth a line: the application's own, and of what they call the innermost and the outermost that say
+/// what is waited on (`tokio::sync::Mutex::lock`).
+fn shown(frames: &[Frame]) -> Vec<bool> {
+    let Some(own) = frames.iter().position(|frame| frame.own) else {
+        return (0..frames.len()).map(|at| at < WITHOUT_OWN).collect();
+    };
+    let mut shown: Vec<bool> = frames.iter().map(|frame| frame.own).collect();
+    let leaf = &frames[..own];
+    // A line of `tokio::select!` in the same function says less than what the branch polls.
+    let says = |frame: &Frame| frame.function.is_some() && frame.function != frames[own].function && !is_dull(frame);
+    let mut telling = (0..own).filter(|&at| says(&leaf[at]));
+    let innermost = telling.next();
+    for at in [innermost, telling.next_back()].into_iter().flatten() {
+        shown[at] = true;
+    }
+    if innermost.is_none()
+        && let Some(at) = leaf.iter().rposition(|frame| frame.function.is_some())
+    {
+        shown[at] = true;
+    }
+    shown
+}
+
+/// `core` and `alloc` do nothing that one could wait for; `std` does. A frame without a name may be anything.
+fn is_dull(frame: &Frame) -> bool {
+    let Some(function) = &frame.function else { return false };
+    if is_registering(frame) {
+        return true;
+    }
+    let function = function.trim_start_matches(['<', '&']);
+    is_std(frame) && !function.starts_with("std::")
+}
+
+/// `… 14 frames of tokio, hyper`.
+pub(super) fn describe_folded(frames: &[Frame]) -> String {
+    let mut origins: Vec<String> = Vec::new();
+    for origin in frames.iter().filter_map(origin) {
+        if !origins.contains(&origin) {
+            origins.push(origin);
+        }
+    }
+    if origins.len() > MAX_ORIGINS {
+        origins.truncate(MAX_ORIGINS);
+        origins.push("others".to_owned());
+    }
+    let of = if origins.is_empty() { String::new() } else { format!(" of {}", origins.join(", ")) };
+    let plural = if frames.len() == 1 { "" } else { "s" };
+    format!("… {} frame{plural}{of}", frames.len())
+}
