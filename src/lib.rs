@@ -11,7 +11,7 @@
 //! # async fn home() {}
 //! # fn app() -> Result<axum::Router, heeler::Error> {
 //! let reports = Reports::builder()
-//!     .directory("/var/log/my-service/slow") // one .txt and one .json a report; the log besides
+//!     .directory("/var/log/my-service/slow") // a .txt, a .json and a .svg a report; the log besides
 //!     .build()?;
 //!
 //! let app = axum::Router::new()

@@ -84,7 +84,8 @@ impl Default for ReportsBuilder {
 }
 
 impl ReportsBuilder {
-    /// Writes each report to this directory, too, as `slow_request_<time>_<id>.txt` and `.json`. It is created if need be.
+    /// Writes each report to this directory, too, as `slow_request_<time>_<id>.txt`, `.json` and `.svg`, the text,
+    /// the JSON and the [flamegraph](crate::Report::to_svg). It is created if need be.
     ///
     /// Files appear whole or not at all, and only their owner may read them (on Unix). An update replaces the files of the
     /// report that it updates. Default: no directory.

@@ -1,4 +1,4 @@
-//! Two files a report: `slow_request_<time>_<id>.txt` and `.json`.
+//! Three files a report: `slow_request_<time>_<id>.txt`, `.json` and `.svg`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -13,7 +13,7 @@ use crate::report::Report;
 use crate::report::time::timestamp;
 
 const PREFIX: &str = "slow_request_";
-const EXTENSIONS: [&str; 2] = ["txt", "json"];
+const EXTENSIONS: [&str; 3] = ["txt", "json", "svg"];
 
 /// A temporary file this old was left by a process that was killed while it wrote.
 const ABANDONED: Duration = Duration::from_secs(60 * 60);
@@ -104,7 +104,7 @@ impl Directory {
         self.path.join(format!("{stem}.{extension}"))
     }
 
-    /// Writes both files, or neither. `content` is given the file's extension.
+    /// Writes all files, or none. `content` is given the file's extension.
     fn write(&self, stem: &str, content: &mut dyn FnMut(&mut File, &str) -> io::Result<()>) -> io::Result<()> {
         let temporary =
             EXTENSIONS.map(|extension| self.path.join(format!(".{stem}.{extension}.{}.tmp", std::process::id())));
@@ -167,10 +167,11 @@ impl Sink for Directory {
 
     fn deliver(&self, report: &Report) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let stem = self.known_stem(report).unwrap_or_else(|| stem(report));
-        let contents = [report.to_text(), report.to_json() + "\n"];
+        // In the order of the extensions.
+        let contents = [report.to_text(), report.to_json() + "\n", report.to_svg()];
         let mut content = |file: &mut File, extension: &str| {
-            let at = usize::from(extension != EXTENSIONS[0]);
-            file.write_all(contents[at].as_bytes())
+            let of = EXTENSIONS.iter().zip(&contents).find(|(known, _)| **known == extension);
+            of.map_or(Ok(()), |(_, content)| file.write_all(content.as_bytes()))
         };
         let mut written = self.write(&stem, &mut content);
         if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
@@ -258,32 +259,33 @@ mod tests {
     }
 
     #[test]
-    fn two_files_a_report() {
+    fn three_files_a_report() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("a/b");
         let sink = Directory::new(&path, u64::MAX, 100).unwrap();
         let mut report = report();
         sink.deliver(&report).unwrap();
         let stem = "slow_request_20250101T000000.000Z_8f14e45fceea167a-17";
-        assert_eq!(names(&path), [format!("{stem}.json"), format!("{stem}.txt")]);
+        assert_eq!(names(&path), ["json", "svg", "txt"].map(|extension| format!("{stem}.{extension}")));
         assert_eq!(fs::read_to_string(path.join(format!("{stem}.txt"))).unwrap(), report.to_text());
         assert_eq!(fs::read_to_string(path.join(format!("{stem}.json"))).unwrap(), report.to_json() + "\n");
+        assert_eq!(fs::read_to_string(path.join(format!("{stem}.svg"))).unwrap(), report.to_svg());
         #[cfg(unix)]
         for name in names(&path) {
             use std::os::unix::fs::PermissionsExt as _;
             assert_eq!(fs::metadata(path.join(name)).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        // An update replaces both, though its start is not told to the same millisecond.
+        // An update replaces all, though its start is not told to the same millisecond.
         report.update = 1;
         report.started_at += Duration::from_millis(1);
         report.captured_at += Duration::from_secs(5);
         sink.deliver(&report).unwrap();
-        assert_eq!(names(&path).len(), 2);
+        assert_eq!(names(&path).len(), 3);
         assert!(fs::read_to_string(path.join(format!("{stem}.json"))).unwrap().contains("\"update\": 1"));
         // The directory is gone: it is made anew.
         fs::remove_dir_all(&path).unwrap();
         sink.deliver(&report).unwrap();
-        assert_eq!(names(&path).len(), 2);
+        assert_eq!(names(&path).len(), 3);
     }
 
     #[test]
@@ -308,7 +310,7 @@ mod tests {
         }
     }
 
-    /// Guards: bounds hold, pairs go together, and nobody else's file is touched.
+    /// Guards: bounds hold, a report's files go together, and nobody else's file is touched.
     #[test]
     fn the_oldest_go_first() {
         let place = tempfile::tempdir().unwrap();
@@ -322,26 +324,29 @@ mod tests {
         for number in 0..50 {
             sink.deliver(&numbered(number)).unwrap();
             let ours = names(path).iter().filter(|name| stem_of(name).is_some()).count();
-            assert!(ours <= 20 * 2 + 1);
+            assert!(ours <= 20 * 3 + 1);
         }
         let left = names(path);
         assert!(others.iter().all(|other| left.iter().any(|name| name == other)));
         assert!(left.contains(&stem(&numbered(49)).to_string().add(".txt")));
         assert!(!left.contains(&stem(&numbered(29)).to_string().add(".txt")));
         for name in left.iter().filter(|name| name.ends_with(".json") && stem_of(name).is_some()) {
-            assert!(left.contains(&name.replace(".json", ".txt")));
+            for extension in EXTENSIONS {
+                assert!(left.contains(&name.replace(".json", &format!(".{extension}"))));
+            }
         }
         // A later process goes on from there, and a size counts, too.
-        let each = (numbered(1).to_text().len() + numbered(1).to_json().len()) as u64;
+        let report = numbered(1);
+        let each = (report.to_text().len() + report.to_json().len() + report.to_svg().len()) as u64;
         let sink = Directory::new(path, 5 * each, 1_000).unwrap();
         sink.deliver(&numbered(60)).unwrap();
         let ours = names(path).iter().filter(|name| stem_of(name).is_some()).count();
-        assert!((3..=2 * 5 + 1).contains(&ours), "{ours}");
+        assert!((4..=3 * 5 + 1).contains(&ours), "{ours}");
         // A report larger than all bounds stays until the next.
         let sink = Directory::new(path, 1, 1).unwrap();
         sink.deliver(&numbered(0)).unwrap();
         let kept: Vec<String> = names(path).into_iter().filter(|name| stem_of(name).is_some()).collect();
-        assert_eq!(kept.len(), 2 + 1, "the newest, though it began first, and a directory that is not ours");
+        assert_eq!(kept.len(), 3 + 1, "the newest, though it began first, and a directory that is not ours");
     }
 
     trait Add {
@@ -377,7 +382,7 @@ mod tests {
         assert_eq!(fs::read(&file).unwrap(), b"mine");
     }
 
-    /// Guards: a full disk leaves nothing behind, whichever of the two files it hits. The error is the real one, from the
+    /// Guards: a full disk leaves nothing behind, whichever of the files it hits. The error is the real one, from the
     /// device that is always full.
     #[test]
     #[cfg(target_os = "linux")]

@@ -2,7 +2,6 @@
 
 use super::super::fold::{Part, describe_folded, readable};
 use super::super::sentence::busy_with;
-use super::super::units::count;
 use super::label;
 use super::state::State;
 use crate::report::{Activity, Interval, Report, Stack, StackKind};
