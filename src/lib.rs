@@ -79,6 +79,9 @@ pub mod watchdog;
 pub use error::Error;
 pub use inflight::{Current, current};
 pub use monitor::use_signal;
+#[cfg(feature = "sentry")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sentry")))]
+pub use report::Sentry;
 #[cfg(feature = "webhook")]
 #[cfg_attr(docsrs, doc(cfg(feature = "webhook")))]
 pub use report::Webhook;

@@ -88,6 +88,9 @@ mod words;
 pub use builder::ReportsBuilder;
 pub use model::{Interval, Location, Process, Report, Request, SCHEMA, Span, Stack, Thread};
 pub use reports::Reports;
+#[cfg(feature = "sentry")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sentry")))]
+pub use sink::Sentry;
 pub use sink::Sink;
 #[cfg(feature = "webhook")]
 #[cfg_attr(docsrs, doc(cfg(feature = "webhook")))]

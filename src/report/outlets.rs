@@ -4,6 +4,13 @@ use super::builder::ReportsBuilder;
 use super::delivery::Outlet;
 
 impl ReportsBuilder {
+    /// Sends each report to Sentry, too.
+    #[cfg(feature = "sentry")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sentry")))]
+    pub fn sentry(self, sentry: super::sink::Sentry) -> Self {
+        self.sink(sentry)
+    }
+
     /// Posts each report to a URL, too: as JSON, or as a message for Slack and its like.
     #[cfg(feature = "webhook")]
     #[cfg_attr(docsrs, doc(cfg(feature = "webhook")))]

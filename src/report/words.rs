@@ -75,6 +75,18 @@ impl Kind {
             Self::Abandoned => "abandoned",
         }
     }
+
+    /// For a headline.
+    #[cfg(any(feature = "sentry", feature = "webhook"))]
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::SlowRequest => "Slow request",
+            Self::SlowJob => "Slow job",
+            Self::SlowBody => "Slow response body",
+            Self::BlockingPoll => "Blocking poll",
+            Self::Abandoned => "Abandoned request",
+        }
+    }
 }
 
 impl fmt::Display for Kind {

@@ -12,6 +12,10 @@ mod subject;
 mod text;
 mod units;
 
-#[cfg(any(feature = "sentry", feature = "webhook"))]
+#[cfg(feature = "sentry")]
+pub(super) use text::timeline;
+#[cfg(feature = "sentry")]
+pub(super) use units::short_path;
+#[cfg(feature = "webhook")]
 pub(super) use units::{at, count};
 pub(super) use units::{duration, place};

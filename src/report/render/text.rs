@@ -217,6 +217,12 @@ impl Page {
     }
 }
 
+/// Where the time went, in lines: by place, longest first.
+#[cfg(feature = "sentry")]
+pub(crate) fn timeline(report: &Report) -> Vec<String> {
+    by_place(report).iter().take(MAX_INTERVALS).map(|interval| describe_interval(interval, report)).collect()
+}
+
 fn title(stack: &Stack, verdict: Verdict) -> String {
     let thread = || stack.thread.as_ref().map(|thread| format!(", thread {}", describe(thread))).unwrap_or_default();
     match (stack.kind, verdict) {

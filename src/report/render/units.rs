@@ -54,7 +54,7 @@ pub(crate) fn at(file: Option<&str>, line: Option<u32>) -> Option<String> {
 
 /// A path as short as it can be and still be found: without the registry, without std's build directory, without the
 /// current directory.
-fn short_path(file: &str) -> &str {
+pub(crate) fn short_path(file: &str) -> &str {
     static HERE: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::current_dir().ok());
     let after = |marker: &str| file.find(marker).map(|at| &file[at + marker.len()..]);
     if file.starts_with("/rustc/") || file.contains("/lib/rustlib/src/rust/") {

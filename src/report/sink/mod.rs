@@ -5,11 +5,15 @@
 mod directory;
 mod log;
 mod remote;
+#[cfg(feature = "sentry")]
+mod sentry;
 #[cfg(feature = "webhook")]
 mod webhook;
 
 use std::sync::Arc;
 
+#[cfg(feature = "sentry")]
+pub use self::sentry::Sentry;
 pub(crate) use directory::Directory;
 pub(crate) use log::{Log, TARGET};
 pub(crate) use remote::{Delivery, Failure, Remote};

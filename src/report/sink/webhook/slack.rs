@@ -9,7 +9,7 @@ use crate::capture::Frame;
 use crate::report::escape::push_escaped;
 use crate::report::render::{at, count, duration};
 use crate::report::time::timestamp;
-use crate::report::{Digest, Kind, Report, Stack, StackKind};
+use crate::report::{Digest, Report, Stack, StackKind};
 
 /// The longest text of a section, as Slack counts: it refuses 3,000 and more.
 const MAX_SECTION: usize = 2_900;
@@ -31,7 +31,7 @@ const MAX_ENTRIES: usize = 10;
 pub(super) fn report(report: &Report) -> Value {
     let process = &report.process;
     let mut head = Text::new(MAX_LINE);
-    head.raw("*").raw(title(report.kind)).raw("* on ").plain(&process.hostname).raw(": ");
+    head.raw("*").raw(report.kind.title()).raw("* on ").plain(&process.hostname).raw(": ");
     head.plain(&report.verdict.as_str().replace('_', " ")).raw(", ").plain(&duration(report.elapsed_ms));
 
     let mut sentence = Text::new(MAX_SENTENCE);
@@ -116,16 +116,6 @@ fn fenced(lines: &[String], max: usize) -> String {
         code.code(line);
     }
     format!("```\n{}\n```", code.out)
-}
-
-const fn title(kind: Kind) -> &'static str {
-    match kind {
-        Kind::SlowRequest => "Slow request",
-        Kind::SlowJob => "Slow job",
-        Kind::SlowBody => "Slow response body",
-        Kind::BlockingPoll => "Blocking poll",
-        Kind::Abandoned => "Abandoned request",
-    }
 }
 
 /// The stacks of the capture, reduced to the application's own frames.

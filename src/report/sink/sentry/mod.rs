@@ -1,0 +1,8 @@
+//! Reports as events of Sentry.
+
+mod event;
+mod request;
+mod sink;
+mod stacks;
+
+pub use sink::Sentry;

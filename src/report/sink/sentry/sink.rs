@@ -1,0 +1,128 @@
+//! Handing events to the application's own client.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use sentry::Hub;
+
+use super::event::event;
+use crate::report::{Report, Sink};
+
+/// Sends reports to [Sentry](https://sentry.io), through the client that the application has set up.
+///
+/// ```
+/// use heeler::{Reports, Sentry};
+///
+/// # let dsn = "";
+/// // let dsn = "https://public@sentry.example.com/1";
+/// let _guard = sentry::init(sentry::ClientOptions::new().maybe_release(sentry::release_name!()));
+///
+/// let reports = Reports::builder().sentry(Sentry::new()).build()?;
+/// # Ok::<(), heeler::Error>(())
+/// ```
+///
+/// # What an event says
+///
+/// | in Sentry | of the report |
+/// |---|---|
+/// | issue | the [fingerprint](Report::fingerprint): one issue a place and route |
+/// | title and message | the kind, the verdict, and the [sentence](Report::sentence) |
+/// | level | warning; info for an abandoned request |
+/// | exception | the stack that matters most, with what is in the application, and source lines where they are at hand |
+/// | threads | every stack of the capture: branches, child work, what holds the workers |
+/// | transaction | method and route, or the job's name |
+/// | tags | `verdict`, `kind`, `route`, `job` |
+/// | request | method, URL, query and headers, as far as the report may show them |
+/// | context `heeler` | times in milliseconds, where the time went, spans, notes |
+/// | trace | the caller's, if it sent a `traceparent` header |
+///
+/// Release, environment and server name are those of the client; where it has none, the report's
+/// [service](crate::ReportsBuilder::service) and host. Tags, contexts and the user of the hub's scope are added as in every
+/// event; its breadcrumbs are not, for they are about something else.
+///
+/// An [update](Report::update) is an event of its own in the same issue. An event's id is made of the report's id and
+/// update: a report that is sent twice is one event.
+///
+/// # What happens when
+///
+/// Handing an event over does not wait for the network. Sentry's client sends on a thread of its own, samples, filters
+/// (`before_send`) and drops as its options say; what it drops is no failure to heeler. [`Reports::flush`](crate::Reports::flush)
+/// waits until the events are handed over, and the guard of `sentry::init` sends them when it is dropped: flush first, then
+/// drop the guard.
+///
+/// # Use your own hub
+///
+/// A client beside the application's main one, with tags of its own:
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use heeler::{Reports, Sentry};
+///
+/// let client = sentry::Client::from("https://public@sentry.example.com/2");
+/// let mut scope = sentry::Scope::default();
+/// scope.set_tag("team", "photos");
+/// let hub = sentry::Hub::new(Some(Arc::new(client)), Arc::new(scope));
+/// let reports = Reports::builder().sentry(Sentry::with_hub(Arc::new(hub))).build()?;
+/// # Ok::<(), heeler::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Sentry {
+    hub: Arc<Hub>,
+}
+
+impl Sentry {
+    /// Sends through the client of the main hub, as `sentry::init` sets it up.
+    ///
+    /// Make this after `sentry::init`, or at least on the same thread. Which client there is, is asked at each report;
+    /// without one, reports fail to arrive, and the log says so.
+    #[must_use]
+    pub fn new() -> Self {
+        // Not at the first report: the thread that asks first has the main hub for ever, and that must not be ours.
+        Self { hub: Hub::main() }
+    }
+
+    /// Sends through this hub's client, with what its scope adds.
+    #[must_use]
+    pub const fn with_hub(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+}
+
+impl Default for Sentry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sink for Sentry {
+    fn name(&self) -> &str {
+        "sentry"
+    }
+
+    fn deliver(&self, report: &Report) -> Result<(), Box<dyn Error + Send + Sync>> {
+        // A hub of our own: to change the application's scope, even for a moment, could lose what it sets meanwhile.
+        let hub = Hub::new_from_top(&self.hub);
+        let client =
+            hub.client().ok_or("there is no Sentry client: `sentry::init` was not called, or on another thread")?;
+        if !client.is_enabled() {
+            return Err("the Sentry client is switched off: it has no DSN, or was closed".into());
+        }
+        hub.configure_scope(|scope| {
+            // What happened on the thread that set Sentry up is not what led to this report.
+            scope.clear_breadcrumbs();
+            scope.set_level(None);
+            scope.set_span(None);
+        });
+        hub.capture_event(event(report, client.options()));
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Sentry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A DSN may have a secret key.
+        f.debug_struct("Sentry").field("client", &self.hub.client().is_some()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,261 @@
+//! Reports by HTTP, from slow work to a real server on this host.
+#![cfg(feature = "webhook")]
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Redirect, Response};
+use common::{Collected, Driven, PATIENCE, collect_with, ms, until};
+use heeler::{Report, Reports, Webhook};
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::Value;
+use sha2::Sha256;
+use tracing_subscriber::fmt::MakeWriter;
+
+const SECRET: &[u8] = b"a long random text";
+
+/// What a client posted.
+#[derive(Debug, Clone)]
+struct Post {
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Post {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// A server that keeps what it gets, and answers by path.
+struct Server {
+    port: u16,
+    posts: Arc<Mutex<Vec<Post>>>,
+    _driven: Driven,
+}
+
+async fn answer(State(posts): State<Arc<Mutex<Vec<Post>>>>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    posts.lock().unwrap().push(Post { uri: uri.clone(), headers, body });
+    match uri.path() {
+        "/never/T0KEN-1" => std::future::pending().await,
+        "/moved/T0KEN-1" => Redirect::permanent("/elsewhere").into_response(),
+        // As many frameworks do.
+        path if path.starts_with("/missing") => {
+            (StatusCode::NOT_FOUND, format!("cannot POST {uri}\u{1b}[31m\nno such thing")).into_response()
+        }
+        "/down/T0KEN-1" => (StatusCode::SERVICE_UNAVAILABLE, "come back later").into_response(),
+        _ => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
+impl Server {
+    fn start() -> Self {
+        let driven = Driven::new(1);
+        let posts = Arc::<Mutex<Vec<Post>>>::default();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let app = Router::new().fallback(answer).with_state(Arc::clone(&posts));
+        driven.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            axum::serve(listener, app).await.unwrap();
+        });
+        Self { port, posts, _driven: driven }
+    }
+
+    fn hook(&self, path: &str) -> Webhook {
+        Webhook::new(format!("http://127.0.0.1:{}{path}", self.port))
+    }
+
+    fn posts(&self) -> Vec<Post> {
+        self.posts.lock().unwrap().clone()
+    }
+
+    fn post(&self) -> Post {
+        until("something is posted", || !self.posts().is_empty());
+        self.posts().remove(0)
+    }
+}
+
+/// Watches a slow job until its reports are where they should be.
+fn report_to(hook: Webhook, service: &str) -> (Report, Reports) {
+    let (seen, reports) = collect_with(|builder| builder.webhook(hook).service(service, "1.2.0"));
+    slow_job(&seen, &reports, "nightly import");
+    let report = seen.first();
+    (report, reports)
+}
+
+/// Ends once there is a report of it, before there is an update.
+fn slow_job(seen: &Collected, reports: &Reports, name: &'static str) {
+    let job = async {
+        let arrived = seen.clone();
+        tokio::task::spawn_blocking(move || until("it is reported", || !arrived.all().is_empty())).await.unwrap();
+    };
+    let job = heeler::watch(name, ms(300), job).reports(reports.clone());
+    common::runtime(0).block_on(job);
+    assert!(reports.flush(PATIENCE));
+}
+
+fn verifies(post: &Post, body: &[u8]) -> bool {
+    let timestamp = post.header("x-heeler-timestamp");
+    let hex = post.header("x-heeler-signature").strip_prefix("v1=").unwrap();
+    let sent: Vec<u8> = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET).unwrap();
+    mac.update(timestamp.as_bytes());
+    mac.update(b".");
+    mac.update(body);
+    mac.verify_slice(&sent).is_ok()
+}
+
+/// Guards: the receiver gets the very report that every sink gets, with the headers that were asked for, and can tell that
+/// nobody changed it.
+#[test]
+fn json_that_is_signed() {
+    let server = Server::start();
+    let hook = server.hook("/hook").secret(SECRET).header("authorization", "Bearer 4711").header("x-team", "photos");
+    let (report, reports) = report_to(hook, "photos");
+    let post = server.post();
+    assert_eq!(post.json(), serde_json::from_str::<Value>(&report.to_json()).unwrap());
+    assert_eq!(post.json()["job"], "nightly import");
+    assert_eq!(post.header("content-type"), "application/json");
+    assert_eq!(post.header("idempotency-key"), format!("{}.0", report.id));
+    assert_eq!((post.header("authorization"), post.header("x-team")), ("Bearer 4711", "photos"));
+    assert!(post.header("user-agent").starts_with("heeler/"));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!(now.abs_diff(post.header("x-heeler-timestamp").parse().unwrap()) < 60);
+    assert!(verifies(&post, &post.body));
+    let mut changed = post.body.to_vec();
+    changed[post.body.len() / 2] ^= 1;
+    assert!(!verifies(&post, &changed));
+    let stats = reports.stats();
+    assert_eq!((stats.made, stats.delivered, stats.failed_deliveries), (1, 1, 0));
+}
+
+/// Guards: a message that Slack takes, which says where it is stuck and mentions nobody, whatever the name says.
+#[test]
+fn a_message_for_slack() {
+    let server = Server::start();
+    let (seen, reports) = collect_with(|builder| builder.webhook(server.hook("/services/T/B/x").slack()));
+    slow_job(&seen, &reports, "import `<!channel>` @everyone\n```& more");
+    let message = server.post().json();
+    let text = message["text"].as_str().unwrap();
+    let place = common::place(&seen.first());
+    assert!(text.starts_with("*Slow job* on ") && text.contains(&place), "{text}");
+    assert!(text.contains("`job import '&lt;!channel&gt;' @everyone\\n'''&amp; more is waiting"), "{text}");
+    let blocks = message["blocks"].as_array().unwrap();
+    let kinds: Vec<_> = blocks.iter().map(|block| block["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["section", "section", "context"]);
+    assert!(blocks[1]["text"]["text"].as_str().unwrap().contains(&place));
+    assert!(!message.to_string().contains("<!"));
+}
+
+/// Guards: what cannot be delivered is counted and logged, with what the server says, but without the URL, which may be a
+/// secret, even if the server repeats it.
+#[test]
+fn refusals() {
+    let server = Server::start();
+    for (path, said) in [
+        ("/missing/T0KEN-1?key=T0KEN-2", "404 Not Found: cannot POST [redacted]"),
+        ("/down/T0KEN-1", "503 Service Unavailable: come back later"),
+        ("/moved/T0KEN-1", "308 Permanent Redirect"),
+    ] {
+        let hook = server.hook(path).header("authorization", "Bearer T0KEN-3").secret("T0KEN-4");
+        assert!(!format!("{hook:?}").contains("T0KEN"));
+        let logged = logged(|| {
+            let (_, reports) = report_to(hook, "photos");
+            assert_eq!((reports.stats().delivered, reports.stats().failed_deliveries), (1, 1), "{path}");
+            assert!(!format!("{reports:?}").contains("T0KEN"));
+        });
+        assert!(logged.contains(&format!("webhook: the server answered {said}")), "{logged}");
+        assert!(!logged.contains("T0KEN") && !logged.contains('\u{1b}'), "{logged}");
+    }
+    let paths: Vec<String> = server.posts().iter().map(|post| post.uri.path().to_owned()).collect();
+    assert!(!paths.iter().any(|path| path == "/elsewhere"), "redirects are not followed: {paths:?}");
+}
+
+/// Guards: neither a server that never answers, nor one that does not listen, holds the reporter up for longer than asked.
+#[test]
+fn no_answer() {
+    let server = Server::start();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let hooks = [
+        (server.hook("/never/T0KEN-1"), "no answer within 200ms"),
+        (Webhook::new(format!("http://{closed}/T0KEN-1")), "error sending request"),
+    ];
+    for (hook, said) in hooks {
+        let logged = logged(|| {
+            let began = Instant::now();
+            let (_, reports) = report_to(hook.timeout(ms(200)), "photos");
+            assert_eq!(reports.stats().failed_deliveries, 1);
+            assert!(began.elapsed() < PATIENCE + Duration::from_secs(5));
+        });
+        assert!(logged.contains(said), "{logged}");
+        assert!(!logged.contains("T0KEN"), "{logged}");
+    }
+}
+
+/// Guards: settings that cannot be used are errors of `build`, which says what is wrong, and no secret.
+#[test]
+fn settings() {
+    let bad = [
+        Webhook::new("not a URL, T0KEN"),
+        Webhook::new("http://hooks.example.com/T0KEN"),
+        Webhook::new("https://hooks.example.com/T0KEN").timeout(Duration::ZERO),
+        Webhook::new("https://hooks.example.com/T0KEN").header("x-key", "T0KEN\n"),
+    ];
+    for hook in bad {
+        let error = Reports::builder().webhook(hook.clone()).build().unwrap_err();
+        assert!(error.is_config());
+        assert!(!format!("{error} {error:?} {hook:?}").contains("T0KEN"), "{error}");
+    }
+    Reports::builder().webhook(Webhook::new("http://hooks.example.com/T0KEN").plaintext()).build().unwrap();
+}
+
+/// Collects what is logged, as text.
+#[derive(Default, Clone)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// What the whole process logs meanwhile: reports are delivered on a thread of heeler's.
+fn logged(run: impl FnOnce()) -> String {
+    static LINES: std::sync::OnceLock<Lines> = std::sync::OnceLock::new();
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let lines = LINES.get_or_init(|| {
+        let lines = Lines::default();
+        tracing_subscriber::fmt().with_writer(lines.clone()).with_ansi(false).init();
+        lines
+    });
+    lines.0.lock().unwrap().clear();
+    run();
+    String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+}
