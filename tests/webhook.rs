@@ -152,7 +152,7 @@ fn a_message_for_slack() {
     let text = message["text"].as_str().unwrap();
     let place = common::place(&seen.first());
     assert!(text.starts_with("*Slow job* on ") && text.contains(&place), "{text}");
-    assert!(text.contains("`job import '&lt;!channel&gt;' @everyone\\n'''&amp; more is waiting"), "{text}");
+    assert!(text.contains("`the job \"import '&lt;!channel&gt;' @everyone\\n'''&amp; more\" is waiting"), "{text}");
     let blocks = message["blocks"].as_array().unwrap();
     let kinds: Vec<_> = blocks.iter().map(|block| block["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["section", "section", "context"]);

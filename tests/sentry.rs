@@ -1,0 +1,200 @@
+//! Reports in Sentry: through its own client, to a transport that keeps events, and over HTTP to a server on this host.
+#![cfg(feature = "sentry")]
+
+mod common;
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::Uri;
+use common::{Collected, Driven, PATIENCE, collect_with, in_own_process, ms, until};
+use heeler::report::{Frame, Stack};
+use heeler::{Report, Reports, Sentry, WatchdogLayer};
+use http::{Request, Response};
+use sentry::protocol::{Context, Event, Level, Stacktrace, Value};
+use sentry::test::TestTransport;
+use sentry::{ClientOptions, Hub};
+use tower::{Layer, ServiceExt, service_fn};
+
+const DSN: &str = "https://public@sentry.invalid/1";
+
+/// A client with these options, whose events come to the transport.
+fn client(options: ClientOptions) -> (Arc<TestTransport>, Arc<Hub>) {
+    let transport = TestTransport::new();
+    let client = sentry::Client::from(options.dsn(DSN).transport(transport.clone()));
+    (transport, Arc::new(Hub::new(Some(Arc::new(client)), Arc::default())))
+}
+
+async fn first_branch(seen: &Collected) {
+    let seen = seen.clone();
+    tokio::task::spawn_blocking(move || until("it is reported", || !seen.all().is_empty())).await.unwrap();
+}
+
+async fn second_branch(never: &tokio::sync::Notify) {
+    never.notified().await;
+}
+
+/// Has a request that waits at two places until it was reported, and returns that report.
+fn slow_request(sentry: Sentry, uri: &str) -> (Report, Reports) {
+    let (seen, reports) =
+        collect_with(|builder| builder.service("photos", "1.2.0").sentry(sentry).allow_headers(ALLOWED));
+    let layer = WatchdogLayer::new(ms(300)).reports(reports.clone());
+    let for_service = seen.clone();
+    let service = layer.layer(service_fn(move |_: Request<()>| {
+        let seen = for_service.clone();
+        async move {
+            let never = tokio::sync::Notify::new();
+            tokio::select! {
+                () = first_branch(&seen) => {}
+                () = second_branch(&never) => {}
+            }
+            Ok::<_, Infallible>(Response::new(String::new()))
+        }
+    }));
+    let request = Request::get(uri).header("host", "photos.example").header("traceparent", TRACEPARENT);
+    let request = request.header("authorization", "Bearer hunter2").body(()).unwrap();
+    common::runtime(0).block_on(service.oneshot(request)).unwrap();
+    assert!(reports.flush(PATIENCE));
+    (seen.first(), reports)
+}
+
+const ALLOWED: [&str; 2] = ["host", "traceparent"];
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// Function, line and whether it is the application's: from the outermost frame to the innermost.
+type Line<'a> = (Option<&'a str>, Option<u64>, bool);
+
+fn lines(trace: &Stacktrace) -> Vec<Line<'_>> {
+    let line = |frame: &sentry::protocol::Frame| (frame.lineno, frame.in_app.unwrap());
+    trace.frames.iter().map(|frame| (frame.function.as_deref(), line(frame).0, line(frame).1)).collect()
+}
+
+fn expected(stack: &Stack) -> Vec<Line<'_>> {
+    let line = |frame: &'_ Frame| (frame.line.map(u64::from), frame.own);
+    stack.frames.iter().rev().map(|frame| (frame.function.as_deref(), line(frame).0, line(frame).1)).collect()
+}
+
+/// Guards: an event has the report's stacks, outermost frame first, and what it takes to find, group and understand it.
+#[test]
+fn an_event_a_report() {
+    let (transport, hub) = client(ClientOptions::new().environment("test"));
+    hub.configure_scope(|scope| scope.set_tag("team", "photos"));
+    hub.add_breadcrumb(sentry::Breadcrumb { message: Some("started".to_owned()), ..Default::default() });
+    let (report, reports) = slow_request(Sentry::with_hub(hub), "/albums/4711?tour=4&token=hunter2");
+    assert_eq!((reports.stats().delivered, reports.stats().failed_deliveries), (1, 0));
+    let events = transport.fetch_and_clear_events();
+    let [event] = &events[..] else { panic!("one event, not {}", events.len()) };
+
+    assert_eq!(event.level, Level::Warning);
+    assert_eq!(*event.fingerprint, [report.fingerprint.clone()]);
+    assert_eq!(event.timestamp, report.captured_at);
+    assert_eq!(event.message.as_deref(), Some(&*report.sentence()));
+    assert_eq!(event.transaction.as_deref(), Some("GET /albums/{id}"));
+    assert_eq!(event.server_name.as_deref(), Some(&*report.process.hostname));
+    assert_eq!((event.release.as_deref(), event.environment.as_deref()), (Some("photos@1.2.0"), Some("test")));
+    let tags: Vec<String> = event.tags.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(tags, ["kind=slow_request", "route=GET /albums/{id}", "team=photos", "verdict=waiting"]);
+    assert!(event.breadcrumbs.values.is_empty());
+
+    let request = event.request.as_ref().unwrap();
+    assert_eq!(request.url.as_ref().unwrap().as_str(), "http://photos.example/albums/4711");
+    assert_eq!(request.method.as_deref(), Some("GET"));
+    assert!(request.query_string.as_ref().unwrap().starts_with("tour=4&token="));
+    assert_eq!(request.headers.keys().collect::<Vec<_>>(), ["host", "traceparent"]);
+    let Some(Context::Trace(trace)) = event.contexts.get("trace") else { panic!("no trace") };
+    assert_eq!(trace.trace_id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+    let Some(Context::Other(details)) = event.contexts.get("heeler") else { panic!("no details") };
+    assert_eq!(details["elapsed_ms"], Value::from(report.elapsed_ms));
+    assert!(details["where_the_time_went"][0].as_str().unwrap().contains(" of "));
+
+    let stacks: Vec<&Stack> = report.stacks.iter().filter(|stack| stack.current).collect();
+    assert!(stacks.len() > 1, "{}", report.to_text());
+    let [exception] = &event.exception.values[..] else { panic!("one exception") };
+    assert_eq!(exception.ty, "Slow request, waiting");
+    let trace = exception.stacktrace.as_ref().unwrap();
+    assert_eq!(lines(trace), expected(stacks[0]));
+    let place = trace.frames.iter().rfind(|frame| frame.in_app == Some(true)).unwrap();
+    assert_eq!(common::short(place.function.as_deref()), common::place(&report));
+    assert!(place.context_line.as_ref().is_some_and(|line| line.contains("await")), "{:?}", place.context_line);
+    assert_eq!(event.threads.values.len(), stacks.len());
+    for (thread, stack) in event.threads.values.iter().zip(&stacks).skip(1) {
+        assert_eq!(lines(thread.stacktrace.as_ref().unwrap()), expected(stack));
+    }
+    assert!(!serde_json::to_string(event).unwrap().contains("hunter2"));
+}
+
+/// Guards: what the application's client drops on purpose is no failure; a client that sends nothing is one.
+#[test]
+fn the_client_decides() {
+    let dropped = Arc::new(Mutex::new(Vec::new()));
+    let for_client = Arc::clone(&dropped);
+    let (transport, hub) = client(ClientOptions::new().before_send(move |event| {
+        for_client.lock().unwrap().push(event.event_id);
+        None
+    }));
+    let (_, reports) = slow_request(Sentry::with_hub(Arc::clone(&hub)), "/");
+    assert_eq!((dropped.lock().unwrap().len(), transport.fetch_and_clear_events().len()), (1, 0));
+    assert_eq!(reports.stats().failed_deliveries, 0);
+    hub.client().unwrap().close(None);
+    let (_, reports) = slow_request(Sentry::with_hub(hub), "/");
+    assert_eq!(reports.stats().failed_deliveries, 1);
+}
+
+/// Guards: a hub without a client is a failure that is counted, not a report that nobody misses.
+#[test]
+fn nobody_set_it_up() {
+    in_own_process("nobody_set_it_up", || {
+        let (_, reports) = slow_request(Sentry::new(), "/");
+        assert_eq!(reports.stats().failed_deliveries, 1);
+    });
+}
+
+async fn keep(State(kept): State<Arc<Mutex<Vec<(Uri, Bytes)>>>>, uri: Uri, body: Bytes) -> &'static str {
+    kept.lock().unwrap().push((uri, body));
+    "{}"
+}
+
+/// Guards: what `sentry::init` set up sends an envelope that a server can read: header, item header, event.
+#[test]
+fn over_http() {
+    in_own_process("over_http", || {
+        let driven = Driven::new(1);
+        let kept = Arc::<Mutex<Vec<(Uri, Bytes)>>>::default();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let app = Router::new().fallback(keep).with_state(Arc::clone(&kept));
+        driven.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            axum::serve(listener, app).await.unwrap();
+        });
+        // Before: whoever sets heeler up first has the same client.
+        let sentry = Sentry::new();
+        let guard = sentry::init(ClientOptions::new().dsn(&format!("http://public@127.0.0.1:{port}/42")));
+        let (report, reports) = slow_request(sentry, "/%3Cscript%3E?q=%0d%0a{}';--&x=[1]");
+        assert_eq!(reports.stats().failed_deliveries, 0);
+        drop(guard);
+        let kept = kept.lock().unwrap();
+        let (uri, body) = kept.iter().find(|(_, body)| contains(body, b"\"type\":\"event\"")).expect("an event");
+        assert_eq!(uri.path(), "/api/42/envelope/");
+        let mut lines = body.splitn(3, |&byte| byte == b'\n');
+        let mut line = || lines.next().unwrap();
+        let envelope: Value = serde_json::from_slice(line()).unwrap();
+        let item: Value = serde_json::from_slice(line()).unwrap();
+        let payload = &line()[..usize::try_from(item["length"].as_u64().unwrap()).unwrap()];
+        let event: Event<'_> = serde_json::from_slice(payload).unwrap();
+        assert_eq!(envelope["event_id"], event.event_id.to_string());
+        assert_eq!(*event.fingerprint, [report.fingerprint.clone()]);
+        let trace = event.exception.values[0].stacktrace.as_ref().unwrap();
+        let first = report.stacks.iter().find(|stack| stack.current).unwrap();
+        assert_eq!(self::lines(trace), expected(first));
+        assert_eq!(event.exception.values[0].value.as_deref(), Some(&*report.sentence()));
+    });
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
