@@ -11,6 +11,7 @@ use super::settings::origin;
 use super::sign::{digits_of, signature};
 use crate::report::escape::escape;
 use crate::report::redact::REDACTED;
+use crate::report::secrets::decode;
 use crate::report::sink::{Delivery, Failure, Remote};
 use crate::report::{Digest, Report};
 
@@ -100,7 +101,10 @@ impl Post {
         if bytes.len() == READ {
             // A secret that was cut would not be recognised.
             let longest = self.secrets.first().map_or(0, String::len);
-            let end = text.floor_char_boundary(text.len().saturating_sub(longest));
+            let mut end = text.len().saturating_sub(longest);
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
             text.truncate(end);
         }
         match text.trim() {
@@ -120,7 +124,9 @@ fn is_transient(status: StatusCode) -> bool {
 fn secrets(url: &Url, headers: &HeaderMap) -> Vec<String> {
     let values = headers.values().filter_map(|value| value.to_str().ok());
     let mut secrets: Vec<String> = [url.path(), url.username()].map(str::to_owned).into();
-    secrets.extend(url.path_segments().into_iter().flatten().map(str::to_owned));
+    secrets.extend(
+        url.path_segments().into_iter().flatten().flat_map(|part| [part.to_owned(), decode(part).into_owned()]),
+    );
     secrets.extend(url.password().map(str::to_owned));
     secrets.extend(url.query().map(str::to_owned));
     secrets.extend(url.query_pairs().map(|(_, value)| value.into_owned()));

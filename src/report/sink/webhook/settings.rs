@@ -140,9 +140,10 @@ impl Webhook {
     /// Posts messages for people, as incoming webhooks of Slack take them: what is slow, where, on which host, and the
     /// application's own frames with their source lines.
     ///
-    /// Those of Mattermost, Rocket.Chat and Discord (`https://discord.com/api/webhooks/<id>/<token>/slack`) take them, too:
-    /// who knows no blocks shows the field `text`, which says the same in 1,900 characters at most. Everything from a
-    /// request stands in code, where it cannot mention anybody, link or format.
+    /// Those of Mattermost and Discord (`https://discord.com/api/webhooks/<id>/<token>/slack`) take them, too: who knows no
+    /// blocks shows the field `text`, which says the same in 1,900 characters at most. Everything from a request stands in
+    /// code, where it cannot mention anybody, link or format; a backtick becomes an apostrophe there, and where `&lt;` is not
+    /// understood, it is shown so.
     pub fn slack(mut self) -> Self {
         self.form = Form::Slack;
         self

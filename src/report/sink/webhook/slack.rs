@@ -338,7 +338,7 @@ mod tests {
                 assert!(entities.iter().any(|entity| text[at..].starts_with(entity)), "a bare & in {text}");
             }
             let outside = outside_of_code(text);
-            assert!(!outside.contains('@') && outside.matches('*').count() % 2 == 0, "{outside}");
+            assert!(!outside.contains('@') && outside.matches('*').count().is_multiple_of(2), "{outside}");
             assert_eq!(text.matches("```").count() % 2, 0);
             let inline: String = text.split("```").step_by(2).collect();
             assert_eq!(inline.matches('`').count() % 2, 0, "{text}");
