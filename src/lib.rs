@@ -68,6 +68,7 @@
 
 mod capture;
 mod error;
+mod figures;
 mod inflight;
 mod monitor;
 pub mod report;
@@ -77,6 +78,7 @@ mod sync;
 pub mod watchdog;
 
 pub use error::Error;
+pub use figures::{Captures, Figures, Pieces, ThreadStacks, figures};
 pub use inflight::{Current, current};
 pub use monitor::use_signal;
 #[cfg(feature = "sentry")]

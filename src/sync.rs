@@ -38,6 +38,11 @@ pub(crate) fn lock<T>(mutex: &RowLock<T>) -> RowGuard<'_, T> {
     mutex.lock().unwrap()
 }
 
+/// One more of something that is counted.
+pub(crate) fn count(counter: &std::sync::atomic::AtomicU64) {
+    counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+}
+
 /// Locks, whether or not a holder has panicked: what heeler keeps under a lock is valid after every single statement.
 pub(crate) fn lock_std<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -1,6 +1,8 @@
 //! Rows that refer to other rows: layers that share one, and children.
 
 use super::{Child, Details, How, Policy, PolicyId, Registered, RowId, ThreadSlot, Watched, Work, flags, table};
+use crate::figures::COUNTS;
+use crate::sync::count;
 
 /// If a layer further out has a row for the request that is being called, adopts it: the shorter threshold counts, and goes
 /// with the reports of its layer; `body` counts if it is true for either.
@@ -36,7 +38,11 @@ pub(crate) fn child(how: How, extra: u32) -> Watched {
         return Watched::off();
     }
     let fill = |details: &mut Details| details.work = Work::Child(Child { parent, how });
-    Watched::new(Registered::new(PolicyId::NONE, u64::MAX, flags::CHILD | extra, fill))
+    let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::CHILD | extra, fill);
+    if registered.is_some() {
+        count(&COUNTS.children);
+    }
+    Watched::new(registered)
 }
 
 /// The request or job at the root of `id`.

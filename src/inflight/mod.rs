@@ -25,6 +25,6 @@ pub(crate) use poll::{Watched, frame_address};
 pub(crate) use registered::Registered;
 pub(crate) use row::{Details, Row, RowId, flags};
 pub(crate) use subject::{Child, Head, How, Job, Request, Subject, Work};
-pub(crate) use table::table;
+pub(crate) use table::{Tally, table};
 pub(crate) use threads::{Poller, ThreadSlot, slots};
 pub(crate) use trace::{Stacks, Trace, WaitKind, WaitRecord};

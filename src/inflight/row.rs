@@ -203,6 +203,13 @@ impl Row {
         (state as u32 & flags::LIVE != 0).then(|| (RowId::new(self.index, (state >> 32) as u32), state as u32))
     }
 
+    /// How many pieces of work the row has seen end, modulo 2^32, and its flags.
+    #[inline]
+    pub(crate) fn seen(&self) -> (u32, u32) {
+        let state = self.state.load(Ordering::Relaxed);
+        ((state >> 32) as u32, state as u32)
+    }
+
     #[inline]
     pub(crate) fn is_live(&self, id: RowId) -> bool {
         self.live().is_some_and(|(live, _)| live == id)

@@ -8,7 +8,8 @@ use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::{Row, RowId};
+use super::{Row, RowId, flags};
+use crate::figures::Pieces;
 
 /// Rows allocated at once: 64 KiB, some ten microseconds of one request's time, and small enough for the allocator not to
 /// spend a page on each.
@@ -26,6 +27,16 @@ pub(crate) struct Table {
     used: AtomicU32,
     free: Mutex<Vec<&'static Row>>,
     unwatched: AtomicU64,
+}
+
+/// What a look at all rows finds.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// The sum of all generations, modulo 2^32.
+    pub(crate) generations: u32,
+    pub(crate) live: Pieces,
+    /// Live requests and jobs whose polls are traced.
+    pub(crate) armed: u64,
 }
 
 static TABLE: Table = Table {
@@ -151,6 +162,25 @@ impl Table {
         let chunks = self.chunks.iter().take(used.div_ceil(CHUNK));
         // A chunk that is being made at this moment has no live row yet.
         chunks.filter_map(OnceLock::get).flat_map(|chunk| chunk.iter())
+    }
+
+    /// Looks at every row once: a load and some additions each, some microseconds for each 1,000.
+    pub(crate) fn tally(&'static self) -> Tally {
+        let mut tally = Tally::default();
+        for (generation, flags) in self.rows().map(Row::seen) {
+            tally.generations = tally.generations.wrapping_add(generation);
+            if flags & flags::LIVE == 0 {
+                continue;
+            }
+            let kind = match flags & (flags::CHILD | flags::REQUEST) {
+                flags::REQUEST => &mut tally.live.requests,
+                0 => &mut tally.live.jobs,
+                _ => &mut tally.live.children,
+            };
+            *kind += 1;
+            tally.armed += u64::from(flags & (flags::ARMED | flags::CHILD) == flags::ARMED);
+        }
+        tally
     }
 
     /// Pieces of work that found no row.

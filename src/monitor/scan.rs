@@ -3,9 +3,11 @@
 use std::sync::atomic::{Ordering, fence};
 
 use super::basis::Basis;
-use super::budget;
 use super::hunt::ask_for_poll;
+use super::{budget, initial_flags};
+use crate::figures::COUNTS;
 use crate::inflight::{Policy, Row, RowId, Trace, flags, now, table};
+use crate::sync::count;
 
 /// Work is armed when this share of its threshold has passed.
 const ARM_AT: u64 = 8;
@@ -84,6 +86,10 @@ fn arm(row: &'static Row, id: RowId, basis: Basis, now: u64) -> bool {
     if Basis::of(row) != Some(basis) {
         row.update(id, 0, flags::QUEUED);
         return false;
+    }
+    let armed_before = before & flags::ARMED & !initial_flags() != 0;
+    if !armed_before {
+        count(&COUNTS.armed);
     }
     if before & flags::ARMED == 0 && budget::ARMINGS.take(now) && !row.poller().is_polling() {
         ask_for_poll(row, id, now);

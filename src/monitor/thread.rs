@@ -13,8 +13,10 @@ use super::hunt::{Hunt, Step};
 use super::workers::LongPolls;
 use super::{SHORTEST, budget, scan};
 use crate::capture::{self, Sampler};
+use crate::figures::COUNTS;
 use crate::inflight::{Policy, RowId, now, table};
 use crate::report::{self, Evidence, log_safely};
+use crate::sync::count;
 
 /// Later looks at work that is still slow: at these multiples of its threshold.
 const FACTORS: [u64; 4] = [1, 2, 4, 8];
@@ -147,6 +149,7 @@ impl Monitor {
         }
         let Some(reports) = reports(row, id) else { return };
         if !budget::CAPTURES.take(now) {
+            count(&COUNTS.refused);
             if !put_off {
                 reports.count_not_captured();
             }
@@ -192,6 +195,7 @@ impl Monitor {
                 }
                 Step::Gone => {
                     let (_, hunt) = self.hunts.swap_remove(index);
+                    count(&COUNTS.missed);
                     // Work that ends between two looks at it is not missed: there is a report.
                     if hunt.update() == 0 {
                         hunt.reports().count_not_captured();
@@ -202,6 +206,7 @@ impl Monitor {
     }
 
     fn send(&mut self, mut evidence: Evidence) {
+        count(&COUNTS.captured);
         let missed = evidence.reports.take_not_captured();
         if missed > 0 {
             evidence.notes.push(format!(

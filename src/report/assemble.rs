@@ -9,7 +9,9 @@ use super::redact::Redactor;
 use super::waits::Group;
 use super::words::{Activity, Kind, StackKind, Verdict};
 use crate::capture::{self, Origin, Snapshot, Symbols, Unwinder};
+use crate::figures::COUNTS;
 use crate::inflight::{Subject, WaitKind};
+use crate::sync::count;
 
 /// Turns evidence into reports. Belongs to the reporter's thread.
 #[derive(Debug)]
@@ -54,6 +56,7 @@ impl Assembler {
             report.verdict = Verdict::Yielding;
         }
         if report.stacks.iter().any(|stack| stack.truncated) {
+            count(&COUNTS.truncated);
             report.notes.push("a stack was cut: its outer frames are missing".to_owned());
         }
         report.spans = spans(&evidence, redactor);

@@ -5,7 +5,9 @@ use std::time::SystemTime;
 
 use super::{Kind, Reports, Verdict};
 use crate::capture::{self, Snapshot};
+use crate::figures::COUNTS;
 use crate::inflight::{RowId, Stacks, Subject, ThreadSlot, WaitRecord};
+use crate::sync::count;
 
 /// One slow piece of work, as found. Durations are nanoseconds.
 pub(crate) struct Evidence {
@@ -49,6 +51,17 @@ impl ThreadEvidence {
     /// What an outcome says of the slot's thread, and what a reader should know of it; `None` if the poll was over.
     pub(crate) fn of(outcome: capture::Outcome, slot: &ThreadSlot) -> Option<(Self, Option<String>)> {
         use capture::Outcome;
+        count(match &outcome {
+            Outcome::Captured(..) => &COUNTS.threads_captured,
+            Outcome::Missed => &COUNTS.threads_missed,
+            Outcome::NoAnswer(_) => &COUNTS.threads_unanswered,
+            Outcome::Unavailable(_) => &COUNTS.threads_unavailable,
+        });
+        if let Outcome::Captured(snapshot, _) = &outcome
+            && snapshot.truncated
+        {
+            count(&COUNTS.threads_truncated);
+        }
         Some(match outcome {
             Outcome::Captured(snapshot, activity) => (Self { activity, snapshot: Some(snapshot) }, None),
             Outcome::NoAnswer(activity) => {

@@ -55,6 +55,7 @@
 
 mod assemble;
 mod builder;
+mod by_sink;
 mod delivery;
 mod digest;
 mod escape;
@@ -63,11 +64,14 @@ mod fingerprint;
 mod inbox;
 mod location;
 mod logging;
+#[cfg(feature = "metrics")]
+mod meters;
 mod model;
 #[cfg(any(feature = "email", feature = "otel", feature = "sentry", feature = "webhook"))]
 mod outlets;
 mod process;
 mod progress;
+mod publish;
 mod redact;
 mod render;
 mod reporter;
@@ -104,3 +108,4 @@ pub(crate) use digest::Digest;
 pub(crate) use evidence::{ChildEvidence, Culprit, Evidence, ThreadEvidence};
 pub(crate) use logging::log_safely;
 pub(crate) use reporter::{self_check, send, start};
+pub(crate) use stats::total;

@@ -156,6 +156,7 @@ impl Reporter {
         if now.saturating_duration_since(self.last_tick) >= TICK {
             self.last_tick = now;
             self.tick(now);
+            super::publish::publish();
         }
     }
 

@@ -90,7 +90,7 @@ impl Reports {
     }
 
     pub(super) fn from_parts(parts: Parts) -> Self {
-        let counters = Arc::new(Counters::default());
+        let counters = Counters::registered();
         let inner = Inner {
             dispatch: Arc::new(Dispatch::new(parts.sinks, parts.spool, parts.limits, Arc::clone(&counters))),
             throttle: Mutex::new(Throttle::new(parts.repeat_after)),
@@ -192,7 +192,7 @@ impl Reports {
 
     fn deliver_at(&self, mut report: Report, now: Instant) {
         let inner = &*self.inner;
-        count(&inner.counters.made);
+        inner.counters.count_made(&report);
         inner.complete(&mut report);
         report.notes.extend(lock_std(&inner.progress).note(&report));
         let decision = {
@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(got.process.pid, std::process::id());
         assert_eq!(got.spans[0].fields[0].1, "[redacted]");
         assert_eq!(got.spans[0].fields[1].1, "1\\n");
-        assert_eq!(reports.stats(), Stats { made: 1, delivered: 1, ..Stats::default() });
+        assert_eq!(reports.stats().totals(), Stats { made: 1, delivered: 1, ..Stats::default() });
     }
 
     /// Guards: a sink that panics or fails costs the others nothing, and the log one line a minute.
@@ -461,7 +461,7 @@ mod tests {
         });
         assert_eq!(log.lines().count(), 1, "{log}");
         assert!(log.contains("INFO heeler: held back 1 more like: GET /slow/lock is waiting"), "{log}");
-        assert_eq!(reports.stats(), Stats { made: 13, delivered: 2, suppressed: 11, ..Stats::default() });
+        assert_eq!(reports.stats().totals(), Stats { made: 13, delivered: 2, suppressed: 11, ..Stats::default() });
     }
 
     #[test]

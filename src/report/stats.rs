@@ -1,6 +1,12 @@
 //! What became of all reports.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use super::model::Report;
+use super::words::Verdict;
+pub(crate) use crate::sync::count;
+use crate::sync::lock_std;
 
 /// How many reports there were, and what became of them, since these [`Reports`](crate::Reports) were built.
 ///
@@ -31,6 +37,45 @@ pub struct Stats {
     /// Captures that were due and have not been taken, because the budget of captures a second was used up or the work
     /// ended first. Goes down again where one is taken later.
     pub not_captured: u64,
+    by_verdict: [u64; Verdict::ALL.len()],
+}
+
+impl Stats {
+    /// How many of those made (updates included) have this verdict.
+    ///
+    /// ```
+    /// use heeler::report::Verdict;
+    ///
+    /// let reports = heeler::Reports::default();
+    /// assert_eq!(reports.stats().with_verdict(Verdict::Blocking), 0);
+    /// ```
+    #[must_use]
+    pub const fn with_verdict(&self, verdict: Verdict) -> u64 {
+        self.by_verdict[verdict as usize]
+    }
+
+    /// Every field is named, so that none is forgotten.
+    fn plus(self, other: Self) -> Self {
+        Self {
+            made: self.made + other.made,
+            delivered: self.delivered + other.delivered,
+            undelivered: self.undelivered + other.undelivered,
+            queued: self.queued + other.queued,
+            recovered: self.recovered + other.recovered,
+            not_spooled: self.not_spooled + other.not_spooled,
+            suppressed: self.suppressed + other.suppressed,
+            dropped: self.dropped + other.dropped,
+            failed_deliveries: self.failed_deliveries + other.failed_deliveries,
+            not_captured: self.not_captured + other.not_captured,
+            by_verdict: std::array::from_fn(|at| self.by_verdict[at] + other.by_verdict[at]),
+        }
+    }
+
+    /// Without the verdicts, to be compared with what a test expects of the rest.
+    #[cfg(test)]
+    pub(crate) fn totals(self) -> Self {
+        Self { by_verdict: Default::default(), ..self }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -47,12 +92,61 @@ pub(crate) struct Counters {
     pub(crate) not_captured: AtomicU64,
     /// Those that a report has spoken of.
     pub(crate) not_captured_before: AtomicU64,
+    by_verdict: [AtomicU64; Verdict::ALL.len()],
+}
+
+/// The counters of all [`Reports`](crate::Reports) that may still count, and the sums of those that are gone.
+struct All {
+    counters: Vec<Arc<Counters>>,
+    gone: Option<Stats>,
+}
+
+static ALL: Mutex<All> = Mutex::new(All { counters: Vec::new(), gone: None });
+
+impl All {
+    /// Adds up what nobody else has any more: it is final, for what is shared by nobody is given to nobody.
+    fn settle(&mut self) -> Stats {
+        let mut gone = self.gone.unwrap_or_default();
+        self.counters.retain_mut(|counters| {
+            // By a mutable borrow, which waits for nothing but sees all that was counted before others let go.
+            let last = Arc::get_mut(counters).map(|last| last.read());
+            gone = last.map_or(gone, |last| gone.plus(last));
+            last.is_none()
+        });
+        *self.gone.insert(gone)
+    }
+}
+
+/// What became of all reports of the process.
+pub(crate) fn total() -> Stats {
+    let mut all = lock_std(&ALL);
+    let gone = all.settle();
+    all.counters.iter().fold(gone, |sum, counters| sum.plus(counters.read()))
 }
 
 impl Counters {
     /// So many reports are on their way.
     pub(crate) fn set_queued(&self, reports: usize) {
         self.queued.store(reports as u64, Relaxed);
+    }
+
+    /// Counters that [`total`] knows of.
+    pub(crate) fn registered() -> Arc<Self> {
+        let counters = Arc::new(Self::default());
+        let mut all = lock_std(&ALL);
+        if all.counters.len() == all.counters.capacity() {
+            all.settle();
+        }
+        all.counters.push(Arc::clone(&counters));
+        counters
+    }
+
+    /// A report was put together.
+    pub(crate) fn count_made(&self, report: &Report) {
+        count(&self.made);
+        count(&self.by_verdict[report.verdict as usize]);
+        #[cfg(feature = "metrics")]
+        super::meters::reported(report);
     }
 
     pub(crate) fn read(&self) -> Stats {
@@ -67,11 +161,32 @@ impl Counters {
             dropped: self.dropped.load(Relaxed),
             failed_deliveries: self.failed_deliveries.load(Relaxed),
             not_captured: self.not_captured.load(Relaxed),
+            by_verdict: std::array::from_fn(|at| self.by_verdict[at].load(Relaxed)),
         }
     }
 }
 
-/// One more of something.
-pub(crate) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Relaxed);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: verdicts are counted each in its place, and what is gone still counts, once.
+    #[test]
+    fn what_is_gone_still_counts() {
+        for (at, verdict) in Verdict::ALL.into_iter().enumerate() {
+            assert_eq!(verdict as usize, at);
+        }
+        let (one, other) = (Counters::registered(), Counters::registered());
+        // No real report has this verdict, so that tests which run beside this one do not count.
+        let verdict = Verdict::Interrupted;
+        let report = Report { verdict, ..crate::report::testing::report() };
+        one.count_made(&report);
+        other.count_made(&report);
+        assert_eq!(total().with_verdict(verdict), 2);
+        assert_eq!(one.read().made, 1);
+        drop(one);
+        assert_eq!(total().with_verdict(verdict), 2);
+        other.count_made(&report);
+        assert_eq!((total().with_verdict(verdict), total().with_verdict(verdict)), (3, 3));
+    }
 }

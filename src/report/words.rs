@@ -47,6 +47,18 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// All of them, in the order of their numbers.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Waiting,
+        Self::Blocking,
+        Self::Starved,
+        Self::Yielding,
+        Self::NoWaker,
+        Self::Abandoned,
+        Self::Interrupted,
+        Self::Unknown,
+    ];
+
     /// The verdict as in JSON: `waiting`, `blocking`, `starved`, `yielding`, `no_waker`, `abandoned`, `interrupted` or `unknown`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
+use crate::figures::COUNTS;
 use crate::inflight::{self, Job, PolicyId, Registered, Watched, Work};
 use crate::monitor;
 use crate::report::Reports;
+use crate::sync::count;
 
 pin_project! {
     /// The future of [`watch`].
@@ -64,6 +66,9 @@ impl<F: Future> Future for Watch<F> {
             let registered = Registered::new(PolicyId::NONE, inflight::nanos(threshold), 0, |details| {
                 details.work = Work::Job(Box::new(job));
             });
+            if registered.is_some() {
+                count(&COUNTS.jobs);
+            }
             *this.watched = Watched::new(registered);
         }
         let inner = this.inner;

@@ -247,7 +247,7 @@ impl Dispatch {
 
     fn failed(&self, outbox: &Outbox, failure: &Failure, now: Instant) {
         count(&self.counters.failed_deliveries);
-        outbox.slot.log(failure, now);
+        outbox.slot.failed(failure, now);
     }
 
     /// One sink is done with a report.

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::report::Report;
+use crate::report::by_sink::BySink;
 use crate::report::escape::escape;
 use crate::report::log_safely;
 use crate::report::sink::{Failure, Remote, Sink, TARGET};
@@ -19,6 +20,7 @@ pub(super) struct Slot {
     pub(super) name: String,
     pub(super) outlet: Outlet,
     failures: Mutex<Failures>,
+    counts: &'static BySink,
 }
 
 /// The two kinds of sinks.
@@ -40,7 +42,8 @@ impl Slot {
             Outlet::Sink(sink) => sink.name(),
             Outlet::Remote(remote) => remote.name(),
         };
-        Self { name: escape(name, 64).into_owned(), outlet, failures: Mutex::default() }
+        let name = escape(name, 64).into_owned();
+        Self { counts: BySink::named(&name), name, outlet, failures: Mutex::default() }
     }
 
     /// How many reports may go out in an hour.
@@ -49,6 +52,12 @@ impl Slot {
             Outlet::Sink(_) => None,
             Outlet::Remote(remote) => remote.per_hour(),
         }
+    }
+
+    /// An attempt failed: counted, and logged.
+    pub(super) fn failed(&self, failure: &Failure, now: Instant) {
+        self.counts.count_failed();
+        self.log(failure, now);
     }
 
     /// Logs a failure, unless one was logged a moment ago.

@@ -1,0 +1,215 @@
+//! Numbers of the whole process: what is watched, what was captured, and what became of the reports.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::inflight::{self, table};
+use crate::report::{self, Stats};
+use crate::sync::lock_std;
+
+/// How much heeler has watched, captured and reported since the process began: see [`figures`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Figures {
+    /// Work that was ever watched, that in flight included.
+    pub watched: Pieces,
+    /// Work that is in flight now.
+    pub in_flight: Pieces,
+    /// Pieces of work that were not watched because the table was full, at four million in flight.
+    pub unwatched: u64,
+    /// Requests and jobs that were ever armed, for they had used up an eighth of their threshold. A response body counts
+    /// once for each frame that took so long.
+    pub armed: u64,
+    /// Requests and jobs that are armed now: each of their polls is traced.
+    pub armed_now: u64,
+    /// Looks at slow work.
+    pub captures: Captures,
+    /// Looks at threads, for these captures.
+    pub thread_stacks: ThreadStacks,
+    /// Reports of all [`Reports`](crate::Reports) of the process, those included that are gone.
+    pub reports: Stats,
+}
+
+/// Numbers of pieces of work, by what they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pieces {
+    /// Requests, each until its response, or until the end of its body where bodies are watched.
+    pub requests: u64,
+    /// Jobs: [`watch`](crate::watch).
+    pub jobs: u64,
+    /// What was handed on by [`spawn`](crate::spawn), [`spawn_blocking`](crate::spawn_blocking) and
+    /// [`watch_child`](crate::watch_child).
+    pub children: u64,
+}
+
+impl Pieces {
+    /// All together.
+    #[must_use]
+    pub const fn total(self) -> u64 {
+        self.requests + self.jobs + self.children
+    }
+}
+
+/// What came of the captures of slow work that were due.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Captures {
+    /// Those that made a report.
+    pub taken: u64,
+    /// Those whose work ended before it was captured.
+    pub missed: u64,
+    /// Those put off or given up because the budget of captures a second was used up. One that is taken later counts there,
+    /// too.
+    pub refused: u64,
+    /// Those taken, or assembled from what was known of abandoned work, with a stack whose outer frames are missing.
+    pub truncated: u64,
+}
+
+/// What came of asking threads for their stacks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ThreadStacks {
+    /// Stacks that were copied.
+    pub taken: u64,
+    /// The poll was over before its stack could be copied.
+    pub missed: u64,
+    /// The thread did not answer within 50 ms: it was uninterruptible, or masks the signal.
+    pub unanswered: u64,
+    /// The platform, or what it allows, has no stacks of threads.
+    pub unavailable: u64,
+    /// Those taken that were longer than the 512 KiB which are copied.
+    pub truncated: u64,
+}
+
+/// What heeler has done in this process so far. What becomes of the reports of one [`Reports`](crate::Reports) alone is in its
+/// [`stats`](crate::Reports::stats).
+///
+/// Counters only ever grow. Those of work in flight are found by walking the table of rows, which takes some microseconds
+/// for each 1,000 rows that were ever in flight at once: for a page or a metric, not for every request.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use std::time::Duration;
+///
+/// let before = heeler::figures();
+/// heeler::watch("job", Duration::from_secs(1), async {}).await;
+/// assert_eq!(heeler::figures().watched.jobs, before.watched.jobs + 1);
+/// # }
+/// ```
+#[must_use]
+pub fn figures() -> Figures {
+    let (watched, found) = walk();
+    Figures {
+        watched,
+        in_flight: found.live,
+        unwatched: table().unwatched(),
+        armed: COUNTS.armed.load(Relaxed),
+        armed_now: found.armed,
+        captures: Captures {
+            taken: COUNTS.captured.load(Relaxed),
+            missed: COUNTS.missed.load(Relaxed),
+            refused: COUNTS.refused.load(Relaxed),
+            truncated: COUNTS.truncated.load(Relaxed),
+        },
+        thread_stacks: ThreadStacks {
+            taken: COUNTS.threads_captured.load(Relaxed),
+            missed: COUNTS.threads_missed.load(Relaxed),
+            unanswered: COUNTS.threads_unanswered.load(Relaxed),
+            unavailable: COUNTS.threads_unavailable.load(Relaxed),
+            truncated: COUNTS.threads_truncated.load(Relaxed),
+        },
+        reports: report::total(),
+    }
+}
+
+/// What is counted where it happens: by the monitor, by the reporter, or where work is handed on. A request counts nothing.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    pub(crate) jobs: AtomicU64,
+    /// One atomic more a spawned task, which has taken its id from another such by then.
+    pub(crate) children: AtomicU64,
+    pub(crate) armed: AtomicU64,
+    pub(crate) captured: AtomicU64,
+    pub(crate) missed: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) truncated: AtomicU64,
+    pub(crate) threads_captured: AtomicU64,
+    pub(crate) threads_missed: AtomicU64,
+    pub(crate) threads_unanswered: AtomicU64,
+    pub(crate) threads_unavailable: AtomicU64,
+    pub(crate) threads_truncated: AtomicU64,
+}
+
+pub(crate) static COUNTS: Counts = Counts {
+    jobs: AtomicU64::new(0),
+    children: AtomicU64::new(0),
+    armed: AtomicU64::new(0),
+    captured: AtomicU64::new(0),
+    missed: AtomicU64::new(0),
+    refused: AtomicU64::new(0),
+    truncated: AtomicU64::new(0),
+    threads_captured: AtomicU64::new(0),
+    threads_missed: AtomicU64::new(0),
+    threads_unanswered: AtomicU64::new(0),
+    threads_unavailable: AtomicU64::new(0),
+    threads_truncated: AtomicU64::new(0),
+};
+
+/// What walks over the table have added up to.
+#[derive(Debug)]
+struct Walked {
+    /// The sum of all generations when they were last looked at.
+    generations: u32,
+    /// The same without the bound of 32 bits: pieces of work that have ended.
+    ended: u64,
+    requests: u64,
+}
+
+static WALKED: Mutex<Walked> = Mutex::new(Walked { generations: 0, ended: 0, requests: 0 });
+
+impl Walked {
+    /// `generations` is the sum of all, as found now.
+    fn add(&mut self, generations: u32) {
+        self.ended += u64::from(generations.wrapping_sub(self.generations));
+        self.generations = generations;
+    }
+}
+
+/// Counts everything that was ever watched without a counter that each request would have to touch.
+///
+/// A row's generation is the number of pieces of work that it has seen end, modulo 2^32. So is the sum of them all, and the
+/// difference to the last sum is what ended since then, as long as that is less than 2^32: the reporter walks every now
+/// and then. The lock is held during the walk, so that of two walks each row is seen in the same order.
+fn walk() -> (Pieces, inflight::Tally) {
+    let mut walked = lock_std(&WALKED);
+    let found = table().tally();
+    walked.add(found.generations);
+    let (jobs, children) = (COUNTS.jobs.load(Relaxed), COUNTS.children.load(Relaxed));
+    // What is no request is counted a moment before or after it has a row, so that the difference may be off by a few for
+    // a moment: it never goes down.
+    let requests = (walked.ended + found.live.total()).saturating_sub(jobs + children);
+    walked.requests = walked.requests.max(requests);
+    (Pieces { requests: walked.requests, jobs, children }, found)
+}
+
+/// For the reporter: looks at the generations before they can have come round.
+pub(crate) fn keep_up() {
+    let _ = walk();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: what has ended is counted on when the sum of generations comes round.
+    #[test]
+    fn generations_come_round() {
+        let mut walked = Walked { generations: u32::MAX - 5, ended: 10, requests: 0 };
+        walked.add(u32::MAX);
+        walked.add(4);
+        walked.add(4);
+        assert_eq!(walked.ended, 20);
+    }
+}

@@ -1,0 +1,66 @@
+//! How sinks fare, by their names, in the whole process.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+#[cfg(any(feature = "metrics", feature = "otel"))]
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::sync::{count, lock_std};
+
+/// So many names are told apart: each is kept for ever, and is a series of its own where metrics are collected.
+const MAX_NAMES: usize = 32;
+/// What the others are counted as.
+const OTHERS: &str = "other";
+
+/// The counters of all sinks of one name.
+#[derive(Debug)]
+pub(crate) struct BySink {
+    name: String,
+    failed: AtomicU64,
+}
+
+static NAMES: Mutex<Vec<&'static BySink>> = Mutex::new(Vec::new());
+
+impl BySink {
+    /// The counters of that name.
+    pub(crate) fn named(name: &str) -> &'static Self {
+        let mut names = lock_std(&NAMES);
+        let known = |name: &str| names.iter().copied().find(|known| known.name == name);
+        let full = names.len() >= MAX_NAMES;
+        if let Some(known) = known(name).or_else(|| known(OTHERS).filter(|_| full)) {
+            return known;
+        }
+        let name = if full { OTHERS } else { name };
+        let named: &'static Self = Box::leak(Box::new(Self { name: name.to_owned(), failed: AtomicU64::new(0) }));
+        names.push(named);
+        named
+    }
+
+    /// A report did not arrive.
+    pub(crate) fn count_failed(&self) {
+        count(&self.failed);
+    }
+}
+
+/// Deliveries that failed, by the names of sinks.
+#[cfg(any(feature = "metrics", feature = "otel"))]
+pub(crate) fn failures() -> Vec<(&'static str, u64)> {
+    lock_std(&NAMES).iter().map(|sink| (&*sink.name, sink.failed.load(Relaxed))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: a program that names its sinks by number does not fill the memory, nor anybody's database of metrics.
+    #[test]
+    fn names_are_bounded() {
+        let one = BySink::named("one of many");
+        for number in 0..3 * MAX_NAMES {
+            BySink::named(&format!("sink {number}")).count_failed();
+        }
+        assert_eq!(lock_std(&NAMES).len(), MAX_NAMES + 1);
+        assert!(std::ptr::eq(BySink::named("sink 90"), BySink::named("sink 91")));
+        assert!(std::ptr::eq(BySink::named("one of many"), one), "what is known stays known");
+    }
+}

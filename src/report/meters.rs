@@ -1,0 +1,133 @@
+//! The figures of the process through the `metrics` facade (feature `metrics`).
+//!
+//! Published by the reporter's thread once a second: no request ever waits for a recorder.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use super::by_sink;
+use super::log_safely;
+use super::model::Report;
+use super::words::Verdict;
+use crate::figures::figures;
+use crate::sync::lock_std;
+
+const REQUESTS: &str = "heeler_requests_watched_total";
+const JOBS: &str = "heeler_jobs_watched_total";
+const CHILDREN: &str = "heeler_children_watched_total";
+const UNWATCHED: &str = "heeler_unwatched_total";
+const IN_FLIGHT: &str = "heeler_in_flight";
+const ARMED_TOTAL: &str = "heeler_armed_total";
+const ARMED: &str = "heeler_armed";
+const REPORTS: &str = "heeler_reports_total";
+const SUPPRESSED: &str = "heeler_reports_suppressed_total";
+const DROPPED: &str = "heeler_reports_dropped_total";
+const CAPTURES: &str = "heeler_captures_total";
+const THREAD_STACKS: &str = "heeler_thread_stacks_total";
+const FAILURES: &str = "heeler_delivery_failures_total";
+const ELAPSED: &str = "heeler_report_elapsed_seconds";
+
+/// The reporter may spend a hundredth of a core on counting what is in flight.
+const COST_FACTOR: u32 = 100;
+
+/// When to publish next, for a table so large that walking it every second would be felt.
+static NEXT: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// Hands the figures of the process to the recorder.
+pub(super) fn publish() {
+    let began = Instant::now();
+    if lock_std(&NEXT).is_some_and(|next| began < next) {
+        return;
+    }
+    // A recorder is other people's code as much as a subscriber is.
+    log_safely(record);
+    let cost = began.elapsed().min(Duration::from_secs(1));
+    *lock_std(&NEXT) = began.checked_add(cost * COST_FACTOR);
+}
+
+/// A report was put together: how slow its work was. On the reporter's thread.
+pub(super) fn reported(report: &Report) {
+    // A later look at the same work would count it twice.
+    if report.update == 0 {
+        let (seconds, verdict) = (report.elapsed_ms / 1_000.0, report.verdict.as_str());
+        log_safely(|| histogram!(ELAPSED, "verdict" => verdict).record(seconds));
+    }
+}
+
+fn record() {
+    let figures = figures();
+    let stats = figures.reports;
+    describe();
+    let (watched, in_flight) = (figures.watched, figures.in_flight);
+    counter!(REQUESTS).absolute(watched.requests);
+    counter!(JOBS).absolute(watched.jobs);
+    counter!(CHILDREN).absolute(watched.children);
+    let works = [("request", in_flight.requests), ("job", in_flight.jobs), ("child", in_flight.children)];
+    for (work, number) in works {
+        gauge!(IN_FLIGHT, "work" => work).set(number as f64);
+    }
+    counter!(UNWATCHED).absolute(figures.unwatched);
+    counter!(ARMED_TOTAL).absolute(figures.armed);
+    gauge!(ARMED).set(figures.armed_now as f64);
+    for verdict in Verdict::ALL {
+        counter!(REPORTS, "verdict" => verdict.as_str()).absolute(stats.with_verdict(verdict));
+    }
+    counter!(SUPPRESSED).absolute(stats.suppressed);
+    counter!(DROPPED).absolute(stats.dropped);
+    let captures = figures.captures;
+    let captures = [
+        ("taken", captures.taken),
+        ("missed", captures.missed),
+        ("refused", captures.refused),
+        ("truncated", captures.truncated),
+    ];
+    for (result, number) in captures {
+        counter!(CAPTURES, "result" => result).absolute(number);
+    }
+    let threads = figures.thread_stacks;
+    let threads = [
+        ("taken", threads.taken),
+        ("missed", threads.missed),
+        ("unanswered", threads.unanswered),
+        ("unavailable", threads.unavailable),
+        ("truncated", threads.truncated),
+    ];
+    for (result, number) in threads {
+        counter!(THREAD_STACKS, "result" => result).absolute(number);
+    }
+    for (sink, failed) in by_sink::failures() {
+        counter!(FAILURES, "sink" => sink).absolute(failed);
+    }
+}
+
+/// Each time, for a recorder may be installed at any.
+fn describe() {
+    let counters = [
+        (REQUESTS, "Requests that were watched, those in flight included."),
+        (JOBS, "Jobs that were watched."),
+        (CHILDREN, "Pieces of work that requests and jobs handed on, and that were watched."),
+        (UNWATCHED, "Work that was not watched, for too much was in flight."),
+        (
+            ARMED_TOTAL,
+            "Requests and jobs that used up an eighth of their threshold, from where on each poll is traced.",
+        ),
+        (REPORTS, "Reports that were put together, updates included."),
+        (SUPPRESSED, "Reports that were held back, for one about the same had just gone out."),
+        (DROPPED, "Captures that were thrown away, for too many waited for the reporter."),
+        (CAPTURES, "Captures of slow work that were due; those truncated are among those taken."),
+        (THREAD_STACKS, "Threads that were asked for their stacks; those truncated are among those taken."),
+        (FAILURES, "Deliveries to a sink that failed."),
+    ];
+    for (name, what) in counters {
+        describe_counter!(name, Unit::Count, what);
+    }
+    describe_gauge!(IN_FLIGHT, Unit::Count, "Requests, jobs and child work that are watched now.");
+    describe_gauge!(ARMED, Unit::Count, "Requests and jobs whose polls are traced now.");
+    describe_histogram!(
+        ELAPSED,
+        Unit::Seconds,
+        "How long reported work had run when it was captured for the first time."
+    );
+}

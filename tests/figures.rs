@@ -1,0 +1,110 @@
+//! The figures of the whole process: alone in it, so that every number is known.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Driven, FOREVER, PORTABLE, collect, ms, traces_every_poll, until};
+use heeler::report::Verdict;
+use heeler::{Pieces, WatchdogLayer, figures};
+use tower::{Layer as _, ServiceExt as _};
+
+type Answer = Result<http::Response<String>, std::convert::Infallible>;
+
+fn pieces(pieces: Pieces) -> [u64; 3] {
+    [pieces.requests, pieces.jobs, pieces.children]
+}
+
+async fn request(layer: &WatchdogLayer, answer: impl Future<Output = ()>) {
+    let answer = std::cell::Cell::new(Some(answer));
+    let service = tower::service_fn(move |_: http::Request<()>| {
+        let answer = answer.take();
+        async move {
+            answer.unwrap().await;
+            Answer::Ok(http::Response::new(String::new()))
+        }
+    });
+    layer.layer(service).oneshot(http::Request::new(())).await.unwrap();
+}
+
+/// Guards: each piece of work is counted once, in its kind, while it is in flight and for ever after; what is late is
+/// armed, captured and reported, and counted so.
+#[test]
+fn everything_is_counted_once() {
+    let (seen, reports) = collect();
+    let quick = WatchdogLayer::new(FOREVER).blocking_after(None).reports(reports.clone());
+    let slow = WatchdogLayer::new(ms(200)).blocking_after(None).reports(reports.clone());
+    let driven = Driven::new(2);
+    assert_eq!((pieces(figures().watched), pieces(figures().in_flight)), ([0; 3], [0; 3]));
+
+    // Work that ends in time, also on several threads: their rows are used again and again.
+    let tasks: Vec<_> = (0..4)
+        .map(|_| {
+            let quick = quick.clone();
+            driven.spawn(async move {
+                for _ in 0..250 {
+                    request(&quick, async { heeler::spawn(async {}).await.unwrap() }).await;
+                }
+                heeler::watch("job", FOREVER, async {}).await;
+            })
+        })
+        .collect();
+    driven.handle.block_on(async {
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    until("the children have ended", || figures().in_flight.total() == 0);
+    assert_eq!(pieces(figures().watched), [1_000, 4, 1_000]);
+    assert_eq!(reports.stats().made, 0);
+    if !traces_every_poll() {
+        assert_eq!(figures().armed, 0);
+    }
+
+    // Requests that wait, and one that is in no hurry.
+    let (stop, stopped) = tokio::sync::watch::channel(());
+    let wait = |mut stopped: tokio::sync::watch::Receiver<()>| async move {
+        let _ = stopped.changed().await;
+    };
+    let waiting: Vec<_> = [&quick, &slow, &slow]
+        .map(|layer| {
+            let (layer, wait) = (layer.clone(), wait(stopped.clone()));
+            driven.spawn(async move { request(&layer, wait).await })
+        })
+        .into();
+    until("both are reported", || reports.stats().with_verdict(Verdict::Waiting) >= 2);
+    until("three are in flight", || pieces(figures().in_flight) == [3, 0, 0]);
+    let now = figures();
+    assert_eq!(pieces(now.watched), [1_003, 4, 1_000]);
+    if !traces_every_poll() {
+        assert_eq!((now.armed, now.armed_now), (2, 2));
+    }
+    assert!(now.captures.taken >= 2, "{now:?}");
+    assert_eq!((now.captures.missed, now.captures.refused), (0, 0));
+
+    // One that blocks its thread.
+    let blocked = driven.spawn({
+        let slow = slow.clone();
+        async move { request(&slow, async { std::thread::sleep(Duration::from_millis(600)) }).await }
+    });
+    if !PORTABLE {
+        seen.wait("the one that blocks", |report| report.verdict == Verdict::Blocking);
+        assert!(figures().thread_stacks.taken >= 1);
+        assert!(figures().reports.with_verdict(Verdict::Blocking) >= 1);
+    }
+    stop.send(()).unwrap();
+    driven.handle.block_on(async {
+        for task in waiting.into_iter().chain([blocked]) {
+            task.await.unwrap();
+        }
+    });
+    assert_eq!((pieces(figures().in_flight), figures().armed_now), ([0; 3], 0));
+    assert_eq!(pieces(figures().watched), [1_004, 4, 1_000]);
+    assert!(reports.flush(common::PATIENCE));
+    let (all, own) = (figures().reports, reports.stats());
+    assert_eq!(all, own, "there are no others");
+    let verdicts = [Verdict::Waiting, Verdict::Blocking, Verdict::Starved, Verdict::Yielding, Verdict::NoWaker];
+    let others = [Verdict::Abandoned, Verdict::Interrupted, Verdict::Unknown];
+    let sum: u64 = verdicts.iter().chain(&others).map(|verdict| own.with_verdict(*verdict)).sum();
+    assert_eq!(sum, own.made);
+}
