@@ -80,23 +80,41 @@ impl Sink for Broken {
     }
 }
 
-type Series = HashMap<String, (MetricKind, Option<Unit>, Option<SharedString>, Vec<f64>)>;
+/// What one series is and has.
+struct Series {
+    kind: MetricKind,
+    unit: Option<Unit>,
+    description: Option<SharedString>,
+    values: Vec<f64>,
+}
 
-/// `name{label=value}` and its value; a histogram's values.
-fn series(snapshotter: &Snapshotter) -> Series {
-    let all = snapshotter.snapshot().into_vec().into_iter();
-    all.map(|(key, unit, description, value)| {
-        let labels: Vec<String> =
-            key.key().labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
-        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-        let values = match value {
-            DebugValue::Counter(value) => vec![value as f64],
-            DebugValue::Gauge(value) => vec![value.into_inner()],
-            DebugValue::Histogram(values) => values.into_iter().map(|value| value.into_inner()).collect(),
-        };
-        (key.key().name().to_owned() + &labels, (key.kind(), unit, description, values))
-    })
-    .collect()
+/// Everything that was recorded, as `name{label=value}`.
+struct Recorded {
+    snapshotter: Snapshotter,
+    series: HashMap<String, Series>,
+}
+
+impl Recorded {
+    /// A snapshot takes counters and histograms away: what was seen before is kept here.
+    fn look(&mut self) -> &HashMap<String, Series> {
+        for (key, unit, description, value) in self.snapshotter.snapshot().into_vec() {
+            let (kind, key) = (key.kind(), key.key());
+            let labels: Vec<String> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+            let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+            let empty = Series { kind, unit, description, values: Vec::new() };
+            let values = &mut self.series.entry(key.name().to_owned() + &labels).or_insert(empty).values;
+            match value {
+                DebugValue::Counter(value) => *values = vec![values.first().map_or(0.0, |v| *v).max(value as f64)],
+                DebugValue::Gauge(value) => *values = vec![value.into_inner()],
+                DebugValue::Histogram(more) => values.extend(more.into_iter().map(|value| value.into_inner())),
+            }
+        }
+        &self.series
+    }
+
+    fn value(&mut self, name: &str) -> Option<f64> {
+        self.look().get(name)?.values.first().copied()
+    }
 }
 
 /// Guards: a slow job's figures arrive with names, units and descriptions, from the reporter's thread alone; a recorder
@@ -104,7 +122,7 @@ fn series(snapshotter: &Snapshotter) -> Series {
 #[test]
 fn a_slow_job_reaches_the_recorder() {
     let inner = DebuggingRecorder::new();
-    let snapshotter = inner.snapshotter();
+    let mut recorded = Recorded { snapshotter: inner.snapshotter(), series: HashMap::new() };
     let recorder: Arc<Fragile> = Arc::new(Fragile {
         inner,
         calls: AtomicU32::new(0),
@@ -125,52 +143,57 @@ fn a_slow_job_reaches_the_recorder() {
     let calls = || recorder.calls.load(Ordering::Relaxed);
     let before = calls();
     until("the reporter has tried again", || calls() >= before + 2);
-    assert!(series(&snapshotter).is_empty());
+    assert!(recorded.look().is_empty());
     recorder.panics.store(false, Ordering::Relaxed);
 
-    let mut elapsed = Vec::new();
-    let value = |series: &Series, name: &str| series.get(name).map(|(_, _, _, values)| values[0]);
-    until("the failed delivery is published", || {
-        value(&series(&snapshotter), "heeler_delivery_failures_total{sink=pager}") >= Some(1.0)
-    });
-    until("all of it is", || {
-        let all = series(&snapshotter);
-        value(&all, "heeler_reports_total{verdict=waiting}") >= Some(1.0)
-            && value(&all, "heeler_jobs_watched_total") == Some(2.0)
-            && value(&all, "heeler_in_flight{work=job}") == Some(1.0)
-    });
-    let all = series(&snapshotter);
-    assert!(value(&all, "heeler_captures_total{result=taken}") >= Some(1.0));
-    assert_eq!(value(&all, "heeler_captures_total{result=missed}"), Some(0.0));
-    assert_eq!(value(&all, "heeler_armed"), Some(1.0));
-    assert_eq!(value(&all, "heeler_requests_watched_total"), Some(0.0));
-    assert_eq!(value(&all, "heeler_reports_dropped_total"), Some(0.0));
-    for (name, (kind, unit, description, _)) in &all {
-        let counts = name.split('{').next().unwrap().ends_with("_total");
-        assert_eq!(counts, *kind == MetricKind::Counter, "{name}");
-        assert!(description.as_ref().is_some_and(|text| text.ends_with('.')), "{name} has no description");
-        let wanted = if *kind == MetricKind::Histogram { Unit::Seconds } else { Unit::Count };
-        assert_eq!(*unit, Some(wanted), "{name}");
+    let expected = [
+        ("heeler_delivery_failures_total{sink=pager}", 1.0),
+        ("heeler_reports_total{verdict=waiting}", 1.0),
+        ("heeler_captures_total{result=taken}", 1.0),
+        ("heeler_armed_total", 1.0),
+    ];
+    for (name, least) in expected {
+        until(name, || recorded.value(name) >= Some(least));
+    }
+    let expected = [
+        ("heeler_jobs_watched_total", 2.0),
+        ("heeler_in_flight{work=job}", 1.0),
+        ("heeler_in_flight{work=request}", 0.0),
+        ("heeler_armed", 1.0),
+        ("heeler_requests_watched_total", 0.0),
+        ("heeler_captures_total{result=missed}", 0.0),
+        ("heeler_reports_suppressed_total", 0.0),
+        ("heeler_reports_dropped_total", 0.0),
+    ];
+    for (name, value) in expected {
+        until(name, || recorded.value(name) == Some(value));
     }
 
-    // A recorder that works gets how slow the next one was; updates of the first are not told again.
+    // A recorder that works gets how slow the next one was, once: not again with each update.
     let (stop_again, stopped) = tokio::sync::oneshot::channel::<()>();
     let again = heeler::watch("again", ms(200), async {
         let _ = stopped.await;
     });
     let again = driven.spawn(again.reports(reports.clone()));
-    until("it is recorded", || {
-        // A snapshot takes a histogram's values away.
-        let now = series(&snapshotter).remove("heeler_report_elapsed_seconds{verdict=waiting}");
-        elapsed.extend(now.into_iter().flat_map(|(_, _, _, values)| values));
-        !elapsed.is_empty()
-    });
-    assert!(elapsed.iter().all(|seconds| (0.2..PATIENCE.as_secs_f64()).contains(seconds)), "{elapsed:?}");
+    let elapsed = "heeler_report_elapsed_seconds{verdict=waiting}";
+    until("it is recorded", || recorded.value(elapsed).is_some());
+    let made = reports.stats().made;
+    until("it is captured again", || reports.stats().made > made);
+    for (name, series) in recorded.look() {
+        let counts = name.split('{').next().unwrap().ends_with("_total");
+        assert_eq!(counts, series.kind == MetricKind::Counter, "{name}");
+        assert!(series.description.as_ref().is_some_and(|text| text.ends_with('.')), "{name} has no description");
+        let wanted = if series.kind == MetricKind::Histogram { Unit::Seconds } else { Unit::Count };
+        assert_eq!(series.unit, Some(wanted), "{name}");
+    }
 
     stop.send(()).unwrap();
     stop_again.send(()).unwrap();
     driven.handle.block_on(async { (job.await.unwrap(), again.await.unwrap(), quick.await.unwrap()) });
-    until("nothing is in flight", || value(&series(&snapshotter), "heeler_in_flight{work=job}") == Some(0.0));
+    until("nothing is in flight", || recorded.value("heeler_in_flight{work=job}") == Some(0.0));
+    let elapsed = &recorded.series[elapsed].values;
+    assert_eq!(elapsed.len(), 1, "{elapsed:?}");
+    assert!((0.2..PATIENCE.as_secs_f64()).contains(&elapsed[0]), "{elapsed:?}");
     let threads = recorder.threads.lock().unwrap();
     assert_eq!(threads.len(), 1, "{threads:?}");
     assert_eq!(threads[0].1.as_deref(), Some("heeler-reporter"));
