@@ -58,12 +58,18 @@
 //! |---|---|---|
 //! | `axum` | no | the route's template (`/users/{id}`) in reports |
 //! | `sentry` | no | [`Sentry`]: an event a report, with its stacks |
+//! | `metrics` | no | the [figures](figures()) of the process through the `metrics` facade, from the reporter's thread |
+//! | `otel` | no | [`OpenTelemetry`]: a log record a report, an event on the request's span, and instruments |
 //! | `spans` | no | [`SpanLayer`]: names and fields of the `tracing` spans that the request is in |
 //! | `webhook` | no | [`Webhook`]: reports by HTTP, signed, or as messages for Slack and its like |
 //!
 #![cfg_attr(not(feature = "spans"), doc = "[`SpanLayer`]: https://docs.rs/heeler/latest/heeler/struct.SpanLayer.html")]
 #![cfg_attr(not(feature = "sentry"), doc = "[`Sentry`]: https://docs.rs/heeler/latest/heeler/struct.Sentry.html")]
 #![cfg_attr(not(feature = "webhook"), doc = "[`Webhook`]: https://docs.rs/heeler/latest/heeler/struct.Webhook.html")]
+#![cfg_attr(
+    not(feature = "otel"),
+    doc = "[`OpenTelemetry`]: https://docs.rs/heeler/latest/heeler/struct.OpenTelemetry.html"
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod capture;
@@ -81,6 +87,9 @@ pub use error::Error;
 pub use figures::{Captures, Figures, Pieces, ThreadStacks, figures};
 pub use inflight::{Current, current};
 pub use monitor::use_signal;
+#[cfg(feature = "otel")]
+#[cfg_attr(docsrs, doc(cfg(feature = "otel")))]
+pub use report::OpenTelemetry;
 #[cfg(feature = "sentry")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sentry")))]
 pub use report::Sentry;

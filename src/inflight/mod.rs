@@ -5,6 +5,8 @@
 mod clock;
 mod current;
 mod join;
+#[cfg(feature = "otel")]
+mod otel;
 mod policy;
 mod poll;
 mod registered;
@@ -20,6 +22,8 @@ pub use current::{Current, current};
 
 pub(crate) use clock::{Clock, now};
 pub(crate) use join::{child, join};
+#[cfg(feature = "otel")]
+pub(crate) use otel::span_of;
 pub(crate) use policy::{Policy, PolicyId, Settings, nanos};
 pub(crate) use poll::{Watched, frame_address};
 pub(crate) use registered::Registered;

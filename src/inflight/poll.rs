@@ -195,6 +195,8 @@ fn begin(registered: &Registered) -> bool {
     let Some(mut details) = registered.row().details(registered.id()) else { return false };
     let trace = details.trace.get_or_insert_with(|| Box::new(Trace::new(now)));
     trace.begin_poll(now);
+    #[cfg(feature = "otel")]
+    super::otel::note_span(registered.row(), &mut trace.span);
     trace.look_below
 }
 

@@ -85,6 +85,9 @@ pub(crate) struct Trace {
     pub(crate) look_below: bool,
     /// The place of the last wait.
     pub(crate) last: Option<usize>,
+    /// The span around the work, as of its first traced poll that was in one.
+    #[cfg(feature = "otel")]
+    pub(crate) span: Option<opentelemetry::Context>,
 }
 
 impl Trace {
@@ -100,6 +103,8 @@ impl Trace {
             missed: 0,
             look_below: false,
             last: None,
+            #[cfg(feature = "otel")]
+            span: None,
         }
     }
 

@@ -61,5 +61,7 @@ pub(crate) fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidenc
         culprits: Vec::new(),
         children: Vec::new(),
         notes,
+        #[cfg(feature = "otel")]
+        span: trace.span.map(|span| opentelemetry::trace::TraceContextExt::span(&span).span_context().clone()),
     })
 }

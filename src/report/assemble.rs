@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+use super::around::Around;
 use super::evidence::{Culprit, Evidence, ThreadEvidence};
 use super::model::{Interval, Process, Report, Request, SCHEMA, Span, Stack, Thread};
 use super::redact::Redactor;
@@ -225,6 +226,7 @@ fn blank(evidence: &Evidence) -> Report {
         notes: evidence.notes.clone(),
         fingerprint: String::new(),
         suppressed: 0,
+        around: Around::of(evidence),
     }
 }
 
@@ -280,10 +282,8 @@ fn yields(stacks: &[Stack]) -> bool {
 fn spans(evidence: &Evidence, redactor: &Redactor) -> Vec<Span> {
     #[cfg(feature = "spans")]
     {
-        let thread = evidence.thread.iter().filter_map(|thread| thread.snapshot.as_ref());
-        let waits = evidence.current.map(|index| &evidence.waits[index].stacks.list);
         let mut ids: Vec<u64> = Vec::new();
-        for id in thread.chain(waits.into_iter().flatten()).flat_map(|snapshot| &snapshot.spans) {
+        for id in evidence.span_ids().into_iter().flatten() {
             if !ids.contains(id) {
                 ids.push(*id);
             }

@@ -37,6 +37,19 @@ pub(crate) struct Evidence {
     pub(crate) culprits: Vec<Culprit>,
     pub(crate) children: Vec<ChildEvidence>,
     pub(crate) notes: Vec<String>,
+    /// The span around it.
+    #[cfg(feature = "otel")]
+    pub(crate) span: Option<opentelemetry::trace::SpanContext>,
+}
+
+#[cfg(feature = "spans")]
+impl Evidence {
+    /// The ids of the spans that each of the current stacks is in, outermost first.
+    pub(crate) fn span_ids(&self) -> Vec<&[u64]> {
+        let thread = self.thread.iter().filter_map(|thread| thread.snapshot.as_ref());
+        let waits = self.current.map(|index| &self.waits[index].stacks.list);
+        thread.chain(waits.into_iter().flatten()).map(|snapshot| &*snapshot.spans).collect()
+    }
 }
 
 /// A thread inside a poll.

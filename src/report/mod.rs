@@ -53,6 +53,7 @@
 //! Text, file a report and logger are after Python's [dogslow](https://pypi.org/project/dogslow/), which reports what a
 //! slow Django request is doing.
 
+mod around;
 mod assemble;
 mod builder;
 mod by_sink;
@@ -69,6 +70,7 @@ mod meters;
 mod model;
 #[cfg(any(feature = "email", feature = "otel", feature = "sentry", feature = "webhook"))]
 mod outlets;
+
 mod process;
 mod progress;
 mod publish;
@@ -92,6 +94,9 @@ mod words;
 pub use builder::ReportsBuilder;
 pub use model::{Interval, Location, Process, Report, Request, SCHEMA, Span, Stack, Thread};
 pub use reports::Reports;
+#[cfg(feature = "otel")]
+#[cfg_attr(docsrs, doc(cfg(feature = "otel")))]
+pub use sink::OpenTelemetry;
 #[cfg(feature = "sentry")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sentry")))]
 pub use sink::Sentry;

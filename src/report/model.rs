@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::around::Around;
 use super::time::rfc3339;
 use super::words::{Activity, Kind, StackKind, Verdict};
 use crate::capture::Frame;
@@ -71,6 +72,9 @@ pub struct Report {
     pub fingerprint: String,
     /// Reports with this fingerprint that were held back since the last one that went out.
     pub suppressed: u64,
+    /// Never written anywhere: a report that was read back has none.
+    #[serde(skip)]
+    pub(crate) around: Around,
 }
 
 /// The request, as privacy allows.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::around::Around;
 use super::model::{Interval, Process, Report, Request, SCHEMA, Span, Stack, Thread};
 use super::words::{Activity, Kind, StackKind, Verdict};
 use super::{Evidence, Reports};
@@ -124,6 +125,7 @@ pub(crate) fn report() -> Report {
         notes: Vec::new(),
         fingerprint: String::new(),
         suppressed: 0,
+        around: Around::default(),
     }
 }
 
@@ -151,5 +153,7 @@ pub(crate) fn evidence(reports: Reports) -> Evidence {
         culprits: Vec::new(),
         children: Vec::new(),
         notes: Vec::new(),
+        #[cfg(feature = "otel")]
+        span: None,
     }
 }

@@ -7,7 +7,7 @@ use tracing::field::{FieldSet, Value};
 use tracing::level_filters::LevelFilter;
 use tracing::metadata::Kind;
 use tracing::subscriber::Interest;
-use tracing::{Callsite, Event, Level, Metadata, dispatcher};
+use tracing::{Callsite, Event, Id, Level, Metadata, dispatcher};
 
 use super::Sink;
 use crate::report::Report;
@@ -63,6 +63,8 @@ impl Sink for Log {
         let job = report.job.as_deref();
         let location = report.location.as_ref().map(ToString::to_string);
         let location = location.as_deref();
+        // As if it were logged where the work is: `tracing-opentelemetry` adds it to the span, and others print the spans.
+        let parent = report.around.open_parent();
         if let Some(site) = self.site {
             let values: [&dyn Value; FIELDS.len()] = [
                 &sentence,
@@ -80,7 +82,7 @@ impl Sink for Log {
                 &report.fingerprint,
                 &report.suppressed,
             ];
-            site.event(&values);
+            site.event(parent, &values);
             return Ok(());
         }
         // The macro also reaches the `log` crate, where the application asked `tracing` for that.
@@ -88,6 +90,7 @@ impl Sink for Log {
             ($level:expr) => {
                 tracing::event!(
                     target: TARGET,
+                    parent: parent,
                     $level,
                     id = report.id,
                     update = report.update,
@@ -145,7 +148,7 @@ impl Site {
         site
     }
 
-    fn event(&'static self, values: &[&dyn Value; FIELDS.len()]) {
+    fn event(&'static self, parent: Option<Id>, values: &[&dyn Value; FIELDS.len()]) {
         let Some(metadata) = self.metadata.get() else { return };
         // No cached interest: reports are rare, and asking each time cannot be out of date.
         if *metadata.level() > LevelFilter::current()
@@ -155,7 +158,7 @@ impl Site {
         }
         let fields: Vec<_> = metadata.fields().iter().collect();
         let pairs: [_; FIELDS.len()] = std::array::from_fn(|at| (&fields[at], Some(values[at])));
-        Event::dispatch(metadata, &metadata.fields().value_set(&pairs));
+        Event::child_of(parent, metadata, &metadata.fields().value_set(&pairs));
     }
 }
 

@@ -4,6 +4,8 @@
 
 mod directory;
 mod log;
+#[cfg(feature = "otel")]
+mod otel;
 mod remote;
 #[cfg(feature = "sentry")]
 mod sentry;
@@ -16,6 +18,8 @@ use std::sync::Arc;
 pub use self::sentry::Sentry;
 pub(crate) use directory::Directory;
 pub(crate) use log::{Log, TARGET};
+#[cfg(feature = "otel")]
+pub use otel::OpenTelemetry;
 pub(crate) use remote::{Delivery, Failure, Remote};
 #[cfg(feature = "webhook")]
 pub use webhook::Webhook;

@@ -1,0 +1,137 @@
+//! The figures of the process as instruments, observed when somebody collects them.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use opentelemetry::metrics::{AsyncInstrument, Meter};
+use opentelemetry::{KeyValue, global};
+
+use super::scope;
+use crate::figures::{Figures, Pieces, figures};
+use crate::report::Verdict;
+use crate::report::by_sink;
+use crate::sync::lock_std;
+
+/// Where instruments come from.
+pub(super) enum Meters {
+    /// There are none.
+    None,
+    /// The global provider.
+    Global,
+    Of(Meter),
+}
+
+/// Makes the instruments.
+pub(super) fn start(meters: &Meters) {
+    // A second set of the same instruments would count everything twice.
+    static GLOBAL: AtomicBool = AtomicBool::new(false);
+    match meters {
+        Meters::None => {}
+        Meters::Global if GLOBAL.swap(true, Ordering::Relaxed) => {}
+        Meters::Global => make(&global::meter_with_scope(scope())),
+        Meters::Of(meter) => make(meter),
+    }
+}
+
+/// The figures at most this old: so one collection, which asks for each instrument, walks the table once.
+fn recent() -> Figures {
+    const FRESH: Duration = Duration::from_millis(100);
+    static RECENT: Mutex<Option<(Instant, Figures)>> = Mutex::new(None);
+    let mut recent = lock_std(&RECENT);
+    match *recent {
+        Some((at, figures)) if at.elapsed() < FRESH => figures,
+        _ => {
+            let figures = figures();
+            *recent = Some((Instant::now(), figures));
+            figures
+        }
+    }
+}
+
+/// A counter of what `value` picks from the figures.
+fn counter(meter: &Meter, name: &'static str, unit: &'static str, what: &'static str, value: fn(&Figures) -> u64) {
+    counters(meter, name, unit, what, move |instrument| instrument.observe(value(&recent()), &[]));
+}
+
+fn counters(
+    meter: &Meter,
+    name: &'static str,
+    unit: &'static str,
+    what: &'static str,
+    observe: impl Fn(&dyn AsyncInstrument<u64>) + Send + Sync + 'static,
+) {
+    // The SDK keeps the callback, not who asked for it.
+    meter.u64_observable_counter(name).with_unit(unit).with_description(what).with_callback(observe).build();
+}
+
+/// A number that goes up and down.
+fn gauge(
+    meter: &Meter,
+    name: &'static str,
+    what: &'static str,
+    observe: impl Fn(&dyn AsyncInstrument<i64>) + Send + Sync + 'static,
+) {
+    meter
+        .i64_observable_up_down_counter(name)
+        .with_unit("{piece}")
+        .with_description(what)
+        .with_callback(observe)
+        .build();
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn works(pieces: Pieces) -> [(KeyValue, u64); 3] {
+    let work = |name| KeyValue::new("heeler.work", name);
+    [(work("request"), pieces.requests), (work("job"), pieces.jobs), (work("child"), pieces.children)]
+}
+
+fn make(meter: &Meter) {
+    counters(meter, "heeler.reports", "{report}", "Reports that were made, updates included.", |instrument| {
+        let reports = recent().reports;
+        for verdict in Verdict::ALL {
+            let attribute = KeyValue::new("heeler.verdict", verdict.as_str());
+            instrument.observe(reports.with_verdict(verdict), &[attribute]);
+        }
+    });
+    let what = "Reports that were held back, for one about the same had just gone out.";
+    counter(meter, "heeler.suppressed", "{report}", what, |figures| figures.reports.suppressed);
+    let what = "Captures that were thrown away, for too many waited for the reporter.";
+    counter(meter, "heeler.dropped", "{capture}", what, |figures| figures.reports.dropped);
+    let what = "Requests, jobs and child work that were watched.";
+    counters(meter, "heeler.watched", "{piece}", what, |instrument| {
+        for (work, number) in works(recent().watched) {
+            instrument.observe(number, &[work]);
+        }
+    });
+    gauge(meter, "heeler.in_flight", "Requests, jobs and child work that are in flight now.", |instrument| {
+        for (work, number) in works(recent().in_flight) {
+            instrument.observe(signed(number), &[work]);
+        }
+    });
+    gauge(meter, "heeler.armed", "Requests and jobs whose polls are traced now.", |instrument| {
+        instrument.observe(signed(recent().armed_now), &[]);
+    });
+    let what = "Captures of slow work that were due; those truncated are among those taken.";
+    counters(meter, "heeler.captures", "{capture}", what, |instrument| {
+        let captures = recent().captures;
+        let results = [
+            ("taken", captures.taken),
+            ("missed", captures.missed),
+            ("refused", captures.refused),
+            ("truncated", captures.truncated),
+        ];
+        for (result, number) in results {
+            instrument.observe(number, &[KeyValue::new("heeler.result", result)]);
+        }
+    });
+    let what = "Deliveries to a sink that failed.";
+    counters(meter, "heeler.delivery.failures", "{delivery}", what, |instrument| {
+        for (sink, failed) in by_sink::failures() {
+            instrument.observe(failed, &[KeyValue::new("heeler.sink", sink)]);
+        }
+    });
+}

@@ -1,0 +1,51 @@
+//! A log record a report.
+
+use opentelemetry::logs::{AnyValue, LogRecord as _, Logger, Severity};
+use opentelemetry::{Array, Value};
+
+use super::{EVENT, attributes};
+use crate::report::Report;
+
+/// The target by which processors filter.
+const TARGET: &str = "heeler";
+
+/// A logger of any provider.
+pub(super) trait Emit: Send + Sync {
+    fn emit(&self, report: &Report);
+}
+
+impl<L: Logger + Send + Sync> Emit for L {
+    fn emit(&self, report: &Report) {
+        if !self.event_enabled(Severity::Warn, TARGET, Some(EVENT)) {
+            return;
+        }
+        let mut record = self.create_log_record();
+        record.set_event_name(EVENT);
+        record.set_target(TARGET);
+        record.set_timestamp(report.captured_at);
+        record.set_severity_number(Severity::Warn);
+        record.set_severity_text(Severity::Warn.name());
+        record.set_body(report.sentence().into());
+        for attribute in attributes::of_request(report).into_iter().chain(attributes::of_findings(report)) {
+            if let Some(value) = any(attribute.value) {
+                record.add_attribute(attribute.key, value);
+            }
+        }
+        if let Some(span) = report.around.span_context() {
+            record.set_trace_context(span.trace_id(), span.span_id(), Some(span.trace_flags()));
+        }
+        Logger::emit(self, record);
+    }
+}
+
+/// Attributes of logs may hold more than those of spans; `None` for what those cannot hold either.
+fn any(value: Value) -> Option<AnyValue> {
+    Some(match value {
+        Value::Bool(value) => value.into(),
+        Value::I64(value) => value.into(),
+        Value::F64(value) => value.into(),
+        Value::String(value) => value.into(),
+        Value::Array(Array::String(values)) => values.into_iter().collect(),
+        _ => return None,
+    })
+}

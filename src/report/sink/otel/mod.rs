@@ -1,0 +1,23 @@
+//! Reports through OpenTelemetry (feature `otel`): a log record a report, an event on the request's span, and instruments.
+
+mod attributes;
+mod instruments;
+mod logger;
+mod open_telemetry;
+mod stacktrace;
+
+pub use open_telemetry::OpenTelemetry;
+
+/// The version of the semantic conventions that attributes follow.
+const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.40.0";
+
+/// What log records and events are called, whatever kind of work they are about.
+const EVENT: &str = "heeler.slow_request";
+
+/// Who speaks.
+fn scope() -> opentelemetry::InstrumentationScope {
+    opentelemetry::InstrumentationScope::builder("heeler")
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .with_schema_url(SCHEMA_URL)
+        .build()
+}

@@ -1,0 +1,304 @@
+//! Reports through OpenTelemetry: records, events on the right span, instruments.
+#![cfg(feature = "otel")]
+
+mod common;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use common::{Collected, Driven, FOREVER, PATIENCE, PORTABLE, collect_with, ms, until};
+use heeler::report::Verdict;
+use heeler::{OpenTelemetry, Report, Reports, Sink, WatchdogLayer};
+use opentelemetry::logs::{AnyValue, Severity};
+use opentelemetry::trace::{FutureExt as _, TraceContextExt as _, Tracer as _, TracerProvider as _};
+use opentelemetry::{Context, Key};
+use opentelemetry_sdk::logs::in_memory_exporter::LogDataWithResource;
+use opentelemetry_sdk::logs::{InMemoryLogExporter, SdkLoggerProvider};
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData};
+use opentelemetry_sdk::metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+use tower::{Layer as _, ServiceExt as _};
+use tracing::Instrument as _;
+use tracing_subscriber::prelude::*;
+
+const EVENT: &str = "heeler.slow_request";
+const THRESHOLD: Duration = ms(200);
+
+/// Spans as they are exported when they end.
+fn spans() -> (SdkTracerProvider, InMemorySpanExporter) {
+    let exporter = InMemorySpanExporter::default();
+    (SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build(), exporter)
+}
+
+fn finished(exporter: &InMemorySpanExporter, name: &str) -> Option<SpanData> {
+    exporter.get_finished_spans().unwrap().into_iter().find(|span| span.name == name)
+}
+
+/// A service around what it does, with the watchdog around it.
+async fn serve(layer: WatchdogLayer, uri: &str, work: impl Future<Output = ()> + Send + 'static) {
+    let work = Arc::new(Mutex::new(Some(work)));
+    let service = tower::service_fn(move |_: http::Request<()>| {
+        let work = work.lock().unwrap().take().unwrap();
+        async move {
+            work.await;
+            Ok::<_, Infallible>(http::Response::new(String::new()))
+        }
+    });
+    let request = http::Request::builder().uri(uri).header("host", "photos.example:8080").body(()).unwrap();
+    layer.layer(service).oneshot(request).await.unwrap();
+}
+
+/// Holds on to every report for as long as it is told to.
+#[derive(Clone, Default)]
+struct Slow(Arc<Mutex<()>>);
+
+impl Sink for Slow {
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        drop(self.0.lock().unwrap());
+        Ok(())
+    }
+}
+
+/// Guards: the record says what the report says, in the words of the conventions and with the request's trace; the event is on
+/// the request's span; and a report that waits for a slow sink does not keep that span open.
+#[test]
+fn a_slow_request_is_a_record_and_an_event() {
+    let (tracers, spans) = spans();
+    let logs = InMemoryLogExporter::default();
+    let loggers = SdkLoggerProvider::builder().with_simple_exporter(logs.clone()).build();
+    let (slow, telemetry) = (Slow::default(), OpenTelemetry::new().logger_provider(&loggers).instruments(false));
+    assert!(format!("{telemetry:?}").starts_with("OpenTelemetry { logs: true, instruments: false"));
+    let reports = Reports::builder().log(false).open_telemetry(telemetry).sink(slow.clone()).build().unwrap();
+    let held = slow.0.lock().unwrap();
+    let driven = Driven::new(1);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+
+    // The span has no owner but the request: it ends when the request does.
+    let span = tracers.tracer("photos").start("GET /import");
+    let context = Context::new().with_span(span);
+    let ids = context.span().span_context().clone();
+    let layer = WatchdogLayer::new(THRESHOLD).blocking_after(None).reports(reports.clone());
+    let request = driven.spawn(
+        async move {
+            let work = async { stopped.await.unwrap_or_default() };
+            serve(layer, "/import?album=7&token=hunter2", work).await;
+        }
+        .with_context(context),
+    );
+    let emitted = || logs.get_emitted_logs().unwrap();
+    until("there is a record", || !emitted().is_empty());
+    let record = emitted().remove(0);
+    let ended = SystemTime::now();
+    stop.send(()).unwrap();
+    driven.handle.block_on(request).unwrap();
+    until("the span ends, although the report still waits", || finished(&spans, "GET /import").is_some());
+    drop(held);
+    assert!(reports.flush(PATIENCE));
+
+    let attributes = attributes(&record);
+    let text = |name: &str| match attributes.get(name) {
+        Some(AnyValue::String(text)) => text.as_str(),
+        other => panic!("{name} is {other:?} among {attributes:#?}"),
+    };
+    let number = |name: &str| match attributes.get(name) {
+        Some(AnyValue::Int(number)) => *number as f64,
+        Some(AnyValue::Double(number)) => *number,
+        other => panic!("{name} is {other:?}"),
+    };
+    assert_eq!(record.record.event_name(), Some(EVENT));
+    assert_eq!((record.record.severity_number(), record.record.severity_text()), (Some(Severity::Warn), Some("WARN")));
+    let Some(AnyValue::String(body)) = record.record.body() else { panic!("no text: {record:?}") };
+    assert!(body.as_str().starts_with("GET /import?album=7&token=[redacted] is waiting: "), "{body}");
+    let trace = record.record.trace_context().expect("the request's trace");
+    assert_eq!((trace.trace_id, trace.span_id), (ids.trace_id(), ids.span_id()));
+    assert_eq!((record.instrumentation.name(), record.instrumentation.version()), ("heeler", Some("0.1.0")));
+    assert_eq!((text("http.request.method"), text("url.path")), ("GET", "/import"));
+    assert_eq!(text("url.query"), "album=7&token=[redacted]");
+    assert_eq!((text("server.address"), number("server.port")), ("photos.example", 8080.0));
+    assert_eq!((text("heeler.verdict"), text("heeler.kind")), ("waiting", "slow_request"));
+    assert!(number("heeler.elapsed_ms") >= 200.0 && number("heeler.threshold_ms") == 200.0);
+    assert!(text("code.function.name").contains("a_slow_request_is_a_record_and_an_event"));
+    assert!(text("code.file.path").ends_with("tests/otel.rs") && number("code.line.number") > 0.0);
+    assert!(text("code.stacktrace").contains("a_slow_request_is_a_record_and_an_event"));
+    assert!(!format!("{record:?}").contains("hunter2"));
+
+    let span = finished(&spans, "GET /import").unwrap();
+    let event = span.events.iter().find(|event| event.name == EVENT).expect("an event");
+    let has = |name: &'static str, value: &str| {
+        event.attributes.iter().any(|attribute| attribute.key == Key::from(name) && attribute.value.as_str() == value)
+    };
+    assert!(has("heeler.verdict", "waiting") && has("heeler.report.id", text("heeler.report.id")), "{event:?}");
+    assert!(event.timestamp >= span.start_time && event.timestamp <= ended, "{event:?}");
+}
+
+fn attributes(record: &LogDataWithResource) -> HashMap<String, AnyValue> {
+    record.record.attributes_iter().map(|(key, value)| (key.to_string(), value.clone())).collect()
+}
+
+/// The one subscriber of this process: the reporter logs to no other.
+fn traced() -> &'static InMemorySpanExporter {
+    static SPANS: OnceLock<InMemorySpanExporter> = OnceLock::new();
+    SPANS.get_or_init(|| {
+        let (tracers, exporter) = spans();
+        let layer = tracing_opentelemetry::layer().with_tracer(tracers.tracer("photos"));
+        let subscriber = tracing_subscriber::registry();
+        #[cfg(feature = "spans")]
+        let subscriber = subscriber.with(heeler::SpanLayer::new());
+        subscriber.with(layer).init();
+        exporter
+    })
+}
+
+fn traced_reports() -> (Collected, Reports) {
+    collect_with(|builder| builder.log(true).open_telemetry(OpenTelemetry::new().instruments(false)))
+}
+
+/// Guards: with `tracing-opentelemetry`, a span around the watchdog gets the event, and the innermost span gets what is
+/// logged.
+#[test]
+fn spans_of_tracing_get_their_events() {
+    let exporter = traced();
+    let (seen, reports) = traced_reports();
+    let driven = Driven::new(1);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let layer = WatchdogLayer::new(THRESHOLD).blocking_after(None).reports(reports.clone());
+    let work = async { stopped.await.unwrap_or_default() };
+    let work = work.instrument(tracing::info_span!("load photos"));
+    let request = async move { serve(layer, "/photos", work).await };
+    let request = driven.spawn(request.instrument(tracing::info_span!("GET /photos")));
+    let report = seen.first();
+    assert!(reports.flush(PATIENCE));
+    stop.send(()).unwrap();
+    driven.handle.block_on(request).unwrap();
+    until("both spans end", || {
+        finished(exporter, "GET /photos").is_some() && finished(exporter, "load photos").is_some()
+    });
+    let named = |span: &str, event: &str| {
+        finished(exporter, span).unwrap().events.iter().filter(|seen| seen.name == event).count()
+    };
+    assert_eq!((named("GET /photos", EVENT), named("load photos", EVENT)), (1, 0));
+    #[cfg(feature = "spans")]
+    assert_eq!((named("GET /photos", &report.sentence()), named("load photos", &report.sentence())), (0, 1));
+    let _ = report;
+}
+
+/// Guards: a request that blocks in its first poll has no OpenTelemetry span that is known, but what is logged goes to its
+/// `tracing` span.
+#[cfg(feature = "spans")]
+#[test]
+fn a_blocking_request_is_logged_in_its_span() {
+    if PORTABLE {
+        return;
+    }
+    let exporter = traced();
+    let (seen, reports) = traced_reports();
+    let driven = Driven::new(1);
+    let layer = WatchdogLayer::new(THRESHOLD).blocking_after(None).reports(reports.clone());
+    // The thread's spans are known from its first watched poll on.
+    driven.handle.block_on(driven.spawn(heeler::watch("warm up", FOREVER, async {}))).unwrap();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let work = async move {
+        let _span = tracing::info_span!("resize").entered();
+        let _ = stopped.recv();
+    };
+    let request = driven.spawn(async move { serve(layer, "/resize", work).await });
+    let report = seen.wait("the blocked thread", |report| report.verdict == Verdict::Blocking);
+    assert!(reports.flush(PATIENCE));
+    stop.send(()).unwrap();
+    driven.handle.block_on(request).unwrap();
+    until("the span ends", || finished(exporter, "resize").is_some());
+    let events = finished(exporter, "resize").unwrap().events;
+    assert!(events.iter().any(|event| event.name == report.sentence()), "{events:?}");
+}
+
+/// Guards: a span that is closed by the time of the report, as that of a request whose client has left, is left alone.
+#[test]
+fn closed_spans_are_left_alone() {
+    let exporter = traced();
+    let (seen, reports) = traced_reports();
+    let driven = Driven::new(1);
+    let layer = WatchdogLayer::new(ms(400)).abandoned_after(0.25).blocking_after(None).reports(reports.clone());
+    let handle = layer.handle();
+    let request = async move { serve(layer, "/left", std::future::pending()).await };
+    let request = driven.spawn(request.instrument(tracing::info_span!("GET /left")));
+    until("it is in flight", || handle.in_flight() == 1);
+    // Longer than a quarter of its threshold, at which it is armed already.
+    std::thread::sleep(ms(200));
+    request.abort();
+    let report = seen.first();
+    assert!(reports.flush(PATIENCE));
+    assert_eq!(report.verdict, Verdict::Abandoned);
+    assert_eq!(reports.stats().failed_deliveries, 0);
+    until("the span ends", || finished(exporter, "GET /left").is_some());
+    assert!(!finished(exporter, "GET /left").unwrap().events.iter().any(|event| event.name == EVENT));
+}
+
+/// Guards: instruments have the figures of the process, with units.
+#[test]
+fn instruments_have_the_figures() {
+    let exporter = InMemoryMetricExporter::default();
+    let meters = SdkMeterProvider::builder().with_reader(PeriodicReader::builder(exporter.clone()).build()).build();
+    let (seen, reports) = collect_with(|builder| builder.open_telemetry(OpenTelemetry::new().meter_provider(&meters)));
+    let driven = Driven::new(1);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let job = heeler::watch("import", THRESHOLD, async { stopped.await.unwrap_or_default() });
+    let job = driven.spawn(job.reports(reports.clone()));
+    seen.first();
+    let mut metrics = HashMap::new();
+    until("they are collected", || {
+        exporter.reset();
+        meters.force_flush().unwrap();
+        metrics = collected(&exporter);
+        metrics.get("heeler.reports{waiting}").is_some_and(|(_, reports)| *reports >= 1)
+    });
+    let value = |name: &str| metrics.get(name).unwrap_or_else(|| panic!("no {name} in {metrics:?}")).1;
+    // Other tests of this process run at the same time, and add to them.
+    assert!(value("heeler.in_flight{job}") >= 1 && value("heeler.armed") >= 1 && value("heeler.watched{job}") >= 1);
+    assert!(value("heeler.captures{taken}") >= 1);
+    assert_eq!((value("heeler.suppressed"), value("heeler.dropped")), (0, 0));
+    let units: Vec<&str> = ["heeler.reports{waiting}", "heeler.dropped", "heeler.armed", "heeler.captures{missed}"]
+        .map(|name| &*metrics[name].0)
+        .into();
+    assert_eq!(units, ["{report}", "{capture}", "{piece}", "{capture}"]);
+    stop.send(()).unwrap();
+    driven.handle.block_on(job).unwrap();
+}
+
+/// Unit and value by `name{attribute}`.
+fn collected(exporter: &InMemoryMetricExporter) -> HashMap<String, (String, i64)> {
+    let mut found = HashMap::new();
+    for resource in exporter.get_finished_metrics().unwrap() {
+        for metric in resource.scope_metrics().flat_map(|scope| scope.metrics()) {
+            let mut add = |attributes: Vec<String>, value: i64| {
+                let labels =
+                    if attributes.is_empty() { String::new() } else { format!("{{{}}}", attributes.join(",")) };
+                found.insert(metric.name().to_owned() + &labels, (metric.unit().to_owned(), value));
+            };
+            match metric.data() {
+                AggregatedMetrics::U64(MetricData::Sum(sum)) => {
+                    assert!(sum.is_monotonic(), "{}", metric.name());
+                    for point in sum.data_points() {
+                        add(
+                            point.attributes().map(|attribute| attribute.value.to_string()).collect(),
+                            point.value() as i64,
+                        );
+                    }
+                }
+                AggregatedMetrics::I64(MetricData::Sum(sum)) => {
+                    assert!(!sum.is_monotonic(), "{}", metric.name());
+                    for point in sum.data_points() {
+                        add(point.attributes().map(|attribute| attribute.value.to_string()).collect(), point.value());
+                    }
+                }
+                other => panic!("{}: {other:?}", metric.name()),
+            }
+        }
+    }
+    found
+}
