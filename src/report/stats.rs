@@ -37,7 +37,7 @@ pub struct Stats {
     /// Captures that were due and have not been taken, because the budget of captures a second was used up or the work
     /// ended first. Goes down again where one is taken later.
     pub not_captured: u64,
-    by_verdict: [u64; Verdict::ALL.len()],
+    pub(super) by_verdict: [u64; Verdict::ALL.len()],
 }
 
 impl Stats {
