@@ -1,4 +1,39 @@
 //! Numbers of the whole process: what is watched, what was captured, and what became of the reports.
+//!
+//! [`figures`](figures()) tells them when it is asked:
+//!
+//! ```
+//! let figures = heeler::figures();
+//! println!("{} in flight, {} armed", figures.in_flight.total(), figures.armed_now);
+//! ```
+//!
+//! # As metrics
+//!
+//! With the feature `metrics` they go to the recorder of the [`metrics`](https://docs.rs/metrics) facade once a second, as soon as
+//! there is a layer or a watched job. It is the reporter's thread that calls the recorder, never one of the application's. Where
+//! very much is in flight they go less often, so that counting it takes a hundredth of a core at most.
+//!
+//! | metric | kind | labels | |
+//! |---|---|---|---|
+//! | `heeler_requests_watched_total` | counter | | requests that were watched, those in flight included |
+//! | `heeler_jobs_watched_total` | counter | | jobs |
+//! | `heeler_children_watched_total` | counter | | what requests and jobs handed on |
+//! | `heeler_unwatched_total` | counter | | work that found no room in the table |
+//! | `heeler_in_flight` | gauge | `work`: `request`, `job`, `child` | what is watched now |
+//! | `heeler_armed` | gauge | | requests and jobs whose polls are traced now |
+//! | `heeler_armed_total` | counter | | those that ever were |
+//! | `heeler_captures_total` | counter | `result`: `taken`, `missed`, `refused`, `truncated` | see [`Captures`] |
+//! | `heeler_thread_stacks_total` | counter | `result`: `taken`, `missed`, `unanswered`, `unavailable`, `truncated` | see [`ThreadStacks`] |
+//! | `heeler_reports_total` | counter | `verdict` | reports that were made, updates included |
+//! | `heeler_reports_suppressed_total` | counter | | those held back, for one about the same had just gone out |
+//! | `heeler_reports_dropped_total` | counter | | captures thrown away, for too many waited for the reporter |
+//! | `heeler_delivery_failures_total` | counter | `sink` | deliveries that failed; beyond 32 names of sinks, `other` |
+//! | `heeler_report_elapsed_seconds` | histogram | `verdict` | how long reported work had run when it was first captured |
+//!
+//! Nothing of a request is a label, so that the number of series is bounded.
+//!
+//! With the feature `otel` they are instruments of OpenTelemetry, too:
+//! [`OpenTelemetry`](https://docs.rs/heeler/latest/heeler/struct.OpenTelemetry.html).
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -7,7 +42,7 @@ use crate::inflight::{self, table};
 use crate::report::{self, Stats};
 use crate::sync::lock_std;
 
-/// How much heeler has watched, captured and reported since the process began: see [`figures`].
+/// How much heeler has watched, captured and reported since the process began: see [`figures`](figures()).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Figures {

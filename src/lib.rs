@@ -74,7 +74,7 @@
 
 mod capture;
 mod error;
-mod figures;
+pub mod figures;
 mod inflight;
 mod monitor;
 pub mod report;
@@ -84,7 +84,7 @@ mod sync;
 pub mod watchdog;
 
 pub use error::Error;
-pub use figures::{Captures, Figures, Pieces, ThreadStacks, figures};
+pub use figures::{Figures, figures};
 pub use inflight::{Current, current};
 pub use monitor::use_signal;
 #[cfg(feature = "otel")]

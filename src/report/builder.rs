@@ -109,6 +109,10 @@ impl ReportsBuilder {
     /// The event's message is the report's [sentence](crate::Report::sentence); its fields are `id`, `update`, `kind`,
     /// `verdict`, `method`, `uri`, `route`, `job`, `elapsed_ms`, `threshold_ms`, `location`, `fingerprint` and
     /// `suppressed`, each as far as there is a value.
+    ///
+    /// With the feature `spans` and a [`SpanLayer`](https://docs.rs/heeler/latest/heeler/struct.SpanLayer.html), the event is one
+    /// within the innermost span around all that was captured, as long as that is open: formatters print its fields, and
+    /// `tracing-opentelemetry` adds the event to it.
     pub fn log(mut self, on: bool) -> Self {
         self.log = on;
         self

@@ -1,8 +1,27 @@
 //! What the reporter does for the operator once a second.
 
-/// Looks at the figures of the process, and hands them to whoever collects metrics. Never panics because of them.
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::sync::lock_std;
+
+/// How often the table is walked if nobody asks for figures: long before a sum of generations can have come round.
+const KEEP_UP: Duration = Duration::from_secs(60);
+
+/// Hands the figures of the process to whoever collects metrics. Never panics because of them.
 pub(super) fn publish() {
-    crate::figures::keep_up();
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let due = {
+        let mut last = lock_std(&LAST);
+        let due = last.is_none_or(|last| last.elapsed() >= KEEP_UP);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
+    };
+    if due {
+        crate::figures::keep_up();
+    }
     #[cfg(feature = "metrics")]
     super::meters::publish();
 }
