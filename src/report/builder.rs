@@ -9,8 +9,6 @@ use tracing::Level;
 use super::delivery::{Limits, Outlet, Spool};
 use super::redact::Redactor;
 use super::reports::{Parts, Reports};
-#[cfg(feature = "otel")]
-use super::sink::OpenTelemetry;
 use super::sink::{Directory, Log, Sink, TARGET};
 use crate::error::Error;
 
@@ -174,13 +172,6 @@ impl ReportsBuilder {
             Err(error) => self.failed = self.failed.or(Some(error)),
         }
         self
-    }
-
-    /// Hands each report to OpenTelemetry, too: see [`OpenTelemetry`].
-    #[cfg(feature = "otel")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "otel")))]
-    pub fn open_telemetry(self, open_telemetry: OpenTelemetry) -> Self {
-        self.sink(open_telemetry.start())
     }
 
     /// Of reports about the same place on the same route (those with the same

@@ -4,6 +4,13 @@ use super::builder::ReportsBuilder;
 use super::delivery::Outlet;
 
 impl ReportsBuilder {
+    /// Hands each report to OpenTelemetry, too: see [`OpenTelemetry`](crate::OpenTelemetry).
+    #[cfg(feature = "otel")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "otel")))]
+    pub fn open_telemetry(self, open_telemetry: super::sink::OpenTelemetry) -> Self {
+        self.sink(open_telemetry.start())
+    }
+
     /// Sends each report to Sentry, too.
     #[cfg(feature = "sentry")]
     #[cfg_attr(docsrs, doc(cfg(feature = "sentry")))]
