@@ -1,0 +1,65 @@
+//! A graceful shutdown that loses no report:
+//!
+//! ```sh
+//! cargo run --example shutdown --features axum
+//! curl http://127.0.0.1:3000/slow   # in another terminal; then Ctrl-C in the first, while it hangs
+//! ```
+//!
+//! The service stops accepting, answers what it has, and then sends what is on its way. What does not get out in time is
+//! kept in the spool, and sent by the next process: so is everything after a `kill -9`.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use heeler::{Reports, WatchdogLayer};
+
+/// How long this process may take to send its last reports.
+const LAST_REPORTS: Duration = Duration::from_secs(10);
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt().init();
+    let reports = Reports::builder().directory("target/slow").spool("target/spool").build()?;
+
+    let app = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route("/slow", get(slow))
+        .layer(WatchdogLayer::new(Duration::from_secs(1)).reports(reports.clone()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    println!("listening on http://{}", listener.local_addr()?);
+
+    axum::serve(listener, app).with_graceful_shutdown(stop()).await?;
+
+    // It blocks, for it also works where there is no runtime any more.
+    let flushing = reports.clone();
+    let all = tokio::task::spawn_blocking(move || flushing.flush(LAST_REPORTS)).await?;
+    let stats = reports.stats();
+    if all {
+        println!("{} reports were made, none is left", stats.made);
+    } else {
+        println!("{} reports are left to the next process", stats.queued);
+    }
+    Ok(())
+}
+
+async fn slow() -> &'static str {
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    "at last"
+}
+
+/// Ends when the process is asked to.
+async fn stop() {
+    #[cfg(unix)]
+    {
+        let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+        if let Ok(mut terminate) = terminate {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}
