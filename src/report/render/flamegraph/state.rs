@@ -34,7 +34,7 @@ impl State {
         }
     }
 
-    /// The root frame: `waiting`, `blocked in a poll: in system call read`.
+    /// The root frame: `waiting`, `blocked in a poll, in system call read`.
     pub(super) fn root(self, thread: Option<&Thread>) -> String {
         let word = match self {
             Self::Waiting => "waiting",
@@ -47,7 +47,7 @@ impl State {
         };
         let busy = thread.and_then(busy_with).filter(|busy| busy.starts_with("in "));
         match (self, busy) {
-            (Self::Blocked | Self::OnCpu, Some(busy)) => format!("{word}: {busy}"),
+            (Self::Blocked | Self::OnCpu, Some(busy)) => format!("{word}, {busy}"),
             _ => word.to_owned(),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::super::fold::{Part, describe_folded, readable};
 use super::super::sentence::busy_with;
+use super::super::units::count;
 use super::label;
 use super::state::State;
 use crate::report::{Activity, Interval, Report, Stack, StackKind};
@@ -26,7 +27,7 @@ pub(super) struct Node {
     /// Waits or polls.
     pub(super) waits: u64,
     /// How it is known.
-    pub(super) remark: &'static str,
+    pub(super) remark: String,
     pub(super) children: Vec<Node>,
 }
 
@@ -35,7 +36,7 @@ pub(super) struct Node {
 struct Step {
     label: String,
     own: bool,
-    remark: &'static str,
+    remark: String,
 }
 
 /// What stands beside something else on the same box.
@@ -52,7 +53,7 @@ struct Share {
 
 impl Step {
     fn said(label: impl AsRef<str>) -> Self {
-        Self { label: label::text(label.as_ref()), own: true, remark: "" }
+        Self { label: label::text(label.as_ref()), own: true, remark: String::new() }
     }
 
     fn foreign(label: impl AsRef<str>) -> Self {
@@ -151,7 +152,9 @@ fn add_interval(root: &mut Node, interval: &Interval, width: u64, report: &Repor
         }
         _ => Vec::new(),
     };
-    columns.extend(places(&beside).into_iter().map(|(stack, more)| seen_at_capture(stack, more)));
+    let beside = places(&beside);
+    let many = beside.len();
+    columns.extend((1..).zip(beside).map(|(number, (stack, more))| seen_at_capture(stack, number, many, more)));
     if columns.len() > MAX_COLUMNS {
         let more = columns.len() - (MAX_COLUMNS - 1);
         columns.truncate(MAX_COLUMNS - 1);
@@ -197,8 +200,10 @@ fn side_by_side(branches: &[&Stack]) -> (Vec<Step>, Vec<Column>) {
     let places = places(branches);
     if let [(stack, more)] = places[..] {
         let mut steps = steps(stack);
-        if more > 0 {
-            steps.insert(0, Step::said(format!("{} branches through the same lines", more + 1)));
+        if more > 0
+            && let Some(last) = steps.last_mut()
+        {
+            last.remark = format!("and {} through the same lines", count(more, "more wait"));
         }
         return (steps, Vec::new());
     }
@@ -216,7 +221,7 @@ fn side_by_side(branches: &[&Stack]) -> (Vec<Step>, Vec<Column>) {
     for (number, (column, (_, more))) in (1..).zip(columns.iter_mut().zip(&places)) {
         let alike = if *more > 0 { format!(" and {more} like it") } else { String::new() };
         let head = Step {
-            remark: "at the same time as the others",
+            remark: "at the same time as the others".to_owned(),
             ..Step::said(format!("branch {number} of {many}{alike}"))
         };
         column.splice(..common, [head]);
@@ -225,19 +230,23 @@ fn side_by_side(branches: &[&Stack]) -> (Vec<Step>, Vec<Column>) {
 }
 
 /// Child work, or what holds a worker.
-fn seen_at_capture(stack: &Stack, more: u64) -> Column {
-    let mut head = match (&stack.child, stack.kind) {
-        (Some(child), _) => format!("its child work: {child}"),
-        (None, _) if more > 0 => format!("{} workers are held", more + 1),
-        (None, _) => "a worker is held".to_owned(),
+fn seen_at_capture(stack: &Stack, number: usize, many: usize, more: u64) -> Column {
+    // So that two of them are never one box.
+    let number = if many > 1 { format!(" {number} of {many}") } else { String::new() };
+    let mut head = match &stack.child {
+        Some(child) => format!("its child work{number}: {child}"),
+        None => format!("what holds a worker{number}"),
     };
     if let Some(work) = &stack.work {
-        head.push_str(&format!(" by {work}"));
+        head.push_str(&format!(": {work}"));
     }
     if let Some(busy) = stack.thread.as_ref().and_then(busy_with) {
         head.push_str(&format!(", {busy}"));
     }
-    let mut column = vec![Step { remark: "as seen at the capture", ..Step::said(head) }];
+    if more > 0 {
+        head.push_str(&format!(", and {more} like it"));
+    }
+    let mut column = vec![Step { remark: "as seen at the capture".to_owned(), ..Step::said(head) }];
     column.extend(steps(stack));
     column
 }
@@ -248,7 +257,7 @@ fn steps(stack: &Stack) -> Vec<Step> {
         .into_iter()
         .rev()
         .map(|part| match part {
-            Part::Frame(frame) => Step { label: label::frame(frame), own: frame.own, remark: "" },
+            Part::Frame(frame) => Step { label: label::frame(frame), own: frame.own, remark: String::new() },
             Part::Folded(frames) => Step::foreign(describe_folded(frames)),
         })
         .collect();
