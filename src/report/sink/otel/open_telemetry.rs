@@ -43,6 +43,9 @@ use crate::report::{Report, Sink};
 /// to the log is also made within the innermost `tracing` span that the request is in, wherever that was opened:
 /// `tracing-opentelemetry` adds it to that span.
 ///
+/// Where `opentelemetry-appender-tracing` turns everything that is logged into records, a report would be two of them: switch
+/// the [log](crate::ReportsBuilder::log) off, or do without the provider of loggers here.
+///
 /// # Attributes
 ///
 /// After the semantic conventions 1.40.0: `http.request.method` (and `http.request.method_original`), `http.route`, `url.path`,
