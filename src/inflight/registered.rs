@@ -2,6 +2,8 @@
 
 use std::task::Waker;
 
+#[cfg(feature = "otel")]
+use super::flags;
 use super::{Clock, Details, PolicyId, Row, RowId, table};
 use crate::{capture, monitor};
 
@@ -93,6 +95,12 @@ impl Drop for Registered {
 fn release(row: &'static Row, id: RowId) {
     if !row.is_completed() {
         monitor::dropped(row, id);
+    }
+    // The record may be the last to hold a span, whose end is other people's code: not under the row's lock. Only traced
+    // work has one, and so the others pay for nothing but the question.
+    #[cfg(feature = "otel")]
+    if row.flags() & flags::ARMED != 0 {
+        super::otel::forget_span(row, id);
     }
     let held = row.vacate();
     table().free(row);

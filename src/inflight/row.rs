@@ -165,10 +165,10 @@ impl Row {
         RowId::new(self.index, generation)
     }
 
-    /// Ends the row's work: from here on `id` names nothing. Returns the waker, a job's settings and the record, for the
-    /// caller to drop outside the lock: their destructors are other people's, or hold what is.
+    /// Ends the row's work: from here on `id` names nothing. Returns the waker and a job's settings, for the caller to drop
+    /// outside the lock: their destructors are other people's.
     #[inline]
-    pub(crate) fn vacate(&self) -> (Option<Waker>, Option<Box<Job>>, Option<Box<Trace>>) {
+    pub(crate) fn vacate(&self) -> (Option<Waker>, Option<Box<Job>>) {
         let mut details = lock(&self.details);
         let waker = details.waker.take();
         // In place, for a move costs more than what is dropped here: reference counts of byte strings.
@@ -177,13 +177,13 @@ impl Row {
             Work::Nothing | Work::Request | Work::Child(_) => None,
         };
         details.request.clear();
-        let trace = details.trace.take();
+        details.trace = None;
         let state = self.state.load(Ordering::Relaxed);
         // A flag that the monitor sets between the two lines is lost, as it should be: the work is over.
         let next = ((state >> 32) as u32).wrapping_add(1);
         self.publish((next as u64) << 32);
         drop(details);
-        (waker, job, trace)
+        (waker, job)
     }
 
     /// The owner's alone: a new state.
