@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use common::{Collected, Driven, PATIENCE, collect_with, ms, until};
-use heeler::{Report, Reports, Webhook};
+use heeler::{Report, Reports, ReportsBuilder, Webhook};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
 use sha2::Sha256;
@@ -90,7 +90,8 @@ impl Server {
 
 /// Watches a slow job until its reports are where they should be.
 fn report_to(hook: Webhook, service: &str) -> (Report, Reports) {
-    let (seen, reports) = collect_with(|builder| builder.webhook(hook).service(service, "1.2.0"));
+    let set = |builder: ReportsBuilder| builder.webhook(hook).service(service, "1.2.0").retry_for(Duration::ZERO);
+    let (seen, reports) = collect_with(set);
     slow_job(&seen, &reports, "nightly import");
     let report = seen.first();
     (report, reports)
@@ -139,7 +140,8 @@ fn json_that_is_signed() {
     changed[post.body.len() / 2] ^= 1;
     assert!(!verifies(&post, &changed));
     let stats = reports.stats();
-    assert_eq!((stats.made, stats.delivered, stats.failed_deliveries), (1, 1, 0));
+    // On a slow machine there are updates, too.
+    assert_eq!((stats.delivered, stats.failed_deliveries), (stats.made, 0));
 }
 
 /// Guards: a message that Slack takes, which says where it is stuck and mentions nobody, whatever the name says.
@@ -174,7 +176,7 @@ fn refusals() {
         assert!(!format!("{hook:?}").contains("T0KEN"));
         let logged = logged(|| {
             let (_, reports) = report_to(hook, "photos");
-            assert_eq!((reports.stats().delivered, reports.stats().failed_deliveries), (1, 1), "{path}");
+            assert_eq!((reports.stats().undelivered, reports.stats().delivered), (reports.stats().made, 0), "{path}");
             assert!(!format!("{reports:?}").contains("T0KEN"));
         });
         assert!(logged.contains(&format!("webhook: the server answered {said}")), "{logged}");
@@ -197,7 +199,7 @@ fn no_answer() {
         let logged = logged(|| {
             let began = Instant::now();
             let (_, reports) = report_to(hook.timeout(ms(200)), "photos");
-            assert_eq!(reports.stats().failed_deliveries, 1);
+            assert_eq!((reports.stats().undelivered, reports.stats().delivered), (reports.stats().made, 0));
             assert!(began.elapsed() < PATIENCE + Duration::from_secs(5));
         });
         assert!(logged.contains(said), "{logged}");

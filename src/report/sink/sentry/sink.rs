@@ -47,9 +47,9 @@ use crate::report::{Report, Sink};
 /// # What happens when
 ///
 /// Handing an event over does not wait for the network. Sentry's client sends on a thread of its own, samples, filters
-/// (`before_send`) and drops as its options say; what it drops is no failure to heeler. [`Reports::flush`](crate::Reports::flush)
-/// waits until the events are handed over, and the guard of `sentry::init` sends them when it is dropped: flush first, then
-/// drop the guard.
+/// (`before_send`) and drops as its options say; what it drops is no failure to heeler, nor is a client without a DSN, which
+/// is how Sentry is switched off. [`Reports::flush`](crate::Reports::flush) waits until the events are handed over, and the
+/// guard of `sentry::init` sends them when it is dropped: flush first, then drop the guard.
 ///
 /// # Use your own hub
 ///
@@ -76,7 +76,7 @@ impl Sentry {
     /// Sends through the client of the main hub, as `sentry::init` sets it up.
     ///
     /// Make this after `sentry::init`, or at least on the same thread. Which client there is, is asked at each report;
-    /// without one, reports fail to arrive, and the log says so.
+    /// without one, reports wait, and the log says so.
     #[must_use]
     pub fn new() -> Self {
         // Not at the first report: the thread that asks first has the main hub for ever, and that must not be ours.
@@ -106,8 +106,11 @@ impl Sink for Sentry {
         let hub = Hub::new_from_top(&self.hub);
         let client =
             hub.client().ok_or("there is no Sentry client: `sentry::init` was not called, or on another thread")?;
+        if client.dsn().is_none() {
+            return Ok(());
+        }
         if !client.is_enabled() {
-            return Err("the Sentry client is switched off: it has no DSN, or was closed".into());
+            return Err("the Sentry client was closed, or has no transport".into());
         }
         hub.configure_scope(|scope| {
             // What happened on the thread that set Sentry up is not what led to this report.
