@@ -93,7 +93,7 @@ fn an_event_a_report() {
     let event = events.iter().find(|event| event.timestamp == report.captured_at).unwrap();
 
     assert_eq!(event.level, Level::Warning);
-    assert_eq!(*event.fingerprint, [report.fingerprint.clone()]);
+    assert_eq!(event.fingerprint.concat(), report.fingerprint);
     assert_eq!(event.message.as_deref(), Some(&*report.sentence()));
     assert_eq!(event.transaction.as_deref(), Some("GET /albums/{id}"));
     assert_eq!(event.server_name.as_deref(), Some(&*report.process.hostname));
@@ -158,7 +158,9 @@ fn nobody_set_it_up() {
     });
 }
 
-async fn keep(State(kept): State<Arc<Mutex<Vec<(Uri, Bytes)>>>>, uri: Uri, body: Bytes) -> &'static str {
+type Kept = Arc<Mutex<Vec<(Uri, Bytes)>>>;
+
+async fn keep(State(kept): State<Kept>, uri: Uri, body: Bytes) -> &'static str {
     kept.lock().unwrap().push((uri, body));
     "{}"
 }
@@ -168,7 +170,7 @@ async fn keep(State(kept): State<Arc<Mutex<Vec<(Uri, Bytes)>>>>, uri: Uri, body:
 fn over_http() {
     in_own_process("over_http", || {
         let driven = Driven::new(1);
-        let kept = Arc::<Mutex<Vec<(Uri, Bytes)>>>::default();
+        let kept = Kept::default();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -195,7 +197,7 @@ fn over_http() {
         let payload = &line()[..usize::try_from(item["length"].as_u64().unwrap()).unwrap()];
         let event: Event<'_> = serde_json::from_slice(payload).unwrap();
         assert_eq!(envelope["event_id"], event.event_id.to_string());
-        assert_eq!(*event.fingerprint, [report.fingerprint.clone()]);
+        assert_eq!(event.fingerprint.concat(), report.fingerprint);
         let trace = event.exception.values[0].stacktrace.as_ref().unwrap();
         let first = report.stacks.iter().find(|stack| stack.current).unwrap();
         assert_eq!(self::lines(trace), expected(first));
