@@ -102,6 +102,7 @@ fn refusals() {
         ("/missing/T0KEN-1?key=T0KEN-2", "404 Not Found: cannot POST [redacted]"),
         ("/down/T0KEN-1", "503 Service Unavailable: come back later"),
         ("/moved/T0KEN-1", "308 Permanent Redirect"),
+        ("/half/T0KEN-1", "403 Forbidden: you may not"),
     ] {
         let hook = server.hook(path).header("authorization", "Bearer T0KEN-3").secret("T0KEN-4");
         assert!(!format!("{hook:?}").contains("T0KEN"));
@@ -110,7 +111,7 @@ fn refusals() {
             assert_eq!((reports.stats().undelivered, reports.stats().delivered), (reports.stats().made, 0), "{path}");
             assert!(!format!("{reports:?}").contains("T0KEN"));
         });
-        assert!(logged.contains(&format!("webhook: the server answered {said}")), "{logged}");
+        assert!(logged.contains(&format!("webhook 127.0.0.1: the server answered {said}")), "{logged}");
         assert!(!logged.contains("T0KEN") && !logged.contains('\u{1b}'), "{logged}");
     }
     let paths: Vec<String> = server.posts().iter().map(|post| post.uri.path().to_owned()).collect();

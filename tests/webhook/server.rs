@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -83,6 +83,12 @@ async fn answer(State(posts): State<Posts>, uri: Uri, headers: HeaderMap, body: 
             (StatusCode::NOT_FOUND, format!("cannot POST {uri}\u{1b}[31m\nno such thing")).into_response()
         }
         "/recovering" if posts.lock().unwrap().len() == 1 => StatusCode::BAD_GATEWAY.into_response(),
+        // Does not come to its end.
+        "/half/T0KEN-1" => {
+            let begun = futures::stream::iter([Ok::<_, io::Error>("you may not")]);
+            let body = Body::from_stream(futures::StreamExt::chain(begun, futures::stream::pending()));
+            (StatusCode::FORBIDDEN, body).into_response()
+        }
         "/down/T0KEN-1" => (StatusCode::SERVICE_UNAVAILABLE, "come back later").into_response(),
         _ => StatusCode::NO_CONTENT.into_response(),
     }

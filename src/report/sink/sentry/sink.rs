@@ -39,7 +39,7 @@ use crate::report::{Report, Sink};
 ///
 /// Release, environment and server name are those of the client; where it has none, the report's
 /// [service](crate::ReportsBuilder::service) and host. Tags, contexts and the user of the hub's scope are added as in every
-/// event; its breadcrumbs are not, for they are about something else.
+/// event; its breadcrumbs and attachments are not, for they are about something else. Sessions (release health) are left alone.
 ///
 /// An [update](Report::update) is an event of its own in the same issue. An event's id is made of the report's id and
 /// update: a report that is sent twice is one event.
@@ -102,23 +102,25 @@ impl Sink for Sentry {
     }
 
     fn deliver(&self, report: &Report) -> Result<(), Box<dyn Error + Send + Sync>> {
-        // A hub of our own: to change the application's scope, even for a moment, could lose what it sets meanwhile.
-        let hub = Hub::new_from_top(&self.hub);
-        let client =
-            hub.client().ok_or("there is no Sentry client: `sentry::init` was not called, or on another thread")?;
+        let Some(client) = self.hub.client() else {
+            return Err("there is no Sentry client: `sentry::init` was not called, or on another thread".into());
+        };
         if client.dsn().is_none() {
             return Ok(());
         }
         if !client.is_enabled() {
             return Err("the Sentry client was closed, or has no transport".into());
         }
-        hub.configure_scope(|scope| {
-            // What happened on the thread that set Sentry up is not what led to this report.
-            scope.clear_breadcrumbs();
-            scope.set_level(None);
-            scope.set_span(None);
-        });
-        hub.capture_event(event(report, client.options()));
+        // A copy: to change the application's scope, even for a moment, could lose what it sets meanwhile.
+        let mut scope = Hub::new_from_top(&self.hub).configure_scope(|scope| scope.clone());
+        // What happened on the thread that set Sentry up is not what led to this report.
+        scope.clear_breadcrumbs();
+        scope.set_level(None);
+        scope.set_span(None);
+        if let Some(event) = scope.apply_to_event(event(report, client.options())) {
+            // Without the scope: it would count the application's session as one with an error.
+            client.capture_event(event, None);
+        }
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Posting.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use reqwest::{Client, Response, Url};
@@ -23,11 +23,16 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-heeler-signature");
 const READ: usize = 4096;
 const QUOTED: usize = 200;
 
+/// For how long more is waited for of a refusal.
+const REFUSAL: Duration = Duration::from_secs(1);
+
 /// A part of the URL or of a header this long or longer may be a secret; what is shorter is too likely a word.
 const SECRET: usize = 6;
 
 /// A webhook that is ready.
 pub(crate) struct Post {
+    /// `webhook hooks.example.com`: there may be several.
+    name: String,
     client: Client,
     url: Url,
     form: Form,
@@ -50,19 +55,30 @@ impl Post {
         per_hour: Option<u32>,
     ) -> Self {
         let secrets = secrets(&url, &headers);
-        Self { client, url, form, headers, secret, timeout, per_hour, secrets }
+        let kind = match form {
+            Form::Json => "webhook",
+            Form::Slack => "slack",
+        };
+        let name = format!("{kind} {}", url.host_str().unwrap_or_default());
+        Self { name, client, url, form, headers, secret, timeout, per_hour, secrets }
     }
 
     async fn post(&self, key: &str, body: serde_json::Result<Vec<u8>>) -> Result<(), Failure> {
         let body = body.map_err(Failure::permanent)?;
         // No step of an attempt is without an end, whatever the other side and the name server do.
-        match tokio::time::timeout(self.timeout, self.attempt(key, body)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Failure::transient(format!("no answer within {:?}", self.timeout))),
+        let began = Instant::now();
+        let answer = tokio::time::timeout(self.timeout, self.attempt(key, body)).await;
+        let answer = answer.map_err(|_| Failure::transient(format!("no answer within {:?}", self.timeout)))??;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(());
         }
+        let left = self.timeout.saturating_sub(began.elapsed()).min(REFUSAL);
+        let refusal = format!("the server answered {status}{}", self.quote(answer, left).await);
+        Err(if is_transient(status) { Failure::transient(refusal) } else { Failure::permanent(refusal) })
     }
 
-    async fn attempt(&self, key: &str, body: Vec<u8>) -> Result<(), Failure> {
+    async fn attempt(&self, key: &str, body: Vec<u8>) -> Result<Response, Failure> {
         let mut request = self
             .client
             .post(self.url.clone())
@@ -75,42 +91,42 @@ impl Post {
             let signature = signature(secret, &now, &body);
             request = request.header(TIMESTAMP, now).header(SIGNATURE, signature);
         }
-        let answer = request.body(body).send().await.map_err(|error| Failure::transient(error.without_url()))?;
-        let status = answer.status();
-        if status.is_success() {
-            return Ok(());
-        }
-        let said = self.quote(answer).await;
-        let refusal = format!("the server answered {status}{said}");
-        Err(if is_transient(status) { Failure::transient(refusal) } else { Failure::permanent(refusal) })
+        request.body(body).send().await.map_err(|error| Failure::transient(error.without_url()))
     }
 
-    /// The beginning of an answer, without what it repeats of the request's secrets.
-    async fn quote(&self, mut answer: Response) -> String {
+    /// The beginning of a refusal, as far as it comes in time.
+    async fn quote(&self, mut answer: Response, time: Duration) -> String {
         let mut bytes = Vec::new();
-        while bytes.len() < READ
-            && let Ok(Some(chunk)) = answer.chunk().await
-        {
-            bytes.extend_from_slice(&chunk);
-        }
-        bytes.truncate(READ);
-        let mut text = String::from_utf8_lossy(&bytes).into_owned();
-        for secret in &self.secrets {
-            text = text.replace(secret, REDACTED);
-        }
-        if bytes.len() == READ {
-            // A secret that was cut would not be recognised.
-            let longest = self.secrets.first().map_or(0, String::len);
-            let mut end = text.len().saturating_sub(longest);
-            while !text.is_char_boundary(end) {
-                end -= 1;
+        let read = tokio::time::timeout(time, async {
+            while bytes.len() < READ {
+                match answer.chunk().await {
+                    Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+                    end => return matches!(end, Ok(None)),
+                }
             }
-            text.truncate(end);
-        }
-        match text.trim() {
-            "" => String::new(),
-            text => format!(": {}", escape(text, QUOTED)),
-        }
+            false
+        });
+        let whole = read.await.unwrap_or(false);
+        quoted(&bytes, whole, &self.secrets)
+    }
+}
+
+/// An answer, cut and escaped, without what it repeats of the request's secrets.
+fn quoted(bytes: &[u8], whole: bool, secrets: &[String]) -> String {
+    let (bytes, whole) = (&bytes[..bytes.len().min(READ)], whole && bytes.len() <= READ);
+    let mut text = String::from_utf8_lossy(bytes).into_owned();
+    for secret in secrets {
+        text = text.replace(secret, REDACTED);
+    }
+    if !whole {
+        // It may end in the middle of a secret, which would not be recognised.
+        let begun = secrets.iter().flat_map(|secret| secret.char_indices().skip(1).map(|(at, _)| &secret[..at]));
+        let cut = begun.filter(|begun| text.ends_with(begun)).map(str::len).max().unwrap_or(0);
+        text.truncate(text.len() - cut);
+    }
+    match text.trim() {
+        "" => String::new(),
+        text => format!(": {}", escape(text, QUOTED)),
     }
 }
 
@@ -140,10 +156,7 @@ fn secrets(url: &Url, headers: &HeaderMap) -> Vec<String> {
 
 impl Remote for Post {
     fn name(&self) -> &str {
-        match self.form {
-            Form::Json => "webhook",
-            Form::Slack => "slack",
-        }
+        &self.name
     }
 
     fn deliver<'a>(&'a self, report: &'a Report) -> Delivery<'a> {
@@ -170,5 +183,40 @@ impl fmt::Debug for Post {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headers: Vec<&HeaderName> = self.headers.keys().collect();
         f.debug_struct("Post").field("url", &origin(&self.url)).field("headers", &headers).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: no secret comes back with an answer, not even the beginning of one.
+    #[test]
+    fn answers_are_quoted_without_secrets() {
+        let url = Url::parse("https://user:hunter1@h/services/B0/hunter2%2Fx?key=hunter3&b=2").unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer hunter4"));
+        let secrets = secrets(&url, &headers);
+        let everything = format!("no {url} hunter1 hunter2/x hunter2%2Fx hunter3 hunter4 B0");
+        assert!(!quoted(everything.as_bytes(), true, &secrets).contains("hunter"));
+        assert!(quoted(everything.as_bytes(), true, &secrets).contains("[redacted] B0"));
+        for end in 0..everything.len() {
+            let cut = quoted(&everything.as_bytes()[..end], false, &secrets);
+            assert!(!cut.contains("hun"), "{cut}");
+        }
+        assert_eq!(quoted(b" \n", true, &secrets), "");
+        assert_eq!(quoted(b"no\r\n\x1b\xff", true, &secrets), ": no\\r\\n\\u{1b}\u{fffd}");
+        let long = quoted(&b"hunter3".repeat(10_000), true, &secrets);
+        assert!(long.len() < 300 && !long.contains("hunter"), "{long}");
+    }
+
+    #[test]
+    fn what_may_pass() {
+        for (status, transient) in [(400, false), (401, false), (404, false), (408, true), (410, false), (425, true)] {
+            assert_eq!(is_transient(StatusCode::from_u16(status).unwrap()), transient, "{status}");
+        }
+        for (status, transient) in [(429, true), (301, false), (500, true), (503, true), (599, true)] {
+            assert_eq!(is_transient(StatusCode::from_u16(status).unwrap()), transient, "{status}");
+        }
     }
 }
