@@ -16,11 +16,14 @@ use crate::report::{Report, Sink};
 ///
 /// # let dsn = "";
 /// // let dsn = "https://public@sentry.example.com/1";
-/// let _guard = sentry::init(sentry::ClientOptions::new().maybe_release(sentry::release_name!()));
+/// let _guard = sentry::init(dsn);
 ///
 /// let reports = Reports::builder().sentry(Sentry::new()).build()?;
 /// # Ok::<(), heeler::Error>(())
 /// ```
+///
+/// The application depends on the crate `sentry` itself, of the same version (0.49), and chooses its transport there: the
+/// feature of heeler brings none.
 ///
 /// # What an event says
 ///
@@ -29,13 +32,13 @@ use crate::report::{Report, Sink};
 /// | issue | the [fingerprint](Report::fingerprint): one issue a place and route |
 /// | title and message | the kind, the verdict, and the [sentence](Report::sentence) |
 /// | level | warning; info for an abandoned request |
-/// | exception | the stack that matters most, with what is in the application, and source lines where they are at hand |
+/// | exception | the stack that matters most, marked where it is the application's, with source lines where they are at hand |
 /// | threads | every stack of the capture: branches, child work, what holds the workers |
 /// | transaction | method and route, or the job's name |
 /// | tags | `verdict`, `kind`, `route`, `job` |
 /// | request | method, URL, query and headers, as far as the report may show them |
 /// | context `heeler` | times in milliseconds, where the time went, spans, notes |
-/// | trace | the caller's, if it sent a `traceparent` header |
+/// | trace | the caller's, if it sent a `traceparent` header that reports [may show](crate::ReportsBuilder::allow_headers) |
 ///
 /// Release, environment and server name are those of the client; where it has none, the report's
 /// [service](crate::ReportsBuilder::service) and host. Tags, contexts and the user of the hub's scope are added as in every
@@ -60,7 +63,8 @@ use crate::report::{Report, Sink};
 ///
 /// use heeler::{Reports, Sentry};
 ///
-/// let client = sentry::Client::from("https://public@sentry.example.com/2");
+/// let options = sentry::ClientOptions::new().dsn("https://public@sentry.example.com/2");
+/// let client = sentry::Client::from(sentry::apply_defaults(options));
 /// let mut scope = sentry::Scope::default();
 /// scope.set_tag("team", "photos");
 /// let hub = sentry::Hub::new(Some(Arc::new(client)), Arc::new(scope));

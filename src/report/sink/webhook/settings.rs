@@ -39,7 +39,11 @@ const OUR_HEADERS: [HeaderName; 9] = [
 /// use heeler::{Reports, Webhook};
 ///
 /// let reports = Reports::builder()
-///     .webhook(Webhook::new("https://incidents.example.com/slow").secret("a long random text").header("authorization", "Bearer 4711"))
+///     .webhook(
+///         Webhook::new("https://incidents.example.com/slow")
+///             .secret("a long random text")
+///             .header("authorization", "Bearer 4711"),
+///     )
 ///     .webhook(Webhook::new("https://hooks.slack.com/services/T000/B000/XXXX").slack())
 ///     .build()?;
 /// # Ok::<(), heeler::Error>(())
@@ -60,10 +64,16 @@ const OUR_HEADERS: [HeaderName; 9] = [
 /// [an hour](Self::per_hour) it is a digest, which has no stacks but a line a fingerprint, the most frequent first:
 ///
 /// ```json
-/// {"schema": 1, "kind": "digest", "since": "2025-01-01T10:00:00.000Z", "until": "2025-01-01T10:59:12.345Z",
-///  "hostname": "web-1", "service": "photos", "reports": 4, "held_back": 7, "others": 0,
-///  "entries": [{"fingerprint": "81d76b211c51e3c4", "count": 11, "what": "GET /photos/{id}", "verdict": "waiting",
-///               "place": "photos::load at src/photos.rs:41", "worst_ms": 9800.0, "worst_id": "5cf400b2380cbd97"}]}
+/// {
+///   "schema": 1, "kind": "digest", "hostname": "web-1", "service": "photos",
+///   "since": "2025-01-01T10:00:00.000Z", "until": "2025-01-01T10:59:12.345Z",
+///   "reports": 4, "held_back": 7, "others": 0,
+///   "entries": [{
+///     "fingerprint": "81d76b211c51e3c4", "count": 11, "verdict": "waiting",
+///     "what": "GET /photos/{id}", "place": "photos::load at src/photos.rs:41",
+///     "worst_ms": 9800.0, "worst_id": "5cf400b2380cbd97"
+///   }]
+/// }
 /// ```
 ///
 /// # What counts as delivered
@@ -86,22 +96,24 @@ const OUR_HEADERS: [HeaderName; 9] = [
 /// use sha2::Sha256;
 ///
 /// fn is_from_heeler(secret: &[u8], timestamp: &str, signature: &str, body: &[u8], now: u64) -> bool {
-///     let Some(hex) = signature.strip_prefix("v1=") else { return false };
-///     let digits = |at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
-///     let Some(sent) = (0..hex.len()).step_by(2).map(digits).collect::<Option<Vec<u8>>>() else { return false };
-///     let recent = timestamp.parse::<u64>().is_ok_and(|timestamp| now.abs_diff(timestamp) < 300);
+///     let recent = timestamp.parse::<u64>().is_ok_and(|sent| now.abs_diff(sent) < 300);
+///     let hex = signature.strip_prefix("v1=").unwrap_or_default();
+///     let byte = |at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
+///     let signature: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(byte).collect();
+///     let Some(signature) = signature else { return false };
 ///     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("any length will do");
 ///     mac.update(timestamp.as_bytes());
 ///     mac.update(b".");
 ///     mac.update(body);
 ///     // Compares in constant time.
-///     recent && mac.verify_slice(&sent).is_ok()
+///     recent && mac.verify_slice(&signature).is_ok()
 /// }
 ///
 /// let signature = "v1=18a6a644b6c3e88a7eed8836c7b9b13bfa9306f949c7dde5fcaac263f0043420";
 /// assert!(is_from_heeler(b"key", "1735689600", signature, b"{}", 1735689605));
 /// assert!(!is_from_heeler(b"key", "1735689600", signature, b"{}", 1735699999));
 /// assert!(!is_from_heeler(b"key", "1735689600", signature, b"[]", 1735689605));
+/// assert!(!is_from_heeler(b"key", "1735689600", "", b"{}", 1735689605));
 /// ```
 ///
 /// # Secrets
