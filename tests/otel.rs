@@ -223,13 +223,13 @@ fn closed_spans_are_left_alone() {
     let exporter = traced();
     let (seen, reports) = traced_reports();
     let driven = Driven::new(1);
-    let layer = WatchdogLayer::new(ms(400)).abandoned_after(0.25).blocking_after(None).reports(reports.clone());
+    let layer = WatchdogLayer::new(ms(4_000)).abandoned_after(0.25).blocking_after(None).reports(reports.clone());
     let handle = layer.handle();
     let request = async move { serve(layer, "/left", std::future::pending()).await };
     let request = driven.spawn(request.instrument(tracing::info_span!("GET /left")));
     until("it is in flight", || handle.in_flight() == 1);
     // Longer than a quarter of its threshold, at which it is armed already.
-    std::thread::sleep(ms(200));
+    std::thread::sleep(ms(1_500));
     request.abort();
     let report = seen.first();
     assert!(reports.flush(PATIENCE));
