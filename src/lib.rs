@@ -60,6 +60,7 @@
 //! | `sentry` | no | [`Sentry`]: an event a report, with its stacks |
 //! | `metrics` | no | the [figures](figures()) of the process through the `metrics` facade, from the reporter's thread |
 //! | `otel` | no | [`OpenTelemetry`]: a log record a report, an event on the request's span, and instruments |
+//! | `email` | no | [`Email`]: reports as mails, by SMTP, by `sendmail` or into files |
 //! | `spans` | no | [`SpanLayer`]: names and fields of the `tracing` spans that the request is in |
 //! | `webhook` | no | [`Webhook`]: reports by HTTP, signed, or as messages for Slack and its like |
 //!
@@ -70,6 +71,7 @@
     not(feature = "otel"),
     doc = "[`OpenTelemetry`]: https://docs.rs/heeler/latest/heeler/struct.OpenTelemetry.html"
 )]
+#![cfg_attr(not(feature = "email"), doc = "[`Email`]: https://docs.rs/heeler/latest/heeler/struct.Email.html")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod capture;
@@ -96,6 +98,9 @@ pub use report::Sentry;
 #[cfg(feature = "webhook")]
 #[cfg_attr(docsrs, doc(cfg(feature = "webhook")))]
 pub use report::Webhook;
+#[cfg(feature = "email")]
+#[cfg_attr(docsrs, doc(cfg(feature = "email")))]
+pub use report::email::Email;
 pub use report::{Report, Reports, ReportsBuilder, Sink, Stats};
 #[cfg(feature = "spans")]
 #[cfg_attr(docsrs, doc(cfg(feature = "spans")))]

@@ -104,6 +104,9 @@ pub use sink::Sink;
 #[cfg(feature = "webhook")]
 #[cfg_attr(docsrs, doc(cfg(feature = "webhook")))]
 pub use sink::Webhook;
+#[cfg(feature = "email")]
+#[cfg_attr(docsrs, doc(cfg(feature = "email")))]
+pub use sink::email;
 pub use stats::Stats;
 pub use words::{Activity, Kind, StackKind, Verdict};
 

@@ -4,6 +4,15 @@ use super::builder::ReportsBuilder;
 use super::delivery::Outlet;
 
 impl ReportsBuilder {
+    /// Mails each report, too. May be called several times.
+    ///
+    /// The settings are checked by [`build`](Self::build).
+    #[cfg(feature = "email")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "email")))]
+    pub fn email(self, email: crate::Email) -> Self {
+        self.outlet(email.prepare().map(|mailer| Outlet::Remote(Box::new(mailer))))
+    }
+
     /// Hands each report to OpenTelemetry, too: see [`OpenTelemetry`](crate::OpenTelemetry).
     #[cfg(feature = "otel")]
     #[cfg_attr(docsrs, doc(cfg(feature = "otel")))]

@@ -30,7 +30,7 @@ pub(crate) fn complete(process: &mut Process, stacks: &[Stack]) {
 }
 
 /// The host's name, from where it can be had without a call into C.
-fn hostname() -> String {
+pub(crate) fn hostname() -> String {
     let of_kernel =
         || std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));
     let of_environment = || std::env::var("HOSTNAME").or_else(|_| std::env::var("COMPUTERNAME")).unwrap_or_default();

@@ -189,7 +189,7 @@ impl Sink for Directory {
 }
 
 /// Creates a file for its owner alone, for reports hold URIs, and removes it if `content` fails.
-fn create(path: &Path, content: &mut dyn FnMut(&mut File) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn create(path: &Path, content: &mut dyn FnMut(&mut File) -> io::Result<()>) -> io::Result<()> {
     let mut options = OpenOptions::new();
     // Never through a link that waits under this name.
     options.write(true).create_new(true);
@@ -209,13 +209,13 @@ fn create(path: &Path, content: &mut dyn FnMut(&mut File) -> io::Result<()>) -> 
 }
 
 /// The name of a report's files, without extension: in order of time, safe on every system.
-fn stem(report: &Report) -> String {
+pub(super) fn stem(report: &Report) -> String {
     let time: String = timestamp(report.started_at).chars().filter(|c| !matches!(c, '-' | ':')).collect();
     format!("{PREFIX}{time}_{}", file_id(report))
 }
 
 /// The report's id as it stands in the names of files.
-fn file_id(report: &Report) -> String {
+pub(super) fn file_id(report: &Report) -> String {
     let id: String =
         report.id.chars().take(64).map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
     if id.is_empty() { "0".to_owned() } else { id }

@@ -3,6 +3,8 @@
 //! The log and the directory are built in; anything else is a [`Sink`] of your own.
 
 mod directory;
+#[cfg(feature = "email")]
+pub mod email;
 mod log;
 #[cfg(feature = "otel")]
 mod otel;

@@ -1,0 +1,271 @@
+//! The conversation with a mail server.
+
+use std::error::Error as _;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use lettre::Address;
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail, Noop, Rcpt, Rset};
+use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::response::Response;
+
+use crate::report::escape::escape;
+use crate::sync::lock_std;
+
+/// For how long a connection is kept for the next mail.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The most of a server's answer that is told, in characters.
+const MAX_ANSWER: usize = 200;
+
+/// A mail server. One connection to it is kept for a while after a mail.
+pub(super) struct Smtp {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) protection: Protection,
+    pub(super) credentials: Option<Credentials>,
+    /// What we are called in EHLO.
+    pub(super) hello: ClientId,
+    /// A step takes no longer.
+    pub(super) timeout: Duration,
+    pub(super) kept: Arc<Mutex<Option<Kept>>>,
+}
+
+/// How the conversation is kept from others.
+pub(super) enum Protection {
+    None,
+    StartTls(TlsParameters),
+    Tls(TlsParameters),
+}
+
+/// A connection that waits for the next mail.
+pub(super) struct Kept {
+    connection: AsyncSmtpConnection,
+    since: Instant,
+}
+
+/// Why something did not work.
+#[derive(Debug, Clone)]
+pub(super) enum Trouble {
+    /// The server said no: its answer's code, and the answer, which is safe to print.
+    Answer { code: u16, text: String },
+    /// There is no conversation any more.
+    Lost(String),
+}
+
+impl Trouble {
+    /// Whether asking again would be answered the same.
+    pub(super) fn is_permanent(&self) -> bool {
+        matches!(self, Self::Answer { code, .. } if *code >= 500)
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answer { code, text } if text.is_empty() => write!(f, "{code}"),
+            Self::Answer { code, text } => write!(f, "{code} {text}"),
+            Self::Lost(problem) => f.write_str(problem),
+        }
+    }
+}
+
+/// What one transaction made of a mail for one recipient.
+#[derive(Clone)]
+struct Fate {
+    fate: Result<(), Trouble>,
+    /// The server took the recipient, and refused the mail to all of them.
+    as_whole: bool,
+}
+
+/// What became of a mail for each recipient.
+pub(super) type Fates = Vec<(Address, Result<(), Trouble>)>;
+
+impl Smtp {
+    /// Sends one mail to several, and tells `told` at once of each who has it or was refused it. An error means that nothing
+    /// is known of those who were not told of.
+    pub(super) async fn send(
+        &self,
+        from: &Address,
+        to: &[Address],
+        mail: &[u8],
+        told: &(dyn Fn(&Address, &Result<(), Trouble>) + Send + Sync),
+    ) -> Result<Fates, Trouble> {
+        let mut connection = None;
+        if let Some(mut kept) = self.take_kept().await {
+            match self.transact(&mut kept, from, to, mail).await {
+                // The server, or what is between, has closed it meanwhile: nothing is wrong yet.
+                Err(Trouble::Lost(_)) => {}
+                outcome => connection = Some((kept, outcome?)),
+            }
+        }
+        let (mut connection, outcome) = match connection {
+            Some(done) => done,
+            None => {
+                let mut connection = self.connect().await?;
+                let outcome = self.transact(&mut connection, from, to, mail).await?;
+                (connection, outcome)
+            }
+        };
+        // What is refused as a whole may be so because of one of its recipients.
+        let together: Vec<bool> = outcome.iter().map(|fate| fate.as_whole && outcome.len() > 1).collect();
+        let mut fates: Fates = to.iter().cloned().zip(outcome.into_iter().map(|fate| fate.fate)).collect();
+        let known = fates.iter().zip(&together).filter(|(_, together)| !**together);
+        known.for_each(|((address, fate), _)| told(address, fate));
+        for ((address, fate), _) in fates.iter_mut().zip(together).filter(|(_, together)| *together) {
+            let alone = self.transact(&mut connection, from, std::slice::from_ref(address), mail).await?;
+            if let Some(alone) = alone.into_iter().next() {
+                *fate = alone.fate;
+            }
+            told(address, fate);
+        }
+        self.keep(connection);
+        Ok(fates)
+    }
+
+    /// One mail on an open connection, to all who are not refused. A fate a recipient, in their order.
+    async fn transact(
+        &self,
+        connection: &mut AsyncSmtpConnection,
+        from: &Address,
+        to: &[Address],
+        mail: &[u8],
+    ) -> Result<Vec<Fate>, Trouble> {
+        let command = connection.command(Mail::new(Some(from.clone()), Vec::new()));
+        if let Some(trouble) = self.step("answered MAIL", command).await? {
+            return Ok(vec![Fate { fate: Err(trouble), as_whole: false }; to.len()]);
+        }
+        let mut fates = Vec::new();
+        for address in to {
+            let command = connection.command(Rcpt::new(address.clone(), Vec::new()));
+            let answer = self.step("answered RCPT", command).await?;
+            fates.push(Fate { fate: answer.map_or(Ok(()), Err), as_whole: false });
+        }
+        let mut sent = false;
+        if fates.iter().any(|fate| fate.fate.is_ok()) {
+            let mut trouble = self.step("answered DATA", connection.command(Data)).await?;
+            if trouble.is_none() {
+                trouble = self.step("taken the mail", connection.message(mail)).await?;
+            }
+            sent = trouble.is_none();
+            if let Some(trouble) = trouble {
+                let as_whole = trouble.is_permanent();
+                for fate in fates.iter_mut().filter(|fate| fate.fate.is_ok()) {
+                    *fate = Fate { fate: Err(trouble.clone()), as_whole };
+                }
+            }
+        }
+        if !sent {
+            let _ = self.step("answered RSET", connection.command(Rset)).await?;
+        }
+        Ok(fates)
+    }
+
+    async fn connect(&self) -> Result<AsyncSmtpConnection, Trouble> {
+        let wrapper = match &self.protection {
+            Protection::Tls(parameters) => Some(parameters.clone()),
+            Protection::None | Protection::StartTls(_) => None,
+        };
+        let server = (&*self.host, self.port);
+        let connect = AsyncSmtpConnection::connect_tokio1(server, Some(self.timeout), &self.hello, wrapper, None);
+        let mut connection = self.bounded("let us in", connect).await?.map_err(|error| self.set_up("", &error))?;
+        if let Protection::StartTls(parameters) = &self.protection {
+            if !connection.can_starttls() {
+                connection.abort().await;
+                return Err(Trouble::Lost(format!("{} does not offer STARTTLS: nothing is sent", self.name())));
+            }
+            let starttls = connection.starttls(parameters.clone(), &self.hello);
+            self.bounded("did STARTTLS", starttls).await?.map_err(|error| self.set_up("STARTTLS: ", &error))?;
+        }
+        if let Some(credentials) = &self.credentials {
+            let log_in = connection.auth(&[Mechanism::Plain, Mechanism::Login], credentials);
+            // The text of an answer to a password may hold it.
+            self.bounded("answered AUTH", log_in).await?.map_err(|error| match error.status() {
+                Some(code) => Trouble::Lost(format!("{} refuses user or password: {code}", self.name())),
+                None if error.is_client() => Trouble::Lost(format!("{} offers no way to log in", self.name())),
+                None => Trouble::Lost(format!("the login at {} was not finished", self.name())),
+            })?;
+        }
+        Ok(connection)
+    }
+
+    /// What goes wrong before the mail is spoken of is nothing that is wrong with the mail: it may be sent later, also where
+    /// the server's word for it is final.
+    fn set_up(&self, step: &str, error: &lettre::transport::smtp::Error) -> Trouble {
+        match classify(error) {
+            Trouble::Answer { code, text } => {
+                Trouble::Lost(format!("{} does not let us in: {step}{code} {text}", self.name()))
+            }
+            Trouble::Lost(problem) => Trouble::Lost(format!("{}: {step}{problem}", self.name())),
+        }
+    }
+
+    /// One command: the server's refusal, if it is one of the mail, or that there is no conversation any more.
+    async fn step(
+        &self,
+        what: &str,
+        command: impl Future<Output = Result<Response, lettre::transport::smtp::Error>>,
+    ) -> Result<Option<Trouble>, Trouble> {
+        match self.bounded(what, command).await? {
+            Ok(_) => Ok(None),
+            Err(error) => match classify(&error) {
+                // The server says goodbye.
+                Trouble::Answer { code: 421, text } => Err(Trouble::Lost(format!("{}: 421 {text}", self.name()))),
+                Trouble::Lost(problem) => Err(Trouble::Lost(format!("{}: {problem}", self.name()))),
+                answer @ Trouble::Answer { .. } => Ok(Some(answer)),
+            },
+        }
+    }
+
+    /// `what` completes "the server has not ..".
+    async fn bounded<T>(&self, what: &str, step: impl Future<Output = T>) -> Result<T, Trouble> {
+        let late = |_| Trouble::Lost(format!("{} has not {what} within {:?}", self.name(), self.timeout));
+        tokio::time::timeout(self.timeout, step).await.map_err(late)
+    }
+
+    fn name(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// The connection that was kept, if it answers.
+    async fn take_kept(&self) -> Option<AsyncSmtpConnection> {
+        let Kept { mut connection, since } = lock_std(&self.kept).take()?;
+        if since.elapsed() < IDLE && matches!(self.step("answered NOOP", connection.command(Noop)).await, Ok(None)) {
+            return Some(connection);
+        }
+        None
+    }
+
+    /// Keeps a connection for the next mail, and takes leave of the server if there is none for a while.
+    fn keep(&self, connection: AsyncSmtpConnection) {
+        let since = Instant::now();
+        *lock_std(&self.kept) = Some(Kept { connection, since });
+        let (kept, timeout) = (Arc::clone(&self.kept), self.timeout);
+        tokio::spawn(async move {
+            tokio::time::sleep(IDLE).await;
+            let idle = lock_std(&kept).take_if(|kept| kept.since == since);
+            if let Some(mut idle) = idle {
+                let _ = tokio::time::timeout(timeout, idle.connection.abort()).await;
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Smtp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Smtp").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+fn classify(error: &lettre::transport::smtp::Error) -> Trouble {
+    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    let text = escape(&cause, MAX_ANSWER).into_owned();
+    match error.status() {
+        Some(code) => Trouble::Answer { code: code.into(), text },
+        None if text.is_empty() => Trouble::Lost("the conversation broke off".to_owned()),
+        None => Trouble::Lost(text),
+    }
+}

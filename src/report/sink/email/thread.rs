@@ -1,0 +1,173 @@
+//! Which mails belong together, so that a mail program shows them as one conversation.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+use crate::report::{Location, Report, Verdict};
+
+/// Places and reports that are remembered.
+const REMEMBERED: usize = 1_000;
+
+/// A map that forgets what came first.
+#[derive(Debug)]
+pub(super) struct Bounded<K, V> {
+    map: HashMap<K, V>,
+    order: VecDeque<K>,
+}
+
+impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
+    pub(super) fn new() -> Self {
+        Self { map: HashMap::new(), order: VecDeque::new() }
+    }
+
+    pub(super) fn get(&self, key: &K) -> Option<&V> {
+        self.map.get(key)
+    }
+
+    /// The value of `key`, which is made if need be; the oldest key makes room.
+    pub(super) fn entry(&mut self, key: &K, make: impl FnOnce() -> V) -> &mut V {
+        if !self.map.contains_key(key) {
+            if self.order.len() >= REMEMBERED
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.map.remove(&oldest);
+            }
+            self.order.push_back(key.clone());
+        }
+        self.map.entry(key.clone()).or_insert_with(make)
+    }
+
+    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
+        let removed = self.map.remove(key);
+        if removed.is_some() {
+            self.order.retain(|known| known != key);
+        }
+        removed
+    }
+}
+
+/// What has been mailed.
+#[derive(Debug)]
+pub(super) struct Threads {
+    /// By fingerprint.
+    first: Bounded<String, String>,
+    /// By the report's id.
+    reports: Bounded<String, Mailed>,
+}
+
+/// What has been mailed about one report.
+#[derive(Debug)]
+struct Mailed {
+    first: Place,
+    update: u32,
+    verdict: Verdict,
+    location: Option<Location>,
+}
+
+/// A mail's place in a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) message_id: String,
+    /// The mail it is a reply to.
+    pub(super) in_reply_to: Option<String>,
+    /// The beginning of the conversation, and the first mail of it that this process sent.
+    pub(super) references: Vec<String>,
+}
+
+impl Threads {
+    pub(super) fn new() -> Self {
+        Self { first: Bounded::new(), reports: Bounded::new() }
+    }
+
+    /// Where a mail about this report belongs. `None` if the last mail about it said the same.
+    pub(super) fn place(&self, report: &Report, message_id: String, root: String) -> Option<Place> {
+        if let Some(mailed) = self.reports.get(&report.id) {
+            let same = (mailed.verdict, &mailed.location) == (report.verdict, &report.location);
+            if same && report.update > mailed.update {
+                return None;
+            }
+            let first = &mailed.first;
+            if first.message_id != message_id {
+                let mut references = first.references.clone();
+                references.push(first.message_id.clone());
+                return Some(Place { message_id, in_reply_to: Some(first.message_id.clone()), references });
+            }
+        }
+        let first = self.first.get(&report.fingerprint).filter(|first| **first != message_id).cloned();
+        let references = [Some(root), first.clone()].into_iter().flatten().collect();
+        Some(Place { message_id, in_reply_to: first, references })
+    }
+
+    /// The mail about this report has left.
+    pub(super) fn sent(&mut self, report: &Report, place: &Place) {
+        self.first.entry(&report.fingerprint, || place.message_id.clone());
+        let (update, verdict, location) = (report.update, report.verdict, report.location.clone());
+        let make = || Mailed { first: place.clone(), update, verdict, location: location.clone() };
+        let mailed = self.reports.entry(&report.id, make);
+        // A mail that was tried again may leave after that about a later update.
+        if update >= mailed.update {
+            (mailed.update, mailed.verdict, mailed.location) = (update, verdict, location);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::testing::report;
+
+    fn mail(threads: &mut Threads, report: &Report, message_id: &str) -> Option<Place> {
+        let place = threads.place(report, message_id.to_owned(), "<root>".to_owned())?;
+        threads.sent(report, &place);
+        Some(place)
+    }
+
+    #[test]
+    fn repeats_are_replies() {
+        let mut threads = Threads::new();
+        let of =
+            |id: &str, fingerprint: &str| Report { id: id.to_owned(), fingerprint: fingerprint.to_owned(), ..report() };
+        let first = mail(&mut threads, &of("1", "f"), "<1>").unwrap();
+        assert_eq!((first.in_reply_to, first.references), (None, vec!["<root>".to_owned()]));
+        for id in ["2", "3"] {
+            let next = mail(&mut threads, &of(id, "f"), id).unwrap();
+            assert_eq!(next.in_reply_to.as_deref(), Some("<1>"));
+            assert_eq!(next.references, ["<root>", "<1>"]);
+        }
+        assert_eq!(mail(&mut threads, &of("4", "g"), "<4>").unwrap().in_reply_to, None);
+    }
+
+    /// Guards: an update is mailed as a reply if it has news, and not if it has none; what could not be sent is no news of old.
+    #[test]
+    fn updates() {
+        let mut threads = Threads::new();
+        let of = |update: u32, verdict: Verdict| Report { update, verdict, ..report() };
+        let unsent = threads.place(&of(0, Verdict::Waiting), "<0>".to_owned(), "<root>".to_owned());
+        assert!(unsent.is_some());
+        assert!(mail(&mut threads, &of(0, Verdict::Waiting), "<0>").is_some(), "it was not sent before");
+        assert_eq!(mail(&mut threads, &of(1, Verdict::Waiting), "<1>"), None);
+        let news = mail(&mut threads, &of(2, Verdict::Starved), "<2>").unwrap();
+        assert_eq!(news.in_reply_to.as_deref(), Some("<0>"));
+        assert_eq!(mail(&mut threads, &of(3, Verdict::Starved), "<3>"), None);
+        let mut moved = of(4, Verdict::Starved);
+        moved.location = Some(Location { function: None, file: Some("a.rs".to_owned()), line: Some(1) });
+        moved.fingerprint = "another".to_owned();
+        let moved = mail(&mut threads, &moved, "<4>").unwrap();
+        assert_eq!((moved.in_reply_to.as_deref(), moved.references.len()), (Some("<0>"), 2));
+        // One that waited for its turn while a later one left.
+        assert!(mail(&mut threads, &of(1, Verdict::Starved), "<1>").is_some());
+        assert!(mail(&mut threads, &of(5, Verdict::Starved), "<5>").is_some(), "the last mail told of another place");
+    }
+
+    /// Guards: ever new places and requests take bounded memory.
+    #[test]
+    fn bounded() {
+        let mut threads = Threads::new();
+        for number in 0..3 * REMEMBERED {
+            let report = Report { id: number.to_string(), fingerprint: number.to_string(), ..report() };
+            mail(&mut threads, &report, &number.to_string());
+        }
+        assert_eq!((threads.first.map.len(), threads.first.order.len()), (REMEMBERED, REMEMBERED));
+        assert_eq!((threads.reports.map.len(), threads.reports.order.len()), (REMEMBERED, REMEMBERED));
+    }
+}

@@ -1,0 +1,168 @@
+//! A mail server as a URL.
+
+use super::settings::{Email, Security};
+use crate::error::{Error, Result};
+
+impl Email {
+    /// Mails through the server of this URL: `smtps://user:password@smtp.example.com:465`.
+    ///
+    /// | scheme | is |
+    /// |---|---|
+    /// | `smtp` | [`starttls`](Self::starttls), port 587 |
+    /// | `smtps` | [`tls`](Self::tls), port 465 |
+    /// | `smtp+plaintext` | [`plaintext`](Self::plaintext), port 25 |
+    ///
+    /// User and password may be left out; what is special in a URL is written as `%40` in them. An IPv6 address stands in
+    /// brackets: `smtp://[2001:db8::1]`.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config) if it is no such URL. The message holds nothing of it.
+    pub fn from_url(
+        url: &str,
+        from: impl Into<String>,
+        to: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<Self> {
+        let refuse = |problem: &str| Err(Error::config(format!("the URL of a mail server {problem}")));
+        let Some((scheme, rest)) = url.trim().split_once("://") else {
+            return refuse("has no scheme: `smtp://`, `smtps://` or `smtp+plaintext://`");
+        };
+        let security = match &*scheme.to_ascii_lowercase() {
+            "smtp" => Security::StartTls,
+            "smtps" => Security::Tls,
+            "smtp+plaintext" => Security::Plaintext,
+            _ => return refuse("has a scheme that is none of `smtp`, `smtps` and `smtp+plaintext`"),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains(['/', '?', '#']) {
+            return refuse(
+                "has a path, or a `/`, `?` or `#` in its password that is not written as `%2F`, `%3F` or `%23`",
+            );
+        }
+        let (credentials, server) = match rest.rsplit_once('@') {
+            Some((credentials, server)) => (Some(credentials), server),
+            None => (None, rest),
+        };
+        let (host, port) = match server.strip_prefix('[') {
+            Some(server) => match server.split_once(']') {
+                Some((host, "")) => (host, None),
+                Some((host, port)) if port.starts_with(':') => (host, Some(&port[1..])),
+                _ => return refuse("has a bracket too many or too few"),
+            },
+            None => match server.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (server, None),
+            },
+        };
+        if host.is_empty() {
+            return refuse("names no host");
+        }
+        let mut mail = Self::smtp(host, from, to).server("", |server| server.security = security);
+        if let Some(port) = port {
+            match port.parse() {
+                Ok(port) if port > 0 => mail = mail.port(port),
+                _ => return refuse("has a port that is not a number from 1 to 65535"),
+            }
+        }
+        if let Some(credentials) = credentials {
+            let Some((user, password)) = credentials.split_once(':') else {
+                return refuse("has a user without a password");
+            };
+            match (decode(user), decode(password)) {
+                (Some(user), Some(password)) => mail = mail.credentials(user, password),
+                _ => return refuse("has a `%` in its user or password that is not written as `%25`"),
+            }
+        }
+        Ok(mail)
+    }
+}
+
+/// `%41` is `A`. `None` if a `%` is followed by something else than two hexadecimal digits, or the outcome is not UTF-8.
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => digit(bytes.next()?)? << 4 | digit(bytes.next()?)?,
+            byte => byte,
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::settings::{Server, Way};
+    use super::*;
+
+    fn server(url: &str) -> Server {
+        let mail = Email::from_url(url, "a@b", ["c@d"]).unwrap_or_else(|error| panic!("{url}: {error}"));
+        let Way::Smtp(server) = mail.way else { panic!("{url}") };
+        server
+    }
+
+    #[test]
+    fn good_ones() {
+        let plain = |url| {
+            let server = server(url);
+            assert!(server.credentials.is_none());
+            (server.host, server.port, server.security)
+        };
+        assert_eq!(plain("smtp://mail.example.com"), ("mail.example.com".to_owned(), None, Security::StartTls));
+        assert_eq!(plain("SMTPS://mail/"), ("mail".to_owned(), None, Security::Tls));
+        assert_eq!(plain("smtp+plaintext://[::1]:2525"), ("::1".to_owned(), Some(2525), Security::Plaintext));
+        assert_eq!(plain("smtp://[2001:db8::1]"), ("2001:db8::1".to_owned(), None, Security::StartTls));
+        let with = server("smtps://us%40er:p%3A%2f%25@x@mail:465");
+        let credentials = with.credentials.unwrap();
+        assert_eq!((&*with.host, with.port), ("mail", Some(465)));
+        assert_eq!((&*credentials.user, &*credentials.password), ("us@er", "p:/%@x"));
+    }
+
+    #[test]
+    fn bad_ones() {
+        let urls = [
+            "",
+            "mail",
+            "http://mail",
+            "smtp://",
+            "smtp://:25",
+            "smtp://u:hunter2@",
+            "smtp://mail:0",
+            "smtp://mail:x",
+            "smtp://mail:70000",
+            "smtp://[::1",
+            "smtp://[::1]25",
+            "smtp://u:hunter2@mail/x",
+            "smtp://hunter2@mail",
+            "smtp://u:hunter2%4@mail",
+            "smtp://u:hunter2%zz@mail",
+            "smtp://u:hunter2%ff@mail",
+            "smtp://u:hunt/er2@mail",
+        ];
+        for url in urls {
+            let error = Email::from_url(url, "a@b", ["c@d"]).unwrap_err();
+            assert!(error.is_config());
+            assert!(!format!("{error} {error:?}").contains("hunt"), "{url}: {error}");
+        }
+    }
+
+    proptest! {
+        /// Guards: any password survives being written into a URL.
+        #[test]
+        fn passwords_survive(user in ".{1,8}", password in "\\PC{1,16}") {
+            let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+            let url = format!("smtps://{}:{}@mail", encode(&user), encode(&password));
+            let credentials = server(&url).credentials.unwrap();
+            prop_assert_eq!((credentials.user, credentials.password), (user, password));
+        }
+
+        #[test]
+        fn any_text_is_refused_or_taken(url in any::<String>()) {
+            let _ = Email::from_url(&url, "a@b", ["c@d"]);
+            let _ = Email::from_url(&format!("smtp://{url}"), "a@b", ["c@d"]);
+        }
+    }
+}
