@@ -149,6 +149,8 @@ fn a_slow_job_reaches_the_recorder() {
     let expected = [
         ("heeler_delivery_failures_total{sink=pager}", 1.0),
         ("heeler_reports_total{verdict=waiting}", 1.0),
+        // It waits for another try.
+        ("heeler_queue_depth", 1.0),
         ("heeler_captures_total{result=taken}", 1.0),
         ("heeler_armed_total", 1.0),
     ];
@@ -164,6 +166,7 @@ fn a_slow_job_reaches_the_recorder() {
         ("heeler_captures_total{result=missed}", 0.0),
         ("heeler_reports_suppressed_total", 0.0),
         ("heeler_reports_dropped_total", 0.0),
+        ("heeler_reports_undelivered_total", 0.0),
     ];
     for (name, value) in expected {
         until(name, || recorded.value(name) == Some(value));

@@ -261,7 +261,8 @@ fn instruments_have_the_figures() {
     // Other tests of this process run at the same time, and add to them.
     assert!(value("heeler.in_flight{job}") >= 1 && value("heeler.armed") >= 1 && value("heeler.watched{job}") >= 1);
     assert!(value("heeler.captures{taken}") >= 1);
-    assert_eq!((value("heeler.suppressed"), value("heeler.dropped")), (0, 0));
+    assert_eq!((value("heeler.suppressed"), value("heeler.dropped"), value("heeler.undelivered")), (0, 0, 0));
+    assert_eq!(metrics["heeler.queued"].0, "{report}");
     let units: Vec<&str> = ["heeler.reports{waiting}", "heeler.dropped", "heeler.armed", "heeler.captures{missed}"]
         .map(|name| &*metrics[name].0)
         .into();

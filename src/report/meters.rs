@@ -24,6 +24,8 @@ const ARMED: &str = "heeler_armed";
 const REPORTS: &str = "heeler_reports_total";
 const SUPPRESSED: &str = "heeler_reports_suppressed_total";
 const DROPPED: &str = "heeler_reports_dropped_total";
+const UNDELIVERED: &str = "heeler_reports_undelivered_total";
+const QUEUE_DEPTH: &str = "heeler_queue_depth";
 const CAPTURES: &str = "heeler_captures_total";
 const THREAD_STACKS: &str = "heeler_thread_stacks_total";
 const FAILURES: &str = "heeler_delivery_failures_total";
@@ -76,6 +78,8 @@ fn record() {
     }
     counter!(SUPPRESSED).absolute(stats.suppressed);
     counter!(DROPPED).absolute(stats.dropped);
+    counter!(UNDELIVERED).absolute(stats.undelivered);
+    gauge!(QUEUE_DEPTH).set(stats.queued as f64);
     let captures = figures.captures;
     let captures = [
         ("taken", captures.taken),
@@ -116,6 +120,7 @@ fn describe() {
         (REPORTS, "Reports that were put together, updates included."),
         (SUPPRESSED, "Reports that were held back, for one about the same had just gone out."),
         (DROPPED, "Captures that were thrown away, for too many waited for the reporter."),
+        (UNDELIVERED, "Reports that at least one sink has not taken and never will."),
         (CAPTURES, "Captures of slow work that were due; those truncated are among those taken."),
         (THREAD_STACKS, "Threads that were asked for their stacks; those truncated are among those taken."),
         (FAILURES, "Deliveries to a sink that failed."),
@@ -124,6 +129,11 @@ fn describe() {
         describe_counter!(name, Unit::Count, what);
     }
     describe_gauge!(IN_FLIGHT, Unit::Count, "Requests, jobs and child work that are watched now.");
+    describe_gauge!(
+        QUEUE_DEPTH,
+        Unit::Count,
+        "Reports that are on their way to at least one sink, or wait for another try."
+    );
     describe_gauge!(ARMED, Unit::Count, "Requests and jobs whose polls are traced now.");
     describe_histogram!(
         ELAPSED,

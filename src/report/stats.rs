@@ -109,7 +109,8 @@ impl All {
         let mut gone = self.gone.unwrap_or_default();
         self.counters.retain_mut(|counters| {
             // By a mutable borrow, which waits for nothing but sees all that was counted before others let go.
-            let last = Arc::get_mut(counters).map(|last| last.read());
+            // What was on its way then is so no longer.
+            let last = Arc::get_mut(counters).map(|last| Stats { queued: 0, ..last.read() });
             gone = last.map_or(gone, |last| gone.plus(last));
             last.is_none()
         });

@@ -69,15 +69,11 @@ fn counters(
 fn gauge(
     meter: &Meter,
     name: &'static str,
+    unit: &'static str,
     what: &'static str,
     observe: impl Fn(&dyn AsyncInstrument<i64>) + Send + Sync + 'static,
 ) {
-    meter
-        .i64_observable_up_down_counter(name)
-        .with_unit("{piece}")
-        .with_description(what)
-        .with_callback(observe)
-        .build();
+    meter.i64_observable_up_down_counter(name).with_unit(unit).with_description(what).with_callback(observe).build();
 }
 
 fn signed(number: u64) -> i64 {
@@ -101,18 +97,30 @@ fn make(meter: &Meter) {
     counter(meter, "heeler.suppressed", "{report}", what, |figures| figures.reports.suppressed);
     let what = "Captures that were thrown away, for too many waited for the reporter.";
     counter(meter, "heeler.dropped", "{capture}", what, |figures| figures.reports.dropped);
+    let what = "Reports that at least one sink has not taken and never will.";
+    counter(meter, "heeler.undelivered", "{report}", what, |figures| figures.reports.undelivered);
+    let what = "Reports that are on their way to at least one sink, or wait for another try.";
+    gauge(meter, "heeler.queued", "{report}", what, |instrument| {
+        instrument.observe(signed(recent().reports.queued), &[]);
+    });
     let what = "Requests, jobs and child work that were watched.";
     counters(meter, "heeler.watched", "{piece}", what, |instrument| {
         for (work, number) in works(recent().watched) {
             instrument.observe(number, &[work]);
         }
     });
-    gauge(meter, "heeler.in_flight", "Requests, jobs and child work that are in flight now.", |instrument| {
-        for (work, number) in works(recent().in_flight) {
-            instrument.observe(signed(number), &[work]);
-        }
-    });
-    gauge(meter, "heeler.armed", "Requests and jobs whose polls are traced now.", |instrument| {
+    gauge(
+        meter,
+        "heeler.in_flight",
+        "{piece}",
+        "Requests, jobs and child work that are in flight now.",
+        |instrument| {
+            for (work, number) in works(recent().in_flight) {
+                instrument.observe(signed(number), &[work]);
+            }
+        },
+    );
+    gauge(meter, "heeler.armed", "{piece}", "Requests and jobs whose polls are traced now.", |instrument| {
         instrument.observe(signed(recent().armed_now), &[]);
     });
     let what = "Captures of slow work that were due; those truncated are among those taken.";

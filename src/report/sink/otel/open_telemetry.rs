@@ -37,7 +37,7 @@ use crate::report::{Report, Sink};
 ///
 /// heeler looks for it when it begins to trace a request's polls, at an eighth of its threshold, and costs other requests
 /// nothing. One that blocks its thread in its very first poll is not polled once more, and its span is not known then. Nothing
-/// that waits to be delivered keeps a span open.
+/// that waits to be delivered keeps a span open, and a report that was read back from the spool has none.
 ///
 /// With the feature `spans` and a [`SpanLayer`](https://docs.rs/heeler/latest/heeler/struct.SpanLayer.html), the event that goes
 /// to the log is also made within the innermost `tracing` span that the request is in, wherever that was opened:
@@ -64,6 +64,8 @@ use crate::report::{Report, Sink};
 /// | `heeler.reports` | `{report}` | `heeler.verdict` | reports that were made, updates included |
 /// | `heeler.suppressed` | `{report}` | | those held back, for one about the same had just gone out |
 /// | `heeler.dropped` | `{capture}` | | captures thrown away, for too many waited for the reporter |
+/// | `heeler.undelivered` | `{report}` | | reports that at least one sink has not taken and never will |
+/// | `heeler.queued` | `{report}` | | reports that are on their way to at least one sink, or wait for another try |
 /// | `heeler.watched` | `{piece}` | `heeler.work` | requests, jobs and child work that were watched |
 /// | `heeler.in_flight` | `{piece}` | `heeler.work` | those that are in flight now |
 /// | `heeler.armed` | `{piece}` | | requests and jobs whose polls are traced now |
