@@ -15,8 +15,11 @@ pub(crate) fn apply(mut router: Router, settings: &Settings) -> Result<(Router, 
     let reports = Reports::builder()
         .directory(&settings.reports)
         // The tour asks for the same slow page again and wants a report each time. In production, leave it at a minute.
-        .repeat_after(Duration::ZERO)
-        .build()?;
+        .repeat_after(Duration::ZERO);
+    // In production: Email::smtp(host, from, to), and the twenty letters an hour that it sends at most.
+    #[cfg(feature = "email")]
+    let reports = reports.email(heeler::Email::files(settings.letters()).per_hour(1_000));
+    let reports = reports.build()?;
     for tool in &settings.tools {
         router = match tool {
             Tool::Watchdog => router.layer(WatchdogLayer::new(settings.threshold).reports(reports.clone()).body(true)),

@@ -20,6 +20,7 @@ usage: photos [--tour | --serve] [--full]
 environment:
   PHOTOS_ADDR          where to serve                          (127.0.0.1:3000)
   PHOTOS_REPORTS       directory for the reports               (target/photos)
+                       and, with the feature email, for letters: in mail
   PHOTOS_THRESHOLD_MS  a request is slow after that long       (250; 50 to 10000)
   PHOTOS_LAYERS        heeler's tools: watchdog, or none       (watchdog)
 ";
@@ -80,6 +81,12 @@ impl Settings {
             threshold: threshold()?,
             tools: tools()?,
         }))
+    }
+
+    /// Where letters are put instead of being sent.
+    #[cfg(feature = "email")]
+    pub(crate) fn letters(&self) -> PathBuf {
+        self.reports.join("mail")
     }
 
     /// How long something slow lasts: past the reports at one, two and four times the threshold, and no longer.

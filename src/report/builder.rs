@@ -275,7 +275,7 @@ mod tests {
         let reports = builder.build().unwrap();
         assert!(format!("{reports:?}").contains(r#"["log", "directory"]"#));
         reports.deliver(report());
-        assert_eq!(std::fs::read_dir(place.path().join("slow")).unwrap().count(), 2);
+        assert_eq!(std::fs::read_dir(place.path().join("slow")).unwrap().count(), 3);
         assert_eq!(reports.stats().failed_deliveries, 0);
     }
 

@@ -2,6 +2,8 @@
 
 mod causes;
 mod evidence;
+#[cfg(feature = "email")]
+mod mail;
 mod table;
 mod walk;
 

@@ -26,6 +26,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub(crate) async fn walk(settings: &Settings, address: SocketAddr, reports: &Reports) -> Result<bool, Problem> {
     let _quiet = Quiet::start();
     let begun = Instant::now();
+    #[cfg(feature = "email")]
+    let since = std::time::SystemTime::now();
     let guest = Guest {
         // A connection a request: what one of them does to its connection must not reach the next.
         http: Client::builder().no_proxy().pool_max_idle_per_host(0).build()?,
@@ -56,6 +58,14 @@ pub(crate) async fn walk(settings: &Settings, address: SocketAddr, reports: &Rep
     if !reports.flush(PATIENCE) {
         complaints.push(format!("reports were still on their way after {} s", PATIENCE.as_secs()));
     }
+    #[cfg(feature = "email")]
+    let letters = {
+        let letters = super::mail::letters(&settings.letters(), since)?;
+        if letters.len() < CAUSES.len() {
+            complaints.push(format!("{} letters about {} causes", letters.len(), CAUSES.len()));
+        }
+        letters
+    };
     let unjust = guest.evidence.reports_of_fast_pages()?;
     println!();
     table::print(["endpoint", "verdict", "function", "file:line", "found"], &rows);
@@ -73,6 +83,10 @@ pub(crate) async fn walk(settings: &Settings, address: SocketAddr, reports: &Rep
         "reports in {}; the tour took {took:.1} s, the slowest fast page {slowest:.1} ms",
         settings.reports.display()
     );
+    #[cfg(feature = "email")]
+    if let Some(letter) = letters.last() {
+        println!("{} letters, as they would be sent, the last in {}", letters.len(), letter.display());
+    }
     Ok(found == CAUSES.len() && unjust.is_empty() && complaints.is_empty())
 }
 
