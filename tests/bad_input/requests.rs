@@ -98,7 +98,7 @@ fn control_characters_and_markup() {
         }
         assert!(reports.flush(PATIENCE));
         let mut outputs = files(place.path());
-        assert!(outputs.len() >= 2 * uris.len());
+        assert!(outputs.len() >= 3 * uris.len());
         outputs.push(("log".to_owned(), log.text()));
         for (name, text) in outputs {
             let odd = text.chars().find(|&c| {
@@ -143,7 +143,7 @@ fn secrets() {
         }
         assert!(reports.flush(PATIENCE));
         let mut outputs = files(place.path());
-        assert!(outputs.len() >= 2 * uris.len());
+        assert!(outputs.len() >= 3 * uris.len());
         outputs.push(("log".to_owned(), log.text()));
         for (name, text) in &outputs {
             // Its own arguments are those of the test's source, whose lines a report may quote.

@@ -16,6 +16,13 @@ const MAX_TITLE: usize = 90;
 const MAX_PLACE: usize = 110;
 const MAX_SUBTITLE: usize = 160;
 
+/// As wide as the window is a picture of up to so many boxes: the script lays all of them out again for it, which takes a
+/// browser as long as all the rest.
+const FLUID_BOXES: usize = 2_000;
+
+/// The width of a picture of more, in pixels.
+const WIDTH: usize = 1_200;
+
 /// Between a box's label and what heeler wants to know of it after inferno has laid it out. Labels are free of control
 /// characters.
 const MARK: char = '\u{1}';
@@ -48,11 +55,12 @@ impl Report {
     /// runs of others are folded (`… 5 frames of tokio`), as in the [text](Report::to_text). The [JSON](Report::to_json)
     /// has all of them.
     ///
-    /// Branches of one wait (`join!`, `select!`) wait at the same time: they stand side by side above what they have in
+    /// Branches of one wait (`join!`, `select!`) wait at the same time: they stand side by side below what they have in
     /// common, each as wide as its equal part, so that no time counts twice, and each tells how long it really waited.
     /// So do child work and what holds the workers, which stand where the work waits for them, as they were at the
     /// capture.
     ///
+    /// The picture is as wide as its window; with more than 2,000 boxes it is 1,200 pixels wide, so that it opens at once.
     /// What comes from outside is escaped, and long names lose their middle: generic arguments first. A report without any
     /// time is a picture that says so.
     ///
@@ -114,6 +122,7 @@ fn draw(report: &Report) -> Option<String> {
     options.direction = Direction::Inverted;
     options.bgcolors = Some(BackgroundColor::Flat(Color { r: 255, g: 255, b: 255 }));
     options.frame_height = 18;
+    options.image_width = (tree.boxes() > FLUID_BOXES).then_some(WIDTH);
     // A millisecond of an hour is kept: one can zoom.
     options.min_width = 0.0;
     options.text_truncate_direction = TextTruncateDirection::Right;
@@ -181,7 +190,10 @@ fn relabel(svg: &str, whole: u64) -> String {
     if let Some((before, after)) = out.rsplit_once("<title>all (")
         && let Some((_, after)) = after.split_once("</title>")
     {
-        out = format!("{before}<title>all: {} (100 %)</title>{after}", duration(whole as f64 / 1e3));
+        let label = format!("all: {}", duration(whole as f64 / 1e3));
+        // Its text is empty, for it has no name of its own.
+        let after = after.replacen("></text>", &format!(">{label}</text>"), 1);
+        out = format!("{before}<title>{label} (100 %)</title>{after}");
     }
     out.replace(SEMICOLON, ";")
 }
@@ -212,4 +224,237 @@ fn subtitle(report: &Report) -> String {
 /// Text for the inside of an element.
 fn xml(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use quick_xml::Reader;
+    use quick_xml::events::Event;
+
+    use super::*;
+    use crate::report::location::{arrange, locate};
+    use crate::report::testing::{culprit, own, plumbing, report, thread_stack};
+    use crate::report::{Activity, Interval, Verdict};
+
+    /// What a viewer shows: the texts of the picture and of its boxes' tooltips. Fails if it is not well-formed, or has
+    /// an element that inferno does not write.
+    fn read(svg: &str) -> Vec<String> {
+        // <https://www.w3.org/TR/xml/#charsets>
+        let is_xml =
+            |c: char| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}') || matches!(c, '\n' | '\t' | '\r');
+        assert!(svg.chars().all(is_xml));
+        let elements: &[&[u8]] =
+            &[b"svg", b"defs", b"linearGradient", b"stop", b"style", b"script", b"rect", b"text", b"title", b"g"];
+        let (mut texts, mut text, mut scripts, mut depth) = (Vec::new(), None, 0, 0);
+        let mut reader = Reader::from_str(svg);
+        reader.config_mut().check_end_names = true;
+        loop {
+            match reader.read_event().unwrap() {
+                Event::Start(start) => {
+                    assert!(elements.contains(&start.name().as_ref()), "{start:?}");
+                    start.attributes().for_each(|attribute| {
+                        assert!(attribute.unwrap().normalized_value(quick_xml::XmlVersion::Implicit1_0).is_ok())
+                    });
+                    scripts += u32::from(start.name().as_ref() == b"script");
+                    depth += 1;
+                    text = matches!(start.name().as_ref(), b"text" | b"title").then(String::new);
+                }
+                Event::Text(part) => {
+                    if let Some(text) = &mut text {
+                        text.push_str(&part.decode().unwrap());
+                    }
+                }
+                Event::GeneralRef(name) => {
+                    let c = match &*name {
+                        b"lt" => '<',
+                        b"gt" => '>',
+                        b"amp" => '&',
+                        b"quot" => '"',
+                        b"apos" => '\'',
+                        other => panic!("{other:?}"),
+                    };
+                    text.as_mut().unwrap().push(c);
+                }
+                Event::End(_) => {
+                    texts.extend(text.take());
+                    depth -= 1;
+                }
+                Event::Eof => break,
+                _ => {}
+            }
+        }
+        assert_eq!((depth, scripts), (0, u32::from(svg.contains("id=\"frames\""))), "one script: inferno's");
+        texts
+    }
+
+    fn drawn(report: &Report) -> Vec<String> {
+        read(&report.to_svg())
+    }
+
+    #[track_caller]
+    fn assert_has(texts: &[String], expected: &str) {
+        assert!(texts.iter().any(|text| text == expected), "{expected}\n{texts:#?}");
+    }
+
+    /// Guards: what an engineer reads, and the figures of the tooltips.
+    #[test]
+    fn what_it_says() {
+        let mut report = report();
+        arrange(&mut report);
+        report.location = locate(&report);
+        let texts = drawn(&report);
+        for expected in [
+            "GET /slow/lock: 2.51 s",
+            "waiting in photos::wait_for_import at examples/photos/slow.rs:88 · threshold 2.50 s · web1 · 2025-01-01T00:00:02.510Z",
+            "all: 2.51 s (100 %)",
+            "all: 2.51 s",
+            "waiting: 2.20 s, 1 wait (87.6 %)",
+            "running: 0.40 ms, 2 polls (0.02 %)",
+            "not observed: 310 ms (12.3 %)",
+            "photos::wait_for_import examples/photos/slow.rs:88 (2.20 s, 87.6 %, 1 wait)",
+            "photos::wait_for_import examples/photos/slow.rs:88",
+            "… 14 frames of axum, hyper, std (2.20 s, 87.6 %, 1 wait)",
+        ] {
+            assert_has(&texts, expected);
+        }
+        assert_eq!(report.to_svg(), report.to_svg(), "the same each time");
+    }
+
+    /// Guards: states are told apart by colour, and what is not the application's own is paler.
+    #[test]
+    fn colours() {
+        let mut report = report();
+        report.stacks.push(thread_stack(&[own("photos::compute", 3)]));
+        report.stacks.push(culprit(&[own("photos::hog", 4)]));
+        report.timeline[2].stack = Some(1);
+        report.timeline.push(Interval { activity: Activity::Runnable, stack: None, waits: 1, ms: 100.0 });
+        report.elapsed_ms += 100.0;
+        let svg = report.to_svg();
+        let color = |label: &str| {
+            let (_, box_of) = svg.split_once(&format!("<title>{label}")).unwrap_or_else(|| panic!("{label}"));
+            box_of.split_once("fill=\"").unwrap().1.split_once('"').unwrap().0.to_owned()
+        };
+        assert_eq!(color("waiting: "), color("photos::wait_for_import "));
+        assert_eq!(color("on CPU: "), color("photos::compute "));
+        assert_eq!(color("woken, not polled: "), color("photos::hog "));
+        let mut all = ["waiting: ", "on CPU: ", "woken, ", "not observed: ", "tokio::sync::mutex"].map(color).to_vec();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 5, "{all:?}");
+    }
+
+    /// Guards: a report that knows nothing is a picture that says so.
+    #[test]
+    fn nothing_is_known() {
+        for elapsed in [f64::NAN, 0.0, -1.0, f64::NEG_INFINITY] {
+            let mut report = report();
+            report.elapsed_ms = elapsed;
+            report.timeline.clear();
+            assert_has(&drawn(&report), "GET /slow/lock: 0 ms");
+            assert_has(&drawn(&report), "no time was recorded");
+        }
+        let mut report = report();
+        report.timeline.clear();
+        report.stacks.clear();
+        report.verdict = Verdict::Unknown;
+        assert_has(&drawn(&report), "not observed: 2.51 s (100.0 %)");
+        for elapsed in [f64::INFINITY, f64::MAX, 1e-9] {
+            report.elapsed_ms = elapsed;
+            drawn(&report);
+        }
+    }
+
+    /// Guards: whatever goes wrong, the other forms of the report are written.
+    #[test]
+    fn failure_is_a_picture() {
+        let mut report = report();
+        report.id = "</text>&\u{0}".to_owned();
+        let expected = ["</text>&\\u{0}: no flamegraph could be drawn"];
+        assert_eq!(read(&or_apology(&report, || None)), expected);
+        assert_eq!(read(&or_apology(&report, || panic!("a bug"))), expected);
+    }
+
+    /// Guards: what parts the frames of folded stacks, what looks like a number of samples, and what inferno takes off
+    /// names all stay in the name.
+    #[test]
+    fn names_that_inferno_would_read() {
+        for function in
+            ["a;b", "x 5", "x 5 7", "--", "-", "f_[k]", "# x", "app::Buffer<[u8; 8]>", "all (1 us, 100%)", " "]
+        {
+            let mut report = report();
+            report.stacks[0].frames = vec![own(function, 1)];
+            report.stacks[0].frames[0].file = None;
+            assert_has(&drawn(&report), &format!("{function} (2.20 s, 87.6 %, 1 wait)"));
+            assert_has(&drawn(&report), "all: 2.51 s (100 %)");
+        }
+    }
+
+    #[test]
+    fn large_pictures_have_a_fixed_width() {
+        let mut report = report();
+        assert!(report.to_svg().contains("fluiddrawing = true"));
+        let stack = report.stacks[0].clone();
+        let many = FLUID_BOXES + 1;
+        report.timeline =
+            (0..many).map(|at| Interval { stack: Some(at), ms: 1.0, ..report.timeline[0].clone() }).collect();
+        report.stacks = vec![stack; many];
+        for (line, stack) in (0..).zip(&mut report.stacks) {
+            (stack.frames, stack.current) = (vec![own("app::place", line)], false);
+        }
+        report.elapsed_ms = many as f64;
+        assert!(report.to_svg().contains("fluiddrawing = false"));
+    }
+
+    fn hostile() -> impl Strategy<Value = String> {
+        let evil = prop::sample::select(vec![
+            "<script>alert(1)</script>",
+            "</text></svg><script>",
+            "]]><script>x</script>",
+            "&#60;script&#62;&lt;",
+            "\" onload=\"alert(1)",
+            "'; alert(1); '",
+            "a;b 5\n\r\t;",
+            "\u{0}\u{1}\u{2}\u{1b}[2J",
+            "\u{fffe}\u{ffff}\u{202e}",
+            "all (5 us, 100%)",
+            "-->",
+            "<<<<>>->",
+        ]);
+        prop_oneof![any::<String>(), evil.prop_map(str::to_owned), "[<>&\"';() ]{0,200}".prop_map(|text| text)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(192))]
+
+        /// Guards: nothing that a request or a binary's names hold gets out of its text.
+        #[test]
+        fn nothing_gets_out(texts in prop::collection::vec(hostile(), 8), line in any::<Option<u32>>()) {
+            let mut report = report();
+            let request = report.request.as_mut().unwrap();
+            (request.uri, request.method) = (texts[0].clone(), texts[1].clone());
+            request.route = Some(texts[2].clone());
+            report.process.hostname.clone_from(&texts[3]);
+            let frame = &mut report.stacks[0].frames[3];
+            (frame.function, frame.file) = (Some(texts[4].clone()), Some(texts[5].clone()));
+            frame.line = line;
+            let mut unnamed = plumbing("x");
+            (unnamed.function, unnamed.file) = (None, None);
+            (unnamed.module, unnamed.address) = (Some(texts[6].clone()), texts[7].clone());
+            report.stacks[0].frames.insert(0, unnamed);
+            let mut holder = culprit(&[own(&texts[6], 1)]);
+            holder.work = Some(texts[7].clone());
+            holder.thread.as_mut().unwrap().syscall = Some(texts[2].clone());
+            report.stacks.push(holder);
+            report.timeline.push(Interval { activity: Activity::Runnable, stack: None, waits: 1, ms: 9.0 });
+            report.elapsed_ms += 9.0;
+            arrange(&mut report);
+            report.location = locate(&report);
+            let svg = report.to_svg();
+            prop_assert_eq!(svg.matches("<script").count(), 1);
+            let shown = read(&svg);
+            prop_assert!(shown.iter().all(|text| text.chars().count() < 400));
+            prop_assert!(shown.iter().any(|text| text == "all: 2.52 s (100 %)"), "{shown:#?}");
+        }
+    }
 }

@@ -105,3 +105,48 @@ fn matching(text: &str) -> Option<usize> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::testing::own;
+
+    #[test]
+    fn short_names_stay() {
+        assert_eq!(frame(&own("app::Cache<K, V>::get", 7)), "app::Cache<K, V>::get src/app.rs:7");
+        let bare = Frame { module: Some("libc.so.6".to_owned()), address: "0x1f00".to_owned(), ..Frame::default() };
+        assert_eq!(frame(&bare), "0x1f00 in libc.so.6");
+    }
+
+    /// Guards: of a long generic type one still reads whose method it is.
+    #[test]
+    fn long_names_keep_their_ends() {
+        let deep = "core::pin::Pin<alloc::boxed::Box<dyn Fn() -> u8>>, ".repeat(100);
+        let table = [
+            (format!("app::Store<{deep}>::load"), "app::Store<…>::load"),
+            (
+                format!("<futures_util::Map<{deep}> as core::future::Future<{deep}>>::poll"),
+                "<futures_util::Map<…> as core::future::Future<…>>::poll",
+            ),
+            (format!("app::parse::<{deep}, 7>"), "app::parse::<…>"),
+            (format!("<T as app::Store<{deep}>>::get::<T>"), "<T as app::Store<…>>::get::<T>"),
+        ];
+        for (function, expected) in table {
+            assert_eq!(frame(&own(&function, 7)), format!("{expected} src/app.rs:7"));
+        }
+        for function in ["<".repeat(5_000), "x<".repeat(5_000), "ä".repeat(5_000), format!("<a->{}", ">".repeat(5_000))]
+        {
+            let label = frame(&own(&format!("app::{function}::load"), 7));
+            assert!(label.chars().count() <= MAX_LABEL, "{label}");
+            assert!(label.starts_with("app::") && label.ends_with("::load src/app.rs:7"), "{label}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_xml_cannot_hold() {
+        assert_eq!(text("a\nb\u{0}\u{fffe}\u{ffff}\u{202e}"), "a\\nb\\u{0}\\u{fffe}\\u{ffff}\\u{202e}");
+        assert_eq!(safe("abcdefghij", 5), "ab…ij");
+        assert!(text(&"\u{0}".repeat(5_000)).chars().count() <= MAX_LABEL);
+        assert_eq!((ends("äöüß", 4).as_str(), ends("äöüßx", 3).as_str()), ("äöüß", "ä…x"));
+    }
+}

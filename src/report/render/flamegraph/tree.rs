@@ -94,6 +94,11 @@ impl Node {
         }
     }
 
+    /// How many boxes this is.
+    pub(super) fn boxes(&self) -> usize {
+        1 + self.children.iter().map(Self::boxes).sum::<usize>()
+    }
+
     /// Longest first, what nobody saw last: so the left is where to look.
     fn sort(&mut self) {
         self.children.sort_by_key(|child| (child.state == State::Unobserved, std::cmp::Reverse(child.width)));
@@ -142,12 +147,13 @@ fn add_interval(root: &mut Node, interval: &Interval, width: u64, report: &Repor
     let thread = stack.and_then(|stack| stack.thread.as_ref()).or(report.thread.as_ref());
     let state = State::of(interval.activity, thread);
     let share = Share { state, width, time: width, waits: interval.waits };
-    let (mut path, mut columns) = side_by_side(&branches(interval, report));
+    let branches = branches(interval, report);
+    let (mut path, mut columns) = side_by_side(&branches);
     path.insert(0, Step::said(state.root(thread)));
     // What the wait is on, as far as heeler saw it: at the capture.
     let beside: Vec<&Stack> = match interval.activity {
         Activity::Runnable => of_moment(report, |stack| stack.kind == StackKind::Culprit),
-        Activity::Waiting if stack.is_some_and(|stack| stack.current) => {
+        Activity::Waiting if is_still_there(&branches, report) => {
             of_moment(report, |stack| stack.kind != StackKind::Culprit && stack.child.is_some())
         }
         _ => Vec::new(),
@@ -177,6 +183,13 @@ fn branches<'a>(interval: &Interval, report: &'a Report) -> Vec<&'a Stack> {
     let mut numbers = (0..=first.branch).rev();
     let stacks = report.stacks[at..].iter().take_while(is_branch);
     stacks.take_while(|stack| !stack.current && numbers.next() == Some(stack.branch)).collect()
+}
+
+/// Whether the work waits at this place at the capture, too. What it waited in before somebody looked may be a share of its
+/// own.
+fn is_still_there(branches: &[&Stack], report: &Report) -> bool {
+    let current = of_moment(report, |stack| stack.kind == StackKind::Await && stack.child.is_none());
+    branches.iter().any(|branch| current.iter().any(|current| current.is_at_same_place_as(branch)))
 }
 
 fn of_moment(report: &Report, is: impl Fn(&Stack) -> bool) -> Vec<&Stack> {
@@ -272,4 +285,228 @@ fn steps(stack: &Stack) -> Vec<Step> {
         steps.insert(0, Step::foreign("likely, not certain: reconstructed from what the last poll left behind"));
     }
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::report::testing::{await_stack, culprit, own, plumbing, report, thread_stack};
+
+    /// The tree as lines: label, width and, where it differs, time, in milliseconds.
+    fn lines(node: &Node) -> Vec<String> {
+        let time = if node.time == node.width { String::new() } else { format!("/{}", node.time / 1000) };
+        let mut out = vec![format!("{} {}{time}", node.label, node.width / 1000)];
+        for child in &node.children {
+            out.extend(lines(child).into_iter().map(|line| format!(" {line}")));
+        }
+        out
+    }
+
+    fn draw(mut report: Report, elapsed: f64, stacks: Vec<Stack>, timeline: Vec<Interval>) -> Vec<String> {
+        (report.elapsed_ms, report.stacks, report.timeline) = (elapsed, stacks, timeline);
+        let tree = tree(&report);
+        assert_sums(&tree);
+        lines(&tree)
+    }
+
+    /// Nothing is wider than what it stands on.
+    fn assert_sums(node: &Node) {
+        let children: u64 = node.children.iter().map(|child| child.width).sum();
+        assert!(children <= node.width, "{node:#?}");
+        assert!(node.children.iter().all(|child| child.time <= node.time), "{node:#?}");
+        node.children.iter().for_each(assert_sums);
+    }
+
+    fn interval(activity: Activity, stack: impl Into<Option<usize>>, ms: f64) -> Interval {
+        Interval { activity, stack: stack.into(), waits: 1, ms }
+    }
+
+    fn earlier(stack: Stack, branch: u32) -> Stack {
+        Stack { current: false, branch, ..stack }
+    }
+
+    #[test]
+    fn what_intervals_have_in_common_is_one_box() {
+        let at = |line| earlier(await_stack(&[own("app::load", line), own("app::page", 1), plumbing("axum::x")]), 0);
+        let timeline = vec![
+            interval(Activity::Waiting, 0, 50.0),
+            interval(Activity::Waiting, 1, 30.0),
+            interval(Activity::Waiting, None, 5.0),
+        ];
+        assert_eq!(
+            draw(report(), 100.0, vec![at(7), at(8)], timeline),
+            [
+                "all 100",
+                " waiting 85",
+                "  … 1 frame of axum 80",
+                "   app::page src/app.rs:1 80",
+                "    app::load src/app.rs:7 50",
+                "    app::load src/app.rs:8 30",
+                " not observed 15",
+            ]
+        );
+    }
+
+    /// Guards: branches wait at the same time, and no time counts twice; those of another wait are not among them.
+    #[test]
+    fn branches_stand_side_by_side() {
+        let at = |line| await_stack(&[own("app::branch", line), own("app::page", 1)]);
+        let branches = [(5, 2), (6, 1), (7, 0), (8, 1), (9, 0)].map(|(line, branch)| earlier(at(line), branch));
+        let timeline = vec![interval(Activity::Waiting, 0, 61.0), interval(Activity::Waiting, 3, 39.0)];
+        let expected = [
+            "all 100",
+            " waiting 100",
+            "  app::page src/app.rs:1 100",
+            "   branch 1 of 3 20/61",
+            "    app::branch src/app.rs:5 20/61",
+            "   branch 2 of 3 20/61",
+            "    app::branch src/app.rs:6 20/61",
+            "   branch 3 of 3 20/61",
+            "    app::branch src/app.rs:7 20/61",
+            "   branch 1 of 2 19/39",
+            "    app::branch src/app.rs:8 19/39",
+            "   branch 2 of 2 19/39",
+            "    app::branch src/app.rs:9 19/39",
+        ];
+        assert_eq!(draw(report(), 100.0, branches.to_vec(), timeline), expected);
+        // Of this moment: all of them, in whatever order they were put.
+        let stacks = vec![at(5), at(6), at(6), Stack { child: Some("spawn".to_owned()), ..at(9) }];
+        let lines = draw(report(), 90.0, stacks, vec![interval(Activity::Waiting, 1, 90.0)]);
+        let expected = [
+            "all 90",
+            " waiting 90",
+            "  app::page src/app.rs:1 90",
+            "   branch 1 of 2 30/90",
+            "    app::branch src/app.rs:5 30/90",
+            "   branch 2 of 2 and 1 like it 30/90",
+            "    app::branch src/app.rs:6 30/90",
+            "   its child work: spawn 30/90",
+            "    app::page src/app.rs:1 30/90",
+            "     app::branch src/app.rs:9 30/90",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    /// Guards: what the work waits for hangs under the wait for it, whether that began before somebody looked or not.
+    #[test]
+    fn child_work_is_part_of_its_wait() {
+        let waits = || await_stack(&[own("app::page", 1)]);
+        let mut child = thread_stack(&[own("app::resize", 2)]);
+        child.child = Some("spawn_blocking".to_owned());
+        let stacks = vec![waits(), child, earlier(waits(), 0), earlier(await_stack(&[own("app::other", 3)]), 0)];
+        let timeline = [(2, 60.0), (3, 39.0), (0, 1.0)].map(|(stack, ms)| interval(Activity::Waiting, stack, ms));
+        assert_eq!(
+            draw(report(), 100.0, stacks, timeline.to_vec()),
+            [
+                "all 100",
+                " waiting 100",
+                "  app::page src/app.rs:1 61",
+                "   its child work: spawn_blocking, running 61",
+                "    app::resize src/app.rs:2 61",
+                "  app::other src/app.rs:3 39",
+            ]
+        );
+    }
+
+    #[test]
+    fn polls_and_what_holds_the_workers() {
+        let blocked = |on_cpu, syscall: Option<&str>| {
+            let mut stack = thread_stack(&[own("app::read", 3)]);
+            let thread = stack.thread.as_mut().unwrap();
+            (thread.on_cpu, thread.syscall) = (on_cpu, syscall.map(str::to_owned));
+            draw(report(), 10.0, vec![stack], vec![interval(Activity::Running, 0, 10.0)])[1..].join(",")
+        };
+        assert_eq!(blocked(Some(true), None), " on CPU 10,  app::read src/app.rs:3 10");
+        assert_eq!(blocked(Some(true), Some("read")), " on CPU, in system call read 10,  app::read src/app.rs:3 10");
+        assert_eq!(blocked(Some(false), None), " blocked in a poll 10,  app::read src/app.rs:3 10");
+        assert_eq!(
+            blocked(None, Some("futex")),
+            " blocked in a poll, in system call futex 10,  app::read src/app.rs:3 10"
+        );
+        assert_eq!(blocked(None, None), " running 10,  app::read src/app.rs:3 10");
+        let stacks =
+            vec![culprit(&[own("app::hog", 4)]), culprit(&[own("app::hog", 4)]), culprit(&[own("app::pig", 5)])];
+        let timeline = vec![interval(Activity::Runnable, None, 8.0), interval(Activity::Yielding, None, 2.0)];
+        assert_eq!(
+            draw(report(), 10.0, stacks, timeline),
+            [
+                "all 10",
+                " woken, not polled 8",
+                "  what holds a worker 1 of 2: POST /tags, running, and 1 like it 4/8",
+                "   app::hog src/app.rs:4 4/8",
+                "  what holds a worker 2 of 2: POST /tags, running 4/8",
+                "   app::pig src/app.rs:5 4/8",
+                " yielding 2",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_certain_is_said() {
+        let doubtful = Stack { truncated: true, reconstructed: true, ..await_stack(&[own("app::load", 7)]) };
+        let lines = draw(report(), 1.0, vec![doubtful, await_stack(&[])], vec![interval(Activity::Waiting, 0, 1.0)]);
+        assert_eq!(
+            lines[2..],
+            [
+                "  branch 1 of 2 0/1",
+                "   likely, not certain: reconstructed from what the last poll left behind 0/1",
+                "    … the outer frames are missing 0/1",
+                "     app::load src/app.rs:7 0/1",
+                "  branch 2 of 2 0/1",
+            ]
+        );
+    }
+
+    #[test]
+    fn deep_and_wide_is_bounded() {
+        let deep: Vec<_> = (0..5_000).map(|line| own("app::recurse", line)).collect();
+        let lines = draw(report(), 1.0, vec![await_stack(&deep)], vec![interval(Activity::Waiting, 0, 1.0)]);
+        assert_eq!(lines.len(), 2 + MAX_STEPS);
+        assert!(lines.iter().any(|line| line.trim().starts_with("… 4937 more frames")), "{lines:#?}");
+        let wide: Vec<_> = (0..100).map(|line| await_stack(&[own("app::branch", line)])).collect();
+        let lines = draw(report(), 1.0, wide, vec![interval(Activity::Waiting, 0, 1.0)]);
+        assert_eq!(lines.len(), 2 + 2 * MAX_COLUMNS - 1);
+        assert!(lines.iter().any(|line| line.starts_with("  85 more, in the JSON form")), "{lines:#?}");
+    }
+
+    #[test]
+    fn odd_durations() {
+        let odd = [f64::NAN, -5.0, 0.0, f64::NEG_INFINITY, 0.0004, 40.0];
+        let timeline = || odd.map(|ms| interval(Activity::Running, None, ms)).to_vec();
+        assert_eq!(draw(report(), 100.0, vec![], timeline()), ["all 100", " running 40", " not observed 60"]);
+        // Without a time of its own, the work took what its shares did.
+        assert_eq!(draw(report(), f64::NAN, vec![], timeline()), ["all 40", " running 40"]);
+        assert_eq!(draw(report(), -1.0, vec![], vec![]), ["all 0"]);
+        // Shares of more than the whole: the shortest lose.
+        let more = vec![interval(Activity::Waiting, 9, 90.0), interval(Activity::Running, 9, 20.0)];
+        assert_eq!(draw(report(), 100.0, vec![], more), ["all 100", " waiting 90", " running 10"]);
+        let endless =
+            vec![interval(Activity::Waiting, None, f64::INFINITY), interval(Activity::Running, None, f64::MAX)];
+        draw(report(), f64::INFINITY, vec![], endless.clone());
+        draw(report(), f64::NAN, vec![], endless);
+    }
+
+    proptest! {
+        /// Guards: the widths sum to the time of the work, to the microsecond.
+        #[test]
+        fn widths_sum(elapsed in 0.001..1e9f64, shares in prop::collection::vec((any::<f64>(), 0usize..6, 0usize..9), 0..40)) {
+            let mut report = report();
+            report.elapsed_ms = elapsed;
+            let at = |line| await_stack(&[own("app::branch", line), own("app::page", 1)]);
+            report.stacks = (0..4).map(at).chain([1, 0].map(|branch| earlier(at(branch), branch))).collect();
+            let activities =
+                [Activity::Waiting, Activity::Running, Activity::Runnable, Activity::Yielding, Activity::Unobserved];
+            report.timeline = shares
+                .into_iter()
+                .map(|(ms, kind, stack)| interval(activities[kind % 5], stack, ms % 1e6))
+                .collect();
+            let tree = tree(&report);
+            let roots: u64 = tree.children.iter().map(|child| child.width).sum();
+            let elapsed = (elapsed * 1e3).round() as u64;
+            prop_assert_eq!((tree.width, roots), (elapsed, elapsed));
+            assert_sums(&tree);
+        }
+    }
 }
