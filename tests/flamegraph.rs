@@ -10,6 +10,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use heeler::Report;
@@ -88,12 +89,16 @@ impl Drop for Browser {
     }
 }
 
+/// One browser at a time: the time that it takes is measured.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Opens a picture, uses it, and returns what came of that; `None` without a browser.
 fn used(svg: &str, target: &str) -> Option<Value> {
     let Some(chromium) = chromium() else {
         println!("skipped: no Chromium found, set CHROMIUM to its path");
         return None;
     };
+    let _guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (head, body) = svg.split_once("<!--").expect("inferno begins with a comment");
     let body = body.strip_suffix("</svg>").expect("an element");
     let page = format!("{head}{FIRST}<!--{body}{}</svg>", LAST.replace("TARGET", target));
@@ -180,7 +185,9 @@ async fn third_of_three(lock: &tokio::sync::Mutex<()>) {
 async fn asks_three_at_once() {
     let lock = tokio::sync::Mutex::new(());
     let _held = lock.lock().await;
-    std::thread::sleep(ms(100));
+    // Past an eighth of the threshold polls are traced.
+    tokio::time::sleep(ms(100)).await;
+    std::thread::sleep(ms(60));
     tokio::join!(first_of_three(), second_of_three(), third_of_three(&lock));
 }
 
@@ -190,7 +197,7 @@ const HOSTILE: &str = "</text><script>alert('1')</script>]]>\"';&lt;{}";
 fn caught() -> Report {
     let (seen, reports) = collect();
     let driven = Driven::new(1);
-    driven.spawn(heeler::watch(HOSTILE, ms(300), asks_three_at_once()).reports(reports));
+    driven.spawn(heeler::watch(HOSTILE, ms(500), asks_three_at_once()).reports(reports));
     seen.first()
 }
 
@@ -204,9 +211,9 @@ fn a_real_report_can_be_used() {
     let labels = results["labels"].as_array().unwrap();
     let has = |text: &str| labels.iter().any(|label| label.as_str().unwrap().contains(text));
     assert!(has("all: ") && has("running: ") && has("asks_three_at_once"), "{labels:#?}");
-    assert!(has("branch 1 of 2") && has("first_of_three") && has("third_of_three"), "{labels:#?}");
+    assert!(has("branch 1 of ") && has("first_of_three") && has("third_of_three"), "{labels:#?}");
     assert!(!has("second_of_three"), "nobody can wake that one: {labels:#?}");
-    assert_eq!(results["text"].as_str().unwrap().split_once(": ").unwrap().0, "waiting");
+    assert!(results["text"].as_str().unwrap().starts_with("waiting: "), "{results:#}");
 }
 
 /// The report with so many different stacks in its timeline.
@@ -244,7 +251,7 @@ fn a_thousand_stacks_open_within_a_second() {
     }
     let mut best = f64::INFINITY;
     // On a machine that does something else meanwhile, not each time is telling.
-    for _ in 0..5 {
+    for _ in 0..8 {
         let Some(results) = used(&svg, "place_0500") else { return };
         assert_usable(&results);
         best = best.min(results["ready_ms"].as_f64().unwrap());
