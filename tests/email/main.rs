@@ -1,0 +1,89 @@
+//! Reports as mails: a real conversation with a mail server in this process, and what a mail program reads of the outcome.
+
+#![cfg(feature = "email")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod delivery;
+mod letter;
+mod server;
+mod tls;
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{PATIENCE, collect_with, ms, runtime};
+use heeler::{Email, Reports, WatchdogLayer};
+use http::{Request, Response};
+use server::Server;
+use tower::{Layer as _, ServiceExt as _};
+
+const FROM: &str = "Watchdog <watchdog@example.com>";
+const TO: &str = "oncall@example.com";
+
+/// Mails to this server, unencrypted.
+fn plain(server: &Server) -> Email {
+    Email::smtp("127.0.0.1", FROM, [TO]).port(server.port()).plaintext().timeout(ms(5_000))
+}
+
+/// Sends requests that are slow until one has been reported, and waits until that has been mailed or given up.
+fn slow_request(reports: &Reports, uri: &str) {
+    let layer = WatchdogLayer::new(ms(20)).reports(reports.clone());
+    let before = reports.stats().made;
+    common::until("a slow request is reported", || {
+        ask(&layer, uri);
+        let _ = reports.flush(PATIENCE);
+        reports.stats().made > before
+    });
+}
+
+fn ask(layer: &WatchdogLayer, uri: &str) {
+    let service = layer.layer(tower::service_fn(|_: Request<()>| async {
+        wait_for_the_database().await;
+        Ok::<_, Infallible>(Response::new("answered".to_owned()))
+    }));
+    let request = Request::get(uri).header("user-agent", "curl/8").body(()).unwrap();
+    drop(runtime(0).block_on(service.oneshot(request)).unwrap());
+}
+
+async fn wait_for_the_database() {
+    tokio::time::sleep(Duration::from_millis(30)).await;
+}
+
+/// One slow request, mailed as `email` says; its report as another sink has it.
+fn mailed(email: Email) -> (heeler::Report, Reports) {
+    let (collected, reports) = collect_with(|builder| builder.email(email).retry_for(Duration::ZERO));
+    slow_request(&reports, "/photos/4711?size=full");
+    (collected.first(), reports)
+}
+
+/// What the process has logged.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Everything from now on; for a process that nothing else logs in.
+    fn start() -> Self {
+        let log = Self::default();
+        let writer = log.clone();
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+        log
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
