@@ -93,7 +93,8 @@ impl Letters {
         let subject = format!("{}{}", self.subject_prefix, content.subject);
         let mut message = Message::builder()
             .from(self.from.clone())
-            .subject(escape(&subject, MAX_SUBJECT))
+            // What looks encoded would be decoded by whoever reads it, into whatever a request wants it to be.
+            .subject(escape(&subject, MAX_SUBJECT).replace("=?", "= ?"))
             .date(told(content.date))
             .message_id(Some(content.place.message_id.clone()))
             .raw_header(header("Auto-Submitted", "auto-generated"))

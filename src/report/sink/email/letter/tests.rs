@@ -98,10 +98,15 @@ proptest! {
         prop_assert_eq!(mail.to().unwrap().iter().count(), 2);
         let subject = mail.subject().unwrap();
         prop_assert!(!subject.contains(crate::report::escape::is_unsafe), "{subject:?}");
-        prop_assert_eq!(subject.trim(), escape(&format!("{prefix}{}", report.subject()), MAX_SUBJECT).trim());
+        let whole = format!("{prefix}{}", report.subject());
+        let whole = escape(&whole, MAX_SUBJECT).replace("=?", "= ?");
+        // Of several blanks in a row some may be lost where a long header is folded.
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        prop_assert_eq!(words(subject), words(&whole));
         let lines = |text: &str| text.replace("\r\n", "\n");
         prop_assert_eq!(lines(&mail.body_text(0).unwrap()), report.to_text());
-        prop_assert_eq!(mail.attachment(0).unwrap().contents(), report.to_json().as_bytes());
+        let json = report.to_json();
+        prop_assert_eq!(mail.attachment(0).unwrap().contents(), json.as_bytes());
         let message_id = mail.message_id().unwrap();
         prop_assert_eq!(format!("<{message_id}>"), &*place.message_id);
         prop_assert!(message_id.bytes().all(|c| c.is_ascii_alphanumeric() || b".-_@".contains(&c)), "{message_id}");
@@ -136,7 +141,7 @@ fn ids() {
     assert_eq!(letters.report_id(&with("5cf4", 0, "f", None)), "<5cf4.0@example.com>");
     assert_eq!(letters.report_id(&with("5cf4", 2, "f", None)), "<5cf4.2@example.com>");
     let root = |fingerprint, service| letters.root_id(&with("1", 0, fingerprint, service));
-    assert_eq!(root("81d76b211c51e3c4", Some("photos")), "<place.ed7d08df4ac59b5d@example.com>");
+    assert_eq!(root("81d76b211c51e3c4", Some("photos")), "<place.891d875793b91c40@example.com>");
     assert_ne!(root("a", Some("photos")), root("b", Some("photos")));
     assert_ne!(root("a", Some("photos")), root("a", Some("videos")));
     assert_ne!(root("ab", Some("c")), root("b", Some("ca")));
