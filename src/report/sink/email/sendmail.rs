@@ -29,7 +29,7 @@ pub(super) async fn send(
     timeout: Duration,
 ) -> Result<(), Failure> {
     let mut process = Command::new(command);
-    process.arg("-i").arg("-f").arg(from.to_string()).arg("--").args(to.iter().map(ToString::to_string));
+    process.arg("-i").arg("-f").arg(from).arg("--").args(to);
     process.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let name = command.to_string_lossy();
     let mut child = process.spawn().map_err(|error| Failure::transient(format!("{name} does not start: {error}")))?;

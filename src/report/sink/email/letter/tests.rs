@@ -84,7 +84,8 @@ proptest! {
         ];
         let mut seen = names(&bytes);
         let mut expected = expected.map(str::to_owned).to_vec();
-        (seen.sort(), expected.sort());
+        seen.sort();
+        expected.sort();
         prop_assert_eq!(seen, expected);
         prop_assert!(bytes.is_ascii());
         let text = std::str::from_utf8(&bytes).unwrap();
