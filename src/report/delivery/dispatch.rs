@@ -55,6 +55,11 @@ struct Pending {
     next: u64,
 }
 
+/// The time, as the runtime tells it.
+fn clock() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 impl Dispatch {
     pub(in crate::report) fn new(
         outlets: Vec<Outlet>,
@@ -160,13 +165,13 @@ impl Dispatch {
     pub(in crate::report) fn call_sinks(&self, now: Instant) {
         for (at, outbox) in self.outboxes.iter().enumerate() {
             let Outlet::Sink(sink) = &outbox.slot.outlet else { continue };
-            if !outbox.queue().take_wheel(now, &outbox.rules) {
-                continue;
-            }
+            let Some(_wheel) = outbox.take_wheel(now) else { continue };
             // These have no limit an hour, so there is nothing to gather.
             while let Some(Next::Send(waiting)) = outbox.next(now) {
+                let began = Instant::now();
                 let sent = outbox.load(&waiting).and_then(|(report, untold)| call(&**sink, &report).map(|()| untold));
-                self.sent(at, waiting, sent, now);
+                // A pause begins when the attempt is over: one that fails slowly must not fill all the time there is.
+                self.sent(at, waiting, sent, now + began.elapsed());
             }
         }
     }
@@ -174,7 +179,7 @@ impl Dispatch {
     /// Has everything that is due sent by tasks of `runtime`.
     pub(in crate::report) fn start_remotes(self: &Arc<Self>, runtime: &Handle, now: Instant) {
         for (at, outbox) in self.outboxes.iter().enumerate() {
-            if matches!(outbox.slot.outlet, Outlet::Remote(_)) && outbox.queue().take_wheel(now, &outbox.rules) {
+            if matches!(outbox.slot.outlet, Outlet::Remote(_)) && outbox.queue().is_to_be_driven(now, &outbox.rules) {
                 runtime.spawn(Arc::clone(self).drive(at));
             }
         }
@@ -184,22 +189,23 @@ impl Dispatch {
     async fn drive(self: Arc<Self>, at: usize) {
         let outbox = &self.outboxes[at];
         let Outlet::Remote(remote) = &outbox.slot.outlet else { return };
-        while let Some(next) = outbox.next(Instant::now()) {
+        let Some(_wheel) = outbox.take_wheel(clock()) else { return };
+        while let Some(next) = outbox.next(clock()) {
             match next {
                 Next::Send(waiting) => {
                     let sent = match outbox.load(&waiting) {
                         Ok((report, untold)) => attempt(|| remote.deliver(&report)).await.map(|()| untold),
                         Err(failure) => Err(failure),
                     };
-                    self.sent(at, waiting, sent, Instant::now());
+                    self.sent(at, waiting, sent, clock());
                 }
                 Next::Gather(waiting) => match outbox.load(&waiting) {
                     Ok((report, _)) => outbox.queue().gather(waiting, &report),
-                    Err(failure) => self.sent(at, waiting, Err(failure), Instant::now()),
+                    Err(failure) => self.not_gathered(at, waiting, &failure, clock()),
                 },
                 Next::Digest(gathered) => {
                     let sent = attempt(|| remote.digest(&gathered.digest)).await;
-                    self.digest_sent(at, gathered, sent, Instant::now());
+                    self.digest_sent(at, gathered, sent, clock());
                 }
             }
         }
@@ -220,6 +226,16 @@ impl Dispatch {
                 self.settle(at, &waiting.entry.receipt, Outcome::GivenUp);
             }
             Err(failure) => self.try_again(at, Failed::Send(waiting), &failure, now),
+        }
+    }
+
+    /// A report beyond the limit cannot be read.
+    fn not_gathered(&self, at: usize, waiting: Waiting, failure: &Failure, now: Instant) {
+        if failure.permanent {
+            self.failed(&self.outboxes[at], failure, now);
+            self.settle(at, &waiting.entry.receipt, Outcome::GivenUp);
+        } else {
+            self.try_again(at, Failed::Gather(waiting), failure, now);
         }
     }
 
@@ -329,5 +345,445 @@ impl Dispatch {
             pending = self.settled.wait_timeout(pending, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::path::Path;
+
+    use super::*;
+    use crate::report::Digest;
+    use crate::report::Sink;
+    use crate::report::sink::{Delivery, Remote};
+    use crate::report::stats::Stats;
+    use crate::report::testing::report;
+
+    /// What a remote does with one attempt.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Does {
+        Take,
+        Fail,
+        Refuse,
+        /// Before there is a future.
+        PanicAtOnce,
+        PanicInside,
+        PanicOnDrop,
+        NeverEnd,
+    }
+    use Does::{Fail, NeverEnd, PanicAtOnce, PanicInside, PanicOnDrop, Refuse, Take};
+
+    /// A remote that does as it is told, and takes everything after that.
+    struct Fake {
+        name: &'static str,
+        per_hour: Option<u32>,
+        script: Mutex<VecDeque<Does>>,
+        attempts: Mutex<Vec<Instant>>,
+        taken: Mutex<Vec<Report>>,
+        digests: Mutex<Vec<u64>>,
+    }
+
+    impl Fake {
+        fn new(name: &'static str, script: impl IntoIterator<Item = Does>) -> Arc<Self> {
+            Self::limited(name, None, script)
+        }
+
+        fn limited(name: &'static str, per_hour: Option<u32>, script: impl IntoIterator<Item = Does>) -> Arc<Self> {
+            Arc::new(Self {
+                name,
+                per_hour,
+                script: Mutex::new(script.into_iter().collect()),
+                attempts: Mutex::default(),
+                taken: Mutex::default(),
+                digests: Mutex::default(),
+            })
+        }
+
+        fn next(&self) -> Does {
+            self.attempts.lock().unwrap().push(clock());
+            self.script.lock().unwrap().pop_front().unwrap_or(Take)
+        }
+
+        fn taken(&self) -> Vec<String> {
+            self.taken.lock().unwrap().iter().map(|report| report.id.clone()).collect()
+        }
+
+        fn attempts(&self) -> usize {
+            self.attempts.lock().unwrap().len()
+        }
+    }
+
+    struct OnDrop;
+
+    impl Drop for OnDrop {
+        fn drop(&mut self) {
+            panic!("still in use");
+        }
+    }
+
+    impl Remote for Arc<Fake> {
+        fn name(&self) -> &str {
+            self.name
+        }
+
+        fn per_hour(&self) -> Option<u32> {
+            self.per_hour
+        }
+
+        fn deliver<'a>(&'a self, report: &'a Report) -> Delivery<'a> {
+            let does = self.next();
+            assert_ne!(does, PanicAtOnce, "on purpose");
+            Box::pin(async move {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                match does {
+                    Take => self.taken.lock().unwrap().push(report.clone()),
+                    Fail => return Err(Failure::transient("down")),
+                    Refuse => return Err(Failure::permanent("refused")),
+                    PanicAtOnce | PanicInside => panic!("on purpose"),
+                    PanicOnDrop => {
+                        let _held = OnDrop;
+                        std::future::pending().await
+                    }
+                    NeverEnd => std::future::pending().await,
+                }
+                Ok(())
+            })
+        }
+
+        fn digest<'a>(&'a self, digest: &'a Digest) -> Delivery<'a> {
+            let does = self.next();
+            Box::pin(async move {
+                match does {
+                    Take => self.digests.lock().unwrap().push(digest.reports),
+                    Fail => return Err(Failure::transient("down")),
+                    _ => return Err(Failure::permanent("refused")),
+                }
+                Ok(())
+            })
+        }
+    }
+
+    /// A sink that is waited for.
+    struct Waited(fn() -> Result<(), Box<dyn std::error::Error + Send + Sync>>);
+
+    impl Sink for Waited {
+        fn name(&self) -> &'static str {
+            "waited"
+        }
+
+        fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            (self.0)()
+        }
+    }
+
+    fn dispatch(remotes: &[&Arc<Fake>], spool: Option<&Path>, limits: Limits) -> Arc<Dispatch> {
+        let outlets = remotes.iter().map(|remote| Outlet::Remote(Box::new(Arc::clone(remote)))).collect();
+        with_outlets(outlets, spool, limits)
+    }
+
+    fn with_outlets(outlets: Vec<Outlet>, spool: Option<&Path>, limits: Limits) -> Arc<Dispatch> {
+        let spool = spool.map(|path| Spool::open(path).unwrap());
+        Arc::new(Dispatch::new(outlets, spool, limits, Arc::default()))
+    }
+
+    fn with_id(id: impl std::fmt::Display) -> Report {
+        Report { id: id.to_string(), fingerprint: id.to_string(), ..report() }
+    }
+
+    /// What the reporter does, until nothing is on its way, or for so many seconds.
+    async fn turn(dispatch: &Arc<Dispatch>, seconds: u64) {
+        for _ in 0..seconds {
+            dispatch.call_sinks(clock());
+            dispatch.start_remotes(&Handle::current(), clock());
+            if !dispatch.is_busy() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Reads the counters, and checks that they sum up.
+    fn stats(dispatch: &Dispatch, accepted: u64) -> Stats {
+        let stats = dispatch.counters.read();
+        assert_eq!(accepted + stats.recovered, stats.delivered + stats.undelivered + stats.queued, "{stats:?}");
+        stats
+    }
+
+    fn files(spool: &Path, extension: &str) -> Vec<String> {
+        let folders = std::fs::read_dir(spool).unwrap().flatten().map(|folder| folder.path());
+        let files =
+            folders.filter(|path| path.is_dir()).flat_map(|folder| std::fs::read_dir(folder).unwrap().flatten());
+        let names = files.map(|file| file.file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(extension)).collect()
+    }
+
+    const HOUR: u64 = 60 * 60;
+
+    /// Guards: what fails for now is tried again after a pause that grows, and arrives once.
+    #[tokio::test(start_paused = true)]
+    async fn fails_then_takes() {
+        let remote = Fake::new("remote", [Fail, Fail, Fail]);
+        let dispatch = dispatch(&[&remote], None, Limits::default());
+        dispatch.accept(with_id("a"), clock());
+        turn(&dispatch, 60).await;
+        assert_eq!(remote.taken(), ["a"]);
+        let attempts = remote.attempts.lock().unwrap().clone();
+        let pauses: Vec<f64> = attempts.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+        // 1, 2 and 4 seconds, each shorter or longer by up to a half, and looked at once a second.
+        for (pause, expected) in pauses.iter().zip([0.5..2.6, 1.0..4.1, 2.0..7.1]) {
+            assert!(expected.contains(pause), "{pauses:?}");
+        }
+        let stats = stats(&dispatch, 1);
+        assert_eq!((stats.delivered, stats.failed_deliveries), (1, 3));
+    }
+
+    /// Guards: a minute without a server costs nothing: all arrive, each once, within the longest pause there may be.
+    #[tokio::test(start_paused = true)]
+    async fn down_for_a_minute() {
+        let remote = Fake::new("remote", []);
+        let dispatch = dispatch(&[&remote], None, Limits::default());
+        let began = clock();
+        for number in 0..100 {
+            dispatch.accept(with_id(number), clock());
+        }
+        while clock() - began < Duration::from_secs(60) {
+            // As many failures as there are attempts.
+            remote.script.lock().unwrap().resize(1, Fail);
+            turn(&dispatch, 1).await;
+        }
+        remote.script.lock().unwrap().clear();
+        assert!(remote.taken().is_empty() && (3..20).contains(&remote.attempts()), "{}", remote.attempts());
+        turn(&dispatch, 120).await;
+        let mut taken: Vec<u32> = remote.taken().iter().map(|id| id.parse().unwrap()).collect();
+        taken.sort_unstable();
+        assert_eq!(taken, Vec::from_iter(0..100));
+        assert_eq!(stats(&dispatch, 100).delivered, 100);
+    }
+
+    /// Guards: what is refused for good, and what panics wherever it may, is given up and counted, holds nobody up, and is
+    /// spoken of in the next report that arrives.
+    #[tokio::test(start_paused = true)]
+    async fn refused_and_panics() {
+        for does in [Refuse, PanicAtOnce, PanicInside] {
+            let (remote, other) = (Fake::new("remote", [does]), Fake::new("other", []));
+            let dispatch = dispatch(&[&remote, &other], None, Limits::default());
+            dispatch.accept(with_id("a"), clock());
+            dispatch.accept(with_id("b"), clock());
+            turn(&dispatch, 5).await;
+            assert_eq!((remote.taken(), other.taken()), (vec!["b".to_owned()], vec!["a".to_owned(), "b".to_owned()]));
+            let note = |remote: &Fake| remote.taken.lock().unwrap().last().unwrap().notes.join(";");
+            assert!(note(&remote).starts_with("1 report before this one was lost on the way to remote"), "{does:?}");
+            assert_eq!(note(&other), "", "it has lost nothing");
+            let stats = stats(&dispatch, 2);
+            assert_eq!((stats.delivered, stats.undelivered, stats.failed_deliveries), (1, 1, 1), "{does:?}");
+        }
+    }
+
+    /// Guards: an attempt that never ends, even one that panics when it is dropped, is over after five minutes, and tried
+    /// again; other remotes do not wait for it.
+    #[tokio::test(start_paused = true)]
+    async fn never_ends() {
+        for does in [NeverEnd, PanicOnDrop] {
+            let (remote, other) = (Fake::new("remote", [does]), Fake::new("other", []));
+            let dispatch = dispatch(&[&remote, &other], None, Limits::default());
+            let began = clock();
+            dispatch.accept(with_id("a"), began);
+            turn(&dispatch, 10).await;
+            assert_eq!(other.taken(), ["a"]);
+            turn(&dispatch, 600).await;
+            assert_eq!(remote.taken(), ["a"]);
+            assert!((300..305).contains(&(clock() - began).as_secs()), "{does:?}");
+            let stats = stats(&dispatch, 1);
+            assert_eq!((stats.delivered, stats.failed_deliveries), (1, 1));
+        }
+    }
+
+    /// Guards: one that is down for days is given up report by report, and disturbs no other.
+    #[tokio::test(start_paused = true)]
+    async fn one_of_two_is_down() {
+        let (down, other) = (Fake::new("down", [Fail; 10_000]), Fake::new("other", []));
+        let limits = Limits { retry_for: Duration::from_secs(HOUR), ..Limits::default() };
+        let dispatch = dispatch(&[&down, &other], None, limits);
+        for number in 0..3 {
+            dispatch.accept(with_id(number), clock());
+        }
+        turn(&dispatch, 1).await;
+        assert_eq!(other.taken(), ["0", "1", "2"]);
+        assert_eq!(stats(&dispatch, 3).queued, 3, "not everybody has them");
+        turn(&dispatch, 2 * HOUR).await;
+        let stats = stats(&dispatch, 3);
+        assert_eq!((stats.delivered, stats.undelivered, stats.queued), (0, 3, 0));
+        assert!((12..60).contains(&down.attempts()), "{}", down.attempts());
+    }
+
+    /// Guards: beyond the limit of an hour, one digest at its end; at the end of the process, at once.
+    #[tokio::test(start_paused = true)]
+    async fn digests() {
+        let remote = Fake::limited("remote", Some(2), []);
+        let dispatch = dispatch(&[&remote], None, Limits::default());
+        let began = clock();
+        for number in 0..5 {
+            dispatch.accept(with_id(number), clock());
+        }
+        turn(&dispatch, 10).await;
+        assert_eq!(remote.taken(), ["0", "1"]);
+        assert_eq!(stats(&dispatch, 5).queued, 3);
+        // The digest fails once.
+        remote.script.lock().unwrap().push_back(Fail);
+        turn(&dispatch, 2 * HOUR).await;
+        assert_eq!(*remote.digests.lock().unwrap(), [3]);
+        assert!((HOUR..HOUR + 10).contains(&(clock() - began).as_secs()));
+        assert_eq!(stats(&dispatch, 5).delivered, 5);
+
+        // The digest was the first of this hour.
+        for number in 5..8 {
+            dispatch.accept(with_id(number), clock());
+        }
+        turn(&dispatch, 10).await;
+        assert_eq!(remote.taken(), ["0", "1", "5"]);
+        dispatch.hurry();
+        turn(&dispatch, 10).await;
+        assert_eq!(*remote.digests.lock().unwrap(), [3, 2]);
+        assert_eq!(stats(&dispatch, 8).delivered, 8);
+    }
+
+    /// Guards: a flush that comes while the last report is just being gathered does not wait for the end of the hour.
+    #[tokio::test(start_paused = true)]
+    async fn hurry_while_it_is_gathered() {
+        let remote = Fake::limited("remote", Some(1), []);
+        let dispatch = dispatch(&[&remote], None, Limits::default());
+        dispatch.accept(with_id(0), clock());
+        turn(&dispatch, 10).await;
+        dispatch.accept(with_id(1), clock());
+        let outbox = &dispatch.outboxes[0];
+        let wheel = outbox.take_wheel(clock()).unwrap();
+        let Some(Next::Gather(waiting)) = outbox.next(clock()) else { panic!("beyond the limit") };
+        dispatch.hurry();
+        let (report, _) = outbox.load(&waiting).unwrap();
+        outbox.queue().gather(waiting, &report);
+        assert!(matches!(outbox.next(clock()), Some(Next::Digest(_))));
+        drop(wheel);
+    }
+
+    /// Guards: more than may wait: the oldest goes, is counted, and is spoken of once; captures that were lost before they
+    /// were reports are, too.
+    #[tokio::test(start_paused = true)]
+    async fn too_many() {
+        let remote = Fake::new("remote", [Fail]);
+        let dispatch = dispatch(&[&remote], None, Limits { queue: 3, ..Limits::default() });
+        for number in 0..10 {
+            dispatch.accept(with_id(number), clock());
+        }
+        dispatch.lost();
+        assert_eq!(stats(&dispatch, 10).undelivered, 7);
+        turn(&dispatch, 60).await;
+        assert_eq!(remote.taken(), ["8", "9", "7"]);
+        let taken = remote.taken.lock().unwrap().clone();
+        assert!(taken[0].notes.concat().starts_with("8 reports before this one were lost"), "{:?}", taken[0].notes);
+        assert!(taken[1..].iter().all(|report| report.notes.is_empty()), "said once");
+        assert_eq!(stats(&dispatch, 10).delivered, 3);
+    }
+
+    /// Guards: a file stays until the last sink has its report, and tells who has it already.
+    #[tokio::test(start_paused = true)]
+    async fn a_file_for_as_long_as_it_is_needed() {
+        let place = tempfile::tempdir().unwrap();
+        let (down, other) = (Fake::new("down", [Fail]), Fake::new("other", []));
+        let dispatch = dispatch(&[&down, &other], Some(place.path()), Limits::default());
+        dispatch.accept(with_id("a"), clock());
+        assert_eq!(files(place.path(), "json"), ["000000000000-a.0.json"], "before the first attempt");
+        turn(&dispatch, 1).await;
+        assert_eq!(other.taken(), ["a"]);
+        assert_eq!(files(place.path(), "json").len(), 1);
+        assert_eq!(files(place.path(), "taken").len(), 1);
+        turn(&dispatch, 10).await;
+        assert_eq!(down.taken(), ["a"]);
+        assert_eq!(files(place.path(), ""), ["lock"]);
+    }
+
+    /// Guards: what a process left behind goes to those who do not have it, and to nobody else.
+    #[tokio::test(start_paused = true)]
+    async fn taken_over() {
+        let place = tempfile::tempdir().unwrap();
+        let gone =
+            dispatch(&[&Fake::new("down", [Fail; 9]), &Fake::new("other", [])], Some(place.path()), Limits::default());
+        gone.accept(with_id("a"), clock());
+        turn(&gone, 3).await;
+        drop(gone);
+
+        let (down, other, third) = (Fake::new("down", []), Fake::new("other", []), Fake::new("third", []));
+        let next = dispatch(&[&down, &other, &third], Some(place.path()), Limits::default());
+        next.take_over(clock());
+        turn(&next, 3).await;
+        assert_eq!((down.taken(), other.taken()), (vec!["a".to_owned()], vec![]));
+        assert_eq!(third.taken(), ["a"], "which is new");
+        let stats = stats(&next, 0);
+        assert_eq!((stats.recovered, stats.delivered), (1, 1));
+        assert_eq!(files(place.path(), ""), ["lock"]);
+    }
+
+    /// Guards: the spool is searched every half a minute, whoever asks.
+    #[tokio::test(start_paused = true)]
+    async fn a_sibling_takes_over() {
+        let place = tempfile::tempdir().unwrap();
+        let remote = Fake::new("remote", []);
+        let sibling = dispatch(&[&remote], Some(place.path()), Limits::default());
+        sibling.take_over(clock());
+        let killed = Spool::open(place.path()).unwrap();
+        killed.write(&with_id("a")).unwrap();
+        drop(killed);
+        tokio::time::sleep(Duration::from_secs(29)).await;
+        sibling.take_over(clock());
+        assert!(!sibling.is_busy());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        sibling.take_over(clock());
+        turn(&sibling, 3).await;
+        assert_eq!(remote.taken(), ["a"]);
+    }
+
+    /// Guards: the spool tells sinks apart whatever they are called.
+    #[tokio::test(start_paused = true)]
+    async fn equal_names() {
+        let remotes = ["same", "same", "same 2", "same"].map(|name| Fake::new(name, []));
+        let dispatch = dispatch(&remotes.each_ref(), None, Limits::default());
+        assert_eq!(dispatch.names().collect::<Vec<_>>(), ["same", "same 2", "same 2 2", "same 3"]);
+    }
+
+    /// Guards: a sink that is waited for and fails after a long time is left alone for its pause from then on; one that
+    /// panics costs the others nothing.
+    #[test]
+    fn sinks_that_are_waited_for() {
+        let slow = Waited(|| {
+            std::thread::sleep(Duration::from_millis(700));
+            Err("down".into())
+        });
+        let outlets =
+            [slow, Waited(|| panic!("on purpose")), Waited(|| Ok(()))].map(|sink| Outlet::Sink(Box::new(sink)));
+        let dispatch = with_outlets(outlets.into(), None, Limits::default());
+        let now = Instant::now();
+        dispatch.accept(with_id("a"), now);
+        assert_eq!(stats(&dispatch, 1).failed_deliveries, 2);
+        dispatch.call_sinks(now + Duration::from_millis(1_100));
+        assert_eq!(stats(&dispatch, 1).failed_deliveries, 2, "its pause has just begun");
+        dispatch.call_sinks(now + Duration::from_secs(60));
+        let stats = stats(&dispatch, 1);
+        assert_eq!((stats.failed_deliveries, stats.queued), (3, 1));
+    }
+
+    /// Guards: a driver that panics leaves the queue to the next one.
+    #[test]
+    fn a_panic_at_the_wheel() {
+        let dispatch = with_outlets(vec![Outlet::Sink(Box::new(Waited(|| Ok(()))))], None, Limits::default());
+        let outbox = &dispatch.outboxes[0];
+        let receipt = Arc::new(Receipt::new(dispatch.number(), [0].into(), None));
+        assert!(outbox.queue().push(Entry { receipt, report: Some(Arc::new(report())) }, &outbox.rules).is_none());
+        let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _wheel = outbox.take_wheel(Instant::now()).unwrap();
+            panic!("on purpose");
+        }));
+        assert!(panics.is_err());
+        dispatch.call_sinks(Instant::now());
+        assert_eq!(stats(&dispatch, 1).delivered, 1);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::slot::panicked;
@@ -12,12 +13,23 @@ const LONGEST_ATTEMPT: Duration = Duration::from_secs(5 * 60);
 
 /// Waits for an attempt. A panic is a failure for good; one that does not end, a failure for now.
 pub(super) async fn attempt<'a>(start: impl FnOnce() -> Delivery<'a>) -> Result<(), Failure> {
-    let mut delivery = catch_unwind(AssertUnwindSafe(start)).map_err(panicked)?;
+    let mut delivery = DroppedSafely(Some(catch_unwind(AssertUnwindSafe(start)).map_err(panicked)?));
     let caught = std::future::poll_fn(move |context| {
-        let poll = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut delivery).poll(context)));
-        poll.unwrap_or_else(|panic| std::task::Poll::Ready(Err(panicked(panic))))
+        let Some(delivery) = &mut delivery.0 else { return Poll::Pending };
+        let poll = catch_unwind(AssertUnwindSafe(|| Pin::new(delivery).poll(context)));
+        poll.unwrap_or_else(|panic| Poll::Ready(Err(panicked(panic))))
     });
     tokio::time::timeout(LONGEST_ATTEMPT, caught)
         .await
         .unwrap_or_else(|_| Err(Failure::transient("it did not end within five minutes")))
+}
+
+/// An attempt that may panic when it is dropped, which says nothing about how it ended.
+struct DroppedSafely<'a>(Option<Delivery<'a>>);
+
+impl Drop for DroppedSafely<'_> {
+    fn drop(&mut self) {
+        let delivery = self.0.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(delivery)));
+    }
 }

@@ -20,6 +20,18 @@ pub(super) struct Outbox {
     untold: AtomicU64,
 }
 
+/// Somebody drives the queue of an outbox.
+pub(super) struct Wheel<'a>(&'a Outbox);
+
+impl Drop for Wheel<'_> {
+    fn drop(&mut self) {
+        // Else it was left when there was nothing more to do, and may be in other hands by now.
+        if std::thread::panicking() {
+            self.0.queue().leave_wheel();
+        }
+    }
+}
+
 impl Outbox {
     pub(super) fn new(slot: Slot, rules: Rules) -> Self {
         Self { slot, rules, queue: Mutex::default(), untold: AtomicU64::new(0) }
@@ -27,6 +39,11 @@ impl Outbox {
 
     pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
         lock_std(&self.queue)
+    }
+
+    /// See [`Queue::take_wheel`]. Who panics leaves the wheel.
+    pub(super) fn take_wheel(&self, now: Instant) -> Option<Wheel<'_>> {
+        self.queue().take_wheel(now, &self.rules).then_some(Wheel(self))
     }
 
     pub(super) fn next(&self, now: Instant) -> Option<Next> {

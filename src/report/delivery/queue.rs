@@ -71,6 +71,8 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) enum Failed {
     Send(Waiting),
+    /// It could not even be read.
+    Gather(Waiting),
     Digest(Gathered),
 }
 
@@ -100,13 +102,21 @@ impl Queue {
         self.waiting.remove(at).map(|waiting| waiting.entry.receipt)
     }
 
+    /// Whether there is something to do now that nobody does.
+    pub(super) fn is_to_be_driven(&self, now: Instant, rules: &Rules) -> bool {
+        !self.driven && self.is_due(now, rules)
+    }
+
     /// Whether there is something to do now that nobody does. If so, the caller is to [`drive`](Self::next) it.
     pub(super) fn take_wheel(&mut self, now: Instant, rules: &Rules) -> bool {
-        if self.driven || !self.is_due(now, rules) {
-            return false;
-        }
-        self.driven = true;
-        true
+        let taken = self.is_to_be_driven(now, rules);
+        self.driven |= taken;
+        taken
+    }
+
+    /// The caller no longer drives the queue, whatever is in there.
+    pub(super) fn leave_wheel(&mut self) {
+        (self.driven, self.hurry) = (false, false);
     }
 
     fn is_due(&self, now: Instant, rules: &Rules) -> bool {
@@ -132,12 +142,13 @@ impl Queue {
     /// What is to be done next. After `None` the caller no longer drives the queue.
     pub(super) fn next(&mut self, now: Instant, rules: &Rules) -> Option<Next> {
         if !self.is_due(now, rules) {
-            (self.driven, self.hurry) = (false, false);
+            self.leave_wheel();
             return None;
         }
         if self.is_used_up(now, rules)
-            && let Some(waiting) = self.waiting.pop_front()
+            && let Some(mut waiting) = self.waiting.pop_front()
         {
+            waiting.tried.get_or_insert(now);
             return Some(Next::Gather(waiting));
         }
         if !self.is_in_hour(now) {
@@ -182,13 +193,15 @@ impl Queue {
     pub(super) fn failed(&mut self, failed: Failed, now: Instant, rules: &Rules, random: f64) -> Vec<Arc<Receipt>> {
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(now + pause(self.failures, random));
-        // It was no report less in this hour.
-        self.count(-1);
+        if !matches!(failed, Failed::Gather(_)) {
+            // It was no report less in this hour.
+            self.count(-1);
+        }
         let is_over =
             |tried: Option<Instant>| tried.is_some_and(|tried| now.saturating_duration_since(tried) >= rules.retry_for);
         match failed {
-            Failed::Send(waiting) if is_over(waiting.tried) => vec![waiting.entry.receipt],
-            Failed::Send(waiting) => {
+            Failed::Send(waiting) | Failed::Gather(waiting) if is_over(waiting.tried) => vec![waiting.entry.receipt],
+            Failed::Send(waiting) | Failed::Gather(waiting) => {
                 self.waiting.push_back(waiting);
                 Vec::new()
             }
@@ -203,7 +216,8 @@ impl Queue {
     /// Everything is to go out now: pauses and hours are not waited for, once.
     pub(super) fn hurry(&mut self) {
         self.works();
-        self.hurry = self.len() > 0;
+        // What is being sent or gathered just now is not in here.
+        self.hurry = self.driven || self.len() > 0;
     }
 }
 
