@@ -18,11 +18,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
-use crate::report::Report;
+use crate::report::{Report, SCHEMA};
 
 const LOCK: &str = "lock";
 const UNREADABLE: &str = "unreadable";
-/// A folder that is being made is called so; with this age, its maker is gone.
+/// No report is as long, in bytes: what is, was written by somebody else.
+const LONGEST: u64 = 64 << 20;
+/// A folder that is being made is called so: nobody takes it over.
 const NEW: &str = ".new-";
 
 /// A folder of this process's own within a spool.
@@ -64,6 +66,7 @@ impl Spool {
         // Before others see it: they would take a folder without an owner for one that was left behind.
         lock.try_lock().map_err(|error| Error::spool(root, "cannot be locked", Some(error.into())))?;
         fs::rename(&new, &own).map_err(failed("cannot be written to"))?;
+        sync_directory(root);
         Ok(Self { root: root.clone(), own, next: AtomicU64::new(0), _lock: lock })
     }
 
@@ -78,7 +81,9 @@ impl Spool {
             let mut to = create(&temporary)?;
             to.write_all(&serde_json::to_vec(report)?)?;
             to.sync_data()?;
-            fs::rename(&temporary, &file.path)
+            fs::rename(&temporary, &file.path)?;
+            sync_directory(&self.own);
+            Ok(())
         };
         written().inspect_err(|_| {
             let _ = fs::remove_file(&temporary);
@@ -92,31 +97,43 @@ impl Spool {
     }
 
     /// Takes over the reports of processes that are gone, oldest first within each. What could not be taken over stays
-    /// where it is.
+    /// where it is, and keeps nobody from the rest: the last error is returned.
     pub(super) fn take_over(&self) -> (Vec<SpoolFile>, io::Result<()>) {
         let mut taken = Vec::new();
-        let done = fs::read_dir(&self.root).and_then(|entries| {
-            entries.flatten().map(|entry| entry.path()).try_for_each(|path| {
-                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                if path == self.own || name == UNREADABLE || name.starts_with('.') || !path.is_dir() {
-                    return Ok(());
-                }
-                let Ok(lock) = OpenOptions::new().write(true).open(path.join(LOCK)) else { return Ok(()) };
-                if lock.try_lock().is_err() { Ok(()) } else { self.empty(&path, &mut taken) }
-            })
-        });
+        let entries = match fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(error) => return (taken, Err(error)),
+        };
+        let mut done = Ok(());
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if path == self.own || name == UNREADABLE || name.starts_with('.') || !path.is_dir() {
+                continue;
+            }
+            let Ok(lock) = OpenOptions::new().write(true).open(path.join(LOCK)) else { continue };
+            if lock.try_lock().is_err() {
+                continue;
+            }
+            match self.empty(&path, &mut taken) {
+                // Another process was here, between the opening of its lock and the taking.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => done = Err(error),
+                Ok(()) => {}
+            }
+        }
         (taken, done)
     }
 
     /// Moves all reports of `from`, whose lock is held, into the own folder, and removes it.
     fn empty(&self, from: &Path, taken: &mut Vec<SpoolFile>) -> io::Result<()> {
-        let mut reports: Vec<PathBuf> = Vec::new();
+        let (mut reports, mut notes): (Vec<PathBuf>, Vec<PathBuf>) = Default::default();
         for entry in fs::read_dir(from)? {
             let path = entry?.path();
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("json") => reports.push(path),
                 // Half a report: whoever wrote it was stopped, and has not tried to deliver it yet.
                 Some("tmp") => fs::remove_file(path)?,
+                Some("taken") => notes.push(path),
                 _ => {}
             }
         }
@@ -129,6 +146,10 @@ impl Spool {
             let _ = fs::rename(path.with_extension("taken"), file.taken());
             fs::rename(&path, &file.path)?;
             taken.push(file);
+        }
+        // Their reports were removed: everybody had them.
+        for path in notes {
+            let _ = fs::remove_file(path);
         }
         let _ = fs::remove_file(from.join(LOCK));
         // Fails if somebody put something else in there: so be it.
@@ -153,7 +174,7 @@ impl Drop for Spool {
 #[derive(Debug)]
 pub(super) enum ReadError {
     /// It is no report: damaged, or of another version.
-    Unreadable(serde_json::Error),
+    Unreadable(io::Error),
     /// Reading failed; it may work later.
     Io(io::Error),
 }
@@ -161,8 +182,18 @@ pub(super) enum ReadError {
 impl SpoolFile {
     /// The report.
     pub(super) fn read(&self) -> Result<Report, ReadError> {
+        let unreadable = |what: &str| Err(ReadError::Unreadable(io::Error::other(what)));
+        // What is no file, a pipe for example, may keep its reader for ever.
+        let about = fs::symlink_metadata(&self.path).map_err(ReadError::Io)?;
+        if !about.is_file() || about.len() > LONGEST {
+            return unreadable("it is no file of a report");
+        }
         let bytes = fs::read(&self.path).map_err(ReadError::Io)?;
-        serde_json::from_slice(&bytes).map_err(ReadError::Unreadable)
+        match serde_json::from_slice::<Report>(&bytes) {
+            Ok(report) if report.schema == SCHEMA => Ok(report),
+            Ok(_) => unreadable("it was written by another version of heeler"),
+            Err(error) => Err(ReadError::Unreadable(error.into())),
+        }
     }
 
     fn taken(&self) -> PathBuf {
@@ -191,13 +222,23 @@ impl SpoolFile {
     /// Moves it out of the way, for a person to look at.
     pub(super) fn set_aside(&self) {
         let _ = directory(&self.unreadable);
-        if let Some(name) = self.path.file_name() {
-            let to = self.unreadable.join(name);
+        let folder = self.path.parent().and_then(Path::file_name);
+        if let (Some(folder), Some(name)) = (folder, self.path.file_name()) {
+            // Other processes may have set aside one of that name.
+            let to = self.unreadable.join(format!("{}-{}", folder.display(), name.display()));
             if fs::rename(&self.path, to).is_err() {
                 let _ = fs::remove_file(&self.path);
             }
         }
         let _ = fs::remove_file(self.taken());
+    }
+}
+
+/// What was renamed into a directory survives the end of the machine only after this. Where there is no such thing, files
+/// survive as the file system has it.
+fn sync_directory(path: &Path) {
+    if cfg!(unix) {
+        let _ = File::open(path).and_then(|directory| directory.sync_all());
     }
 }
 
@@ -257,6 +298,7 @@ mod tests {
             gone.write(&Report { id: id.to_owned(), ..report() }).unwrap().note_taken("log");
         }
         fs::write(gone.own.join("half.tmp"), b"{").unwrap();
+        fs::write(gone.own.join("000-removed.0.taken"), b"log").unwrap();
         let next = Spool::open(place.path()).unwrap();
         assert_eq!(next.take_over().0.len(), 0, "its owner lives");
         drop(gone);
@@ -266,6 +308,27 @@ mod tests {
         assert_eq!(ids, ["b", "a"], "the order in which they were written");
         assert!(files.iter().all(|file| file.taken_by().contains("log")));
         assert_eq!(names(place.path()).len(), 1, "the folder of the dead is gone");
+    }
+
+    /// Guards: a folder that cannot be emptied keeps nobody from the next one.
+    #[cfg(unix)]
+    #[test]
+    fn one_bad_folder() {
+        let place = tempfile::tempdir().unwrap();
+        // "0-" and "z-" come before and after, in whatever order the file system lists them.
+        for name in ["0-bad", "z-bad"] {
+            let bad = place.path().join(name);
+            // A directory cannot be removed as half a report is.
+            fs::create_dir_all(bad.join("half.tmp")).unwrap();
+            fs::write(bad.join(LOCK), b"").unwrap();
+        }
+        let gone = Spool::open(place.path()).unwrap();
+        gone.write(&report()).unwrap();
+        drop(gone);
+        let next = Spool::open(place.path()).unwrap();
+        let (files, done) = next.take_over();
+        assert_eq!(files.len(), 1);
+        assert!(done.is_err());
     }
 
     /// Guards: ids in a file name no path.
@@ -287,9 +350,21 @@ mod tests {
             fs::write(&file.path, damage).unwrap();
             assert!(matches!(file.read(), Err(ReadError::Unreadable(_))));
         }
+        fs::write(&file.path, Report { schema: SCHEMA + 1, ..report() }.to_json()).unwrap();
+        assert!(matches!(file.read(), Err(ReadError::Unreadable(_))), "of another version");
+        File::create(&file.path).unwrap().set_len(LONGEST + 1).unwrap();
+        assert!(matches!(file.read(), Err(ReadError::Unreadable(_))), "too long");
         file.set_aside();
-        assert_eq!(names(&place.path().join(UNREADABLE)).len(), 1);
         assert!(matches!(file.read(), Err(ReadError::Io(_))));
+        // A directory, of the same name but for the process.
+        let other = Spool::open(place.path()).unwrap();
+        let same = other.write(&report()).unwrap();
+        assert_eq!(same.path.file_name(), file.path.file_name());
+        fs::remove_file(&same.path).unwrap();
+        fs::create_dir_all(same.path.join("inside")).unwrap();
+        assert!(matches!(same.read(), Err(ReadError::Unreadable(_))));
+        same.set_aside();
+        assert_eq!(names(&place.path().join(UNREADABLE)).len(), 2);
     }
 
     #[test]
