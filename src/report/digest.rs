@@ -123,6 +123,17 @@ mod tests {
         assert_eq!(digest.entries()[1].what, "GET /slow/{what}");
     }
 
+    /// Guards: a clock that is set back, and reports of an earlier process: the digest is from the first to the last time.
+    #[test]
+    fn a_clock_that_is_set_back() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        let mut digest = Digest::of(&Report { captured_at: at(5_000), ..report() });
+        digest.add(&Report { captured_at: at(1_000), ..report() });
+        digest.add(&Report { captured_at: at(9_000_000_000), ..report() });
+        digest.add(&Report { captured_at: at(2_000), ..report() });
+        assert_eq!((digest.since, digest.until, digest.reports), (at(1_000), at(9_000_000_000), 4));
+    }
+
     /// Guards: an hour of ever new places takes bounded memory, and every report is counted.
     #[test]
     fn bounded() {

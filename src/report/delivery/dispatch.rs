@@ -685,6 +685,60 @@ mod tests {
         assert_eq!(stats(&dispatch, 10).delivered, 3);
     }
 
+    /// Guards: ten thousand at once for a sink that is down: what may wait arrives later, the rest is counted and spoken of.
+    #[tokio::test(start_paused = true)]
+    async fn ten_thousand_at_once() {
+        let down = Fake::new("down", [Fail; 3]);
+        let outlets = vec![Outlet::Sink(Box::new(Waited(|| Ok(())))), Outlet::Remote(Box::new(Arc::clone(&down)))];
+        let dispatch = with_outlets(outlets, None, Limits::default());
+        for number in 0..10_000 {
+            dispatch.accept(with_id(number), clock());
+            // As the reporter does between two reports.
+            dispatch.start_remotes(&Handle::current(), clock());
+            if number % 500 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        turn(&dispatch, 300).await;
+        let stats = stats(&dispatch, 10_000);
+        assert_eq!(stats.queued, 0);
+        assert!((1_000..1_010).contains(&stats.delivered), "{stats:?}");
+        assert_eq!(down.taken().len() as u64, stats.delivered);
+        let told: Vec<u64> = down
+            .taken
+            .lock()
+            .unwrap()
+            .iter()
+            .flat_map(|report| report.notes.clone())
+            .map(|note| note.split(' ').next().unwrap().parse().unwrap())
+            .collect();
+        assert_eq!(told, [stats.undelivered]);
+    }
+
+    /// Guards: what the spool has makes room in memory for what it could not take.
+    #[tokio::test(start_paused = true)]
+    async fn full_disk_and_full_queue() {
+        let place = tempfile::tempdir().unwrap();
+        let remote = Fake::new("remote", []);
+        let dispatch = dispatch(&[&remote], Some(place.path()), Limits { queue: 2, ..Limits::default() });
+        (0..5).for_each(|number| dispatch.accept(with_id(number), clock()));
+        let own = std::fs::read_dir(place.path()).unwrap().next().unwrap().unwrap().path();
+        // Nothing can be written for a while.
+        let away = own.with_extension("away");
+        std::fs::rename(&own, &away).unwrap();
+        (5..8).for_each(|number| dispatch.accept(with_id(number), clock()));
+        std::fs::rename(&away, &own).unwrap();
+        assert_eq!(stats(&dispatch, 8).not_spooled, 3);
+        turn(&dispatch, 10).await;
+        assert_eq!(
+            remote.taken(),
+            ["0", "1", "2", "3", "4", "6", "7"],
+            "room for two: the oldest that is nowhere else goes"
+        );
+        let stats = stats(&dispatch, 8);
+        assert_eq!((stats.delivered, stats.undelivered), (7, 1));
+    }
+
     /// Guards: a file stays until the last sink has its report, and tells who has it already.
     #[tokio::test(start_paused = true)]
     async fn a_file_for_as_long_as_it_is_needed() {

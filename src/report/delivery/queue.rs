@@ -88,10 +88,16 @@ impl Queue {
         self.waiting.push_back(Waiting { entry, tried: None });
         if self.waiting.len() > rules.capacity {
             // What is in the spool is read from there when its turn comes: the newest waits there, the oldest comes first.
-            let newest = self.waiting.back_mut().filter(|newest| newest.entry.receipt.file.is_some());
-            match newest {
-                Some(newest) => newest.entry.report = None,
-                None => return self.drop_oldest(|waiting| waiting.entry.receipt.file.is_none()),
+            let in_spool = |waiting: &&mut Waiting| waiting.entry.receipt.file.is_some();
+            if let Some(newest) = self.waiting.back_mut().filter(in_spool) {
+                newest.entry.report = None;
+            } else if self.waiting.iter().filter(|waiting| waiting.entry.report.is_some()).count() > rules.capacity {
+                // The disk is full, say. What it has makes room in memory for what it has not.
+                let mut others = self.waiting.iter_mut().rev().filter(in_spool);
+                match others.find(|other| other.entry.report.is_some()) {
+                    Some(other) => other.entry.report = None,
+                    None => return self.drop_oldest(|waiting| waiting.entry.receipt.file.is_none()),
+                }
             }
         }
         if self.waiting.len() > rules.spooled { self.drop_oldest(|_| true) } else { None }
