@@ -192,13 +192,14 @@ impl Reports {
 
     fn deliver_at(&self, mut report: Report, now: Instant) {
         let inner = &*self.inner;
-        inner.counters.count_made(&report);
         inner.complete(&mut report);
         report.notes.extend(lock_std(&inner.progress).note(&report));
         let decision = {
             let mut throttle = lock_std(&inner.throttle);
             throttle.decide(&report.id, report.update, &report.fingerprint, now, || report.sentence())
         };
+        // Not before: one that is lost while it is put together is counted as dropped.
+        inner.counters.count_made(&report);
         match decision {
             Decision::Hold => count(&inner.counters.suppressed),
             Decision::Send { suppressed } => {
