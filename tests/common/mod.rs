@@ -200,11 +200,15 @@ pub(crate) fn goes_through(report: &Report, kind: StackKind, function: &str) -> 
 
 /// Runs a test of that name in a process of its own: for what a process has only one of.
 pub(crate) fn in_own_process(test: &str, body: impl FnOnce()) {
+    in_process_of(std::process::Command::new(std::env::current_exe().unwrap()), test, body);
+}
+
+/// The same in a process that `command`, with the arguments of a test added, starts.
+pub(crate) fn in_process_of(mut command: std::process::Command, test: &str, body: impl FnOnce()) {
     const ALONE: &str = "HEELER_TEST_ALONE";
     if std::env::var(ALONE).as_deref() == Ok(test) {
         return body();
     }
-    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(ALONE, test);
     let output = command.output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

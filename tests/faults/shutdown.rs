@@ -1,0 +1,37 @@
+//! The end of a process.
+
+use std::time::{Duration, Instant};
+
+use crate::common::{PATIENCE, collect_with, ms};
+use crate::down::keys;
+use crate::server::{Down, Server};
+use crate::{get_stuck, sums_up};
+
+/// Guards: `flush` is true once all has arrived.
+#[test]
+fn flush_until_all_has_arrived() {
+    let server = Server::start();
+    let (seen, reports) = collect_with(|builder| builder.webhook(server.hook()));
+    get_stuck(&reports, 3);
+    assert!(reports.flush(PATIENCE));
+    assert_eq!(server.keys(), keys(&seen));
+    let stats = reports.stats();
+    sums_up(&stats);
+    assert_eq!((stats.delivered, stats.queued), (stats.made, 0));
+}
+
+/// Guards: a server that accepts and never answers keeps no process from its end.
+#[test]
+fn flush_gives_up_in_time() {
+    let down = Down::new();
+    let (_, reports) = collect_with(|builder| builder.webhook(down.hook()));
+    let server = down.hang();
+    get_stuck(&reports, 1);
+    let began = Instant::now();
+    assert!(!reports.flush(ms(700)));
+    assert!((ms(700)..Duration::from_secs(10)).contains(&began.elapsed()));
+    let stats = reports.stats();
+    sums_up(&stats);
+    assert_eq!((stats.queued, stats.delivered), (stats.made, 0));
+    crate::common::until("it was asked", || !server.keys().is_empty());
+}
