@@ -1,6 +1,7 @@
 //! The sinks that come with features, as a builder knows them.
 
 use super::builder::ReportsBuilder;
+#[cfg(any(feature = "email", feature = "webhook"))]
 use super::delivery::Outlet;
 
 impl ReportsBuilder {

@@ -1,5 +1,6 @@
 //! A report for a reader: one sentence, a page of text, a letter in HTML, a flamegraph, JSON.
 
+#[cfg(feature = "email")]
 mod digest;
 mod flamegraph;
 mod fold;
@@ -8,6 +9,7 @@ mod json;
 mod markup;
 mod sentence;
 mod stacks;
+#[cfg(feature = "email")]
 mod subject;
 mod text;
 mod units;
