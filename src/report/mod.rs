@@ -42,6 +42,35 @@
 //! a minute ([`repeat_after`](ReportsBuilder::repeat_after)), and the next one says how many were held back.
 //! [`Reports::stats`] counts everything that was made, held back, dropped or not taken.
 //!
+//! # What happens when
+//!
+//! | | what becomes of reports | what you see | test |
+//! |---|---|---|---|
+//! | a server is down for a while | they wait, and are tried again after a second, then with pauses that double up to five minutes; each arrives once | an error in the log, once a minute at most; [`queued`](Stats::queued), [`failed_deliveries`](Stats::failed_deliveries) | `faults::down` |
+//! | it is down for longer than [`retry_for`](ReportsBuilder::retry_for) | given up one by one; other sinks have them long since | `undelivered`; a note in the next report that arrives there | `dispatch::one_of_two_is_down` |
+//! | it accepts and never answers | as if it were down, after the sink's timeout; other sinks do not wait | [`flush`](Reports::flush) is false in time | `faults::shutdown`, `dispatch::never_ends` |
+//! | it refuses a report for good | given up for this sink | `undelivered`, a note in the next report | `dispatch::refused_and_panics` |
+//! | a sink panics | given up for this sink; the others get it | `undelivered`, `failed_deliveries`, an error in the log | `faults::sinks` |
+//! | the disk is full | those that the [spool](ReportsBuilder::spool) cannot take wait in memory, and are sent; the report directory is tried again | [`not_spooled`](Stats::not_spooled), an error in the log; no half a file | `faults::disk` |
+//! | files in the spool are damaged, or of another version | moved to `unreadable`; the others are sent | `undelivered`, an error in the log | `faults::spool::corrupted` |
+//! | the clock is set back or forward | nothing: reports from the future and from long ago are sent like others, alone or gathered | | `faults::spool::clock_set_back` |
+//! | the process is killed (`kill -9`) between two attempts | with a spool, the next process sends them, or another with the same spool within half a minute; without, they are lost | [`recovered`](Stats::recovered) in that process | `faults::killed`, `dispatch::a_sibling_takes_over` |
+//! | ten thousand are slow at once | as many as [may wait](ReportsBuilder::queue) arrive, the newest; the others are dropped | `undelivered`, [`dropped`](Stats::dropped), [`not_captured`](Stats::not_captured), and a note in the next report with their number | `faults::flood` |
+//! | every worker of the application's runtime is blocked | they are sent: heeler's thread needs none | | `faults::sinks` |
+//!
+//! The tests are in `tests/faults` and `src/report/delivery/dispatch.rs`. As long as the process lives, no report is lost
+//! without being counted. Whenever nothing is being handed over at that moment:
+//!
+//! ```
+//! # let reports = heeler::Reports::default();
+//! let stats = reports.stats();
+//! let became = stats.delivered + stats.undelivered + stats.suppressed + stats.queued;
+//! assert_eq!(stats.made + stats.recovered, became);
+//! ```
+//!
+//! `dropped` and `not_captured` come on top: those were lost before they were reports. What the process had queued when it
+//! ended counts in the next one, as `recovered`, if there is a spool.
+//!
 //! # Privacy
 //!
 //! A report never holds a body. It holds the headers that are [allowed by name](ReportsBuilder::allow_headers), never

@@ -369,10 +369,12 @@ mod tests {
         /// Before there is a future.
         PanicAtOnce,
         PanicInside,
+        /// With something that panics in its turn.
+        PanicTwice,
         PanicOnDrop,
         NeverEnd,
     }
-    use Does::{Fail, NeverEnd, PanicAtOnce, PanicInside, PanicOnDrop, Refuse, Take};
+    use Does::{Fail, NeverEnd, PanicAtOnce, PanicInside, PanicOnDrop, PanicTwice, Refuse, Take};
 
     /// A remote that does as it is told, and takes everything after that.
     struct Fake {
@@ -441,6 +443,7 @@ mod tests {
                     Fail => return Err(Failure::transient("down")),
                     Refuse => return Err(Failure::permanent("refused")),
                     PanicAtOnce | PanicInside => panic!("on purpose"),
+                    PanicTwice => std::panic::panic_any(OnDrop),
                     PanicOnDrop => {
                         let _held = OnDrop;
                         std::future::pending().await
@@ -565,7 +568,7 @@ mod tests {
     /// spoken of in the next report that arrives.
     #[tokio::test(start_paused = true)]
     async fn refused_and_panics() {
-        for does in [Refuse, PanicAtOnce, PanicInside] {
+        for does in [Refuse, PanicAtOnce, PanicInside, PanicTwice] {
             let (remote, other) = (Fake::new("remote", [does]), Fake::new("other", []));
             let dispatch = dispatch(&[&remote, &other], None, Limits::default());
             dispatch.accept(with_id("a"), clock());

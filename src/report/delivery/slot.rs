@@ -83,7 +83,10 @@ impl Slot {
 pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Failure {
     let message = panic.downcast_ref::<&str>().copied();
     let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    Failure::permanent(format!("it panicked: {}", message.unwrap_or("without a message")))
+    let failure = Failure::permanent(format!("it panicked: {}", message.unwrap_or("without a message")));
+    // What it panicked with is other people's, too.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
+    failure
 }
 
 /// Hands a report to a sink that is waited for.
