@@ -106,7 +106,7 @@ fn run(runtime: &Runtime, inbox: &Inbox<Message>) {
     loop {
         // Remotes go on while this waits. What a message takes is done outside of the runtime, for sinks may block, and
         // may have runtimes of their own.
-        let message = runtime.block_on(inbox.next(TICK));
+        let message = runtime.block_on(inbox.next(if reporter.behind { Duration::ZERO } else { TICK }));
         reporter.turn(message);
     }
 }
@@ -117,6 +117,8 @@ struct Reporter {
     remotes: Handle,
     last_tick: Instant,
     known: Vec<Known>,
+    /// Sinks have more to do than they had time for.
+    behind: bool,
 }
 
 /// Some reports that are looked after.
@@ -129,7 +131,7 @@ struct Known {
 
 impl Reporter {
     fn new(remotes: Handle) -> Self {
-        Self { assembler: Assembler::new(), remotes, last_tick: Instant::now(), known: Vec::new() }
+        Self { assembler: Assembler::new(), remotes, last_tick: Instant::now(), known: Vec::new(), behind: false }
     }
 
     /// One [`step`](Self::step), whatever becomes of it. Reading other people's debug information, running other people's
@@ -157,6 +159,16 @@ impl Reporter {
             self.last_tick = now;
             self.tick(now);
             super::publish::publish();
+        } else if self.behind {
+            self.catch_up(now);
+        }
+        self.behind = self.known.iter().filter_map(|known| known.busy.as_ref()).any(|busy| busy.is_behind(now));
+    }
+
+    /// Goes on with what there was no time for.
+    fn catch_up(&mut self, now: Instant) {
+        for known in self.known.iter_mut().filter(|known| known.busy.is_some()) {
+            known.busy = known.busy.take().and_then(|busy| go_on(&busy, &self.remotes, now));
         }
     }
 
@@ -208,6 +220,8 @@ fn go_on(dispatch: &Arc<Dispatch>, remotes: &Handle, now: Instant) -> Option<Arc
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use tracing_subscriber::layer::{Context, SubscriberExt as _};
     use tracing_subscriber::{Layer, Registry};
 
@@ -237,6 +251,45 @@ mod tests {
         let (done, wait) = sync_channel(1);
         reporter.turn(Some(Message::Flush(done)));
         assert_eq!(wait.try_recv(), Ok(()), "it goes on");
+    }
+
+    /// Fails until it is told to take its time.
+    #[derive(Default)]
+    struct Slow(AtomicBool);
+
+    impl Sink for Slow {
+        fn name(&self) -> &'static str {
+            "slow"
+        }
+
+        fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            if !self.0.load(Ordering::Relaxed) {
+                return Err("not yet".into());
+            }
+            std::thread::sleep(Duration::from_millis(150));
+            Ok(())
+        }
+    }
+
+    /// Guards: a sink that has to catch up leaves the reporter to others after each report, which comes back to it at once.
+    #[test]
+    fn catching_up() {
+        let mut reporter = Reporter::new(runtime().unwrap().handle().clone());
+        let slow = Arc::new(Slow::default());
+        let reports =
+            Reports::builder().log(false).repeat_after(Duration::ZERO).sink(Arc::clone(&slow)).build().unwrap();
+        for _ in 0..4 {
+            reporter.turn(Some(Message::Evidence(Box::new(evidence(reports.clone())))));
+        }
+        assert_eq!((reports.stats().queued, reporter.behind), (4, false), "a pause");
+        slow.0.store(true, Ordering::Relaxed);
+        reports.dispatch().hurry();
+        reporter.turn(Some(Message::Know(reports.clone())));
+        for taken in 1..4 {
+            assert_eq!((reports.stats().delivered, reporter.behind), (taken, true));
+            reporter.turn(None);
+        }
+        assert_eq!((reports.stats().delivered, reporter.behind), (4, false));
     }
 
     /// A sink that panics when it is dropped, and tells when that was.

@@ -23,6 +23,9 @@ const TAKE_OVER_EVERY: Duration = Duration::from_secs(30);
 /// Reports in the spool that may wait for one sink.
 const MAX_SPOOLED: usize = 10_000;
 
+/// For how long sinks that are waited for may keep the reporter from everything else, unless one report takes longer.
+const TURN: Duration = Duration::from_millis(100);
+
 /// How much may wait, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::report) struct Limits {
@@ -161,19 +164,29 @@ impl Dispatch {
         }
     }
 
-    /// Hands what is due to the sinks that are waited for.
+    /// Hands what is due to the sinks that are waited for, but a moment later no more: see [`is_behind`](Self::is_behind).
     pub(in crate::report) fn call_sinks(&self, now: Instant) {
         for (at, outbox) in self.outboxes.iter().enumerate() {
             let Outlet::Sink(sink) = &outbox.slot.outlet else { continue };
             let Some(_wheel) = outbox.take_wheel(now) else { continue };
+            let began = Instant::now();
             // These have no limit an hour, so there is nothing to gather.
-            while let Some(Next::Send(waiting)) = outbox.next(now) {
-                let began = Instant::now();
+            while let Some(Next::Send(waiting)) = outbox.next(now + began.elapsed()) {
                 let sent = outbox.load(&waiting).and_then(|(report, untold)| call(&**sink, &report).map(|()| untold));
                 // A pause begins when the attempt is over: one that fails slowly must not fill all the time there is.
                 self.sent(at, waiting, sent, now + began.elapsed());
+                if began.elapsed() >= TURN {
+                    outbox.queue().stop_for_now();
+                    break;
+                }
             }
         }
+    }
+
+    /// Whether sinks that are waited for have more to do than they had time for.
+    pub(in crate::report) fn is_behind(&self, now: Instant) -> bool {
+        let waited_for = |outbox: &&Outbox| matches!(outbox.slot.outlet, Outlet::Sink(_));
+        self.outboxes.iter().filter(waited_for).any(|outbox| outbox.queue().is_to_be_driven(now, &outbox.rules))
     }
 
     /// Has everything that is due sent by tasks of `runtime`.
@@ -742,6 +755,26 @@ mod tests {
         assert_eq!((stats.delivered, stats.undelivered), (7, 1));
     }
 
+    /// Guards: what was taken over and lies in the spool takes no room in memory from what the full disk refuses.
+    #[tokio::test(start_paused = true)]
+    async fn full_disk_and_full_spool() {
+        let place = tempfile::tempdir().unwrap();
+        let gone = Spool::open(place.path()).unwrap();
+        (0..3).for_each(|number| drop(gone.write(&with_id(number)).unwrap()));
+        drop(gone);
+        let remote = Fake::new("remote", []);
+        let dispatch = dispatch(&[&remote], Some(place.path()), Limits { queue: 2, ..Limits::default() });
+        dispatch.take_over(clock());
+        let own = std::fs::read_dir(place.path()).unwrap().next().unwrap().unwrap().path();
+        let away = own.with_extension("away");
+        std::fs::rename(&own, &away).unwrap();
+        (3..5).for_each(|number| dispatch.accept(with_id(number), clock()));
+        std::fs::rename(&away, &own).unwrap();
+        turn(&dispatch, 10).await;
+        assert_eq!(remote.taken(), ["0", "1", "2", "3", "4"]);
+        assert_eq!(stats(&dispatch, 2).delivered, 5);
+    }
+
     /// Guards: a file stays until the last sink has its report, and tells who has it already.
     #[tokio::test(start_paused = true)]
     async fn a_file_for_as_long_as_it_is_needed() {
@@ -826,6 +859,27 @@ mod tests {
         dispatch.call_sinks(now + Duration::from_secs(60));
         let stats = stats(&dispatch, 1);
         assert_eq!((stats.failed_deliveries, stats.queued), (3, 1));
+    }
+
+    /// Guards: a sink with a lot to catch up on gives way to others, and goes on where it stopped.
+    #[test]
+    fn a_backlog_gives_way() {
+        let slow = Waited(|| {
+            std::thread::sleep(TURN / 3);
+            Ok(())
+        });
+        let dispatch = with_outlets(vec![Outlet::Sink(Box::new(slow))], None, Limits::default());
+        let (outbox, now) = (&dispatch.outboxes[0], Instant::now());
+        for _ in 0..5 {
+            let receipt = Arc::new(Receipt::new(dispatch.number(), [0].into(), None));
+            assert!(outbox.queue().push(Entry { receipt, report: Some(Arc::new(report())) }, &outbox.rules).is_none());
+        }
+        dispatch.call_sinks(now);
+        assert!((1..=3).contains(&stats(&dispatch, 5).delivered));
+        while dispatch.is_behind(now) {
+            dispatch.call_sinks(now);
+        }
+        assert_eq!(stats(&dispatch, 5).delivered, 5);
     }
 
     /// Guards: a driver that panics leaves the queue to the next one.

@@ -120,6 +120,11 @@ impl Queue {
         taken
     }
 
+    /// The caller no longer drives the queue, and there is more to do.
+    pub(super) fn stop_for_now(&mut self) {
+        self.driven = false;
+    }
+
     /// The caller no longer drives the queue, whatever is in there.
     pub(super) fn leave_wheel(&mut self) {
         (self.driven, self.hurry) = (false, false);
