@@ -7,15 +7,18 @@ mod fold;
 mod html;
 mod json;
 mod markup;
+mod page;
+mod sections;
 mod sentence;
 mod stacks;
 #[cfg(feature = "email")]
 mod subject;
 mod text;
+mod timeline;
 mod units;
 
 #[cfg(feature = "sentry")]
-pub(super) use text::timeline;
+pub(super) use timeline::timeline;
 #[cfg(feature = "sentry")]
 pub(super) use units::short_path;
 #[cfg(feature = "webhook")]

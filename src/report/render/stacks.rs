@@ -1,54 +1,58 @@
-//! Stacks as text: the application's own frames marked, what they wait on shown, the rest folded.
+//! One stack in lines: the application's own frames marked, what they wait on shown, the rest folded.
 
 use super::fold::{Part, describe_folded, readable};
-use super::text::Page;
 use super::units::at;
 use crate::capture::Frame;
 use crate::report::Stack;
 
-/// A line up to this long holds function and place; a longer one is broken between them.
-const WIDTH: usize = 120;
+/// A line of a stack.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    Frame {
+        /// The application's own.
+        own: bool,
+        /// The function, or what else there is to find it by.
+        name: String,
+        /// `src/slow.rs:88`, where that is not the name already.
+        place: Option<String>,
+        /// The line's text.
+        source: Option<String>,
+    },
+    /// What is not shown.
+    Remark(String),
+}
 
-impl Page {
-    /// One stack, innermost frame first, indented by `indent` columns.
-    pub(super) fn stack(&mut self, stack: &Stack, indent: usize) {
-        for part in readable(stack) {
-            match part {
-                Part::Frame(frame) => self.frame(frame, indent),
-                Part::Folded(frames) => self.line(indent, &format!("   {}", describe_folded(frames))),
-            }
-        }
-        if stack.frames.is_empty() {
-            self.line(indent, "   no frames");
-        }
-        if stack.truncated {
-            self.line(
-                indent,
-                "   … the outer frames are missing: the stack was too large, or could not be walked further",
-            );
-        }
+/// The stack, innermost frame first.
+pub(super) fn lines(stack: &Stack) -> Vec<Line> {
+    let mut lines: Vec<Line> = readable(stack)
+        .into_iter()
+        .map(|part| match part {
+            Part::Frame(frame) => line(frame),
+            Part::Folded(frames) => Line::Remark(describe_folded(frames)),
+        })
+        .collect();
+    if stack.frames.is_empty() {
+        lines.push(Line::Remark("no frames".to_owned()));
     }
+    if stack.truncated {
+        let missing = "… the outer frames are missing: the stack was too large, or could not be walked further";
+        lines.push(Line::Remark(missing.to_owned()));
+    }
+    lines
+}
 
-    fn frame(&mut self, frame: &Frame, indent: usize) {
-        let mark = if frame.own { "=>" } else { "  " };
-        let place = at(frame.file.as_deref(), frame.line);
-        match (frame.function.as_deref(), place) {
-            (Some(function), Some(place)) if indent + function.chars().count() + place.chars().count() + 5 > WIDTH => {
-                self.line(indent, &format!("{mark} {function}"));
-                self.line(indent, &format!("       at {place}"));
-            }
-            (Some(function), Some(place)) => self.line(indent, &format!("{mark} {function}  {place}")),
-            (Some(function), None) => self.line(indent, &format!("{mark} {function}{}", module(frame, "  in "))),
-            (None, Some(place)) => self.line(indent, &format!("{mark} {place}")),
-            (None, None) => {
-                let build = frame.build_id.as_ref().map(|id| format!(" (build id {id})")).unwrap_or_default();
-                self.line(indent, &format!("{mark} {}{}{build}", frame.address, module(frame, " in ")));
-            }
+fn line(frame: &Frame) -> Line {
+    let at = at(frame.file.as_deref(), frame.line);
+    let (name, place) = match (frame.function.as_deref(), at) {
+        (Some(function), Some(place)) => (function.to_owned(), Some(place)),
+        (Some(function), None) => (format!("{function}{}", module(frame, "  in ")), None),
+        (None, Some(place)) => (place, None),
+        (None, None) => {
+            let build = frame.build_id.as_ref().map(|id| format!(" (build id {id})")).unwrap_or_default();
+            (format!("{}{}{build}", frame.address, module(frame, " in ")), None)
         }
-        if let Some(source) = &frame.source {
-            self.line(indent, &format!("       | {source}"));
-        }
-    }
+    };
+    Line::Frame { own: frame.own, name, place, source: frame.source.clone() }
 }
 
 fn module(frame: &Frame, before: &str) -> String {
@@ -58,13 +62,14 @@ fn module(frame: &Frame, before: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::fold::WITHOUT_OWN;
+    use super::super::text::Text;
     use super::*;
     use crate::report::testing::{await_stack, own, plumbing, report, thread_stack};
 
     fn print(stack: &Stack) -> Vec<String> {
-        let mut page = Page::default();
-        page.stack(stack, 2);
-        page.finish().lines().map(str::to_owned).collect()
+        let mut text = Text::default();
+        text.stack(&lines(stack), 2);
+        text.finish().lines().map(str::to_owned).collect()
     }
 
     #[test]

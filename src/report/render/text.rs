@@ -1,17 +1,13 @@
 //! The text report: for a terminal, a file, a mail, at three in the morning.
 
-use super::sentence::busy_with;
-use super::units::{count, duration, place};
+use super::page::{Fact, Page};
+use super::sections::Section;
+use super::stacks::Line;
+use crate::report::Report;
 use crate::report::escape::escape;
-use crate::report::location::location_of;
-use crate::report::time::timestamp;
-use crate::report::{Activity, Interval, Report, Stack, StackKind, Thread, Verdict};
 
-/// How many stacks of one kind are printed. The JSON form has all.
-const MAX_STACKS: usize = 16;
-
-/// How many of the timeline's lines are printed.
-const MAX_INTERVALS: usize = 20;
+/// A line up to this long holds function and place; a longer one is broken between them.
+const WIDTH: usize = 120;
 
 impl Report {
     /// The report as a page of text: the [sentence](Report::sentence), what is known of the request and the process, the
@@ -20,280 +16,104 @@ impl Report {
     /// Whatever comes from outside is escaped: no line is forged, and no terminal takes orders.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let mut page = Page::default();
-        page.line(0, &self.sentence());
-        page.blank();
-        page.head(self);
-        page.notes(self);
-        page.current_stacks(self);
-        page.spans(self);
-        page.timeline(self);
-        page.earlier_stacks(self);
-        page.tail(self);
-        page.finish()
+        let page = Page::of(self);
+        let mut text = Text::default();
+        text.line(0, &page.sentence);
+        text.line(0, "");
+        text.facts(&page.facts);
+        text.list("Notes", page.notes.iter().map(|note| format!("- {note}")));
+        page.stacks.iter().for_each(|section| text.section(section));
+        text.list("Spans, outermost first", &page.spans);
+        text.list("Where the time went", page.timeline.iter().map(|share| &share.text));
+        page.earlier.iter().for_each(|section| text.section(section));
+        text.line(0, "");
+        text.facts(&page.tail);
+        text.finish()
     }
 }
 
 /// Text in lines. Everything in it went through [`escape`].
 #[derive(Default)]
-pub(super) struct Page {
-    text: String,
-}
+pub(super) struct Text(String);
 
-impl Page {
+impl Text {
     pub(super) fn line(&mut self, indent: usize, text: &str) {
-        self.text.extend(std::iter::repeat_n(' ', indent));
-        self.text.push_str(escape(text, usize::MAX).trim_end());
-        self.text.push('\n');
+        self.0.extend(std::iter::repeat_n(' ', indent));
+        self.0.push_str(escape(text, usize::MAX).trim_end());
+        self.0.push('\n');
     }
 
     pub(super) fn finish(self) -> String {
-        self.text
+        self.0
     }
 
-    fn blank(&mut self) {
-        self.text.push('\n');
+    pub(super) fn facts(&mut self, facts: &[Fact]) {
+        for (name, value) in facts {
+            self.line(2, &format!("{name:<11} {value}"));
+        }
     }
 
     fn heading(&mut self, text: &str) {
-        self.blank();
+        self.line(0, "");
         self.line(0, text);
     }
 
-    fn field(&mut self, name: &str, value: &str) {
-        self.line(2, &format!("{name:<11} {value}"));
+    /// Nothing at all, if there are no items.
+    fn list(&mut self, heading: &str, items: impl IntoIterator<Item: AsRef<str>>) {
+        let mut items = items.into_iter().peekable();
+        if items.peek().is_some() {
+            self.heading(heading);
+            items.for_each(|item| self.line(2, item.as_ref()));
+        }
     }
 
-    fn head(&mut self, report: &Report) {
-        let update = if report.update > 0 { format!(", update {}", report.update) } else { String::new() };
-        self.field("report", &format!("{}{update}", report.id));
-        self.field("captured", &timestamp(report.captured_at));
-        self.field("started", &timestamp(report.started_at));
-        let threshold = report.threshold_ms.map(|ms| format!(" (threshold {})", duration(ms))).unwrap_or_default();
-        self.field("elapsed", &format!("{}{threshold}", duration(report.elapsed_ms)));
-        self.field("verdict", &format!("{} ({})", report.verdict, report.kind));
-        if let Some(job) = &report.job {
-            self.field("job", job);
-        }
-        if let Some(request) = &report.request {
-            self.field("request", &format!("{} {} {}", request.method, request.uri, request.version));
-            if let Some(route) = &request.route {
-                self.field("route", route);
-            }
-            for (name, value) in &request.headers {
-                self.field("header", &format!("{name}: {value}"));
+    fn section(&mut self, section: &Section) {
+        self.heading(&section.heading);
+        for listing in &section.listings {
+            match &listing.title {
+                Some(title) => {
+                    self.line(4, title);
+                    self.stack(&listing.lines, 6);
+                }
+                None => self.stack(&listing.lines, 2),
             }
         }
-        let process = &report.process;
-        if let Some(service) = &process.service {
-            self.field("service", &format!("{service} {}", process.version.as_deref().unwrap_or_default()));
-        }
-        self.field("host", &process.hostname);
-        let build = process.build_id.as_ref().map(|id| format!(" (build id {id})")).unwrap_or_default();
-        self.field("process", &format!("{} {}{build}", process.pid, process.executable));
-        if let Some(thread) = &report.thread {
-            self.field("thread", &describe(thread));
-        }
-        let busy = format!("{} busy, {} waiting", duration(report.busy_ms), duration(report.waiting_ms));
-        self.field("polls", &format!("{}: {busy}, longest poll {}", report.polls, duration(report.longest_poll_ms)));
     }
 
-    fn notes(&mut self, report: &Report) {
-        if report.notes.is_empty() {
-            return;
-        }
-        self.heading("Notes");
-        for note in &report.notes {
-            self.line(2, &format!("- {note}"));
-        }
-    }
-
-    fn current_stacks(&mut self, report: &Report) {
-        let current = || report.stacks.iter().filter(|stack| stack.current);
-        let culprits: Vec<&Stack> = current().filter(|stack| stack.kind == StackKind::Culprit).collect();
-        let own: Vec<&Stack> =
-            current().filter(|stack| stack.kind != StackKind::Culprit && stack.child.is_none()).collect();
-        for stack in culprits.iter().take(MAX_STACKS) {
-            let work = stack.work.as_ref().map(|work| format!(" by {work}")).unwrap_or_default();
-            let thread = stack.thread.as_ref().map(|thread| format!(", thread {}", describe(thread)));
-            self.heading(&format!("A worker is held{work}{}", thread.unwrap_or_default()));
-            self.stack(stack, 2);
-        }
-        self.more(culprits.len());
-        // Branches that part below the application's own code are one place to a reader.
-        let mut places: Vec<(&Stack, u64)> = Vec::new();
-        for stack in own {
-            match places.iter_mut().find(|(known, _)| known.is_at_same_place_as(stack)) {
-                Some((_, more)) => *more += 1,
-                None => places.push((stack, 0)),
+    /// One stack, innermost frame first, indented by `indent` columns.
+    pub(super) fn stack(&mut self, lines: &[Line], indent: usize) {
+        for line in lines {
+            let (own, name, place, source) = match line {
+                Line::Remark(text) => {
+                    self.line(indent, &format!("   {text}"));
+                    continue;
+                }
+                Line::Frame { own, name, place, source } => (own, name, place, source),
+            };
+            let mark = if *own { "=>" } else { "  " };
+            match place {
+                Some(place) if indent + name.chars().count() + place.chars().count() + 5 > WIDTH => {
+                    self.line(indent, &format!("{mark} {name}"));
+                    self.line(indent, &format!("       at {place}"));
+                }
+                Some(place) => self.line(indent, &format!("{mark} {name}  {place}")),
+                None => self.line(indent, &format!("{mark} {name}")),
             }
-        }
-        for (number, (stack, more)) in places.iter().enumerate().take(MAX_STACKS) {
-            let branch =
-                if places.len() > 1 { format!(", branch {} of {}", number + 1, places.len()) } else { String::new() };
-            self.heading(&format!("{}{branch}{}", title(stack, report.verdict), doubt(stack)));
-            self.stack(stack, 2);
-            if *more > 0 {
-                self.line(2, &format!("   and {} through the same lines, in the JSON form", count(*more, "more wait")));
+            if let Some(source) = source {
+                self.line(indent, &format!("       | {source}"));
             }
-        }
-        self.more(places.len());
-        let mut children = 0;
-        let mut before = None;
-        for stack in current().filter(|stack| stack.kind != StackKind::Culprit) {
-            let Some(child) = &stack.child else { continue };
-            children += 1;
-            if children > MAX_STACKS {
-                continue;
-            }
-            if before != Some(child) {
-                self.heading(&format!("Its child work: {child}"));
-                before = Some(child);
-            }
-            self.line(4, &format!("{}{}", title(stack, report.verdict), doubt(stack)));
-            self.stack(stack, 6);
-        }
-        self.more(children);
-    }
-
-    fn more(&mut self, stacks: usize) {
-        if stacks > MAX_STACKS {
-            self.heading(&format!("… {} more, in the JSON form", stacks - MAX_STACKS));
-        }
-    }
-
-    fn spans(&mut self, report: &Report) {
-        if report.spans.is_empty() {
-            return;
-        }
-        self.heading("Spans, outermost first");
-        for span in &report.spans {
-            let fields: Vec<String> = span.fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            self.line(2, &format!("{} {}", span.name, fields.join(" ")));
-        }
-    }
-
-    fn timeline(&mut self, report: &Report) {
-        if report.timeline.is_empty() {
-            return;
-        }
-        self.heading("Where the time went");
-        let timeline = by_place(report);
-        for interval in timeline.iter().take(MAX_INTERVALS) {
-            self.line(2, &describe_interval(interval, report));
-        }
-        let rest = &timeline[timeline.len().min(MAX_INTERVALS)..];
-        if !rest.is_empty() {
-            let ms = rest.iter().map(|interval| interval.ms).sum();
-            self.line(2, &format!("{} in {} more, in the JSON form", duration(ms), count(rest.len() as u64, "place")));
-        }
-    }
-
-    /// The stacks that the timeline speaks of.
-    fn earlier_stacks(&mut self, report: &Report) {
-        let mut known: Vec<&Stack> = report.stacks.iter().filter(|stack| stack.current).collect();
-        let mut earlier: Vec<&Stack> = Vec::new();
-        for stack in report.stacks.iter().filter(|stack| !stack.current) {
-            if !known.iter().any(|known| known.is_at_same_place_as(stack)) {
-                known.push(stack);
-                earlier.push(stack);
-            }
-        }
-        for stack in earlier.iter().take(MAX_STACKS) {
-            let child = stack.child.as_ref().map(|child| format!(", child work {child}")).unwrap_or_default();
-            self.heading(&format!("Earlier{child}{}", doubt(stack)));
-            self.stack(stack, 2);
-        }
-        self.more(earlier.len());
-    }
-
-    fn tail(&mut self, report: &Report) {
-        self.blank();
-        if report.suppressed > 0 {
-            let many = count(report.suppressed, "report");
-            self.field("held back", &format!("{many} like this one since the last that went out"));
-        }
-        self.field("fingerprint", &report.fingerprint);
-    }
-}
-
-/// Where the time went, in lines: by place, longest first.
-#[cfg(feature = "sentry")]
-pub(crate) fn timeline(report: &Report) -> Vec<String> {
-    by_place(report).iter().take(MAX_INTERVALS).map(|interval| describe_interval(interval, report)).collect()
-}
-
-fn title(stack: &Stack, verdict: Verdict) -> String {
-    let thread = || stack.thread.as_ref().map(|thread| format!(", thread {}", describe(thread))).unwrap_or_default();
-    match (stack.kind, verdict) {
-        (StackKind::Await, Verdict::Abandoned | Verdict::Interrupted | Verdict::NoWaker) => {
-            "Where it last was".to_owned()
-        }
-        (StackKind::Await, Verdict::Yielding) => "Where it yields".to_owned(),
-        (StackKind::Await, _) => "Where it waits".to_owned(),
-        (StackKind::Thread | StackKind::Culprit, _) => format!("What runs{}", thread()),
-    }
-}
-
-fn doubt(stack: &Stack) -> &'static str {
-    if stack.reconstructed { " (reconstructed from what the last poll left behind: likely, not certain)" } else { "" }
-}
-
-/// `4243 tokio-rt-worker, sleeping, in system call futex`.
-fn describe(thread: &Thread) -> String {
-    let mut text = format!("{} {}", thread.id, thread.name);
-    let busy = busy_with(thread).filter(|busy| thread.state.as_ref() != Some(busy));
-    for part in [thread.state.clone(), busy].into_iter().flatten() {
-        text.push_str(", ");
-        text.push_str(&part);
-    }
-    text
-}
-
-/// The timeline with one interval a place of the application's own, longest first: what plumbing does differently on the
-/// way is for the JSON form.
-fn by_place(report: &Report) -> Vec<Interval> {
-    let location = |interval: &Interval| interval.stack.and_then(|at| report.stacks.get(at)).and_then(location_of);
-    let mut merged: Vec<Interval> = Vec::new();
-    for interval in &report.timeline {
-        let same = |known: &&mut Interval| {
-            known.activity == interval.activity && location(known) == location(interval) && known.stack.is_some()
-        };
-        match merged.iter_mut().find(same) {
-            Some(known) => {
-                known.ms += interval.ms;
-                known.waits += interval.waits;
-            }
-            None => merged.push(interval.clone()),
-        }
-    }
-    merged.sort_by(|a, b| b.ms.total_cmp(&a.ms));
-    merged
-}
-
-/// `9.80 s of 10.0 s waiting in PhotoStore::get at photos.rs:41, 3 waits`.
-fn describe_interval(interval: &Interval, report: &Report) -> String {
-    let share = format!("{} of {}", duration(interval.ms), duration(report.elapsed_ms));
-    let location = interval.stack.and_then(|at| report.stacks.get(at)).and_then(location_of);
-    let place = location.map(|location| format!(" in {}", place(&location))).unwrap_or_default();
-    match interval.activity {
-        Activity::Waiting => format!("{share} waiting{place}, {}", count(interval.waits, "wait")),
-        Activity::Running => format!("{share} running{place}, {}", count(interval.waits, "poll")),
-        Activity::Runnable => format!("{share} woken and not polled"),
-        Activity::Yielding => format!("{share} yielding{place}, {}", count(interval.waits, "time")),
-        Activity::Unobserved => {
-            let percent = if report.elapsed_ms > 0.0 { interval.ms / report.elapsed_ms * 100.0 } else { 0.0 };
-            format!("{share} not observed ({percent:.0} %)")
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::sections::MAX_STACKS;
     use super::*;
     use crate::report::escape::is_unsafe;
     use crate::report::location::{arrange, locate};
     use crate::report::testing::{await_stack, culprit, own, report, thread, thread_stack};
+    use crate::report::{Thread, Verdict};
 
     fn text(mut report: Report) -> String {
         arrange(&mut report);

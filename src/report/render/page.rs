@@ -1,0 +1,123 @@
+//! A report put into the order and the words in which it is read. Text and HTML are written from the same page.
+
+use super::sections::{Section, current_sections, describe_thread, earlier_sections};
+use super::timeline::{Share, shares};
+use super::units::{count, duration};
+use crate::report::time::timestamp;
+use crate::report::{Kind, Report, Verdict};
+
+/// What is known, by name: `("elapsed", "2.51 s (threshold 2.50 s)")`.
+pub(super) type Fact = (&'static str, String);
+
+/// A report as a reader gets it. Its strings are not escaped yet.
+#[derive(Debug)]
+pub(super) struct Page<'a> {
+    pub(super) sentence: String,
+    pub(super) facts: Vec<Fact>,
+    pub(super) notes: &'a [String],
+    /// The stacks of the capture.
+    pub(super) stacks: Vec<Section>,
+    pub(super) spans: Vec<String>,
+    pub(super) timeline: Vec<Share>,
+    /// The stacks that only the timeline speaks of.
+    pub(super) earlier: Vec<Section>,
+    pub(super) tail: Vec<Fact>,
+}
+
+impl<'a> Page<'a> {
+    pub(super) fn of(report: &'a Report) -> Self {
+        Self {
+            sentence: report.sentence(),
+            facts: facts(report),
+            notes: &report.notes,
+            stacks: current_sections(report),
+            spans: spans(report),
+            timeline: shares(report),
+            earlier: earlier_sections(report),
+            tail: tail(report),
+        }
+    }
+}
+
+fn facts(report: &Report) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    let update = if report.update > 0 { format!(", update {}", report.update) } else { String::new() };
+    facts.push(("report", format!("{}{update}", report.id)));
+    facts.push(("captured", timestamp(report.captured_at)));
+    facts.push(("started", timestamp(report.started_at)));
+    let threshold = report.threshold_ms.map(|ms| format!(" (threshold {})", duration(ms))).unwrap_or_default();
+    facts.push(("elapsed", format!("{}{threshold}", duration(report.elapsed_ms))));
+    facts.push(("verdict", format!("{} ({})", report.verdict, report.kind)));
+    if let Some(job) = &report.job {
+        facts.push(("job", job.clone()));
+    }
+    if let Some(request) = &report.request {
+        facts.push(("request", format!("{} {} {}", request.method, request.uri, request.version)));
+        if let Some(route) = &request.route {
+            facts.push(("route", route.clone()));
+        }
+        for (name, value) in &request.headers {
+            facts.push(("header", format!("{name}: {value}")));
+        }
+    }
+    let process = &report.process;
+    if let Some(service) = &process.service {
+        facts.push(("service", format!("{service} {}", process.version.as_deref().unwrap_or_default())));
+    }
+    facts.push(("host", process.hostname.clone()));
+    let build = process.build_id.as_ref().map(|id| format!(" (build id {id})")).unwrap_or_default();
+    facts.push(("process", format!("{} {}{build}", process.pid, process.executable)));
+    if let Some(thread) = &report.thread {
+        facts.push(("thread", describe_thread(thread)));
+    }
+    let busy = format!("{} busy, {} waiting", duration(report.busy_ms), duration(report.waiting_ms));
+    facts.push(("polls", format!("{}: {busy}, longest poll {}", report.polls, duration(report.longest_poll_ms))));
+    facts
+}
+
+fn spans(report: &Report) -> Vec<String> {
+    let span = |span: &crate::report::Span| {
+        let fields: Vec<String> = span.fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        format!("{} {}", span.name, fields.join(" "))
+    };
+    report.spans.iter().map(span).collect()
+}
+
+fn tail(report: &Report) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    if report.suppressed > 0 {
+        let many = count(report.suppressed, "report");
+        facts.push(("held back", format!("{many} like this one since the last that went out")));
+    }
+    facts.push(("fingerprint", report.fingerprint.clone()));
+    facts
+}
+
+/// What the verdict means, for a reader who sees the word for the first time.
+pub(super) const fn meaning(report: &Report) -> &'static str {
+    match (report.verdict, report.kind) {
+        (Verdict::Waiting, _) => {
+            "It waits to be woken: by a lock, a socket, a timer, or other work. The stacks show by what."
+        }
+        (Verdict::Blocking, Kind::BlockingPoll) => {
+            "One poll does not return. Its thread serves nobody else meanwhile: move the work to spawn_blocking, or give way within it."
+        }
+        (Verdict::Blocking, _) => {
+            "Its poll does not return, and its thread serves nobody else meanwhile. The stack is that of the thread."
+        }
+        (Verdict::Starved, _) => {
+            "It could go on, but the runtime does not get to it: other work holds the threads. The stacks are that work's."
+        }
+        (Verdict::Yielding, _) => {
+            "It wakes itself again and again: it has work to do, and gives way to others in between."
+        }
+        (Verdict::NoWaker, _) => {
+            "It waits, but nothing kept its waker: as far as can be seen, nobody will ever wake it. That is a bug in a future."
+        }
+        (Verdict::Abandoned, _) => {
+            "It was dropped before it was done: the client left, a timeout ran out, or the server shut down. The stacks are the last that were seen."
+        }
+        (Verdict::Interrupted, _) => "Its time was up, and it was stopped. The stacks show where it was.",
+        (Verdict::Unknown, _) => "It is slow, and where it is could not be captured. The notes say why.",
+    }
+}

@@ -1,0 +1,146 @@
+//! The stacks of a report in the order in which they are read, under headings that say what they are.
+
+use super::sentence::busy_with;
+use super::stacks::{Line, lines};
+use super::units::count;
+use crate::report::{Report, Stack, StackKind, Thread, Verdict};
+
+/// How many stacks of one kind are shown. The JSON form has all.
+pub(super) const MAX_STACKS: usize = 16;
+
+/// What stands under one heading.
+#[derive(Debug)]
+pub(super) struct Section {
+    pub(super) heading: String,
+    pub(super) listings: Vec<Listing>,
+}
+
+/// One stack.
+#[derive(Debug)]
+pub(super) struct Listing {
+    /// Where a section has stacks of several kinds.
+    pub(super) title: Option<String>,
+    pub(super) lines: Vec<Line>,
+}
+
+impl Section {
+    fn of(heading: String, stack: &Stack) -> Self {
+        Self { heading, listings: vec![Listing { title: None, lines: lines(stack) }] }
+    }
+}
+
+/// The stacks of the capture: what holds the workers, the work itself, its child work.
+pub(super) fn current_sections(report: &Report) -> Vec<Section> {
+    let mut sections = culprits(report);
+    sections.extend(branches(report));
+    sections.extend(children(report));
+    sections
+}
+
+fn current(report: &Report) -> impl Iterator<Item = &Stack> {
+    report.stacks.iter().filter(|stack| stack.current)
+}
+
+fn culprits(report: &Report) -> Vec<Section> {
+    let culprits: Vec<&Stack> = current(report).filter(|stack| stack.kind == StackKind::Culprit).collect();
+    let section = |stack: &&Stack| {
+        let work = stack.work.as_ref().map(|work| format!(" by {work}")).unwrap_or_default();
+        let thread = stack.thread.as_ref().map(|thread| format!(", thread {}", describe_thread(thread)));
+        Section::of(format!("A worker is held{work}{}", thread.unwrap_or_default()), stack)
+    };
+    culprits.iter().take(MAX_STACKS).map(section).chain(more(culprits.len())).collect()
+}
+
+fn branches(report: &Report) -> Vec<Section> {
+    // Branches that part below the application's own code are one place to a reader.
+    let mut places: Vec<(&Stack, u64)> = Vec::new();
+    for stack in current(report).filter(|stack| stack.kind != StackKind::Culprit && stack.child.is_none()) {
+        match places.iter_mut().find(|(known, _)| known.is_at_same_place_as(stack)) {
+            Some((_, more)) => *more += 1,
+            None => places.push((stack, 0)),
+        }
+    }
+    let section = |(number, (stack, more)): (usize, &(&Stack, u64))| {
+        let branch =
+            if places.len() > 1 { format!(", branch {} of {}", number + 1, places.len()) } else { String::new() };
+        let mut section = Section::of(format!("{}{branch}{}", title(stack, report.verdict), doubt(stack)), stack);
+        if *more > 0 {
+            let more = format!("and {} through the same lines, in the JSON form", count(*more, "more wait"));
+            section.listings[0].lines.push(Line::Remark(more));
+        }
+        section
+    };
+    places.iter().enumerate().take(MAX_STACKS).map(section).chain(more(places.len())).collect()
+}
+
+fn children(report: &Report) -> Vec<Section> {
+    let mut sections: Vec<Section> = Vec::new();
+    let (mut number, mut before) = (0, None);
+    for stack in current(report).filter(|stack| stack.kind != StackKind::Culprit) {
+        let Some(child) = &stack.child else { continue };
+        number += 1;
+        if number > MAX_STACKS {
+            continue;
+        }
+        if before != Some(child) {
+            sections.push(Section { heading: format!("Its child work: {child}"), listings: Vec::new() });
+            before = Some(child);
+        }
+        let title = format!("{}{}", title(stack, report.verdict), doubt(stack));
+        if let Some(section) = sections.last_mut() {
+            section.listings.push(Listing { title: Some(title), lines: lines(stack) });
+        }
+    }
+    sections.extend(more(number));
+    sections
+}
+
+/// The stacks that only the timeline speaks of.
+pub(super) fn earlier_sections(report: &Report) -> Vec<Section> {
+    let mut known: Vec<&Stack> = current(report).collect();
+    let mut earlier: Vec<&Stack> = Vec::new();
+    for stack in report.stacks.iter().filter(|stack| !stack.current) {
+        if !known.iter().any(|known| known.is_at_same_place_as(stack)) {
+            known.push(stack);
+            earlier.push(stack);
+        }
+    }
+    let section = |stack: &&Stack| {
+        let child = stack.child.as_ref().map(|child| format!(", child work {child}")).unwrap_or_default();
+        Section::of(format!("Earlier{child}{}", doubt(stack)), stack)
+    };
+    earlier.iter().take(MAX_STACKS).map(section).chain(more(earlier.len())).collect()
+}
+
+fn more(stacks: usize) -> Option<Section> {
+    let more = stacks.checked_sub(MAX_STACKS).filter(|more| *more > 0)?;
+    Some(Section { heading: format!("… {more} more, in the JSON form"), listings: Vec::new() })
+}
+
+fn title(stack: &Stack, verdict: Verdict) -> String {
+    let thread =
+        || stack.thread.as_ref().map(|thread| format!(", thread {}", describe_thread(thread))).unwrap_or_default();
+    match (stack.kind, verdict) {
+        (StackKind::Await, Verdict::Abandoned | Verdict::Interrupted | Verdict::NoWaker) => {
+            "Where it last was".to_owned()
+        }
+        (StackKind::Await, Verdict::Yielding) => "Where it yields".to_owned(),
+        (StackKind::Await, _) => "Where it waits".to_owned(),
+        (StackKind::Thread | StackKind::Culprit, _) => format!("What runs{}", thread()),
+    }
+}
+
+fn doubt(stack: &Stack) -> &'static str {
+    if stack.reconstructed { " (reconstructed from what the last poll left behind: likely, not certain)" } else { "" }
+}
+
+/// `4243 tokio-rt-worker, sleeping, in system call futex`.
+pub(super) fn describe_thread(thread: &Thread) -> String {
+    let mut text = format!("{} {}", thread.id, thread.name);
+    let busy = busy_with(thread).filter(|busy| thread.state.as_ref() != Some(busy));
+    for part in [thread.state.clone(), busy].into_iter().flatten() {
+        text.push_str(", ");
+        text.push_str(&part);
+    }
+    text
+}

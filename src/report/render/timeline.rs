@@ -1,0 +1,85 @@
+//! Where the time went: a share a place.
+
+use super::units::{count, duration, place};
+use crate::report::location::location_of;
+use crate::report::{Activity, Interval, Report};
+
+/// How many shares are shown. The JSON form has all.
+const MAX_SHARES: usize = 20;
+
+/// A part of the work's time.
+#[derive(Debug)]
+pub(super) struct Share {
+    /// `None` for the many small ones together.
+    pub(super) activity: Option<Activity>,
+    /// Of the whole, from 0 to 1.
+    pub(super) fraction: f64,
+    /// `9.80 s of 10.0 s waiting in PhotoStore::get at photos.rs:41, 3 waits`.
+    pub(super) text: String,
+}
+
+/// The shares, the largest first.
+pub(super) fn shares(report: &Report) -> Vec<Share> {
+    let timeline = by_place(report);
+    let fraction = |ms: f64| {
+        let fraction = ms / report.elapsed_ms;
+        if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 }
+    };
+    let share = |interval: &Interval| Share {
+        activity: Some(interval.activity),
+        fraction: fraction(interval.ms),
+        text: describe(interval, report),
+    };
+    let mut shares: Vec<Share> = timeline.iter().take(MAX_SHARES).map(share).collect();
+    let rest = &timeline[timeline.len().min(MAX_SHARES)..];
+    if !rest.is_empty() {
+        let ms = rest.iter().map(|interval| interval.ms).sum();
+        let text = format!("{} in {} more, in the JSON form", duration(ms), count(rest.len() as u64, "place"));
+        shares.push(Share { activity: None, fraction: fraction(ms), text });
+    }
+    shares
+}
+
+/// Where the time went, in lines: by place, longest first.
+#[cfg(feature = "sentry")]
+pub(crate) fn timeline(report: &Report) -> Vec<String> {
+    shares(report).into_iter().filter(|share| share.activity.is_some()).map(|share| share.text).collect()
+}
+
+/// The timeline with one interval a place of the application's own, longest first: what plumbing does differently on the
+/// way is for the JSON form.
+fn by_place(report: &Report) -> Vec<Interval> {
+    let location = |interval: &Interval| interval.stack.and_then(|at| report.stacks.get(at)).and_then(location_of);
+    let mut merged: Vec<Interval> = Vec::new();
+    for interval in &report.timeline {
+        let same = |known: &&mut Interval| {
+            known.activity == interval.activity && location(known) == location(interval) && known.stack.is_some()
+        };
+        match merged.iter_mut().find(same) {
+            Some(known) => {
+                known.ms += interval.ms;
+                known.waits += interval.waits;
+            }
+            None => merged.push(interval.clone()),
+        }
+    }
+    merged.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    merged
+}
+
+/// `9.80 s of 10.0 s waiting in PhotoStore::get at photos.rs:41, 3 waits`.
+fn describe(interval: &Interval, report: &Report) -> String {
+    let share = format!("{} of {}", duration(interval.ms), duration(report.elapsed_ms));
+    let location = interval.stack.and_then(|at| report.stacks.get(at)).and_then(location_of);
+    let place = location.map(|location| format!(" in {}", place(&location))).unwrap_or_default();
+    match interval.activity {
+        Activity::Waiting => format!("{share} waiting{place}, {}", count(interval.waits, "wait")),
+        Activity::Running => format!("{share} running{place}, {}", count(interval.waits, "poll")),
+        Activity::Runnable => format!("{share} woken and not polled"),
+        Activity::Yielding => format!("{share} yielding{place}, {}", count(interval.waits, "time")),
+        Activity::Unobserved => {
+            let percent = if report.elapsed_ms > 0.0 { interval.ms / report.elapsed_ms * 100.0 } else { 0.0 };
+            format!("{share} not observed ({percent:.0} %)")
+        }
+    }
+}
