@@ -1,13 +1,14 @@
 //! Who gets a report, and what became of it.
 
-use std::collections::{BTreeSet, HashSet};
-use std::sync::{Arc, Condvar, Mutex};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
 use super::guard::attempt;
 use super::outbox::Outbox;
+use super::pending::Pending;
 use super::queue::{Failed, Gathered, Next, Rules, Waiting};
 use super::receipt::{Entry, Outcome, Receipt, Standing};
 use super::slot::{Outlet, Slot, call};
@@ -47,15 +48,7 @@ pub(in crate::report) struct Dispatch {
     spool: Option<Spool>,
     taken_over: Mutex<Option<Instant>>,
     counters: Arc<Counters>,
-    pending: Mutex<Pending>,
-    settled: Condvar,
-}
-
-/// The numbers of reports that not every sink has.
-#[derive(Debug, Default)]
-struct Pending {
-    numbers: BTreeSet<u64>,
-    next: u64,
+    pending: Pending,
 }
 
 /// The time, as the runtime tells it.
@@ -92,8 +85,7 @@ impl Dispatch {
             spool,
             taken_over: Mutex::default(),
             counters,
-            pending: Mutex::default(),
-            settled: Condvar::new(),
+            pending: Pending::default(),
         }
     }
 
@@ -104,7 +96,7 @@ impl Dispatch {
 
     /// Whether reports are on their way.
     pub(in crate::report) fn is_busy(&self) -> bool {
-        !lock_std(&self.pending).numbers.is_empty()
+        !self.pending.is_empty()
     }
 
     /// Whether it keeps reports on disk.
@@ -131,19 +123,10 @@ impl Dispatch {
                 None
             }
         });
-        let number = self.number();
+        let number = self.pending.open(&self.counters);
         let all = (0..self.outboxes.len()).collect();
         self.enqueue(Receipt::new(number, all, file), Some(Arc::new(report)), now);
         self.call_sinks(now);
-    }
-
-    fn number(&self) -> u64 {
-        let mut pending = lock_std(&self.pending);
-        let number = pending.next;
-        pending.next += 1;
-        pending.numbers.insert(number);
-        self.counters.set_queued(pending.numbers.len());
-        number
     }
 
     /// Puts a report into the queues of those who are to get it.
@@ -301,13 +284,9 @@ impl Dispatch {
             file.remove();
         }
         let counters = &*self.counters;
-        let mut pending = lock_std(&self.pending);
-        pending.numbers.remove(&receipt.number);
-        // With the lock held, so that the sum is right whenever nothing is on its way.
-        count(if standing == Standing::Delivered { &counters.delivered } else { &counters.undelivered });
-        counters.set_queued(pending.numbers.len());
-        drop(pending);
-        self.settled.notify_all();
+        self.pending.close(receipt.number, counters, || {
+            count(if standing == Standing::Delivered { &counters.delivered } else { &counters.undelivered });
+        });
     }
 
     /// Takes over what other processes have left in the spool, now and then.
@@ -332,7 +311,7 @@ impl Dispatch {
             let taken_by = file.taken_by();
             let left = |at: &usize| !taken_by.contains(&self.outboxes[*at].slot.name);
             let sinks = (0..self.outboxes.len()).filter(left).collect();
-            self.enqueue(Receipt::new(self.number(), sinks, Some(file)), None, now);
+            self.enqueue(Receipt::new(self.pending.open(&self.counters), sinks, Some(file)), None, now);
         }
         if reports > 0 {
             log_safely(
@@ -348,16 +327,7 @@ impl Dispatch {
 
     /// Waits until nothing is on its way that was accepted before. False if that is not so by `deadline`; `None` is never.
     pub(in crate::report) fn wait(&self, deadline: Option<Instant>) -> bool {
-        let mut pending = lock_std(&self.pending);
-        let end = pending.next;
-        while pending.numbers.first().is_some_and(|first| *first < end) {
-            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                return false;
-            }
-            pending = self.settled.wait_timeout(pending, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
-        }
-        true
+        self.pending.wait(deadline)
     }
 }
 
@@ -871,7 +841,7 @@ mod tests {
         let dispatch = with_outlets(vec![Outlet::Sink(Box::new(slow))], None, Limits::default());
         let (outbox, now) = (&dispatch.outboxes[0], Instant::now());
         for _ in 0..5 {
-            let receipt = Arc::new(Receipt::new(dispatch.number(), [0].into(), None));
+            let receipt = Arc::new(Receipt::new(dispatch.pending.open(&dispatch.counters), [0].into(), None));
             assert!(outbox.queue().push(Entry { receipt, report: Some(Arc::new(report())) }, &outbox.rules).is_none());
         }
         dispatch.call_sinks(now);
@@ -887,7 +857,7 @@ mod tests {
     fn a_panic_at_the_wheel() {
         let dispatch = with_outlets(vec![Outlet::Sink(Box::new(Waited(|| Ok(()))))], None, Limits::default());
         let outbox = &dispatch.outboxes[0];
-        let receipt = Arc::new(Receipt::new(dispatch.number(), [0].into(), None));
+        let receipt = Arc::new(Receipt::new(dispatch.pending.open(&dispatch.counters), [0].into(), None));
         assert!(outbox.queue().push(Entry { receipt, report: Some(Arc::new(report())) }, &outbox.rules).is_none());
         let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let _wheel = outbox.take_wheel(Instant::now()).unwrap();

@@ -1,0 +1,85 @@
+//! Which reports are on their way, for those who wait until none is.
+
+use std::collections::BTreeSet;
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::report::stats::Counters;
+use crate::sync::lock_std;
+
+/// The reports that not every sink has.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    numbers: Mutex<Numbers>,
+    closed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Numbers {
+    open: BTreeSet<u64>,
+    next: u64,
+}
+
+impl Pending {
+    /// One more. Returns its number.
+    pub(super) fn open(&self, counters: &Counters) -> u64 {
+        let mut numbers = lock_std(&self.numbers);
+        let number = numbers.next;
+        numbers.next += 1;
+        numbers.open.insert(number);
+        counters.set_queued(numbers.open.len());
+        number
+    }
+
+    /// One less. `count` counts what became of it.
+    pub(super) fn close(&self, number: u64, counters: &Counters, count: impl FnOnce()) {
+        let mut numbers = lock_std(&self.numbers);
+        numbers.open.remove(&number);
+        // With the lock held, so that the sum is right whenever nothing is on its way.
+        count();
+        counters.set_queued(numbers.open.len());
+        drop(numbers);
+        self.closed.notify_all();
+    }
+
+    /// Whether none is on its way.
+    pub(super) fn is_empty(&self) -> bool {
+        lock_std(&self.numbers).open.is_empty()
+    }
+
+    /// Waits until all are closed that were opened before. False if that is not so by `deadline`; `None` is never.
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
+        let mut numbers = lock_std(&self.numbers);
+        let end = numbers.next;
+        while numbers.open.first().is_some_and(|first| *first < end) {
+            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return false;
+            }
+            numbers = self.closed.wait_timeout(numbers, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Guards: who waits does so until the last is closed, and not for ever.
+    #[test]
+    fn waiting() {
+        let (pending, counters) = (Arc::new(Pending::default()), Counters::default());
+        assert!(pending.wait(None) && pending.is_empty());
+        let number = pending.open(&counters);
+        assert!(!pending.wait(Some(Instant::now() + Duration::from_millis(20))));
+        let waits = Arc::clone(&pending);
+        let waiting = std::thread::spawn(move || waits.wait(Some(Instant::now() + Duration::from_secs(60))));
+        pending.close(number, &counters, || ());
+        assert!(waiting.join().unwrap());
+        pending.open(&counters);
+        assert_eq!((pending.is_empty(), counters.read().queued), (false, 1));
+    }
+}
