@@ -28,9 +28,9 @@ fn plain(server: &Server) -> Email {
     Email::smtp("127.0.0.1", FROM, [TO]).port(server.port()).plaintext().timeout(ms(5_000))
 }
 
-/// Sends requests that are slow until one has been reported, and waits until that has been mailed or given up.
+/// Sends requests that are slow, and not so slow that there is an update, until one has been reported, and waits until that has been mailed or given up.
 fn slow_request(reports: &Reports, uri: &str) {
-    let layer = WatchdogLayer::new(ms(20)).reports(reports.clone());
+    let layer = WatchdogLayer::new(ms(100)).reports(reports.clone());
     let before = reports.stats().made;
     common::until("a slow request is reported", || {
         ask(&layer, uri);
@@ -49,7 +49,7 @@ fn ask(layer: &WatchdogLayer, uri: &str) {
 }
 
 async fn wait_for_the_database() {
-    tokio::time::sleep(Duration::from_millis(30)).await;
+    tokio::time::sleep(ms(150)).await;
 }
 
 /// One slow request, mailed as `email` says; its report as another sink has it.
