@@ -125,6 +125,17 @@ fn a_silent_server() {
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
 }
 
+/// Guards: a server whose every answer comes in time, and which takes for ever nevertheless, is given up, too.
+#[test]
+fn a_slow_server() {
+    let server = Server::start(Rules { delay: ms(200), ..Rules::default() });
+    let to: Vec<String> = (0..1_000).map(|number| format!("{number}@example.com")).collect();
+    let (_, reports) = mailed(plain(&server).to(to).timeout(ms(400)));
+    common::until("the attempt has ended", || reports.stats().undelivered > 0);
+    let (recipients, mails) = server.look(|seen| (seen.recipients, seen.mails.len()));
+    assert!((1..20).contains(&recipients) && mails == 0, "{recipients}");
+}
+
 /// Guards: a mail needs nothing of the application's runtime, all of whose workers are blocked until it has arrived.
 #[test]
 fn a_mail_leaves_while_every_worker_is_blocked() {

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mail_parser::{Message, MessageParser};
 use mailin::{Action, AuthMechanism, Handler, Response, SessionBuilder, response};
@@ -26,6 +26,8 @@ pub(crate) struct Rules {
     pub(crate) auth: Option<AuthMechanism>,
     /// Accepts connections, and says nothing.
     pub(crate) silent: bool,
+    /// How long each answer takes.
+    pub(crate) delay: Duration,
     /// The answer to a recipient; the number counts all recipients of the server's life from 0.
     pub(crate) rcpt: fn(&str, usize) -> Option<Response>,
     /// The answer to a whole mail for these recipients; the number counts them from 0.
@@ -43,6 +45,7 @@ impl Default for Rules {
             implicit_tls: false,
             auth: None,
             silent: false,
+            delay: Duration::ZERO,
             rcpt: |_, _| None,
             mail: |_, _| None,
             resets: 0,
@@ -241,6 +244,7 @@ async fn converse(state: &Arc<State>, stream: Box<dyn Stream>, peer: IpAddr) -> 
             state.change(|seen| seen.lines.push(String::from_utf8_lossy(&line).trim_end().to_owned()));
         }
         in_data = 0;
+        tokio::time::sleep(state.rules.delay).await;
         stream.write_all(&response.buffer()?).await?;
         stream.flush().await?;
         match response.action {

@@ -32,13 +32,18 @@ fn starttls_with_a_root_of_ones_own() {
 /// Guards: a server that cannot prove who it is gets nothing: no mail, no password.
 #[test]
 fn starttls_without_the_root_is_refused() {
-    let server = starttls(Some(AuthMechanism::Plain));
-    let (_, reports) = mailed(to(&server).credentials(USER, PASSWORD));
-    assert_eq!(reports.stats().failed_deliveries, 1);
-    server.look(|seen| {
-        assert!(seen.connections > 0, "it was asked");
-        assert!(seen.mails.is_empty() && seen.logins.is_empty());
-        assert!(seen.lines.iter().all(|line| line.starts_with("EHLO") || line == "STARTTLS"), "{:?}", seen.lines);
+    super::common::in_own_process("tls::starttls_without_the_root_is_refused", || {
+        let log = super::Log::start();
+        let server = starttls(Some(AuthMechanism::Plain));
+        let (_, reports) = mailed(to(&server).credentials(USER, PASSWORD));
+        assert_eq!(reports.stats().failed_deliveries, 1);
+        server.look(|seen| {
+            assert!(seen.connections > 0, "it was asked");
+            assert!(seen.mails.is_empty() && seen.logins.is_empty());
+            assert!(seen.lines.iter().all(|line| line.starts_with("EHLO") || line == "STARTTLS"), "{:?}", seen.lines);
+        });
+        let text = log.text();
+        assert!(text.contains("STARTTLS: invalid peer certificate: "), "{text}");
     });
 }
 
@@ -116,6 +121,7 @@ fn bad_settings_are_errors() {
     refused(good().subject_prefix("x\r\nBcc: y"));
     refused(good().timeout(ms(0)));
     refused(good().port(0));
+    refused(good().per_hour(0));
     refused(good().root_certificate("no PEM"));
     refused(good().command("/usr/sbin/sendmail"));
     refused(Email::files("/nonexistent").starttls());

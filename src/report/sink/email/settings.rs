@@ -228,8 +228,8 @@ impl Email {
         self
     }
 
-    /// Mails an hour at most. What there is beyond is gathered, and goes out as one digest. With 0, digests are all there
-    /// is. Default: 20.
+    /// Mails an hour at most; not zero. What there is beyond is gathered, and goes out as one digest at the end of the hour.
+    /// Default: 20.
     pub fn per_hour(mut self, mails: u32) -> Self {
         self.per_hour = Some(mails);
         self

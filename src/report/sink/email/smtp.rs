@@ -174,7 +174,7 @@ impl Smtp {
         let mut connection = self.bounded("let us in", connect).await?.map_err(|error| self.set_up("", &error))?;
         if let Protection::StartTls(parameters) = &self.protection {
             if !connection.can_starttls() {
-                connection.abort().await;
+                let _ = self.bounded("said goodbye", connection.abort()).await;
                 return Err(Trouble::Lost(format!("{} does not offer STARTTLS: nothing is sent", self.name())));
             }
             let starttls = connection.starttls(parameters.clone(), &self.hello);
@@ -261,7 +261,12 @@ impl fmt::Debug for Smtp {
 }
 
 fn classify(error: &lettre::transport::smtp::Error) -> Trouble {
-    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    // Each repeats what lies below it.
+    let mut innermost = error.source();
+    while let Some(below) = innermost.and_then(|cause| cause.source()) {
+        innermost = Some(below);
+    }
+    let cause = innermost.map(ToString::to_string).unwrap_or_default();
     let text = escape(&cause, MAX_ANSWER).into_owned();
     match error.status() {
         Some(code) => Trouble::Answer { code: code.into(), text },
