@@ -114,6 +114,15 @@ fn a_connection_is_kept_and_may_be_closed() {
     assert!(connections < mails, "{connections} connections for {mails} mails");
 }
 
+/// Guards: a connection that nobody uses is not kept for ever, and ends as SMTP has it.
+#[test]
+fn an_idle_connection_is_closed() {
+    let server = Server::start(Rules::default());
+    mailed(plain(&server));
+    server.wait("QUIT", |seen| seen.lines.iter().any(|line| line == "QUIT"));
+    assert_eq!(server.look(|seen| (seen.connections, seen.mails.len())), (1, 1));
+}
+
 /// Guards: an attempt ends, whatever the server does not do.
 #[test]
 fn a_silent_server() {

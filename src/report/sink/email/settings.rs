@@ -121,7 +121,8 @@ impl Email {
         Self::new(Way::Sendmail { command: "sendmail".into() }).from(from).to(to)
     }
 
-    /// Writes each mail to this directory as `slow_request_<time>_<id>.eml`, for development: mail programs open them.
+    /// Writes each mail to this directory as `slow_request_<time>_<id>.eml`, that about an update as `.._<id>_<update>.eml`;
+    /// for development: mail programs open them.
     ///
     /// The directory is created if need be. Only the owner may read it and the files (on Unix). The newest 1,000 mails are
     /// kept. Sender and recipient are `heeler@<host>` unless told otherwise, and there is no limit an hour.
