@@ -76,6 +76,7 @@
 mod files;
 mod letter;
 mod mailer;
+mod prepare;
 mod sendmail;
 mod settings;
 mod smtp;
