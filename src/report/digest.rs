@@ -61,16 +61,18 @@ impl Digest {
         digest
     }
 
-    /// Gathers another report.
+    /// Gathers another report, or an update of one: that counts only if nothing like it was gathered.
     pub(crate) fn add(&mut self, report: &Report) {
         // The clock may have been set back meanwhile.
         self.since = self.since.min(report.captured_at);
         self.until = self.until.max(report.captured_at);
-        self.reports += 1;
         self.held_back += report.suppressed;
-        let count = 1 + report.suppressed;
         let room = self.entries.len() < MAX_ENTRIES;
-        match self.entries.iter_mut().find(|entry| entry.fingerprint == report.fingerprint) {
+        let known = self.entries.iter_mut().find(|entry| entry.fingerprint == report.fingerprint);
+        let new = u64::from(report.update == 0 || known.is_none());
+        self.reports += new;
+        let count = new + report.suppressed;
+        match known {
             Some(entry) => {
                 entry.count += count;
                 if report.elapsed_ms > entry.worst_ms {
@@ -132,6 +134,16 @@ mod tests {
         digest.add(&Report { captured_at: at(9_000_000_000), ..report() });
         digest.add(&Report { captured_at: at(2_000), ..report() });
         assert_eq!((digest.since, digest.until, digest.reports), (at(1_000), at(9_000_000_000), 4));
+    }
+
+    /// Guards: one request that is looked at four times is one.
+    #[test]
+    fn updates_are_no_more_reports() {
+        let mut digest = Digest::of(&like(1, 10.0, 0));
+        (1..4).for_each(|update| digest.add(&Report { update, ..like(1, 20.0, 0) }));
+        digest.add(&Report { update: 1, ..like(2, 30.0, 0) });
+        assert_eq!(digest.entries().iter().map(|entry| entry.count).collect::<Vec<_>>(), [1, 1]);
+        assert_eq!((digest.reports, digest.entries()[1].worst_ms), (2, 20.0));
     }
 
     /// Guards: an hour of ever new places takes bounded memory, and every report is counted.

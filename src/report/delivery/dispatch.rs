@@ -190,13 +190,18 @@ impl Dispatch {
             match next {
                 Next::Send(waiting) => {
                     let sent = match outbox.load(&waiting) {
+                        Ok((report, _)) if !remote.has_news(&report) => {
+                            outbox.queue().not_sent();
+                            Ok(0)
+                        }
                         Ok((report, untold)) => attempt(|| remote.deliver(&report)).await.map(|()| untold),
                         Err(failure) => Err(failure),
                     };
                     self.sent(at, waiting, sent, clock());
                 }
                 Next::Gather(waiting) => match outbox.load(&waiting) {
-                    Ok((report, _)) => outbox.queue().gather(waiting, &report),
+                    Ok((report, _)) if remote.has_news(&report) => outbox.queue().gather(waiting, &report),
+                    Ok(_) => self.settle(at, &waiting.entry.receipt, Outcome::Taken),
                     Err(failure) => self.not_gathered(at, waiting, &failure, clock()),
                 },
                 Next::Digest(gathered) => {
@@ -416,6 +421,10 @@ mod tests {
             self.per_hour
         }
 
+        fn has_news(&self, report: &Report) -> bool {
+            report.update == 0 || !self.taken().contains(&report.id)
+        }
+
         fn deliver<'a>(&'a self, report: &'a Report) -> Delivery<'a> {
             let does = self.next();
             assert_ne!(does, PanicAtOnce, "on purpose");
@@ -475,6 +484,23 @@ mod tests {
 
     fn with_id(id: impl std::fmt::Display) -> Report {
         Report { id: id.to_string(), fingerprint: id.to_string(), ..report() }
+    }
+
+    /// Guards: an update that says nothing new is taken without being sent, uses up no limit, and is in no digest.
+    #[tokio::test(start_paused = true)]
+    async fn updates_without_news() {
+        let remote = Fake::limited("remote", Some(2), []);
+        let dispatch = dispatch(&[&remote], None, Limits::default());
+        for (id, update) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0)] {
+            dispatch.accept(Report { update, ..with_id(id) }, clock());
+        }
+        turn(&dispatch, 2).await;
+        assert_eq!(remote.taken(), ["0", "1"]);
+        assert_eq!(stats(&dispatch, 6).queued, 1, "the last is beyond the limit");
+        dispatch.hurry();
+        turn(&dispatch, 2).await;
+        assert_eq!(*remote.digests.lock().unwrap(), [1]);
+        assert_eq!(stats(&dispatch, 6).delivered, 6);
     }
 
     /// What the reporter does, until nothing is on its way, or for so many seconds.

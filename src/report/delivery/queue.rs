@@ -176,6 +176,11 @@ impl Queue {
         Some(Next::Send(waiting))
     }
 
+    /// What was to be sent last had nothing new for the sink.
+    pub(super) fn not_sent(&mut self) {
+        self.count(-1);
+    }
+
     fn count(&mut self, by: i32) {
         if let Some((_, sent)) = &mut self.window {
             *sent = sent.saturating_add_signed(by);

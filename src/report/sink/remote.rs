@@ -14,6 +14,13 @@ pub(crate) trait Remote: Send + Sync + 'static {
     /// What it is called in the log when it fails. Asked for once.
     fn name(&self) -> &str;
 
+    /// Whether there is anything in the report that was not sent yet. One without news counts as taken, and not against
+    /// [`per_hour`](Self::per_hour).
+    fn has_news(&self, report: &Report) -> bool {
+        let _ = report;
+        true
+    }
+
     /// Sends one report: the first of its id, or an update of it. May be called again with the same report, after a
     /// failure or after a restart of the process.
     fn deliver<'a>(&'a self, report: &'a Report) -> Delivery<'a>;

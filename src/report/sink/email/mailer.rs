@@ -78,7 +78,7 @@ impl Mailer {
 
     async fn send_report(&self, report: &Report) -> Result<(), Failure> {
         let (id, root) = (self.letters.report_id(report), self.letters.root_id(report));
-        let Some(place) = lock_std(&self.threads).place(report, id, root) else { return Ok(()) };
+        let place = lock_std(&self.threads).place(report, id, root);
         let mail = self.letters.report(report, &place).map_err(Failure::permanent)?;
         let update = if report.update > 0 { format!("_{}", report.update) } else { String::new() };
         self.send(&place.message_id, &format!("{}{update}", stem(report)), &mail).await?;
@@ -162,6 +162,10 @@ impl Mailer {
 impl Remote for Mailer {
     fn name(&self) -> &'static str {
         "email"
+    }
+
+    fn has_news(&self, report: &Report) -> bool {
+        lock_std(&self.threads).has_news(report)
     }
 
     fn deliver<'a>(&'a self, report: &'a Report) -> Delivery<'a> {
