@@ -99,3 +99,95 @@ fn details(entry: &Entry) -> Vec<Fact> {
     facts.push(("fingerprint", entry.fingerprint.clone()));
     facts
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::markup::tests::{MAX_LETTER, check, hostile};
+    use super::*;
+    use crate::report::testing::report;
+    use crate::report::{Report, Verdict};
+
+    fn like(fingerprint: usize, elapsed_ms: f64, suppressed: u64) -> Report {
+        let mut report = report();
+        report.location = crate::report::location::locate(&report);
+        report.fingerprint = format!("{fingerprint:016x}");
+        report.id = format!("id-{fingerprint}-{elapsed_ms}");
+        Report { elapsed_ms, suppressed, ..report }
+    }
+
+    /// Guards: the whole page, and that the letter says the same.
+    #[test]
+    fn a_digest() {
+        let mut digest = Digest::of(&like(1, 2_510.0, 0));
+        let mut other = like(2, 61_000.0, 7);
+        (other.verdict, other.location) = (Verdict::Unknown, None);
+        other.captured_at += std::time::Duration::from_secs(1_800);
+        digest.add(&other);
+        digest.add(&like(1, 9_000.0, 0));
+        digest.service = Some("photos".to_owned());
+        let expected = "\
+10 reports about 2 places on web1
+
+  from        2025-01-01T00:00:02.510Z
+  to          2025-01-01T00:30:02.510Z
+  service     photos
+  host        web1
+  reports     3 gathered here instead of sent one by one, and 7 like them that were held back
+
+8 × unknown: GET /slow/{what}
+  worst       1 min 01 s, report id-2-61000
+  fingerprint 0000000000000002
+
+2 × waiting: GET /slow/{what}
+  in          photos::wait_for_import at examples/photos/slow.rs:88
+  worst       9.00 s, report id-1-9000
+  fingerprint 0000000000000001
+";
+        assert_eq!(digest.to_text(), expected);
+        let html = digest.to_html();
+        let letter = check(&html);
+        for word in expected.split_whitespace() {
+            assert!(letter.contains(word), "{word}: {letter}");
+        }
+        assert!(html.contains("<td width=\"100%\"") && html.contains("<td width=\"25%\""), "a bar each");
+        assert_eq!(digest.subject(), "10 reports about 2 places on web1, most often GET /slow/{what}");
+    }
+
+    /// Guards: an hour of ever new places is one letter, in which every report is counted.
+    #[test]
+    fn bounded() {
+        let mut digest = Digest::of(&like(0, 1.0, 0));
+        (1..1_000).for_each(|number| digest.add(&like(number, 1.0, 0)));
+        assert!(digest.to_text().ends_with(&format!("… and {} reports about other places\n", 1_000 - MAX_SHOWN)));
+        assert!(check(&digest.to_html()).contains(&format!("… and {} reports about other", 1_000 - MAX_SHOWN)));
+        let long = "\"".repeat(10_000);
+        let mut digest = Digest::of(&Report { id: long.clone(), job: Some(long), request: None, ..like(0, 1.0, 0) });
+        (1..100).for_each(|number| {
+            let job = Some(format!("{number}{}", "<".repeat(10_000)));
+            digest.add(&Report { job, request: None, ..like(number, 1.0, 0) });
+        });
+        let html = digest.to_html();
+        assert!(html.len() < MAX_LETTER, "{}", html.len());
+        let text = check(&html);
+        let shown = text.matches("1 × waiting").count();
+        assert!(shown < MAX_SHOWN && text.contains(&format!("… and {} reports", 100 - shown)), "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_gets_out_of_its_text(evil in hostile(), other in hostile()) {
+            let mut report = like(1, 1.0, 0);
+            report.request.as_mut().unwrap().route = Some(evil.clone());
+            report.process.hostname = other.clone();
+            report.process.service = Some(evil.clone());
+            (report.id, report.fingerprint) = (other.clone(), evil.clone());
+            report.location.as_mut().unwrap().function = Some(other);
+            let digest = Digest::of(&report);
+            check(&digest.to_html());
+            prop_assert_eq!(digest.to_text().lines().count(), 12);
+            prop_assert!(digest.subject().chars().count() <= 150);
+        }
+    }
+}

@@ -7,10 +7,6 @@ use crate::report::{Stack, StackKind};
 /// How many frames are shown of a stack without a frame of the application's own.
 pub(super) const WITHOUT_OWN: usize = 12;
 
-/// How many of the application's own frames are shown, of the innermost and of the outermost: more are a recursion.
-const INNER_OWN: usize = 40;
-const OUTER_OWN: usize = 10;
-
 /// How many crates a fold names.
 const MAX_ORIGINS: usize = 4;
 
@@ -51,10 +47,6 @@ fn shown(frames: &[Frame]) -> Vec<bool> {
         return (0..frames.len()).map(|at| at < WITHOUT_OWN).collect();
     };
     let mut shown: Vec<bool> = frames.iter().map(|frame| frame.own).collect();
-    let all_own: Vec<usize> = (0..frames.len()).filter(|&at| shown[at]).collect();
-    if all_own.len() > INNER_OWN + OUTER_OWN {
-        all_own[INNER_OWN..all_own.len() - OUTER_OWN].iter().for_each(|&at| shown[at] = false);
-    }
     let leaf = &frames[..own];
     // A line of `tokio::select!` in the same function says less than what the branch polls.
     let says = |frame: &Frame| frame.function.is_some() && frame.function != frames[own].function && !is_dull(frame);

@@ -64,7 +64,7 @@ impl Html {
     fn lead(&mut self, report: &Report, page: &Page<'_>) {
         let colour = Colour::of_verdict(report.verdict);
         self.badge(colour, &state(report));
-        self.raw("<h1 style=\"font-size:19px;line-height:1.35;margin:10px 0 12px\">");
+        self.raw("<h1 style=\"font-size:18px;line-height:1.35;margin:10px 0 12px\">");
         self.text(&page.sentence);
         self.raw("</h1>\n");
         if let Some(location) = &report.location {
@@ -194,6 +194,197 @@ impl Html {
         if left > 0 {
             let plural = if left == 1 { "" } else { "s" };
             self.aside(&format!("… {left} more {what}{plural}, in the text form"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::markup::tests::{MAX_LETTER, check, hostile};
+    use super::*;
+    use crate::report::location::{arrange, locate};
+    use crate::report::testing::{await_stack, culprit, own, plumbing, report, thread, thread_stack};
+    use crate::report::{Kind, Span, Thread, Verdict};
+
+    /// The text that a reader sees.
+    fn read(mut report: Report) -> String {
+        arrange(&mut report);
+        report.location = locate(&report);
+        let html = report.to_html();
+        assert!(html.len() <= MAX_LETTER, "{}", html.len());
+        check(&html)
+    }
+
+    fn assert_in_order(text: &str, parts: &[&str]) {
+        let mut rest = text;
+        for part in parts {
+            let at = rest.find(part).unwrap_or_else(|| panic!("{part:?} is missing, or too early:\n{text}"));
+            rest = &rest[at + part.len()..];
+        }
+    }
+
+    /// Guards: everything the text page says, in its order, and first of all what is slow, where, and what that means.
+    #[test]
+    fn a_letter() {
+        let mut report = report();
+        report.notes.push("armed late".to_owned());
+        report.suppressed = 12;
+        report.fingerprint = "00c0ffee00c0ffee".to_owned();
+        let html = report.to_html();
+        assert!(html.len() < 10_000, "{}", html.len());
+        assert_in_order(
+            &read(report),
+            &[
+                "waiting 2.51 s: GET /slow/{what} on web1",
+                "GET /slow/lock is waiting: 2.51 s so far (threshold 2.50 s), in photos::wait_for_import at",
+                "photos::wait_for_import at examples/photos/slow.rs:88",
+                "let _import = self.import.lock().await;",
+                "It waits to be woken",
+                "8f14e45fceea167a-17",
+                "2025-01-01T00:00:02.510Z",
+                "2.51 s (threshold 2.50 s)",
+                "/slow/{what}",
+                "web1",
+                "Notes",
+                "armed late",
+                "Where it waits",
+                "tokio::sync::mutex::Mutex<T>::lock",
+                "photos::wait_for_import",
+                "… 14 frames of axum, hyper, std",
+                "Spans, outermost first",
+                "request user=7",
+                "Where the time went",
+                "2.20 s of 2.51 s waiting",
+                "12 reports like this one",
+                "00c0ffee00c0ffee",
+            ],
+        );
+    }
+
+    /// Guards: whatever the text page says, the letter says too.
+    #[test]
+    fn says_what_the_text_says() {
+        let mut report = report();
+        report.verdict = Verdict::Starved;
+        report.stacks.push(culprit(&[plumbing("regex::exec"), own("photos::is_valid_tag", 9)]));
+        report.stacks.push(await_stack(&[own("photos::other", 90)]));
+        for kind in [await_stack, thread_stack] {
+            let mut child = kind(&[own("photos::resize_photo", 7)]);
+            child.child = Some("resize".to_owned());
+            report.stacks.push(child);
+        }
+        let mut earlier = await_stack(&[own("photos::earlier", 3)]);
+        earlier.current = false;
+        report.stacks.push(earlier);
+        arrange(&mut report);
+        report.location = locate(&report);
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let letter = words(&read(report.clone()));
+        for word in words(&report.to_text()) {
+            // The text page draws what the letter marks by its style.
+            let drawn = ["=>", "|", "-"].contains(&&*word);
+            assert!(drawn || letter.contains(&word), "{word} is missing: {letter:?}");
+        }
+    }
+
+    #[test]
+    fn verdicts_jobs_and_nothing_at_all() {
+        for verdict in [
+            Verdict::Waiting,
+            Verdict::Blocking,
+            Verdict::Starved,
+            Verdict::Yielding,
+            Verdict::NoWaker,
+            Verdict::Abandoned,
+            Verdict::Interrupted,
+            Verdict::Unknown,
+        ] {
+            let mut report = report();
+            report.verdict = verdict;
+            assert!(read(report.clone()).contains(meaning(&report)), "{verdict}");
+            report.stacks.clear();
+            report.timeline.clear();
+            report.spans.clear();
+            report.request = None;
+            report.elapsed_ms = f64::NAN;
+            report.job = Some("nightly <import>".to_owned());
+            report.kind = Kind::SlowJob;
+            assert!(read(report).contains("the job \"nightly <import>\" on web1"), "{verdict}");
+        }
+    }
+
+    /// Guards: no report makes a letter that mail clients cut, and a cut is said.
+    #[test]
+    fn bounded() {
+        let mut report = report();
+        let frames: Vec<_> = (0..10_000).map(|line| own("app::again", line)).collect();
+        report.stacks = vec![await_stack(&frames)];
+        assert!(read(report.clone()).contains("… 9948 lines, in the JSON form"));
+        // Each letter takes six bytes, or nine.
+        for long in ["\"".repeat(2_000), "\u{e0001}".repeat(2_000), "😀".repeat(2_000)] {
+            let request = report.request.as_mut().unwrap();
+            (request.method, request.uri) = (long.clone(), long.clone());
+            request.headers = vec![(long.clone(), long.clone()); 100];
+            report.notes = vec![long.clone(); 100];
+            report.spans = vec![Span { name: long.clone(), fields: vec![(long.clone(), long.clone())] }; 100];
+            report.process.hostname = long.clone();
+            report.fingerprint = long.clone();
+            let mut stack = await_stack(&[own(&long, 1), own(&long, 2)]);
+            stack.child = Some(long.clone());
+            stack.thread = Some(Thread { name: long.clone(), ..thread() });
+            report.stacks = (0..100)
+                .map(|number| {
+                    let mut stack = stack.clone();
+                    stack.frames[0].line = Some(number);
+                    stack.frames[0].source = Some(long.clone());
+                    stack.current = number % 2 == 0;
+                    stack
+                })
+                .collect();
+            report.timeline = (0..100)
+                .map(|stack| crate::report::Interval { stack: Some(stack), ..report.timeline[0].clone() })
+                .collect();
+            assert!(read(report.clone()).contains("in the text form"));
+        }
+    }
+
+    proptest! {
+        /// Guards: whatever a request says is text in the letter, never markup.
+        #[test]
+        fn nothing_gets_out_of_its_text(evil in hostile(), other in hostile()) {
+            let mut report = report();
+            report.verdict = Verdict::Starved;
+            let request = report.request.as_mut().unwrap();
+            for field in [&mut request.method, &mut request.uri, &mut request.version] {
+                *field = evil.clone();
+            }
+            request.route = Some(other.clone());
+            request.headers = vec![(evil.clone(), other.clone())];
+            report.job = Some(other.clone());
+            report.id = evil.clone();
+            report.fingerprint = other.clone();
+            report.thread = Some(Thread { name: evil.clone(), syscall: Some(other.clone()), ..thread() });
+            report.notes = vec![evil.clone()];
+            report.spans[0].name = evil.clone();
+            report.spans[0].fields = vec![(evil.clone(), other.clone())];
+            report.process.service = Some(evil.clone());
+            report.process.hostname = other.clone();
+            for stack in &mut report.stacks {
+                stack.child = Some(other.clone());
+                for frame in &mut stack.frames {
+                    frame.function = Some(evil.clone());
+                    frame.file = Some(other.clone());
+                    frame.source = Some(evil.clone());
+                }
+            }
+            report.stacks.push(culprit(&[own(&evil, 1)]));
+            report.stacks.last_mut().unwrap().work = Some(other.clone());
+            let text = read(report);
+            // It is there, and legible.
+            let shown = crate::report::escape::escape(&evil, 400).into_owned();
+            prop_assert!(text.contains(shown.trim_end()), "{shown:?} is not in {text:?}");
         }
     }
 }

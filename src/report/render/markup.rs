@@ -155,7 +155,7 @@ impl Html {
     }
 }
 
-/// A colour that white text can be read on, and that is seen on white and on black.
+/// A colour that is seen on white and on black.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Colour(&'static str);
 
@@ -170,6 +170,7 @@ impl Colour {
         self.0
     }
 
+    /// White text can be read on these.
     pub(super) const fn of_verdict(verdict: Verdict) -> Self {
         match verdict {
             Verdict::Waiting => Self::BLUE,
@@ -180,13 +181,150 @@ impl Colour {
         }
     }
 
+    /// Those of the flamegraph, which may lie beside the letter.
     pub(super) const fn of_activity(activity: Option<Activity>) -> Self {
         match activity {
-            Some(Activity::Waiting) => Self::BLUE,
-            Some(Activity::Running) => Self::RED,
-            Some(Activity::Runnable) => Self::ORANGE,
-            Some(Activity::Yielding) => Self::PURPLE,
-            Some(Activity::Unobserved) | None => Self::GREY,
+            Some(Activity::Waiting) => Self("#56b4e9"),
+            Some(Activity::Running) => Self("#3fb994"),
+            Some(Activity::Runnable) => Self("#cc79a7"),
+            Some(Activity::Yielding) => Self("#e0d030"),
+            Some(Activity::Unobserved) | None => Self("#a8a8a8"),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What [`to_html`](crate::Report::to_html) promises.
+    pub(crate) const MAX_LETTER: usize = 100_000;
+
+    const ELEMENTS: [&str; 15] =
+        ["html", "head", "meta", "title", "body", "table", "tr", "td", "div", "span", "h1", "h2", "p", "b", "ul"];
+    const ATTRIBUTES: [&str; 13] = [
+        "lang",
+        "charset",
+        "name",
+        "content",
+        "style",
+        "role",
+        "width",
+        "cellpadding",
+        "cellspacing",
+        "border",
+        "valign",
+        "bgcolor",
+        "align",
+    ];
+
+    /// Text that tries to be markup.
+    pub(crate) fn hostile() -> impl Strategy<Value = String> {
+        let parts = "(<script>|</td>|</title>|<img src=x onerror=y>|\" onload=\"x|' style='|&lt;|&#60;|&|]]>|-->|<!--|\
+                     \u{202e}|\u{0}|\n|\r\n|`|=|é|😀|[a-z ]){0,40}";
+        prop_oneof![any::<String>(), parts]
+    }
+
+    /// Reads HTML as strictly as nobody does: known elements with known, quoted attributes, closed in order; nothing loaded,
+    /// no script; all else escaped. Returns what is left without the markup, a line an element.
+    pub(crate) fn check(html: &str) -> String {
+        let mut rest = html.strip_prefix("<!doctype html>").expect("a doctype");
+        let (mut open, mut text) = (Vec::new(), String::new());
+        while let Some(at) = rest.find('<') {
+            text.push_str(&decode(&rest[..at]));
+            let end = at + rest[at..].find('>').expect("an end of the tag");
+            let tag = &rest[at + 1..end];
+            rest = &rest[end + 1..];
+            match tag.strip_prefix('/') {
+                Some(name) => {
+                    assert_eq!(open.pop(), Some(name));
+                    text.push('\n');
+                }
+                None => {
+                    let name = element(tag);
+                    match name {
+                        "br" | "meta" => text.push('\n'),
+                        name => open.push(name),
+                    }
+                }
+            }
+        }
+        text.push_str(&decode(rest));
+        assert_eq!(open, [""; 0], "all closed");
+        text
+    }
+
+    /// The name of the element that `tag` opens.
+    fn element(tag: &str) -> &str {
+        let (name, mut attributes) = tag.split_at(tag.find(' ').unwrap_or(tag.len()));
+        assert!(ELEMENTS.contains(&name) || name == "br" || name == "li", "<{tag}>");
+        while let Some(attribute) = attributes.strip_prefix(' ') {
+            let (name, value) = attribute.split_once("=\"").expect("a quoted value");
+            assert!(ATTRIBUTES.contains(&name), "{name} in <{tag}>");
+            let (value, left) = value.split_once('"').expect("an end of the value");
+            assert!(!["url(", "//", "script", "expression"].iter().any(|bad| value.contains(bad)), "<{tag}>");
+            attributes = left;
+        }
+        assert_eq!(attributes, "", "<{tag}>");
+        name
+    }
+
+    fn decode(text: &str) -> String {
+        assert!(!text.contains(['>', '"', '\'']), "{text}");
+        let mut parts = text.split('&');
+        let mut out = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let (entity, rest) = part.split_once(';').expect("a whole entity");
+            out.push(match entity {
+                "lt" => '<',
+                "gt" => '>',
+                "amp" => '&',
+                "quot" => '"',
+                "#39" => '\'',
+                "nbsp" => ' ',
+                other => panic!("&{other};"),
+            });
+            out.push_str(rest);
+        }
+        out
+    }
+
+    #[test]
+    #[should_panic(expected = "script")]
+    fn the_check_sees_elements() {
+        check("<!doctype html><div><script></script></div>");
+    }
+
+    #[test]
+    #[should_panic(expected = "onclick")]
+    fn the_check_sees_attributes() {
+        check("<!doctype html><div onclick=\"x\"></div>");
+    }
+
+    #[test]
+    #[should_panic(expected = "all closed")]
+    fn the_check_sees_what_is_open() {
+        check("<!doctype html><div><div></div>");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        let mut html = Html::page("");
+        let left = html.fit(10, ["12345", "12345", "1", "1"], |html, item| html.text(item));
+        assert_eq!(left, 2);
+        assert!(html.0.ends_with("\n1234512345"));
+    }
+
+    #[test]
+    fn bars() {
+        for (fraction, percent) in [(0.0, 1), (0.005, 1), (0.5, 50), (1.0, 100), (7.0, 100), (-1.0, 1), (f64::NAN, 1)] {
+            let mut html = Html::page("");
+            html.bar(Colour::GREY, fraction);
+            let html = html.finish();
+            check(&html);
+            assert!(html.contains(&format!("<td width=\"{percent}%\"")), "{fraction}");
         }
     }
 }

@@ -5,6 +5,10 @@ use super::units::at;
 use crate::capture::Frame;
 use crate::report::Stack;
 
+/// How many lines of a stack are shown, of its inner and of its outer end: more are a recursion.
+const INNER: usize = 40;
+const OUTER: usize = 12;
+
 /// A line of a stack.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
@@ -31,6 +35,11 @@ pub(super) fn lines(stack: &Stack) -> Vec<Line> {
             Part::Folded(frames) => Line::Remark(describe_folded(frames)),
         })
         .collect();
+    let middle = INNER..lines.len().saturating_sub(OUTER);
+    if middle.len() > 1 {
+        let folded = Line::Remark(format!("… {} lines, in the JSON form", middle.len()));
+        lines.splice(middle, [folded]);
+    }
     if stack.frames.is_empty() {
         lines.push(Line::Remark("no frames".to_owned()));
     }
@@ -133,6 +142,15 @@ mod tests {
         assert_eq!(lines[WITHOUT_OWN], "     … 8 frames of tokio");
         assert!(lines[WITHOUT_OWN + 1].contains("outer frames are missing"));
         assert_eq!(print(&await_stack(&[])), ["     no frames"]);
+    }
+
+    /// Guards: a recursion shows its two ends, and how much is between them.
+    #[test]
+    fn recursions_are_bounded() {
+        let lines = print(&await_stack(&(0..10_000).map(|line| own("app::again", line)).collect::<Vec<_>>()));
+        assert_eq!(lines.len(), INNER + 1 + OUTER);
+        assert_eq!(lines[INNER], format!("     … {} lines, in the JSON form", 10_000 - INNER - OUTER));
+        assert_eq!(lines.last().unwrap(), "  => app::again  src/app.rs:9999");
     }
 
     #[test]

@@ -75,3 +75,58 @@ fn cut(text: &str, max: usize) -> String {
         None => safe.into_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::markup::tests::hostile;
+    use super::*;
+    use crate::report::escape::is_unsafe;
+    use crate::report::testing::report;
+
+    #[test]
+    fn verdicts() {
+        let say = |verdict| Report { verdict, ..report() }.subject();
+        assert_eq!(say(Verdict::Waiting), "waiting 2.51 s: GET /slow/{what} on web1");
+        assert_eq!(say(Verdict::NoWaker), "no waker 2.51 s: GET /slow/{what} on web1");
+        assert_eq!(say(Verdict::Abandoned), "abandoned after 2.51 s: GET /slow/{what} on web1");
+        assert_eq!(say(Verdict::Unknown), "slow 2.51 s: GET /slow/{what} on web1");
+        let poll =
+            Report { kind: Kind::BlockingPoll, verdict: Verdict::Blocking, longest_poll_ms: 1_200.0, ..report() };
+        assert_eq!(poll.subject(), "blocking 1.20 s: GET /slow/{what} on web1");
+    }
+
+    #[test]
+    fn bodies_and_jobs() {
+        let mut report = report();
+        report.kind = Kind::SlowBody;
+        assert_eq!(report.subject(), "waiting 2.51 s: the body of GET /slow/{what} on web1");
+        report.request.as_mut().unwrap().route = None;
+        report.request.as_mut().unwrap().uri = "/users/4711?token=x".to_owned();
+        assert_eq!(report.subject(), "waiting 2.51 s: the body of GET /users/{id} on web1");
+        (report.kind, report.request, report.job) = (Kind::SlowJob, None, Some("nightly import".to_owned()));
+        assert_eq!(report.subject(), "waiting 2.51 s: the job \"nightly import\" on web1");
+        (report.job, report.process.hostname) = (None, String::new());
+        assert_eq!(report.subject(), "waiting 2.51 s: a job");
+    }
+
+    proptest! {
+        /// Guards: a subject ends no header and forges none, whatever the request, its route and the host are called.
+        #[test]
+        fn one_short_line(evil in hostile(), ms in any::<f64>(), job in any::<bool>()) {
+            let mut report = report();
+            report.kind = Kind::SlowBody;
+            report.elapsed_ms = ms;
+            report.process.hostname = evil.repeat(5);
+            let request = report.request.as_mut().unwrap();
+            (request.method, request.route) = (evil.clone(), Some(evil.repeat(9)));
+            if job {
+                (report.request, report.job) = (None, Some(evil));
+            }
+            let subject = report.subject();
+            prop_assert!(!subject.contains(is_unsafe), "{:?}", subject);
+            prop_assert!(subject.chars().count() <= MAX_SUBJECT);
+        }
+    }
+}
