@@ -1,8 +1,8 @@
 //! What heeler has to say, and where it says it.
 //!
 //! A [`Report`] is about one slow piece of work: what it is, where it is stuck (its stacks), and where its time went. It
-//! reads as one [sentence](Report::sentence), as a [page of text](Report::to_text), as a [flamegraph](Report::to_svg) and
-//! as [JSON](Report::to_json).
+//! reads as one [sentence](Report::sentence), as a [page of text](Report::to_text) or of [HTML](Report::to_html) for a mail, as
+//! a [flamegraph](Report::to_svg) and as [JSON](Report::to_json).
 //!
 //! [`Reports`] is where reports go: to the log unless told otherwise.
 //!
