@@ -132,8 +132,8 @@ fn a_digest_beyond_the_limit() {
     let received = server.mails(2);
     let digest = received.last().unwrap().parse();
     assert!(digest.message_id().unwrap().starts_with("digest."));
-    assert!(text(&digest).contains("times waiting: job 0"), "{}", text(&digest));
-    assert!(digest.subject().unwrap().contains("job 0"), "{:?}", digest.subject());
+    assert!(text(&digest).contains("3 × waiting: job 1"), "{}", text(&digest));
+    assert!(digest.subject().unwrap().contains("job 1"), "{:?}", digest.subject());
     assert_eq!(header(&digest, "X-Heeler-Fingerprint"), None);
 }
 
