@@ -2,6 +2,7 @@
 
 use super::markup::{Colour, Html};
 use super::page::Fact;
+use super::subject::{MAX_SUBJECT, MAX_WHAT, cut, on};
 use super::text::Text;
 use super::units::{count, duration};
 use crate::report::digest::{Digest, Entry};
@@ -14,6 +15,21 @@ const MAX_SHOWN: usize = 40;
 const ENTRIES: usize = 70_000;
 
 impl Digest {
+    /// The digest in a line: `31 reports about 5 places on web-1, most often GET /slow/{what}`. Bounded and safe as a
+    /// [report's](crate::Report::subject).
+    pub(crate) fn subject(&self) -> String {
+        let most = self.entries().first().map(|entry| format!(", most often {}", cut(&entry.what, MAX_WHAT)));
+        cut(&format!("{}{}", self.sum(), most.unwrap_or_default()), MAX_SUBJECT)
+    }
+
+    /// `31 reports about 5 places on web-1`.
+    fn sum(&self) -> String {
+        let places = self.entries().len() as u64;
+        let more = if self.others > 0 { "more than " } else { "" };
+        let all = count(self.reports + self.held_back, "report");
+        format!("{all} about {more}{}{}", count(places, "place"), on(&self.hostname))
+    }
+
     /// The digest as a page of text: the period, how many reports, and the places, the most frequent first.
     pub(crate) fn to_text(&self) -> String {
         let mut text = Text::default();

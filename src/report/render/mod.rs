@@ -11,7 +11,6 @@ mod page;
 mod sections;
 mod sentence;
 mod stacks;
-#[cfg(feature = "email")]
 mod subject;
 mod text;
 mod timeline;

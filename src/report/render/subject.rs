@@ -1,16 +1,15 @@
 //! The subject of a letter: what a mail client lists, and a pager reads out.
 
-use super::units::{count, duration};
-use crate::report::digest::Digest;
+use super::units::duration;
 use crate::report::escape::escape;
 use crate::report::route::route_line;
 use crate::report::{Kind, Report, Verdict};
 
 /// The most of all, in characters.
-const MAX_SUBJECT: usize = 150;
+pub(super) const MAX_SUBJECT: usize = 150;
 
 /// The most of a route or a job's name, in characters.
-const MAX_WHAT: usize = 70;
+pub(super) const MAX_WHAT: usize = 70;
 
 /// The most of a host's name, in characters.
 const MAX_HOST: usize = 36;
@@ -46,29 +45,13 @@ pub(super) fn state(report: &Report) -> String {
     }
 }
 
-impl Digest {
-    /// The digest in a line: `31 reports about 5 places on web-1, most often GET /slow/{what}`. Bounded and safe as a
-    /// [report's](Report::subject).
-    pub(crate) fn subject(&self) -> String {
-        let most = self.entries().first().map(|entry| format!(", most often {}", cut(&entry.what, MAX_WHAT)));
-        cut(&format!("{}{}", self.sum(), most.unwrap_or_default()), MAX_SUBJECT)
-    }
-
-    /// `31 reports about 5 places on web-1`.
-    pub(super) fn sum(&self) -> String {
-        let places = self.entries().len() as u64;
-        let more = if self.others > 0 { "more than " } else { "" };
-        let all = count(self.reports + self.held_back, "report");
-        format!("{all} about {more}{}{}", count(places, "place"), on(&self.hostname))
-    }
-}
-
-fn on(hostname: &str) -> String {
+/// ` on web-1`, or nothing.
+pub(super) fn on(hostname: &str) -> String {
     if hostname.is_empty() { String::new() } else { format!(" on {}", cut(hostname, MAX_HOST)) }
 }
 
 /// `text` without anything unsafe, at most `max` characters of it.
-fn cut(text: &str, max: usize) -> String {
+pub(super) fn cut(text: &str, max: usize) -> String {
     let safe = escape(text, max);
     match safe.char_indices().nth(max) {
         Some(_) => safe.chars().take(max - 1).chain(['…']).collect(),
