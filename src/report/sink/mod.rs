@@ -6,6 +6,8 @@ mod directory;
 #[cfg(feature = "email")]
 pub mod email;
 mod log;
+#[cfg(any(feature = "email", feature = "webhook"))]
+mod news;
 #[cfg(feature = "otel")]
 mod otel;
 // Without a feature that reaches over a network, parts of it wait for one.

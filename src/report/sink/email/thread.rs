@@ -1,67 +1,16 @@
 //! Which mails belong together, so that a mail program shows them as one conversation.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
-
-use crate::report::{Location, Report, Verdict};
-
-/// Places and reports that are remembered.
-const REMEMBERED: usize = 1_000;
-
-/// A map that forgets what came first.
-#[derive(Debug)]
-pub(super) struct Bounded<K, V> {
-    map: HashMap<K, V>,
-    order: VecDeque<K>,
-}
-
-impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
-    pub(super) fn new() -> Self {
-        Self { map: HashMap::new(), order: VecDeque::new() }
-    }
-
-    pub(super) fn get(&self, key: &K) -> Option<&V> {
-        self.map.get(key)
-    }
-
-    /// The value of `key`, which is made if need be; the oldest key makes room.
-    pub(super) fn entry(&mut self, key: &K, make: impl FnOnce() -> V) -> &mut V {
-        if !self.map.contains_key(key) {
-            if self.order.len() >= REMEMBERED
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.map.remove(&oldest);
-            }
-            self.order.push_back(key.clone());
-        }
-        self.map.entry(key.clone()).or_insert_with(make)
-    }
-
-    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
-        let removed = self.map.remove(key);
-        if removed.is_some() {
-            self.order.retain(|known| known != key);
-        }
-        removed
-    }
-}
+use crate::report::Report;
+use crate::report::sink::news::{Bounded, News};
 
 /// What has been mailed.
 #[derive(Debug)]
 pub(super) struct Threads {
-    /// By fingerprint.
+    /// The first mails, by fingerprint.
     first: Bounded<String, String>,
-    /// By the report's id.
-    reports: Bounded<String, Mailed>,
-}
-
-/// What has been mailed about one report.
-#[derive(Debug)]
-struct Mailed {
-    first: Place,
-    update: u32,
-    verdict: Verdict,
-    location: Option<Location>,
+    /// The first mails, by the report's id.
+    reports: Bounded<String, Place>,
+    news: News,
 }
 
 /// A mail's place in a conversation.
@@ -76,25 +25,20 @@ pub(super) struct Place {
 
 impl Threads {
     pub(super) fn new() -> Self {
-        Self { first: Bounded::new(), reports: Bounded::new() }
+        Self { first: Bounded::new(), reports: Bounded::new(), news: News::new() }
     }
 
     /// Whether the report says anything else than the last mail about it.
     pub(super) fn has_news(&self, report: &Report) -> bool {
-        self.reports.get(&report.id).is_none_or(|mailed| {
-            report.update <= mailed.update || (mailed.verdict, &mailed.location) != (report.verdict, &report.location)
-        })
+        self.news.are_in(report)
     }
 
     /// Where a mail about this report belongs.
     pub(super) fn place(&self, report: &Report, message_id: String, root: String) -> Place {
-        if let Some(mailed) = self.reports.get(&report.id) {
-            let first = &mailed.first;
-            if first.message_id != message_id {
-                let mut references = first.references.clone();
-                references.push(first.message_id.clone());
-                return Place { message_id, in_reply_to: Some(first.message_id.clone()), references };
-            }
+        if let Some(first) = self.reports.get(&report.id).filter(|first| first.message_id != message_id) {
+            let mut references = first.references.clone();
+            references.push(first.message_id.clone());
+            return Place { message_id, in_reply_to: Some(first.message_id.clone()), references };
         }
         let first = self.first.get(&report.fingerprint).filter(|first| **first != message_id).cloned();
         let references = [Some(root), first.clone()].into_iter().flatten().collect();
@@ -104,13 +48,8 @@ impl Threads {
     /// The mail about this report has left.
     pub(super) fn sent(&mut self, report: &Report, place: &Place) {
         self.first.entry(&report.fingerprint, || place.message_id.clone());
-        let (update, verdict, location) = (report.update, report.verdict, report.location.clone());
-        let make = || Mailed { first: place.clone(), update, verdict, location: location.clone() };
-        let mailed = self.reports.entry(&report.id, make);
-        // A mail that was tried again may leave after that about a later update.
-        if update >= mailed.update {
-            (mailed.update, mailed.verdict, mailed.location) = (update, verdict, location);
-        }
+        self.reports.entry(&report.id, || place.clone());
+        self.news.told(report);
     }
 }
 
@@ -118,6 +57,7 @@ impl Threads {
 mod tests {
     use super::*;
     use crate::report::testing::report;
+    use crate::report::{Location, Verdict};
 
     fn mail(threads: &mut Threads, report: &Report, message_id: &str) -> Option<Place> {
         if !threads.has_news(report) {
@@ -163,17 +103,5 @@ mod tests {
         // One that waited for its turn while a later one left.
         assert!(mail(&mut threads, &of(1, Verdict::Starved), "<1>").is_some());
         assert!(mail(&mut threads, &of(5, Verdict::Starved), "<5>").is_some(), "the last mail told of another place");
-    }
-
-    /// Guards: ever new places and requests take bounded memory.
-    #[test]
-    fn bounded() {
-        let mut threads = Threads::new();
-        for number in 0..3 * REMEMBERED {
-            let report = Report { id: number.to_string(), fingerprint: number.to_string(), ..report() };
-            mail(&mut threads, &report, &number.to_string());
-        }
-        assert_eq!((threads.first.map.len(), threads.first.order.len()), (REMEMBERED, REMEMBERED));
-        assert_eq!((threads.reports.map.len(), threads.reports.order.len()), (REMEMBERED, REMEMBERED));
     }
 }

@@ -1,6 +1,7 @@
 //! Posting.
 
 use std::fmt;
+use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -12,8 +13,10 @@ use super::sign::{digits_of, signature};
 use crate::report::escape::escape;
 use crate::report::redact::REDACTED;
 use crate::report::secrets::decode;
+use crate::report::sink::news::News;
 use crate::report::sink::{Delivery, Failure, Remote};
 use crate::report::{Digest, Report};
+use crate::sync::lock_std;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TIMESTAMP: HeaderName = HeaderName::from_static("x-heeler-timestamp");
@@ -42,6 +45,8 @@ pub(crate) struct Post {
     per_hour: Option<u32>,
     /// What an answer may repeat and an error must not, longest first.
     secrets: Vec<String>,
+    /// What was said, where people read it: programs get every update.
+    news: Option<Mutex<News>>,
 }
 
 impl Post {
@@ -60,7 +65,8 @@ impl Post {
             Form::Slack => "slack",
         };
         let name = format!("{kind} {}", url.host_str().unwrap_or_default());
-        Self { name, client, url, form, headers, secret, timeout, per_hour, secrets }
+        let news = matches!(form, Form::Slack).then(|| Mutex::new(News::new()));
+        Self { name, client, url, form, headers, secret, timeout, per_hour, secrets, news }
     }
 
     async fn post(&self, key: &str, body: serde_json::Result<Vec<u8>>) -> Result<(), Failure> {
@@ -159,10 +165,18 @@ impl Remote for Post {
         &self.name
     }
 
+    fn has_news(&self, report: &Report) -> bool {
+        self.news.as_ref().is_none_or(|news| lock_std(news).are_in(report))
+    }
+
     fn deliver<'a>(&'a self, report: &'a Report) -> Delivery<'a> {
         Box::pin(async move {
             let key = format!("{}.{}", report.id, report.update);
-            self.post(&key, self.form.report(report)).await
+            self.post(&key, self.form.report(report)).await?;
+            if let Some(news) = &self.news {
+                lock_std(news).told(report);
+            }
+            Ok(())
         })
     }
 

@@ -51,7 +51,8 @@ const OUR_HEADERS: [HeaderName; 9] = [
 ///
 /// # What is sent
 ///
-/// A `POST` for each report that goes out, and for each of its [updates](crate::Report::update), with these headers:
+/// A `POST` for each report that goes out, and for each of its [updates](crate::Report::update) (of which
+/// [messages](Self::slack) tell the news alone), with these headers:
 ///
 /// | header | value |
 /// |---|---|
@@ -155,7 +156,8 @@ impl Webhook {
     /// Those of Mattermost and Discord (`https://discord.com/api/webhooks/<id>/<token>/slack`) take them, too: who knows no
     /// blocks shows the field `text`, which says the same in 1,900 characters at most. Everything from a request stands in
     /// code, where it cannot mention anybody, link or format; a backtick becomes an apostrophe there, and where `&lt;` is not
-    /// understood, it is shown so.
+    /// understood, it is shown so. Of a report's updates, those are posted whose verdict or place is another than what was
+    /// posted last.
     pub fn slack(mut self) -> Self {
         self.form = Form::Slack;
         self

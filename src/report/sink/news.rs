@@ -1,0 +1,113 @@
+//! What a sink has said already, for those that people read: an update that repeats it is noise.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+use crate::report::{Location, Report, Verdict};
+
+/// Keys that are remembered.
+const REMEMBERED: usize = 1_000;
+
+/// A map that forgets what came first.
+#[derive(Debug)]
+pub(crate) struct Bounded<K, V> {
+    map: HashMap<K, V>,
+    order: VecDeque<K>,
+}
+
+impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
+    pub(crate) fn new() -> Self {
+        Self { map: HashMap::new(), order: VecDeque::new() }
+    }
+
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+        self.map.get(key)
+    }
+
+    /// The value of `key`, which is made if need be; the oldest key makes room.
+    pub(crate) fn entry(&mut self, key: &K, make: impl FnOnce() -> V) -> &mut V {
+        if !self.map.contains_key(key) {
+            if self.order.len() >= REMEMBERED
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.map.remove(&oldest);
+            }
+            self.order.push_back(key.clone());
+        }
+        self.map.entry(key.clone()).or_insert_with(make)
+    }
+
+    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
+        let removed = self.map.remove(key);
+        if removed.is_some() {
+            self.order.retain(|known| known != key);
+        }
+        removed
+    }
+}
+
+/// What was last said of each report.
+#[derive(Debug)]
+pub(crate) struct News(Bounded<String, Told>);
+
+#[derive(Debug)]
+struct Told {
+    update: u32,
+    verdict: Verdict,
+    location: Option<Location>,
+}
+
+impl News {
+    pub(crate) fn new() -> Self {
+        Self(Bounded::new())
+    }
+
+    /// Whether the report says anything else than what was said of it last.
+    pub(crate) fn are_in(&self, report: &Report) -> bool {
+        self.0.get(&report.id).is_none_or(|told| {
+            report.update <= told.update || (told.verdict, &told.location) != (report.verdict, &report.location)
+        })
+    }
+
+    /// The report has been said.
+    pub(crate) fn told(&mut self, report: &Report) {
+        let now = || Told { update: report.update, verdict: report.verdict, location: report.location.clone() };
+        let told = self.0.entry(&report.id, now);
+        // One that was tried again may arrive after a later update.
+        if report.update >= told.update {
+            *told = now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::testing::report;
+
+    /// Guards: an update is news if it is about another place or verdict than what was said last, whatever came between.
+    #[test]
+    fn another_place_or_verdict() {
+        let of = |update: u32, verdict: Verdict| Report { update, verdict, ..report() };
+        let mut news = News::new();
+        assert!(news.are_in(&of(0, Verdict::Waiting)));
+        news.told(&of(0, Verdict::Waiting));
+        assert!(news.are_in(&of(0, Verdict::Waiting)), "sent once more, after a doubt whether it arrived");
+        assert!(!news.are_in(&of(1, Verdict::Waiting)));
+        assert!(news.are_in(&of(1, Verdict::Starved)));
+        news.told(&of(2, Verdict::Starved));
+        news.told(&of(1, Verdict::Waiting));
+        assert!(!news.are_in(&of(3, Verdict::Starved)), "the later of the two");
+        let place = Location { function: None, file: Some("a.rs".to_owned()), line: Some(1) };
+        assert!(news.are_in(&Report { location: Some(place), ..of(3, Verdict::Starved) }));
+    }
+
+    /// Guards: ever new requests take bounded memory.
+    #[test]
+    fn bounded() {
+        let mut news = News::new();
+        (0..3 * REMEMBERED).for_each(|number| news.told(&Report { id: number.to_string(), ..report() }));
+        assert_eq!((news.0.map.len(), news.0.order.len()), (REMEMBERED, REMEMBERED));
+        assert!(news.0.get(&(3 * REMEMBERED - 1).to_string()).is_some(), "the oldest go");
+    }
+}
