@@ -178,7 +178,8 @@ fn a_digest() {
         }
         let [reported, digest] = &posts[..] else { panic!("a report and a digest: {posts:#?}") };
         assert_eq!((&reported["kind"], &digest["kind"]), (&Value::from("slow_job"), &Value::from("digest")));
-        assert_eq!(digest["reports"], made - 1);
+        // And an update of the first one, if it came before the second.
+        assert!((3..=4).contains(&digest["reports"].as_u64().unwrap()), "{digest:#}");
         assert_eq!(digest["entries"][0]["fingerprint"], seen.first().fingerprint);
         assert_eq!(reports.stats().delivered, made);
     }
