@@ -185,8 +185,8 @@ async fn third_of_three(lock: &tokio::sync::Mutex<()>) {
 async fn asks_three_at_once() {
     let lock = tokio::sync::Mutex::new(());
     let _held = lock.lock().await;
-    // Past an eighth of the threshold polls are traced.
-    tokio::time::sleep(ms(100)).await;
+    // Well past an eighth of the threshold, from which on polls are traced.
+    tokio::time::sleep(ms(500)).await;
     std::thread::sleep(ms(60));
     tokio::join!(first_of_three(), second_of_three(), third_of_three(&lock));
 }
@@ -197,7 +197,7 @@ const HOSTILE: &str = "</text><script>alert('1')</script>]]>\"';&lt;{}";
 fn caught() -> Report {
     let (seen, reports) = collect();
     let driven = Driven::new(1);
-    driven.spawn(heeler::watch(HOSTILE, ms(500), asks_three_at_once()).reports(reports));
+    driven.spawn(heeler::watch(HOSTILE, ms(1_500), asks_three_at_once()).reports(reports));
     seen.first()
 }
 
