@@ -98,21 +98,26 @@ pub(crate) fn arrange(report: &mut Report) {
     report.stacks = order.into_iter().filter_map(|old| stacks[old].take()).collect();
 }
 
+/// Function, file and line of a frame.
+type Line<'a> = (Option<&'a str>, Option<&'a str>, Option<u32>);
+
 impl Stack {
-    /// Whether two stacks go through the same lines of the application's own code. Stacks without any are the same only if
-    /// they are so entirely.
+    /// The lines of the application's own code that this goes through, or all if there are none of it; with what kind of
+    /// stack it is, and whose.
+    pub(super) fn place(&self) -> (StackKind, Option<&str>, Vec<Line<'_>>) {
+        (self.kind, self.child.as_deref(), self.lines().collect())
+    }
+
+    /// Whether two stacks have the same [`place`](Self::place). Stacks without any own code are the same only if they are so
+    /// entirely.
     pub(super) fn is_at_same_place_as(&self, other: &Self) -> bool {
-        if self.kind != other.kind || self.child != other.child {
-            return false;
-        }
-        let place = |frame: &&Frame| -> (Option<String>, Option<String>, Option<u32>) {
-            (frame.function.clone(), frame.file.clone(), frame.line)
-        };
-        let own = |stack: &Self| -> Vec<_> {
-            let own: Vec<_> = stack.frames.iter().filter(|frame| frame.own).map(|frame| place(&frame)).collect();
-            if own.is_empty() { stack.frames.iter().map(|frame| place(&frame)).collect() } else { own }
-        };
-        own(self) == own(other)
+        self.kind == other.kind && self.child == other.child && self.lines().eq(other.lines())
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        let all = own_frame(self).is_none();
+        let frames = self.frames.iter().filter(move |frame| all || frame.own);
+        frames.map(|frame| (frame.function.as_deref(), frame.file.as_deref(), frame.line))
     }
 }
 

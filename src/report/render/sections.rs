@@ -1,5 +1,8 @@
 //! The stacks of a report in the order in which they are read, under headings that say what they are.
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
 use super::sentence::busy_with;
 use super::stacks::{Line, lines};
 use super::units::count;
@@ -53,11 +56,14 @@ fn culprits(report: &Report) -> Vec<Section> {
 
 fn branches(report: &Report) -> Vec<Section> {
     // Branches that part below the application's own code are one place to a reader.
-    let mut places: Vec<(&Stack, u64)> = Vec::new();
+    let (mut places, mut known): (Vec<(&Stack, u64)>, HashMap<_, usize>) = Default::default();
     for stack in current(report).filter(|stack| stack.kind != StackKind::Culprit && stack.child.is_none()) {
-        match places.iter_mut().find(|(known, _)| known.is_at_same_place_as(stack)) {
-            Some((_, more)) => *more += 1,
-            None => places.push((stack, 0)),
+        match known.entry(stack.place()) {
+            Entry::Occupied(known) => places[*known.get()].1 += 1,
+            Entry::Vacant(new) => {
+                new.insert(places.len());
+                places.push((stack, 0));
+            }
         }
     }
     let section = |(number, (stack, more)): (usize, &(&Stack, u64))| {
@@ -97,14 +103,9 @@ fn children(report: &Report) -> Vec<Section> {
 
 /// The stacks that only the timeline speaks of.
 pub(super) fn earlier_sections(report: &Report) -> Vec<Section> {
-    let mut known: Vec<&Stack> = current(report).collect();
-    let mut earlier: Vec<&Stack> = Vec::new();
-    for stack in report.stacks.iter().filter(|stack| !stack.current) {
-        if !known.iter().any(|known| known.is_at_same_place_as(stack)) {
-            known.push(stack);
-            earlier.push(stack);
-        }
-    }
+    let mut known: HashSet<_> = current(report).map(Stack::place).collect();
+    let earlier = report.stacks.iter().filter(|stack| !stack.current);
+    let earlier: Vec<&Stack> = earlier.filter(|stack| known.insert(stack.place())).collect();
     let section = |stack: &&Stack| {
         let child = stack.child.as_ref().map(|child| format!(", child work {child}")).unwrap_or_default();
         Section::of(format!("Earlier{child}{}", doubt(stack)), stack)

@@ -1,5 +1,8 @@
 //! Where the time went: a share a place.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use super::units::{count, duration, place};
 use crate::report::location::location_of;
 use crate::report::{Activity, Interval, Report};
@@ -49,18 +52,24 @@ pub(crate) fn timeline(report: &Report) -> Vec<String> {
 /// The timeline with one interval a place of the application's own, longest first: what plumbing does differently on the
 /// way is for the JSON form.
 fn by_place(report: &Report) -> Vec<Interval> {
-    let location = |interval: &Interval| interval.stack.and_then(|at| report.stacks.get(at)).and_then(location_of);
     let mut merged: Vec<Interval> = Vec::new();
+    let mut known: HashMap<_, usize> = HashMap::new();
     for interval in &report.timeline {
-        let same = |known: &&mut Interval| {
-            known.activity == interval.activity && location(known) == location(interval) && known.stack.is_some()
-        };
-        match merged.iter_mut().find(same) {
-            Some(known) => {
+        let location = interval.stack.and_then(|at| report.stacks.get(at)).and_then(location_of);
+        let place = location.map(|location| (location.function, location.file, location.line));
+        match known.entry((interval.activity, place)) {
+            Entry::Occupied(at) => {
+                let known = &mut merged[*at.get()];
                 known.ms += interval.ms;
                 known.waits += interval.waits;
             }
-            None => merged.push(interval.clone()),
+            Entry::Vacant(new) => {
+                // What has no stack is one of its kind.
+                if interval.stack.is_some() {
+                    new.insert(merged.len());
+                }
+                merged.push(interval.clone());
+            }
         }
     }
     merged.sort_by(|a, b| b.ms.total_cmp(&a.ms));
