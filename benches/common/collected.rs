@@ -1,5 +1,7 @@
 //! A sink that keeps what it gets.
 
+#![allow(dead_code, reason = "each benchmark uses a part")]
+
 use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};

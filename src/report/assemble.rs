@@ -182,6 +182,8 @@ impl Assembler {
         if !capture::sys::SUPPORTED {
             without_tracer(&mut frames);
         }
+        // Reports may wait for long, thousands of them.
+        frames.shrink_to_fit();
         let reconstructed = snapshot.origin == Origin::Residue;
         Stack { frames, truncated: !unwound.complete, reconstructed, ..Stack::empty(kind) }
     }

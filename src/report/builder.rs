@@ -152,7 +152,7 @@ impl ReportsBuilder {
 
     /// How many reports may wait in memory for one sink that does not take them; beyond, the oldest is dropped, counted,
     /// and spoken of in the next report that arrives there. With a [`spool`](Self::spool) up to 10,000 wait there besides.
-    /// Default: 1,000, some ten kilobytes each.
+    /// Default: 1,000, some 20 kilobytes each: half a kilobyte a frame.
     pub fn queue(mut self, reports: usize) -> Self {
         self.limits.queue = reports;
         self
