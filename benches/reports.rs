@@ -8,18 +8,22 @@
 //!   (heeler's picture is made from the report, and folds other people's frames).
 //! - `reports.delivery`: from captured stacks to a sink that takes everything, on the reporter's thread: unwound, named,
 //!   put together, throttled and handed over. The sink holds up the first report until the stacks of all others wait; then
-//!   time runs. Without anything else (`sink_alone`), with the directory besides (three files a report, which are not
-//!   synced), and with a spool besides: *each report is synced to disk*, and so is its directory, before the first attempt.
-//!   Beside it `synced_file`: the same by hand, with bytes that are there already. The goal is what captures are limited to,
-//!   500 a second; with a spool the disk decides, and the goal is relative to it.
+//!   time runs. Goals are what captures are limited to, 500 a second.
+//!   - `sink_alone`: without anything else.
+//!   - `directory`: with the directory besides, three files a report, which are not synced. Beside it `three_files`: the same
+//!     files by hand. `full_directory`: each new report costs the removal of an old one. For half a minute after many files
+//!     were removed, by this benchmark for example, ext4 takes three times as long to make new ones: see `three_files`.
+//!   - `spool`: with a spool besides. *Each report is synced to disk*, and so is its directory, before the first attempt.
+//!     Beside it `synced_file`: the same by hand. The disk decides, and the goal is relative to it.
 //! - `reports.queued`: memory of 10,000 reports that wait for a sink which takes none; what the allocator has given out.
-//!   With a spool, what is beyond the queue's bound waits on disk alone: `beyond_the_bound` is what is kept of such a one.
+//!   With a spool, what is beyond the queue's bound waits there alone: `beyond_the_bound` is what is kept of such a one in
+//!   memory. (This spool lies in `/dev/shm` where there is one, for not every disk takes 450 reports a second.)
 //!
 //! Each part runs in a process of its own.
 //!
 //! ```text
-//! cargo bench --bench reports               # a minute and a half
-//! cargo bench --bench reports -- --quick    # 20 seconds; 1,000 are queued instead of 10,000
+//! cargo bench --bench reports               # two minutes
+//! cargo bench --bench reports -- --quick    # half a minute; 1,000 are queued instead of 10,000
 //! cargo bench --bench reports -- --part render      # for a profiler: this process alone
 //! ```
 
@@ -106,7 +110,9 @@ fn main() {
         ["queued", what, ..] => queued(what),
         _ => {
             common::again(&["--part", "render"]);
-            ["sink_alone", "directory", "spool"].iter().for_each(|what| common::again(&["--part", "delivery", what]));
+            ["sink_alone", "directory", "full_directory", "spool"]
+                .iter()
+                .for_each(|what| common::again(&["--part", "delivery", what]));
             ["in_memory", "spool"].iter().for_each(|what| common::again(&["--part", "queued", what]));
         }
     }
@@ -300,7 +306,8 @@ fn place() -> TempDir {
 fn delivery(what: &str) {
     let (gate, place, jobs) = (Gate::default(), place(), pick(1_800, 600));
     let builder = match what {
-        "directory" => builder().directory(place.path()),
+        "directory" => builder().directory(place.path()).directory_limits(u64::MAX, usize::MAX),
+        "full_directory" => builder().directory(place.path()).directory_limits(u64::MAX, 100),
         "spool" => builder().spool(place.path()),
         _ => builder(),
     };
@@ -318,31 +325,45 @@ fn delivery(what: &str) {
     plain(&format!("{name}.delivered"), taken as f64, &format!("of {jobs} jobs, {} dropped", reports.stats().dropped));
     plain(&format!("{name}.on_cpu"), on_cpu as f64 / 1e3 / taken as f64, "us a report");
     let a_second = taken as f64 / took;
-    if what == "spool" {
-        let by_hand = synced(place.path(), pick(600, 200));
-        plain(&format!("{name}.a_second"), a_second, "each synced");
-        plain(&format!("{name}.synced_file"), by_hand, "a second");
-        at_least(&format!("{name}.vs_synced_file"), a_second / by_hand, 0.7);
-    } else {
-        at_least(&format!("{name}.a_second"), a_second, CAPTURES);
+    let report = real();
+    match what {
+        "spool" => {
+            let json = serde_json::to_vec(&report).expect("JSON");
+            let by_hand = by_hand(place.path(), &[json], true);
+            plain(&format!("{name}.a_second"), a_second, "each synced");
+            plain(&format!("{name}.synced_file"), by_hand, "a second");
+            at_least(&format!("{name}.vs_synced_file"), a_second / by_hand, 0.7);
+        }
+        "directory" => {
+            let files = [report.to_text(), report.to_json(), report.to_svg()].map(String::into_bytes);
+            plain(&format!("{name}.three_files"), by_hand(place.path(), &files, false), "a second");
+            at_least(&format!("{name}.a_second"), a_second, CAPTURES);
+        }
+        "full_directory" => plain(&format!("{name}.a_second"), a_second, ""),
+        _ => at_least(&format!("{name}.a_second"), a_second, CAPTURES),
     }
 }
 
-/// Files of a report's size a second, each synced, renamed, its directory synced, and removed.
-fn synced(place: &Path, files: u32) -> f64 {
-    let bytes = serde_json::to_vec(&real()).expect("JSON");
+/// How often a second files with these contents are written under another name and renamed; or `synced`, their directory
+/// too, and removed.
+fn by_hand(place: &Path, contents: &[Vec<u8>], synced: bool) -> f64 {
     let directory = File::open(place).expect("a directory");
-    let start = Instant::now();
-    for number in 0..files {
-        let (new, path) = (place.join("new"), place.join(number.to_string()));
-        let mut file = File::create(&new).expect("a file");
-        file.write_all(&bytes).and_then(|()| file.sync_data()).expect("room");
-        fs::rename(&new, &path)
-            .and_then(|()| directory.sync_all())
-            .and_then(|()| fs::remove_file(&path))
-            .expect("room");
+    let (times, start) = (pick(600, 200), Instant::now());
+    for number in 0..times {
+        for (kind, content) in contents.iter().enumerate() {
+            let (new, path) = (place.join("new"), place.join(format!("{number}.{kind}")));
+            let mut file = File::create(&new).expect("a file");
+            file.write_all(content).expect("room");
+            if synced {
+                file.sync_data().expect("a disk");
+            }
+            fs::rename(&new, &path).expect("a file");
+            if synced {
+                directory.sync_all().and_then(|()| fs::remove_file(&path)).expect("a disk");
+            }
+        }
     }
-    f64::from(files) / start.elapsed().as_secs_f64()
+    f64::from(times) / start.elapsed().as_secs_f64()
 }
 
 // Waiting
@@ -362,7 +383,7 @@ impl Sink for Down {
 
 fn queued(what: &str) {
     COUNTS.store(true, Relaxed);
-    let (runtime, place) = (runtime(), place());
+    let (runtime, place) = (runtime(), tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| place()));
     // The rows, the names of the frames, and all else that is there once.
     let others = Collected::default();
     let theirs = others.reports();
@@ -399,7 +420,7 @@ fn queued(what: &str) {
             let sizes: u64 = files.filter_map(|file| file.metadata().ok()).map(|about| about.len()).sum();
             plain(&format!("{name}.on_disk"), sizes as f64 / queued, "bytes a report");
             plain(&format!("{name}.in_memory"), each, "bytes a report");
-            at_most(&format!("{name}.beyond_the_bound_bytes"), beyond, 1_000.0);
+            at_most(&format!("{name}.beyond_the_bound_bytes"), beyond, 2_000.0);
         }
         _ => at_most(&format!("{name}.bytes_each"), all_bytes / queued, 30_000.0),
     }
