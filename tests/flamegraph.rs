@@ -106,6 +106,8 @@ fn used(svg: &str, target: &str) -> Option<Value> {
     listener.set_nonblocking(true).unwrap();
     let profile = tempfile::tempdir().unwrap();
     let mut command = Command::new(chromium);
+    // It leaves files where temporary ones go.
+    command.env("TMPDIR", profile.path());
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]);
     command.args(["--disable-component-update", "--disable-sync", "--remote-debugging-port=0"]);
     command.arg("--window-size=1200,800").arg(format!("--user-data-dir={}", profile.path().display()));

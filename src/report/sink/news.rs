@@ -37,6 +37,7 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
         self.map.entry(key.clone()).or_insert_with(make)
     }
 
+    #[cfg(feature = "email")]
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
         let removed = self.map.remove(key);
         if removed.is_some() {
