@@ -738,7 +738,9 @@ mod tests {
         // Nothing can be written for a while.
         let away = own.with_extension("away");
         std::fs::rename(&own, &away).unwrap();
+        std::fs::write(&own, b"in the way").unwrap();
         (5..8).for_each(|number| dispatch.accept(with_id(number), clock()));
+        std::fs::remove_file(&own).unwrap();
         std::fs::rename(&away, &own).unwrap();
         assert_eq!(stats(&dispatch, 8).not_spooled, 3);
         turn(&dispatch, 10).await;
@@ -764,7 +766,9 @@ mod tests {
         let own = std::fs::read_dir(place.path()).unwrap().next().unwrap().unwrap().path();
         let away = own.with_extension("away");
         std::fs::rename(&own, &away).unwrap();
+        std::fs::write(&own, b"in the way").unwrap();
         (3..5).for_each(|number| dispatch.accept(with_id(number), clock()));
+        std::fs::remove_file(&own).unwrap();
         std::fs::rename(&away, &own).unwrap();
         turn(&dispatch, 10).await;
         assert_eq!(remote.taken(), ["0", "1", "2", "3", "4"]);

@@ -15,10 +15,12 @@ use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::report::{Report, SCHEMA};
+use crate::sync::lock_std;
 
 const LOCK: &str = "lock";
 const UNREADABLE: &str = "unreadable";
@@ -35,7 +37,7 @@ pub(in crate::report) struct Spool {
     /// Numbers files, so that their names tell their order.
     next: AtomicU64,
     /// Held until the process ends, or nobody uses the spool any more.
-    _lock: File,
+    lock: Mutex<File>,
 }
 
 /// A report in the spool.
@@ -60,18 +62,24 @@ impl Spool {
         let failed = |problem| move |error| Error::spool(root, problem, Some(error));
         directory(root).map_err(failed("cannot be created"))?;
         let name = format!("{}-{:08x}", std::process::id(), fastrand::u32(..));
-        let (new, own) = (root.join(format!("{NEW}{name}")), root.join(&name));
-        directory(&new).map_err(failed("cannot be written to"))?;
-        let lock = create(&new.join(LOCK)).map_err(failed("cannot be written to"))?;
-        // Before others see it: they would take a folder without an owner for one that was left behind.
-        lock.try_lock().map_err(|error| Error::spool(root, "cannot be locked", Some(error.into())))?;
-        fs::rename(&new, &own).map_err(failed("cannot be written to"))?;
-        sync_directory(root);
-        Ok(Self { root: root.clone(), own, next: AtomicU64::new(0), _lock: lock })
+        let lock = claim(root, &name).map_err(failed("cannot be written to, or knows no locks"))?;
+        Ok(Self { root: root.clone(), own: root.join(name), next: AtomicU64::new(0), lock: Mutex::new(lock) })
     }
 
     /// Writes a report. It is on disk, and survives the end of the machine, when this returns.
     pub(super) fn write(&self, report: &Report) -> io::Result<SpoolFile> {
+        let written = self.try_write(report);
+        if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            // Somebody cleaned up.
+            directory(&self.root)?;
+            let name = self.own.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            *lock_std(&self.lock) = claim(&self.root, name)?;
+            return self.try_write(report);
+        }
+        written
+    }
+
+    fn try_write(&self, report: &Report) -> io::Result<SpoolFile> {
         // Ids are made by heeler, and have only letters, digits and hyphens; one from elsewhere names no path.
         let id: String =
             report.id.chars().filter(|char| char.is_ascii_alphanumeric() || *char == '-').take(64).collect();
@@ -242,6 +250,18 @@ fn sync_directory(path: &Path) {
     }
 }
 
+/// Makes a folder that belongs to whoever holds the lock.
+fn claim(root: &Path, name: &str) -> io::Result<File> {
+    let new = root.join(format!("{NEW}{name}"));
+    directory(&new)?;
+    let lock = create(&new.join(LOCK))?;
+    // Before others see it: they would take a folder without an owner for one that was left behind.
+    lock.try_lock()?;
+    fs::rename(&new, root.join(name))?;
+    sync_directory(root);
+    Ok(lock)
+}
+
 /// A directory for its owner alone, unless it is there.
 fn directory(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
@@ -329,6 +349,20 @@ mod tests {
         let (files, done) = next.take_over();
         assert_eq!(files.len(), 1);
         assert!(done.is_err());
+    }
+
+    /// Guards: whoever deletes the spool of a running process loses what is in it, and nothing that comes later.
+    #[test]
+    fn somebody_cleaned_up() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().join("spool");
+        let spool = Spool::open(&root).unwrap();
+        fs::remove_dir_all(&root).unwrap();
+        let file = spool.write(&report()).unwrap();
+        assert_eq!(file.read().unwrap().to_json(), report().to_json());
+        assert_eq!(Spool::open(&root).unwrap().take_over().0.len(), 0, "it is locked again");
+        drop(spool);
+        assert_eq!(Spool::open(&root).unwrap().take_over().0.len(), 1);
     }
 
     /// Guards: ids in a file name no path.
