@@ -164,7 +164,7 @@ impl Watched {
             registered.keep_waker(waker);
             registered.complete(false);
             if !traced && inside.row().flags() & flags::ARMED != 0 {
-                end_untraced(registered);
+                end_untraced(registered, waker);
             }
         }
         drop(inside);
@@ -226,14 +226,16 @@ fn end(registered: &Registered, arena: &Arena, had_budget: bool, looked_below: b
     monitor::answered();
 }
 
-/// The request was armed while it was inside a poll, which has ended now.
+/// The request was armed while it was inside a poll, which has ended now: it is polled once more, to see where it waits.
+/// There are no more of these at a time than threads that poll.
 #[cold]
 #[inline(never)]
-fn end_untraced(registered: &Registered) {
+fn end_untraced(registered: &Registered, waker: &Waker) {
     let now = now();
     if let Some(mut details) = registered.row().details(registered.id())
         && let Some(trace) = &mut details.trace
     {
         trace.end_untraced(now);
     }
+    waker.wake_by_ref();
 }

@@ -40,6 +40,22 @@ fn works() {
     std::thread::sleep(ms(60));
 }
 
+/// Guards: work that computes past an eighth of its threshold and then waits is looked at as soon as it waits, and not when
+/// it is late.
+#[test]
+fn a_wait_after_a_long_first_poll() {
+    let _guard = beside_others();
+    let report = caught(async {
+        std::thread::sleep(super::THRESHOLD / 2);
+        second_wait().await;
+    });
+    assert_sums(&report);
+    let whole = super::THRESHOLD.as_secs_f64() * 1e3;
+    assert_eq!((report.verdict, &*place(&report)), (Verdict::Waiting, "second_wait"), "{}", report.to_text());
+    let waited = share(&report, Activity::Waiting, Some("second_wait"));
+    assert!(waited > 0.25 * whole, "{}", report.to_text());
+}
+
 /// Guards: waits by place, work, and what was not observed, each as long as it took.
 #[test]
 fn shares_of_the_time() {
