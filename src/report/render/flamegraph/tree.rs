@@ -1,5 +1,8 @@
 //! The timeline and its stacks as a tree of boxes, whose widths sum to the work's time.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use super::super::fold::{Part, describe_folded, readable};
 use super::super::sentence::busy_with;
 use super::super::units::count;
@@ -199,10 +202,14 @@ fn of_moment(report: &Report, is: impl Fn(&Stack) -> bool) -> Vec<&Stack> {
 /// The different places among the stacks, each with how many more there are of it.
 fn places<'a>(stacks: &[&'a Stack]) -> Vec<(&'a Stack, u64)> {
     let mut places: Vec<(&Stack, u64)> = Vec::new();
+    let mut known: HashMap<_, usize> = HashMap::new();
     for &stack in stacks {
-        match places.iter_mut().find(|(known, _)| known.is_at_same_place_as(stack) && known.work == stack.work) {
-            Some((_, more)) => *more += 1,
-            None => places.push((stack, 0)),
+        match known.entry((stack.place(), stack.work.as_deref())) {
+            Entry::Occupied(at) => places[*at.get()].1 += 1,
+            Entry::Vacant(free) => {
+                free.insert(places.len());
+                places.push((stack, 0));
+            }
         }
     }
     places
