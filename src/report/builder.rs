@@ -145,6 +145,10 @@ impl ReportsBuilder {
     /// processes may share a spool. A report may arrive twice, if the process ends between its arrival and the note of it.
     /// A file that cannot be read as a report is moved to `unreadable` in the spool. If the disk is full, reports are kept
     /// in memory as without a spool, and counted as [`not_spooled`](crate::Stats::not_spooled).
+    ///
+    /// The reporter's thread is started by [`build`](Self::build) then, lest what was left behind wait for the first layer: in a
+    /// process that forks, build after the fork. The directory should be writable for the service alone: what lies there is
+    /// taken for reports, and sent.
     pub fn spool(mut self, directory: impl Into<PathBuf>) -> Self {
         self.spool = Some(directory.into());
         self
@@ -152,14 +156,16 @@ impl ReportsBuilder {
 
     /// How many reports may wait in memory for one sink that does not take them; beyond, the oldest is dropped, counted,
     /// and spoken of in the next report that arrives there. With a [`spool`](Self::spool) up to 10,000 wait there besides.
-    /// Default: 1,000, some 20 kilobytes each: half a kilobyte a frame.
+    /// A digest is of 10,000 reports at most, or of this many if that is more. Default: 1,000, some 20 kilobytes each: half a
+    /// kilobyte a frame.
     pub fn queue(mut self, reports: usize) -> Self {
         self.limits.queue = reports;
         self
     }
 
     /// For how long a report is tried again that a sink does not take: after a second, then with pauses that double up to
-    /// five minutes. Counted from the first attempt of this process. Zero: each report is tried once. Default: three days.
+    /// five minutes, each shorter or longer by up to a half. Counted from the first attempt of this process. Zero: each report
+    /// is tried once. Default: three days.
     pub fn retry_for(mut self, time: Duration) -> Self {
         self.limits.retry_for = time;
         self

@@ -18,6 +18,9 @@ use crate::sync::lock_std;
 /// For how long a connection is kept for the next mail.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// So many of a server's addresses are tried, in the time of one step, before an attempt ends.
+const ADDRESSES: u32 = 3;
+
 /// The most of a server's answer that is told, in characters.
 const MAX_ANSWER: usize = 200;
 
@@ -170,7 +173,9 @@ impl Smtp {
             Protection::None | Protection::StartTls(_) => None,
         };
         let server = (&*self.host, self.port);
-        let connect = AsyncSmtpConnection::connect_tokio1(server, Some(self.timeout), &self.hello, wrapper, None);
+        // A name may have several addresses, of which one, of IPv6 say, may lead nowhere: the others are to get their turns.
+        let an_address = self.timeout / ADDRESSES;
+        let connect = AsyncSmtpConnection::connect_tokio1(server, Some(an_address), &self.hello, wrapper, None);
         let mut connection = self.bounded("let us in", connect).await?.map_err(|error| self.set_up("", &error))?;
         if let Protection::StartTls(parameters) = &self.protection {
             if !connection.can_starttls() {
