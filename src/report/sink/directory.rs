@@ -1,6 +1,6 @@
 //! Three files a report: `slow_request_<time>_<id>.txt`, `.json` and `.svg`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -38,6 +38,8 @@ pub(crate) struct Directory {
 #[derive(Debug, Default)]
 struct Index {
     reports: BTreeMap<String, u64>,
+    /// Which update of a report its files hold, as far as this process wrote them.
+    updates: HashMap<String, u32>,
     since_scan: u32,
 }
 
@@ -135,7 +137,9 @@ impl Directory {
         if !over(index) && index.since_scan < RESCAN_EVERY {
             return Ok(());
         }
-        *index = self.scan()?;
+        let scanned = self.scan()?;
+        *index = Index { updates: std::mem::take(&mut index.updates), ..scanned };
+        index.updates.retain(|stem, _| index.reports.contains_key(stem));
         if !over(index) {
             return Ok(());
         }
@@ -167,6 +171,11 @@ impl Sink for Directory {
 
     fn deliver(&self, report: &Report) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let stem = self.known_stem(report).unwrap_or_else(|| stem(report));
+        let known = self.index.lock().unwrap_or_else(PoisonError::into_inner).updates.get(&stem).copied();
+        if known.is_some_and(|known| known > report.update) {
+            // It failed before, and waited while a later one was written.
+            return Ok(());
+        }
         // In the order of the extensions.
         let contents = [report.to_text(), report.to_json() + "\n", report.to_svg()];
         let mut content = |file: &mut File, extension: &str| {
@@ -182,6 +191,7 @@ impl Sink for Directory {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = contents.iter().map(|content| content.len() as u64).sum();
         index.reports.insert(stem.clone(), bytes);
+        index.updates.insert(stem.clone(), report.update);
         self.make_room(&mut index, &stem)
             .map_err(|error| Error::directory(&self.path, "took a report, but keeps too many old ones", Some(error)))?;
         Ok(())
@@ -281,6 +291,9 @@ mod tests {
         report.captured_at += Duration::from_secs(5);
         sink.deliver(&report).unwrap();
         assert_eq!(names(&path).len(), 3);
+        assert!(fs::read_to_string(path.join(format!("{stem}.json"))).unwrap().contains("\"update\": 1"));
+        // What is tried again may come after what replaces it.
+        sink.deliver(&Report { update: 0, ..report.clone() }).unwrap();
         assert!(fs::read_to_string(path.join(format!("{stem}.json"))).unwrap().contains("\"update\": 1"));
         // The directory is gone: it is made anew.
         fs::remove_dir_all(&path).unwrap();

@@ -34,7 +34,7 @@ impl Files {
         Ok(files)
     }
 
-    /// Writes a mail to `<stem>.eml`: whole or not at all. Removes the oldest if there are too many.
+    /// Writes a mail to `<stem>.eml`: whole or not at all. Removes the oldest if there are too many, as far as it may.
     pub(super) fn write(&self, stem: &str, mail: &[u8]) -> io::Result<()> {
         let temporary = self.path.join(format!(".{stem}.{}.eml.tmp", std::process::id()));
         let write = || create(&temporary, &mut |file| file.write_all(mail));
@@ -47,7 +47,9 @@ impl Files {
         fs::rename(&temporary, self.path.join(format!("{stem}.eml"))).inspect_err(|_| {
             let _ = fs::remove_file(&temporary);
         })?;
-        self.make_room()
+        // It is there: were this a failure, it would be written again and again.
+        let _ = self.make_room();
+        Ok(())
     }
 
     fn make_room(&self) -> io::Result<()> {
@@ -63,7 +65,7 @@ impl Files {
         }
         names.sort();
         let too_many = names.len().saturating_sub(MAX_FILES);
-        names[..too_many].iter().try_for_each(|(_, name)| fs::remove_file(self.path.join(name)))
+        names[..too_many].iter().map(|(_, name)| fs::remove_file(self.path.join(name))).fold(Ok(()), Result::and)
     }
 }
 
@@ -94,6 +96,10 @@ mod tests {
         assert!(has("digest_99999.eml") && has("slow_request_notes.txt") && has("slow_request_00001.eml"));
         assert!(!has("slow_request_00000.eml"));
         assert_eq!(fs::read_dir(&files.path).unwrap().count(), MAX_FILES + 1);
+        // One that cannot be removed keeps no mail from its way.
+        fs::create_dir(files.path.join("slow_request_00000.eml")).unwrap();
+        files.write("digest_99998", b"new").unwrap();
+        assert!(has("digest_99998.eml") && !has("slow_request_00001.eml"));
     }
 
     #[test]
