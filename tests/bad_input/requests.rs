@@ -11,7 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use tower::Layer as _;
 
 use super::common::{PATIENCE, collect, in_own_process, ms, until};
-use super::{Log, ask_until_reported, get};
+use super::{ask_until_reported, get};
 
 /// Everything in the directory's files, by name.
 fn files(directory: &Path) -> Vec<(String, String)> {
@@ -78,7 +78,7 @@ fn over_a_socket() {
 #[test]
 fn control_characters_and_markup() {
     in_own_process("requests::control_characters_and_markup", || {
-        let log = Log::start();
+        let log = super::common::log::Log::start();
         let place = tempfile::tempdir().unwrap();
         let reports = Reports::builder().directory(place.path()).repeat_after(Duration::ZERO).build().unwrap();
         let layer = WatchdogLayer::new(ms(10)).reports(reports.clone());
@@ -119,7 +119,7 @@ fn control_characters_and_markup() {
 #[test]
 fn secrets() {
     in_own_process("requests::secrets", || {
-        let log = Log::start();
+        let log = super::common::log::Log::start();
         let place = tempfile::tempdir().unwrap();
         let builder = Reports::builder().directory(place.path()).repeat_after(Duration::ZERO);
         let reports = builder.allow_headers(["host", "x-tenant"]).secret_params(["patient"]).build().unwrap();

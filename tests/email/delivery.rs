@@ -46,7 +46,7 @@ fn a_mail_refused_because_of_one() {
 #[test]
 fn refused_for_good() {
     common::in_own_process("delivery::refused_for_good", || {
-        let log = super::Log::start();
+        let log = super::common::log::Log::start();
         let rcpt = |_: &str, _| Some(Response::custom(550, "5.1.1 no\u{1b}[31m such user".to_owned()));
         let server = Server::start(Rules { rcpt, ..Rules::default() });
         let reports = reports(plain(&server).to(THREE));

@@ -11,7 +11,6 @@ mod server;
 mod tls;
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{PATIENCE, collect_with, ms, runtime};
@@ -57,33 +56,4 @@ fn mailed(email: Email) -> (heeler::Report, Reports) {
     let (collected, reports) = collect_with(|builder| builder.email(email).retry_for(Duration::ZERO));
     slow_request(&reports, "/photos/4711?size=full");
     (collected.first(), reports)
-}
-
-/// What the process has logged.
-#[derive(Debug, Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// Everything from now on; for a process that nothing else logs in.
-    fn start() -> Self {
-        let log = Self::default();
-        let writer = log.clone();
-        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
-        log
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
 }

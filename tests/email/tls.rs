@@ -33,7 +33,7 @@ fn starttls_with_a_root_of_ones_own() {
 #[test]
 fn starttls_without_the_root_is_refused() {
     super::common::in_own_process("tls::starttls_without_the_root_is_refused", || {
-        let log = super::Log::start();
+        let log = super::common::log::Log::start();
         let server = starttls(Some(AuthMechanism::Plain));
         let (_, reports) = mailed(to(&server).credentials(USER, PASSWORD));
         assert_eq!(reports.stats().failed_deliveries, 1);
@@ -94,7 +94,7 @@ fn logins() {
 #[test]
 fn a_wrong_password_is_not_logged() {
     super::common::in_own_process("tls::a_wrong_password_is_not_logged", || {
-        let log = super::Log::start();
+        let log = super::common::log::Log::start();
         let server = starttls(Some(AuthMechanism::Login));
         let (_, reports) = mailed(to(&server).root_certificate(server.root.clone()).credentials(USER, "wrong-secret"));
         assert_eq!((reports.stats().failed_deliveries, server.look(|seen| seen.logins.len())), (1, 1));

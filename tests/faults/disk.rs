@@ -1,52 +1,15 @@
 //! A disk that is full.
 #![cfg(unix)]
 
-use std::io::Write;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 
 use heeler::Reports;
-use tracing_subscriber::fmt::MakeWriter;
 
+use crate::common::log::Log;
 use crate::common::{Collected, in_process_of, ms, until};
 use crate::down::keys;
 use crate::server::Server;
 use crate::{get_stuck, sums_up};
-
-/// What is logged, as text.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
-impl Log {
-    /// Of the whole process from now on.
-    pub(crate) fn start() -> Self {
-        let log = Self::default();
-        tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).init();
-        log
-    }
-
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
 
 /// Guards: neither the spool nor the report directory takes a report: it is sent all the same, the failures are counted
 /// and logged, and no half of a file is left. A limit on the size of files stands in for the disk: the operating system
