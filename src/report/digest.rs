@@ -66,15 +66,16 @@ impl Digest {
         // The clock may have been set back meanwhile.
         self.since = self.since.min(report.captured_at);
         self.until = self.until.max(report.captured_at);
-        self.held_back += report.suppressed;
+        // A report may have been read back from a file that says anything.
+        self.held_back = self.held_back.saturating_add(report.suppressed);
         let room = self.entries.len() < MAX_ENTRIES;
         let known = self.entries.iter_mut().find(|entry| entry.fingerprint == report.fingerprint);
         let new = u64::from(report.update == 0 || known.is_none());
         self.reports += new;
-        let count = new + report.suppressed;
+        let count = report.suppressed.saturating_add(new);
         match known {
             Some(entry) => {
-                entry.count += count;
+                entry.count = entry.count.saturating_add(count);
                 if report.elapsed_ms > entry.worst_ms {
                     (entry.worst_ms, entry.worst_id) = (report.elapsed_ms, report.id.clone());
                 }
@@ -88,7 +89,7 @@ impl Digest {
                 worst_ms: report.elapsed_ms,
                 worst_id: report.id.clone(),
             }),
-            None => self.others += count,
+            None => self.others = self.others.saturating_add(count),
         }
     }
 
@@ -153,5 +154,13 @@ mod tests {
         (1..1_000).for_each(|number| digest.add(&like(number, 1.0, 0)));
         let told: u64 = digest.entries().iter().map(|entry| entry.count).sum();
         assert_eq!((digest.entries().len(), told + digest.others), (MAX_ENTRIES, 1_000));
+    }
+
+    /// Guards: numbers that no honest file has end nobody's thread.
+    #[test]
+    fn absurd_numbers() {
+        let mut digest = Digest::of(&like(1, 1.0, u64::MAX));
+        digest.add(&like(1, f64::MAX, u64::MAX));
+        assert_eq!((digest.held_back, digest.entries()[0].count), (u64::MAX, u64::MAX));
     }
 }

@@ -167,8 +167,11 @@ impl Reporter {
 
     /// Goes on with what there was no time for.
     fn catch_up(&mut self, now: Instant) {
-        for known in self.known.iter_mut().filter(|known| known.busy.is_some()) {
-            known.busy = known.busy.take().and_then(|busy| go_on(&busy, &self.remotes, now));
+        for busy in self.known.iter_mut().map(|known| &mut known.busy) {
+            // Not taken out: it may be all that holds these reports, and somebody's sink may panic.
+            if let Some(dispatch) = busy.as_ref() {
+                *busy = go_on(dispatch, &self.remotes, now);
+            }
         }
     }
 

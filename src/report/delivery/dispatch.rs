@@ -21,6 +21,9 @@ use crate::sync::lock_std;
 /// How often the spool is searched for what other processes left behind.
 const TAKE_OVER_EVERY: Duration = Duration::from_secs(30);
 
+/// That reports are not spooled is logged this often at most; each is counted.
+const LOG_NOT_SPOOLED_EVERY: Duration = Duration::from_secs(60);
+
 /// Reports in the spool that may wait for one sink.
 const MAX_SPOOLED: usize = 10_000;
 
@@ -47,6 +50,7 @@ pub(in crate::report) struct Dispatch {
     outboxes: Vec<Outbox>,
     spool: Option<Spool>,
     taken_over: Mutex<Option<Instant>>,
+    not_spooled_logged: Mutex<Option<Instant>>,
     counters: Arc<Counters>,
     pending: Pending,
 }
@@ -54,6 +58,16 @@ pub(in crate::report) struct Dispatch {
 /// The time, as the runtime tells it.
 fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+/// Whether it is time for what is done every now and then; if so, it counts as done.
+fn due(last: &Mutex<Option<Instant>>, every: Duration, now: Instant) -> bool {
+    let mut last = lock_std(last);
+    let due = last.is_none_or(|last| now.saturating_duration_since(last) >= every);
+    if due {
+        *last = Some(now);
+    }
+    due
 }
 
 impl Dispatch {
@@ -84,6 +98,7 @@ impl Dispatch {
             outboxes: outlets.into_iter().map(outbox).collect(),
             spool,
             taken_over: Mutex::default(),
+            not_spooled_logged: Mutex::default(),
             counters,
             pending: Pending::default(),
         }
@@ -116,10 +131,13 @@ impl Dispatch {
             Ok(file) => Some(file),
             Err(error) => {
                 count(&self.counters.not_spooled);
-                let report = &*report.id;
-                log_safely(|| {
-                    tracing::error!(target: TARGET, %error, report, "a report was not spooled, and is kept in memory alone");
-                });
+                // A disk stays full for a while, and there may be hundreds of reports a second.
+                if due(&self.not_spooled_logged, LOG_NOT_SPOOLED_EVERY, now) {
+                    let report = &*report.id;
+                    log_safely(|| {
+                        tracing::error!(target: TARGET, %error, report, "a report was not spooled, and is kept in memory alone");
+                    });
+                }
                 None
             }
         });
@@ -159,7 +177,7 @@ impl Dispatch {
                 // A pause begins when the attempt is over: one that fails slowly must not fill all the time there is.
                 self.sent(at, waiting, sent, now + began.elapsed());
                 if began.elapsed() >= TURN {
-                    outbox.queue().stop_for_now();
+                    outbox.queue().leave_wheel();
                     break;
                 }
             }
@@ -188,19 +206,20 @@ impl Dispatch {
         let Some(_wheel) = outbox.take_wheel(clock()) else { return };
         while let Some(next) = outbox.next(clock()) {
             match next {
-                Next::Send(waiting) => {
-                    let sent = match outbox.load(&waiting) {
-                        Ok((report, _)) if !remote.has_news(&report) => {
-                            outbox.queue().not_sent();
-                            Ok(0)
-                        }
-                        Ok((report, untold)) => attempt(|| remote.deliver(&report)).await.map(|()| untold),
-                        Err(failure) => Err(failure),
-                    };
-                    self.sent(at, waiting, sent, clock());
-                }
+                Next::Send(waiting) => match outbox.load(&waiting) {
+                    Ok((report, _)) if !remote.has_news(&report) => {
+                        // Which says nothing of whether the remote works.
+                        outbox.queue().not_sent();
+                        self.settle(at, &waiting.entry.receipt, Outcome::Taken);
+                    }
+                    Ok((report, untold)) => {
+                        let sent = attempt(|| remote.deliver(&report)).await.map(|()| untold);
+                        self.sent(at, waiting, sent, clock());
+                    }
+                    Err(failure) => self.sent(at, waiting, Err(failure), clock()),
+                },
                 Next::Gather(waiting) => match outbox.load(&waiting) {
-                    Ok((report, _)) if remote.has_news(&report) => outbox.queue().gather(waiting, &report),
+                    Ok((report, _)) if remote.has_news(&report) => self.gather(at, waiting, &report),
                     Ok(_) => self.settle(at, &waiting.entry.receipt, Outcome::Taken),
                     Err(failure) => self.not_gathered(at, waiting, &failure, clock()),
                 },
@@ -209,6 +228,8 @@ impl Dispatch {
                     self.digest_sent(at, gathered, sent, clock());
                 }
             }
+            // There may be thousands that take no waiting, each to be read from a disk: others get their turns between them.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -227,6 +248,16 @@ impl Dispatch {
                 self.settle(at, &waiting.entry.receipt, Outcome::GivenUp);
             }
             Err(failure) => self.try_again(at, Failed::Send(waiting), &failure, now),
+        }
+    }
+
+    /// Adds a report beyond the limit to the digest, if there is room.
+    fn gather(&self, at: usize, waiting: Waiting, report: &Report) {
+        let outbox = &self.outboxes[at];
+        let given_up = outbox.queue().gather(waiting, report, &outbox.rules);
+        if let Some(receipt) = given_up {
+            outbox.slot.log(&Failure::permanent("too many reports wait for its digest: one is dropped"), clock());
+            self.settle(at, &receipt, Outcome::GivenUp);
         }
     }
 
@@ -297,12 +328,8 @@ impl Dispatch {
     /// Takes over what other processes have left in the spool, now and then.
     pub(in crate::report) fn take_over(&self, now: Instant) {
         let Some(spool) = &self.spool else { return };
-        {
-            let mut before = lock_std(&self.taken_over);
-            if before.is_some_and(|before| now.saturating_duration_since(before) < TAKE_OVER_EVERY) {
-                return;
-            }
-            *before = Some(now);
+        if !due(&self.taken_over, TAKE_OVER_EVERY, now) {
+            return;
         }
         let (files, done) = spool.take_over();
         if let Err(error) = done {
@@ -550,6 +577,31 @@ mod tests {
         assert_eq!((stats.delivered, stats.failed_deliveries), (1, 3));
     }
 
+    /// Guards: what is not even sent says nothing of a remote that is down: it is left alone all the same.
+    #[tokio::test(start_paused = true)]
+    async fn no_news_is_no_sign_of_life() {
+        let remote = Fake::new("remote", [Take]);
+        let dispatch = dispatch(&[&remote], None, Limits::default());
+        dispatch.accept(with_id("a"), clock());
+        turn(&dispatch, 5).await;
+        remote.script.lock().unwrap().resize(1_000, Fail);
+        dispatch.accept(with_id("b"), clock());
+        for update in 1..60 {
+            turn(&dispatch, 1).await;
+            dispatch.accept(Report { update, ..with_id("a") }, clock());
+        }
+        // Pauses of 1, 2, 4, .. seconds.
+        assert!((4..10).contains(&remote.attempts()), "{}", remote.attempts());
+    }
+
+    #[test]
+    fn now_and_then() {
+        let (last, start) = (Mutex::default(), Instant::now());
+        let asked = [0, 59, 60, 61, 119, 120]
+            .map(|second| due(&last, TAKE_OVER_EVERY * 2, start + Duration::from_secs(second)));
+        assert_eq!(asked, [true, false, true, false, false, true]);
+    }
+
     /// Guards: a minute without a server costs nothing: all arrive, each once, within the longest pause there may be.
     #[tokio::test(start_paused = true)]
     async fn down_for_a_minute() {
@@ -673,7 +725,7 @@ mod tests {
         let Some(Next::Gather(waiting)) = outbox.next(clock()) else { panic!("beyond the limit") };
         dispatch.hurry();
         let (report, _) = outbox.load(&waiting).unwrap();
-        outbox.queue().gather(waiting, &report);
+        dispatch.gather(0, waiting, &report);
         assert!(matches!(outbox.next(clock()), Some(Next::Digest(_))));
         drop(wheel);
     }

@@ -16,7 +16,7 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 pub(super) struct Rules {
     /// Reports that may wait in memory.
     pub(super) capacity: usize,
-    /// Reports that may wait, those in the spool alone included.
+    /// Reports that may wait, those in the spool alone included; and as many again that are gathered.
     pub(super) spooled: usize,
     /// For how long a report is tried again.
     pub(super) retry_for: Duration,
@@ -32,6 +32,8 @@ pub(super) struct Queue {
     /// Failures in a row, and until when they keep the sink alone.
     failures: u32,
     not_before: Option<Instant>,
+    /// Until when nothing is gathered, for it could not be read.
+    unreadable_until: Option<Instant>,
     /// When the hour began, and what went out in it.
     window: Option<(Instant, u32)>,
     /// Somebody wants to get rid of everything now.
@@ -120,24 +122,26 @@ impl Queue {
         taken
     }
 
-    /// The caller no longer drives the queue, and there is more to do.
-    pub(super) fn stop_for_now(&mut self) {
-        self.driven = false;
-    }
-
     /// The caller no longer drives the queue, whatever is in there.
     pub(super) fn leave_wheel(&mut self) {
-        (self.driven, self.hurry) = (false, false);
+        self.driven = false;
+        // Whoever is in a hurry is so until nothing is left: what failed meanwhile is not to wait for the end of the hour.
+        self.hurry &= self.len() > 0;
     }
 
     fn is_due(&self, now: Instant, rules: &Rules) -> bool {
-        let gathers = !self.waiting.is_empty() && self.is_used_up(now, rules);
         let is_digest_due = |gathered: &Gathered| self.hurry || !self.is_in_hour(now) || gathered.tried.is_some();
         let sends = match &self.gathered {
             Some(gathered) => is_digest_due(gathered),
-            None => !self.waiting.is_empty(),
+            None => !self.waiting.is_empty() && !self.is_used_up(now, rules),
         };
-        gathers || (sends && self.not_before.is_none_or(|not_before| now >= not_before))
+        self.gathers(now, rules) || (sends && self.not_before.is_none_or(|not_before| now >= not_before))
+    }
+
+    /// Whether what waits is gathered now. A sink that is left alone does not keep it from that: it reads, and sends nothing.
+    fn gathers(&self, now: Instant, rules: &Rules) -> bool {
+        let readable = self.unreadable_until.is_none_or(|until| now >= until);
+        !self.waiting.is_empty() && readable && self.is_used_up(now, rules)
     }
 
     fn is_in_hour(&self, now: Instant) -> bool {
@@ -156,7 +160,7 @@ impl Queue {
             self.leave_wheel();
             return None;
         }
-        if self.is_used_up(now, rules)
+        if self.gathers(now, rules)
             && let Some(mut waiting) = self.waiting.pop_front()
         {
             waiting.tried.get_or_insert(now);
@@ -187,29 +191,36 @@ impl Queue {
         }
     }
 
-    /// Adds a report to those beyond the hour's limit.
-    pub(super) fn gather(&mut self, waiting: Waiting, report: &Report) {
+    /// Adds a report to those beyond the hour's limit. Returned if it found no room there.
+    #[must_use]
+    pub(super) fn gather(&mut self, waiting: Waiting, report: &Report, rules: &Rules) -> Option<Arc<Receipt>> {
         let receipt = waiting.entry.receipt;
         match &mut self.gathered {
+            // A server that is down for days, say.
+            Some(gathered) if gathered.receipts.len() >= rules.spooled => return Some(receipt),
             Some(gathered) => {
                 gathered.digest.add(report);
                 gathered.receipts.push(receipt);
             }
             None => self.gathered = Some(Gathered { digest: Digest::of(report), receipts: vec![receipt], tried: None }),
         }
+        None
     }
 
     /// What went out last has arrived, or has been refused for good: the sink works.
     pub(super) fn works(&mut self) {
-        (self.failures, self.not_before) = (0, None);
+        (self.failures, self.not_before, self.unreadable_until) = (0, None, None);
     }
 
     /// What went out last did not arrive. It comes back in, behind the others, unless its time is up: then it is returned.
     #[must_use]
     pub(super) fn failed(&mut self, failed: Failed, now: Instant, rules: &Rules, random: f64) -> Vec<Arc<Receipt>> {
         self.failures = self.failures.saturating_add(1);
-        self.not_before = Some(now + pause(self.failures, random));
-        if !matches!(failed, Failed::Gather(_)) {
+        let pause = Some(now + pause(self.failures, random));
+        if matches!(failed, Failed::Gather(_)) {
+            self.unreadable_until = pause;
+        } else {
+            self.not_before = pause;
             // It was no report less in this hour.
             self.count(-1);
         }
@@ -337,7 +348,7 @@ mod tests {
         let gather = |queue: &mut Queue, now: Instant| {
             while let Some(next) = queue.next(now, &rules) {
                 match next {
-                    Next::Gather(waiting) => queue.gather(waiting, &report()),
+                    Next::Gather(waiting) => assert!(queue.gather(waiting, &report(), &rules).is_none()),
                     Next::Digest(gathered) => return Some(gathered),
                     Next::Send(waiting) => panic!("{waiting:?}"),
                 }
@@ -366,5 +377,68 @@ mod tests {
         assert!(gather(&mut digest, at(1)).is_none());
         digest.hurry();
         assert!(gather(&mut digest, at(2)).is_some(), "at the end of the process");
+    }
+
+    fn beyond(next: Option<Next>) -> Waiting {
+        match next {
+            Some(Next::Gather(waiting)) => waiting,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Guards: whoever asks for what comes next would never end if what cannot be read came up again at once.
+    #[test]
+    fn what_cannot_be_gathered_waits() {
+        let rules = Rules { per_hour: Some(1), ..RULES };
+        let mut queue = filled(0..2);
+        let _ = sent(queue.next(at(0), &rules));
+        queue.works();
+        let unreadable = beyond(queue.next(at(0), &rules));
+        assert!(queue.failed(Failed::Gather(unreadable), at(0), &rules, 0.5).is_empty());
+        assert!(queue.next(at(0), &rules).is_none(), "neither read at once nor sent beyond the limit");
+        let again = beyond(queue.next(at(1), &rules));
+        assert!(queue.gather(again, &report(), &rules).is_none());
+        assert!(queue.push(entry(2), &rules).is_none());
+        let over = beyond(queue.next(at(100), &rules));
+        assert_eq!(queue.failed(Failed::Gather(over), at(200), &rules, 0.5).len(), 1);
+        queue.hurry();
+        assert!(matches!(queue.next(at(200), &rules), Some(Next::Digest(_))), "what is gathered does not wait for it");
+    }
+
+    /// Guards: a server that is down for days while ever more is gathered takes bounded memory.
+    #[test]
+    fn what_is_gathered_is_bounded() {
+        let rules = Rules { per_hour: Some(1), ..RULES };
+        let mut queue = Queue { window: Some((at(0), 1)), ..Queue::default() };
+        let mut given_up = Vec::new();
+        for number in 0..15 {
+            assert!(queue.push(entry(number), &rules).is_none());
+            let waiting = beyond(queue.next(at(0), &rules));
+            given_up.extend(queue.gather(waiting, &report(), &rules).map(|receipt| receipt.number));
+        }
+        assert_eq!((queue.len(), given_up), (10, vec![10, 11, 12, 13, 14]));
+    }
+
+    /// Guards: a flush during an attempt that fails is in a hurry for what becomes of it, too.
+    #[test]
+    fn hurry_until_nothing_is_left() {
+        let rules = Rules { per_hour: Some(1), ..RULES };
+        let mut queue = filled(0..2);
+        assert!(queue.take_wheel(at(0), &rules));
+        let first = sent(queue.next(at(0), &rules));
+        queue.hurry();
+        assert!(queue.failed(Failed::Send(first), at(0), &rules, 0.5).is_empty());
+        assert!(queue.next(at(0), &rules).is_none(), "after a pause");
+        let _ = sent(queue.next(at(1), &rules));
+        queue.works();
+        let rest = beyond(queue.next(at(1), &rules));
+        assert!(queue.gather(rest, &report(), &rules).is_none());
+        assert!(matches!(queue.next(at(1), &rules), Some(Next::Digest(_))));
+        queue.works();
+        assert!(queue.next(at(1), &rules).is_none());
+        assert!(queue.push(entry(2), &rules).is_none());
+        let later = beyond(queue.next(at(2), &rules));
+        assert!(queue.gather(later, &report(), &rules).is_none());
+        assert!(queue.next(at(2), &rules).is_none(), "nobody is in a hurry any more");
     }
 }
