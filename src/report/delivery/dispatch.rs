@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use super::guard::attempt;
 use super::outbox::Outbox;
 use super::pending::Pending;
-use super::queue::{Failed, Gathered, Next, Rules, Waiting};
+use super::queue::{Next, Rules};
 use super::receipt::{Entry, Outcome, Receipt, Standing};
 use super::slot::{Outlet, Slot, call};
 use super::spool::Spool;
@@ -47,16 +47,16 @@ impl Default for Limits {
 
 /// All sinks of some [`Reports`](crate::Reports), and the reports on their way to them.
 pub(in crate::report) struct Dispatch {
-    outboxes: Vec<Outbox>,
+    pub(super) outboxes: Vec<Outbox>,
     spool: Option<Spool>,
     taken_over: Mutex<Option<Instant>>,
     not_spooled_logged: Mutex<Option<Instant>>,
-    counters: Arc<Counters>,
-    pending: Pending,
+    pub(super) counters: Arc<Counters>,
+    pub(super) pending: Pending,
 }
 
 /// The time, as the runtime tells it.
-fn clock() -> Instant {
+pub(super) fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
@@ -231,98 +231,6 @@ impl Dispatch {
             // There may be thousands that take no waiting, each to be read from a disk: others get their turns between them.
             tokio::task::yield_now().await;
         }
-    }
-
-    /// What became of an attempt. `sent` is how many losses the report spoke of.
-    fn sent(&self, at: usize, waiting: Waiting, sent: Result<u64, Failure>, now: Instant) {
-        let outbox = &self.outboxes[at];
-        match sent {
-            Ok(told) => {
-                outbox.told(told);
-                outbox.queue().works();
-                self.settle(at, &waiting.entry.receipt, Outcome::Taken);
-            }
-            Err(failure) if failure.permanent => {
-                self.failed(outbox, &failure, now);
-                outbox.queue().works();
-                self.settle(at, &waiting.entry.receipt, Outcome::GivenUp);
-            }
-            Err(failure) => self.try_again(at, Failed::Send(waiting), &failure, now),
-        }
-    }
-
-    /// Adds a report beyond the limit to the digest, if there is room.
-    fn gather(&self, at: usize, waiting: Waiting, report: &Report) {
-        let outbox = &self.outboxes[at];
-        let given_up = outbox.queue().gather(waiting, report, &outbox.rules);
-        if let Some(receipt) = given_up {
-            outbox.slot.log(&Failure::permanent("too many reports wait for its digest: one is dropped"), clock());
-            self.settle(at, &receipt, Outcome::GivenUp);
-        }
-    }
-
-    /// A report beyond the limit cannot be read.
-    fn not_gathered(&self, at: usize, waiting: Waiting, failure: &Failure, now: Instant) {
-        if failure.permanent {
-            self.failed(&self.outboxes[at], failure, now);
-            self.settle(at, &waiting.entry.receipt, Outcome::GivenUp);
-        } else {
-            self.try_again(at, Failed::Gather(waiting), failure, now);
-        }
-    }
-
-    /// What became of an attempt to send a digest.
-    fn digest_sent(&self, at: usize, gathered: Gathered, sent: Result<(), Failure>, now: Instant) {
-        let outbox = &self.outboxes[at];
-        let outcome = match sent {
-            Ok(()) => Outcome::Taken,
-            Err(failure) if failure.permanent => {
-                self.failed(outbox, &failure, now);
-                Outcome::GivenUp
-            }
-            Err(failure) => return self.try_again(at, Failed::Digest(gathered), &failure, now),
-        };
-        outbox.queue().works();
-        gathered.receipts.iter().for_each(|receipt| self.settle(at, receipt, outcome));
-    }
-
-    fn try_again(&self, at: usize, failed: Failed, failure: &Failure, now: Instant) {
-        let outbox = &self.outboxes[at];
-        self.failed(outbox, failure, now);
-        let given_up = outbox.queue().failed(failed, now, &outbox.rules, fastrand::f64());
-        given_up.iter().for_each(|receipt| self.settle(at, receipt, Outcome::GivenUp));
-    }
-
-    fn failed(&self, outbox: &Outbox, failure: &Failure, now: Instant) {
-        count(&self.counters.failed_deliveries);
-        outbox.slot.failed(failure, now);
-    }
-
-    /// One sink is done with a report.
-    fn settle(&self, at: usize, receipt: &Receipt, outcome: Outcome) {
-        let outbox = &self.outboxes[at];
-        if outcome == Outcome::GivenUp {
-            outbox.lost(1);
-        }
-        match receipt.settle(at, outcome) {
-            Standing::Open => {
-                if let Some(file) = &receipt.file {
-                    file.note_taken(&outbox.slot.name);
-                }
-            }
-            standing => self.close(receipt, standing),
-        }
-    }
-
-    /// All sinks are done with a report.
-    fn close(&self, receipt: &Receipt, standing: Standing) {
-        if let Some(file) = &receipt.file {
-            file.remove();
-        }
-        let counters = &*self.counters;
-        self.pending.close(receipt.number, counters, || {
-            count(if standing == Standing::Delivered { &counters.delivered } else { &counters.undelivered });
-        });
     }
 
     /// Takes over what other processes have left in the spool, now and then.

@@ -10,6 +10,7 @@ mod backoff;
 mod dispatch;
 mod guard;
 mod outbox;
+mod outcome;
 mod pending;
 mod queue;
 mod receipt;
