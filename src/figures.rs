@@ -28,6 +28,7 @@
 //! | `heeler_reports_suppressed_total` | counter | | those held back, for one about the same had just gone out |
 //! | `heeler_reports_dropped_total` | counter | | captures thrown away, for too many waited for the reporter |
 //! | `heeler_reports_undelivered_total` | counter | | reports that at least one sink has not taken and never will |
+//! | `heeler_reports_not_spooled_total` | counter | | reports that could not be written to the spool, and were kept in memory alone |
 //! | `heeler_queue_depth` | gauge | | reports that are on their way to at least one sink, or wait for another try |
 //! | `heeler_delivery_failures_total` | counter | `sink` | attempts to deliver that failed; beyond 32 names of sinks, `other` |
 //! | `heeler_report_elapsed_seconds` | histogram | `verdict` | how long reported work had run when it was first captured |

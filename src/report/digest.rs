@@ -23,6 +23,8 @@ pub(crate) struct Digest {
     entries: Vec<Entry>,
     /// Reports whose fingerprints found no room.
     pub(crate) others: u64,
+    /// Reports that were lost on the way to whoever gets this, and that it has not been told of.
+    pub(crate) lost: u64,
     pub(crate) hostname: String,
     pub(crate) service: Option<String>,
 }
@@ -54,6 +56,7 @@ impl Digest {
             held_back: 0,
             entries: Vec::new(),
             others: 0,
+            lost: 0,
             hostname: report.process.hostname.clone(),
             service: report.process.service.clone(),
         };

@@ -25,6 +25,7 @@ const REPORTS: &str = "heeler_reports_total";
 const SUPPRESSED: &str = "heeler_reports_suppressed_total";
 const DROPPED: &str = "heeler_reports_dropped_total";
 const UNDELIVERED: &str = "heeler_reports_undelivered_total";
+const NOT_SPOOLED: &str = "heeler_reports_not_spooled_total";
 const QUEUE_DEPTH: &str = "heeler_queue_depth";
 const CAPTURES: &str = "heeler_captures_total";
 const THREAD_STACKS: &str = "heeler_thread_stacks_total";
@@ -79,6 +80,7 @@ fn record() {
     counter!(SUPPRESSED).absolute(stats.suppressed);
     counter!(DROPPED).absolute(stats.dropped);
     counter!(UNDELIVERED).absolute(stats.undelivered);
+    counter!(NOT_SPOOLED).absolute(stats.not_spooled);
     gauge!(QUEUE_DEPTH).set(stats.queued as f64);
     let captures = figures.captures;
     let captures = [
@@ -121,6 +123,7 @@ fn describe() {
         (SUPPRESSED, "Reports that were held back, for one about the same had just gone out."),
         (DROPPED, "Captures that were thrown away, for too many waited for the reporter."),
         (UNDELIVERED, "Reports that at least one sink has not taken and never will."),
+        (NOT_SPOOLED, "Reports that could not be written to the spool, and were kept in memory alone."),
         (CAPTURES, "Captures of slow work that were due; those truncated are among those taken."),
         (THREAD_STACKS, "Threads that were asked for their stacks; those truncated are among those taken."),
         (FAILURES, "Deliveries to a sink that failed."),

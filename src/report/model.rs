@@ -17,6 +17,7 @@ pub const SCHEMA: u32 = 1;
 ///
 /// Durations are milliseconds, times are UTC. Everything that came from a request is already reduced to what privacy
 /// allows: listed headers only, values of secret-looking query parameters replaced.
+// A spool has reports of other versions of this program, too: a field that is added is an `Option`, or has a serde default.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Report {

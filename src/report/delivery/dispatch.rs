@@ -223,7 +223,8 @@ impl Dispatch {
                     Ok(_) => self.settle(at, &waiting.entry.receipt, Outcome::Taken),
                     Err(failure) => self.not_gathered(at, waiting, &failure, clock()),
                 },
-                Next::Digest(gathered) => {
+                Next::Digest(mut gathered) => {
+                    gathered.digest.lost = outbox.untold();
                     let sent = attempt(|| remote.digest(&gathered.digest)).await;
                     self.digest_sent(at, gathered, sent, clock());
                 }
@@ -306,7 +307,7 @@ mod tests {
         script: Mutex<VecDeque<Does>>,
         attempts: Mutex<Vec<Instant>>,
         taken: Mutex<Vec<Report>>,
-        digests: Mutex<Vec<u64>>,
+        digests: Mutex<Vec<(u64, u64)>>,
     }
 
     impl Fake {
@@ -385,7 +386,7 @@ mod tests {
             let does = self.next();
             Box::pin(async move {
                 match does {
-                    Take => self.digests.lock().unwrap().push(digest.reports),
+                    Take => self.digests.lock().unwrap().push((digest.reports, digest.lost)),
                     Fail => return Err(Failure::transient("down")),
                     _ => return Err(Failure::permanent("refused")),
                 }
@@ -434,7 +435,7 @@ mod tests {
         assert_eq!(stats(&dispatch, 6).queued, 1, "the last is beyond the limit");
         dispatch.hurry();
         turn(&dispatch, 2).await;
-        assert_eq!(*remote.digests.lock().unwrap(), [1]);
+        assert_eq!(*remote.digests.lock().unwrap(), [(1, 0)]);
         assert_eq!(stats(&dispatch, 6).delivered, 6);
     }
 
@@ -604,7 +605,7 @@ mod tests {
         // The digest fails once.
         remote.script.lock().unwrap().push_back(Fail);
         turn(&dispatch, 2 * HOUR).await;
-        assert_eq!(*remote.digests.lock().unwrap(), [3]);
+        assert_eq!(*remote.digests.lock().unwrap(), [(3, 0)]);
         assert!((HOUR..HOUR + 10).contains(&(clock() - began).as_secs()));
         assert_eq!(stats(&dispatch, 5).delivered, 5);
 
@@ -616,7 +617,7 @@ mod tests {
         assert_eq!(remote.taken(), ["0", "1", "5"]);
         dispatch.hurry();
         turn(&dispatch, 10).await;
-        assert_eq!(*remote.digests.lock().unwrap(), [3, 2]);
+        assert_eq!(*remote.digests.lock().unwrap(), [(3, 0), (2, 0)]);
         assert_eq!(stats(&dispatch, 8).delivered, 8);
     }
 
@@ -636,6 +637,23 @@ mod tests {
         dispatch.gather(0, waiting, &report);
         assert!(matches!(outbox.next(clock()), Some(Next::Digest(_))));
         drop(wheel);
+    }
+
+    /// Guards: while only digests go out, they say what was lost, once.
+    #[tokio::test(start_paused = true)]
+    async fn a_digest_says_what_was_lost() {
+        let remote = Fake::limited("remote", Some(1), [Take, Fail]);
+        let dispatch = dispatch(&[&remote], None, Limits::default());
+        (0..3).for_each(|id| dispatch.accept(with_id(id), clock()));
+        turn(&dispatch, 2).await;
+        dispatch.lost();
+        dispatch.hurry();
+        turn(&dispatch, 10).await;
+        assert_eq!(*remote.digests.lock().unwrap(), [(2, 1)]);
+        dispatch.accept(with_id(3), clock());
+        dispatch.hurry();
+        turn(&dispatch, 10).await;
+        assert_eq!(*remote.digests.lock().unwrap(), [(2, 1), (1, 0)]);
     }
 
     /// Guards: more than may wait: the oldest goes, is counted, and is spoken of once; captures that were lost before they

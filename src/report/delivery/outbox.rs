@@ -55,6 +55,11 @@ impl Outbox {
         self.untold.fetch_add(reports, Relaxed);
     }
 
+    /// How many were lost that it has not been told of.
+    pub(super) fn untold(&self) -> u64 {
+        self.untold.load(Relaxed)
+    }
+
     /// The report that waits, from the spool if need be, with a note on those that were lost before it; and how many these
     /// were, for [`told`](Self::told).
     pub(super) fn load(&self, waiting: &Waiting) -> Result<(Arc<Report>, u64), Failure> {
@@ -76,14 +81,14 @@ impl Outbox {
             },
             (None, None) => return Err(Failure::permanent("it is neither in memory nor in the spool")),
         };
-        let untold = self.untold.load(Relaxed);
+        let untold = self.untold();
         if untold > 0 {
             Arc::make_mut(&mut report).notes.push(note(untold, &self.slot.name));
         }
         Ok((report, untold))
     }
 
-    /// The sink has taken a report that said so much.
+    /// The sink has taken a report or a digest that said so much.
     pub(super) fn told(&self, untold: u64) {
         self.untold.fetch_sub(untold, Relaxed);
     }

@@ -53,7 +53,10 @@ impl Dispatch {
     pub(super) fn digest_sent(&self, at: usize, gathered: Gathered, sent: Result<(), Failure>, now: Instant) {
         let outbox = &self.outboxes[at];
         let outcome = match sent {
-            Ok(()) => Outcome::Taken,
+            Ok(()) => {
+                outbox.told(gathered.digest.lost);
+                Outcome::Taken
+            }
             Err(failure) if failure.permanent => {
                 self.failed(outbox, &failure, now);
                 Outcome::GivenUp

@@ -89,6 +89,13 @@ impl Digest {
             held => format!(", and {held} like them that were held back"),
         };
         facts.push(("reports", format!("{} gathered here instead of sent one by one{held}", self.reports)));
+        if self.lost > 0 {
+            let lost = format!(
+                "{} on the way here: more came than could be sent, or they could not be",
+                count(self.lost, "report")
+            );
+            facts.push(("lost", lost));
+        }
         facts
     }
 

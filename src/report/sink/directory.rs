@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::Sink;
+use super::{Sink, TARGET};
 use crate::error::{Error, Result};
-use crate::report::Report;
 use crate::report::time::timestamp;
+use crate::report::{Report, log_safely};
 
 const PREFIX: &str = "slow_request_";
 const EXTENSIONS: [&str; 3] = ["txt", "json", "svg"];
@@ -192,8 +192,13 @@ impl Sink for Directory {
         let bytes = contents.iter().map(|content| content.len() as u64).sum();
         index.reports.insert(stem.clone(), bytes);
         index.updates.insert(stem.clone(), report.update);
-        self.make_room(&mut index, &stem)
-            .map_err(|error| Error::directory(&self.path, "took a report, but keeps too many old ones", Some(error)))?;
+        // It is there: were this a failure, it would be written again and again.
+        if let Err(error) = self.make_room(&mut index, &stem) {
+            let directory = self.path.display();
+            log_safely(|| {
+                tracing::warn!(target: TARGET, %directory, %error, "the report directory keeps too many old reports");
+            });
+        }
         Ok(())
     }
 }

@@ -151,7 +151,10 @@ impl Smtp {
         if fates.iter().any(|fate| fate.fate.is_ok()) {
             let mut trouble = self.step("answered DATA", connection.command(Data)).await?;
             if trouble.is_none() {
-                trouble = self.step("taken the mail", connection.message(mail)).await?;
+                // Servers look into a mail before they take it; who gives up too early sends it again (RFC 5321, 4.5.3.2.6).
+                trouble = self
+                    .step_within(self.timeout.saturating_mul(3), "taken the mail", connection.message(mail))
+                    .await?;
             }
             sent = trouble.is_none();
             if let Some(trouble) = trouble {
@@ -214,7 +217,17 @@ impl Smtp {
         what: &str,
         command: impl Future<Output = Result<Response, lettre::transport::smtp::Error>>,
     ) -> Result<Option<Trouble>, Trouble> {
-        match self.bounded(what, command).await? {
+        self.step_within(self.timeout, what, command).await
+    }
+
+    /// The same with more time.
+    async fn step_within(
+        &self,
+        timeout: Duration,
+        what: &str,
+        command: impl Future<Output = Result<Response, lettre::transport::smtp::Error>>,
+    ) -> Result<Option<Trouble>, Trouble> {
+        match self.bounded_within(timeout, what, command).await? {
             Ok(_) => Ok(None),
             Err(error) => match classify(&error) {
                 // The server says goodbye.
@@ -227,8 +240,17 @@ impl Smtp {
 
     /// `what` completes "the server has not ..".
     async fn bounded<T>(&self, what: &str, step: impl Future<Output = T>) -> Result<T, Trouble> {
-        let late = |_| Trouble::Lost(format!("{} has not {what} within {:?}", self.name(), self.timeout));
-        tokio::time::timeout(self.timeout, step).await.map_err(late)
+        self.bounded_within(self.timeout, what, step).await
+    }
+
+    async fn bounded_within<T>(
+        &self,
+        timeout: Duration,
+        what: &str,
+        step: impl Future<Output = T>,
+    ) -> Result<T, Trouble> {
+        let late = |_| Trouble::Lost(format!("{} has not {what} within {timeout:?}", self.name()));
+        tokio::time::timeout(timeout, step).await.map_err(late)
     }
 
     fn name(&self) -> String {

@@ -42,6 +42,7 @@ struct JsonDigest<'a> {
     reports: u64,
     held_back: u64,
     others: u64,
+    lost: u64,
     entries: Vec<JsonEntry<'a>>,
 }
 
@@ -76,6 +77,7 @@ fn json_digest(digest: &Digest) -> JsonDigest<'_> {
         reports: digest.reports,
         held_back: digest.held_back,
         others: digest.others,
+        lost: digest.lost,
         entries: entries.collect(),
     }
 }
@@ -107,7 +109,7 @@ mod tests {
         let body: Value = serde_json::from_slice(&Form::Json.digest(&digest).unwrap()).unwrap();
         let expected = json!({
             "schema": 1, "kind": "digest", "since": "2025-01-01T00:00:02.510Z", "until": "2025-01-01T00:00:02.510Z",
-            "hostname": "web1", "service": null, "reports": 2, "held_back": 4, "others": 0,
+            "hostname": "web1", "service": null, "reports": 2, "held_back": 4, "others": 0, "lost": 0,
             "entries": [{"fingerprint": "81d7", "count": 6, "what": "GET /slow/{what}", "verdict": "waiting", "place": null,
                          "worst_ms": 2510.0, "worst_id": "8f14e45fceea167a-17"}],
         });

@@ -68,7 +68,7 @@ const OUR_HEADERS: [HeaderName; 9] = [
 /// {
 ///   "schema": 1, "kind": "digest", "hostname": "web-1", "service": "photos",
 ///   "since": "2025-01-01T10:00:00.000Z", "until": "2025-01-01T10:59:12.345Z",
-///   "reports": 4, "held_back": 7, "others": 0,
+///   "reports": 4, "held_back": 7, "others": 0, "lost": 0,
 ///   "entries": [{
 ///     "fingerprint": "81d76b211c51e3c4", "count": 11, "verdict": "waiting",
 ///     "what": "GET /photos/{id}", "place": "photos::load at src/photos.rs:41",

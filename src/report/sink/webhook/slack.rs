@@ -61,6 +61,9 @@ pub(super) fn digest(digest: &Digest) -> Value {
     if digest.held_back > 0 {
         head.raw("; ").plain(&digest.held_back.to_string()).raw(" like them held back");
     }
+    if digest.lost > 0 {
+        head.raw("; ").plain(&digest.lost.to_string()).raw(" lost on the way here");
+    }
     let lines: Vec<String> = entries
         .iter()
         .take(MAX_ENTRIES)
