@@ -104,6 +104,7 @@ mod model;
 #[cfg(any(feature = "email", feature = "otel", feature = "sentry", feature = "webhook"))]
 mod outlets;
 
+mod private;
 mod process;
 mod progress;
 mod publish;

@@ -12,13 +12,14 @@
 //! first one that takes the lock takes over the reports.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
+use crate::report::private::{create, directory};
 use crate::report::{Report, SCHEMA};
 use crate::sync::lock_std;
 
@@ -260,24 +261,6 @@ fn claim(root: &Path, name: &str) -> io::Result<File> {
     fs::rename(&new, root.join(name))?;
     sync_directory(root);
     Ok(lock)
-}
-
-/// A directory for its owner alone, unless it is there.
-fn directory(path: &Path) -> io::Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
-}
-
-/// A new file for its owner alone.
-fn create(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 #[cfg(test)]

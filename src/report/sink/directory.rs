@@ -1,7 +1,7 @@
 //! Three files a report: `slow_request_<time>_<id>.txt`, `.json` and `.svg`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{Sink, TARGET};
 use crate::error::{Error, Result};
+use crate::report::private::write_new;
 use crate::report::time::timestamp;
 use crate::report::{Report, log_safely};
 
@@ -58,7 +59,7 @@ impl Directory {
         }
         fs::create_dir_all(path).map_err(|error| Error::directory(path, "cannot be created", Some(error)))?;
         let probe = path.join(format!(".{PREFIX}probe.{}.tmp", std::process::id()));
-        create(&probe, &mut |file| file.write_all(b"heeler")).and_then(|()| fs::remove_file(&probe)).map_err(
+        write_new(&probe, &mut |file| file.write_all(b"heeler")).and_then(|()| fs::remove_file(&probe)).map_err(
             |error| {
                 let _ = fs::remove_file(&probe);
                 Error::directory(path, "cannot be written to", Some(error))
@@ -113,7 +114,7 @@ impl Directory {
         let written = EXTENSIONS
             .iter()
             .zip(&temporary)
-            .try_for_each(|(extension, path)| create(path, &mut |file| content(file, extension)));
+            .try_for_each(|(extension, path)| write_new(path, &mut |file| content(file, extension)));
         let renamed = written.and_then(|()| {
             EXTENSIONS
                 .iter()
@@ -201,26 +202,6 @@ impl Sink for Directory {
         }
         Ok(())
     }
-}
-
-/// Creates a file for its owner alone, for reports hold URIs, and removes it if `content` fails.
-pub(super) fn create(path: &Path, content: &mut dyn FnMut(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    // Never through a link that waits under this name.
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = match options.open(path) {
-        // Left by an earlier process with this id.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(path)?;
-            options.open(path)?
-        }
-        file => file?,
-    };
-    content(&mut file).inspect_err(|_| {
-        let _ = fs::remove_file(path);
-    })
 }
 
 /// The name of a report's files, without extension: in order of time, safe on every system.
@@ -412,7 +393,7 @@ mod tests {
                 .write("slow_request_20250101T000000.000Z_1", &mut |file, extension| {
                     file.write_all(b"half of it")?;
                     if extension == full_at {
-                        OpenOptions::new().write(true).open("/dev/full")?.write_all(b"x")
+                        fs::OpenOptions::new().write(true).open("/dev/full")?.write_all(b"x")
                     } else {
                         Ok(())
                     }

@@ -1,11 +1,11 @@
 //! Mails as files.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::report::sink::directory::create;
+use crate::report::private::{directory, write_new};
 
 /// Mails that are kept.
 const MAX_FILES: usize = 1_000;
@@ -26,10 +26,10 @@ impl Files {
         if fs::metadata(&path).is_ok_and(|about| !about.is_dir()) {
             return Err(Error::directory(&path, "is not a directory", None));
         }
-        make(&path).map_err(|error| Error::directory(&path, "cannot be created", Some(error)))?;
+        directory(&path).map_err(|error| Error::directory(&path, "cannot be created", Some(error)))?;
         let files = Self { path };
         let probe = files.path.join(format!(".probe.{}.eml.tmp", std::process::id()));
-        let probed = create(&probe, &mut |file| file.write_all(b"heeler")).and_then(|()| fs::remove_file(&probe));
+        let probed = write_new(&probe, &mut |file| file.write_all(b"heeler")).and_then(|()| fs::remove_file(&probe));
         probed.map_err(|error| Error::directory(&files.path, "cannot be written to", Some(error)))?;
         Ok(files)
     }
@@ -37,11 +37,11 @@ impl Files {
     /// Writes a mail to `<stem>.eml`: whole or not at all. Removes the oldest if there are too many, as far as it may.
     pub(super) fn write(&self, stem: &str, mail: &[u8]) -> io::Result<()> {
         let temporary = self.path.join(format!(".{stem}.{}.eml.tmp", std::process::id()));
-        let write = || create(&temporary, &mut |file| file.write_all(mail));
+        let write = || write_new(&temporary, &mut |file| file.write_all(mail));
         let mut written = write();
         if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             // Somebody cleaned up.
-            written = make(&self.path).and_then(|()| write());
+            written = directory(&self.path).and_then(|()| write());
         }
         written?;
         fs::rename(&temporary, self.path.join(format!("{stem}.eml"))).inspect_err(|_| {
@@ -67,15 +67,6 @@ impl Files {
         let too_many = names.len().saturating_sub(MAX_FILES);
         names[..too_many].iter().map(|(_, name)| fs::remove_file(self.path.join(name))).fold(Ok(()), Result::and)
     }
-}
-
-/// Creates a directory for its owner alone, unless it is there.
-fn make(path: &Path) -> io::Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
 }
 
 #[cfg(test)]
