@@ -54,6 +54,7 @@ fn every_one_is_counted() {
             (stats.made + stats.dropped + stats.not_captured) as usize
         };
         until("each is counted", || counted() == REQUESTS);
+        assert!(reports.flush(PATIENCE));
         let stats = reports.stats();
         assert_eq!(stats.made, stats.delivered + stats.suppressed);
         assert!(stats.made >= 100 && stats.not_captured > 0, "{stats:?}");

@@ -149,6 +149,7 @@ fn updates_pass_the_throttle() {
     }
     seen.wait("the last look", |report| report.update == 3);
     super::until("all looks are over", || reports.stats().made == 12);
+    assert!(reports.flush(super::common::PATIENCE), "what a sink has is counted a moment later");
     let all = seen.all();
     assert_eq!(all.len(), 4, "one request's four looks");
     assert!(all.iter().all(|report| report.id == all[0].id));
