@@ -103,7 +103,6 @@ mod meters;
 mod model;
 #[cfg(any(feature = "email", feature = "otel", feature = "sentry", feature = "webhook"))]
 mod outlets;
-
 mod private;
 mod process;
 mod progress;
