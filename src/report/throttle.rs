@@ -63,7 +63,7 @@ impl Throttle {
     /// Decides about a report. `sentence` is asked for if the report is held back.
     ///
     /// An update passes if its report did, whatever its own fingerprint; else it is held back without being counted, for
-    /// its report was.
+    /// its report was. It says no count: the next update would replace it, and those who tell news alone never send it.
     pub(crate) fn decide(
         &mut self,
         id: &str,
@@ -87,11 +87,11 @@ impl Throttle {
                     return Decision::Hold;
                 }
                 // An update does not make the window longer, or a place where many are stuck would never be repeated.
-                Decision::Send { suppressed: std::mem::take(&mut window.held) }
+                Decision::Send { suppressed: 0 }
             }
             Some(window) => {
                 window.since = now;
-                let suppressed = std::mem::take(&mut window.held);
+                let suppressed = if is_update { 0 } else { std::mem::take(&mut window.held) };
                 self.remember(id);
                 Decision::Send { suppressed }
             }
@@ -226,6 +226,7 @@ mod tests {
         assert_eq!(throttle.flush(), []);
     }
 
+    /// Guards: updates pass with their report, and leave the count to the next report, which no update replaces.
     #[test]
     fn updates_follow_their_report() {
         let (mut throttle, start) = (Throttle::new(MINUTE), Instant::now());
@@ -234,11 +235,14 @@ mod tests {
         };
         send(&mut throttle, "1", "a", start);
         send(&mut throttle, "2", "a", start);
-        assert_eq!(update(&mut throttle, "1", "a"), Decision::Send { suppressed: 1 });
+        assert_eq!(update(&mut throttle, "1", "a"), Decision::Send { suppressed: 0 });
         assert_eq!(update(&mut throttle, "1", "elsewhere"), Decision::Send { suppressed: 0 });
         assert_eq!(update(&mut throttle, "2", "a"), Decision::Hold);
         assert_eq!(update(&mut throttle, "2", "elsewhere"), Decision::Hold);
         assert_eq!(update(&mut throttle, "nobody", "a"), Decision::Hold);
+        let late = throttle.decide("1", 2, "a", start + MINUTE, String::new);
+        assert_eq!(late, Decision::Send { suppressed: 0 }, "nor after the minute");
+        assert_eq!(send(&mut throttle, "3", "a", start + 2 * MINUTE), Decision::Send { suppressed: 1 });
         assert_eq!(throttle.flush(), []);
     }
 
