@@ -63,10 +63,13 @@ impl News {
         Self(Bounded::new())
     }
 
-    /// Whether the report says anything else than what was said of it last.
+    /// Whether the report says anything else than what was said of it last. One that was tried again after a later update
+    /// had arrived is old news, unless it alone has the count of those that were held back.
     pub(crate) fn are_in(&self, report: &Report) -> bool {
         self.0.get(&report.id).is_none_or(|told| {
-            report.update <= told.update || (told.verdict, &told.location) != (report.verdict, &report.location)
+            report.update == told.update
+                || report.suppressed > 0
+                || (told.verdict, &told.location) != (report.verdict, &report.location)
         })
     }
 
@@ -101,6 +104,17 @@ mod tests {
         assert!(!news.are_in(&of(3, Verdict::Starved)), "the later of the two");
         let place = Location { function: None, file: Some("a.rs".to_owned()), line: Some(1) };
         assert!(news.are_in(&Report { location: Some(place), ..of(3, Verdict::Starved) }));
+    }
+
+    /// Guards: after an outage, each with a pause of its own, a report may come after its update: people are not told again
+    /// what is older.
+    #[test]
+    fn old_news() {
+        let mut news = News::new();
+        news.told(&Report { update: 2, ..report() });
+        assert!(!news.are_in(&Report { update: 0, ..report() }) && !news.are_in(&Report { update: 1, ..report() }));
+        assert!(news.are_in(&Report { update: 0, suppressed: 7, ..report() }), "nobody else says that there were more");
+        assert!(news.are_in(&Report { update: 1, verdict: Verdict::Starved, ..report() }));
     }
 
     /// Guards: ever new requests take bounded memory.
