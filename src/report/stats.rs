@@ -1,5 +1,6 @@
 //! What became of all reports.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +13,7 @@ use crate::sync::lock_std;
 ///
 /// `made` and `recovered` together are the sum of `delivered`, `undelivered`, `suppressed` and `queued`, whenever nothing is
 /// being handed over at that moment; `dropped` and `not_captured` come on top.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Reports (and updates) that were put together.
@@ -75,6 +76,48 @@ impl Stats {
     #[cfg(test)]
     pub(crate) fn totals(self) -> Self {
         Self { by_verdict: Default::default(), ..self }
+    }
+}
+
+impl fmt::Debug for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Every field is named, so that none is forgotten.
+        let Self {
+            made,
+            delivered,
+            undelivered,
+            queued,
+            recovered,
+            not_spooled,
+            suppressed,
+            dropped,
+            failed_deliveries,
+            not_captured,
+            by_verdict,
+        } = self;
+        f.debug_struct("Stats")
+            .field("made", made)
+            .field("delivered", delivered)
+            .field("undelivered", undelivered)
+            .field("queued", queued)
+            .field("recovered", recovered)
+            .field("not_spooled", not_spooled)
+            .field("suppressed", suppressed)
+            .field("dropped", dropped)
+            .field("failed_deliveries", failed_deliveries)
+            .field("not_captured", not_captured)
+            .field("by_verdict", &ByVerdict(by_verdict))
+            .finish()
+    }
+}
+
+/// Prints those verdicts that there were, by name.
+struct ByVerdict<'a>(&'a [u64; Verdict::ALL.len()]);
+
+impl fmt::Debug for ByVerdict<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = Verdict::ALL.iter().zip(self.0).filter(|(_, count)| **count > 0);
+        f.debug_map().entries(counts.map(|(verdict, count)| (verdict.as_str(), count))).finish()
     }
 }
 
@@ -170,6 +213,15 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Guards: who prints them sees which verdict a number is of.
+    #[test]
+    fn debug_names_verdicts() {
+        let mut stats = Stats { made: 3, ..Stats::default() };
+        stats.by_verdict[Verdict::NoWaker as usize] = 3;
+        let text = format!("{stats:?}");
+        assert!(text.starts_with("Stats { made: 3, ") && text.ends_with(r#"by_verdict: {"no_waker": 3} }"#), "{text}");
+    }
 
     /// Guards: verdicts are counted each in its place, and what is gone still counts, once.
     #[test]
