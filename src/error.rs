@@ -54,6 +54,13 @@ impl Error {
         Self::new(kind, cause.map(|error| Box::new(error) as _))
     }
 
+    /// A directory of mails that cannot be used. `problem` completes "the mail directory `/x` ..".
+    #[cfg(feature = "email")]
+    pub(crate) fn mail_directory(path: &Path, problem: &'static str, cause: Option<io::Error>) -> Self {
+        let kind = Kind::Directory { what: "mail directory", path: path.to_owned(), problem };
+        Self::new(kind, cause.map(|error| Box::new(error) as _))
+    }
+
     /// A spool that cannot be used. `problem` completes "the spool `/x` ..".
     pub(crate) fn spool(path: &Path, problem: &'static str, cause: Option<io::Error>) -> Self {
         let kind = Kind::Directory { what: "spool", path: path.to_owned(), problem };
@@ -76,7 +83,7 @@ impl Error {
         matches!(self.inner.kind, Kind::Config(_))
     }
 
-    /// Whether a report directory or a spool cannot be used: it is a file, cannot be created, or cannot be written to.
+    /// Whether a report directory, a mail directory or a spool cannot be used: it is a file, cannot be created, or cannot be written to.
     #[must_use]
     pub fn is_directory(&self) -> bool {
         matches!(self.inner.kind, Kind::Directory { .. })

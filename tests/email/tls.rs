@@ -63,6 +63,19 @@ fn tls_from_the_first_byte() {
     assert_eq!(reports.stats().failed_deliveries, 0);
 }
 
+/// Guards: what TLS says of a server that begins in plaintext (`smtps://` to port 587) is followed by what to do.
+#[test]
+fn tls_where_starttls_is_expected() {
+    super::common::in_own_process("tls::tls_where_starttls_is_expected", || {
+        let log = super::common::log::Log::start();
+        let server = starttls(None);
+        let (_, reports) = mailed(to(&server).tls().root_certificate(server.root.clone()));
+        assert_eq!(reports.stats().failed_deliveries, 1);
+        let text = log.text();
+        assert!(text.contains("there is no TLS from the first byte on: `starttls`"), "{text}");
+    });
+}
+
 /// Guards: who is between us and the server, and hides its STARTTLS, gets neither the mail nor the password.
 #[test]
 fn without_starttls_nothing_is_sent() {
@@ -127,6 +140,9 @@ fn bad_settings_are_errors() {
     refused(Email::files("/nonexistent").starttls());
     refused(Email::smtp("", FROM, [TO]));
     refused(Email::smtp("mail example", FROM, [TO]));
+    for host in ["mail.example.com:587", "smtps://mail.example.com"] {
+        assert!(refused(Email::smtp(host, FROM, [TO])).contains("`port`"), "{host}");
+    }
     let error = refused(good().plaintext().credentials(USER, PASSWORD));
     assert!(error.contains("plaintext") && !error.contains("hunter2"), "{error}");
     for local in ["localhost", "127.0.0.1", "::1"] {

@@ -21,16 +21,16 @@ pub(super) struct Files {
 impl Files {
     /// Creates the directory if need be, and checks that files can be made in it.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let path =
-            std::path::absolute(path).map_err(|error| Error::directory(path, "has no usable path", Some(error)))?;
+        let path = std::path::absolute(path)
+            .map_err(|error| Error::mail_directory(path, "has no usable path", Some(error)))?;
         if fs::metadata(&path).is_ok_and(|about| !about.is_dir()) {
-            return Err(Error::directory(&path, "is not a directory", None));
+            return Err(Error::mail_directory(&path, "is not a directory", None));
         }
-        directory(&path).map_err(|error| Error::directory(&path, "cannot be created", Some(error)))?;
+        directory(&path).map_err(|error| Error::mail_directory(&path, "cannot be created", Some(error)))?;
         let files = Self { path };
         let probe = files.path.join(format!(".probe.{}.eml.tmp", std::process::id()));
         let probed = write_new(&probe, &mut |file| file.write_all(b"heeler")).and_then(|()| fs::remove_file(&probe));
-        probed.map_err(|error| Error::directory(&files.path, "cannot be written to", Some(error)))?;
+        probed.map_err(|error| Error::mail_directory(&files.path, "cannot be written to", Some(error)))?;
         Ok(files)
     }
 
@@ -108,6 +108,7 @@ mod tests {
         assert_eq!(mode(&files.path), 0o700);
         let taken = place.path().join("file");
         fs::write(&taken, "x").unwrap();
-        assert!(Files::open(&taken).unwrap_err().is_directory());
+        let error = Files::open(&taken).unwrap_err();
+        assert!(error.is_directory() && error.to_string().starts_with("the mail directory `"), "{error}");
     }
 }

@@ -70,7 +70,10 @@ impl Server {
         let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         let ip = self.host.parse::<IpAddr>().ok();
         if self.host.is_empty() || ip.is_none() && !self.host.chars().all(is_host) {
-            return Err(Error::config("the mail server's host is neither a name in ASCII nor an IP address"));
+            let hint =
+                if self.host.contains(':') { ": a port is set with `port`, a URL is for `from_url`" } else { "" };
+            let problem = "the mail server's host is neither a name in ASCII nor an IP address";
+            return Err(Error::config(format!("{problem}{hint}")));
         }
         if self.port == Some(0) {
             return Err(Error::config("the mail server's port is 0"));
@@ -129,7 +132,7 @@ fn mailbox(whose: &str, text: &str) -> Result<Mailbox> {
     if text.contains(is_unsafe) {
         return Err(refuse("has control characters or invisible ones"));
     }
-    let mailbox: Mailbox = text.parse().map_err(|_| refuse("is none"))?;
+    let mailbox: Mailbox = text.parse().map_err(|_| refuse("is not one like `name@example.com`"))?;
     if !mailbox.email.to_string().is_ascii() {
         return Err(refuse("is not ASCII; of a domain, use the form that begins with `xn--`"));
     }

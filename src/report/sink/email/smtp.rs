@@ -179,7 +179,11 @@ impl Smtp {
         // A name may have several addresses, of which one, of IPv6 say, may lead nowhere: the others are to get their turns.
         let an_address = self.timeout / ADDRESSES;
         let connect = AsyncSmtpConnection::connect_tokio1(server, Some(an_address), &self.hello, wrapper, None);
-        let mut connection = self.bounded("let us in", connect).await?.map_err(|error| self.set_up("", &error))?;
+        let mut connection = self
+            .bounded("let us in", connect)
+            .await
+            .and_then(|connected| connected.map_err(|error| self.set_up("", &error)))
+            .map_err(|trouble| self.with_hint(trouble))?;
         if let Protection::StartTls(parameters) = &self.protection {
             if !connection.can_starttls() {
                 let _ = self.bounded("said goodbye", connection.abort()).await;
@@ -198,6 +202,19 @@ impl Smtp {
             })?;
         }
         Ok(connection)
+    }
+
+    /// A server that expects the other kind of TLS says nothing that a person would understand, or nothing at all.
+    fn with_hint(&self, trouble: Trouble) -> Trouble {
+        match (&self.protection, self.port, trouble) {
+            (Protection::StartTls(_), 465, Trouble::Lost(problem)) => Trouble::Lost(format!(
+                "{problem} (port 465 is mostly one for TLS from the first byte on: `tls`, `smtps`)"
+            )),
+            (Protection::Tls(_), _, Trouble::Lost(problem)) if problem.contains("InvalidContentType") => {
+                Trouble::Lost(format!("{problem} (there is no TLS from the first byte on: `starttls`, `smtp`?)"))
+            }
+            (_, _, trouble) => trouble,
+        }
     }
 
     /// What goes wrong before the mail is spoken of is nothing that is wrong with the mail: it may be sent later, also where
