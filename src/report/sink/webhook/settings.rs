@@ -229,7 +229,7 @@ impl Webhook {
 
     fn checked_url(&self) -> Result<Url> {
         let url = Url::parse(&self.url)
-            .map_err(|error| Error::config(format!("the webhook's URL cannot be read: {error}")))?;
+            .map_err(|error| Error::config(format!("the webhook's URL, `https://..`, cannot be read: {error}")))?;
         match url.scheme() {
             "https" => Ok(url),
             "http" if self.plaintext || is_here(&url) => Ok(url),
