@@ -142,9 +142,11 @@ impl ReportsBuilder {
     ///
     /// Reports that wait for a sink then survive the end of the process, also by `kill -9` or for want of power, and are
     /// sent by the next process with the same spool, or by another one that shares it, within half a minute. Several
-    /// processes may share a spool. A report may arrive twice, if the process ends between its arrival and the note of it.
-    /// A file that cannot be read as a report is moved to `unreadable` in the spool. If the disk is full, reports are kept
-    /// in memory as without a spool, and counted as [`not_spooled`](crate::Stats::not_spooled).
+    /// processes may share a spool, if they have the same sinks: what one takes over goes to its own, which it knows by their
+    /// names in the log (`email`, `email 2`), and is removed when these have it. A report may arrive twice, if the process
+    /// ends between its arrival and the note of it. A file that cannot be read as a report is moved to `unreadable` in the
+    /// spool. If the disk is full, reports are kept in memory as without a spool, and counted as
+    /// [`not_spooled`](crate::Stats::not_spooled).
     ///
     /// The reporter's thread is started by [`build`](Self::build) then, lest what was left behind wait for the first layer: in a
     /// process that forks, build after the fork. The directory should be writable for the service alone: what lies there is
@@ -182,7 +184,8 @@ impl ReportsBuilder {
 
     /// Of reports about the same place on the same route (those with the same
     /// [`fingerprint`](crate::Report::fingerprint)), one goes out in this time; how many others there were is said in the
-    /// next one, or in the log if there is none. Default: 60 seconds. Zero lets every report out.
+    /// next one, or in a line of the log if none comes once the time is over. Updates of a report go out with it, and
+    /// say no count. Default: 60 seconds. Zero lets every report out.
     pub fn repeat_after(mut self, time: Duration) -> Self {
         self.repeat_after = time;
         self
@@ -220,9 +223,9 @@ impl ReportsBuilder {
     ///
     /// # Errors
     ///
-    /// [`is_directory`](Error::is_directory) if the directory or the spool is something else, or cannot be created or
-    /// written to. [`is_config`](Error::is_config) for a bound of zero, an empty log target, a header that cannot be allowed,
-    /// or a sink whose settings cannot be used.
+    /// [`is_directory`](Error::is_directory) if the directory, one for mails or the spool is something else, or cannot be
+    /// created or written to. [`is_config`](Error::is_config) for a bound of zero, an empty log target, a header that cannot
+    /// be allowed, or a sink whose settings cannot be used.
     pub fn build(self) -> Result<Reports, Error> {
         if let Some(error) = self.failed {
             return Err(error);

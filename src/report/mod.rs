@@ -39,7 +39,8 @@
 //! # How many
 //!
 //! Reports about the same place on the same route have the same [fingerprint](Report::fingerprint); of those, one goes out
-//! a minute ([`repeat_after`](ReportsBuilder::repeat_after)), and the next one says how many were held back.
+//! a minute ([`repeat_after`](ReportsBuilder::repeat_after)), and the next one says how many were held back, or a line of the
+//! log does if none comes.
 //! [`Reports::stats`] counts everything that was made, held back, dropped or not taken.
 //!
 //! # What happens when
