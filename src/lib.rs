@@ -83,6 +83,7 @@ pub mod report;
 #[cfg(feature = "spans")]
 mod spans;
 mod sync;
+pub mod timebox;
 pub mod watchdog;
 
 pub use error::Error;
@@ -105,4 +106,5 @@ pub use report::{Report, Reports, ReportsBuilder, Sink, Stats};
 #[cfg(feature = "spans")]
 #[cfg_attr(docsrs, doc(cfg(feature = "spans")))]
 pub use spans::SpanLayer;
+pub use timebox::{Interrupted, TimeboxExt, checkpoint, timebox};
 pub use watchdog::{WatchdogHandle, WatchdogLayer, spawn, spawn_blocking, watch, watch_child};

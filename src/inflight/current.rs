@@ -21,7 +21,9 @@ pub struct Current {
 #[must_use]
 pub fn current() -> Option<Current> {
     let id = ThreadSlot::existing()?.current();
-    (id != RowId::NONE).then(|| Current { id: root(id) })
+    let root = root(id);
+    // A box of its own is not what anybody asks for here.
+    (root != RowId::NONE).then_some(Current { id: root })
 }
 
 impl Current {

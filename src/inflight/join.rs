@@ -1,5 +1,6 @@
 //! Rows that refer to other rows: layers that share one, and children.
 
+use super::ambient::inheritance;
 use super::{Child, Details, How, Policy, PolicyId, Registered, RowId, ThreadSlot, Watched, Work, flags, table};
 use crate::figures::COUNTS;
 use crate::sync::count;
@@ -15,6 +16,7 @@ pub(crate) fn join(policy: &'static Policy, threshold: u64, body: bool) -> bool 
 
 #[cold]
 fn adopt(id: RowId, policy: &'static Policy, threshold: u64, body: bool) -> bool {
+    let id = work_of(id);
     let Some(row) = table().row(id).filter(|row| row.is_live(id) && row.flags() & flags::REQUEST != 0) else {
         return false;
     };
@@ -32,21 +34,40 @@ fn adopt(id: RowId, policy: &'static Policy, threshold: u64, body: bool) -> bool
 
 /// A row for work that the current work hands on; none outside of watched work.
 pub(crate) fn child(how: How, extra: u32) -> Watched {
-    let parent = ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current);
+    let current = ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current);
+    let parent = match work_of(current) {
+        RowId::NONE => current,
+        work => work,
+    };
     let Some(row) = table().row(parent) else { return Watched::off() };
     if row.update(parent, flags::PARENT, 0).is_none() {
         return Watched::off();
     }
-    let fill = |details: &mut Details| details.work = Work::Child(Child { parent, how });
-    let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::CHILD | extra, fill);
+    // A member of a set is polled within the box, and needs nothing to remember it.
+    let boxes = if matches!(how, How::WatchChild) { None } else { inheritance() };
+    let heir = if boxes.is_some() { flags::HEIR } else { 0 };
+    let fill = |details: &mut Details| details.work = Work::Child(Child { parent, how, boxes });
+    let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::CHILD | heir | extra, fill);
     if registered.is_some() {
         count(&COUNTS.children);
     }
     Watched::new(registered)
 }
 
+/// What a box is a part of, if `id` is one; else `id`.
+fn work_of(mut id: RowId) -> RowId {
+    // The limit is for a row that is reused while we look.
+    for _ in 0..64 {
+        let Some(row) = table().row(id).filter(|row| row.flags() & flags::BOX != 0) else { break };
+        let Some(timebox) = row.timebox(id) else { break };
+        id = timebox.inside;
+    }
+    id
+}
+
 /// The request or job at the root of `id`.
-pub(super) fn root(mut id: RowId) -> RowId {
+pub(crate) fn root(mut id: RowId) -> RowId {
+    id = work_of(id);
     // A chain of parents cannot be a ring; the limit is for a row that is reused while we look.
     for _ in 0..64 {
         let Some(details) = table().row(id).and_then(|row| row.details(id)) else { break };

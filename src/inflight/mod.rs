@@ -2,6 +2,7 @@
 //!
 //! A worker writes a row with a few plain atomic stores a poll; everything that may be slow is left to the monitor.
 
+mod ambient;
 mod clock;
 mod current;
 mod join;
@@ -17,18 +18,20 @@ mod subject;
 mod table;
 mod threads;
 mod trace;
+pub(crate) mod waiters;
 
 pub use current::{Current, current};
 
+pub(crate) use ambient::{Ambient, Around, innermost, nearest_deadline, walk as walk_boxes};
 pub(crate) use clock::{Clock, now};
-pub(crate) use join::{child, join};
+pub(crate) use join::{child, join, root};
 #[cfg(feature = "otel")]
 pub(crate) use otel::span_of;
 pub(crate) use policy::{Policy, PolicyId, Settings, nanos};
 pub(crate) use poll::{Watched, frame_address};
 pub(crate) use registered::Registered;
 pub(crate) use row::{Details, Row, RowId, flags};
-pub(crate) use subject::{Child, Head, How, Job, Request, Subject, Work};
+pub(crate) use subject::{Child, Head, How, Job, Request, Subject, Timebox, Work};
 pub(crate) use table::{Tally, table};
 pub(crate) use threads::{Poller, ThreadSlot, slots};
 pub(crate) use trace::{Stacks, Trace, WaitKind, WaitRecord};

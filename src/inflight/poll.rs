@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::task::{Context, Poll, Waker};
 
 use super::threads::Inside;
-use super::{Registered, Trace, flags, now};
+use super::{Ambient, Registered, Row, RowId, Trace, flags, now};
 use crate::capture::{self, Arena};
 use crate::monitor;
 
@@ -57,6 +57,26 @@ impl Watched {
 
     pub(crate) const fn off() -> Self {
         Self(None)
+    }
+
+    /// The row and its name, if there is one.
+    #[inline]
+    pub(crate) fn row(&self) -> Option<(&'static Row, RowId)> {
+        self.0.as_ref().map(|registered| (registered.row(), registered.id()))
+    }
+
+    /// Of work that was handed on within boxes: they are around what runs until the value is dropped.
+    pub(crate) fn within_boxes(&self) -> Option<Ambient> {
+        let row = self.row()?.0;
+        (row.flags() & flags::HEIR != 0).then(|| Ambient::enter(row))
+    }
+
+    /// Says that the work has an outcome: to drop it from here on abandons nothing.
+    #[inline]
+    pub(crate) fn complete(&self) {
+        if let Some(registered) = &self.0 {
+            registered.complete(true);
+        }
     }
 
     /// Gives the row to a successor: a response body takes over from the response.
@@ -138,7 +158,7 @@ impl Watched {
 
     #[inline]
     pub(crate) fn is_traced(&self, inside: &Option<Inside>) -> bool {
-        inside.as_ref().is_some_and(|inside| inside.row().flags() & (flags::ARMED | flags::WANTED) != 0)
+        inside.as_ref().is_some_and(|inside| inside.row().flags() & flags::TRACED != 0)
     }
 
     #[cold]
@@ -202,7 +222,8 @@ fn begin(registered: &Registered) -> bool {
 
 fn end(registered: &Registered, arena: &Arena, had_budget: bool, looked_below: bool, waker: &Waker) {
     let (row, id) = (registered.row(), registered.id());
-    let wanted = row.flags() & flags::WANTED != 0;
+    let flags = row.flags();
+    let (wanted, forced) = (flags & flags::WANTED != 0, flags & (flags::WANTED | flags::EXPIRED) != 0);
     let now = now();
     let silent = arena.clones == 0 && arena.wakes == 0;
     // Before the monitor hears of it: it may want to wake the task again.
@@ -210,7 +231,7 @@ fn end(registered: &Registered, arena: &Arena, had_budget: bool, looked_below: b
     {
         let Some(mut details) = row.details(id) else { return };
         if let Some(trace) = &mut details.trace {
-            trace.end_poll(now, arena, had_budget, wanted, || monitor::may_copy(now));
+            trace.end_poll(now, arena, had_budget, forced, || monitor::may_copy(now));
             trace.look_below = silent;
         }
     }

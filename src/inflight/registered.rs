@@ -2,9 +2,7 @@
 
 use std::task::Waker;
 
-#[cfg(feature = "otel")]
-use super::flags;
-use super::{Clock, Details, PolicyId, Row, RowId, table};
+use super::{Clock, Details, PolicyId, Row, RowId, flags, table};
 use crate::{capture, monitor};
 
 /// A live row and the duty to free it.
@@ -24,6 +22,21 @@ impl Registered {
         let row = table().allocate()?;
         let id = row.occupy(policy, threshold, Clock::get().ticks(), extra | monitor::initial_flags(), fill);
         monitor::expect(threshold);
+        Some(Self { row, id })
+    }
+
+    /// Registers a box that begins at `started`, in ticks.
+    #[inline]
+    pub(crate) fn timebox(
+        policy: PolicyId,
+        limit: u64,
+        started: u64,
+        extra: u32,
+        fill: impl FnOnce(&mut Details),
+    ) -> Option<Self> {
+        let row = table().allocate()?;
+        let id = row.occupy(policy, limit, started, flags::BOX | extra | monitor::initial_flags(), fill);
+        monitor::expect_box(policy, limit);
         Some(Self { row, id })
     }
 

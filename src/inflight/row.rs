@@ -55,10 +55,28 @@ pub(crate) mod flags {
     pub(crate) const MAY_BLOCK: u32 = 1 << 7;
     /// A report about it has been made.
     pub(crate) const REPORTED: u32 = 1 << 8;
-    /// The monitor has its deadline.
-    pub(crate) const QUEUED: u32 = 1 << 10;
     /// It is a child row.
     pub(crate) const CHILD: u32 = 1 << 9;
+    /// The monitor has its deadline.
+    pub(crate) const QUEUED: u32 = 1 << 10;
+    /// A timebox: its threshold is a limit.
+    pub(crate) const BOX: u32 = 1 << 11;
+    /// The limit has passed.
+    pub(crate) const EXPIRED: u32 = 1 << 12;
+    /// The grace after the limit has passed, too.
+    pub(crate) const OVER: u32 = 1 << 13;
+    /// A box that this work was handed on in has expired.
+    pub(crate) const INHERITED: u32 = 1 << 14;
+    /// The work was handed on within a box.
+    pub(crate) const HEIR: u32 = 1 << 15;
+    /// The work has been told that its time is up: a checkpoint has returned so.
+    pub(crate) const TOLD: u32 = 1 << 16;
+    /// With any of these, the time is up.
+    pub(crate) const UP: u32 = EXPIRED | INHERITED;
+    /// With any of these, a poll is traced.
+    pub(crate) const TRACED: u32 = ARMED | WANTED | EXPIRED;
+    /// Somebody waits to be told.
+    pub(crate) const AWAITED: u32 = 1 << 17;
 }
 
 /// `started` of a row whose clock stands still: a body nobody waits for.
@@ -113,7 +131,10 @@ impl Details {
             Work::Nothing => Subject::Nothing,
             Work::Request => Subject::Request(self.request.clone()),
             Work::Job(job) => Subject::Job(Job::clone(job)),
-            Work::Child(child) => Subject::Child(*child),
+            Work::Child(child) => Subject::Child(child.clone()),
+            // A layer's box, where no other layer has a row for the request.
+            Work::Timebox(_) if self.request.path.is_some() => Subject::Request(self.request.clone()),
+            Work::Timebox(timebox) => Subject::Timebox(timebox.clone()),
         }
     }
 }
@@ -174,7 +195,7 @@ impl Row {
         // In place, for a move costs more than what is dropped here: reference counts of byte strings.
         let job = match std::mem::take(&mut details.work) {
             Work::Job(job) => Some(job),
-            Work::Nothing | Work::Request | Work::Child(_) => None,
+            Work::Nothing | Work::Request | Work::Child(_) | Work::Timebox(_) => None,
         };
         details.request.clear();
         details.trace = None;

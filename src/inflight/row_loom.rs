@@ -10,7 +10,7 @@ use super::{Child, How, PolicyId, Row, RowId, Work};
 /// Work that tells which generation it is of.
 fn occupy(row: &Row, number: u64) -> RowId {
     row.occupy(PolicyId::NONE, number, number, 0, |details| {
-        details.work = Work::Child(Child { parent: RowId::from_bits(number), how: How::Spawn });
+        details.work = Work::Child(Child { parent: RowId::from_bits(number), how: How::Spawn, boxes: None });
     })
 }
 

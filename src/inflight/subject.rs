@@ -2,6 +2,7 @@
 //! report is made.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
@@ -18,6 +19,7 @@ pub(crate) enum Work {
     Request,
     Job(Box<Job>),
     Child(Child),
+    Timebox(Timebox),
 }
 
 /// What a report is about: a copy of a row's work.
@@ -27,6 +29,7 @@ pub(crate) enum Subject {
     Request(Request),
     Job(Job),
     Child(Child),
+    Timebox(Timebox),
 }
 
 /// The parts of a request that a report may show.
@@ -77,10 +80,65 @@ pub(crate) struct Job {
 }
 
 /// Work that a request or a job has handed on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Child {
     pub(crate) parent: RowId,
     pub(crate) how: How,
+    /// The boxes that it was handed on in, innermost first.
+    pub(crate) boxes: Option<Arc<Vec<Inherited>>>,
+}
+
+/// A box, as work remembers it that was handed on within it: that may outlive it.
+#[derive(Debug, Clone)]
+pub(crate) struct Inherited {
+    pub(crate) id: RowId,
+    pub(crate) label: Option<Cow<'static, str>>,
+    /// Nanoseconds.
+    pub(crate) limit: u64,
+    /// Nanoseconds of [`super::now`]; `u64::MAX` for never.
+    pub(crate) deadline: u64,
+}
+
+/// A piece of work with a limit.
+#[derive(Debug, Clone)]
+pub(crate) struct Timebox {
+    /// The innermost row that it was opened in, of whatever kind.
+    pub(crate) inside: RowId,
+    /// Boxed, for a row is small and few boxes need it.
+    pub(crate) more: Option<Box<More>>,
+}
+
+/// What few boxes have.
+#[derive(Debug, Clone)]
+pub(crate) struct More {
+    pub(crate) label: Option<Cow<'static, str>>,
+    /// The box or the heir around it, where that is not what it is inside of.
+    pub(crate) around: Option<RowId>,
+    /// Nanoseconds.
+    pub(crate) grace: u64,
+}
+
+impl Timebox {
+    #[inline]
+    pub(crate) fn new(inside: RowId, around: RowId, label: Option<&Cow<'static, str>>, grace: u64) -> Self {
+        let around = (around != inside).then_some(around);
+        let needed = label.is_some() || around.is_some() || grace > 0;
+        Self { inside, more: needed.then(|| Box::new(More { label: label.cloned(), around, grace })) }
+    }
+
+    /// How long the work may take to end by itself once its limit has passed, in nanoseconds.
+    pub(crate) fn grace(&self) -> u64 {
+        self.more.as_ref().map_or(0, |more| more.grace)
+    }
+
+    pub(crate) fn label(&self) -> Option<&Cow<'static, str>> {
+        self.more.as_ref()?.label.as_ref()
+    }
+
+    /// The box or the heir around it, or none.
+    pub(crate) fn around(&self) -> RowId {
+        self.more.as_ref().and_then(|more| more.around).unwrap_or(self.inside)
+    }
 }
 
 /// By which function work was handed on.

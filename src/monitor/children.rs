@@ -61,7 +61,8 @@ impl Children {
         let mut next = 0;
         while next < family.len() && found.len() < MAX_CHILDREN {
             let parent = family[next];
-            for &(row, id, child) in all.iter().filter(|(_, _, child)| child.parent == parent) {
+            for (row, id, child) in all.iter().filter(|(_, _, child)| child.parent == parent) {
+                let (row, id) = (*row, *id);
                 family.push(id);
                 found.push(Prey { row, id, how: child.how.as_str(), polling: None, done: None });
             }
@@ -78,7 +79,7 @@ fn child(row: &'static Row) -> Option<(&'static Row, RowId, Child)> {
         return None;
     }
     match &row.details(id)?.work {
-        Work::Child(child) => Some((row, id, *child)),
+        Work::Child(child) => Some((row, id, child.clone())),
         _ => None,
     }
 }

@@ -4,6 +4,7 @@
 //! until the next deadline that it knows of, and looks through the table often enough to learn of new ones in time.
 
 mod basis;
+mod boxes;
 mod budget;
 mod children;
 mod evidence;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::thread::Thread;
 
 use crate::error::Error;
-use crate::inflight::{self, Row, RowId, flags};
+use crate::inflight::{self, PolicyId, Row, RowId, flags};
 use crate::report::{self, Evidence, Kind, Verdict};
 
 pub(crate) use evidence::evidence;
@@ -84,6 +85,15 @@ pub(crate) fn expect(nanos: u64) {
     if nanos < SHORTEST.load(Ordering::Relaxed) {
         hurry(nanos);
     }
+}
+
+/// A box with that limit begins. Without a policy there is nothing to do before its limit has passed, and so the monitor
+/// may look four times less often than for a threshold.
+#[inline]
+pub(crate) fn expect_box(policy: PolicyId, limit: u64) {
+    // A limit of nothing needs no haste: it is told that before its first poll.
+    let limit = limit.max(1_000_000);
+    expect(if policy == PolicyId::NONE { limit.saturating_mul(4) } else { limit });
 }
 
 #[cold]

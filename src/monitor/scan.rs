@@ -6,7 +6,7 @@ use super::basis::Basis;
 use super::hunt::ask_for_poll;
 use super::{budget, initial_flags};
 use crate::figures::COUNTS;
-use crate::inflight::{Policy, Row, RowId, Trace, flags, now, table};
+use crate::inflight::{Policy, PolicyId, Row, RowId, Trace, flags, now, table};
 use crate::sync::count;
 
 /// Work is armed when this share of its threshold has passed.
@@ -19,41 +19,43 @@ const LONGEST_PERIOD: u64 = 60_000_000_000;
 /// What a look came to.
 #[derive(Debug)]
 pub(super) struct Scanned {
-    /// Work that was armed, with what its deadlines follow from.
-    pub(super) armed: Vec<(RowId, Basis)>,
+    /// Work whose deadline is near, most of it armed, with what its deadlines follow from.
+    pub(super) queued: Vec<(RowId, Basis)>,
     /// When to look next.
     pub(super) next: u64,
     /// The threshold that the next look is timed for.
     pub(super) shortest: u64,
 }
 
-/// Looks through the table once.
-pub(super) fn scan() -> Scanned {
+/// Looks through the table once. Work with a threshold of `expected` nanoseconds may begin at any moment.
+pub(super) fn scan(expected: u64) -> Scanned {
     let began = now();
     let mut shortest = Policy::all()
         .iter()
         .filter(|policy| policy.is_enabled())
         .map(|policy| u64::try_from(policy.threshold().as_nanos()).unwrap_or(u64::MAX))
         .min()
-        .unwrap_or(u64::MAX);
+        .map_or(expected, |shortest| shortest.min(expected));
     let mut soonest = u64::MAX;
-    let mut armed = Vec::new();
+    let mut queued = Vec::new();
     for row in table().rows() {
         let Some((id, flags)) = row.live() else { continue };
         let threshold = row.threshold();
         if threshold == u64::MAX {
             continue;
         }
-        shortest = shortest.min(threshold);
+        // Nobody reads the timeline of a box that has no layer: its polls need not be traced.
+        let plain = flags & flags::BOX != 0 && row.policy() == PolicyId::NONE;
+        shortest = shortest.min(if plain { threshold.saturating_mul(4) } else { threshold });
         if flags & flags::QUEUED != 0 {
             continue;
         }
         let Some(basis) = Basis::of(row) else { continue };
-        let arm_at = basis.after(threshold / ARM_AT);
-        if began < arm_at {
-            soonest = soonest.min(arm_at);
-        } else if arm(row, id, basis, began) {
-            armed.push((id, basis));
+        let near = basis.after(threshold / if plain { 2 } else { ARM_AT });
+        if began < near {
+            soonest = soonest.min(near);
+        } else if if plain { queue(row, id, basis, 0).is_some() } else { arm(row, id, basis, began) } {
+            queued.push((id, basis));
         }
     }
     let cost = now().saturating_sub(began);
@@ -66,7 +68,21 @@ pub(super) fn scan() -> Scanned {
         .min((shortest / 2).max(cost.saturating_mul(10)))
         .max(SHORTEST_PERIOD);
     let next = soonest.clamp(began + pause, (began + period).max(began + pause));
-    Scanned { armed, next, shortest }
+    Scanned { queued, next, shortest }
+}
+
+/// Marks the row's deadline as known, and sets `flags`. The flags from before; `None` if the row is gone, or `basis` is no
+/// longer the case.
+fn queue(row: &'static Row, id: RowId, basis: Basis, flags: u32) -> Option<u32> {
+    let before = row.update(id, flags | flags::QUEUED, 0)?;
+    // Either this sees that the clock was stopped or the threshold changed, or whoever did so sees the flags and clears
+    // them: `Row::forget_deadline`.
+    fence(Ordering::SeqCst);
+    if Basis::of(row) != Some(basis) {
+        row.update(id, 0, flags::QUEUED);
+        return None;
+    }
+    Some(before)
 }
 
 /// From now on each poll of the work is traced; the first one, if the budget allows, at once. False if it is gone, or
@@ -79,14 +95,7 @@ fn arm(row: &'static Row, id: RowId, basis: Basis, now: u64) -> bool {
             trace.note_polling(now);
         }
     }
-    let Some(before) = row.update(id, flags::ARMED | flags::QUEUED, 0) else { return false };
-    // Either this sees that the clock was stopped or the threshold changed, or whoever did so sees the flags and clears
-    // them: `Row::forget_deadline`.
-    fence(Ordering::SeqCst);
-    if Basis::of(row) != Some(basis) {
-        row.update(id, 0, flags::QUEUED);
-        return false;
-    }
+    let Some(before) = queue(row, id, basis, flags::ARMED) else { return false };
     let armed_before = before & flags::ARMED & !initial_flags() != 0;
     if !armed_before {
         count(&COUNTS.armed);

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::basis::Basis;
+use super::boxes::Overruns;
 use super::children::Children;
 use super::evidence::reports;
 use super::hunt::{Hunt, Step};
@@ -14,7 +15,7 @@ use super::workers::LongPolls;
 use super::{SHORTEST, budget, scan};
 use crate::capture::{self, Sampler};
 use crate::figures::COUNTS;
-use crate::inflight::{Policy, RowId, now, table};
+use crate::inflight::{Policy, RowId, flags, now, table};
 use crate::report::{self, Evidence, log_safely};
 use crate::sync::count;
 
@@ -22,6 +23,8 @@ use crate::sync::count;
 const FACTORS: [u64; 4] = [1, 2, 4, 8];
 /// What does not fit into a second's budget is tried again after this.
 const RETRY: u64 = 1_000_000_000;
+/// Work as short as the shortest that has begun is looked for during this time.
+const EXPECT_FOR: u64 = 2_000_000_000;
 /// A layer that has seen no request by then is said out loud.
 const SILENCE: u64 = 600_000_000_000;
 
@@ -45,6 +48,10 @@ struct Monitor {
     long_polls: LongPolls,
     next_scan: u64,
     shortest: u64,
+    /// A threshold that was asked for, and until when such work is expected to begin again: short boxes come and go
+    /// between two looks, and each should not have to wake the monitor.
+    expected: (u64, u64),
+    overruns: Overruns,
     /// Work that found no row, as far as it was said.
     unwatched: u64,
     /// Policies whose silence was said.
@@ -63,6 +70,8 @@ pub(super) fn run(signal: Option<i32>) {
         long_polls: LongPolls::default(),
         next_scan: 0,
         shortest: u64::MAX,
+        expected: (u64::MAX, 0),
+        overruns: Overruns::default(),
         unwatched: 0,
         silent: Vec::new(),
     };
@@ -95,6 +104,9 @@ impl Monitor {
             self.due(now, deadline, &mut children);
         }
         self.hunt();
+        for evidence in self.overruns.look(crate::inflight::now(), &mut self.sampler) {
+            self.send(evidence);
+        }
         if now >= self.long_polls.due() {
             for evidence in self.long_polls.look(now, &mut self.sampler) {
                 self.send(evidence);
@@ -102,18 +114,24 @@ impl Monitor {
         }
         let deadline = self.deadlines.peek().map_or(u64::MAX, |Reverse(deadline)| deadline.due);
         let hunt = self.hunts.iter().map(|(due, _)| *due).min().unwrap_or(u64::MAX);
-        let next = deadline.min(hunt).min(self.next_scan).min(self.long_polls.due());
+        let next = deadline.min(hunt).min(self.next_scan).min(self.long_polls.due()).min(self.overruns.due());
         next.saturating_sub(crate::inflight::now()).max(1)
     }
 
     fn scan(&mut self, now: u64) {
         // Work with a shorter threshold that begins during the look is not lost sight of: it lowers this again.
-        SHORTEST.store(u64::MAX, Ordering::Relaxed);
-        let scanned = scan::scan();
+        let asked = SHORTEST.swap(u64::MAX, Ordering::Relaxed);
+        if now >= self.expected.1 {
+            self.expected = (u64::MAX, 0);
+        }
+        if asked < self.shortest && asked <= self.expected.0 {
+            self.expected = (asked, now.saturating_add(EXPECT_FOR));
+        }
+        let scanned = scan::scan(self.expected.0);
         let deadline = |(id, basis): (RowId, Basis)| {
             Reverse(Deadline { due: basis.deadline(FACTORS[0]), id, look: 0, basis, put_off: false })
         };
-        self.deadlines.extend(scanned.armed.into_iter().map(deadline));
+        self.deadlines.extend(scanned.queued.into_iter().map(deadline));
         self.next_scan = scanned.next;
         self.shortest = scanned.shortest;
         SHORTEST.fetch_min(scanned.shortest, Ordering::Relaxed);
@@ -138,8 +156,18 @@ impl Monitor {
     /// A deadline has come: begins a hunt, unless it holds no longer, or the budget is used up.
     fn due(&mut self, now: u64, deadline: Deadline, children: &mut Children) {
         let Deadline { id, look, basis, put_off, .. } = deadline;
-        let Some(row) = table().row(id).filter(|row| row.is_live(id)) else { return };
-        if Basis::of(row) != Some(basis) {
+        let Some((row, flags)) = table().row(id).and_then(|row| Some((row, row.live()?.1))) else { return };
+        if !row.is_live(id) || Basis::of(row) != Some(basis) {
+            return;
+        }
+        if flags & flags::BOX != 0 {
+            let grace = row.timebox(id).map_or(0, |timebox| timebox.grace());
+            let over = look > 0 || grace == 0;
+            self.overruns.expire(row, id, over, now);
+            if !over {
+                let due = deadline.due.saturating_add(grace);
+                self.deadlines.push(Reverse(Deadline { due, look: 1, ..deadline }));
+            }
             return;
         }
         if self.hunts.iter().any(|(_, hunt)| hunt.id() == id) {

@@ -47,7 +47,7 @@ impl Assembler {
         match &evidence.subject {
             Subject::Request(request) => report.request = Some(describe(request, &evidence, redactor)),
             Subject::Job(job) => report.job = Some(redactor.field("job", &job.name)),
-            Subject::Child(_) | Subject::Nothing => {}
+            Subject::Child(_) | Subject::Timebox(_) | Subject::Nothing => {}
         }
         self.own_thread(&evidence, &mut report);
         self.culprits(&evidence.culprits, redactor, &mut report);
@@ -82,6 +82,10 @@ impl Assembler {
                 }
                 Subject::Job(job) => Some(redactor.field("job", &job.name)),
                 Subject::Child(child) => Some(child.how.as_str().to_owned()),
+                Subject::Timebox(timebox) => Some(match timebox.label() {
+                    Some(label) => redactor.field("timebox", label),
+                    None => "a timebox".to_owned(),
+                }),
                 Subject::Nothing => None,
             };
             let mut stack = match &culprit.thread.snapshot {

@@ -93,6 +93,7 @@ mod by_sink;
 mod delivery;
 #[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
 mod digest;
+mod described;
 mod escape;
 mod evidence;
 mod fingerprint;
@@ -146,6 +147,7 @@ pub use words::{Activity, Kind, StackKind, Verdict};
 
 pub use crate::capture::Frame;
 
+pub(crate) use described::Described;
 pub(crate) use digest::Digest;
 pub(crate) use evidence::{ChildEvidence, Culprit, Evidence, ThreadEvidence};
 pub(crate) use logging::log_safely;

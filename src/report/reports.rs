@@ -190,6 +190,13 @@ impl Reports {
         self.deliver_at(report, Instant::now());
     }
 
+    /// The report as it would be delivered.
+    pub(super) fn describe(&self, mut report: Report) -> Report {
+        self.inner.complete(&mut report);
+        source::quote(&mut report.stacks);
+        report
+    }
+
     fn deliver_at(&self, mut report: Report, now: Instant) {
         let inner = &*self.inner;
         inner.complete(&mut report);

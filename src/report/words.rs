@@ -21,6 +21,8 @@ pub enum Kind {
     /// The request was dropped before it had an answer: its client left, a timeout around it ran out, or the server shut
     /// down.
     Abandoned,
+    /// A timebox expired: its work was interrupted, or goes on although it was told.
+    Interrupted,
 }
 
 /// Where the time goes, at the moment of the capture.
@@ -76,7 +78,7 @@ impl Verdict {
 }
 
 impl Kind {
-    /// The kind as in JSON: `slow_request`, `slow_job`, `slow_body`, `blocking_poll` or `abandoned`.
+    /// The kind as in JSON: `slow_request`, `slow_job`, `slow_body`, `blocking_poll`, `abandoned` or `interrupted`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -85,6 +87,7 @@ impl Kind {
             Self::SlowBody => "slow_body",
             Self::BlockingPoll => "blocking_poll",
             Self::Abandoned => "abandoned",
+            Self::Interrupted => "interrupted",
         }
     }
 
@@ -97,6 +100,7 @@ impl Kind {
             Self::SlowBody => "Slow response body",
             Self::BlockingPoll => "Blocking poll",
             Self::Abandoned => "Abandoned request",
+            Self::Interrupted => "Timebox expired",
         }
     }
 }

@@ -25,7 +25,9 @@ impl<F: Future> Future for WatchChild<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let inner = this.inner;
+        let ambient = this.watched.within_boxes();
         let result = this.watched.poll(cx, |cx| inner.poll(cx));
+        drop(ambient);
         if result.is_ready() {
             drop(this.watched.take());
         }
@@ -77,7 +79,9 @@ where
     let watched = inflight::child(How::SpawnBlocking, flags::MAY_BLOCK);
     tokio::task::spawn_blocking(move || {
         let inside = watched.enter(frame_address!());
+        let ambient = watched.within_boxes();
         let result = f();
+        drop(ambient);
         drop(inside);
         result
     })

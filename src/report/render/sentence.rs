@@ -71,7 +71,7 @@ impl Report {
     }
 
     /// `, in photos::load at src/slow.rs:88`, or nothing.
-    fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         let Some(location) = &self.location else { return String::new() };
         let current = || self.stacks.iter().filter(|stack| stack.current);
         let own = current().flat_map(|stack| &stack.frames).any(|frame| frame.own);

@@ -1,0 +1,54 @@
+//! Who waits to be told that a row's time is up: tasks within the box's own, which the box's waker need not reach.
+//!
+//! Few rows have any, and so they stand beside the table.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::task::Waker;
+
+use super::{Row, RowId, flags};
+use crate::sync::lock_std;
+
+static WAITERS: Mutex<Option<HashMap<RowId, Vec<(usize, Waker)>>>> = Mutex::new(None);
+
+/// Has `waker` woken when the row's time is up; `who` tells waiters apart. False if it is up already, or the row is gone.
+pub(crate) fn wait(row: &Row, id: RowId, who: usize, waker: &Waker) -> bool {
+    let waker = waker.clone();
+    let replaced = {
+        let mut waiters = lock_std(&WAITERS);
+        let list = waiters.get_or_insert_default().entry(id).or_default();
+        match list.iter_mut().find(|(theirs, _)| *theirs == who) {
+            Some((_, theirs)) => Some(std::mem::replace(theirs, waker)),
+            None => {
+                list.push((who, waker));
+                None
+            }
+        }
+    };
+    // Other people's destructors run outside the lock.
+    drop(replaced);
+    // After the list has it: whoever sets one of the flags sees this one, or is seen here.
+    let before = row.update(id, flags::AWAITED, 0);
+    before.is_some_and(|before| before & flags::UP == 0)
+}
+
+/// That one waits no longer.
+pub(crate) fn leave(id: RowId, who: usize) {
+    let left = {
+        let mut waiters = lock_std(&WAITERS);
+        let Some(all) = waiters.as_mut() else { return };
+        let Some(list) = all.get_mut(&id) else { return };
+        let left = list.iter().position(|(theirs, _)| *theirs == who).map(|at| list.swap_remove(at));
+        if list.is_empty() {
+            all.remove(&id);
+        }
+        left
+    };
+    drop(left);
+}
+
+/// Everybody who waits for the row, to be woken.
+pub(crate) fn take(id: RowId) -> Vec<Waker> {
+    let list = lock_std(&WAITERS).as_mut().and_then(|all| all.remove(&id));
+    list.into_iter().flatten().map(|(_, waker)| waker).collect()
+}

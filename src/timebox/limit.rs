@@ -1,0 +1,103 @@
+//! How long a box is.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::Interrupted;
+use crate::inflight::nanos;
+
+type Hook = Box<dyn FnOnce(&Interrupted) + Send>;
+
+/// How long work may take, and what a box is to do then. A [`Duration`], an [`Instant`] (a deadline) or a
+/// reference to a [`Quota`](super::Quota) is one.
+///
+/// Measured in milliseconds: a box fires up to some 2 ms late. [`Duration::MAX`] is for ever. A duration of zero and a
+/// deadline that has passed are up at once: a future is polled once, and interrupted unless that makes it ready; a closure is
+/// not called.
+///
+/// ```
+/// use std::time::Duration;
+/// use heeler::timebox::{self, Limit};
+///
+/// let limit = Limit::from(Duration::from_secs(2)).label("thumbnails");
+/// let sum = timebox::blocking(limit, || {
+///     let mut sum = 0_u64;
+///     for number in 0..1_000 {
+///         heeler::checkpoint()?;
+///         sum += number;
+///     }
+///     Ok::<_, heeler::Interrupted>(sum)
+/// })?;
+/// # assert_eq!(sum, 499_500);
+/// # Ok::<(), heeler::Interrupted>(())
+/// ```
+#[must_use]
+pub struct Limit {
+    pub(super) time: Time,
+    pub(super) extra: Option<Box<Extra>>,
+}
+
+/// What ends the time.
+#[derive(Debug)]
+pub(super) enum Time {
+    /// Nanoseconds; `u64::MAX` for ever.
+    For(u64),
+    Until(Instant),
+}
+
+/// What few boxes have.
+#[derive(Default)]
+pub(super) struct Extra {
+    pub(super) label: Option<Cow<'static, str>>,
+    /// Nanoseconds.
+    pub(super) grace: u64,
+    pub(super) hook: Option<Hook>,
+}
+
+impl Limit {
+    /// A name for the box, which [`Interrupted`] and reports show.
+    pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
+        self.extra().label = Some(label.into());
+        self
+    }
+
+    /// Two stages: at the limit, the work hears of it ([`interrupted`](super::interrupted),
+    /// [`checkpoint`](super::checkpoint)) and has this long to end by itself, with a value of its own; then it is dropped.
+    /// Without effect in [`blocking`](super::blocking), where nothing is dropped.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.extra().grace = nanos(grace);
+        self
+    }
+
+    /// Calls `hook` once if the box expires: after its work was dropped, has ended in its grace, or has panicked. A panic in
+    /// it is caught and logged.
+    pub fn on_interrupt(mut self, hook: impl FnOnce(&Interrupted) + Send + 'static) -> Self {
+        self.extra().hook = Some(Box::new(hook));
+        self
+    }
+
+    fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+}
+
+impl From<Duration> for Limit {
+    #[inline]
+    fn from(duration: Duration) -> Self {
+        Self { time: Time::For(nanos(duration)), extra: None }
+    }
+}
+
+impl From<Instant> for Limit {
+    fn from(deadline: Instant) -> Self {
+        Self { time: Time::Until(deadline), extra: None }
+    }
+}
+
+impl fmt::Debug for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let label = self.extra.as_ref().and_then(|extra| extra.label.as_deref());
+        f.debug_struct("Limit").field("time", &self.time).field("label", &label).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,34 @@
+//! Boxes can be switched off, for somebody who steps through the program with a debugger.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+const UNKNOWN: u8 = 0;
+const ON: u8 = 1;
+const OFF: u8 = 2;
+
+static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+/// Whether new boxes fire. They do, unless the environment has `HEELER_DISABLE_TIMEBOXES=1` or [`set_enabled`] says
+/// otherwise.
+#[inline]
+#[must_use]
+pub fn is_enabled() -> bool {
+    match STATE.load(Ordering::Relaxed) {
+        UNKNOWN => read(),
+        state => state == ON,
+    }
+}
+
+/// Has new boxes fire or not; those that run keep their limits. Goes before the environment.
+pub fn set_enabled(enabled: bool) {
+    STATE.store(if enabled { ON } else { OFF }, Ordering::Relaxed);
+}
+
+#[cold]
+fn read() -> bool {
+    let off = std::env::var_os("HEELER_DISABLE_TIMEBOXES").is_some_and(|value| value == "1");
+    // Unless somebody has called `set_enabled` meanwhile.
+    let state = if off { OFF } else { ON };
+    let before = STATE.compare_exchange(UNKNOWN, state, Ordering::Relaxed, Ordering::Relaxed);
+    before.err().unwrap_or(state) == ON
+}
