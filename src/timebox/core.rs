@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::interrupted::Interrupted;
+use super::interrupted::{self, Interrupted};
 use super::limit::{Limit, Time};
 use super::switch;
 use crate::inflight::{
@@ -173,7 +173,12 @@ impl Core {
         self.watched.complete();
         let label = self.limit.extra.as_ref().and_then(|extra| extra.label.clone());
         let interrupted = match self.watched.row() {
-            Some((row, id)) => Interrupted::dropped(row, id, label),
+            Some((row, id)) => {
+                if row.policy() != PolicyId::NONE {
+                    interrupted::report(row, id);
+                }
+                Interrupted::dropped(row, id, label)
+            }
             // The row's owner is here: there is one.
             None => Interrupted::unknown(label),
         };

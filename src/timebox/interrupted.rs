@@ -11,16 +11,16 @@ use std::time::Duration;
 use super::core::duration;
 use crate::inflight::{self, Clock, Row, RowId};
 use crate::monitor;
-use crate::report::{Described, Evidence, Kind, Report, Stack, Verdict};
+use crate::report::{self, Described, Evidence, Kind, Report, Stack, Verdict};
 
 /// The reporter names a place within a millisecond, the first of a process within a hundred.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A timebox has expired: which one, and where its work was.
 ///
 /// Prints as one sentence. Where the work was is named on heeler's own thread, and only if somebody asks: the first
 /// `Display`, [`stacks`](Self::stacks) or [`report`](Self::report) waits for that, about a millisecond, or a hundred for the
-/// first of a process, and 250 ms at most.
+/// first of a process, and a second at most.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -105,7 +105,7 @@ impl Interrupted {
     }
 
     /// All that is known, as a report: stacks, and where the time went as far as that was recorded. `None` for work that
-    /// was told at a [`checkpoint`](super::checkpoint) and ended by itself, and if the report cannot be had in 250 ms.
+    /// was told at a [`checkpoint`](super::checkpoint) and ended by itself, and if the report cannot be had within a second.
     #[must_use]
     pub fn report(&self) -> Option<Arc<Report>> {
         match &self.inner.place {
@@ -140,8 +140,15 @@ impl Interrupted {
     }
 }
 
+/// Reports a row whose work is being dropped to where its layer says.
+pub(super) fn report(row: &'static Row, id: RowId) {
+    if let Some(evidence) = evidence(row, id, inflight::now()) {
+        report::send(evidence);
+    }
+}
+
 /// What the row says at its end.
-pub(super) fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidence> {
+fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidence> {
     let evidence = monitor::evidence(row, id, now)?;
     Some(Evidence { kind: Kind::Interrupted, verdict: Verdict::Interrupted, ..evidence })
 }
