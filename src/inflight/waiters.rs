@@ -3,20 +3,23 @@
 //! Few rows have any, and so they stand beside the table.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 use std::task::Waker;
 
 use super::{Row, RowId, flags};
 use crate::sync::lock_std;
 
-static WAITERS: Mutex<Option<HashMap<RowId, Vec<(usize, Waker)>>>> = Mutex::new(None);
+/// Of one row: who, and whom to wake.
+type Waiters = Vec<(usize, Waker)>;
+
+static WAITERS: LazyLock<Mutex<HashMap<RowId, Waiters>>> = LazyLock::new(Mutex::default);
 
 /// Has `waker` woken when the row's time is up; `who` tells waiters apart. False if it is up already, or the row is gone.
 pub(crate) fn wait(row: &Row, id: RowId, who: usize, waker: &Waker) -> bool {
     let waker = waker.clone();
     let replaced = {
         let mut waiters = lock_std(&WAITERS);
-        let list = waiters.get_or_insert_default().entry(id).or_default();
+        let list = waiters.entry(id).or_default();
         match list.iter_mut().find(|(theirs, _)| *theirs == who) {
             Some((_, theirs)) => Some(std::mem::replace(theirs, waker)),
             None => {
@@ -35,8 +38,7 @@ pub(crate) fn wait(row: &Row, id: RowId, who: usize, waker: &Waker) -> bool {
 /// That one waits no longer.
 pub(crate) fn leave(id: RowId, who: usize) {
     let left = {
-        let mut waiters = lock_std(&WAITERS);
-        let Some(all) = waiters.as_mut() else { return };
+        let mut all = lock_std(&WAITERS);
         let Some(list) = all.get_mut(&id) else { return };
         let left = list.iter().position(|(theirs, _)| *theirs == who).map(|at| list.swap_remove(at));
         if list.is_empty() {
@@ -49,6 +51,6 @@ pub(crate) fn leave(id: RowId, who: usize) {
 
 /// Everybody who waits for the row, to be woken.
 pub(crate) fn take(id: RowId) -> Vec<Waker> {
-    let list = lock_std(&WAITERS).as_mut().and_then(|all| all.remove(&id));
+    let list = lock_std(&WAITERS).remove(&id);
     list.into_iter().flatten().map(|(_, waker)| waker).collect()
 }
