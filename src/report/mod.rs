@@ -91,9 +91,9 @@ mod by_sink;
 // Without a feature that reaches over a network, parts of it wait for one.
 #[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
 mod delivery;
+mod described;
 #[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
 mod digest;
-mod described;
 mod escape;
 mod evidence;
 mod fingerprint;

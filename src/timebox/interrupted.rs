@@ -56,7 +56,12 @@ enum Place {
 }
 
 impl Interrupted {
-    pub(super) fn new(label: Option<Cow<'static, str>>, limit: u64, elapsed: u64, at: &'static Location<'static>) -> Self {
+    pub(super) fn new(
+        label: Option<Cow<'static, str>>,
+        limit: u64,
+        elapsed: u64,
+        at: &'static Location<'static>,
+    ) -> Self {
         Self::from_parts(label, limit, elapsed, Place::Told(at))
     }
 
