@@ -192,12 +192,22 @@ impl Row {
     pub(crate) fn vacate(&self) -> (Option<Waker>, Option<Box<Job>>) {
         let mut details = lock(&self.details);
         let waker = details.waker.take();
+        let Details { work, request, .. } = &mut *details;
         // In place, for a move costs more than what is dropped here: reference counts of byte strings.
-        let job = match std::mem::take(&mut details.work) {
-            Work::Job(job) => Some(job),
-            Work::Nothing | Work::Request | Work::Child(_) | Work::Timebox(_) => None,
+        let job = match work {
+            // A box without a layer has no request, and what stays of it nobody reads.
+            Work::Timebox(timebox) if request.path.is_none() => {
+                timebox.more = None;
+                None
+            }
+            _ => {
+                request.clear();
+                match std::mem::take(work) {
+                    Work::Job(job) => Some(job),
+                    Work::Nothing | Work::Request | Work::Child(_) | Work::Timebox(_) => None,
+                }
+            }
         };
-        details.request.clear();
         details.trace = None;
         let state = self.state.load(Ordering::Relaxed);
         // A flag that the monitor sets between the two lines is lost, as it should be: the work is over.

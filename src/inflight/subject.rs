@@ -13,7 +13,7 @@ use crate::report::Reports;
 /// What a row's work is. A request's parts stand beside it in the row, so that they are written and dropped in place.
 #[derive(Default)]
 pub(crate) enum Work {
-    /// The row is free.
+    /// The row is free. So it may be with a box that is over.
     #[default]
     Nothing,
     Request,

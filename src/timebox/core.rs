@@ -11,7 +11,6 @@ use crate::inflight::{
     self, Ambient, Clock, Details, PolicyId, Registered, Row, RowId, ThreadSlot, Timebox, Watched, Work, flags,
     frame_address, nanos,
 };
-use crate::monitor;
 use crate::report::log_safely;
 
 /// What came of a poll.
@@ -28,8 +27,6 @@ pub(crate) struct Core {
     limit: Limit,
     closed: bool,
     watched: Watched,
-    /// What came of it, for the hook.
-    interrupted: Option<Interrupted>,
 }
 
 /// Whether an inner box has an effect: only if its deadline is before that of the box around it. Both in nanoseconds.
@@ -42,8 +39,7 @@ impl Core {
     /// A box that opens at its first poll: then its clock starts.
     #[inline]
     pub(crate) fn closed(limit: Limit) -> Self {
-        monitor::start();
-        Self { limit, closed: true, watched: Watched::off(), interrupted: None }
+        Self { limit, closed: true, watched: Watched::off() }
     }
 
     pub(super) fn limit(&mut self) -> &mut Limit {
@@ -75,7 +71,12 @@ impl Core {
         let (label, grace) = self.limit.extra.as_ref().map_or((None, 0), |extra| (extra.label.as_ref(), extra.grace));
         let up = if limit == 0 && grace == 0 { flags::EXPIRED | flags::OVER } else { 0 };
         let registered = Registered::timebox(policy, limit, started, up, |details| {
-            details.work = Work::Timebox(Timebox::new(inside, around, label, grace));
+            let timebox = Timebox::new(inside, around, label, grace);
+            // Most rows that a box gets had one before: there is next to nothing to drop.
+            match &mut details.work {
+                Work::Timebox(old) => *old = timebox,
+                other => *other = Work::Timebox(timebox),
+            }
             fill(details);
         });
         self.watched = Watched::new(registered);
@@ -182,7 +183,9 @@ impl Core {
             // The row's owner is here: there is one.
             None => Interrupted::unknown(label),
         };
-        self.interrupted = Some(interrupted.clone());
+        if let Some(extra) = self.limit.extra.as_mut().filter(|extra| extra.hook.is_some()) {
+            extra.interrupted = Some(interrupted.clone());
+        }
         interrupted
     }
 
@@ -201,7 +204,7 @@ impl Core {
         let expired = self.watched.row().is_some_and(|(row, _)| row.flags() & flags::EXPIRED != 0);
         let Some(extra) = self.limit.extra.as_mut().filter(|_| expired) else { return };
         let Some(hook) = extra.hook.take() else { return };
-        let interrupted = self.interrupted.take().unwrap_or_else(|| self.interrupt());
+        let interrupted = extra.interrupted.take().unwrap_or_else(|| self.interrupt());
         if catch_unwind(AssertUnwindSafe(|| hook(&interrupted))).is_err() {
             log_safely(|| tracing::error!(target: "heeler", "a timebox's on_interrupt hook panicked"));
         }
@@ -219,6 +222,7 @@ fn outer(row: &'static Row, limit: u64, started: u64) -> Option<RowId> {
 }
 
 impl Drop for Core {
+    #[inline]
     fn drop(&mut self) {
         // Not by way of `end`: work that is dropped before it has an outcome is abandoned, which its row may have to say.
         if self.limit.extra.is_some() {

@@ -53,6 +53,8 @@ pub(super) struct Extra {
     /// Nanoseconds.
     pub(super) grace: u64,
     pub(super) hook: Option<Hook>,
+    /// What came of the box, for the hook.
+    pub(super) interrupted: Option<Interrupted>,
 }
 
 impl Limit {
