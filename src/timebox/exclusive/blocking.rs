@@ -1,0 +1,50 @@
+//! A job of plain code.
+
+use std::path::Path;
+
+use super::error::ExclusiveError;
+use super::lock::Lock;
+use crate::timebox::{Interrupted, Limit, blocking};
+
+/// Runs a job of plain code that must never run twice at once, within a limit of time.
+///
+/// [`exclusive`](crate::timebox::exclusive) and [`blocking`](crate::timebox::blocking()) in one: see there for what `job` may
+/// be and where its lock is, and for how the closure notices that its time is over. The lock is held until the closure
+/// returns, which may be later than the limit.
+///
+/// # Errors
+///
+/// What the closure returns; and if the lock is held by another run, or cannot be taken at all, an [`ExclusiveError`], before
+/// the closure is called. `E` may be [`ExclusiveError`], [`std::io::Error`], a boxed error or one of your own.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use heeler::timebox::{ExclusiveError, checkpoint, exclusive_blocking};
+///
+/// # fn parts() -> [u32; 2] { [3, 4] }
+/// # let name = format!("doc-blocking-{}", std::process::id());
+/// # let name = name.as_str();
+/// let sum = exclusive_blocking(name, Duration::from_secs(600), || {
+///     let mut sum = 0;
+///     for part in parts() {
+///         checkpoint()?;
+///         sum += part;
+///     }
+///     Ok::<_, ExclusiveError>(sum)
+/// })?;
+/// # assert_eq!(sum, 7);
+/// # Ok::<(), ExclusiveError>(())
+/// ```
+pub fn exclusive_blocking<T, E>(
+    job: impl AsRef<Path>,
+    limit: impl Into<Limit>,
+    f: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E>
+where
+    E: From<Interrupted> + From<ExclusiveError>,
+{
+    let _lock = Lock::take(job.as_ref())?;
+    blocking(limit, f)
+}

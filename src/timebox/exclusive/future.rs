@@ -1,0 +1,95 @@
+//! A job of async code.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+
+use super::error::ExclusiveError;
+use super::lock::Lock;
+use crate::timebox::{Limit, Timebox, timebox};
+
+pin_project! {
+    /// The future of [`exclusive`].
+    ///
+    /// Takes the lock when it is first polled. Lets go of it when the job has ended, has been interrupted or is dropped,
+    /// and in each case after everything that the job holds.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Exclusive<F> {
+        job: PathBuf,
+        // Before the lock: fields are dropped in this order, and what the job still holds goes under the lock.
+        #[pin]
+        work: Timebox<F>,
+        lock: Option<Lock>,
+    }
+}
+
+/// Runs a job that must never run twice at once, within a limit of time.
+///
+/// `job` is a name ("nightly") or, if there is a separator in it, the path of a lock file ("/var/lib/app/nightly.lock"). A
+/// second run, of this process or another one, gets an error at once that says which process holds the lock and since when.
+/// The limit is that of a [`timebox`], labelled with `job`; its clock starts together with the job.
+///
+/// The lock is one of the operating system (`flock` on Unix): it ends with its process, and a run that crashed, or was
+/// killed, is in nobody's way. The file stays, empty, and is never removed; do not remove it while a job runs, or a second
+/// run may begin.
+///
+/// # Where the lock of a name is
+///
+/// In a directory that only this user can enter: `$XDG_RUNTIME_DIR/heeler` if that variable names a directory of this user
+/// alone, `/tmp/heeler-<user id>` (or in `$TMPDIR`) if not. Two runs exclude each other only if they find the same directory.
+/// So a job that is run both by hand and by cron, or by several users, wants a path: cron sets no `XDG_RUNTIME_DIR`. A file
+/// that several users are to lock has to be there beforehand, with the rights for it: one that is made here is its maker's
+/// alone.
+///
+/// # Errors
+///
+/// [`ExclusiveError::is_held`] if another run holds the lock; [`ExclusiveError::interrupted`] if the limit has passed; others
+/// if the lock file can't be made or opened, or is not one: a file that holds anything else is never written to. What the
+/// job itself returns is inside `Ok`.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use heeler::timebox::exclusive;
+///
+/// # async fn reindex() -> u32 { 7 }
+/// # let block_on = |future| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
+/// # block_on(async {
+/// # let name = format!("doc-{}", std::process::id());
+/// # let name = name.as_str();
+/// // "`reindex` is held by process 4711 since 2026-11-21T08:49:12Z", if it is.
+/// let rows = exclusive(name, Duration::from_secs(600), reindex()).await?;
+/// # assert_eq!(rows, 7);
+/// # Ok::<(), heeler::timebox::ExclusiveError>(())
+/// # }).unwrap();
+/// ```
+pub fn exclusive<F: Future>(job: impl AsRef<Path>, limit: impl Into<Limit>, future: F) -> Exclusive<F> {
+    let job = job.as_ref().to_owned();
+    let work = timebox(limit, future).label(job.to_string_lossy().into_owned());
+    Exclusive { job, work, lock: None }
+}
+
+impl<F: Future> Future for Exclusive<F> {
+    type Output = Result<F::Output, ExclusiveError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if this.lock.is_none() {
+            *this.lock = Some(Lock::take(this.job)?);
+        }
+        let result = ready!(this.work.poll(cx));
+        // The work has been dropped, or has returned.
+        *this.lock = None;
+        Poll::Ready(result.map_err(ExclusiveError::from))
+    }
+}
+
+impl<F> fmt::Debug for Exclusive<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exclusive").field("job", &self.job).field("held", &self.lock.is_some()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,86 @@
+//! Who holds a lock, as its file says.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+/// What every lock file that is not empty begins with. A file that begins otherwise is somebody else's.
+pub(super) const SIGNATURE: &str = "heeler lock: process ";
+
+/// More than the longest text of a holder.
+pub(super) const LONGEST: u64 = 128;
+
+/// The process that runs a job, as its lock file says.
+///
+/// Prints as "process 4711 since 2026-11-21T08:49:12Z".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// Its process id, in its own namespace: another container's process may have the id of one of yours.
+    pub pid: u32,
+    /// When its run began, to the second.
+    pub since: SystemTime,
+}
+
+impl Holder {
+    /// This process, from now on.
+    pub(super) fn new() -> Self {
+        Self { pid: std::process::id(), since: whole_seconds(SystemTime::now()) }
+    }
+
+    /// The whole content of a lock file.
+    pub(super) fn text(self) -> String {
+        let Self { pid, since } = self;
+        format!("{SIGNATURE}{pid} since {}\n", humantime::format_rfc3339_seconds(since))
+    }
+
+    /// Nobody if the text is not whole: it is just being written, or just not any more.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (pid, since) = text.strip_prefix(SIGNATURE)?.strip_suffix('\n')?.split_once(" since ")?;
+        Some(Self { pid: pid.parse().ok()?, since: humantime::parse_rfc3339(since).ok()? })
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, since } = *self;
+        // A clock before 1970 has no such notation; and printing must not fail.
+        match since.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(_) => write!(f, "process {pid} since {}", humantime::format_rfc3339_seconds(since)),
+            Err(_) => write!(f, "process {pid}"),
+        }
+    }
+}
+
+/// A time that its text says exactly; the epoch for one that has no text.
+fn whole_seconds(time: SystemTime) -> SystemTime {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: what is written is what is read, and nothing that was cut off is taken for a holder.
+    #[test]
+    fn whole_texts_alone() {
+        let holder = Holder::new();
+        let text = holder.text();
+        assert!(text.len() as u64 <= LONGEST);
+        assert_eq!(Holder::parse(&text), Some(holder));
+        for length in 0..text.len() {
+            assert_eq!(Holder::parse(&text[..length]), None, "{:?}", &text[..length]);
+        }
+        assert_eq!(Holder::parse(&format!("{text}{text}")), None);
+        let longest = Holder { pid: u32::MAX, since: holder.since };
+        assert!(longest.text().len() as u64 <= LONGEST);
+    }
+
+    #[test]
+    fn says_who_and_since_when() {
+        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_250_952);
+        assert_eq!(Holder { pid: 4711, since }.to_string(), "process 4711 since 2026-11-21T08:49:12Z");
+        let since = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        assert_eq!(Holder { pid: 1, since }.to_string(), "process 1");
+    }
+}

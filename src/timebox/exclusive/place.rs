@@ -1,0 +1,150 @@
+//! Which file a job's lock is: the path it was given, or a file of its name in a directory of this user alone.
+
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf, is_separator};
+
+use super::error::ExclusiveError;
+
+/// The lock file of a job.
+///
+/// Links on the way to a path that was given are followed, the last one, too: whoever gave it may have meant that. In the
+/// directory of locks no link is ever followed.
+pub(super) fn of(job: &Path) -> Result<PathBuf, ExclusiveError> {
+    if job.as_os_str().is_empty() {
+        return Err(ExclusiveError::nameless());
+    }
+    if !is_name(job) {
+        return match fs::canonicalize(job) {
+            Ok(path) => Ok(path),
+            // To be made, or the error comes again, and is told, when the file is opened.
+            Err(_) => Ok(job.to_owned()),
+        };
+    }
+    let mut file = job.as_os_str().to_owned();
+    file.push(".lock");
+    Ok(directory()?.join(file))
+}
+
+/// Whether that is a bare name. Everything else is a path, and is taken as it is.
+fn is_name(job: &Path) -> bool {
+    let mut components = job.components();
+    matches!((components.next(), components.next()), (Some(Component::Normal(_)), None))
+        && !job.as_os_str().as_encoded_bytes().iter().any(|&byte| is_separator(char::from(byte)))
+}
+
+/// The directory of this user's locks; made if it is not there.
+#[cfg(unix)]
+fn directory() -> Result<PathBuf, ExclusiveError> {
+    let user = user().map_err(|error| {
+        ExclusiveError::directory(
+            Path::new("heeler"),
+            "cannot be found: this process cannot tell its user",
+            Some(error),
+        )
+    })?;
+    // Taken only if it is what the specification says it has to be: after `su` or `sudo` it may be another user's.
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let directory =
+        match runtime.filter(|path| path.is_absolute() && private(path, user).is_ok_and(|fault| fault.is_none())) {
+            Some(runtime) => runtime.join("heeler"),
+            None => std::env::temp_dir().join(format!("heeler-{user}")),
+        };
+    let mut builder = fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(ExclusiveError::directory(&directory, "cannot be made", Some(error)));
+        }
+        _ => {}
+    }
+    // Also if it was made just now: another user who may write to a directory without a sticky bit may have replaced it.
+    match private(&directory, user) {
+        Ok(None) => Ok(directory),
+        Ok(Some(fault)) => Err(ExclusiveError::directory(&directory, fault, None)),
+        Err(error) => Err(ExclusiveError::directory(&directory, "cannot be looked at", Some(error))),
+    }
+}
+
+/// What keeps a directory from being this user's alone.
+#[cfg(unix)]
+fn private(path: &Path, user: u32) -> io::Result<Option<&'static str>> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let found = fs::symlink_metadata(path)?;
+    Ok(if !found.is_dir() {
+        Some("is no directory")
+    } else if found.uid() != user {
+        Some("belongs to another user")
+    } else if found.mode() & 0o077 != 0 {
+        Some("is open to other users")
+    } else {
+        None
+    })
+}
+
+/// The user that files of this process belong to.
+///
+/// A pipe belongs to whoever made it, and asking whose it is needs neither a file system nor a foreign function.
+#[cfg(unix)]
+fn user() -> io::Result<u32> {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::MetadataExt as _;
+
+    let (reader, _) = io::pipe()?;
+    Ok(fs::File::from(OwnedFd::from(reader)).metadata()?.uid())
+}
+
+/// The directory of this user's locks; made if it is not there. Temporary directories are a user's own here.
+#[cfg(not(unix))]
+fn directory() -> Result<PathBuf, ExclusiveError> {
+    let directory = std::env::temp_dir().join("heeler");
+    match fs::create_dir_all(&directory) {
+        Ok(()) => Ok(directory),
+        Err(error) => Err(ExclusiveError::directory(&directory, "cannot be made", Some(error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: only a bare name is a name; nothing climbs out of the directory of locks.
+    #[test]
+    fn names_and_paths() {
+        for name in ["nightly", "night.ly", "..nightly", " ", "käse", "-"] {
+            assert!(is_name(Path::new(name)), "{name:?}");
+        }
+        for path in ["", ".", "..", "/", "/x", "./x", "x/", "x/y", "../x", "x/.."] {
+            assert!(!is_name(Path::new(path)), "{path:?}");
+        }
+        assert_eq!(of(Path::new("")).unwrap_err().to_string(), "an exclusive job has to have a name");
+    }
+
+    /// Guards: the pipe says what a file says.
+    #[cfg(unix)]
+    #[test]
+    fn whose_files_these_are() {
+        use std::os::unix::fs::MetadataExt as _;
+        let file = tempfile::tempfile().unwrap();
+        assert_eq!(user().unwrap(), file.metadata().unwrap().uid());
+    }
+
+    /// Guards: a directory that others can enter, that others own, or that is a link, is not taken.
+    #[cfg(unix)]
+    #[test]
+    fn private_directories_alone() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let place = tempfile::tempdir().unwrap();
+        let user = user().unwrap();
+        let fault = |path: &Path, user| private(path, user).unwrap();
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(fault(place.path(), user), None);
+        assert_eq!(fault(place.path(), user + 1), Some("belongs to another user"));
+        let link = place.path().join("link");
+        symlink(place.path(), &link).unwrap();
+        assert_eq!(fault(&link, user), Some("is no directory"));
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o750)).unwrap();
+        assert_eq!(fault(place.path(), user), Some("is open to other users"));
+    }
+}
