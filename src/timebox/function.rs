@@ -4,8 +4,8 @@ use super::{Limit, Timebox, timebox};
 
 /// Boxes every call of an async function: what a decorator is elsewhere.
 ///
-/// Each call gets the whole limit, beginning with the first poll of its future. Calls boxed by one
-/// [`Quota`](crate::Quota) share it, and a deadline is the same for all.
+/// `limit` is a duration, which each call gets whole, a deadline, which is the same for all, or a quota, which they share. A
+/// function of several arguments takes them as a tuple.
 ///
 /// # Example
 ///
@@ -20,12 +20,15 @@ use super::{Limit, Timebox, timebox};
 /// # let block_on = |future| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
 /// # block_on(async {
 /// let lookup = timebox::function(Duration::from_secs(2), lookup);
-/// assert_eq!(lookup("photos.example").await?, 14);
+/// assert_eq!(lookup("photos.example").label("lookup").await?, 14);
 /// assert_eq!(lookup("mail.example").await?, 12);
 /// # Ok::<(), heeler::Interrupted>(())
 /// # }).unwrap();
 /// ```
-pub fn function<A, F: Future>(limit: impl Into<Limit>, f: impl Fn(A) -> F) -> impl Fn(A) -> Timebox<F> {
-    let limit = limit.into();
+pub fn function<A, F, L>(limit: L, f: impl Fn(A) -> F) -> impl Fn(A) -> Timebox<F>
+where
+    F: Future,
+    L: Into<Limit> + Clone,
+{
     move |argument| timebox(limit.clone(), f(argument))
 }

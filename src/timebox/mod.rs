@@ -28,15 +28,25 @@
 
 mod blocking;
 mod core;
+mod exclusive;
+mod function;
 mod future;
 mod here;
 mod interrupted;
+mod io;
+mod iter;
 mod limit;
+mod process;
 mod switch;
 
 pub use self::blocking::blocking;
+pub use self::exclusive::{Exclusive, ExclusiveError, Holder, exclusive, exclusive_blocking};
+pub use self::function::function;
 pub use self::future::{Map, Or, Timebox, TimeboxExt, timebox};
 pub use self::here::{Interruption, checkpoint, deadline, interrupted, remaining};
 pub use self::interrupted::Interrupted;
+pub use self::io::{Io, Socket};
+pub use self::iter::{Timeboxed, TimeboxedIterator};
 pub use self::limit::Limit;
+pub use self::process::{Child, Process};
 pub use self::switch::{is_enabled, set_enabled};

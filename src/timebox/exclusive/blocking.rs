@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::error::ExclusiveError;
+use super::future::labelled;
 use super::lock::Lock;
 use crate::timebox::{Interrupted, Limit, blocking};
 
@@ -46,5 +47,5 @@ where
     E: From<Interrupted> + From<ExclusiveError>,
 {
     let _lock = Lock::take(job.as_ref())?;
-    blocking(limit, f)
+    blocking(labelled(limit.into(), job.as_ref()), f)
 }

@@ -30,7 +30,7 @@ pin_project! {
 ///
 /// `job` is a name ("nightly") or, if there is a separator in it, the path of a lock file ("/var/lib/app/nightly.lock"). A
 /// second run, of this process or another one, gets an error at once that says which process holds the lock and since when.
-/// The limit is that of a [`timebox`], labelled with `job`; its clock starts together with the job.
+/// The limit is that of a [`timebox`], labelled with `job` if it has no label; its clock starts together with the job.
 ///
 /// The lock is one of the operating system (`flock` on Unix): it ends with its process, and a run that crashed, or was
 /// killed, is in nobody's way. The file stays, empty, and is never removed; do not remove it while a job runs, or a second
@@ -69,8 +69,16 @@ pin_project! {
 /// ```
 pub fn exclusive<F: Future>(job: impl AsRef<Path>, limit: impl Into<Limit>, future: F) -> Exclusive<F> {
     let job = job.as_ref().to_owned();
-    let work = timebox(limit, future).label(job.to_string_lossy().into_owned());
+    let work = timebox(labelled(limit.into(), &job), future);
     Exclusive { job, work, lock: None }
+}
+
+/// An interruption says of which job, unless the caller has a better word for it.
+pub(super) fn labelled(limit: Limit, job: &Path) -> Limit {
+    match limit.extra.as_ref().and_then(|extra| extra.label.as_ref()) {
+        Some(_) => limit,
+        None => limit.label(job.to_string_lossy().into_owned()),
+    }
 }
 
 impl<F: Future> Future for Exclusive<F> {
