@@ -36,6 +36,7 @@ enum Kind {
     Directory { what: &'static str, path: PathBuf, problem: &'static str },
     Signal(String),
     Unsupported(&'static str),
+    Quota(&'static str),
 }
 
 impl Error {
@@ -77,6 +78,11 @@ impl Error {
         Self::new(Kind::Unsupported(what), None)
     }
 
+    /// A quota that cannot be. `message` says why.
+    pub(crate) fn quota(message: &'static str) -> Self {
+        Self::new(Kind::Quota(message), None)
+    }
+
     /// Whether a setting is invalid.
     #[must_use]
     pub fn is_config(&self) -> bool {
@@ -100,6 +106,12 @@ impl Error {
     pub fn is_unsupported(&self) -> bool {
         matches!(self.inner.kind, Kind::Unsupported(_))
     }
+
+    /// Whether a [`Quota`](crate::Quota) was to be made of no time at all.
+    #[must_use]
+    pub fn is_quota(&self) -> bool {
+        matches!(self.inner.kind, Kind::Quota(_))
+    }
 }
 
 impl fmt::Display for Error {
@@ -108,6 +120,7 @@ impl fmt::Display for Error {
             Kind::Config(message) | Kind::Signal(message) => f.write_str(message),
             Kind::Directory { what, path, problem } => write!(f, "the {what} `{}` {problem}", path.display()),
             Kind::Unsupported(what) => write!(f, "{what} on this platform"),
+            Kind::Quota(message) => f.write_str(message),
         }
     }
 }
@@ -144,9 +157,11 @@ mod tests {
             Error::directory(Path::new("/x"), "cannot be written to", Some(denied())),
             Error::signal("signal 40 is taken", None),
             Error::unsupported("thread stacks cannot be taken"),
+            Error::quota("a quota of zero"),
         ];
         for (at, error) in all.iter().enumerate() {
-            let is = [error.is_config(), error.is_directory(), error.is_signal(), error.is_unsupported()];
+            let is =
+                [error.is_config(), error.is_directory(), error.is_signal(), error.is_unsupported(), error.is_quota()];
             assert_eq!(is.iter().position(|&yes| yes), Some(at), "{error}");
             assert_eq!(is.iter().filter(|&&yes| yes).count(), 1, "{error}");
             if let Some(cause) = error.source() {

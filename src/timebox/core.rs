@@ -53,11 +53,12 @@ impl Core {
         if !switch::is_enabled() {
             return;
         }
-        let limit = match self.limit.time {
-            Time::For(nanos) => nanos,
-            Time::Until(deadline) => nanos(deadline.saturating_duration_since(Instant::now())),
+        // What is left is looked up first: between the two clocks, a box is late and not early.
+        let (limit, started) = match &self.limit.time {
+            Time::For(nanos) => (*nanos, Clock::get().ticks()),
+            Time::Until(deadline) => (nanos(deadline.saturating_duration_since(Instant::now())), Clock::get().ticks()),
+            Time::Quota(_) | Time::Running(_) => self.enter_quota(),
         };
-        let started = Clock::get().ticks();
         let mut around = RowId::NONE;
         if let Some(row) = inflight::innermost() {
             match outer(row, limit, started) {
@@ -82,6 +83,30 @@ impl Core {
         self.watched = Watched::new(registered);
     }
 
+    /// A box of a quota begins, whether or not it will have an effect. Returns the nanoseconds that are left, and the ticks at
+    /// which they were.
+    #[cold]
+    #[inline(never)]
+    fn enter_quota(&mut self) -> (u64, u64) {
+        let clock = Clock::get();
+        let started = clock.ticks();
+        // A box opens once.
+        let Time::Quota(quota) = &self.limit.time else { return (0, started) };
+        let (running, left) = quota.enter(clock.nanos(started));
+        self.limit.time = Time::Running(running);
+        (left, started)
+    }
+
+    /// The box is over as far as its quota is concerned.
+    #[inline]
+    fn leave_quota(&mut self) {
+        if let Time::Running(_) = self.limit.time
+            && let Time::Running(running) = std::mem::replace(&mut self.limit.time, Time::For(0))
+        {
+            drop(running);
+        }
+    }
+
     /// Polls the work. What is ready wins over a limit that has passed.
     #[inline]
     pub(crate) fn poll<T>(
@@ -94,7 +119,10 @@ impl Core {
         }
         let Some((row, _)) = self.watched.row() else {
             return match poll(cx) {
-                Poll::Ready(value) => Step::Ready(value),
+                Poll::Ready(value) => {
+                    self.leave_quota();
+                    Step::Ready(value)
+                }
                 Poll::Pending => Step::Pending,
             };
         };
@@ -197,6 +225,7 @@ impl Core {
         }
         self.watched.complete();
         self.watched.end();
+        self.leave_quota();
     }
 
     #[cold]

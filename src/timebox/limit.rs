@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::Interrupted;
+use super::quota::Running;
+use super::{Interrupted, Quota};
 use crate::inflight::nanos;
 
 type Hook = Box<dyn FnOnce(&Interrupted) + Send>;
@@ -44,6 +45,10 @@ pub(super) enum Time {
     /// Nanoseconds; `u64::MAX` for ever.
     For(u64),
     Until(Instant),
+    /// What is left of it when the box opens.
+    Quota(Quota),
+    /// The same, from then on until the box ends.
+    Running(Running),
 }
 
 /// What few boxes have.
@@ -94,6 +99,13 @@ impl From<Duration> for Limit {
 impl From<Instant> for Limit {
     fn from(deadline: Instant) -> Self {
         Self { time: Time::Until(deadline), extra: None }
+    }
+}
+
+/// What is left of the quota when the box opens. The box is spent from it until it ends.
+impl From<&Quota> for Limit {
+    fn from(quota: &Quota) -> Self {
+        Self { time: Time::Quota(quota.clone()), extra: None }
     }
 }
 

@@ -37,6 +37,11 @@ mod io;
 mod iter;
 mod limit;
 mod process;
+#[cfg(test)]
+mod nesting_model;
+mod quota;
+#[cfg(test)]
+mod quota_model;
 mod switch;
 
 pub use self::blocking::blocking;
@@ -49,4 +54,5 @@ pub use self::io::{Io, Socket};
 pub use self::iter::{Timeboxed, TimeboxedIterator};
 pub use self::limit::Limit;
 pub use self::process::{Child, Process};
+pub use self::quota::Quota;
 pub use self::switch::{is_enabled, set_enabled};

@@ -1,0 +1,255 @@
+//! One budget of time over many boxes.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::inflight::{Clock, nanos, now};
+use crate::sync::lock_std;
+
+/// A budget of time that many boxes share: the turns of a loop, the calls of a job, several tasks at once.
+///
+/// It is spent only while a box of it runs, and only once if several do, nested or at the same time. Clones share the
+/// budget. Once it is spent, each further box of it is interrupted at once, that is at its first suspension or checkpoint.
+///
+/// A box of a quota inside a box that ends sooner is spent from the quota all the same. While timeboxes are disabled,
+/// nothing is spent.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use heeler::Quota;
+///
+/// # fn main() -> Result<(), heeler::Error> {
+/// let quota = Quota::new(Duration::from_secs(2))?;
+/// assert_eq!(quota.remaining(), Duration::from_secs(2));
+/// assert!(!quota.running());
+///
+/// assert!(Quota::new(Duration::ZERO).unwrap_err().is_quota());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The idea is from interruptingcow's `Quota`.
+#[derive(Clone)]
+pub struct Quota {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    total: Duration,
+    // Locked for a few instructions, twice a box.
+    meter: Mutex<Meter>,
+}
+
+impl Quota {
+    /// A budget of `total` time, of which nothing is spent.
+    ///
+    /// `Duration::MAX`, as anything above 584 years, is never used up.
+    ///
+    /// # Errors
+    ///
+    /// If `total` is zero: [`Error::is_quota`].
+    pub fn new(total: Duration) -> Result<Self, Error> {
+        if total.is_zero() {
+            return Err(Error::quota("a quota of zero would interrupt all of its boxes at once"));
+        }
+        // The first use of the clock calibrates it: here, and not under the lock of a box's first poll.
+        Clock::get();
+        let meter = Mutex::new(Meter::new(nanos(total)));
+        Ok(Self { shared: Arc::new(Shared { total, meter }) })
+    }
+
+    /// What the quota was made with.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.shared.total
+    }
+
+    /// What is left at this moment; zero once it is spent.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        let mut meter = lock_std(&self.shared.meter);
+        let spent = meter.spent(now());
+        drop(meter);
+        self.shared.total.saturating_sub(Duration::from_nanos(spent))
+    }
+
+    /// Whether a box of it runs at this moment, so that it is being spent.
+    #[must_use]
+    pub fn running(&self) -> bool {
+        lock_std(&self.shared.meter).is_running()
+    }
+
+    /// A box of this quota begins at `now`, in nanoseconds of [`now`]; it ends when the guard is dropped. Returns also what is
+    /// left, in nanoseconds; `u64::MAX` for no end.
+    ///
+    /// The caller's `now`, so that a box's deadline follows from one look at the clock: that of a nested box of the same
+    /// quota is then the very same, and not before it.
+    pub(crate) fn enter(&self, now: u64) -> (Running, u64) {
+        let left = lock_std(&self.shared.meter).start(now);
+        (Running(self.clone()), left)
+    }
+}
+
+impl fmt::Debug for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Quota")
+            .field("total", &self.total())
+            .field("remaining", &self.remaining())
+            .field("running", &self.running())
+            .finish()
+    }
+}
+
+/// A box of a quota while it runs.
+///
+/// As long as there is one, the quota is spent without a pause. So all boxes of a quota that run at the same time have the
+/// same deadline, and it stays where it is.
+#[derive(Debug)]
+pub(crate) struct Running(Quota);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut meter = lock_std(&self.0.shared.meter);
+        meter.stop(now());
+    }
+}
+
+/// What a quota counts, apart from any clock: `now` is in nanoseconds, and should never run backwards.
+///
+/// If it does (threads look at the clock, and then wait for the lock), the meter's time stands still until it has caught up.
+#[derive(Debug)]
+pub(super) struct Meter {
+    /// `u64::MAX` for no end.
+    total: u64,
+    /// Up to `seen`.
+    spent: u64,
+    /// When the meter was last looked at.
+    seen: u64,
+    /// How many boxes run.
+    running: usize,
+}
+
+impl Meter {
+    pub(super) const fn new(total: u64) -> Self {
+        Self { total, spent: 0, seen: 0, running: 0 }
+    }
+
+    /// A box begins; returns what is left.
+    pub(super) fn start(&mut self, now: u64) -> u64 {
+        self.advance(now);
+        self.running += 1;
+        self.left()
+    }
+
+    /// A box ends that has begun.
+    pub(super) fn stop(&mut self, now: u64) {
+        self.advance(now);
+        self.running = self.running.saturating_sub(1);
+    }
+
+    /// Nanoseconds spent so far; more than there were, if a box did not end in time.
+    pub(super) fn spent(&mut self, now: u64) -> u64 {
+        self.advance(now);
+        self.spent
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.running > 0
+    }
+
+    fn left(&self) -> u64 {
+        if self.total == u64::MAX { u64::MAX } else { self.total.saturating_sub(self.spent) }
+    }
+
+    fn advance(&mut self, now: u64) {
+        if now > self.seen {
+            if self.running > 0 {
+                self.spent = self.spent.saturating_add(now - self.seen);
+            }
+            self.seen = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<T: Send + Sync + Clone + 'static>(_: &T) {}
+
+    /// Guards: a quota goes where its boxes go, and zero is an error that says so.
+    #[test]
+    fn is_shared_and_never_zero() {
+        let quota = Quota::new(Duration::from_secs(3600)).unwrap();
+        check(&quota);
+        let running = quota.clone().enter(now());
+        assert!(quota.running());
+        drop(running);
+        assert!(!quota.running() && quota.remaining() < quota.total());
+        assert_eq!(quota.total(), Duration::from_secs(3600));
+        assert!(format!("{quota:?}").starts_with("Quota { total: 3600s, remaining: 3599"), "{quota:?}");
+
+        let error = Quota::new(Duration::ZERO).unwrap_err();
+        assert!(error.is_quota() && !error.is_config());
+        assert_eq!(error.to_string(), "a quota of zero would interrupt all of its boxes at once");
+    }
+
+    /// Guards: it stands still while no box runs, and boxes that run together end together.
+    #[test]
+    fn is_spent_by_running_boxes_alone() {
+        let quota = Quota::new(Duration::from_secs(3600)).unwrap();
+        let (begin, later) = (now(), now());
+        let (outer, left) = quota.enter(begin);
+        let (inner, left_later) = quota.enter(later);
+        assert_eq!(begin + left, later + left_later);
+        drop(outer);
+        assert!(quota.running(), "the inner one still runs");
+        let before = quota.remaining();
+        while quota.remaining() == before {}
+        drop(inner);
+        let rest = quota.remaining();
+        let start = now();
+        while now() < start + 1_000_000 {}
+        assert_eq!(quota.remaining(), rest);
+    }
+
+    /// Guards: neither the largest budget nor the smallest overflows.
+    #[test]
+    fn extremes() {
+        let endless = Quota::new(Duration::MAX).unwrap();
+        let (_running, left) = endless.enter(now());
+        assert_eq!(left, u64::MAX);
+        let mut last = endless.remaining();
+        while endless.remaining() == last {}
+        last = endless.remaining();
+        assert!(last > Duration::MAX - Duration::from_secs(3600));
+
+        let tiny = Quota::new(Duration::from_nanos(1)).unwrap();
+        let (first, left) = tiny.enter(now());
+        assert_eq!(left, 1);
+        while !tiny.remaining().is_zero() {}
+        drop(first);
+        assert_eq!(tiny.enter(now()).1, 0);
+        assert_eq!(tiny.remaining(), Duration::ZERO);
+    }
+
+    /// Guards: a box that ends on another thread, or by a panic, still ends.
+    #[test]
+    fn ends_however_the_box_does() {
+        let quota = Quota::new(Duration::from_secs(60)).unwrap();
+        let running = quota.enter(now());
+        std::thread::spawn(move || drop(running)).join().unwrap();
+        assert!(!quota.running());
+        let held = quota.clone();
+        let panicked = std::thread::spawn(move || {
+            let _running = held.enter(now());
+            std::panic::resume_unwind(Box::new("stop"));
+        });
+        assert!(panicked.join().is_err());
+        assert!(!quota.running());
+    }
+}
