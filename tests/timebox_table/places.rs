@@ -1,0 +1,292 @@
+//! Wherever the future is polled: every runtime and none, sets of futures, tasks that hand it on, budgets that run out.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use heeler::{Interrupted, TimeboxExt, checkpoint, timebox};
+
+use super::common::{FOREVER, PATIENCE, alone, beside_others, ms, runtime, until};
+use super::{Drops, SHORT, forever, run, work};
+
+/// Guards: there is no timer to register, so that no runtime is needed.
+#[test]
+fn without_a_runtime() {
+    let error = futures::executor::block_on(timebox(SHORT, forever())).unwrap_err();
+    assert!(error.elapsed() >= SHORT);
+    let mut pool = futures::executor::LocalPool::new();
+    let both = futures::future::join(timebox(SHORT, forever()), timebox(FOREVER, async { 7 }));
+    let (late, ready) = pool.run_until(both);
+    assert!(late.is_err() && ready.is_ok());
+}
+
+#[test]
+fn on_a_current_thread_runtime() {
+    let runtime = runtime(0);
+    runtime.block_on(timebox(SHORT, forever())).unwrap_err();
+    let local = tokio::task::LocalSet::new();
+    let shared = std::rc::Rc::new(7);
+    let task = local.run_until(async {
+        tokio::task::spawn_local(timebox(SHORT, async move {
+            forever().await;
+            *shared
+        }))
+        .await
+    });
+    runtime.block_on(task).unwrap().unwrap_err();
+}
+
+#[test]
+fn on_many_workers() {
+    let runtime = runtime(4);
+    let tasks: Vec<_> = (0..500).map(|at| runtime.spawn(timebox(ms(1 + at % 20), forever()))).collect();
+    for task in tasks {
+        runtime.block_on(task).unwrap().unwrap_err();
+    }
+}
+
+/// Guards: a set that polls only the members that were woken. And each keeps its own deadline.
+#[test]
+fn in_a_set_of_futures() {
+    run(async {
+        let mut boxes: FuturesUnordered<_> = (0..100_u64)
+            .map(|at| async move {
+                let work = async {
+                    if at % 2 == 0 {
+                        forever().await;
+                    }
+                    tokio::task::yield_now().await;
+                };
+                (at, timebox(if at % 2 == 0 { ms(1 + at % 30) } else { FOREVER }, work).await)
+            })
+            .collect();
+        let mut seen = 0;
+        while let Some((at, result)) = boxes.next().await {
+            assert_eq!(result.is_err(), at % 2 == 0);
+            if let Err(error) = result {
+                assert_eq!(error.limit(), ms(1 + at % 30));
+                assert!(error.elapsed() >= error.limit());
+            }
+            seen += 1;
+        }
+        assert_eq!(seen, 100);
+    });
+}
+
+/// Guards: the clock starts with the first poll; and whoever polls it last is woken.
+#[test]
+fn moved_between_tasks() {
+    let (one, other) = (runtime(1), runtime(1));
+    for limit in [ms(30), ms(1)] {
+        let future = Box::pin(timebox(limit, forever()));
+        std::thread::sleep(ms(5));
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let first = one.spawn(async move {
+            let mut future = future;
+            let began = Instant::now();
+            let ready = futures::poll!(&mut future).is_ready();
+            assert!(!ready || began.elapsed() >= limit);
+            if !ready {
+                let _ = sender.send(future);
+            }
+        });
+        one.block_on(first).unwrap();
+        if let Ok(future) = receiver.blocking_recv() {
+            let second = other.spawn(async { tokio::time::timeout(PATIENCE, future).await });
+            let error = other.block_on(second).unwrap().expect("the task that has it now is woken").unwrap_err();
+            assert!(error.elapsed() >= limit);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Guards: a box that nobody polls any more wakes nobody, holds nothing, and tells its hook only if it has expired.
+#[test]
+fn dropped_before_and_after() {
+    let drops = Drops::default();
+    let told = Arc::new(AtomicUsize::new(0));
+    let open = |limit: Duration| {
+        let (guard, told) = (drops.guard(), told.clone());
+        let future = timebox(limit, async move {
+            let _guard = guard;
+            forever().await
+        });
+        let mut future = Box::pin(future.on_interrupt(move |_| {
+            told.fetch_add(1, Ordering::SeqCst);
+        }));
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        (future, woken)
+    };
+    drop(open(FOREVER));
+    assert_eq!((drops.count(), told.load(Ordering::SeqCst)), (1, 0), "before");
+
+    let (future, woken) = open(ms(50));
+    until("the monitor has woken it", || woken.0.load(Ordering::SeqCst));
+    drop(future);
+    assert_eq!((drops.count(), told.load(Ordering::SeqCst)), (2, 1), "after");
+
+    drop(timebox(SHORT, forever()));
+}
+
+/// Guards: the box is polled first. So a loop that is always ready, and that tokio makes give way now and then, can't starve
+/// the timer of its own box: there is none.
+#[test]
+fn with_the_budget_drained() {
+    let _guard = beside_others();
+    for workers in [0, 2] {
+        let runtime = runtime(workers);
+        let result = runtime.block_on(async {
+            let task = tokio::spawn(timebox(SHORT, async {
+                let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+                let start = Instant::now();
+                while start.elapsed() < PATIENCE {
+                    sender.send(()).unwrap();
+                    receiver.recv().await.unwrap();
+                }
+            }));
+            task.await.unwrap()
+        });
+        let error = result.expect_err("it outlived its box");
+        assert!(error.elapsed() >= SHORT);
+    }
+}
+
+/// Guards: the monitor sets the flag: it needs no worker.
+#[test]
+fn checkpoints_while_all_workers_are_blocked() {
+    let _guard = alone();
+    let runtime = runtime(2);
+    let (sender, receiver) = mpsc::channel();
+    for _ in 0..2 {
+        let sender = sender.clone();
+        runtime.spawn(async move {
+            let result = timebox(ms(60), async { work() }).await;
+            sender.send(result.expect("a value that is ready wins").unwrap_err()).unwrap();
+        });
+    }
+    for _ in 0..2 {
+        let error = receiver.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(error.limit(), ms(60));
+    }
+}
+
+/// Guards: a child task and a blocking closure see that the time of the box is up in which they were spawned; they are told,
+/// and not dropped.
+#[test]
+fn in_what_was_handed_on() {
+    let runtime = runtime(2);
+    let result = runtime.block_on(async {
+        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+        let parent = tokio::spawn(timebox(ms(50), async move {
+            let task = sender.clone();
+            heeler::spawn(async move { task.send(("task", work().unwrap_err())) });
+            let closure = sender.clone();
+            heeler::spawn_blocking(move || closure.send(("closure", work().unwrap_err())));
+            let waiting = sender;
+            heeler::spawn(async move { waiting.send(("waiting", heeler::timebox::interrupted().await)) });
+            forever().await
+        }));
+        let mut told = Vec::new();
+        while let Some((who, error)) = tokio::time::timeout(PATIENCE, receiver.recv()).await.expect("they are told") {
+            assert_eq!(error.limit(), ms(50), "{who}");
+            told.push(who);
+        }
+        told.sort_unstable();
+        assert_eq!(told, ["closure", "task", "waiting"]);
+        parent.await.unwrap()
+    });
+    assert_eq!(result.unwrap_err().limit(), ms(50));
+}
+
+/// Guards: a box in a child that was spawned within a box; its own limit counts where it is the smaller.
+#[test]
+fn boxes_in_what_was_handed_on() {
+    let runtime = runtime(2);
+    runtime.block_on(async {
+        let child = timebox(FOREVER, async { heeler::spawn(timebox(SHORT, forever())).await }).await;
+        let error = child.unwrap().unwrap().unwrap_err();
+        assert_eq!(error.limit(), SHORT);
+    });
+}
+
+/// Guards: the thread belongs to the box while it is polled, and not a moment longer.
+#[test]
+fn one_thread_many_boxes() {
+    run(async {
+        let outside = || checkpoint().is_ok() && heeler::timebox::remaining().is_none();
+        assert!(outside());
+        let inside = |limit: Duration| {
+            async move {
+                for _ in 0..50 {
+                    let left = heeler::timebox::remaining().expect("within a box");
+                    assert!(left <= limit && left > limit - FOREVER / 2, "another box's: {left:?} of {limit:?}");
+                    tokio::task::yield_now().await;
+                }
+            }
+            .timebox(limit)
+        };
+        let both = futures::future::join3(inside(FOREVER), inside(FOREVER * 2), async {
+            for _ in 0..50 {
+                assert!(outside());
+                tokio::task::yield_now().await;
+            }
+        });
+        let (one, other, ()) = both.await;
+        one.unwrap();
+        other.unwrap();
+        assert!(outside());
+    });
+}
+
+/// Guards: a runtime that is shut down with boxes open: they are dropped, and leave nothing that fires.
+#[test]
+fn the_runtime_goes_first() {
+    let drops = Drops::default();
+    let runtime = runtime(1);
+    for at in 0..100 {
+        let guard = drops.guard();
+        runtime.spawn(timebox(ms(at), async move {
+            let _guard = guard;
+            forever().await
+        }));
+    }
+    drop(runtime);
+    until("all is dropped", || drops.count() == 100);
+    run(timebox(SHORT, forever())).unwrap_err();
+}
+
+/// Guards: the last poll comes after the limit, so that what is ready by then wins; and what never suspends is never
+/// interrupted.
+#[test]
+fn polled_once_more() {
+    run(async {
+        let mut polls_after = 0;
+        let start = Instant::now();
+        let counted = std::future::poll_fn(|_| {
+            polls_after += u32::from(start.elapsed() > SHORT);
+            Poll::<()>::Pending
+        });
+        let result: Result<(), Interrupted> = timebox(SHORT, counted).await;
+        result.unwrap_err();
+        assert!(polls_after > 0);
+        let busy = async {
+            let start = Instant::now();
+            while start.elapsed() < SHORT * 2 {}
+            7
+        };
+        assert_eq!(timebox(SHORT, busy).await.unwrap(), 7);
+    });
+}

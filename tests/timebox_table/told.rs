@@ -1,0 +1,106 @@
+//! `interrupted().await`: work that is told and ends by itself within its grace.
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use heeler::timebox::interrupted;
+use heeler::{Interrupted, timebox};
+
+use super::common::{FOREVER, runtime};
+use super::{SHORT, forever, run};
+
+/// Guards: all branches are told, whoever it is that the box's task was woken for.
+#[test]
+fn in_a_join() {
+    run(async {
+        let work = async { tokio::join!(interrupted(), interrupted(), async { interrupted().await.limit() }) };
+        let (one, other, limit) = timebox(SHORT, work).grace(FOREVER).await.unwrap();
+        assert_eq!((one.limit(), other.limit(), limit), (SHORT, SHORT, SHORT));
+    });
+}
+
+#[test]
+fn in_a_select() {
+    run(async {
+        let work = async {
+            tokio::select! {
+                told = interrupted() => Some(told),
+                () = forever() => None,
+            }
+        };
+        let told = timebox(SHORT, work).label("select").grace(FOREVER).await.unwrap().unwrap();
+        assert!(told.is_from("select"));
+    });
+}
+
+/// Guards: a set polls only the members that were woken, so that each has to be.
+#[test]
+fn in_a_set_of_futures() {
+    run(async {
+        let work = async {
+            let waiting: FuturesUnordered<_> = (0..50).map(|_| interrupted()).collect();
+            waiting.map(|told| told.limit()).collect::<Vec<_>>().await
+        };
+        let told = timebox(SHORT, work).grace(FOREVER).await.unwrap();
+        assert_eq!(told, vec![SHORT; 50]);
+    });
+}
+
+#[test]
+fn in_a_child_task() {
+    for workers in [0, 2] {
+        let told: Interrupted = runtime(workers).block_on(async {
+            let work = async { heeler::spawn(interrupted()).await.unwrap() };
+            timebox(SHORT, work).grace(FOREVER).await.unwrap()
+        });
+        assert_eq!(told.limit(), SHORT);
+    }
+}
+
+/// Guards: it says so too if the time is up already, and it is told once more to whoever asks again.
+#[test]
+fn again_and_again() {
+    run(async {
+        let work = async {
+            for _ in 0..3 {
+                assert_eq!(interrupted().await.limit(), SHORT);
+                heeler::checkpoint().unwrap_err();
+            }
+        };
+        timebox(SHORT, work).grace(FOREVER).await.unwrap();
+    });
+}
+
+/// Guards: what does not use its grace is dropped when that is over, too.
+#[test]
+fn and_then_dropped() {
+    run(async {
+        let error = timebox(SHORT, forever()).grace(SHORT).await.unwrap_err();
+        assert!(error.elapsed() >= SHORT * 2, "{error}");
+        assert_eq!(error.limit(), SHORT);
+    });
+}
+
+/// Guards: one that is dropped again leaves nothing behind, and the next one is told all the same.
+#[test]
+fn given_up() {
+    run(async {
+        let work = async {
+            for _ in 0..100 {
+                assert!(futures::poll!(std::pin::pin!(interrupted())).is_pending());
+            }
+            interrupted().await.limit()
+        };
+        // The polls above take their time before the limit, even on a busy machine.
+        let limit = SHORT * 20;
+        assert_eq!(timebox(limit, work).grace(FOREVER).await.unwrap(), limit);
+    });
+}
+
+/// Guards: outside of any box it waits for ever.
+#[test]
+fn outside_of_any_box() {
+    run(async {
+        let told = std::pin::pin!(interrupted());
+        assert!(futures::poll!(told).is_pending());
+    });
+}
