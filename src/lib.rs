@@ -106,5 +106,6 @@ pub use report::{Report, Reports, ReportsBuilder, Sink, Stats};
 #[cfg(feature = "spans")]
 #[cfg_attr(docsrs, doc(cfg(feature = "spans")))]
 pub use spans::SpanLayer;
+pub use timebox::client::DeadlineLayer;
 pub use timebox::{Interrupted, Quota, TimeboxExt, checkpoint, timebox};
 pub use watchdog::{WatchdogHandle, WatchdogLayer, spawn, spawn_blocking, watch, watch_child};

@@ -27,6 +27,7 @@
 //! name says what a box does.
 
 mod blocking;
+pub mod client;
 mod core;
 mod exclusive;
 mod function;
@@ -43,6 +44,7 @@ mod quota;
 #[cfg(test)]
 mod quota_model;
 mod switch;
+mod wire;
 
 pub use self::blocking::blocking;
 pub use self::exclusive::{Exclusive, ExclusiveError, Holder, exclusive, exclusive_blocking};

@@ -1,0 +1,132 @@
+//! The answer to come.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use pin_project_lite::pin_project;
+
+use crate::timebox::core::{Core, Step};
+use crate::timebox::{Interruption, interrupted, remaining};
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Clients with a clock of their own (tonic's channel reads `grpc-timeout`, too) give up within this of the box.
+const MARGIN: Duration = Duration::from_millis(2);
+
+/// A box that expires polls its work three times at most before it drops it.
+const POLLS: u8 = 4;
+
+pin_project! {
+    /// The future of a [`Deadline`](super::Deadline).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<F> {
+        // Dropped in this order: what the call does in its destructor happens in the box.
+        #[pin]
+        inner: Option<F>,
+        core: Core,
+        // When the time of the call is up; `None` without a limit.
+        deadline: Option<Instant>,
+        over: Over,
+    }
+}
+
+/// What is known once there is no call any more, because its time is up.
+#[derive(Debug, Default)]
+struct Over {
+    /// What the client said of that.
+    error: Option<BoxError>,
+    interruption: Option<Interruption>,
+    polls: u8,
+}
+
+impl<F> ResponseFuture<F> {
+    pub(super) fn limited(inner: F, core: Core, deadline: Instant) -> Self {
+        Self { inner: Some(inner), core, deadline: Some(deadline), over: Over::default() }
+    }
+
+    /// There is no time for a call: none is made.
+    pub(super) fn refused(core: Core) -> Self {
+        Self { inner: None, core, deadline: None, over: Over::default() }
+    }
+
+    /// Boxes are switched off.
+    pub(super) fn unlimited(inner: F) -> Self {
+        let core = Core::closed(Duration::MAX.into());
+        Self { inner: Some(inner), core, deadline: None, over: Over::default() }
+    }
+}
+
+impl<F, T, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<T, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let step = this.core.poll(cx, |cx| {
+            if let Some(inner) = this.inner.as_mut().as_pin_mut() {
+                match inner.poll(cx) {
+                    // failed, as its own clock has run out: it's the box that says so
+                    Poll::Ready(Err(error)) if is_late(*this.deadline) => {
+                        this.over.error = Some(error.into());
+                        this.inner.set(None);
+                    }
+                    result => return result.map_err(Into::into).map(Some),
+                }
+            }
+            this.over.poll(cx).map(|error| error.map(Err))
+        });
+        match step {
+            Step::Ready(Some(result)) => Poll::Ready(result),
+            Step::Ready(None) => Poll::Ready(Err(this.core.interrupt().into())),
+            Step::Pending => Poll::Pending,
+            Step::Interrupted(interrupted) => {
+                this.inner.set(None);
+                this.core.end();
+                Poll::Ready(Err(interrupted.into()))
+            }
+        }
+    }
+}
+
+#[cold]
+fn is_late(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| deadline.saturating_duration_since(Instant::now()) <= MARGIN)
+}
+
+impl Over {
+    /// Waits for the box that is about to expire, be it the call's own or one around, so that it interrupts: an error that
+    /// is ready would win over it, and who repeats a failed call without a pause would never hear of it.
+    ///
+    /// Ready if no box interrupts: the one around leaves its work a grace, or there is none any more.
+    #[cold]
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<BoxError>> {
+        // So that a traced poll sees where it waits.
+        drop(cx.waker().clone());
+        if remaining().is_none_or(|left| left > MARGIN * 2) {
+            return Poll::Ready(self.error.take());
+        }
+        let interruption = self.interruption.get_or_insert_with(interrupted);
+        let Poll::Ready(told) = Pin::new(interruption).poll(cx) else { return Poll::Pending };
+        self.polls += 1;
+        if self.polls < POLLS {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(told.into()))
+    }
+}
+
+impl<F> fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture")
+            .field("core", &self.core)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,47 @@
+//! The settings of deadlines for calls, and the service they make.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use tower_layer::Layer;
+
+use super::Deadline;
+use crate::monitor;
+
+/// Gives every call of a client service a limit, and tells the peer. See the [module](crate::timebox::client).
+#[derive(Clone, Debug)]
+pub struct DeadlineLayer {
+    default: Duration,
+    header: Option<HeaderName>,
+}
+
+impl DeadlineLayer {
+    /// The longest limit there is: a day. No call runs without one.
+    pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// Calls may take `default`, or what is left of the box around if that is less.
+    ///
+    /// More than a [day](Self::LONGEST), also [`Duration::MAX`], counts as a day. With zero no call is ever made.
+    #[must_use]
+    pub fn new(default: Duration) -> Self {
+        Self { default: default.min(Self::LONGEST), header: None }
+    }
+
+    /// Tells the peer of a call how many milliseconds are left, in this header, as Envoy does in
+    /// `x-envoy-expected-rq-timeout-ms`. Calls of gRPC have `grpc-timeout` in its place. By default there is none.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName) -> Self {
+        self.header = Some(name);
+        self
+    }
+}
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = Deadline<S>;
+
+    fn layer(&self, inner: S) -> Deadline<S> {
+        // Here, and not in the first call: it calibrates the clock.
+        monitor::start();
+        Deadline::new(inner, self.default, self.header.clone())
+    }
+}

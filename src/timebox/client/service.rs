@@ -1,0 +1,132 @@
+//! The service: decides how long a call may take, and says so in its request.
+
+use std::error::Error;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName};
+use tower_service::Service;
+
+use super::ResponseFuture;
+use super::request::{Outbound, sealed};
+use crate::inflight::PolicyId;
+use crate::timebox::core::Core;
+use crate::timebox::{Limit, is_enabled, remaining, wire};
+
+/// A client service whose calls have a limit: see [`DeadlineLayer`](super::DeadlineLayer).
+#[derive(Clone, Debug)]
+pub struct Deadline<S> {
+    inner: S,
+    default: Duration,
+    header: Option<HeaderName>,
+}
+
+impl<S> Deadline<S> {
+    pub(super) fn new(inner: S, default: Duration, header: Option<HeaderName>) -> Self {
+        Self { inner, default, header }
+    }
+
+    /// The service inside.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service inside.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service inside.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, R> Service<R> for Deadline<S>
+where
+    S: Service<R>,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    R: Outbound,
+{
+    type Response = S::Response;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: R) -> Self::Future {
+        if !is_enabled() {
+            return ResponseFuture::unlimited(self.inner.call(request));
+        }
+        let call = Call::prepare(self.default, self.header.as_ref(), &mut request);
+        let label = label(&request);
+        if !call.is_made {
+            return ResponseFuture::refused(call.open(label));
+        }
+        let deadline = call.deadline;
+        let core = call.open(label);
+        ResponseFuture::limited(self.inner.call(request), core, deadline)
+    }
+}
+
+/// What was decided for a call.
+#[derive(Debug)]
+struct Call {
+    /// Zero for a call that is not made.
+    left: Duration,
+    deadline: Instant,
+    /// The box around has no more time than that.
+    is_around: bool,
+    is_made: bool,
+}
+
+impl Call {
+    /// How long a call may take; and its request says so.
+    fn prepare(default: Duration, header: Option<&HeaderName>, request: &mut impl sealed::Outbound) -> Self {
+        let name = if wire::is_grpc(request.headers()) { Some(&wire::GRPC_TIMEOUT) } else { header };
+        let said = name.and_then(|name| wire::read(request.headers(), name));
+        let own = [request.limit(), said].into_iter().flatten().fold(default, Duration::min);
+        let around = remaining();
+        // After what is left was read: so the deadline is not before that of the box around, and this one stays out of
+        // its way.
+        let now = Instant::now();
+        let is_around = around.is_some_and(|around| around <= own);
+        let left = around.map_or(own, |around| around.min(own));
+        let is_made = !left.is_zero() && name.is_none_or(|name| tell(request.headers_mut(), name, said, left));
+        Self { left: if is_made { left } else { Duration::ZERO }, deadline: now + left, is_around, is_made }
+    }
+
+    fn open(&self, label: String) -> Core {
+        if self.is_around {
+            // Where it is polled is not known yet: inside of the box around this has no effect, in a task apart it has.
+            return Core::closed(Limit::from(self.deadline).label(label));
+        }
+        let mut core = Core::closed(Limit::from(self.left).label(label));
+        // The peer's clock runs from now on, so does this one.
+        core.open(PolicyId::NONE, |_| {});
+        core
+    }
+}
+
+/// Has the header say what is left, if that is less than what the caller `said`. Whether there is enough left to be said.
+fn tell(headers: &mut HeaderMap, name: &HeaderName, said: Option<Duration>, left: Duration) -> bool {
+    let mut values = headers.get_all(name).iter();
+    let is_one = values.next().is_some_and(|value| !value.as_bytes().contains(&b',')) && values.next().is_none();
+    if is_one && said.is_some_and(|said| said <= left) {
+        return true;
+    }
+    let Some(value) = wire::write(name, left) else { return false };
+    headers.insert(name, value);
+    true
+}
+
+/// For a person: whom the call is to. gRPC's requests get their host after this layer.
+fn label(request: &impl sealed::Outbound) -> String {
+    match request.host() {
+        Some(host) => format!("call to {host}"),
+        None if wire::is_grpc(request.headers()) => format!("call to {}", request.path()),
+        None => "call".to_owned(),
+    }
+}

@@ -1,0 +1,141 @@
+//! What a call's request says, by settings, box and caller.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use heeler::{DeadlineLayer, timebox};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, Request};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+use crate::BoxError;
+use crate::common::ms;
+
+const GRPC: HeaderName = HeaderName::from_static("grpc-timeout");
+const NAMED: HeaderName = HeaderName::from_static("x-left-ms");
+
+/// The headers that come through.
+async fn sent(layer: &DeadlineLayer, request: Request<()>) -> Result<HeaderMap, BoxError> {
+    let echo = service_fn(|request: Request<()>| async move { Ok::<_, Infallible>(request.headers().clone()) });
+    layer.layer(echo).oneshot(request).await
+}
+
+fn request(grpc: bool, headers: &[(&HeaderName, &str)]) -> Request<()> {
+    let mut request = Request::post("http://photos.example/a");
+    if grpc {
+        request = request.header(CONTENT_TYPE, "application/grpc+proto");
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap()
+}
+
+/// All values of a header.
+fn all<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a str> {
+    headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+}
+
+/// The only value of a header, in milliseconds; of gRPC's as the layer writes it for less than 100 s.
+fn left(headers: &HeaderMap, name: &HeaderName) -> f64 {
+    let values = all(headers, name);
+    let [value] = values[..] else { panic!("not one: {values:?}") };
+    if let Some(micros) = value.strip_suffix('u') {
+        micros.parse::<f64>().unwrap() / 1e3
+    } else if let Some(nanos) = value.strip_suffix('n') {
+        nanos.parse::<f64>().unwrap() / 1e6
+    } else {
+        value.parse().unwrap()
+    }
+}
+
+/// Guards: gRPC has its header, others have the named one, neither has both; without a name others have none.
+#[tokio::test]
+async fn each_protocol_has_its_header() {
+    let plain = DeadlineLayer::new(ms(5_000));
+    let named = plain.clone().header(NAMED);
+    for (layer, grpc, expected) in [
+        (&plain, true, Some((&GRPC, "5000000u"))),
+        (&plain, false, None),
+        (&named, true, Some((&GRPC, "5000000u"))),
+        (&named, false, Some((&NAMED, "5000"))),
+    ] {
+        let headers = sent(layer, request(grpc, &[])).await.unwrap();
+        let written = [&GRPC, &NAMED].map(|name| all(&headers, name));
+        let expected = [&GRPC, &NAMED].map(|name| match expected {
+            Some((written, value)) if written == name => vec![value],
+            _ => Vec::new(),
+        });
+        assert_eq!(written, expected, "grpc: {grpc}, {layer:?}");
+    }
+}
+
+/// Guards: whoever names gRPC's header for other calls gets gRPC's syntax in it: bare milliseconds are garbage there.
+#[tokio::test]
+async fn grpc_syntax_in_its_own_header() {
+    let layer = DeadlineLayer::new(ms(5_000)).header(GRPC);
+    let headers = sent(&layer, request(false, &[])).await.unwrap();
+    assert_eq!(all(&headers, &GRPC), ["5000000u"]);
+}
+
+/// Guards: a caller's own smaller deadline goes out as it is; a larger one, garbage, and several become one that is true.
+#[tokio::test]
+async fn the_callers_header() {
+    let layer = DeadlineLayer::new(ms(5_000)).header(NAMED);
+    for (grpc, given, expected) in [
+        (true, &["2S"][..], "2S"),
+        (true, &["5S"], "5S"),
+        (true, &["6S"], "5000000u"),
+        (true, &["soon"], "5000000u"),
+        (true, &["-1S"], "5000000u"),
+        (true, &[""], "5000000u"),
+        (true, &["3S", "2S"], "2000000u"),
+        (true, &["junk", "2S"], "2000000u"),
+        (true, &["3S, 2S"], "2000000u"),
+        (false, &["2000"], "2000"),
+        (false, &["2S"], "2S"),
+        (false, &["5001"], "5000"),
+        (false, &["99999999999999999999999"], "5000"),
+        (false, &["1e3"], "5000"),
+        (false, &["-7"], "5000"),
+        (false, &["300", "4000", "x"], "300"),
+    ] {
+        let name = if grpc { &GRPC } else { &NAMED };
+        let given: Vec<_> = given.iter().map(|value| (name, *value)).collect();
+        let headers = sent(&layer, request(grpc, &given)).await.unwrap();
+        assert_eq!(all(&headers, name), [expected], "{given:?}");
+    }
+}
+
+/// Guards: inside a box a call says what is left of it, less with every call, and never more than the default.
+#[tokio::test]
+async fn what_is_left_of_the_box() {
+    let layer = DeadlineLayer::new(ms(30_000)).header(NAMED);
+    let (first, second) = timebox(Duration::from_secs(60), async {
+        timebox(Duration::from_secs(20), async {
+            let first = left(&sent(&layer, request(true, &[])).await.unwrap(), &GRPC);
+            tokio::time::sleep(ms(50)).await;
+            (first, left(&sent(&layer, request(false, &[])).await.unwrap(), &NAMED))
+        })
+        .await
+        .unwrap()
+    })
+    .await
+    .unwrap();
+    assert!(first < 20_000.0 && second <= first - 50.0 && second > 0.0, "{first} {second}");
+
+    let roomy = timebox(Duration::from_secs(60), sent(&layer, request(false, &[]))).await.unwrap().unwrap();
+    assert_eq!(all(&roomy, &NAMED), ["30000"]);
+}
+
+/// Guards: no default makes a call without a limit, or a header that does not fit.
+#[tokio::test]
+async fn there_is_always_a_limit() {
+    for default in [Duration::MAX, DeadlineLayer::LONGEST, DeadlineLayer::LONGEST + ms(1)] {
+        let layer = DeadlineLayer::new(default).header(NAMED);
+        let headers = sent(&layer, request(false, &[])).await.unwrap();
+        assert_eq!(all(&headers, &NAMED), ["86400000"]);
+        let headers = sent(&layer, request(true, &[])).await.unwrap();
+        assert_eq!(all(&headers, &GRPC), ["86400000m"]);
+    }
+}

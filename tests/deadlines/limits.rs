@@ -1,0 +1,224 @@
+//! What becomes of calls whose time is up.
+
+use std::future::{pending, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use heeler::timebox::{self, Limit, timebox};
+use heeler::{DeadlineLayer, Interrupted, TimeboxExt as _};
+use http::{HeaderName, Request};
+use tower::util::BoxCloneService;
+use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
+
+use crate::common::{FOREVER, ms, until};
+use crate::{BoxError, interrupted};
+
+const NAMED: HeaderName = HeaderName::from_static("x-left-ms");
+
+/// A client whose calls end as `call` says, and how many were made.
+fn client<F>(
+    default: Duration,
+    call: impl Fn() -> F + Clone + Send + 'static,
+) -> (BoxCloneService<Request<()>, u32, BoxError>, Arc<AtomicUsize>)
+where
+    F: Future<Output = Result<u32, &'static str>> + Send + 'static,
+{
+    let made = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&made);
+    let service = service_fn(move |_: Request<()>| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        call()
+    });
+    (BoxCloneService::new(DeadlineLayer::new(default).header(NAMED).layer(service)), made)
+}
+
+fn to(uri: &str) -> Request<()> {
+    Request::get(uri).body(()).unwrap()
+}
+
+fn get() -> Request<()> {
+    to("http://photos.example/")
+}
+
+/// Guards: what a call in time returns, be it an answer or an error, is handed on as it is.
+#[tokio::test]
+async fn in_time() {
+    let (answers, _) = client(FOREVER, || ready(Ok(7)));
+    assert_eq!(answers.oneshot(get()).await.unwrap(), 7);
+    let (fails, _) = client(FOREVER, || ready(Err("refused")));
+    let error = fails.oneshot(get()).await.unwrap_err();
+    assert_eq!((error.to_string().as_str(), Interrupted::find(&*error).is_none()), ("refused", true));
+}
+
+/// Guards: at its limit a call is dropped before its caller hears of it, with an error that says whom the call was to,
+/// how long it was to take, and where it waited.
+#[tokio::test]
+async fn dropped_at_the_limit() {
+    struct Held(Arc<AtomicUsize>);
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&dropped);
+    let (client, made) = client(ms(30), move || {
+        let held = Held(Arc::clone(&counter));
+        async move {
+            tokio::time::sleep(FOREVER).await;
+            drop(held);
+            Ok(7)
+        }
+    });
+    let error = client.oneshot(to("http://user:secret@photos.example:80/path?token=secret")).await.unwrap_err();
+    assert_eq!((made.load(Ordering::SeqCst), dropped.load(Ordering::SeqCst)), (1, 1));
+    let interrupted = interrupted(&*error);
+    assert_eq!((interrupted.label(), interrupted.limit()), (Some("call to photos.example"), ms(30)));
+    assert!(interrupted.elapsed() >= ms(29), "{interrupted:?}");
+    until("the place has a name", || error.to_string().contains("limits.rs"));
+    let text = error.to_string();
+    assert!(text.contains("dropped_at_the_limit"), "{text}");
+    assert!(!text.contains("secret"), "{text}");
+}
+
+/// Guards: a box with less time left interrupts all of its work: no `Err` arm of a call's catches that.
+#[tokio::test]
+async fn the_box_around_interrupts_everything() {
+    let (client, made) = client(FOREVER, pending);
+    let caught = AtomicUsize::new(0);
+    let result = async {
+        let result = client.oneshot(get()).await;
+        caught.fetch_add(1, Ordering::SeqCst);
+        result.is_ok()
+    }
+    .timebox(ms(30))
+    .label("around")
+    .await;
+    assert!(result.unwrap_err().is_from("around"));
+    assert_eq!((made.load(Ordering::SeqCst), caught.load(Ordering::SeqCst)), (1, 0));
+}
+
+/// Guards: a call that is made in a box, and polled in a task outside of it, still has no more time than the box had left.
+#[tokio::test]
+async fn polled_outside_of_its_box() {
+    let (mut client, _) = client(FOREVER, || tokio::time::sleep(FOREVER).map(|()| Ok(7)));
+    let (call, left) = timebox(ms(60), async {
+        let call = client.call(get());
+        (call, timebox::remaining().unwrap())
+    })
+    .await
+    .unwrap();
+    let error = call.await.unwrap_err();
+    let interrupted = interrupted(&*error);
+    assert!(interrupted.limit() <= ms(60) && left <= ms(60), "{interrupted:?}");
+}
+
+/// Guards: with nothing left no call is made. In a box that leaves a grace the caller hears of it at once, to end by itself.
+#[tokio::test]
+async fn no_call_without_time() {
+    let (client, made) = client(FOREVER, || ready(Ok(7)));
+    let result = async {
+        timebox::interrupted().await;
+        let started = Instant::now();
+        let error = client.clone().oneshot(get()).await.unwrap_err();
+        (interrupted(&*error), started.elapsed())
+    }
+    .timebox(Limit::from(ms(10)).label("around").grace(FOREVER))
+    .await;
+    let (interrupted, _waited) = result.expect("ends in its grace");
+    assert!(interrupted.is_from("around"), "{interrupted}");
+    assert_eq!(made.load(Ordering::SeqCst), 0);
+
+    // without a grace the box drops its work at that call
+    let over = AtomicUsize::new(0);
+    let result = async {
+        std::thread::sleep(ms(30));
+        let result = client.oneshot(get()).await;
+        over.fetch_add(1, Ordering::SeqCst);
+        result.is_ok()
+    }
+    .timebox(Limit::from(ms(10)).label("around"))
+    .await;
+    assert!(result.unwrap_err().is_from("around"));
+    assert_eq!((made.load(Ordering::SeqCst), over.load(Ordering::SeqCst)), (0, 0));
+}
+
+/// Guards: a default of zero refuses every call, outside of any box and within one.
+#[tokio::test]
+async fn zero() {
+    let (client, made) = client(Duration::ZERO, || ready(Ok(7)));
+    for around in [None, Some(FOREVER)] {
+        let call = client.clone().oneshot(get());
+        let error = match around {
+            None => call.await.unwrap_err(),
+            Some(around) => timebox(around, call).await.expect("the call's own limit").unwrap_err(),
+        };
+        let interrupted = interrupted(&*error);
+        assert_eq!((interrupted.label(), interrupted.limit()), (Some("call to photos.example"), Duration::ZERO));
+    }
+    assert_eq!(made.load(Ordering::SeqCst), 0);
+}
+
+/// Guards: code that repeats a failed call without a pause does not outlive its box: refused calls give way.
+#[tokio::test]
+async fn repeated_without_a_pause() {
+    let (client, made) = client(FOREVER, || async {
+        tokio::task::yield_now().await;
+        Err("down")
+    });
+    let result = async {
+        loop {
+            let _ = client.clone().oneshot(get()).await;
+        }
+    }
+    .timebox(ms(30))
+    .label("around");
+    let result: Result<(), _> = result.await;
+    assert!(result.unwrap_err().is_from("around"));
+    assert!(made.load(Ordering::SeqCst) > 0);
+}
+
+/// Guards: a client that gives up by its own clock at the same time does not hide whose time was up: the call's limit, or
+/// that of the box around, whose work is all dropped.
+#[tokio::test]
+async fn a_client_with_a_clock() {
+    async fn gives_up() -> Result<u32, &'static str> {
+        tokio::time::sleep(ms(20)).await;
+        Err("timed out by itself")
+    }
+    for _ in 0..50 {
+        let (own, _) = client(ms(20), gives_up);
+        let error = own.oneshot(get()).await.unwrap_err();
+        assert_eq!(interrupted(&*error).label(), Some("call to photos.example"));
+
+        let (others, _) = client(FOREVER, gives_up);
+        let result = others.oneshot(get()).timebox(ms(20)).label("around").await;
+        assert!(result.unwrap_err().is_from("around"));
+    }
+}
+
+/// Guards: that a peer's own deadline is respected: a caller's smaller header limits the call here, too.
+#[tokio::test]
+async fn the_callers_header_limits() {
+    let (client, _) = client(FOREVER, pending);
+    let request = Request::get("/").header(NAMED, "20").body(()).unwrap();
+    let error = client.oneshot(request).await.unwrap_err();
+    let interrupted = interrupted(&*error);
+    assert_eq!((interrupted.label(), interrupted.limit()), (Some("call"), ms(20)));
+}
+
+/// Guards: layers, services and futures can be where tower wants them.
+#[test]
+fn send_sync_clone() {
+    fn check<T: Send + Sync + Clone + 'static>(_: &T) {}
+    fn check_send<T: Send>(_: &T) {}
+    let layer = DeadlineLayer::new(FOREVER);
+    check(&layer);
+    let mut service = layer
+        .layer(service_fn(|_: Request<()>| -> BoxFuture<'static, Result<(), BoxError>> { Box::pin(ready(Ok(()))) }));
+    check(&service);
+    check_send(&service.call(get()));
+}
