@@ -37,9 +37,9 @@ mod interrupted;
 mod io;
 mod iter;
 mod limit;
-mod process;
 #[cfg(test)]
 mod nesting_model;
+mod process;
 mod quota;
 #[cfg(test)]
 mod quota_model;
