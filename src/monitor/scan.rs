@@ -36,6 +36,8 @@ pub(super) fn scan(expected: u64) -> Scanned {
         .map(|policy| u64::try_from(policy.threshold().as_nanos()).unwrap_or(u64::MAX))
         .min()
         .map_or(expected, |shortest| shortest.min(expected));
+    // Work that begins right after this look must be seen by then.
+    let mut latest = (shortest / 2).min(expected / ARM_AT);
     let mut soonest = u64::MAX;
     let mut queued = Vec::new();
     for row in table().rows() {
@@ -47,6 +49,7 @@ pub(super) fn scan(expected: u64) -> Scanned {
         // Nobody reads the timeline of a box that has no layer: its polls need not be traced.
         let plain = flags & flags::BOX != 0 && row.policy() == PolicyId::NONE;
         shortest = shortest.min(if plain { threshold.saturating_mul(4) } else { threshold });
+        latest = latest.min(threshold / 2);
         if flags & flags::QUEUED != 0 {
             continue;
         }
@@ -65,7 +68,7 @@ pub(super) fn scan(expected: u64) -> Scanned {
     let period = (shortest / ARM_AT).clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
     let pause = (period / 4)
         .max(cost.saturating_mul(COST_FACTOR))
-        .min((shortest / 2).max(cost.saturating_mul(10)))
+        .min(latest.max(cost.saturating_mul(10)))
         .max(SHORTEST_PERIOD);
     let next = soonest.clamp(began + pause, (began + period).max(began + pause));
     Scanned { queued, next, shortest }
