@@ -45,7 +45,7 @@ fn facts(report: &Report) -> Vec<Fact> {
     facts.push(("report", format!("{}{update}", report.id)));
     facts.push(("captured", timestamp(report.captured_at)));
     facts.push(("started", timestamp(report.started_at)));
-    let threshold = report.threshold_ms.map(|ms| format!(" (threshold {})", duration(ms))).unwrap_or_default();
+    let threshold = report.limit().map(|limit| format!(" ({limit})")).unwrap_or_default();
     facts.push(("elapsed", format!("{}{threshold}", duration(report.elapsed_ms))));
     facts.push(("verdict", format!("{} ({})", report.verdict, report.kind)));
     if let Some(job) = &report.job {

@@ -18,7 +18,7 @@ impl Report {
     pub fn sentence(&self) -> String {
         let subject = self.work();
         let elapsed = duration(self.elapsed_ms);
-        let limit = self.threshold_ms.map(|ms| format!(" (threshold {})", duration(ms))).unwrap_or_default();
+        let limit = self.limit().map(|limit| format!(" ({limit})")).unwrap_or_default();
         let place = self.place();
         let sentence = match self.verdict {
             Verdict::Waiting => format!("{subject} is waiting: {elapsed} so far{limit}{place}"),
@@ -58,6 +58,12 @@ impl Report {
         };
         // The parts come from requests and from debug information.
         escape(&sentence, usize::MAX).into_owned()
+    }
+
+    /// `threshold 2.50 s`; of a timebox, `limit 2.50 s`.
+    pub(in crate::report) fn limit(&self) -> Option<String> {
+        let word = if self.kind == Kind::Interrupted { "limit" } else { "threshold" };
+        self.threshold_ms.map(|ms| format!("{word} {}", duration(ms)))
     }
 
     /// `GET /users/4711`, `the body of GET /users/4711`, `the job "import"`.
@@ -206,7 +212,8 @@ mod tests {
         assert!(say(with(Verdict::NoWaker)).starts_with(pending));
         let gone = "GET /slow/lock was abandoned: dropped before it had an answer, after 2.51 s (threshold 2.50 s), last in photos::";
         assert!(say(with(Verdict::Abandoned)).starts_with(gone));
-        assert!(say(with(Verdict::Interrupted)).contains("its time was up after 2.51 s"));
+        let interrupted = Report { kind: Kind::Interrupted, ..with(Verdict::Interrupted) };
+        assert!(say(interrupted).contains("its time was up after 2.51 s (limit 2.50 s), in photos::"));
         let mut unknown = with(Verdict::Unknown);
         unknown.stacks.clear();
         unknown.notes.push("the thread did not answer".to_owned());

@@ -215,7 +215,7 @@ fn subtitle(report: &Report) -> String {
     let place = report.location.as_ref().map(|location| format!(" in {}", place(location))).unwrap_or_default();
     let verdict = format!("{}{place}", report.verdict.as_str().replace('_', " "));
     let mut parts = vec![label::safe(&verdict, MAX_PLACE)];
-    parts.extend(report.threshold_ms.map(|ms| format!("threshold {}", duration(ms))));
+    parts.extend(report.limit());
     parts.push(report.process.hostname.clone());
     parts.push(timestamp(report.captured_at));
     label::safe(&parts.join(" · "), MAX_SUBTITLE)
