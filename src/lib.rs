@@ -21,6 +21,23 @@
 //! # }
 //! ```
 //!
+//! The [timebox] stops work in time and says where it was: a [`TimeboxLayer`] around a service, a [`DeadlineLayer`] around
+//! a client, [`timebox()`] around any future, [`checkpoint`] in plain code.
+//!
+//! ```
+//! # async fn resize() -> u32 { 7 }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! use std::time::Duration;
+//! use heeler::TimeboxExt;
+//!
+//! if let Err(interrupted) = resize().timebox(Duration::from_secs(2)).label("thumbnails").await {
+//!     // the timebox "thumbnails" of 2s was up after 2.001s, in app::resize at src/photos.rs:41
+//!     eprintln!("{interrupted}");
+//! }
+//! # }
+//! ```
+//!
 //! It needs no annotations, no `cfg` flags and no nightly compiler. For names of inlined async functions, keep
 //! `debug = "limited"` in `[profile.release]`.
 //!
@@ -40,6 +57,7 @@
 //! | *yielding* | where it gives way again and again |
 //! | *no waker* | that nothing will wake it, and where it was |
 //! | *abandoned* | the last known stacks of a request whose client has left |
+//! | *interrupted* | where it was when its timebox expired |
 //!
 //! # Cost
 //!
@@ -60,6 +78,8 @@
 //! | `sentry` | no | [`Sentry`]: an event a report, with its stacks |
 //! | `metrics` | no | the [figures](figures()) of the process through the `metrics` facade, from the reporter's thread |
 //! | `otel` | no | [`OpenTelemetry`]: a log record a report, an event on the request's span, and instruments |
+//! | `process` | no | [`timebox::Process`] also for children of `tokio::process` |
+//! | `reqwest` | no | [`DeadlineLayer`] also around a `reqwest::Client` |
 //! | `email` | no | [`Email`]: reports as mails, by SMTP, by `sendmail` or into files |
 //! | `spans` | no | [`SpanLayer`]: names and fields of the `tracing` spans that the request is in |
 //! | `webhook` | no | [`Webhook`]: reports by HTTP, signed, or as messages for Slack and its like |
