@@ -4,8 +4,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod grpc;
 mod headers;
+mod hyper;
 mod limits;
+#[cfg(feature = "reqwest")]
+mod reqwest;
+mod server;
 
 use std::error::Error;
 

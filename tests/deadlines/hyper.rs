@@ -1,0 +1,54 @@
+//! The client of hyper-util.
+
+use std::net::SocketAddr;
+
+use heeler::DeadlineLayer;
+use heeler::timebox::client::Deadline;
+use http::Request;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tower::{Layer as _, ServiceExt as _};
+
+use crate::common::{FOREVER, ms};
+use crate::server::{NAMED, agree, next, relay, silent, slow};
+use crate::{BoxError, interrupted};
+
+fn client(layer: DeadlineLayer) -> Deadline<Client<HttpConnector, String>> {
+    layer.layer(Client::builder(TokioExecutor::new()).build_http())
+}
+
+async fn get(client: Deadline<Client<HttpConnector, String>>, address: SocketAddr) -> Result<String, BoxError> {
+    let request = Request::get(format!("http://{address}/")).body(String::new())?;
+    Ok(client.oneshot(request).await?.status().to_string())
+}
+
+/// Guards: over two hops each service has what is left of its caller's time, and is stopped when that is up.
+#[tokio::test]
+async fn two_hops() {
+    let (b, mut stopped) = slow().await;
+    let to_b = client(DeadlineLayer::new(FOREVER).header(NAMED));
+    let (a, mut fronts) = relay(move || get(to_b.clone(), b)).await;
+    let answer = get(client(DeadlineLayer::new(FOREVER)), a).await.unwrap();
+    assert_eq!(answer, "503 Service Unavailable");
+    agree(&next(&mut fronts).await, &next(&mut stopped).await);
+}
+
+/// Guards: without a box around, a call has its default, over a socket, too; and its peer hears of that.
+#[tokio::test]
+async fn the_default() {
+    let (b, mut stopped) = slow().await;
+    let error = get(client(DeadlineLayer::new(ms(200)).header(NAMED)), b).await.unwrap_err();
+    let interrupted = interrupted(&*error);
+    assert_eq!((interrupted.label(), interrupted.limit()), (Some("call to 127.0.0.1"), ms(200)));
+    let stopped = next(&mut stopped).await;
+    assert_eq!((stopped.left, stopped.interrupted.limit()), (ms(200), ms(200)));
+}
+
+/// Guards: a peer that says nothing at all holds a call no longer than its limit, connection and all.
+#[tokio::test]
+async fn a_silent_peer() {
+    let address = silent().await;
+    let error = get(client(DeadlineLayer::new(ms(50))), address).await.unwrap_err();
+    assert_eq!(interrupted(&*error).limit(), ms(50));
+}
