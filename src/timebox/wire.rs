@@ -32,28 +32,6 @@ const UNITS: [(u8, u128); 6] = [
 /// What eight digits hold.
 const GRPC_MOST: u128 = 99_999_999;
 
-/// Where a server finds its caller's deadline. None by default.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Inbound {
-    /// Read `grpc-timeout`.
-    pub(crate) grpc: bool,
-    /// Read this header, too: milliseconds, or the syntax of `grpc-timeout`.
-    pub(crate) header: Option<HeaderName>,
-}
-
-impl Inbound {
-    /// How much time the caller says it has left, by the strictest of its headers.
-    #[inline]
-    pub(crate) fn left(&self, headers: &HeaderMap) -> Option<Duration> {
-        if !self.grpc && self.header.is_none() {
-            return None;
-        }
-        let grpc = if self.grpc { read(headers, &GRPC_TIMEOUT) } else { None };
-        let named = self.header.as_ref().and_then(|name| read(headers, name));
-        grpc.into_iter().chain(named).min()
-    }
-}
-
 /// Whether these are the headers of a gRPC call (or answer): `application/grpc`, and all that begins so.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
@@ -235,21 +213,6 @@ mod tests {
             Some(Duration::from_millis(10))
         );
         assert_eq!(read(&headers(&GRPC_TIMEOUT, &[b"x", b"y"]), &GRPC_TIMEOUT), None);
-    }
-
-    /// Guards: a server reads the headers it was told to read, and no others; the stricter one counts.
-    #[test]
-    fn inbound_reads_what_it_was_told() {
-        let mut both = headers(&NAMED, &[b"250"]);
-        both.append(GRPC_TIMEOUT, HeaderValue::from_static("2S"));
-        let left = |grpc, header: Option<HeaderName>| Inbound { grpc, header }.left(&both);
-        assert_eq!(left(false, None), None);
-        assert_eq!(left(true, None), Some(Duration::from_secs(2)));
-        assert_eq!(left(false, Some(NAMED)), Some(Duration::from_millis(250)));
-        assert_eq!(left(true, Some(NAMED)), Some(Duration::from_millis(250)));
-        assert_eq!(left(true, Some(HeaderName::from_static("other"))), Some(Duration::from_secs(2)));
-        assert_eq!(left(false, Some(HeaderName::from_static("other"))), None);
-        assert_eq!(left(false, Some(GRPC_TIMEOUT)), Some(Duration::from_secs(2)));
     }
 
     /// Guards: the written value is in the finest unit that fits, rounded down, and of no more than eight digits.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use heeler::{DeadlineLayer, timebox};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::BoxError;
@@ -104,6 +104,23 @@ async fn the_callers_header() {
         let given: Vec<_> = given.iter().map(|value| (name, *value)).collect();
         let headers = sent(&layer, request(grpc, &given)).await.unwrap();
         assert_eq!(all(&headers, name), [expected], "{given:?}");
+    }
+}
+
+/// Guards: thousands of headers of junk, in any bytes a header can have, become one that is true.
+#[tokio::test]
+async fn a_heap_of_junk() {
+    let layer = DeadlineLayer::new(ms(5_000)).header(NAMED);
+    for (grpc, name, expected) in [(true, &GRPC, "5000000u"), (false, &NAMED, "5000")] {
+        let mut request = request(grpc, &[]);
+        for at in 0..5_000_u32 {
+            const BYTES: &[u8] = b"9-+. ,\tSmunHM\xff\x80";
+            let mut value = vec![BYTES[at as usize % BYTES.len()]; at as usize % 300];
+            value.extend(at.to_string().bytes().map(|byte| byte | 0x80));
+            request.headers_mut().append(name, HeaderValue::from_bytes(&value).unwrap());
+        }
+        let headers = sent(&layer, request).await.unwrap();
+        assert_eq!(all(&headers, name), [expected]);
     }
 }
 
