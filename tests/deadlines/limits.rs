@@ -65,7 +65,7 @@ async fn dropped_at_the_limit() {
     }
     let dropped = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&dropped);
-    let (client, made) = client(ms(30), move || {
+    let (mut client, made) = client(ms(30), move || {
         let held = Held(Arc::clone(&counter));
         async move {
             tokio::time::sleep(FOREVER).await;
@@ -73,7 +73,8 @@ async fn dropped_at_the_limit() {
             Ok(7)
         }
     });
-    let error = client.oneshot(to("http://user:secret@photos.example:80/path?token=secret")).await.unwrap_err();
+    let mut call = client.call(to("http://user:secret@photos.example:80/path?token=secret"));
+    let error = (&mut call).await.unwrap_err();
     assert_eq!((made.load(Ordering::SeqCst), dropped.load(Ordering::SeqCst)), (1, 1));
     let interrupted = interrupted(&*error);
     assert_eq!((interrupted.label(), interrupted.limit()), (Some("call to photos.example"), ms(30)));
