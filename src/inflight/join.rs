@@ -17,9 +17,7 @@ pub(crate) fn join(policy: &'static Policy, threshold: u64, body: bool) -> bool 
 #[cold]
 fn adopt(id: RowId, policy: &'static Policy, threshold: u64, body: bool) -> bool {
     let id = work_of(id);
-    let Some(row) = table().row(id).filter(|row| row.is_live(id) && row.flags() & flags::REQUEST != 0) else {
-        return false;
-    };
+    let Some(row) = table().row(id).filter(|_| is_request(id)) else { return false };
     if threshold < row.threshold() {
         row.set_threshold(threshold);
         row.set_policy(policy.id);
@@ -54,8 +52,19 @@ pub(crate) fn child(how: How, extra: u32) -> Watched {
     Watched::new(registered)
 }
 
+/// Whether the calling code runs for a request that has a row.
+#[inline]
+pub(crate) fn is_in_request() -> bool {
+    let current = ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current);
+    current != RowId::NONE && is_request(work_of(current))
+}
+
+fn is_request(id: RowId) -> bool {
+    table().row(id).is_some_and(|row| row.is_live(id) && row.flags() & flags::REQUEST != 0)
+}
+
 /// What a box is a part of, if `id` is one; else `id`.
-fn work_of(mut id: RowId) -> RowId {
+pub(crate) fn work_of(mut id: RowId) -> RowId {
     // The limit is for a row that is reused while we look.
     for _ in 0..64 {
         let Some(row) = table().row(id).filter(|row| row.flags() & flags::BOX != 0) else { break };

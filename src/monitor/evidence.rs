@@ -8,11 +8,11 @@ use crate::report::{Evidence, Kind, Reports, Verdict};
 /// Where reports about the row go; `None` if it is gone.
 pub(super) fn reports(row: &'static Row, id: RowId) -> Option<Reports> {
     let reports = reports_of(row, &*row.details(id)?);
-    Some(reports.or_else(|| around(row, id)?.1).unwrap_or_else(Reports::shared))
+    Some(reports.or_else(|| around(row, id)?.2).unwrap_or_else(Reports::shared))
 }
 
 /// The request or job that a box or a child belongs to, and where reports about it go.
-fn around(row: &'static Row, id: RowId) -> Option<(Subject, Option<Reports>)> {
+fn around(row: &'static Row, id: RowId) -> Option<(RowId, Subject, Option<Reports>)> {
     let work = match &row.details(id)?.work {
         Work::Timebox(timebox) => timebox.inside,
         Work::Child(child) => child.parent,
@@ -21,23 +21,30 @@ fn around(row: &'static Row, id: RowId) -> Option<(Subject, Option<Reports>)> {
     let root = root(work);
     let row = table().row(root)?;
     let details = row.details(root)?;
-    Some((details.subject(), reports_of(row, &details)))
+    Some((root, details.subject(), reports_of(row, &details)))
 }
 
-/// What the report is about: of a box, the request or the job that it belongs to, else the box itself.
-fn subject(row: &'static Row, id: RowId, own: Subject, notes: &mut Vec<String>) -> Subject {
-    let label = match &own {
-        Subject::Timebox(timebox) => timebox.label().cloned(),
-        Subject::Child(child) => child.boxes.as_ref().and_then(|boxes| boxes.first()?.label.clone()),
-        Subject::Nothing | Subject::Request(_) | Subject::Job(_) => return own,
+/// What the report is about, and whose row that has: of a box or a child, the request or the job that it belongs to. A layer's
+/// box knows the request, too: it may be within a job, or outlive the row around it.
+fn subject(row: &'static Row, id: RowId, own: Subject, notes: &mut Vec<String>) -> (RowId, Subject) {
+    let label = match row.details(id).as_deref().map(|details| &details.work) {
+        Some(Work::Timebox(timebox)) => timebox.label().cloned(),
+        Some(Work::Child(child)) => child.boxes.as_ref().and_then(|boxes| boxes.first()?.label.clone()),
+        _ => None,
     };
-    match around(row, id) {
-        Some((subject @ (Subject::Request(_) | Subject::Job(_)), _)) => {
-            notes.extend(label.map(|label| format!("in the timebox \"{label}\"")));
-            subject
+    let note = label.as_ref().map(|label| format!("in the timebox \"{label}\""));
+    let (work, subject) = match (around(row, id), own) {
+        (Some((work, subject @ Subject::Request(_), _)), _) => (work, subject),
+        (_, own @ Subject::Request(_)) => (id, own),
+        (Some((work, subject @ Subject::Job(_), _)), _) => (work, subject),
+        (_, own @ (Subject::Job(_) | Subject::Nothing)) => return (id, own),
+        // its name says it
+        (_, Subject::Timebox(_) | Subject::Child(_)) => {
+            return (id, Subject::Job(Job { name: label.unwrap_or("timebox".into()), reports: None }));
         }
-        _ => Subject::Job(Job { name: label.unwrap_or("timebox".into()), reports: None }),
-    }
+    };
+    notes.extend(note);
+    (work, subject)
 }
 
 fn reports_of(row: &Row, details: &Details) -> Option<Reports> {
@@ -66,7 +73,7 @@ pub(crate) fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidenc
     drop(details);
     let missed = trace.missed;
     let mut notes = Vec::new();
-    let subject = subject(row, id, own, &mut notes);
+    let (work, subject) = subject(row, id, own, &mut notes);
     if missed > 0 {
         notes.push(format!(
             "{missed} stacks of earlier waits were not kept: too many places, or the budget was used up"
@@ -74,6 +81,7 @@ pub(crate) fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidenc
     }
     Some(Evidence {
         id,
+        work,
         update: 0,
         kind,
         verdict: Verdict::Unknown,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::capture::{Sampler, look};
-use crate::inflight::{Policy, RowId, Subject, ThreadSlot, flags, slots, table};
+use crate::inflight::{Policy, RowId, Subject, ThreadSlot, flags, slots, table, work_of};
 use crate::report::{Culprit, Evidence, Kind, ThreadEvidence, Verdict};
 
 /// Threads whose stacks one starved request is worth.
@@ -41,6 +41,7 @@ impl Roll {
             }
             let Some((thread, note)) = ThreadEvidence::of(sampler.capture(slot, poll), slot) else { continue };
             notes.extend(note.filter(|note| !notes.contains(note)));
+            let row = Some(work_of(row)).filter(|work| *work != RowId::NONE).unwrap_or(row);
             let details = table().row(row).and_then(|slow| slow.details(row));
             let work = details.map_or(Subject::Nothing, |details| details.subject());
             culprits.push(Culprit { thread, work });
@@ -123,6 +124,8 @@ impl LongPolls {
                 *seen = Seen::new(poll, now);
             }
             let held = now.saturating_sub(seen.since);
+            // The limit on polls is that of the work that a box is in.
+            let id = work_of(id);
             let Some((row, policy)) = table().row(id).and_then(|row| Some((row, row.policy().get()?))) else {
                 continue;
             };

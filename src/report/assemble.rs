@@ -252,7 +252,7 @@ fn describe(request: &crate::inflight::Request, evidence: &Evidence, redactor: &
     let allowed = evidence.reports.allowed_headers();
     let headers = headers.filter(|(name, _)| allowed.contains(name));
     Request {
-        id: evidence.id.to_bits(),
+        id: evidence.work.to_bits(),
         method: redactor.field("method", request.method.as_str()),
         uri,
         route: request.route().map(|route| redactor.field("route", route)),

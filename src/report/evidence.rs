@@ -12,6 +12,8 @@ use crate::sync::count;
 /// One slow piece of work, as found. Durations are nanoseconds.
 pub(crate) struct Evidence {
     pub(crate) id: RowId,
+    /// What `subject` is of: the row, or what it is a part of.
+    pub(crate) work: RowId,
     /// 0 for the first capture, then the number of the later one.
     pub(crate) update: u32,
     pub(crate) kind: Kind,

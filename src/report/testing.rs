@@ -133,6 +133,7 @@ pub(crate) fn report() -> Report {
 pub(crate) fn evidence(reports: Reports) -> Evidence {
     Evidence {
         id: RowId::NONE,
+        work: RowId::NONE,
         update: 0,
         kind: Kind::SlowRequest,
         verdict: Verdict::Unknown,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::duration;
-use crate::inflight::{self, Clock, Row, RowId};
+use crate::inflight::{self, Clock, Row, RowId, flags};
 use crate::monitor;
 use crate::report::{self, Described, Evidence, Kind, Report, Stack, Verdict};
 
@@ -147,7 +147,10 @@ impl Interrupted {
 
 /// Reports a row whose work is being dropped to where its layer says.
 pub(super) fn report(row: &'static Row, id: RowId) {
-    if let Some(evidence) = evidence(row, id, inflight::now()) {
+    // Unless it has been said that the work goes on although its time is up.
+    if row.flags() & flags::REPORTED == 0
+        && let Some(evidence) = evidence(row, id, inflight::now())
+    {
         report::send(evidence);
     }
 }
