@@ -99,6 +99,7 @@ mod error;
 pub mod figures;
 mod inflight;
 mod monitor;
+mod parts;
 pub mod report;
 #[cfg(feature = "spans")]
 mod spans;
@@ -127,5 +128,5 @@ pub use report::{Report, Reports, ReportsBuilder, Sink, Stats};
 #[cfg_attr(docsrs, doc(cfg(feature = "spans")))]
 pub use spans::SpanLayer;
 pub use timebox::client::DeadlineLayer;
-pub use timebox::{Interrupted, Quota, TimeboxExt, checkpoint, timebox};
+pub use timebox::{Interrupted, Quota, TimeboxExt, TimeboxLayer, checkpoint, timebox};
 pub use watchdog::{WatchdogHandle, WatchdogLayer, spawn, spawn_blocking, watch, watch_child};

@@ -125,6 +125,11 @@ pub(crate) fn dropped(row: &'static Row, id: RowId) {
     if row.flags() & (flags::REPORTED | flags::CHILD) != 0 || std::thread::panicking() {
         return;
     }
+    // A layer's box that drops its work has said so itself.
+    let interrupted = |row: &Row| row.flags() & flags::EXPIRED != 0 && row.policy() != PolicyId::NONE;
+    if inflight::innermost().is_some_and(interrupted) {
+        return;
+    }
     let now = inflight::now();
     let elapsed = now.saturating_sub(inflight::Clock::get().nanos(started));
     if (elapsed as f64) < threshold as f64 * policy.abandoned_after {

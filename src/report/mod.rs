@@ -151,5 +151,6 @@ pub(crate) use described::Described;
 pub(crate) use digest::Digest;
 pub(crate) use evidence::{ChildEvidence, Culprit, Evidence, ThreadEvidence};
 pub(crate) use logging::log_safely;
+pub(crate) use render::duration;
 pub(crate) use reporter::{self_check, send, start};
 pub(crate) use stats::total;

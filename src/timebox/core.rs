@@ -107,9 +107,19 @@ impl Core {
         }
     }
 
-    /// Polls the work. What is ready wins over a limit that has passed.
+    /// Polls the work, and ends the box when it is ready. What is ready wins over a limit that has passed.
     #[inline]
-    pub(crate) fn poll<T>(
+    pub(crate) fn poll<T>(&mut self, cx: &mut Context<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Step<T> {
+        let step = self.poll_part(cx, poll);
+        if matches!(step, Step::Ready(_)) {
+            self.end();
+        }
+        step
+    }
+
+    /// Polls a part of the work: the box goes on when that is ready.
+    #[inline]
+    pub(crate) fn poll_part<T>(
         &mut self,
         cx: &mut Context<'_>,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
@@ -145,10 +155,7 @@ impl Core {
             }
         }
         match result {
-            Poll::Ready(value) => {
-                self.end();
-                Step::Ready(value)
-            }
+            Poll::Ready(value) => Step::Ready(value),
             Poll::Pending => Step::Interrupted(self.interrupt()),
         }
     }
@@ -215,6 +222,12 @@ impl Core {
             extra.interrupted = Some(interrupted.clone());
         }
         interrupted
+    }
+
+    /// Gives the open box to a successor: a response body takes over from the response.
+    pub(crate) fn take(&mut self) -> Self {
+        let limit = std::mem::replace(&mut self.limit, Limit::from(Duration::MAX));
+        Self { limit, closed: self.closed, watched: self.watched.take(), interrupted: self.interrupted.take() }
     }
 
     /// Ends the box, after its work: frees the row, and calls the hook if the limit had passed.

@@ -100,6 +100,7 @@ mod here;
 mod interrupted;
 mod io;
 mod iter;
+pub mod layer;
 mod limit;
 #[cfg(test)]
 mod nesting_model;
@@ -118,6 +119,7 @@ pub use self::here::{Interruption, checkpoint, deadline, interrupted, remaining}
 pub use self::interrupted::Interrupted;
 pub use self::io::{Io, Socket};
 pub use self::iter::{Timeboxed, TimeboxedIterator};
+pub use self::layer::TimeboxLayer;
 pub use self::limit::Limit;
 pub use self::process::{Child, Process};
 pub use self::quota::Quota;

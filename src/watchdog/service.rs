@@ -9,6 +9,7 @@ use tower_service::Service;
 use super::layer::{Config, SHORTEST};
 use super::{ResponseBody, ResponseFuture};
 use crate::inflight::{self, Head, Registered, Watched, Work, flags, frame_address};
+use crate::parts::with_parts;
 
 /// A service whose requests are watched: see [`WatchdogLayer`](super::WatchdogLayer).
 #[derive(Clone)]
@@ -100,24 +101,14 @@ fn register(config: &Config, threshold: u64, head: &Head<'_>) -> Watched {
 /// The same, after asking the user's closures. They get the request's head, which takes moving it to and fro.
 #[inline(never)]
 fn register_by_rules<B>(config: &Config, request: &mut Request<B>) -> Watched {
-    let mut head = Request::new(());
-    swap_heads(&mut head, request);
-    let (parts, ()) = head.into_parts();
-    let ignored = config.ignore.as_ref().is_some_and(|ignore| ignore(&parts));
-    let special = config.threshold_for.as_ref().and_then(|threshold_for| threshold_for(&parts));
-    swap_heads(&mut Request::from_parts(parts, ()), request);
+    let (ignored, special) = with_parts(request, |parts| {
+        let ignored = config.ignore.as_ref().is_some_and(|ignore| ignore(parts));
+        (ignored, config.threshold_for.as_ref().and_then(|threshold_for| threshold_for(parts)))
+    });
     if ignored {
         return Watched::off();
     }
     let threshold =
         special.map_or_else(|| config.policy.threshold_nanos(), |special| inflight::nanos(special.max(SHORTEST)));
     register(config, threshold, &Head::of(request))
-}
-
-fn swap_heads<A, B>(one: &mut Request<A>, other: &mut Request<B>) {
-    std::mem::swap(one.method_mut(), other.method_mut());
-    std::mem::swap(one.uri_mut(), other.uri_mut());
-    std::mem::swap(one.version_mut(), other.version_mut());
-    std::mem::swap(one.headers_mut(), other.headers_mut());
-    std::mem::swap(one.extensions_mut(), other.extensions_mut());
 }

@@ -18,8 +18,9 @@ mod units;
 
 #[cfg(feature = "sentry")]
 pub(super) use timeline::timeline;
+pub(crate) use units::duration;
+pub(super) use units::place;
 #[cfg(feature = "sentry")]
 pub(super) use units::short_path;
 #[cfg(feature = "webhook")]
 pub(super) use units::{at, count};
-pub(super) use units::{duration, place};

@@ -1,0 +1,60 @@
+//! A limit for each request of a service.
+//!
+//! [`TimeboxLayer`] goes around any `Service<http::Request<_>>`: axum, hyper, tonic. A request that has no answer when its
+//! time is up is stopped: the service's future is dropped, what it holds is released, the client is told so, and a report
+//! says where it was.
+//!
+//! ```
+//! use std::time::Duration;
+//! use heeler::TimeboxLayer;
+//!
+//! // 30 seconds, then a 503; reports go to the log.
+//! let layer = TimeboxLayer::new(Duration::from_secs(30));
+//!
+//! // Customised.
+//! let layer = TimeboxLayer::new(Duration::from_secs(5))
+//!     .reports(heeler::Reports::default())
+//!     .limit_for(|parts| parts.uri.path().starts_with("/export").then_some(Duration::from_secs(60)))
+//!     .deadline_header(http::HeaderName::from_static("x-deadline-ms"))
+//!     .status(http::StatusCode::GATEWAY_TIMEOUT)
+//!     .body(true);
+//! ```
+//!
+//! # What a client hears
+//!
+//! An HTTP client gets a 503 with a problem document ([RFC 9457]) that names the limit and nothing else, or what
+//! [`respond`](TimeboxLayer::respond) says. A gRPC client gets the status `DEADLINE_EXCEEDED`. A response whose body is cut
+//! off ([`body`](TimeboxLayer::body)) ends with an error, which resets the stream or closes the connection; in gRPC with the
+//! status.
+//!
+//! # The caller's deadline
+//!
+//! A gRPC request may say in `grpc-timeout` how long its caller waits, any request in a header that you
+//! [name](TimeboxLayer::deadline_header). The smallest of that and the limit counts. What cannot be understood is ignored; a
+//! deadline of zero leaves a request one poll.
+//!
+//! # Differences from `tower_http::timeout`
+//!
+//! `TimeoutLayer` of `tower-http` ends a request with a status alone, and leaves no trace of where it was. It needs tokio's
+//! timer, and cannot end a request that uses up tokio's budget without a pause. [`checkpoint`](crate::checkpoint),
+//! [`remaining`](crate::timebox::remaining) and calls through other boxes within the request know of its limit here, and
+//! nothing of the sort there.
+//!
+//! # Beside the watchdog
+//!
+//! Put the watchdog outside and give it less time than the box has: then it says that a request is late while that can still
+//! be looked at, and the box ends what does not come back. A watchdog whose threshold is not below the limit never sees a
+//! slow request; the log says so once.
+//!
+//! [RFC 9457]: https://www.rfc-editor.org/rfc/rfc9457
+
+mod answer;
+mod body;
+mod future;
+mod service;
+mod settings;
+
+pub use self::body::ResponseBody;
+pub use self::future::ResponseFuture;
+pub use self::service::TimeboxService;
+pub use self::settings::TimeboxLayer;

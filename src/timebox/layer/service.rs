@@ -1,0 +1,129 @@
+//! The service: opens the box on the request's way in.
+
+use std::fmt;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::answer::Protocol;
+use super::settings::Config;
+use super::{ResponseBody, ResponseFuture};
+use crate::inflight::{self, Head};
+use crate::parts::with_parts;
+use crate::timebox::Limit;
+use crate::timebox::core::Core;
+use crate::timebox::wire;
+
+/// A service whose requests have a limit: see [`TimeboxLayer`](super::TimeboxLayer).
+#[derive(Clone)]
+pub struct TimeboxService<S> {
+    inner: S,
+    config: &'static Config,
+}
+
+impl<S> TimeboxService<S> {
+    pub(super) fn new(inner: S, config: &'static Config) -> Self {
+        Self { inner, config }
+    }
+
+    /// The service inside.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service inside.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service inside.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for TimeboxService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimeboxService").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for TimeboxService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Body,
+{
+    type Response = Response<ResponseBody<R>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let config = self.config;
+        config.policy.saw_request();
+        let protocol = Protocol::of(&request);
+        let limit = limit(config, protocol, &mut request);
+        let head =
+            if config.respond.is_some() && protocol == Protocol::Http { Some(copy_head(&request)) } else { None };
+        let mut core = open(config, limit, &Head::of(&request));
+        let inner = core.run(|| self.inner.call(request));
+        ResponseFuture::new(inner, core, config, protocol, head)
+    }
+}
+
+/// The limit of this request.
+#[inline]
+fn limit<B>(config: &Config, protocol: Protocol, request: &mut Request<B>) -> Duration {
+    let mut limit = config.limit;
+    if let Some(limit_for) = &config.limit_for {
+        limit = with_parts(request, |parts| limit_for(parts)).unwrap_or(limit);
+    }
+    let headers = request.headers();
+    if protocol != Protocol::Http {
+        limit = wire::read(headers, &wire::GRPC_TIMEOUT).map_or(limit, |left| left.min(limit));
+    }
+    if let Some(name) = &config.deadline_header {
+        limit = wire::read(headers, name).map_or(limit, |left| left.min(limit));
+    }
+    limit
+}
+
+/// The box of the request. A function that knows no type of the service's.
+#[inline]
+fn open(config: &Config, limit: Duration, head: &Head<'_>) -> Core {
+    let mut limit = Limit::from(limit);
+    if let Some(label) = &config.label {
+        limit = limit.label(label.clone());
+    }
+    let mut core = Core::closed(limit);
+    // A body may outlive the row of a watchdog around.
+    let known = !config.body && inflight::is_in_request();
+    core.open(config.policy.id, |details| {
+        if known {
+            return;
+        }
+        details.request.fill(&mut head.uri.path_and_query().cloned(), head, &config.policy.headers);
+        details.request.headers_of = config.policy.id;
+    });
+    core
+}
+
+/// All of the head but the extensions, which hold what others have put there for themselves.
+#[cold]
+fn copy_head<B>(request: &Request<B>) -> Box<Parts> {
+    let mut copy = Request::new(());
+    request.method().clone_into(copy.method_mut());
+    request.uri().clone_into(copy.uri_mut());
+    request.headers().clone_into(copy.headers_mut());
+    *copy.version_mut() = request.version();
+    Box::new(copy.into_parts().0)
+}

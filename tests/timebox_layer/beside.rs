@@ -1,0 +1,188 @@
+//! Beside other layers: a watchdog around or within, and another box.
+
+use axum::Router;
+use axum::routing::get;
+use heeler::report::{Kind, Verdict};
+use heeler::{TimeboxLayer, WatchdogLayer};
+
+use super::common::{FOREVER, PATIENCE, PORTABLE, beside_others, collect, ms, place, until};
+use super::{LIMIT, Server, forever, interrupted, layer, reports_in};
+
+async fn stuck() {
+    forever().await;
+}
+
+fn router() -> Router {
+    Router::new().route("/albums/{id}", get(stuck))
+}
+
+/// Guards: with a watchdog around, the report of the box is about the request that the watchdog knows; the watchdog, whose
+/// time has not come, says nothing.
+#[test]
+fn a_watchdog_around() {
+    let _guard = beside_others();
+    let (seen, reports, layer) = layer();
+    let watchdog = WatchdogLayer::new(FOREVER).reports(reports.clone());
+    let server = Server::start(router().layer(layer.label("pages")).layer(watchdog.clone()));
+    assert_eq!(server.get("/albums/7").status, 503);
+    let report = interrupted(&seen);
+    let text = report.to_text();
+    assert_eq!(report.request.as_ref().unwrap().uri, "/albums/7", "{text}");
+    assert_eq!(place(&report), "forever", "{text}");
+    assert!(report.notes.iter().any(|note| note.contains("pages")), "{text}");
+    assert_eq!(reports_in(&seen, &reports), 1);
+    until("the rows are free", || watchdog.handle().in_flight() == 0);
+}
+
+/// Guards: a watchdog around that has less time says first that the request is late, and then the box ends it: a report
+/// each.
+#[test]
+fn a_watchdog_around_with_less_time() {
+    let _guard = beside_others();
+    let (seen, reports) = collect();
+    let watchdog = WatchdogLayer::new(ms(150)).reports(reports.clone());
+    let timebox = TimeboxLayer::new(ms(600)).reports(reports.clone());
+    let server = Server::start(router().layer(timebox).layer(watchdog));
+    assert_eq!(server.get("/albums/7").status, 503);
+    let late = seen.first();
+    assert_eq!((late.kind, late.verdict, &*place(&late)), (Kind::SlowRequest, Verdict::Waiting, "forever"));
+    let stopped = interrupted(&seen);
+    assert_eq!(stopped.request.unwrap().id, late.request.unwrap().id, "the same request");
+    assert!(reports.flush(PATIENCE));
+    assert_eq!(seen.all().iter().filter(|report| report.kind == Kind::Interrupted).count(), 1);
+}
+
+/// Guards: a watchdog within a box has a row of its own; that its request was stopped is said once, by the box.
+#[test]
+fn a_watchdog_within() {
+    let _guard = beside_others();
+    let (seen, reports, layer) = layer();
+    let watchdog = WatchdogLayer::new(LIMIT * 3 / 2).reports(reports.clone());
+    let server = Server::start(router().layer(watchdog.clone()).layer(layer));
+    assert_eq!(server.get("/albums/7").status, 503);
+    let report = interrupted(&seen);
+    assert_eq!(report.request.as_ref().unwrap().uri, "/albums/7", "{}", report.to_text());
+    assert_eq!(reports_in(&seen, &reports), 1);
+    until("the rows are free", || watchdog.handle().in_flight() == 0);
+}
+
+/// Guards: of two boxes the shorter counts, wherever it is, and says so once.
+#[test]
+fn a_box_in_a_box() {
+    let _guard = beside_others();
+    for (inner, outer) in [(200, 60_000), (60_000, 200)] {
+        let (seen, reports) = collect();
+        let timebox = |millis| TimeboxLayer::new(ms(millis)).reports(reports.clone());
+        let server = Server::start(
+            router().layer(timebox(inner).status(inner_status())).layer(timebox(outer).status(outer_status())),
+        );
+        let expected = if inner < outer { inner_status() } else { outer_status() };
+        assert_eq!(server.get("/albums/7").status, expected.as_u16());
+        assert_eq!(interrupted(&seen).threshold_ms, Some(200.0));
+        assert_eq!(reports_in(&seen, &reports), 1);
+    }
+}
+
+fn inner_status() -> http::StatusCode {
+    http::StatusCode::GATEWAY_TIMEOUT
+}
+
+fn outer_status() -> http::StatusCode {
+    http::StatusCode::REQUEST_TIMEOUT
+}
+
+/// Guards: a handler that holds its thread past the limit is reported with the thread's stack, once; when it lets go, it is
+/// stopped.
+#[test]
+fn a_handler_that_blocks() {
+    let _guard = beside_others();
+    #[inline(never)]
+    fn blocks() {
+        std::thread::sleep(ms(1_500));
+    }
+    let (seen, reports) = collect();
+    let router = Router::new().route(
+        "/",
+        get(async || {
+            tokio::time::sleep(ms(5)).await;
+            blocks();
+            forever().await;
+        }),
+    );
+    let server = Server::start(router.layer(TimeboxLayer::new(ms(100)).reports(reports.clone())));
+    assert_eq!(server.get("/").status, 503);
+    let report = seen.wait("an interruption", |report| report.kind == Kind::Interrupted);
+    if !PORTABLE {
+        assert_eq!((report.verdict, &*place(&report)), (Verdict::Blocking, "blocks"), "{}", report.to_text());
+    }
+    assert_eq!(reports_in(&seen, &reports), 1);
+}
+
+/// Guards: the watchdog's look at single polls sees through a box.
+#[test]
+fn a_long_poll_within_a_box() {
+    if PORTABLE {
+        return;
+    }
+    let _guard = beside_others();
+    #[inline(never)]
+    fn holds() {
+        std::thread::sleep(ms(1_200));
+    }
+    let (seen, reports) = collect();
+    let router = Router::new().route(
+        "/",
+        get(async || {
+            tokio::time::sleep(ms(5)).await;
+            holds();
+        }),
+    );
+    let watchdog = WatchdogLayer::new(FOREVER).blocking_after(ms(200)).reports(reports);
+    let server = Server::start(router.layer(TimeboxLayer::new(FOREVER / 2)).layer(watchdog));
+    assert_eq!(server.get("/").status, 200);
+    let report = seen.first();
+    assert_eq!((report.kind, report.verdict, &*place(&report)), (Kind::BlockingPoll, Verdict::Blocking, "holds"));
+}
+
+/// Guards: a watchdog around finds the thread of a request that blocks within a box.
+#[test]
+fn a_request_that_blocks_within_a_box() {
+    if PORTABLE {
+        return;
+    }
+    let _guard = beside_others();
+    #[inline(never)]
+    fn stands() {
+        std::thread::sleep(ms(1_500));
+    }
+    let (seen, reports) = collect();
+    let router = Router::new().route(
+        "/",
+        get(async || {
+            tokio::time::sleep(ms(5)).await;
+            stands();
+        }),
+    );
+    let watchdog = WatchdogLayer::new(ms(300)).reports(reports);
+    let server = Server::start(router.layer(TimeboxLayer::new(FOREVER)).layer(watchdog));
+    assert_eq!(server.get("/").status, 200);
+    let report = seen.first();
+    assert_eq!((report.kind, report.verdict, &*place(&report)), (Kind::SlowRequest, Verdict::Blocking, "stands"));
+}
+
+/// Guards: a body is named by its request also where the row of the watchdog around has ended with the answer.
+#[test]
+fn a_body_that_outlives_the_watchdogs_row() {
+    let _guard = beside_others();
+    let (seen, _reports, layer) = layer();
+    let handler = async || {
+        axum::body::Body::from_stream(futures::stream::once(async {
+            forever().await;
+            Ok::<_, &str>("never")
+        }))
+    };
+    let router = Router::new().route("/export", get(handler));
+    let server = Server::start(router.layer(layer.body(true)).layer(WatchdogLayer::new(FOREVER)));
+    assert!(server.get("/export").body.is_err());
+    assert_eq!(interrupted(&seen).request.unwrap().uri, "/export");
+}

@@ -1,0 +1,177 @@
+//! What an HTTP client is told, what the report says, and what happens to the handler.
+
+use axum::Router;
+use axum::routing::{get, post};
+use bytes::Bytes;
+use heeler::TimeboxLayer;
+use heeler::report::StackKind;
+use http::{Response, StatusCode};
+
+use super::common::{beside_others, collect, line_of, ms, own_functions, place};
+use super::{Dropped, LIMIT, Server, forever, interrupted, layer, reports_in};
+
+async fn stuck() {
+    tokio::time::sleep(ms(10)).await;
+    waits_for_long().await; // where the handler is
+}
+
+#[inline(never)]
+async fn waits_for_long() {
+    forever().await; // where it waits
+}
+
+/// Guards: the whole of it: a 503 with a problem document that names the limit and nothing of the request or of its
+/// stacks, after the limit and not before; a report that says where it was, and whose times add up.
+#[test]
+fn a_handler_that_never_answers() {
+    let _guard = beside_others();
+    let (seen, reports, layer) = layer();
+    let server = Server::start(Router::new().route("/albums/{id}", get(stuck)).layer(layer));
+    let answer = server.get("/albums/secret-album?key=hush");
+    assert_eq!((answer.status, &answer.headers["content-type"]), (503, &"application/problem+json".parse().unwrap()));
+    assert!(answer.took >= LIMIT, "{:?}", answer.took);
+    assert_eq!(
+        answer.json(),
+        serde_json::json!({
+            "type": "about:blank",
+            "title": "Service Unavailable",
+            "status": 503,
+            "detail": "The request was stopped after its limit of 300 ms.",
+        })
+    );
+
+    let report = interrupted(&seen);
+    let text = report.to_text();
+    let request = report.request.as_ref().expect("the request");
+    assert_eq!((&*request.method, &*request.uri), ("GET", "/albums/secret-album?key=[redacted]"), "{text}");
+    assert_eq!(report.threshold_ms, Some(300.0), "{text}");
+    assert!(report.elapsed_ms >= 300.0, "{text}");
+    assert_eq!(place(&report), "forever", "{text}");
+    let source = include_str!("http1.rs");
+    let frames: Vec<(&str, u32)> = report
+        .stacks
+        .iter()
+        .filter(|stack| stack.current && stack.kind == StackKind::Await)
+        .flat_map(|stack| &stack.frames)
+        .filter_map(|frame| Some((frame.file.as_deref()?, frame.line?)))
+        .collect();
+    for mark in ["where it waits", "where the handler is"] {
+        let line = line_of(source, mark);
+        assert!(frames.iter().any(|(file, at)| file.ends_with("http1.rs") && *at == line), "line {line} in {text}");
+    }
+    let sum: f64 = report.timeline.iter().map(|interval| interval.ms).sum();
+    assert!((sum - report.elapsed_ms).abs() < 0.01 * report.elapsed_ms, "{sum} in {text}");
+    assert_eq!(reports_in(&seen, &reports), 1);
+}
+
+/// Guards: a handler that answers in time is left alone: the same status, headers and bytes as without the layer.
+#[test]
+fn a_handler_that_answers() {
+    let _guard = beside_others();
+    let (seen, reports, layer) = layer();
+    let bytes: Vec<u8> = (0..200_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let answer = bytes.clone();
+    let router = Router::new()
+        .route(
+            "/echo",
+            post(async |body: Bytes| {
+                tokio::time::sleep(ms(20)).await;
+                ([("x-photo", "7")], body)
+            }),
+        )
+        .route("/bytes", get(move || async { (StatusCode::ACCEPTED, answer) }));
+    let plain = Server::start(router.clone());
+    let boxed = Server::start(router.layer(layer.body(true)));
+    for path in ["/bytes", "/nowhere"] {
+        let (plain, boxed) = (plain.get(path), boxed.get(path));
+        assert_eq!(
+            (plain.status, plain.headers.get("content-length")),
+            (boxed.status, boxed.headers.get("content-length"))
+        );
+        assert!(plain.body.unwrap() == boxed.body.unwrap());
+    }
+    let echoed = boxed.ask(|http, at| http.post(at + "/echo").body(bytes.clone()));
+    assert_eq!((echoed.status, &echoed.headers["x-photo"]), (200, &"7".parse().unwrap()));
+    assert!(echoed.body.unwrap() == bytes);
+    assert_eq!(reports_in(&seen, &reports), 0);
+}
+
+/// Guards: the handler is dropped, with what it holds, before the client has its answer; nothing runs on by itself.
+#[test]
+fn the_handler_is_dropped() {
+    let _guard = beside_others();
+    let (_seen, _reports, layer) = layer();
+    let dropped = Dropped::default();
+    let theirs = dropped.clone();
+    let router = Router::new().route(
+        "/",
+        get(async move || {
+            let _guard = theirs.guard();
+            forever().await;
+        }),
+    );
+    let server = Server::start(router.layer(layer));
+    assert!(!dropped.is());
+    assert_eq!(server.get("/").status, 503);
+    assert!(dropped.is());
+}
+
+/// Guards: the answer can be chosen, by a status or altogether; a closure sees the request's head.
+#[test]
+fn other_answers() {
+    let _guard = beside_others();
+    let limit =
+        |status: u16| TimeboxLayer::new(ms(50)).reports(collect().1).status(StatusCode::from_u16(status).unwrap());
+    let server = Server::start(Router::new().route("/", get(stuck)).layer(limit(504)));
+    let answer = server.get("/");
+    assert_eq!((answer.status, &answer.json()["title"]), (504, &"Gateway Timeout".into()));
+
+    let layer = limit(504).respond(|interrupted, request| {
+        assert!(interrupted.is_from("pages") && request.extensions.is_empty());
+        let page =
+            format!("{} {}: {:?}", request.method, request.headers["x-who"].to_str().unwrap(), interrupted.limit());
+        Response::builder().status(408).header("x-page", "sorry").body(page.into()).unwrap()
+    });
+    let server = Server::start(Router::new().route("/page", get(stuck)).layer(layer.label("pages")));
+    let answer = server.ask(|http, at| http.get(at + "/page").header("x-who", "guest"));
+    assert_eq!((answer.status, &answer.headers["x-page"]), (408, &"sorry".parse().unwrap()));
+    assert_eq!(answer.body.unwrap(), b"GET guest: 50ms");
+}
+
+/// Guards: what a service does in `call` itself is in the box, too: here it finds the limit there.
+#[test]
+fn the_call_is_in_the_box() {
+    use tower::{Layer as _, Service as _};
+    let (_seen, _reports, layer) = layer();
+    let mut service = layer.layer(tower::service_fn(|_: http::Request<()>| {
+        let left = heeler::timebox::remaining().expect("a limit");
+        std::future::ready(Ok::<_, std::convert::Infallible>(Response::new(format!("{}", left <= LIMIT))))
+    }));
+    let answer = service.call(http::Request::new(()));
+    assert!(heeler::timebox::remaining().is_none(), "the box is around the call alone");
+    let answer = futures::executor::block_on(answer).unwrap();
+    let body = futures::executor::block_on(http_body_util::BodyExt::collect(answer.into_body())).unwrap().to_bytes();
+    assert_eq!(body, "true");
+}
+
+/// Guards: the branches of a wait are named each for itself.
+#[test]
+fn branches() {
+    let _guard = beside_others();
+    let (seen, _reports, layer) = layer();
+    async fn left() {
+        forever().await;
+    }
+    async fn right() {
+        std::future::pending::<()>().await;
+        forever().await;
+    }
+    async fn both() {
+        tokio::join!(left(), async { forever().await });
+        right().await;
+    }
+    let server = Server::start(Router::new().route("/", get(both)).layer(layer));
+    assert_eq!(server.get("/").status, 503);
+    let report = interrupted(&seen);
+    assert_eq!(own_functions(&report, StackKind::Await, None), ["forever", "forever"], "{}", report.to_text());
+}
