@@ -129,10 +129,7 @@ impl Core {
         }
         let Some((row, _)) = self.watched.row() else {
             return match poll(cx) {
-                Poll::Ready(value) => {
-                    self.leave_quota();
-                    Step::Ready(value)
-                }
+                Poll::Ready(value) => Step::Ready(value),
                 Poll::Pending => Step::Pending,
             };
         };
@@ -227,7 +224,7 @@ impl Core {
     /// Gives the open box to a successor: a response body takes over from the response.
     pub(crate) fn take(&mut self) -> Self {
         let limit = std::mem::replace(&mut self.limit, Limit::from(Duration::MAX));
-        Self { limit, closed: self.closed, watched: self.watched.take(), interrupted: self.interrupted.take() }
+        Self { limit, closed: self.closed, watched: self.watched.take() }
     }
 
     /// Ends the box, after its work: frees the row, and calls the hook if the limit had passed.
