@@ -11,6 +11,7 @@ use crate::inflight::{
     self, Ambient, Clock, Details, PolicyId, Registered, Row, RowId, ThreadSlot, Timebox, Watched, Work, flags,
     frame_address, nanos,
 };
+use crate::monitor;
 use crate::report::log_safely;
 
 /// What came of a poll.
@@ -25,9 +26,13 @@ pub(crate) enum Step<T> {
 #[derive(Debug)]
 pub(crate) struct Core {
     limit: Limit,
-    closed: bool,
+    /// [`CLOSED`], [`OPEN`], or the ticks at the beginning of a box that has a limit and no row: it has no effect where it is.
+    began: u64,
     watched: Watched,
 }
+
+const CLOSED: u64 = u64::MAX;
+const OPEN: u64 = 0;
 
 /// Whether an inner box has an effect: only if its deadline is before that of the box around it. Both in nanoseconds.
 #[inline]
@@ -39,7 +44,7 @@ impl Core {
     /// A box that opens at its first poll: then its clock starts.
     #[inline]
     pub(crate) fn closed(limit: Limit) -> Self {
-        Self { limit, closed: true, watched: Watched::off() }
+        Self { limit, began: CLOSED, watched: Watched::off() }
     }
 
     pub(super) fn limit(&mut self) -> &mut Limit {
@@ -49,7 +54,7 @@ impl Core {
     /// Opens the box now. Its reports go where `policy` says; `fill` adds to its row.
     #[inline]
     pub(crate) fn open(&mut self, policy: PolicyId, fill: impl FnOnce(&mut Details)) {
-        self.closed = false;
+        self.began = OPEN;
         if !switch::is_enabled() {
             return;
         }
@@ -59,15 +64,17 @@ impl Core {
             Time::Until(deadline) => (nanos(deadline.saturating_duration_since(Instant::now())), Clock::get().ticks()),
             Time::Quota(_) | Time::Running(_) => self.enter_quota(),
         };
-        let mut around = RowId::NONE;
-        if let Some(row) = inflight::innermost() {
-            match outer(row, limit, started) {
-                Some(id) => around = id,
-                None => return,
-            }
-        } else if limit == u64::MAX {
+        if limit == u64::MAX {
             return;
         }
+        match around(limit, started) {
+            Some(around) => self.register(policy, limit, started, around, fill),
+            None => self.began = started,
+        }
+    }
+
+    #[inline]
+    fn register(&mut self, policy: PolicyId, limit: u64, started: u64, around: RowId, fill: impl FnOnce(&mut Details)) {
         let inside = ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current);
         let (label, grace) = self.limit.extra.as_ref().map_or((None, 0), |extra| (extra.label.as_ref(), extra.grace));
         let up = if limit == 0 && grace == 0 { flags::EXPIRED | flags::OVER } else { 0 };
@@ -83,6 +90,31 @@ impl Core {
         self.watched = Watched::new(registered);
     }
 
+    /// A box that had no effect inside another may be polled elsewhere by now, or have outlived the other: then it has its
+    /// limit again, which began with its first poll.
+    #[cold]
+    #[inline(never)]
+    fn reconsider(&mut self) -> Option<(&'static Row, RowId)> {
+        let started = self.began;
+        if started == OPEN {
+            return None;
+        }
+        let clock = Clock::get();
+        let elapsed = clock.nanos(clock.ticks()).saturating_sub(clock.nanos(started));
+        let limit = match &self.limit.time {
+            Time::For(nanos) => *nanos,
+            Time::Until(deadline) => nanos(deadline.saturating_duration_since(Instant::now())).saturating_add(elapsed),
+            Time::Quota(_) => return None,
+            Time::Running(running) => running.left(),
+        };
+        let around = around(limit, started)?;
+        self.began = OPEN;
+        self.register(PolicyId::NONE, limit, started, around, |_| {});
+        // Less is left than the monitor would think of a new box.
+        monitor::expect_box(PolicyId::NONE, limit.saturating_sub(elapsed));
+        self.watched.row()
+    }
+
     /// A box of a quota begins, whether or not it will have an effect. Returns the nanoseconds that are left, and the ticks at
     /// which they were.
     #[cold]
@@ -92,7 +124,8 @@ impl Core {
         let started = clock.ticks();
         // A box opens once.
         let Time::Quota(quota) = &self.limit.time else { return (0, started) };
-        let (running, left) = quota.enter(clock.nanos(started));
+        let running = quota.enter(clock.nanos(started));
+        let left = running.left();
         self.limit.time = Time::Running(running);
         (left, started)
     }
@@ -100,10 +133,8 @@ impl Core {
     /// The box is over as far as its quota is concerned.
     #[inline]
     fn leave_quota(&mut self) {
-        if let Time::Running(_) = self.limit.time
-            && let Time::Running(running) = std::mem::replace(&mut self.limit.time, Time::For(0))
-        {
-            drop(running);
+        if let Time::Running(_) = self.limit.time {
+            self.limit.time = Time::For(0);
         }
     }
 
@@ -124,10 +155,10 @@ impl Core {
         cx: &mut Context<'_>,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Step<T> {
-        if self.closed {
+        if self.began == CLOSED {
             self.open(PolicyId::NONE, |_| {});
         }
-        let Some((row, _)) = self.watched.row() else {
+        let Some((row, _)) = self.watched.row().or_else(|| self.reconsider()) else {
             return match poll(cx) {
                 Poll::Ready(value) => Step::Ready(value),
                 Poll::Pending => Step::Pending,
@@ -250,7 +281,15 @@ impl Core {
     }
 }
 
-/// The name of what a new box is in; `None` if it has no effect there, for less time is left.
+/// The name of what a box is in, or none; `None` if it has no effect there, for less time is left.
+#[inline]
+fn around(limit: u64, started: u64) -> Option<RowId> {
+    match inflight::innermost() {
+        Some(row) => outer(row, limit, started),
+        None => Some(RowId::NONE),
+    }
+}
+
 #[inline(never)]
 fn outer(row: &'static Row, limit: u64, started: u64) -> Option<RowId> {
     let Some((id, flags)) = row.live() else { return Some(RowId::NONE) };

@@ -83,14 +83,13 @@ impl Quota {
         lock_std(&self.shared.meter).is_running()
     }
 
-    /// A box of this quota begins at `now`, in nanoseconds of [`now`]; it ends when the guard is dropped. Returns also what is
-    /// left, in nanoseconds; `u64::MAX` for no end.
+    /// A box of this quota begins at `now`, in nanoseconds of [`now`]; it ends when the guard is dropped.
     ///
     /// The caller's `now`, so that a box's deadline follows from one look at the clock: that of a nested box of the same
     /// quota is then the very same, and not before it.
-    pub(crate) fn enter(&self, now: u64) -> (Running, u64) {
+    pub(crate) fn enter(&self, now: u64) -> Running {
         let left = lock_std(&self.shared.meter).start(now);
-        (Running(self.clone()), left)
+        Running { quota: self.clone(), left }
     }
 }
 
@@ -109,11 +108,21 @@ impl fmt::Debug for Quota {
 /// As long as there is one, the quota is spent without a pause. So all boxes of a quota that run at the same time have the
 /// same deadline, and it stays where it is.
 #[derive(Debug)]
-pub(crate) struct Running(Quota);
+pub(crate) struct Running {
+    quota: Quota,
+    left: u64,
+}
+
+impl Running {
+    /// Nanoseconds that were left when the box began; `u64::MAX` for no end.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut meter = lock_std(&self.0.shared.meter);
+        let mut meter = lock_std(&self.quota.shared.meter);
         meter.stop(now());
     }
 }
@@ -203,9 +212,8 @@ mod tests {
     fn is_spent_by_running_boxes_alone() {
         let quota = Quota::new(Duration::from_secs(3600)).unwrap();
         let (begin, later) = (now(), now());
-        let (outer, left) = quota.enter(begin);
-        let (inner, left_later) = quota.enter(later);
-        assert_eq!(begin + left, later + left_later);
+        let (outer, inner) = (quota.enter(begin), quota.enter(later));
+        assert_eq!(begin + outer.left(), later + inner.left());
         drop(outer);
         assert!(quota.running(), "the inner one still runs");
         let before = quota.remaining();
@@ -221,19 +229,19 @@ mod tests {
     #[test]
     fn extremes() {
         let endless = Quota::new(Duration::MAX).unwrap();
-        let (_running, left) = endless.enter(now());
-        assert_eq!(left, u64::MAX);
+        let running = endless.enter(now());
+        assert_eq!(running.left(), u64::MAX);
         let mut last = endless.remaining();
         while endless.remaining() == last {}
         last = endless.remaining();
         assert!(last > Duration::MAX - Duration::from_secs(3600));
 
         let tiny = Quota::new(Duration::from_nanos(1)).unwrap();
-        let (first, left) = tiny.enter(now());
-        assert_eq!(left, 1);
+        let first = tiny.enter(now());
+        assert_eq!(first.left(), 1);
         while !tiny.remaining().is_zero() {}
         drop(first);
-        assert_eq!(tiny.enter(now()).1, 0);
+        assert_eq!(tiny.enter(now()).left(), 0);
         assert_eq!(tiny.remaining(), Duration::ZERO);
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use heeler::timebox::Limit;
 use heeler::{Interrupted, TimeboxExt, checkpoint, timebox};
 
 use super::common::{FOREVER, PATIENCE, alone, beside_others, ms, runtime, until};
@@ -100,6 +101,28 @@ fn moved_between_tasks() {
             assert!(error.elapsed() >= limit);
         }
     }
+}
+
+/// Guards: a box that had no effect, for it began inside one that ended sooner, has its own limit once it is polled outside
+/// of that one: a future by reference, with a short limit first and what is left of a longer one then.
+#[test]
+fn taken_out_of_the_box_it_began_in() {
+    const OWN: Duration = ms(100);
+    run(async {
+        let quota = heeler::Quota::new(OWN).unwrap();
+        let limits: [&dyn Fn() -> Limit; 3] = [&|| OWN.into(), &|| (Instant::now() + OWN).into(), &|| (&quota).into()];
+        for limit in limits {
+            let mut inner = Box::pin(forever().timebox(limit()).label("inner"));
+            let error = inner.as_mut().timebox(SHORT).label("outer").await.unwrap_err();
+            assert!(error.is_from("outer"), "{error}");
+            // Once more inside another one, which it outlives, too.
+            inner.as_mut().timebox(SHORT).await.unwrap_err();
+            let error = inner.await.unwrap_err();
+            assert!(error.is_from("inner") && error.elapsed() >= error.limit(), "{error}");
+            assert!(error.limit() <= OWN && error.limit() > ms(1), "{error}");
+        }
+        assert!(quota.remaining().is_zero() && !quota.running());
+    });
 }
 
 #[derive(Default)]
