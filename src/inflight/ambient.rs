@@ -33,6 +33,17 @@ pub(crate) struct Ambient {
 impl Ambient {
     #[inline]
     pub(crate) fn enter(row: &'static Row) -> Self {
+        let previous = INNERMOST.get();
+        // A box that began elsewhere, and is polled inside one that ends sooner: that one tells its work. Where boxes begin
+        // inside each other, the inner one ends sooner.
+        let sooner = previous.filter(|previous| previous.deadline() < row.deadline());
+        INNERMOST.set(Some(sooner.unwrap_or(row)));
+        Self { previous }
+    }
+
+    /// The same for an heir, which has no deadline of its own: it knows the boxes that it was handed on in.
+    #[inline]
+    pub(crate) fn enter_heir(row: &'static Row) -> Self {
         Self { previous: INNERMOST.replace(Some(row)) }
     }
 }

@@ -68,7 +68,7 @@ impl Watched {
     /// Of work that was handed on within boxes: they are around what runs until the value is dropped.
     pub(crate) fn within_boxes(&self) -> Option<Ambient> {
         let row = self.row()?.0;
-        (row.flags() & flags::HEIR != 0).then(|| Ambient::enter(row))
+        (row.flags() & flags::HEIR != 0).then(|| Ambient::enter_heir(row))
     }
 
     /// Says that the work has an outcome: to drop it from here on abandons nothing.

@@ -125,6 +125,24 @@ fn taken_out_of_the_box_it_began_in() {
     });
 }
 
+/// Guards: a box that began elsewhere, and is polled inside one that ends sooner: its work is told when that one is up.
+#[test]
+fn taken_into_another_box() {
+    run(async {
+        let inner = async {
+            tokio::task::yield_now().await;
+            let left = heeler::timebox::remaining().unwrap();
+            let plain: Result<(), Interrupted> = heeler::timebox::blocking(FOREVER, || match work()? {});
+            (left, plain.unwrap_err())
+        };
+        let mut inner = Box::pin(inner.timebox(FOREVER * 2).label("inner"));
+        assert!(futures::poll!(&mut inner).is_pending());
+        let outer = inner.timebox(SHORT).label("outer").grace(FOREVER);
+        let (left, error) = outer.await.unwrap().unwrap();
+        assert!(left <= SHORT && error.is_from("outer"), "{left:?}, {error}");
+    });
+}
+
 #[derive(Default)]
 struct Woken(AtomicBool);
 
