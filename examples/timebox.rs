@@ -4,14 +4,14 @@
 //! cargo run --release --example timebox
 //! ```
 //!
-//! It takes about a second. (A debug build reads its own debug information for longer than the first error waits for it, and
-//! so does not say where that was.) With `HEELER_DISABLE_TIMEBOXES=1` no box fires, and it hangs.
+//! It takes about a second. The first error of a debug build may not say where it was, for to name places then takes longer
+//! than it waits. With `HEELER_DISABLE_TIMEBOXES=1` no box fires, and it hangs.
 
 use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use heeler::timebox::{blocking, interrupted, remaining};
+use heeler::timebox::{blocking, exclusive, interrupted, remaining};
 use heeler::{Interrupted, Quota, TimeboxExt, checkpoint, timebox};
 
 const fn ms(millis: u64) -> Duration {
@@ -81,5 +81,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("   {}", answer.unwrap_err());
     let error = fetch(60_000).timebox(ms(20)).map(io::Error::from).await.unwrap_err();
     println!("   {:?}, and it still knows: {}\n", error.kind(), Interrupted::find(&error).is_some());
+
+    println!("7. One at a time: a job that must never run twice at once, in whatever process.");
+    let job = || exclusive("heeler-example", ms(1_000), fetch(30));
+    let (first, second) = tokio::join!(job(), job());
+    println!("   {}\n   {}", first?, second.unwrap_err());
     Ok(())
 }

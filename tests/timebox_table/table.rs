@@ -89,7 +89,7 @@ mod decorator {
             }
             photo
         }
-        let fetch = |photo| fetch(photo).timebox(ms(200));
+        let fetch = heeler::timebox::function(ms(200), fetch);
         run(async {
             assert_eq!(fetch(7).await.unwrap(), 7);
             assert!(fetch(0).await.is_err());
