@@ -255,7 +255,7 @@ impl Core {
     /// Gives the open box to a successor: a response body takes over from the response.
     pub(crate) fn take(&mut self) -> Self {
         let limit = std::mem::replace(&mut self.limit, Limit::from(Duration::MAX));
-        Self { limit, closed: self.closed, watched: self.watched.take() }
+        Self { limit, began: self.began, watched: self.watched.take() }
     }
 
     /// Ends the box, after its work: frees the row, and calls the hook if the limit had passed.
