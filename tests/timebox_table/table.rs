@@ -337,6 +337,20 @@ mod quota_nested {
         spent_once(&quota, start.elapsed());
     }
 
+    /// Guards: both have the same deadline, to the nanosecond, and so the inner one does nothing.
+    #[test]
+    fn the_outer_one_interrupts() {
+        run(async {
+            let quota = Quota::new(SHORT).unwrap();
+            let mut caught = false;
+            let outer = timebox(&quota, async {
+                caught = timebox(&quota, forever()).label("inner").await.is_err();
+            });
+            let error = outer.label("outer").await.unwrap_err();
+            assert!(error.is_from("outer") && !caught, "{error}");
+        });
+    }
+
     /// Guards: a box that does nothing, for the one around it ends sooner, is paid for all the same, until it is dropped.
     #[test]
     fn in_a_smaller_box() {
