@@ -398,7 +398,7 @@ mod quota_while_running {
     #[test]
     fn plain() {
         let quota = Quota::new(FOREVER).unwrap();
-        blocking(&quota, || Ok::<_, Interrupted>(assert!(quota.running()))).unwrap();
+        assert!(blocking(&quota, || Ok::<_, Interrupted>(quota.running())).unwrap());
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             blocking(&quota, || -> Result<(), Interrupted> { panic!("on purpose") })
         }));
