@@ -10,9 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use heeler::timebox::{self, ExclusiveError, exclusive, exclusive_blocking};
+use heeler::timebox::{self, ExclusiveError, Limit, exclusive, exclusive_blocking};
 
-use common::{FOREVER, PATIENCE, in_own_process, ms, runtime, until};
+use common::{FOREVER, PATIENCE, ms, runtime, until};
 
 /// What a child process does, and with which job.
 const ROLE: &str = "HEELER_TEST_ROLE";
@@ -56,6 +56,7 @@ fn other_process() {
                 });
             }
         }),
+        "denied" => denied(&job),
         _ => panic!("no such role"),
     }
 }
@@ -366,28 +367,75 @@ fn names_in_the_temporary_directory() {
     });
 }
 
-/// Guards: a file or directory that this user has no right to is an error that says so, not one that says "held".
+/// Guards: a file or directory that this user has no right to is an error that says so, not one that says "held"; and for
+/// names, neither is another user's runtime directory taken.
 #[cfg(target_os = "linux")]
 #[test]
 fn no_right_to_the_file() {
-    in_own_process("no_right_to_the_file", || {
-        // For root nothing is denied, but on a file system that nobody may write to.
-        let read_only = Path::new("/proc/sys/kernel/ostype.lock");
-        let error = run(read_only).unwrap_err();
-        assert!(!error.is_held() && error.holder().is_none());
-        assert!(error.to_string().ends_with("cannot be made"), "{error}");
+    use std::os::unix::fs::MetadataExt as _;
+    use std::os::unix::process::CommandExt as _;
 
-        let place = tempfile::tempdir().unwrap();
-        let locked = place.path().join("locked.lock");
-        fs::write(&locked, "").unwrap();
-        set_mode(&locked, 0);
-        match fs::OpenOptions::new().write(true).open(&locked) {
-            Ok(_) => {} // root
-            Err(_) => {
-                let error = run(&locked).unwrap_err();
-                assert!(error.to_string().ends_with("cannot be opened"), "{error}");
-                assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::PermissionDenied);
-            }
+    let place = tempfile::tempdir().unwrap();
+    let locked = place.path().join("locked.lock");
+    fs::write(&locked, "").unwrap();
+    set_mode(&locked, 0o400);
+    set_mode(place.path(), 0o555);
+    let user = fs::metadata(&locked).unwrap().uid();
+    // Root has a right to everything: then it is another user's process that looks, from a binary that it can read.
+    let binary = tempfile::tempdir().unwrap();
+    set_mode(binary.path(), 0o755);
+    let (exe, temp) = (binary.path().join("exclusive"), binary.path().join("temp"));
+    fs::create_dir(&temp).unwrap();
+    set_mode(&temp, 0o777);
+    let mut command = match user {
+        0 => {
+            fs::copy(std::env::current_exe().unwrap(), &exe).unwrap();
+            let mut command = Command::new(&exe);
+            command.uid(65_534).gid(65_534).current_dir("/");
+            command
         }
-    });
+        _ => Command::new(std::env::current_exe().unwrap()),
+    };
+    command.args(["--exact", "other_process", "--nocapture", "--test-threads=1"]);
+    command.env(ROLE, "denied").env(JOB, &locked).env("XDG_RUNTIME_DIR", binary.path()).env("TMPDIR", &temp);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{text}");
+    set_mode(place.path(), 0o755);
+}
+
+/// What a process does that has no right to write to the file, nor to its directory.
+fn denied(locked: &Path) {
+    for (path, says) in [(locked.to_owned(), "cannot be opened"), (locked.with_extension("new"), "cannot be made")] {
+        let error = run(&path).unwrap_err();
+        assert!(!error.is_held() && error.holder().is_none());
+        assert_eq!(error.to_string(), format!("the lock file `{}` {says}", path.display()));
+        assert!(std::error::Error::source(&error).is_some());
+        assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::PermissionDenied);
+    }
+    run(Path::new("nightly")).unwrap();
+    let runtime = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR").unwrap());
+    assert!(!runtime.join("heeler").exists(), "the directory is open to others, or another user's");
+}
+
+/// Guards: an interruption names the job, or has the label that the caller gave it.
+#[test]
+fn an_interruption_names_the_job() {
+    let place = tempfile::tempdir().unwrap();
+    let job = place.path().join("job.lock");
+    let pending = std::future::pending::<()>;
+    let error = runtime(0).block_on(exclusive(&job, ms(5), pending())).unwrap_err();
+    assert!(error.interrupted().unwrap().is_from(job.to_str().unwrap()), "{error}");
+    let limit = Limit::from(ms(5)).label("nightly");
+    let error = runtime(0).block_on(exclusive(&job, limit, pending())).unwrap_err();
+    assert!(error.interrupted().unwrap().is_from("nightly"), "{error}");
+    let late = || -> Result<(), ExclusiveError> {
+        loop {
+            timebox::checkpoint()?;
+        }
+    };
+    let error = exclusive_blocking(&job, ms(5), late).unwrap_err();
+    assert!(error.interrupted().unwrap().is_from(job.to_str().unwrap()), "{error}");
+    let error = exclusive_blocking(&job, Limit::from(ms(5)).label("nightly"), late).unwrap_err();
+    assert!(error.interrupted().unwrap().is_from("nightly"), "{error}");
 }

@@ -4,7 +4,7 @@ use super::{Limit, Timebox, timebox};
 
 /// Boxes every call of an async function: what a decorator is elsewhere.
 ///
-/// `limit` is a duration, which each call gets whole, a deadline, which is the same for all, or a quota, which they share. A
+/// `limit` is a duration, which each call gets whole, a deadline, which is the same for all, or a reference to a [`Quota`](super::Quota), which they share. A
 /// function of several arguments takes them as a tuple.
 ///
 /// # Example
@@ -31,4 +31,36 @@ where
     L: Into<Limit> + Clone,
 {
     move |argument| timebox(limit.clone(), f(argument))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::executor::block_on;
+
+    use super::*;
+
+    /// Guards: the limit is each call's own, and ends those alone that take too long.
+    #[test]
+    fn every_call_has_the_whole_limit() {
+        let wait = function(Duration::from_millis(20), async |rounds: u32| match rounds {
+            0 => std::future::pending().await,
+            _ => rounds,
+        });
+        for _ in 0..3 {
+            assert!(block_on(wait(0)).is_err());
+            assert_eq!(block_on(wait(7)).unwrap(), 7);
+        }
+    }
+
+    #[test]
+    fn many_arguments_and_shared_limits() {
+        let add = function(std::time::Instant::now() + Duration::from_secs(3_600), async |(a, b): (u32, u32)| a + b);
+        assert_eq!(block_on(add((3, 4))).unwrap(), 7);
+        let quota = crate::timebox::Quota::new(Duration::from_secs(3_600)).unwrap();
+        let add = function(&quota, async |(a, b): (u32, u32)| a + b);
+        assert_eq!(block_on(add((3, 4))).unwrap(), 7);
+        assert!(!quota.running());
+    }
 }

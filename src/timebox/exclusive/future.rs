@@ -52,20 +52,17 @@ pin_project! {
 ///
 /// # Example
 ///
-/// ```
+/// ```no_run
 /// use std::time::Duration;
 /// use heeler::timebox::exclusive;
 ///
 /// # async fn reindex() -> u32 { 7 }
-/// # let block_on = |future| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
-/// # block_on(async {
-/// # let name = format!("doc-{}", std::process::id());
-/// # let name = name.as_str();
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), heeler::timebox::ExclusiveError> {
 /// // "`reindex` is held by process 4711 since 2026-11-21T08:49:12Z", if it is.
-/// let rows = exclusive(name, Duration::from_secs(600), reindex()).await?;
-/// # assert_eq!(rows, 7);
-/// # Ok::<(), heeler::timebox::ExclusiveError>(())
-/// # }).unwrap();
+/// let rows = exclusive("reindex", Duration::from_secs(600), reindex()).await?;
+/// # Ok(())
+/// # }
 /// ```
 pub fn exclusive<F: Future>(job: impl AsRef<Path>, limit: impl Into<Limit>, future: F) -> Exclusive<F> {
     let job = job.as_ref().to_owned();
@@ -99,5 +96,18 @@ impl<F: Future> Future for Exclusive<F> {
 impl<F> fmt::Debug for Exclusive<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exclusive").field("job", &self.job).field("held", &self.lock.is_some()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_send_if_the_job_is() {
+        fn check<T: Send>(_: &T) {}
+        let job = exclusive("x", std::time::Duration::MAX, std::future::ready(()));
+        check(&job);
+        assert_eq!(format!("{job:?}"), "Exclusive { job: \"x\", held: false, .. }");
     }
 }

@@ -1,6 +1,7 @@
 //! Which file a job's lock is: the path it was given, or a file of its name in a directory of this user alone.
 
 use std::fs;
+#[cfg(unix)]
 use std::io;
 use std::path::{Component, Path, PathBuf, is_separator};
 
