@@ -14,6 +14,8 @@ use crate::common::ms;
 const GRPC: HeaderName = HeaderName::from_static("grpc-timeout");
 const NAMED: HeaderName = HeaderName::from_static("x-left-ms");
 
+const OTHER: HeaderName = HeaderName::from_static("x-other-ms");
+
 /// The headers that come through.
 async fn sent(layer: &DeadlineLayer, request: Request<()>) -> Result<HeaderMap, BoxError> {
     let echo = service_fn(|request: Request<()>| async move { Ok::<_, Infallible>(request.headers().clone()) });
@@ -143,6 +145,20 @@ async fn what_is_left_of_the_box() {
 
     let roomy = timebox(Duration::from_secs(60), sent(&layer, request(false, &[]))).await.unwrap().unwrap();
     assert_eq!(all(&roomy, &NAMED), ["30000"]);
+}
+
+/// Guards: of two layers the stricter one counts, whichever is outside, and says so once.
+#[tokio::test]
+async fn layers_in_layers() {
+    let echo = service_fn(|request: Request<()>| async move { Ok::<_, Infallible>(request.headers().clone()) });
+    for (outer, inner) in [(5_000, 9_000), (9_000, 5_000)] {
+        let [outer, inner] = [outer, inner].map(|limit| DeadlineLayer::new(ms(limit)).header(NAMED));
+        let headers = outer.layer(inner.layer(echo)).oneshot(request(false, &[])).await.unwrap();
+        assert!(left(&headers, &NAMED) <= 5_000.0, "{headers:?}");
+        // where they use different headers, too: the inner one is in the outer one's box
+        let headers = outer.layer(inner.header(OTHER).layer(echo)).oneshot(request(false, &[])).await.unwrap();
+        assert!(left(&headers, &OTHER) <= 5_000.0, "{headers:?}");
+    }
 }
 
 /// Guards: no default makes a call without a limit, or a header that does not fit.

@@ -7,6 +7,7 @@ mod common;
 mod grpc;
 mod headers;
 mod hyper;
+mod layers;
 mod limits;
 #[cfg(feature = "reqwest")]
 mod reqwest;

@@ -68,7 +68,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let step = this.core.poll(cx, |cx| {
+        let step = this.core.poll_part(cx, |cx| {
             if let Some(inner) = this.inner.as_mut().as_pin_mut() {
                 match inner.poll(cx) {
                     // failed, as its own clock has run out: it's the box that says so
@@ -81,16 +81,18 @@ where
             }
             this.over.poll(cx).map(|error| error.map(Err))
         });
-        match step {
-            Step::Ready(Some(result)) => Poll::Ready(result),
-            Step::Ready(None) => Poll::Ready(Err(this.core.interrupt().into())),
-            Step::Pending => Poll::Pending,
+        let result = match step {
+            Step::Pending => return Poll::Pending,
+            Step::Ready(Some(result)) => result,
+            // refused, and no box is there to say so
+            Step::Ready(None) => Err(this.core.interrupt().into()),
             Step::Interrupted(interrupted) => {
                 this.inner.set(None);
-                this.core.end();
-                Poll::Ready(Err(interrupted.into()))
+                Err(interrupted.into())
             }
-        }
+        };
+        this.core.end();
+        Poll::Ready(result)
     }
 }
 

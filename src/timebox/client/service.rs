@@ -66,8 +66,9 @@ where
             return ResponseFuture::refused(call.open(label));
         }
         let deadline = call.deadline;
-        let core = call.open(label);
-        ResponseFuture::limited(self.inner.call(request), core, deadline)
+        let mut core = call.open(label);
+        let inner = core.run(|| self.inner.call(request));
+        ResponseFuture::limited(inner, core, deadline)
     }
 }
 
@@ -77,8 +78,6 @@ struct Call {
     /// Zero for a call that is not made.
     left: Duration,
     deadline: Instant,
-    /// The box around has no more time than that.
-    is_around: bool,
     is_made: bool,
 }
 
@@ -89,22 +88,17 @@ impl Call {
         let said = name.and_then(|name| wire::read(request.headers(), name));
         let own = [request.limit(), said].into_iter().flatten().fold(default, Duration::min);
         let around = remaining();
-        // After what is left was read: so the deadline is not before that of the box around, and this one stays out of
-        // its way.
+        // After what is left was read, as the box that will be opened: neither ends before the box around.
         let now = Instant::now();
-        let is_around = around.is_some_and(|around| around <= own);
         let left = around.map_or(own, |around| around.min(own));
         let is_made = !left.is_zero() && name.is_none_or(|name| tell(request.headers_mut(), name, said, left));
-        Self { left: if is_made { left } else { Duration::ZERO }, deadline: now + left, is_around, is_made }
+        Self { left: if is_made { left } else { Duration::ZERO }, deadline: now + left, is_made }
     }
 
+    /// Opened now: the peer's clock runs from now on, so does this one. In a box with no more time it has no effect, unless
+    /// it is polled elsewhere.
     fn open(&self, label: String) -> Core {
-        if self.is_around {
-            // Where it is polled is not known yet: inside of the box around this has no effect, in a task apart it has.
-            return Core::closed(Limit::from(self.deadline).label(label));
-        }
         let mut core = Core::closed(Limit::from(self.left).label(label));
-        // The peer's clock runs from now on, so does this one.
         core.open(PolicyId::NONE, |_| {});
         core
     }
