@@ -2,8 +2,9 @@
 //!
 //! A service that has two seconds for a request, and calls another, has less than two seconds for that call, and the other
 //! service still less for a third. A [`DeadlineLayer`] around a client sees to it: each call may take its default, or what
-//! is left of the [timebox](mod@crate::timebox) around if that is less, and the request says so in a header. A service with a
-//! [`TimeboxLayer`](crate::TimeboxLayer) that reads the header stops in time by itself, so that nobody works for a caller that has gone.
+//! is left of the [timebox](mod@crate::timebox) around if that is less, and the request says so in a header. A service with
+//! a [`TimeboxLayer`](crate::TimeboxLayer) that reads the header stops in time by itself, so that nobody works for a caller
+//! that has gone.
 //!
 //! ```
 //! use std::time::Duration;
