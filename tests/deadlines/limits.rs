@@ -161,6 +161,11 @@ async fn zero() {
         assert_eq!((interrupted.label(), interrupted.limit()), (Some("call to photos.example"), Duration::ZERO));
     }
     assert_eq!(made.load(Ordering::SeqCst), 0);
+
+    // where no header says so, too
+    let never = service_fn(|_: Request<()>| async { Err::<(), _>("called") });
+    let error = DeadlineLayer::new(Duration::ZERO).layer(never).oneshot(get()).await.unwrap_err();
+    assert_eq!(interrupted(&*error).limit(), Duration::ZERO);
 }
 
 /// Guards: code that repeats a failed call without a pause does not outlive its box: refused calls give way.
