@@ -18,6 +18,7 @@ mod subject;
 mod table;
 mod threads;
 mod trace;
+pub(crate) mod undercut;
 pub(crate) mod waiters;
 
 pub use current::{Current, current};
@@ -27,7 +28,7 @@ pub(crate) use clock::{Clock, now};
 pub(crate) use join::{child, is_in_request, join, root, work_of};
 #[cfg(feature = "otel")]
 pub(crate) use otel::span_of;
-pub(crate) use policy::{Policy, PolicyId, Settings, nanos};
+pub(crate) use policy::{Policy, PolicyId, Settings, Tool, nanos};
 pub(crate) use poll::{Watched, frame_address};
 pub(crate) use registered::Registered;
 pub(crate) use row::{Details, Row, RowId, flags};

@@ -32,15 +32,34 @@ impl PolicyId {
 
 static POLICIES: Mutex<Vec<&'static Policy>> = Mutex::new(Vec::new());
 
+/// What a layer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tool {
+    Watchdog,
+    Timebox,
+}
+
+impl Tool {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Watchdog => "watchdog",
+            Self::Timebox => "timebox",
+        }
+    }
+}
+
 /// What a layer has been told.
 #[derive(Debug)]
 pub(crate) struct Policy {
     pub(crate) id: PolicyId,
+    pub(crate) tool: Tool,
     pub(crate) reports: Reports,
     /// Headers that reports may show.
     pub(crate) headers: Vec<HeaderName>,
-    /// Nanoseconds; `u64::MAX` for never.
+    /// Nanoseconds; `u64::MAX` for never. Of a timebox, the limit.
     threshold: AtomicU64,
+    /// Some requests have a threshold of their own.
+    pub(crate) varies: bool,
     /// One poll may hold its thread this long, in nanoseconds; `u64::MAX` for ever.
     pub(crate) blocking_after: u64,
     /// Dropped after this share of its threshold, a request is reported as abandoned; infinite for never.
@@ -54,8 +73,10 @@ pub(crate) struct Policy {
 /// What [`Policy::new`] is made from.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    pub(crate) tool: Tool,
     pub(crate) reports: Reports,
     pub(crate) threshold: Duration,
+    pub(crate) varies: bool,
     pub(crate) blocking_after: Option<Duration>,
     pub(crate) abandoned_after: Option<f64>,
 }
@@ -71,9 +92,11 @@ impl Policy {
         let mut policies = lock_std(&POLICIES);
         let policy: &'static Self = Box::leak(Box::new(Self {
             id: PolicyId(policies.len() as u32 + 1),
+            tool: settings.tool,
             headers: settings.reports.allowed_headers().to_vec(),
             reports: settings.reports,
             threshold: AtomicU64::new(nanos(settings.threshold)),
+            varies: settings.varies,
             blocking_after: settings.blocking_after.map_or(u64::MAX, nanos),
             abandoned_after: settings.abandoned_after.unwrap_or(f64::INFINITY),
             enabled: AtomicBool::new(true),
@@ -113,12 +136,10 @@ impl Policy {
         self.enabled.store(enabled, Ordering::Relaxed);
     }
 
-    /// Notes that a request came through; a plain store, and only once.
+    /// Notes that a request came through. True for the first one, which alone costs more than a load.
     #[inline]
-    pub(crate) fn saw_request(&self) {
-        if !self.seen.load(Ordering::Relaxed) {
-            self.seen.store(true, Ordering::Relaxed);
-        }
+    pub(crate) fn saw_request(&self) -> bool {
+        !self.seen.load(Ordering::Relaxed) && !self.seen.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) fn has_seen_requests(&self) -> bool {

@@ -147,7 +147,8 @@ impl Monitor {
                 tracing::warn!(
                     target: "heeler",
                     threshold_ms = policy.threshold().as_millis() as u64,
-                    "a watchdog layer has seen no request in its first ten minutes: is it on the service that serves?"
+                    "a {} layer has seen no request in its first ten minutes: is it on the service that serves?",
+                    policy.tool.as_str()
                 );
             }
         }

@@ -1,6 +1,7 @@
 //! The box itself: opens a row with a limit, polls work in it, and says when it is interrupted.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::PoisonError;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -274,6 +275,7 @@ impl Core {
         let expired = self.watched.row().is_some_and(|(row, _)| row.flags() & flags::EXPIRED != 0);
         let Some(extra) = self.limit.extra.as_mut().filter(|_| expired) else { return };
         let Some(hook) = extra.hook.take() else { return };
+        let hook = hook.into_inner().unwrap_or_else(PoisonError::into_inner);
         let interrupted = extra.interrupted.take().unwrap_or_else(|| self.interrupt());
         if catch_unwind(AssertUnwindSafe(|| hook(&interrupted))).is_err() {
             log_safely(|| tracing::error!(target: "heeler", "a timebox's on_interrupt hook panicked"));

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::quota::Running;
@@ -57,7 +58,8 @@ pub(super) struct Extra {
     pub(super) label: Option<Cow<'static, str>>,
     /// Nanoseconds.
     pub(super) grace: u64,
-    pub(super) hook: Option<Hook>,
+    /// Never locked: behind a lock a box can be shared although its hook cannot.
+    pub(super) hook: Option<Mutex<Hook>>,
     /// What came of the box, for the hook.
     pub(super) interrupted: Option<Interrupted>,
 }
@@ -80,7 +82,7 @@ impl Limit {
     /// Calls `hook` once if the box expires: after its work was dropped, has ended in its grace, or has panicked. A panic in
     /// it is caught and logged.
     pub fn on_interrupt(mut self, hook: impl FnOnce(&Interrupted) + Send + 'static) -> Self {
-        self.extra().hook = Some(Box::new(hook));
+        self.extra().hook = Some(Mutex::new(Box::new(hook)));
         self
     }
 

@@ -8,7 +8,7 @@ use http::request::Parts;
 use tower_layer::Layer;
 
 use super::{Watchdog, WatchdogHandle};
-use crate::inflight::{Policy, Settings};
+use crate::inflight::{Policy, Settings, Tool};
 use crate::monitor;
 use crate::report::Reports;
 
@@ -53,8 +53,10 @@ impl WatchdogLayer {
     pub fn new(threshold: Duration) -> Self {
         Self {
             settings: Settings {
+                tool: Tool::Watchdog,
                 reports: Reports::shared(),
                 threshold: threshold.max(SHORTEST),
+                varies: false,
                 blocking_after: Some(Duration::from_secs(1)),
                 abandoned_after: Some(0.5),
             },
@@ -83,7 +85,10 @@ impl WatchdogLayer {
     /// Called for each request, on its way in: it should be quick. A panic in it is the request's.
     #[must_use]
     pub fn threshold_for(self, f: impl Fn(&Parts) -> Option<Duration> + Send + Sync + 'static) -> Self {
-        self.with(|layer| layer.threshold_for = Some(Arc::new(f)))
+        self.with(|layer| {
+            layer.settings.varies = true;
+            layer.threshold_for = Some(Arc::new(f));
+        })
     }
 
     /// Requests that are not watched at all: long polls, server-sent events, upgrades.

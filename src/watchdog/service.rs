@@ -62,7 +62,9 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let config = self.config;
         let policy = config.policy;
-        policy.saw_request();
+        if policy.saw_request() {
+            inflight::undercut::of_watchdog(policy);
+        }
         let watched = if !policy.is_enabled() {
             Watched::off()
         } else if config.has_rules() {

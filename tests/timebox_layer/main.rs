@@ -9,6 +9,8 @@ mod deadlines;
 mod ends;
 mod grpc;
 mod http1;
+mod kinds;
+mod undercut;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

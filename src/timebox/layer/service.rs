@@ -69,7 +69,9 @@ where
     #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let config = self.config;
-        config.policy.saw_request();
+        if config.policy.saw_request() {
+            inflight::undercut::by_timebox(config.policy);
+        }
         let protocol = Protocol::of(&request);
         let limit = limit(config, protocol, &mut request);
         let head =

@@ -11,7 +11,7 @@ use http::{HeaderName, Response, StatusCode};
 use tower_layer::Layer;
 
 use super::TimeboxService;
-use crate::inflight::{Policy, Settings};
+use crate::inflight::{Policy, Settings, Tool};
 use crate::monitor;
 use crate::report::Reports;
 use crate::timebox::Interrupted;
@@ -152,8 +152,10 @@ impl TimeboxLayer {
             monitor::start();
             Box::leak(Box::new(Config {
                 policy: Policy::register(Settings {
+                    tool: Tool::Timebox,
                     reports: self.reports.clone(),
                     threshold: self.limit,
+                    varies: self.limit_for.is_some(),
                     blocking_after: None,
                     abandoned_after: None,
                 }),

@@ -1,0 +1,44 @@
+//! Layers of which one makes another useless: a watchdog whose threshold is never reached, for a box around the same requests
+//! ends each of them before. Said once a layer, with its first request: not before are both known to be on one service.
+
+use super::ambient::innermost;
+use super::join::work_of;
+use super::{Policy, RowId, ThreadSlot, Tool, flags, table};
+use crate::report::log_safely;
+
+/// To be called by a timebox layer for its first request: looks at the watchdog around.
+#[cold]
+#[inline(never)]
+pub(crate) fn by_timebox(timebox: &Policy) {
+    let id = work_of(ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current));
+    let request = table().row(id).filter(|row| row.is_live(id) && row.flags() & flags::REQUEST != 0);
+    if let Some(watchdog) = request.and_then(|row| row.policy().get()) {
+        compare(watchdog, timebox);
+    }
+}
+
+/// To be called by a watchdog for its first request: looks at the timebox layer around.
+#[cold]
+#[inline(never)]
+pub(crate) fn of_watchdog(watchdog: &Policy) {
+    let timebox = innermost().filter(|row| row.flags() & flags::BOX != 0).and_then(|row| row.policy().get());
+    if let Some(timebox) = timebox.filter(|policy| policy.tool == Tool::Timebox) {
+        compare(watchdog, timebox);
+    }
+}
+
+fn compare(watchdog: &Policy, timebox: &Policy) {
+    let (threshold, limit) = (watchdog.threshold(), timebox.threshold());
+    // With times of their own for some requests, nobody knows.
+    if watchdog.varies || timebox.varies || threshold < limit || limit.is_zero() {
+        return;
+    }
+    log_safely(|| {
+        tracing::warn!(
+            target: "heeler",
+            threshold_ms = threshold.as_millis() as u64,
+            limit_ms = limit.as_millis() as u64,
+            "a watchdog never sees a slow request: a timebox ends each before its threshold; give it less time than the box"
+        );
+    });
+}
