@@ -129,7 +129,8 @@ async fn start_page() -> Html<String> {
     Html(format!(
         "<!doctype html>\n<meta charset=\"utf-8\">\n<title>photos</title>\n<h1>photos</h1>\n\
          <p>Fast: <a href=\"/users/1/photos\">the photos of a user</a>, <a href=\"/status\">status</a>.</p>\n\
-         <p>Slow, each for a reason of its own:</p>\n<ul>\n{slow}</ul>\n"
+         <p>Slow, each for a reason of its own:</p>\n<ul>\n{slow}</ul>\n\
+         <p>Any of them is stopped in time on request: <a href=\"/slow/queries?timebox=100\">/slow/queries?timebox=100</a>.</p>\n"
     ))
 }
 

@@ -1,11 +1,15 @@
-//! All that heeler asks of a service: where reports go, and a layer around the router.
+//! All that heeler asks of a service: where reports go, and layers around the router.
 
 use std::time::Duration;
 
 use axum::Router;
-use heeler::{Reports, WatchdogLayer};
+use axum::http::request::Parts;
+use heeler::{Reports, TimeboxLayer, WatchdogLayer};
 
 use crate::settings::{Settings, Tool};
+
+/// No page takes that long, slow ones included, unless it is stuck for good.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Puts the tools of `PHOTOS_LAYERS` around the router. Without any there are no reports.
 pub(crate) fn apply(mut router: Router, settings: &Settings) -> Result<(Router, Option<Reports>), heeler::Error> {
@@ -20,10 +24,20 @@ pub(crate) fn apply(mut router: Router, settings: &Settings) -> Result<(Router, 
     #[cfg(feature = "email")]
     let reports = reports.email(heeler::Email::files(settings.letters()).per_hour(1_000));
     let reports = reports.build()?;
-    for tool in &settings.tools {
-        router = match tool {
-            Tool::Watchdog => router.layer(WatchdogLayer::new(settings.threshold).reports(reports.clone()).body(true)),
-        };
+    // The watchdog outside, so that it knows of a request before its box does.
+    if settings.has(Tool::Timebox) {
+        router = router.layer(TimeboxLayer::new(LIMIT).limit_for(limit_asked_for).reports(reports.clone()).body(true));
+    }
+    if settings.has(Tool::Watchdog) {
+        router = router.layer(WatchdogLayer::new(settings.threshold).reports(reports.clone()).body(true));
     }
     Ok((router, Some(reports)))
+}
+
+/// `/slow/lock?timebox=100`: 100 ms. In production, let clients say so in a header, and not for more than you would give:
+/// `TimeboxLayer::deadline_header`.
+fn limit_asked_for(request: &Parts) -> Option<Duration> {
+    let mut pairs = request.uri.query()?.split('&');
+    let milliseconds = pairs.find_map(|pair| pair.strip_prefix("timebox="))?.parse().ok()?;
+    Some(Duration::from_millis(milliseconds))
 }

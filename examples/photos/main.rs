@@ -15,7 +15,9 @@
 //! | `PHOTOS_ADDR` | `127.0.0.1:3000` | where to serve |
 //! | `PHOTOS_REPORTS` | `target/photos` | the directory that reports go to |
 //! | `PHOTOS_THRESHOLD_MS` | `250` | a request is slow after that long; slow pages last about five times as long |
-//! | `PHOTOS_LAYERS` | `watchdog` | heeler's tools to use, separated by commas, or `none` |
+//! | `PHOTOS_LAYERS` | `watchdog,timebox` | heeler's tools to use, separated by commas, or `none` |
+//!
+//! A slow page that is asked for with `?timebox=100` is stopped after 100 ms: a 503, and a report of where it was.
 //!
 //! `layers.rs` is all that heeler asks of a service. `slow/` holds the guilty functions; everything else is the service
 //! around them and `tour/`, a client which asks for every slow page and checks what its report says.
@@ -42,7 +44,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinHandle;
 
 use crate::app::App;
-use crate::settings::{Mode, Settings};
+use crate::settings::{Mode, Settings, Tool};
 
 /// An error on its way to the terminal or into a response: nobody here tells one kind from another.
 type Problem = Box<dyn std::error::Error + Send + Sync>;
@@ -102,14 +104,14 @@ async fn serve(settings: &Settings, service: &Handle, folder: PathBuf) -> Result
     let running = service.spawn(start(settings.clone(), folder)).await??;
     if settings.mode != Mode::Serve {
         match &running.reports {
-            Some(reports) => {
+            Some(reports) if settings.has(Tool::Watchdog) => {
                 let complete = tour::walk(settings, running.address, reports).await?;
                 if settings.mode == Mode::Tour {
                     return Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE });
                 }
             }
-            None => {
-                eprintln!("photos: no tour: PHOTOS_LAYERS=none leaves nobody to report what is slow");
+            _ => {
+                eprintln!("photos: no tour: without the watchdog in PHOTOS_LAYERS nobody reports what is slow");
                 if settings.mode == Mode::Tour {
                     return Ok(ExitCode::FAILURE);
                 }

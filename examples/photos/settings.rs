@@ -22,7 +22,7 @@ environment:
   PHOTOS_REPORTS       directory for the reports               (target/photos)
                        and, with the feature email, for letters: in mail
   PHOTOS_THRESHOLD_MS  a request is slow after that long       (250; 50 to 10000)
-  PHOTOS_LAYERS        heeler's tools: watchdog, or none       (watchdog)
+  PHOTOS_LAYERS        heeler's tools, or none                 (watchdog,timebox)
 ";
 
 pub(crate) const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 3000));
@@ -38,6 +38,7 @@ pub(crate) enum Mode {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tool {
     Watchdog,
+    Timebox,
 }
 
 #[derive(Clone)]
@@ -89,6 +90,10 @@ impl Settings {
         self.reports.join("mail")
     }
 
+    pub(crate) fn has(&self, tool: Tool) -> bool {
+        self.tools.contains(&tool)
+    }
+
     /// How long something slow lasts: past the reports at one, two and four times the threshold, and no longer.
     pub(crate) fn stuck_for(&self) -> Duration {
         self.threshold * 5
@@ -129,7 +134,7 @@ fn threshold() -> Result<Duration, Problem> {
 }
 
 fn tools() -> Result<Vec<Tool>, Problem> {
-    let Some(value) = variable("PHOTOS_LAYERS")? else { return Ok(vec![Tool::Watchdog]) };
+    let Some(value) = variable("PHOTOS_LAYERS")? else { return Ok(vec![Tool::Watchdog, Tool::Timebox]) };
     if value.trim() == "none" {
         return Ok(Vec::new());
     }
@@ -137,9 +142,10 @@ fn tools() -> Result<Vec<Tool>, Problem> {
     for word in value.split(',') {
         let tool = match word.trim() {
             "watchdog" => Tool::Watchdog,
+            "timebox" => Tool::Timebox,
             "none" => return Err(format!("PHOTOS_LAYERS={value:?}: \"none\" stands alone").into()),
             word => {
-                return Err(format!("PHOTOS_LAYERS={value:?}: {word:?} is neither \"watchdog\" nor \"none\"").into());
+                return Err(format!("PHOTOS_LAYERS={value:?}: {word:?} is none of watchdog, timebox and none").into());
             }
         };
         if !tools.contains(&tool) {

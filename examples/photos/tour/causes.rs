@@ -23,6 +23,8 @@ pub(super) enum Visit {
     GivesUp,
     /// Leaves when the request is not slow yet, but on its way there.
     Leaves,
+    /// Has the page stopped by its timebox, when the request is not slow yet.
+    IsStopped,
     /// Asks, and then has others ask for something that holds every worker.
     AmongHogs,
 }
@@ -91,3 +93,10 @@ pub(crate) const CAUSES: [Cause; 13] = [
         ..waiting("/slow/gone", "the client leaves during an outbound call", "fetch_geocode")
     },
 ];
+
+/// A cause that is met again, in a box.
+pub(super) const STOPPED: Cause = Cause {
+    visit: Visit::IsStopped,
+    verdict: "interrupted",
+    ..waiting("/slow/upstream", "the same outbound call, in a timebox", "fetch_geocode")
+};

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use futures::future::{join, try_join_all};
 use heeler::Reports;
-use reqwest::Client;
+use reqwest::{Client, StatusCode};
 use serde_json::Value;
 
-use super::causes::{CAUSES, Cause, Visit};
+use super::causes::{CAUSES, Cause, STOPPED, Visit};
 use super::evidence::{Evidence, Finding};
 use super::table;
 use crate::log::Quiet;
-use crate::settings::Settings;
+use crate::settings::{Settings, Tool};
 use crate::{Problem, WORKERS};
 
 /// How long a report may take to be named, written and found once its request is over. The first one of a process reads
@@ -42,16 +42,15 @@ pub(crate) async fn walk(settings: &Settings, address: SocketAddr, reports: &Rep
     let mut complaints = Vec::new();
     let mut found = 0;
     for (visit, cause) in (1..).zip(&CAUSES) {
-        print_now(&format!("  {:17}  {} ... ", cause.path, cause.what));
-        let (finding, asked) = join(guest.finding(cause, visit), guest.visit(cause, visit)).await;
-        let (finding, took) = finding?;
-        let right = finding.as_ref().is_some_and(|finding| finding.right) && asked.is_ok();
-        println!("{}", if right { format!("found after {:.2} s", took.as_secs_f64()) } else { "not found".to_owned() });
+        let (row, right) = guest.step(cause, visit, &mut complaints).await?;
         found += usize::from(right);
-        if let Err(problem) = asked {
-            complaints.push(format!("{}: the request itself failed: {problem}", cause.path));
-        }
-        rows.push(row(cause, finding, right));
+        rows.push(row);
+    }
+    let mut all_right = found == CAUSES.len();
+    if settings.has(Tool::Timebox) {
+        let (row, right) = guest.step(&STOPPED, CAUSES.len() + 1, &mut complaints).await?;
+        all_right &= right;
+        rows.push(row);
     }
     slowest = slowest.max(guest.fast_pages().await?);
 
@@ -87,7 +86,7 @@ pub(crate) async fn walk(settings: &Settings, address: SocketAddr, reports: &Rep
     if let Some(letter) = letters.last() {
         println!("{} letters, as they would be sent, the last in {}", letters.len(), letter.display());
     }
-    Ok(found == CAUSES.len() && unjust.is_empty() && complaints.is_empty())
+    Ok(all_right && unjust.is_empty() && complaints.is_empty())
 }
 
 fn row(cause: &Cause, finding: Option<Finding>, right: bool) -> [String; 5] {
@@ -116,6 +115,24 @@ struct Guest {
 }
 
 impl Guest {
+    /// Visits the page and finds the report: what the table says of it, and whether that is right.
+    async fn step(
+        &self,
+        cause: &Cause,
+        visit: usize,
+        complaints: &mut Vec<String>,
+    ) -> Result<([String; 5], bool), Problem> {
+        print_now(&format!("  {:17}  {} ... ", cause.path, cause.what));
+        let (finding, asked) = join(self.finding(cause, visit), self.visit(cause, visit)).await;
+        let (finding, took) = finding?;
+        let right = finding.as_ref().is_some_and(|finding| finding.right) && asked.is_ok();
+        println!("{}", if right { format!("found after {:.2} s", took.as_secs_f64()) } else { "not found".to_owned() });
+        if let Err(problem) = asked {
+            complaints.push(format!("{}: the request itself failed: {problem}", cause.path));
+        }
+        Ok((row(cause, finding, right), right))
+    }
+
     /// Looks for the report about this visit until it is there and right, or has had its time.
     async fn finding(&self, cause: &Cause, visit: usize) -> Result<(Option<Finding>, Duration), Problem> {
         let begun = Instant::now();
@@ -131,9 +148,13 @@ impl Guest {
 
     /// Asks for the page as the cause has it. An error is an answer that the cause does not explain.
     async fn visit(&self, cause: &Cause, visit: usize) -> Result<(), Problem> {
-        let page = self.get(format!("{}?tour={visit}", cause.path));
+        let path = format!("{}?tour={visit}", cause.path);
+        if let Visit::IsStopped = cause.visit {
+            return self.stopped(path).await;
+        }
+        let page = self.get(path);
         match cause.visit {
-            Visit::Patient => page.await.map(drop),
+            Visit::Patient | Visit::IsStopped => page.await.map(drop),
             Visit::GivesUp => given_up(tokio::time::timeout(self.stuck_for + self.threshold, page).await),
             Visit::Leaves => given_up(tokio::time::timeout(self.threshold * 3 / 4, page).await),
             Visit::AmongHogs => {
@@ -155,6 +176,21 @@ impl Guest {
                 return Ok(());
             }
             tokio::time::sleep(LOOK_AGAIN / 4).await;
+        }
+    }
+
+    /// Asks for a slow page with less time than it takes to be slow, and shows the answer.
+    async fn stopped(&self, path: String) -> Result<(), Problem> {
+        let limit = (self.threshold / 2).as_millis();
+        let url = format!("http://{}{path}&timebox={limit}", self.address);
+        let response = self.http.get(url).timeout(PATIENCE).send().await?;
+        let status = response.status();
+        let problem: Value = serde_json::from_slice(&response.bytes().await?)?;
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        print_now(&format!("{status}: {detail} ... "));
+        match (status, problem["status"].as_u64()) {
+            (StatusCode::SERVICE_UNAVAILABLE, Some(503)) => Ok(()),
+            _ => Err(format!("the answer was {status}, not a problem of 503").into()),
         }
     }
 
