@@ -107,7 +107,7 @@ pub(super) fn inheritance() -> Option<Arc<Vec<Inherited>>> {
         Around::Box(row, id) => {
             if let Some(timebox) = row.timebox(id) {
                 let (label, limit) = (timebox.label().cloned(), row.threshold());
-                boxes.push(Inherited { id, label, limit, deadline: row.deadline() });
+                boxes.push(Inherited { id, policy: row.policy(), label, limit, deadline: row.deadline() });
             }
             // The monitor looks for heirs when it expires.
             row.update(id, flags::PARENT, 0);

@@ -92,6 +92,8 @@ pub(crate) struct Child {
 #[derive(Debug, Clone)]
 pub(crate) struct Inherited {
     pub(crate) id: RowId,
+    /// Of the layer whose box it is.
+    pub(crate) policy: PolicyId,
     pub(crate) label: Option<Cow<'static, str>>,
     /// Nanoseconds.
     pub(crate) limit: u64,

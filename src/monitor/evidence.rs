@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::inflight::{self, Clock, Details, Job, Row, RowId, Subject, Trace, Work, flags, root, table};
+use crate::inflight::{self, Child, Clock, Details, Job, Row, RowId, Subject, Trace, Work, flags, root, table};
 use crate::report::{Evidence, Kind, Reports, Verdict};
 
 /// Where reports about the row go; `None` if it is gone.
@@ -32,27 +32,34 @@ fn subject(row: &'static Row, id: RowId, own: Subject, notes: &mut Vec<String>) 
         Some(Work::Child(child)) => child.boxes.as_ref().and_then(|boxes| boxes.first()?.label.clone()),
         _ => None,
     };
-    let note = label.as_ref().map(|label| format!("in the timebox \"{label}\""));
-    let (work, subject) = match (around(row, id), own) {
-        (Some((work, subject @ Subject::Request(_), _)), _) => (work, subject),
-        (_, own @ Subject::Request(_)) => (id, own),
-        (Some((work, subject @ Subject::Job(_), _)), _) => (work, subject),
-        (_, own @ (Subject::Job(_) | Subject::Nothing)) => return (id, own),
-        // its name says it
-        (_, Subject::Timebox(_) | Subject::Child(_)) => {
-            return (id, Subject::Job(Job { name: label.unwrap_or("timebox".into()), reports: None }));
-        }
+    let mut noted = |subject| {
+        notes.extend(label.as_ref().map(|label| format!("in the timebox \"{label}\"")));
+        subject
     };
-    notes.extend(note);
-    (work, subject)
+    let name = match (around(row, id), own) {
+        (Some((work, subject @ Subject::Request(_), _)), _) => return (work, noted(subject)),
+        (_, own @ Subject::Request(_)) => return (id, noted(own)),
+        (Some((work, subject @ Subject::Job(_), _)), _) => return (work, noted(subject)),
+        (_, own @ (Subject::Job(_) | Subject::Nothing)) => return (id, own),
+        (_, Subject::Timebox(_)) => label.unwrap_or("timebox".into()),
+        (_, Subject::Child(child)) => match label {
+            Some(label) => format!("{} in {label}", child.how.as_str()).into(),
+            None => format!("{} in a timebox", child.how.as_str()).into(),
+        },
+    };
+    (id, Subject::Job(Job { name, reports: None }))
 }
 
 fn reports_of(row: &Row, details: &Details) -> Option<Reports> {
-    let of_job = match &details.work {
+    let own = match &details.work {
         Work::Job(job) => job.reports.clone(),
+        // It may outlive the box, and the request.
+        Work::Child(Child { boxes: Some(boxes), .. }) => {
+            boxes.iter().find_map(|inherited| inherited.policy.get()).map(|policy| policy.reports.clone())
+        }
         _ => None,
     };
-    of_job.or_else(|| row.policy().get().map(|policy| policy.reports.clone()))
+    own.or_else(|| row.policy().get().map(|policy| policy.reports.clone()))
 }
 
 /// What the row and its record say by themselves at `now`; `None` if it is gone.

@@ -186,3 +186,30 @@ fn a_body_that_outlives_the_watchdogs_row() {
     assert!(server.get("/export").body.is_err());
     assert_eq!(interrupted(&seen).request.unwrap().uri, "/export");
 }
+
+/// Guards: work on another thread, which nobody can drop, is reported to where the layer says also when its request is gone.
+#[test]
+fn blocking_work_that_outlives_its_request() {
+    if PORTABLE {
+        return;
+    }
+    let _guard = beside_others();
+    #[inline(never)]
+    fn resizes() {
+        std::thread::sleep(ms(1_500));
+    }
+    for around in [false, true] {
+        let (seen, reports) = collect();
+        let router = Router::new().route("/", get(async || drop(heeler::spawn_blocking(resizes).await)));
+        let mut router = router.layer(TimeboxLayer::new(ms(100)).reports(reports));
+        if around {
+            router = router.layer(WatchdogLayer::new(FOREVER));
+        }
+        let server = Server::start(router);
+        assert_eq!(server.get("/").status, 503);
+        let report = seen.wait("the thread", |report| report.verdict == Verdict::Blocking);
+        let text = report.to_text();
+        assert_eq!((report.kind, &*place(&report)), (Kind::Interrupted, "resizes"), "{text}");
+        assert_eq!(report.job.as_deref(), Some("spawn_blocking in a timebox"), "{text}");
+    }
+}
