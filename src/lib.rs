@@ -21,7 +21,7 @@
 //! # }
 //! ```
 //!
-//! The [timebox] stops work in time and says where it was: a [`TimeboxLayer`] around a service, a [`DeadlineLayer`] around
+//! The [timebox](mod@timebox) stops work in time and says where it was: a [`TimeboxLayer`] around a service, a [`DeadlineLayer`] around
 //! a client, [`timebox()`] around any future, [`checkpoint`] in plain code.
 //!
 //! ```

@@ -21,7 +21,7 @@
 //! | plain code | [`blocking`] around it, [`checkpoint`] in it; [`TimeboxedIterator`] and [`Io`] have the checkpoints built in |
 //! | a function | [`function`] |
 //! | many pieces that share a budget | [`Quota`] |
-//! | a request | [`TimeboxLayer`](crate::TimeboxLayer) around a server's service |
+//! | a request | [`TimeboxLayer`] around a server's service |
 //! | a call | [`DeadlineLayer`](crate::DeadlineLayer) around a client's service |
 //! | a job that must not run twice at once | [`exclusive`], [`exclusive_blocking`] |
 //!

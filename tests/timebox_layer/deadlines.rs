@@ -27,13 +27,16 @@ fn seconds(seconds: u64) -> Duration {
 
 const HEADER: HeaderName = HeaderName::from_static("x-deadline-ms");
 
+/// The content type, the headers, and the seconds that are left of the box.
+type Case<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)], u64);
+
 /// Guards: each header a caller may send, in each protocol: the smallest limit counts, and what is garbage counts as not
 /// there.
 #[test]
 fn what_the_caller_says() {
     const GRPC: Option<&str> = Some("application/grpc+proto");
     let limit = 100;
-    let table: &[(Option<&str>, &[(&str, &str)], u64)] = &[
+    let table: &[Case<'_>] = &[
         (None, &[], limit),
         // a named header, in any protocol
         (None, &[("x-deadline-ms", "20000")], 20),
