@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// let never = std::future::pending::<()>();
 /// let interrupted = never.timebox(Duration::from_millis(5)).label("nothing").await.unwrap_err();
 /// assert!(interrupted.is_from("nothing"));
-/// assert!(interrupted.to_string().starts_with("the timebox \"nothing\" of 5 ms was up after"));
+/// assert!(interrupted.to_string().starts_with("the timebox \"nothing\" of 5ms was up after"));
 /// # }
 /// ```
 #[derive(Clone)]
