@@ -1,7 +1,7 @@
 //! Child processes: killed, and reaped.
 #![cfg(target_os = "linux")]
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use heeler::timebox::{self, Interrupted, Process};
@@ -16,13 +16,15 @@ fn is_ours(pid: u32) -> bool {
     parent == Some(&std::process::id().to_string())
 }
 
-/// Every other one would go on for ever.
+/// Every other one would go on for longer than the test looks for it. With no output of this process, which whoever reads
+/// that would wait for if one lived on.
 fn sleep(run: &crate::Run) -> Command {
     let mut command = Command::new("sleep");
     match run.number % 2 {
         0 => command.arg(format!("0.00{}", run.holding.as_millis())),
-        _ => command.arg("3600"),
+        _ => command.arg("120"),
     };
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
