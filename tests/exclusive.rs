@@ -281,24 +281,16 @@ fn links_and_pipes() {
     assert!(run(Path::new("/dev/null")).unwrap_err().to_string().ends_with("is no plain file"));
 }
 
-/// A process of its own whose names have their locks below `place`, and whose runtime directory is `runtime`.
+/// A process of its own, with its own directory of temporary files.
 #[cfg(unix)]
-fn with_places(test: &str, body: impl FnOnce(&Path, &Path)) {
-    // In the process of its own the two are made already.
-    let at = |name| std::env::var_os(name).map(PathBuf::from).unwrap_or_default();
-    let (temp, runtime) = (at("TMPDIR"), at("XDG_RUNTIME_DIR"));
-    let alone = || body(&temp, &runtime);
+fn with_places(test: &str, body: impl FnOnce(&Path)) {
+    let alone = || body(&std::env::temp_dir());
     let place = match std::env::var_os("HEELER_TEST_ALONE") {
         Some(_) => return alone(),
         None => tempfile::tempdir().unwrap(),
     };
-    let (temp, runtime) = (place.path().join("temp"), place.path().join("runtime"));
-    for directory in [&temp, &runtime] {
-        fs::create_dir(directory).unwrap();
-        set_mode(directory, 0o700);
-    }
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.env("TMPDIR", &temp).env("XDG_RUNTIME_DIR", &runtime);
+    command.env("TMPDIR", place.path());
     common::in_process_of(command, test, || unreachable!("this is the parent"));
 }
 
@@ -312,12 +304,19 @@ fn mode(path: &Path) -> u32 {
     std::os::unix::fs::MetadataExt::mode(&fs::symlink_metadata(path).unwrap()) & 0o777
 }
 
-/// Guards: the lock of a name is in the runtime directory, for this user alone, and a link that waits there under its name
-/// leads nowhere.
+/// The directory of the locks, once there is one.
+#[cfg(unix)]
+fn locks(temp: &Path) -> PathBuf {
+    let found = fs::read_dir(temp).unwrap().map(|entry| entry.unwrap().path());
+    found.filter(|path| path.is_dir()).find(|path| path.to_string_lossy().contains("/heeler-")).unwrap()
+}
+
+/// Guards: the lock of a name is in a directory for this user alone, and a link that waits there under its name leads
+/// nowhere.
 #[cfg(unix)]
 #[test]
-fn names_in_the_runtime_directory() {
-    with_places("names_in_the_runtime_directory", |temp, runtime| {
+fn names_in_a_directory_of_their_own() {
+    with_places("names_in_a_directory_of_their_own", |temp| {
         exclusive_blocking("nightly", FOREVER, || {
             let error = exclusive_blocking("nightly", FOREVER, || Ok::<(), ExclusiveError>(())).unwrap_err();
             assert!(error.to_string().starts_with("`nightly` is held by process "), "{error}");
@@ -325,30 +324,23 @@ fn names_in_the_runtime_directory() {
             exclusive_blocking("weekly", FOREVER, || Ok::<(), ExclusiveError>(()))
         })
         .unwrap();
-        assert_eq!(mode(&runtime.join("heeler")), 0o700);
-        assert_eq!(mode(&runtime.join("heeler/nightly.lock")) & 0o077, 0);
-        assert!(fs::read_dir(temp).unwrap().next().is_none());
+        let directory = locks(temp);
+        assert_eq!(mode(&directory), 0o700);
+        assert_eq!(mode(&directory.join("nightly.lock")) & 0o077, 0);
 
         let thesis = temp.join("thesis");
         fs::write(&thesis, "").unwrap();
-        std::os::unix::fs::symlink(&thesis, runtime.join("heeler/monthly.lock")).unwrap();
+        std::os::unix::fs::symlink(&thesis, directory.join("monthly.lock")).unwrap();
         let error = run(Path::new("monthly")).unwrap_err();
         assert!(error.to_string().ends_with("monthly.lock` is a symbolic link"), "{error}");
-
-        // Open to others: not this user's alone any more, and so not what the variable promises.
-        set_mode(runtime, 0o755);
-        run(Path::new("yearly")).unwrap();
-        assert!(!runtime.join("heeler/yearly.lock").exists());
-        assert_eq!(fs::read_dir(temp).unwrap().count(), 2);
     });
 }
 
-/// Guards: without a runtime directory, the one in the place for temporary files is taken only if it is this user's alone.
+/// Guards: the directory of locks is taken only if it is this user's alone.
 #[cfg(unix)]
 #[test]
 fn names_in_the_temporary_directory() {
-    with_places("names_in_the_temporary_directory", |temp, runtime| {
-        fs::remove_dir(runtime).unwrap();
+    with_places("names_in_the_temporary_directory", |temp| {
         run(Path::new("nightly")).unwrap();
         let user = std::os::unix::fs::MetadataExt::uid(&fs::metadata(temp).unwrap());
         let locks = temp.join(format!("heeler-{user}"));
@@ -367,8 +359,7 @@ fn names_in_the_temporary_directory() {
     });
 }
 
-/// Guards: a file or directory that this user has no right to is an error that says so, not one that says "held"; and for
-/// names, neither is another user's runtime directory taken.
+/// Guards: a file or directory that this user has no right to is an error that says so, not one that says "held".
 #[cfg(target_os = "linux")]
 #[test]
 fn no_right_to_the_file() {
@@ -397,7 +388,7 @@ fn no_right_to_the_file() {
         _ => Command::new(std::env::current_exe().unwrap()),
     };
     command.args(["--exact", "other_process", "--nocapture", "--test-threads=1"]);
-    command.env(ROLE, "denied").env(JOB, &locked).env("XDG_RUNTIME_DIR", binary.path()).env("TMPDIR", &temp);
+    command.env(ROLE, "denied").env(JOB, &locked).env("TMPDIR", &temp);
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{text}");
@@ -414,8 +405,6 @@ fn denied(locked: &Path) {
         assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::PermissionDenied);
     }
     run(Path::new("nightly")).unwrap();
-    let runtime = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR").unwrap());
-    assert!(!runtime.join("heeler").exists(), "the directory is open to others, or another user's");
 }
 
 /// Guards: an interruption names the job, or has the label that the caller gave it.

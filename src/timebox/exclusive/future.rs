@@ -38,11 +38,10 @@ pin_project! {
 ///
 /// # Where the lock of a name is
 ///
-/// In a directory that only this user can enter: `$XDG_RUNTIME_DIR/heeler` if that variable names a directory of this user
-/// alone, `/tmp/heeler-<user id>` (or in `$TMPDIR`) if not. Two runs exclude each other only if they find the same directory.
-/// So a job that is run both by hand and by cron, or by several users, wants a path: cron sets no `XDG_RUNTIME_DIR`. A file
-/// that several users are to lock has to be there beforehand, with the rights for it: one that is made here is its maker's
-/// alone.
+/// In a directory that only this user can enter: `/tmp/heeler-<user id>`, or in `$TMPDIR` if that is set. Two runs exclude
+/// each other only if they find the same directory. So a job of several users, or of services with a `/tmp` of their own,
+/// wants a path. A file that several users are to lock has to be there beforehand, with the rights for it: one that is
+/// made here is its maker's alone.
 ///
 /// # Errors
 ///

@@ -44,13 +44,8 @@ fn directory() -> Result<PathBuf, ExclusiveError> {
             Some(error),
         )
     })?;
-    // Taken only if it is what the specification says it has to be: after `su` or `sudo` it may be another user's.
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let directory =
-        match runtime.filter(|path| path.is_absolute() && private(path, user).is_ok_and(|fault| fault.is_none())) {
-            Some(runtime) => runtime.join("heeler"),
-            None => std::env::temp_dir().join(format!("heeler-{user}")),
-        };
+    // Not `XDG_RUNTIME_DIR`, which a login has and cron has not: a job that is run by both must find itself.
+    let directory = std::env::temp_dir().join(format!("heeler-{user}"));
     let mut builder = fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     match builder.create(&directory) {
