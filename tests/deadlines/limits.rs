@@ -1,6 +1,6 @@
 //! What becomes of calls whose time is up.
 
-use std::future::{pending, ready};
+use std::future::{Ready, pending, ready};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -163,7 +163,7 @@ async fn zero() {
     assert_eq!(made.load(Ordering::SeqCst), 0);
 
     // where no header says so, too
-    let never = service_fn(|_: Request<()>| async { Err::<(), _>("called") });
+    let never = service_fn(|_: Request<()>| -> Ready<Result<(), BoxError>> { panic!("a call is made") });
     let error = DeadlineLayer::new(Duration::ZERO).layer(never).oneshot(get()).await.unwrap_err();
     assert_eq!(interrupted(&*error).limit(), Duration::ZERO);
 }
