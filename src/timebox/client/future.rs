@@ -113,7 +113,8 @@ impl Over {
         if remaining().is_none_or(|left| left > MARGIN * 2) {
             return Poll::Ready(self.error.take());
         }
-        let interruption = self.interruption.get_or_insert_with(interrupted);
+        // The place that its interruption shows is this line.
+        let interruption = self.interruption.get_or_insert(interrupted());
         let Poll::Ready(told) = Pin::new(interruption).poll(cx) else { return Poll::Pending };
         self.polls += 1;
         if self.polls < POLLS {
