@@ -5,6 +5,7 @@
 mod ambient;
 mod clock;
 mod current;
+pub(crate) mod flags;
 mod join;
 #[cfg(feature = "otel")]
 mod otel;
@@ -31,7 +32,7 @@ pub(crate) use otel::span_of;
 pub(crate) use policy::{Policy, PolicyId, Settings, Tool, nanos};
 pub(crate) use poll::{Watched, frame_address};
 pub(crate) use registered::Registered;
-pub(crate) use row::{Details, Row, RowId, flags};
+pub(crate) use row::{Details, Row, RowId};
 pub(crate) use subject::{Child, Head, How, Job, Request, Subject, Timebox, Work};
 pub(crate) use table::{Tally, table};
 pub(crate) use threads::{Poller, ThreadSlot, slots};

@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use super::{Job, PolicyId, Poller, Request, Subject, Trace, Work};
+use super::{Job, PolicyId, Poller, Request, Subject, Trace, Work, flags};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use crate::sync::{RowGuard, RowLock, lock};
 
@@ -33,50 +33,6 @@ impl RowId {
     const fn generation(self) -> u32 {
         (self.0 >> 32) as u32
     }
-}
-
-/// The low half of a row's state; the high half is its generation.
-pub(crate) mod flags {
-    /// Somebody owns the row.
-    pub(crate) const LIVE: u32 = 1;
-    /// Past an eighth of its threshold: every poll is traced.
-    pub(crate) const ARMED: u32 = 1 << 1;
-    /// The monitor waits for the next traced poll.
-    pub(crate) const WANTED: u32 = 1 << 2;
-    /// It has child rows, or has had.
-    pub(crate) const PARENT: u32 = 1 << 3;
-    /// A layer that shares the row wants the response body watched, too.
-    pub(crate) const WATCH_BODY: u32 = 1 << 4;
-    /// It is a response body now.
-    pub(crate) const BODY: u32 = 1 << 5;
-    /// A request, as opposed to a job or a child: layers further in join it.
-    pub(crate) const REQUEST: u32 = 1 << 6;
-    /// Its thread may block as long as it likes: `spawn_blocking`.
-    pub(crate) const MAY_BLOCK: u32 = 1 << 7;
-    /// A report about it has been made.
-    pub(crate) const REPORTED: u32 = 1 << 8;
-    /// It is a child row.
-    pub(crate) const CHILD: u32 = 1 << 9;
-    /// The monitor has its deadline.
-    pub(crate) const QUEUED: u32 = 1 << 10;
-    /// A timebox: its threshold is a limit.
-    pub(crate) const BOX: u32 = 1 << 11;
-    /// The limit has passed.
-    pub(crate) const EXPIRED: u32 = 1 << 12;
-    /// The grace after the limit has passed, too.
-    pub(crate) const OVER: u32 = 1 << 13;
-    /// A box that this work was handed on in has expired.
-    pub(crate) const INHERITED: u32 = 1 << 14;
-    /// The work was handed on within a box.
-    pub(crate) const HEIR: u32 = 1 << 15;
-    /// The work has been told that its time is up: a checkpoint has returned so.
-    pub(crate) const TOLD: u32 = 1 << 16;
-    /// With any of these, the time is up.
-    pub(crate) const UP: u32 = EXPIRED | INHERITED;
-    /// With any of these, a poll is traced.
-    pub(crate) const TRACED: u32 = ARMED | WANTED | EXPIRED;
-    /// Somebody waits to be told.
-    pub(crate) const AWAITED: u32 = 1 << 17;
 }
 
 /// `started` of a row whose clock stands still: a body nobody waits for.

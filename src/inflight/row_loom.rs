@@ -4,8 +4,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use loom::thread;
 
-use super::row::flags;
-use super::{Child, How, PolicyId, Row, RowId, Work};
+use super::{Child, How, PolicyId, Row, RowId, Work, flags};
 
 /// Work that tells which generation it is of.
 fn occupy(row: &Row, number: u64) -> RowId {
