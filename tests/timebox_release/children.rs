@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use std::process::{Command, Stdio};
+#[cfg(feature = "process")]
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use heeler::timebox::{self, Interrupted, Process};
