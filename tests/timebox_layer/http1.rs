@@ -1,5 +1,7 @@
 //! What an HTTP client is told, what the report says, and what happens to the handler.
 
+use std::io::{Read as _, Write as _};
+
 use axum::Router;
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -152,6 +154,79 @@ fn the_call_is_in_the_box() {
     let answer = futures::executor::block_on(answer).unwrap();
     let body = futures::executor::block_on(http_body_util::BodyExt::collect(answer.into_body())).unwrap().to_bytes();
     assert_eq!(body, "true");
+}
+
+/// Guards: layers further out can tell an answer of the box from one of the service.
+#[test]
+fn in_the_extensions() {
+    use tower::{Layer as _, ServiceExt as _};
+    let _guard = beside_others();
+    let (_seen, _reports, layer) = layer();
+    let service = layer.layer(tower::service_fn(async |request: http::Request<bool>| {
+        if *request.body() {
+            stuck().await;
+        }
+        Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+    }));
+    for slow in [false, true] {
+        let answer = super::common::runtime(0).block_on(service.clone().oneshot(http::Request::new(slow))).unwrap();
+        let interrupted = answer.extensions().get::<heeler::Interrupted>();
+        assert_eq!(interrupted.map(heeler::Interrupted::limit), slow.then_some(LIMIT));
+    }
+}
+
+/// Guards: a client that does not send what it announced is told off in time, and not waited for; the report says that it was
+/// waited for.
+#[test]
+fn a_slow_upload() {
+    let _guard = beside_others();
+    let (seen, _reports, layer) = layer();
+    async fn upload(body: Bytes) -> String {
+        format!("{} bytes", body.len())
+    }
+    let server = Server::start(Router::new().route("/", post(upload)).layer(layer));
+    let mut connection = std::net::TcpStream::connect(server.address).unwrap();
+    connection.set_read_timeout(Some(super::common::PATIENCE)).unwrap();
+    connection.write_all(b"POST / HTTP/1.1\r\nhost: photos\r\ncontent-length: 100\r\n\r\nabc").unwrap();
+    let mut head = [0; 12];
+    connection.read_exact(&mut head).unwrap();
+    assert_eq!(std::str::from_utf8(&head).unwrap(), "HTTP/1.1 503");
+    let report = interrupted(&seen);
+    let waits_for_body = |name: &str| name.contains("Incoming") || name.contains("collect");
+    let functions = report.stacks.iter().flat_map(|stack| &stack.frames).filter_map(|frame| frame.function.as_deref());
+    assert!(functions.into_iter().any(waits_for_body), "{}", report.to_text());
+}
+
+/// Guards: the connection of a request that was stopped is as good as before.
+#[test]
+fn the_connection_is_kept() {
+    let _guard = beside_others();
+    let (_seen, _reports, layer) = layer();
+    let server =
+        Server::start(Router::new().route("/slow", get(stuck)).route("/fast", get(async || "fine")).layer(layer));
+    let mut connection = std::net::TcpStream::connect(server.address).unwrap();
+    connection.set_read_timeout(Some(super::common::PATIENCE)).unwrap();
+    connection.write_all(b"GET /slow HTTP/1.1\r\nhost: photos\r\n\r\n").unwrap();
+    connection.write_all(b"GET /fast HTTP/1.1\r\nhost: photos\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answers = String::new();
+    connection.read_to_string(&mut answers).unwrap();
+    let statuses: Vec<&str> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+    assert_eq!((statuses, answers.ends_with("fine")), (vec!["503", "200"], true), "{answers}");
+}
+
+/// Guards: switched off, a layer is as if it were not there.
+#[test]
+fn switched_off() {
+    super::common::in_own_process("http1::switched_off", || {
+        let (seen, reports, layer) = layer();
+        heeler::timebox::set_enabled(false);
+        let slow = get(async || tokio::time::sleep(LIMIT + ms(100)).await);
+        let server = Server::start(Router::new().route("/", slow).layer(layer.body(true)));
+        assert_eq!(server.get("/").status, 200);
+        heeler::timebox::set_enabled(true);
+        assert_eq!(server.get("/").status, 503);
+        assert_eq!(reports_in(&seen, &reports), 1);
+    });
 }
 
 /// Guards: the branches of a wait are named each for itself.

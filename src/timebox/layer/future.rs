@@ -73,7 +73,9 @@ where
                 // In the box, so that a watchdog within knows what became of its request.
                 this.core.run(|| this.inner.set(None));
                 this.core.end();
-                let answer = answer(this.config, *this.protocol, &interrupted, this.head.as_deref());
+                let mut answer = answer(this.config, *this.protocol, &interrupted, this.head.as_deref());
+                // For layers further out, and for nobody outside of the process.
+                answer.extensions_mut().insert(interrupted);
                 Poll::Ready(Ok(answer.map(ResponseBody::answer)))
             }
         }

@@ -27,11 +27,14 @@
 //! off ([`body`](TimeboxLayer::body)) ends with an error, which resets the stream or closes the connection; in gRPC with the
 //! status.
 //!
+//! Layers further out find the [`Interrupted`](crate::Interrupted) in the extensions of the response.
+//!
 //! # The caller's deadline
 //!
 //! A gRPC request may say in `grpc-timeout` how long its caller waits, any request in a header that you
 //! [name](TimeboxLayer::deadline_header). The smallest of that and the limit counts. What cannot be understood is ignored; a
-//! deadline of zero leaves a request one poll.
+//! deadline of zero leaves a request one poll. (tonic's own server looks at `grpc-timeout`, too: which of the two is first at
+//! that moment is up to chance.)
 //!
 //! # Differences from `tower_http::timeout`
 //!
