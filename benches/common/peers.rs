@@ -173,6 +173,9 @@ where
 {
     visitor.visit("bare", inner.clone());
     visitor.visit("heeler", heeler::WatchdogLayer::new(LIMIT).layer(inner.clone()));
+    let timebox = heeler::TimeboxLayer::new(LIMIT + LIMIT);
+    visitor.visit("heeler_timebox", timebox.layer(inner.clone()));
+    visitor.visit("heeler_both", heeler::WatchdogLayer::new(LIMIT).layer(timebox.layer(inner.clone())));
     visitor.visit("tower", tower::timeout::TimeoutLayer::new(LIMIT).layer(inner.clone()));
     let status = http::StatusCode::GATEWAY_TIMEOUT;
     let timeout = tower_http::timeout::TimeoutLayer::with_status_code(status, LIMIT);
