@@ -35,5 +35,5 @@ pub(crate) use registered::Registered;
 pub(crate) use row::{Details, Row, RowId};
 pub(crate) use subject::{Child, Head, How, Job, Request, Subject, Timebox, Work};
 pub(crate) use table::{Tally, table};
-pub(crate) use threads::{Poller, ThreadSlot, slots};
+pub(crate) use threads::{Inside, Poller, ThreadSlot, slots};
 pub(crate) use trace::{Stacks, Trace, WaitKind, WaitRecord};

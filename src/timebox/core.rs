@@ -5,13 +5,11 @@ use std::sync::PoisonError;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::interrupted::{self, Interrupted};
+use super::interrupted::Interrupted;
 use super::limit::{Limit, Time};
+use super::open::{Open, around};
 use super::switch;
-use crate::inflight::{
-    self, Ambient, Clock, Details, PolicyId, Registered, Row, RowId, ThreadSlot, Timebox, Watched, Work, flags,
-    frame_address, nanos,
-};
+use crate::inflight::{Clock, Details, PolicyId, RowId, flags, nanos};
 use crate::monitor;
 use crate::report::log_safely;
 
@@ -29,23 +27,17 @@ pub(crate) struct Core {
     limit: Limit,
     /// [`CLOSED`], [`OPEN`], or the ticks at the beginning of a box that has a limit and no row: it has no effect where it is.
     began: u64,
-    watched: Watched,
+    open: Open,
 }
 
 const CLOSED: u64 = u64::MAX;
 const OPEN: u64 = 0;
 
-/// Whether an inner box has an effect: only if its deadline is before that of the box around it. Both in nanoseconds.
-#[inline]
-pub(super) fn is_effective(deadline: u64, around: Option<u64>) -> bool {
-    deadline != u64::MAX && around.is_none_or(|around| deadline < around)
-}
-
 impl Core {
     /// A box that opens at its first poll: then its clock starts.
     #[inline]
     pub(crate) fn closed(limit: Limit) -> Self {
-        Self { limit, began: CLOSED, watched: Watched::off() }
+        Self { limit, began: CLOSED, open: Open::none() }
     }
 
     pub(super) fn limit(&mut self) -> &mut Limit {
@@ -76,44 +68,32 @@ impl Core {
 
     #[inline]
     fn register(&mut self, policy: PolicyId, limit: u64, started: u64, around: RowId, fill: impl FnOnce(&mut Details)) {
-        let inside = ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current);
         let (label, grace) = self.limit.extra.as_ref().map_or((None, 0), |extra| (extra.label.as_ref(), extra.grace));
-        let up = if limit == 0 && grace == 0 { flags::EXPIRED | flags::OVER } else { 0 };
-        let registered = Registered::timebox(policy, limit, started, up, |details| {
-            let timebox = Timebox::new(inside, around, label, grace);
-            // Most rows that a box gets had one before: there is next to nothing to drop.
-            match &mut details.work {
-                Work::Timebox(old) => *old = timebox,
-                other => *other = Work::Timebox(timebox),
-            }
-            fill(details);
-        });
-        self.watched = Watched::new(registered);
+        self.open = Open::register(policy, limit, started, around, (label, grace), fill);
     }
 
     /// A box that had no effect inside another may be polled elsewhere by now, or have outlived the other: then it has its
     /// limit again, which began with its first poll.
     #[cold]
     #[inline(never)]
-    fn reconsider(&mut self) -> Option<(&'static Row, RowId)> {
+    fn reconsider(&mut self) {
         let started = self.began;
         if started == OPEN {
-            return None;
+            return;
         }
         let clock = Clock::get();
         let elapsed = clock.nanos(clock.ticks()).saturating_sub(clock.nanos(started));
         let limit = match &self.limit.time {
             Time::For(nanos) => *nanos,
             Time::Until(deadline) => nanos(deadline.saturating_duration_since(Instant::now())).saturating_add(elapsed),
-            Time::Quota(_) => return None,
+            Time::Quota(_) => return,
             Time::Running(running) => running.left(),
         };
-        let around = around(limit, started)?;
+        let Some(around) = around(limit, started) else { return };
         self.began = OPEN;
         self.register(PolicyId::NONE, limit, started, around, |_| {});
         // Less is left than the monitor would think of a new box.
         monitor::expect_box(PolicyId::NONE, limit.saturating_sub(elapsed));
-        self.watched.row()
     }
 
     /// A box of a quota begins, whether or not it will have an effect. Returns the nanoseconds that are left, and the ticks at
@@ -154,109 +134,48 @@ impl Core {
     pub(crate) fn poll_part<T>(
         &mut self,
         cx: &mut Context<'_>,
-        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+        poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Step<T> {
         if self.began == CLOSED {
             self.open(PolicyId::NONE, |_| {});
         }
-        let Some((row, _)) = self.watched.row().or_else(|| self.reconsider()) else {
-            return match poll(cx) {
-                Poll::Ready(value) => Step::Ready(value),
-                Poll::Pending => Step::Pending,
-            };
-        };
-        let frame = frame_address!();
-        let (mut result, mut traced) = self.poll_once(row, cx, frame, &mut poll);
-        if result.is_pending() {
-            // After the waker is kept: whoever sets the flag later finds it.
-            if row.flags() & flags::UP == 0 || row.flags() & flags::OVER == 0 {
-                return Step::Pending;
-            }
-            // Where it waits is seen in a traced poll; where nobody keeps the waker, in the second.
-            for _ in 0..2 {
-                if traced && !self.is_unseen() {
-                    break;
-                }
-                (result, traced) = self.poll_once(row, cx, frame, &mut poll);
-                if result.is_ready() {
-                    break;
-                }
-            }
+        if self.open.row().is_none() {
+            self.reconsider();
         }
-        match result {
-            Poll::Ready(value) => Step::Ready(value),
-            Poll::Pending => Step::Interrupted(self.interrupt()),
+        let extra = &self.limit.extra;
+        let step = self.open.poll(cx, || extra.as_ref().and_then(|extra| extra.label.clone()), poll);
+        if let Step::Interrupted(interrupted) = &step {
+            self.note(interrupted);
         }
+        step
     }
 
-    #[inline]
-    fn poll_once<T>(
-        &mut self,
-        row: &'static Row,
-        cx: &mut Context<'_>,
-        frame: usize,
-        poll: &mut impl FnMut(&mut Context<'_>) -> Poll<T>,
-    ) -> (Poll<T>, bool) {
-        let inside = self.watched.begin(frame);
-        let ambient = Ambient::enter(row);
-        let traced = self.watched.is_traced(&inside);
-        let result = if traced { self.watched.traced(cx, frame, poll) } else { poll(cx) };
-        drop(ambient);
-        self.watched.leave(inside, traced, result.is_pending().then(|| cx.waker()));
-        (result, traced)
-    }
-
-    /// Whether the last traced poll left no stack.
+    /// For the hook.
     #[cold]
-    fn is_unseen(&self) -> bool {
-        let details = self.watched.row().and_then(|(row, id)| row.details(id));
-        let trace = details.as_ref().and_then(|details| details.trace.as_deref());
-        trace.is_some_and(|trace| trace.look_below)
+    fn note(&mut self, interrupted: &Interrupted) {
+        if let Some(extra) = self.limit.extra.as_mut().filter(|extra| extra.hook.is_some()) {
+            extra.interrupted = Some(interrupted.clone());
+        }
     }
 
     /// Runs a closure in the box.
     pub(crate) fn run<T>(&mut self, f: impl FnOnce() -> T) -> T {
-        let frame = frame_address!();
-        let Some((row, _)) = self.watched.row() else { return f() };
-        let inside = self.watched.enter(frame);
-        let ambient = Ambient::enter(row);
-        let result = f();
-        drop(ambient);
-        drop(inside);
-        result
+        self.open.run(f)
     }
 
     /// Whether there is nothing left from the beginning.
     pub(crate) fn is_up(&self) -> bool {
-        self.watched.row().is_some_and(|(row, _)| row.flags() & flags::OVER != 0)
+        self.open.has(flags::OVER)
     }
 
     /// The work will be dropped now: what is to be said of it.
     #[cold]
     #[inline(never)]
     pub(crate) fn interrupt(&mut self) -> Interrupted {
-        self.watched.complete();
         let label = self.limit.extra.as_ref().and_then(|extra| extra.label.clone());
-        let interrupted = match self.watched.row() {
-            Some((row, id)) => {
-                if row.policy() != PolicyId::NONE {
-                    interrupted::report(row, id);
-                }
-                Interrupted::dropped(row, id, label)
-            }
-            // The row's owner is here: there is one.
-            None => Interrupted::unknown(label),
-        };
-        if let Some(extra) = self.limit.extra.as_mut().filter(|extra| extra.hook.is_some()) {
-            extra.interrupted = Some(interrupted.clone());
-        }
+        let interrupted = self.open.interrupt(label);
+        self.note(&interrupted);
         interrupted
-    }
-
-    /// Gives the open box to a successor: a response body takes over from the response.
-    pub(crate) fn take(&mut self) -> Self {
-        let limit = std::mem::replace(&mut self.limit, Limit::from(Duration::MAX));
-        Self { limit, began: self.began, watched: self.watched.take() }
     }
 
     /// Ends the box, after its work: frees the row, and calls the hook if the limit had passed.
@@ -265,14 +184,13 @@ impl Core {
         if self.limit.extra.is_some() {
             self.call_hook();
         }
-        self.watched.complete();
-        self.watched.end();
+        self.open.end();
         self.leave_quota();
     }
 
     #[cold]
     fn call_hook(&mut self) {
-        let expired = self.watched.row().is_some_and(|(row, _)| row.flags() & flags::EXPIRED != 0);
+        let expired = self.open.has(flags::EXPIRED);
         let Some(extra) = self.limit.extra.as_mut().filter(|_| expired) else { return };
         let Some(hook) = extra.hook.take() else { return };
         let hook = hook.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -281,24 +199,6 @@ impl Core {
             log_safely(|| tracing::error!(target: "heeler", "a timebox's on_interrupt hook panicked"));
         }
     }
-}
-
-/// The name of what a box is in, or none; `None` if it has no effect there, for less time is left.
-#[inline]
-fn around(limit: u64, started: u64) -> Option<RowId> {
-    match inflight::innermost() {
-        Some(row) => outer(row, limit, started),
-        None => Some(RowId::NONE),
-    }
-}
-
-#[inline(never)]
-fn outer(row: &'static Row, limit: u64, started: u64) -> Option<RowId> {
-    let Some((id, flags)) = row.live() else { return Some(RowId::NONE) };
-    // Boxes that work has inherited may end before it does: they do not stand for the new one.
-    let deadline = Clock::get().nanos(started).saturating_add(limit);
-    let around = (flags & flags::BOX != 0).then(|| row.deadline());
-    is_effective(deadline, around).then_some(id)
 }
 
 impl Drop for Core {

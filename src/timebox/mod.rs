@@ -104,6 +104,7 @@ pub mod layer;
 mod limit;
 #[cfg(test)]
 mod nesting_model;
+mod open;
 mod process;
 mod quota;
 #[cfg(test)]

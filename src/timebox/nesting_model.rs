@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::core::is_effective;
+use super::open::is_effective;
 
 #[derive(Debug, Clone)]
 enum Step {

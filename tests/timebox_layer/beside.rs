@@ -196,12 +196,13 @@ fn blocking_work_that_outlives_its_request() {
     let _guard = beside_others();
     #[inline(never)]
     fn resizes() {
-        std::thread::sleep(ms(1_500));
+        std::thread::sleep(ms(3_000));
     }
+    // Long enough that the thread has begun by then, also on a busy machine.
     for around in [false, true] {
         let (seen, reports) = collect();
         let router = Router::new().route("/", get(async || drop(heeler::spawn_blocking(resizes).await)));
-        let mut router = router.layer(TimeboxLayer::new(ms(100)).reports(reports));
+        let mut router = router.layer(TimeboxLayer::new(ms(600)).reports(reports));
         if around {
             router = router.layer(WatchdogLayer::new(FOREVER));
         }

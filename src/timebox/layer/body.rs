@@ -10,7 +10,9 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::answer::{Protocol, trailers};
-use crate::timebox::core::{Core, Step};
+use super::settings::Config;
+use crate::timebox::core::Step;
+use crate::timebox::open::Open;
 
 pin_project! {
     /// The body of a response of a [`TimeboxService`](super::TimeboxService). Frames, trailers, size hint and end of stream
@@ -33,7 +35,8 @@ pin_project! {
         Boxed {
             #[pin]
             body: Option<B>,
-            core: Core,
+            open: Open,
+            config: &'static Config,
             protocol: Protocol,
         },
         // In place of the service's.
@@ -47,8 +50,8 @@ impl<B> ResponseBody<B> {
         Self { state: State::Plain { body } }
     }
 
-    pub(super) fn boxed(body: B, core: Core, protocol: Protocol) -> Self {
-        Self { state: State::Boxed { body: Some(body), core, protocol } }
+    pub(super) fn boxed(body: B, open: Open, config: &'static Config, protocol: Protocol) -> Self {
+        Self { state: State::Boxed { body: Some(body), open, config, protocol } }
     }
 
     pub(super) fn answer(data: Bytes) -> Self {
@@ -72,23 +75,27 @@ where
             StateProjection::Answer { data } => {
                 Poll::Ready(data.take().map(|data| Ok(Frame::data(B::Data::from(data)))))
             }
-            StateProjection::Boxed { mut body, core, protocol } => {
-                let step = core.poll_part(cx, |cx| match body.as_mut().as_pin_mut() {
-                    Some(body) => body.poll_frame(cx),
-                    None => Poll::Ready(None),
-                });
+            StateProjection::Boxed { mut body, open, config, protocol } => {
+                let step = open.poll(
+                    cx,
+                    || config.label.clone(),
+                    |cx| match body.as_mut().as_pin_mut() {
+                        Some(body) => body.poll_frame(cx),
+                        None => Poll::Ready(None),
+                    },
+                );
                 match step {
                     Step::Pending => Poll::Pending,
                     Step::Ready(frame) => {
                         if !matches!(frame, Some(Ok(_))) {
-                            core.end();
+                            open.end();
                         }
                         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
                     }
                     Step::Interrupted(interrupted) => {
                         // In the box, so that a watchdog within knows what became of its request.
-                        core.run(|| body.set(None));
-                        core.end();
+                        open.run(|| body.set(None));
+                        open.end();
                         Poll::Ready(Some(match protocol {
                             Protocol::Grpc => Ok(Frame::trailers(trailers(interrupted.limit()))),
                             Protocol::Http | Protocol::GrpcWeb => Err(interrupted.into()),

@@ -11,7 +11,9 @@ use pin_project_lite::pin_project;
 use super::ResponseBody;
 use super::answer::{Protocol, answer};
 use super::settings::Config;
-use crate::timebox::core::{Core, Step};
+use crate::inflight::frame_address;
+use crate::timebox::core::Step;
+use crate::timebox::open::Open;
 
 pin_project! {
     /// The future of a [`TimeboxService`](super::TimeboxService).
@@ -24,7 +26,7 @@ pin_project! {
         // Dropped in this order: what the service does in its destructor happens in the box.
         #[pin]
         inner: Option<F>,
-        core: Core,
+        open: Open,
         config: &'static Config,
         protocol: Protocol,
         // For an answer that wants to look at it.
@@ -36,12 +38,12 @@ impl<F> ResponseFuture<F> {
     #[inline]
     pub(super) fn new(
         inner: F,
-        core: Core,
+        open: Open,
         config: &'static Config,
         protocol: Protocol,
         head: Option<Box<Parts>>,
     ) -> Self {
-        Self { inner: Some(inner), core, config, protocol, head }
+        Self { inner: Some(inner), open, config, protocol, head }
     }
 }
 
@@ -55,31 +57,61 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let step = this.core.poll_part(cx, |cx| match this.inner.as_mut().as_pin_mut() {
-            Some(inner) => inner.poll(cx),
-            None => polled_again(),
-        });
-        match step {
-            Step::Pending => Poll::Pending,
-            Step::Ready(Ok(response)) if this.config.body && !response.body().is_end_stream() => {
-                let core = this.core.take();
-                Poll::Ready(Ok(response.map(|body| ResponseBody::boxed(body, core, *this.protocol))))
+        // Not by way of `Open::poll`: a response is some hundred bytes, and moving it takes longer than all the rest.
+        let frame = frame_address!();
+        let begun = this.open.begin(frame);
+        let traced = begun.traced;
+        let inner = this.inner.as_mut();
+        let result = if traced { this.open.traced(cx, frame, |cx| poll(inner, cx)) } else { poll(inner, cx) };
+        let is_over = this.open.leave(begun, cx, result.is_pending());
+        match result {
+            Poll::Pending if is_over => {
+                let label = || this.config.label.clone();
+                match this.open.last(traced, cx, label, |cx| poll(this.inner.as_mut(), cx)) {
+                    Step::Interrupted(interrupted) => {
+                        // In the box, so that a watchdog within knows what became of its request.
+                        this.open.run(|| this.inner.set(None));
+                        this.open.end();
+                        let head = this.head.as_deref();
+                        let mut answer = answer(this.config, *this.protocol, &interrupted, head);
+                        // For layers further out, and for nobody outside of the process.
+                        answer.extensions_mut().insert(interrupted);
+                        Poll::Ready(Ok(answer.map(ResponseBody::answer)))
+                    }
+                    Step::Ready(result) => Poll::Ready(respond(this.open, this.config, *this.protocol, result)),
+                    Step::Pending => Poll::Pending,
+                }
             }
-            Step::Ready(result) => {
-                this.core.end();
-                Poll::Ready(result.map(|response| response.map(ResponseBody::plain)))
-            }
-            Step::Interrupted(interrupted) => {
-                // In the box, so that a watchdog within knows what became of its request.
-                this.core.run(|| this.inner.set(None));
-                this.core.end();
-                let mut answer = answer(this.config, *this.protocol, &interrupted, this.head.as_deref());
-                // For layers further out, and for nobody outside of the process.
-                answer.extensions_mut().insert(interrupted);
-                Poll::Ready(Ok(answer.map(ResponseBody::answer)))
-            }
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(result) => Poll::Ready(respond(this.open, this.config, *this.protocol, result)),
         }
     }
+}
+
+#[inline]
+fn poll<F: Future>(inner: Pin<&mut Option<F>>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    match inner.as_pin_mut() {
+        Some(inner) => inner.poll(cx),
+        None => polled_again(),
+    }
+}
+
+/// The service's own response.
+#[inline]
+fn respond<R: Body, E>(
+    open: &mut Open,
+    config: &'static Config,
+    protocol: Protocol,
+    result: Result<Response<R>, E>,
+) -> Result<Response<ResponseBody<R>>, E> {
+    let covers = config.body && result.as_ref().is_ok_and(|response| !response.body().is_end_stream());
+    if !covers {
+        open.end();
+    }
+    let (head, body) = result?.into_parts();
+    let body =
+        if covers { ResponseBody::boxed(body, open.take(), config, protocol) } else { ResponseBody::plain(body) };
+    Ok(Response::from_parts(head, body))
 }
 
 #[cold]
@@ -90,6 +122,6 @@ fn polled_again() -> ! {
 
 impl<F> std::fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ResponseFuture").field("core", &self.core).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").field("open", &self.open).finish_non_exhaustive()
     }
 }

@@ -12,10 +12,9 @@ use tower_service::Service;
 use super::answer::Protocol;
 use super::settings::Config;
 use super::{ResponseBody, ResponseFuture};
-use crate::inflight::{self, Head};
+use crate::inflight::{self, Head, frame_address, nanos};
 use crate::parts::with_parts;
-use crate::timebox::Limit;
-use crate::timebox::core::Core;
+use crate::timebox::open::Open;
 use crate::timebox::wire;
 
 /// A service whose requests have a limit: see [`TimeboxLayer`](super::TimeboxLayer).
@@ -76,9 +75,11 @@ where
         let limit = limit(config, protocol, &mut request);
         let head =
             if config.respond.is_some() && protocol == Protocol::Http { Some(copy_head(&request)) } else { None };
-        let mut core = open(config, limit, &Head::of(&request));
-        let inner = core.run(|| self.inner.call(request));
-        ResponseFuture::new(inner, core, config, protocol, head)
+        let open = open(config, limit, &Head::of(&request));
+        let inside = open.enter(frame_address!());
+        let inner = self.inner.call(request);
+        drop(inside);
+        ResponseFuture::new(inner, open, config, protocol, head)
     }
 }
 
@@ -101,22 +102,16 @@ fn limit<B>(config: &Config, protocol: Protocol, request: &mut Request<B>) -> Du
 
 /// The box of the request. A function that knows no type of the service's.
 #[inline]
-fn open(config: &Config, limit: Duration, head: &Head<'_>) -> Core {
-    let mut limit = Limit::from(limit);
-    if let Some(label) = &config.label {
-        limit = limit.label(label.clone());
-    }
-    let mut core = Core::closed(limit);
+fn open(config: &Config, limit: Duration, head: &Head<'_>) -> Open {
     // A body may outlive the row of a watchdog around.
     let known = !config.body && inflight::is_in_request();
-    core.open(config.policy.id, |details| {
+    Open::of_layer(config.policy.id, nanos(limit), config.label.as_ref(), |details| {
         if known {
             return;
         }
         details.request.fill(&mut head.uri.path_and_query().cloned(), head, &config.policy.headers);
         details.request.headers_of = config.policy.id;
-    });
-    core
+    })
 }
 
 /// All of the head but the extensions, which hold what others have put there for themselves.

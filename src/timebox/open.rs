@@ -1,0 +1,245 @@
+//! A box that is open: its row, and the polling of work in it. Two words, which travel in registers: what else there is to
+//! know stands in the row, or with the owner.
+
+use std::borrow::Cow;
+use std::task::{Context, Poll};
+
+use super::core::Step;
+use super::interrupted::{self, Interrupted};
+use super::switch;
+use crate::inflight::{
+    self, Ambient, Clock, Details, Inside, PolicyId, Registered, Row, RowId, ThreadSlot, Timebox, Watched, Work, flags,
+    frame_address,
+};
+
+/// A box that is open, or none: because boxes are switched off, or it would have no effect. Ends when it is dropped; its
+/// owner drops its work before.
+#[derive(Debug)]
+pub(crate) struct Open(Watched);
+
+/// The label that a box has, if any.
+type Label<'a> = Option<&'a Cow<'static, str>>;
+
+/// A poll in the box has begun.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    inside: Option<Inside>,
+    ambient: Option<Ambient>,
+    /// It is to be [traced](Open::traced).
+    pub(crate) traced: bool,
+}
+
+/// What runs until this is dropped is in the box.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    _ambient: Ambient,
+    _inside: Option<Inside>,
+}
+
+impl Open {
+    pub(crate) const fn none() -> Self {
+        Self(Watched::off())
+    }
+
+    /// A layer's box of `limit` nanoseconds, which begins now. `fill` adds to its row.
+    #[inline]
+    pub(crate) fn of_layer(policy: PolicyId, limit: u64, label: Label<'_>, fill: impl FnOnce(&mut Details)) -> Self {
+        if limit == u64::MAX || !switch::is_enabled() {
+            return Self::none();
+        }
+        let started = Clock::get().ticks();
+        match around(limit, started) {
+            Some(around) => Self::register(policy, limit, started, around, (label, 0), fill),
+            None => Self::none(),
+        }
+    }
+
+    /// A box in `around`, of `limit` nanoseconds since `started`, with a label and a grace.
+    #[inline]
+    pub(super) fn register(
+        policy: PolicyId,
+        limit: u64,
+        started: u64,
+        around: RowId,
+        (label, grace): (Label<'_>, u64),
+        fill: impl FnOnce(&mut Details),
+    ) -> Self {
+        let inside = ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current);
+        let up = if limit == 0 && grace == 0 { flags::EXPIRED | flags::OVER } else { 0 };
+        Self(Watched::new(Registered::timebox(policy, limit, started, up, |details| {
+            let timebox = Timebox::new(inside, around, label, grace);
+            // Most rows that a box gets had one before: there is next to nothing to drop.
+            match &mut details.work {
+                Work::Timebox(old) => *old = timebox,
+                other => *other = Work::Timebox(timebox),
+            }
+            fill(details);
+        })))
+    }
+
+    #[inline]
+    pub(super) fn row(&self) -> Option<(&'static Row, RowId)> {
+        self.0.row()
+    }
+
+    /// Polls a part of the work: the box goes on when that is ready. What is ready wins over a limit that has passed.
+    #[inline]
+    pub(crate) fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        label: impl FnOnce() -> Option<Cow<'static, str>>,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Step<T> {
+        let frame = frame_address!();
+        let begun = self.begin(frame);
+        let traced = begun.traced;
+        let result = if traced { self.traced(cx, frame, &mut poll) } else { poll(cx) };
+        let is_over = self.leave(begun, cx, result.is_pending());
+        match result {
+            Poll::Ready(value) => Step::Ready(value),
+            Poll::Pending if is_over => self.last(traced, cx, label, poll),
+            Poll::Pending => Step::Pending,
+        }
+    }
+
+    /// The first part of [`Open::poll`], for whoever does not want a large value moved from hand to hand. `frame` is an
+    /// address in the caller's frame.
+    #[inline]
+    pub(crate) fn begin(&mut self, frame: usize) -> Begun {
+        let Some((row, _)) = self.row() else { return Begun { inside: None, ambient: None, traced: false } };
+        let inside = self.0.begin(frame);
+        let traced = self.0.is_traced(&inside);
+        Begun { inside, ambient: Some(Ambient::enter(row)), traced }
+    }
+
+    /// A poll that is to be traced.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn traced<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        frame: usize,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        self.0.traced(cx, frame, poll)
+    }
+
+    /// After the poll: whether it is pending, and its time is up. Then comes [`Open::last`].
+    #[inline]
+    pub(crate) fn leave(&mut self, begun: Begun, cx: &Context<'_>, pending: bool) -> bool {
+        let Begun { inside, ambient, traced } = begun;
+        drop(ambient);
+        self.0.leave(inside, traced, pending.then(|| cx.waker()));
+        // After the waker is kept: whoever sets the flag later finds it.
+        pending && self.row().is_some_and(|(row, _)| row.flags() & flags::UP != 0 && row.flags() & flags::OVER != 0)
+    }
+
+    /// The time is up: polls once more, to see where it waits, and gives up.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn last<T>(
+        &mut self,
+        mut traced: bool,
+        cx: &mut Context<'_>,
+        label: impl FnOnce() -> Option<Cow<'static, str>>,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Step<T> {
+        // Where it waits is seen in a traced poll; where nobody keeps the waker, in the second.
+        for _ in 0..2 {
+            if traced && !self.is_unseen() {
+                break;
+            }
+            let frame = frame_address!();
+            let begun = self.begin(frame);
+            traced = begun.traced;
+            let result = if traced { self.traced(cx, frame, &mut poll) } else { poll(cx) };
+            self.leave(begun, cx, result.is_pending());
+            if let Poll::Ready(value) = result {
+                return Step::Ready(value);
+            }
+        }
+        Step::Interrupted(self.interrupt(label()))
+    }
+
+    /// Whether the last traced poll left no stack.
+    #[cold]
+    fn is_unseen(&self) -> bool {
+        let details = self.row().and_then(|(row, id)| row.details(id));
+        let trace = details.as_ref().and_then(|details| details.trace.as_deref());
+        trace.is_some_and(|trace| trace.look_below)
+    }
+
+    /// What runs until the value is dropped is in the box. `frame` is an address in the caller's frame.
+    #[inline]
+    pub(crate) fn enter(&self, frame: usize) -> Option<Entered> {
+        let (row, _) = self.row()?;
+        let inside = self.0.enter(frame);
+        Some(Entered { _ambient: Ambient::enter(row), _inside: inside })
+    }
+
+    /// Runs a closure in the box.
+    pub(crate) fn run<T>(&self, f: impl FnOnce() -> T) -> T {
+        let frame = frame_address!();
+        let _inside = self.enter(frame);
+        f()
+    }
+
+    /// Whether the row has one of these flags.
+    pub(super) fn has(&self, flags: u32) -> bool {
+        self.row().is_some_and(|(row, _)| row.flags() & flags != 0)
+    }
+
+    /// The work will be dropped now: what is to be said of it. A layer's box reports it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn interrupt(&mut self, label: Option<Cow<'static, str>>) -> Interrupted {
+        self.0.complete();
+        match self.row() {
+            Some((row, id)) => {
+                if row.policy() != PolicyId::NONE {
+                    interrupted::report(row, id);
+                }
+                Interrupted::dropped(row, id, label)
+            }
+            // The row's owner is here: there is one.
+            None => Interrupted::unknown(label),
+        }
+    }
+
+    /// Gives the box to a successor: a response body takes over from the response.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
+    /// Ends the box, after its work.
+    #[inline]
+    pub(crate) fn end(&mut self) {
+        self.0.complete();
+        self.0.end();
+    }
+}
+
+/// Whether an inner box has an effect: only if its deadline is before that of the box around it. Both in nanoseconds.
+#[inline]
+pub(super) fn is_effective(deadline: u64, around: Option<u64>) -> bool {
+    deadline != u64::MAX && around.is_none_or(|around| deadline < around)
+}
+
+/// The name of what a box is in, or none; `None` if it has no effect there, for less time is left.
+#[inline]
+pub(super) fn around(limit: u64, started: u64) -> Option<RowId> {
+    match inflight::innermost() {
+        Some(row) => outer(row, limit, started),
+        None => Some(RowId::NONE),
+    }
+}
+
+#[inline(never)]
+fn outer(row: &'static Row, limit: u64, started: u64) -> Option<RowId> {
+    let Some((id, flags)) = row.live() else { return Some(RowId::NONE) };
+    // Boxes that work has inherited may end before it does: they do not stand for the new one.
+    let deadline = Clock::get().nanos(started).saturating_add(limit);
+    let around = (flags & flags::BOX != 0).then(|| row.deadline());
+    is_effective(deadline, around).then_some(id)
+}
