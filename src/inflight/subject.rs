@@ -123,7 +123,8 @@ pub(crate) struct More {
 impl Timebox {
     #[inline]
     pub(crate) fn new(inside: RowId, around: RowId, label: Option<&Cow<'static, str>>, grace: u64) -> Self {
-        let around = (around != inside).then_some(around);
+        // Where there is nothing around, it is inside of a request, a job or nothing: from there the way ends by itself.
+        let around = (around != inside && around != RowId::NONE).then_some(around);
         let needed = label.is_some() || around.is_some() || grace > 0;
         Self { inside, more: needed.then(|| Box::new(More { label: label.cloned(), around, grace })) }
     }
@@ -137,7 +138,7 @@ impl Timebox {
         self.more.as_ref()?.label.as_ref()
     }
 
-    /// The box or the heir around it, or none.
+    /// The box or the heir around it, or a row that is neither.
     pub(crate) fn around(&self) -> RowId {
         self.more.as_ref().and_then(|more| more.around).unwrap_or(self.inside)
     }
