@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use super::subject::Inherited;
 use super::{Clock, Row, RowId, Timebox, Work, flags, table};
@@ -71,7 +72,7 @@ impl Row {
     }
 
     /// Of an heir: the boxes that it was handed on in.
-    pub(crate) fn inherited(&self) -> Option<Arc<Vec<Inherited>>> {
+    pub(crate) fn inherited(&self) -> Option<Arc<Vec<Arc<Inherited>>>> {
         let (id, _) = self.live()?;
         match &self.details(id)?.work {
             Work::Child(child) => child.boxes.clone(),
@@ -92,7 +93,7 @@ pub(crate) fn nearest_deadline() -> Option<u64> {
     walk(|step| {
         let deadline = match step {
             Around::Box(row, _) => row.deadline(),
-            Around::Inherited(inherited) => live_deadline(inherited),
+            Around::Inherited(.., inherited) => live_deadline(inherited),
         };
         nearest = Some(nearest.unwrap_or(u64::MAX).min(deadline));
     });
@@ -100,29 +101,51 @@ pub(crate) fn nearest_deadline() -> Option<u64> {
 }
 
 /// What the calling code passes on to the work that it hands on.
-pub(super) fn inheritance() -> Option<Arc<Vec<Inherited>>> {
+pub(super) fn inheritance() -> Option<Arc<Vec<Arc<Inherited>>>> {
     INNERMOST.get()?;
     let mut boxes = Vec::new();
     walk(|step| match step {
         Around::Box(row, id) => {
-            if let Some(timebox) = row.timebox(id) {
-                let (label, limit) = (timebox.label().cloned(), row.threshold());
-                boxes.push(Inherited { id, policy: row.policy(), label, limit, deadline: row.deadline() });
-            }
-            // The monitor looks for heirs when it expires.
-            row.update(id, flags::PARENT, 0);
+            boxes.extend(row.timebox(id).map(|timebox| Arc::new(Inherited::new(row, id, &timebox))));
         }
-        Around::Inherited(inherited) => boxes.push(inherited.clone()),
+        Around::Inherited(.., inherited) => boxes.push(Arc::clone(inherited)),
     });
     (!boxes.is_empty()).then(|| Arc::new(boxes))
+}
+
+/// A new heir, which nobody runs yet, is told what has expired by now. What expires from here on, the monitor tells it.
+pub(super) fn tell_heir(heir: &'static Row, id: RowId, boxes: &[Arc<Inherited>]) {
+    // Of a box that is there: both the monitor and this update its state, and the later one sees what the other did. Of one
+    // that is gone: the work that hands on has inherited it itself, and shares what it knows.
+    for inherited in boxes {
+        let before = table().row(inherited.id).and_then(|row| row.update(inherited.id, flags::PARENT, 0));
+        if before.is_some_and(|before| before & flags::EXPIRED != 0) {
+            inherited.expire();
+        }
+    }
+    fence(Ordering::SeqCst);
+    if boxes.iter().any(|inherited| inherited.has_expired()) {
+        heir.update(id, flags::INHERITED, 0);
+    }
+}
+
+/// A new box within what was told is told, too.
+#[cold]
+#[inline(never)]
+pub(crate) fn tell_box(row: &'static Row, id: RowId, around: RowId) {
+    fence(Ordering::SeqCst);
+    let told = table().row(around).is_some_and(|row| row.is_live(around) && row.flags() & flags::INHERITED != 0);
+    if told {
+        row.update(id, flags::INHERITED, 0);
+    }
 }
 
 /// One box of those around the calling code.
 pub(crate) enum Around<'a> {
     /// Itself.
     Box(&'static Row, RowId),
-    /// As work that was handed on remembers it.
-    Inherited(&'a Inherited),
+    /// As work that was handed on remembers it: the work's row, and what it remembers.
+    Inherited(&'static Row, RowId, &'a Arc<Inherited>),
 }
 
 /// The boxes around the calling code, from the innermost out.
@@ -131,7 +154,8 @@ pub(crate) fn walk(mut visit: impl FnMut(Around<'_>)) {
     for _ in 0..MAX_DEPTH {
         let Some((row, (id, flags))) = next.and_then(|row| Some((row, row.live()?))) else { return };
         if flags & flags::BOX == 0 {
-            row.inherited().iter().flat_map(|boxes| boxes.iter()).for_each(|one| visit(Around::Inherited(one)));
+            let inherited = row.inherited();
+            inherited.iter().flat_map(|boxes| boxes.iter()).for_each(|one| visit(Around::Inherited(row, id, one)));
             return;
         }
         visit(Around::Box(row, id));

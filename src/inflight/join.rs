@@ -1,6 +1,6 @@
 //! Rows that refer to other rows: layers that share one, and children.
 
-use super::ambient::inheritance;
+use super::ambient::{inheritance, tell_heir};
 use super::{Child, Details, How, Policy, PolicyId, Registered, RowId, ThreadSlot, Watched, Work, flags, table};
 use crate::figures::COUNTS;
 use crate::sync::count;
@@ -33,21 +33,19 @@ fn adopt(id: RowId, policy: &'static Policy, threshold: u64, body: bool) -> bool
 /// A row for work that the current work hands on; none outside of watched work.
 pub(crate) fn child(how: How, extra: u32) -> Watched {
     let current = ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current);
-    let parent = match work_of(current) {
-        RowId::NONE => current,
-        work => work,
-    };
-    let Some(row) = table().row(parent) else { return Watched::off() };
-    if row.update(parent, flags::PARENT, 0).is_none() {
-        return Watched::off();
-    }
+    // A box alone will do, also one that has outlived the work that it began in.
+    let becomes_parent = |id: &RowId| table().row(*id).is_some_and(|row| row.update(*id, flags::PARENT, 0).is_some());
+    let Some(parent) = [work_of(current), current].into_iter().find(becomes_parent) else { return Watched::off() };
     // A member of a set is polled within the box, and needs nothing to remember it.
     let boxes = if matches!(how, How::WatchChild) { None } else { inheritance() };
     let heir = if boxes.is_some() { flags::HEIR } else { 0 };
-    let fill = |details: &mut Details| details.work = Work::Child(Child { parent, how, boxes });
+    let fill = |details: &mut Details| details.work = Work::Child(Child { parent, how, boxes: boxes.clone() });
     let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::CHILD | heir | extra, fill);
-    if registered.is_some() {
+    if let Some(registered) = &registered {
         count(&COUNTS.children);
+        if let Some(boxes) = &boxes {
+            tell_heir(registered.row(), registered.id(), boxes);
+        }
     }
     Watched::new(registered)
 }
@@ -81,7 +79,9 @@ pub(crate) fn root(mut id: RowId) -> RowId {
     for _ in 0..64 {
         let Some(details) = table().row(id).and_then(|row| row.details(id)) else { break };
         let Work::Child(child) = &details.work else { break };
-        id = child.parent;
+        let parent = child.parent;
+        drop(details);
+        id = work_of(parent);
     }
     id
 }

@@ -24,7 +24,7 @@ pub(crate) mod waiters;
 
 pub use current::{Current, current};
 
-pub(crate) use ambient::{Ambient, Around, innermost, nearest_deadline, walk as walk_boxes};
+pub(crate) use ambient::{Ambient, Around, innermost, nearest_deadline, tell_box, walk as walk_boxes};
 pub(crate) use clock::{Clock, now};
 pub(crate) use join::{child, is_in_request, join, root, work_of};
 #[cfg(feature = "otel")]

@@ -178,7 +178,8 @@ impl Watched {
     /// The last part of [`Watched::poll`].
     #[inline]
     pub(crate) fn leave(&mut self, inside: Option<Inside>, traced: bool, pending: Option<&Waker>) {
-        let Some((inside, registered)) = inside.zip(self.0.as_mut()) else { return };
+        let Some(registered) = self.0.as_mut() else { return };
+        let Some(inside) = inside else { return unwatched(registered, pending) };
         registered.row().count_poll();
         if let Some(waker) = pending {
             registered.keep_waker(waker);
@@ -188,6 +189,15 @@ impl Watched {
             }
         }
         drop(inside);
+    }
+}
+
+/// After a poll on a thread that is ending. Whoever is to be told that a limit has passed still needs to be woken.
+#[cold]
+#[inline(never)]
+fn unwatched(registered: &Registered, pending: Option<&Waker>) {
+    if let Some(waker) = pending {
+        registered.keep_waker(waker);
     }
 }
 

@@ -3,11 +3,12 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
-use super::{PolicyId, RowId};
+use super::{PolicyId, Row, RowId};
 use crate::report::Reports;
 
 /// What a row's work is. A request's parts stand beside it in the row, so that they are written and dropped in place.
@@ -85,11 +86,11 @@ pub(crate) struct Child {
     pub(crate) parent: RowId,
     pub(crate) how: How,
     /// The boxes that it was handed on in, innermost first.
-    pub(crate) boxes: Option<Arc<Vec<Inherited>>>,
+    pub(crate) boxes: Option<Arc<Vec<Arc<Inherited>>>>,
 }
 
 /// A box, as work remembers it that was handed on within it: that may outlive it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Inherited {
     pub(crate) id: RowId,
     /// Of the layer whose box it is.
@@ -99,6 +100,30 @@ pub(crate) struct Inherited {
     pub(crate) limit: u64,
     /// Nanoseconds of [`super::now`]; `u64::MAX` for never.
     pub(crate) deadline: u64,
+    /// It has expired: a box that ended in time never does.
+    expired: AtomicBool,
+}
+
+impl Inherited {
+    pub(super) fn new(row: &Row, id: RowId, timebox: &Timebox) -> Self {
+        Self {
+            id,
+            policy: row.policy(),
+            label: timebox.label().cloned(),
+            limit: row.threshold(),
+            deadline: row.deadline(),
+            expired: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn has_expired(&self) -> bool {
+        self.expired.load(Ordering::Relaxed)
+    }
+
+    /// Whether that was not known.
+    pub(crate) fn expire(&self) -> bool {
+        !self.expired.swap(true, Ordering::Relaxed)
+    }
 }
 
 /// A piece of work with a limit.

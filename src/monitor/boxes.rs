@@ -7,7 +7,9 @@
 //!                            └─ neither, for a while ─▶ reported, with its thread's stack
 //! ```
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{Ordering, fence};
 use std::task::Waker;
 
 use super::budget;
@@ -28,6 +30,10 @@ struct Overrun {
     row: &'static Row,
     id: RowId,
     poller: Poller,
+    /// Many polls of it may go on within one of something else.
+    polls: u32,
+    /// Nanoseconds that it has to hear, and until when.
+    patience: u64,
     due: u64,
     tries: u32,
 }
@@ -37,56 +43,60 @@ struct Overrun {
 pub(super) struct Overruns(Vec<Overrun>);
 
 impl Overruns {
-    /// The limit of the box has passed; `over` says that its grace has, too, or that it has none.
-    pub(super) fn expire(&mut self, row: &'static Row, id: RowId, over: bool, now: u64) {
+    /// The limit of the box has passed (`first`), or its grace; `over` says that it has none left.
+    pub(super) fn expire(&mut self, row: &'static Row, id: RowId, first: bool, over: bool, now: u64) {
         let over = if over { flags::OVER } else { 0 };
         let Some(before) = row.update(id, flags::EXPIRED | over, 0) else { return };
-        let first = before & flags::REPORTED == 0 && before & flags::EXPIRED == 0;
         if before & flags::PARENT != 0 && first {
             self.tell_heirs(id, now);
         }
         tell(row, id, before);
-        if first {
+        if before & flags::REPORTED == 0 && first {
             self.note(row, id, now);
         }
     }
 
-    /// Looks after the row if it is inside a poll.
+    /// Looks after the row if it is inside a poll, or about to begin with its first.
     fn note(&mut self, row: &'static Row, id: RowId, now: u64) {
-        let poller = row.poller();
-        if poller.is_polling() {
+        let (poller, polls) = (row.poller(), row.polls());
+        if poller.is_polling() || polls == 0 {
             let limit = if row.flags() & flags::BOX != 0 { row.threshold() } else { u64::MAX };
             let patience = (limit / 4).clamp(10 * MILLISECOND, 250 * MILLISECOND);
-            self.0.push(Overrun { row, id, poller, due: now.saturating_add(patience), tries: 0 });
+            self.0.push(Overrun { row, id, poller, polls, patience, due: now.saturating_add(patience), tries: 0 });
         }
     }
 
-    /// Tells the work that was handed on within the box, and the boxes in it. Two looks through the table.
+    /// Tells the work that was handed on within the box, and the boxes in it. Looks through the table until there is nobody
+    /// new: then who hands on from here on was told before, and tells its heirs itself.
     fn tell_heirs(&mut self, expired: RowId, now: u64) {
-        let live = || table().rows().filter_map(|row| row.live().map(|(id, flags)| (row, id, flags)));
-        let mut told = Vec::new();
-        for (row, id, flags) in live().filter(|(.., flags)| flags & flags::HEIR != 0) {
-            let inherits = row.inherited().is_some_and(|boxes| boxes.iter().any(|one| one.id == expired));
-            if inherits && let Some(before) = row.update(id, flags::INHERITED, 0) {
-                told.push(id);
-                tell(row, id, before);
-                if flags & flags::MAY_BLOCK != 0 {
-                    self.note(row, id, now);
+        let mut told = HashSet::new();
+        let mut found = true;
+        while found {
+            found = false;
+            for (row, id, flags) in live_rows().filter(|(.., flags)| flags & flags::HEIR != 0) {
+                let Some(boxes) = row.inherited().filter(|_| !told.contains(&id)) else { continue };
+                let Some(inherited) = boxes.iter().find(|one| one.id == expired) else { continue };
+                inherited.expire();
+                // What it may have heard of is another box.
+                if let Some(before) = row.update(id, flags::INHERITED, flags::TOLD) {
+                    found |= told.insert(id);
+                    tell(row, id, before);
+                    if flags & flags::MAY_BLOCK != 0 {
+                        self.note(row, id, now);
+                    }
                 }
             }
         }
-        // A box begins after what is around it: so a second look that finds none is enough.
-        let mut found = !told.is_empty();
+        found = !told.is_empty();
         while found {
             found = false;
-            for (row, id, flags) in live().filter(|(.., flags)| flags & flags::BOX != 0) {
+            for (row, id, flags) in live_rows().filter(|(.., flags)| flags & flags::BOX != 0) {
                 if flags & flags::INHERITED == 0
                     && row.timebox(id).is_some_and(|timebox| told.contains(&timebox.around()))
                     && let Some(before) = row.update(id, flags::INHERITED, 0)
                 {
-                    told.push(id);
+                    found |= told.insert(id);
                     tell(row, id, before);
-                    found = true;
                 }
             }
         }
@@ -107,6 +117,9 @@ impl Overruns {
             if now < overrun.due {
                 return true;
             }
+            if !overrun.poller.is_polling() {
+                return overrun.has_begun(now);
+            }
             match overrun.capture(now, sampler) {
                 Some(evidence) => found.extend(evidence),
                 None => {
@@ -123,7 +136,15 @@ impl Overruns {
 impl Overrun {
     fn goes_on(&self) -> bool {
         let Some((id, flags)) = self.row.live() else { return false };
-        id == self.id && flags & flags::TOLD == 0 && self.row.poller() == self.poller
+        let same_poll = !self.poller.is_polling() || self.row.poller() == self.poller;
+        id == self.id && flags & flags::TOLD == 0 && same_poll && self.row.polls() == self.polls
+    }
+
+    /// Whether it is inside its first poll by now.
+    fn has_begun(&mut self, now: u64) -> bool {
+        self.poller = self.row.poller();
+        self.due = now.saturating_add(self.patience);
+        self.poller.is_polling()
     }
 
     /// `None` for: later. `Some(None)` for: never.
@@ -158,6 +179,12 @@ impl Overrun {
             Some(evidence)
         }))
     }
+}
+
+/// All work of now, and what was published before whatever the caller has published before.
+fn live_rows() -> impl Iterator<Item = (&'static Row, RowId, u32)> {
+    fence(Ordering::SeqCst);
+    table().rows().filter_map(|row| row.live().map(|(id, flags)| (row, id, flags)))
 }
 
 /// Wakes the row's task, and whoever waits for this.

@@ -164,7 +164,7 @@ impl Monitor {
         if flags & flags::BOX != 0 {
             let grace = row.timebox(id).map_or(0, |timebox| timebox.grace());
             let over = look > 0 || grace == 0;
-            self.overruns.expire(row, id, over, now);
+            self.overruns.expire(row, id, look == 0, over, now);
             if !over {
                 let due = deadline.due.saturating_add(grace);
                 self.deadlines.push(Reverse(Deadline { due, look: 1, ..deadline }));

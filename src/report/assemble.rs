@@ -1,6 +1,7 @@
-//! From evidence to a report: unwinds and names the stacks, and adds the time up. On the reporter's thread.
+//! From evidence to a report: unwinds and names the stacks, and adds the time up. On a thread of heeler's own.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::around::Around;
@@ -14,13 +15,14 @@ use crate::figures::COUNTS;
 use crate::inflight::{Subject, WaitKind};
 use crate::sync::count;
 
-/// Turns evidence into reports. Belongs to the reporter's thread.
+/// Makes ids that differ between processes; of one piece of work, whoever assembles, the same.
+static IDS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Turns evidence into reports. Belongs to one thread: the reporter's, or the namer's.
 #[derive(Debug)]
 pub(super) struct Assembler {
     unwinder: Unwinder,
     symbols: Symbols,
-    /// Makes ids that differ between processes.
-    ids: RandomState,
 }
 
 fn millis(nanos: u64) -> f64 {
@@ -30,7 +32,7 @@ fn millis(nanos: u64) -> f64 {
 
 impl Assembler {
     pub(super) fn new() -> Self {
-        Self { unwinder: Unwinder::new(), symbols: Symbols::new(), ids: RandomState::new() }
+        Self { unwinder: Unwinder::new(), symbols: Symbols::new() }
     }
 
     pub(super) fn symbols(&mut self) -> &mut Symbols {
@@ -43,7 +45,7 @@ impl Assembler {
         }
         let redactor = evidence.reports.redactor();
         let mut report = blank(&evidence);
-        report.id = format!("{:016x}", self.ids.hash_one((evidence.id.to_bits(), evidence.started)));
+        report.id = format!("{:016x}", IDS.hash_one((evidence.id.to_bits(), evidence.started)));
         match &evidence.subject {
             Subject::Request(request) => report.request = Some(describe(request, &evidence, redactor)),
             Subject::Job(job) => report.job = Some(redactor.field("job", &job.name)),

@@ -1,9 +1,9 @@
-//! Evidence that is made a report only if somebody asks: on the reporter's thread, for to name stacks takes milliseconds.
+//! Evidence that is made a report only if somebody asks: on the namer's thread, for to name stacks takes milliseconds.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{Evidence, Report, reporter};
+use super::{Evidence, Report, namer};
 use crate::sync::lock_std;
 
 /// A report to be.
@@ -24,7 +24,7 @@ impl Described {
         Arc::new(Self { state: Mutex::new(State::Raw(Box::new(evidence))), done: Condvar::new() })
     }
 
-    /// The report; `None` if it is not there within `patience`, or cannot be made. Waits for the reporter the first time.
+    /// The report; `None` if it is not there within `patience`, or cannot be made. Waits for the namer the first time.
     pub(crate) fn get(self: &Arc<Self>, patience: Duration) -> Option<Arc<Report>> {
         let end = Instant::now() + patience;
         let mut state = lock_std(&self.state);
@@ -37,9 +37,9 @@ impl Described {
                 // raw → asked
                 State::Raw(evidence) => {
                     drop(state);
-                    let taken = reporter::describe(evidence, self);
+                    let taken = namer::describe(evidence, self);
                     state = lock_std(&self.state);
-                    // Nobody is there, or it is the reporter itself that asks: it cannot wait for itself.
+                    // Nobody is there, so nobody will ever be.
                     if !taken {
                         return None;
                     }
@@ -48,7 +48,8 @@ impl Described {
                 State::Asked => State::Asked,
             };
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || reporter::is_this_thread() {
+            // The namer cannot wait for itself.
+            if left.is_zero() || namer::is_this_thread() {
                 return None;
             }
             state = self.done.wait_timeout(state, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;

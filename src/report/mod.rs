@@ -103,6 +103,7 @@ mod logging;
 #[cfg(feature = "metrics")]
 mod meters;
 mod model;
+mod namer;
 #[cfg(any(feature = "email", feature = "otel", feature = "sentry", feature = "webhook"))]
 mod outlets;
 mod private;

@@ -3,14 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
-use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::assemble::Assembler;
 use super::delivery::Dispatch;
-use super::described::Described;
 use super::evidence::Evidence;
 use super::inbox::Inbox;
 use super::log_safely;
@@ -24,15 +22,12 @@ const TICK: Duration = Duration::from_secs(1);
 
 enum Message {
     Evidence(Box<Evidence>),
-    /// To be named for somebody who waits, and sent nowhere.
-    Describe(Box<Evidence>, Arc<Described>),
     Flush(SyncSender<()>),
     /// Look after what these have on its way.
     Know(Reports),
     SelfCheck(Result<i32, &'static str>),
 }
 
-static THREAD: OnceLock<ThreadId> = OnceLock::new();
 static INBOX: OnceLock<Option<Arc<Inbox<Message>>>> = OnceLock::new();
 
 /// Starts the reporter unless it runs.
@@ -105,21 +100,8 @@ pub(super) fn flush(deadline: Option<Instant>) -> bool {
     wait.recv_timeout(left).is_ok()
 }
 
-/// Has the evidence made a report. False if there is no reporter to do so.
-pub(super) fn describe(evidence: Box<Evidence>, described: &Arc<Described>) -> bool {
-    let Some(inbox) = inbox() else { return false };
-    post(inbox, Message::Describe(evidence, Arc::clone(described)));
-    true
-}
-
-/// Whether the calling thread is the reporter's.
-pub(super) fn is_this_thread() -> bool {
-    THREAD.get().is_some_and(|id| *id == std::thread::current().id())
-}
-
 fn run(runtime: &Runtime, inbox: &Inbox<Message>) {
     capture::sys::block_signals();
-    let _ = THREAD.set(std::thread::current().id());
     let mut reporter = Reporter::new(runtime.handle().clone());
     loop {
         // Remotes go on while this waits. What a message takes is done outside of the runtime, for sinks may block, and
@@ -164,7 +146,6 @@ impl Reporter {
     fn step(&mut self, message: Option<Message>) {
         match message {
             Some(Message::Evidence(evidence)) => self.report(*evidence),
-            Some(Message::Describe(evidence, described)) => self.describe(*evidence, &described),
             Some(Message::Flush(done)) => {
                 // Whoever asked may have given up.
                 let _ = done.try_send(());
@@ -217,16 +198,6 @@ impl Reporter {
             Some(known) => known.busy = busy,
             None => self.known.push(Known { reports: reports.downgrade(), busy }),
         }
-    }
-
-    fn describe(&mut self, evidence: Evidence, described: &Described) {
-        let reports = evidence.reports.clone();
-        let report = catch_unwind(AssertUnwindSafe(|| reports.describe(self.assembler.assemble(evidence))));
-        if report.is_err() {
-            self.assembler = Assembler::new();
-            log_safely(|| tracing::error!(target: "heeler", "an interruption was not named: that panicked"));
-        }
-        described.set(report.ok());
     }
 
     fn report(&mut self, evidence: Evidence) {

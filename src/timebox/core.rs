@@ -165,7 +165,7 @@ impl Core {
 
     /// Whether there is nothing left from the beginning.
     pub(crate) fn is_up(&self) -> bool {
-        self.open.has(flags::OVER)
+        self.open.has(flags::EXPIRED)
     }
 
     /// The work will be dropped now: what is to be said of it.

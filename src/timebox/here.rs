@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Interrupted;
 use crate::capture;
-use crate::inflight::{self, Around, Clock, Row, RowId, flags, waiters};
+use crate::inflight::{self, Around, Clock, RowId, flags, waiters};
 
 /// Says whether the time of the box around is up: [`Interrupted`] if so. Outside of any box it never is.
 ///
@@ -23,7 +23,7 @@ use crate::inflight::{self, Around, Clock, Row, RowId, flags, waiters};
 #[track_caller]
 pub fn checkpoint() -> Result<(), Interrupted> {
     match inflight::innermost() {
-        Some(row) if row.flags() & flags::UP != 0 => Err(told(row, Location::caller())),
+        Some(row) if row.flags() & flags::UP != 0 => Err(told(Location::caller())),
         _ => Ok(()),
     }
 }
@@ -95,7 +95,7 @@ impl Future for Interruption {
             return Poll::Pending;
         }
         self.leave();
-        Poll::Ready(told(row, self.at))
+        Poll::Ready(told(self.at))
     }
 }
 
@@ -116,28 +116,31 @@ impl Drop for Interruption {
 /// What the code at `at` is told: the outermost of the boxes around that have expired.
 #[cold]
 #[inline(never)]
-fn told(row: &'static Row, at: &'static Location<'static>) -> Interrupted {
+fn told(at: &'static Location<'static>) -> Interrupted {
     let now = inflight::now();
     let mut found: Option<(Option<Cow<'static, str>>, u64, u64)> = None;
     inflight::walk_boxes(|step| match step {
         Around::Box(row, id) => {
-            // It has heard: nobody need be told that it runs on.
-            let expired = row.update(id, flags::TOLD, 0).is_some_and(|before| before & flags::EXPIRED != 0);
-            if expired && let Some(timebox) = row.timebox(id) {
+            let flags = row.flags();
+            if flags & flags::UP != 0 {
+                // It has heard: nobody need be told that it runs on.
+                row.update(id, flags::TOLD, 0);
+            }
+            if flags & flags::EXPIRED != 0
+                && let Some(timebox) = row.timebox(id)
+            {
                 let started = row.started().map_or(now, |ticks| Clock::get().nanos(ticks));
                 found = Some((timebox.label().cloned(), row.threshold(), now.saturating_sub(started)));
             }
         }
-        Around::Inherited(inherited) => {
-            if inherited.deadline <= now {
+        Around::Inherited(row, id, inherited) => {
+            if inherited.has_expired() {
+                row.update(id, flags::TOLD, 0);
                 let started = inherited.deadline.saturating_sub(inherited.limit);
                 found = Some((inherited.label.clone(), inherited.limit, now.saturating_sub(started)));
             }
         }
     });
-    if let Some((id, _)) = row.live() {
-        row.update(id, flags::TOLD, 0);
-    }
     let (label, limit, elapsed) = found.unwrap_or_default();
     Interrupted::new(label, limit, elapsed, at)
 }

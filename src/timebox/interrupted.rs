@@ -13,7 +13,7 @@ use crate::inflight::{self, Clock, Row, RowId, flags};
 use crate::monitor;
 use crate::report::{self, Described, Evidence, Kind, Report, Stack, Verdict};
 
-/// The reporter names a place within a millisecond, the first of a process within a hundred.
+/// The namer names a place within a millisecond, the first of a process within a hundred.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A timebox has expired: which one, and where its work was.
@@ -162,14 +162,14 @@ fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidence> {
 }
 
 impl fmt::Display for Interrupted {
-    /// `the timebox "thumbnails" of 2 s was up after 2.001 s, in app::resize at src/photos.rs:41`
+    /// `the timebox "thumbnails" of 2s was up after 2.001s, in app::resize at src/photos.rs:41`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.inner;
         f.write_str("the timebox ")?;
         if let Some(label) = &inner.label {
             write!(f, "{label:?} ")?;
         }
-        write!(f, "of {:?} was up after {:?}", inner.limit, round(inner.elapsed))?;
+        write!(f, "of {:?} was up after {:?}", round(inner.limit), round(inner.elapsed))?;
         match &inner.place {
             Place::Dropped(_) => match self.report().as_deref() {
                 Some(report) => f.write_str(&report.place()),

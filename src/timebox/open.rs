@@ -65,8 +65,12 @@ impl Open {
         fill: impl FnOnce(&mut Details),
     ) -> Self {
         let inside = ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current);
-        let up = if limit == 0 && grace == 0 { flags::EXPIRED | flags::OVER } else { 0 };
-        Self(Watched::new(Registered::timebox(policy, limit, started, up, |details| {
+        let up = match (limit, grace) {
+            (0, 0) => flags::EXPIRED | flags::OVER,
+            (0, _) => flags::EXPIRED,
+            _ => 0,
+        };
+        let registered = Registered::timebox(policy, limit, started, up, |details| {
             let timebox = Timebox::new(inside, around, label, grace);
             // Most rows that a box gets had one before: there is next to nothing to drop.
             match &mut details.work {
@@ -74,7 +78,13 @@ impl Open {
                 other => *other = Work::Timebox(timebox),
             }
             fill(details);
-        })))
+        });
+        if around != RowId::NONE
+            && let Some(registered) = &registered
+        {
+            inflight::tell_box(registered.row(), registered.id(), around);
+        }
+        Self(Watched::new(registered))
     }
 
     #[inline]
@@ -131,7 +141,7 @@ impl Open {
         drop(ambient);
         self.0.leave(inside, traced, pending.then(|| cx.waker()));
         // After the waker is kept: whoever sets the flag later finds it.
-        pending && self.row().is_some_and(|(row, _)| row.flags() & flags::UP != 0 && row.flags() & flags::OVER != 0)
+        pending && self.row().is_some_and(|(row, _)| row.flags() & flags::OVER != 0)
     }
 
     /// The time is up: polls once more, to see where it waits, and gives up.
@@ -145,7 +155,7 @@ impl Open {
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Step<T> {
         // Where it waits is seen in a traced poll; where nobody keeps the waker, in the second.
-        for _ in 0..2 {
+        for _ in 0..if traced { 1 } else { 2 } {
             if traced && !self.is_unseen() {
                 break;
             }

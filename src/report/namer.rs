@@ -1,0 +1,60 @@
+//! The namer's thread: makes reports for those who wait for one.
+//!
+//! Not the reporter's: that may be inside a slow sink, or inside a subscriber that waits for the lock of standard output,
+//! which whoever prints an error there holds until it is named.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, ThreadId};
+
+use super::assemble::Assembler;
+use super::described::Described;
+use super::{Evidence, log_safely};
+use crate::capture;
+
+type Message = (Box<Evidence>, Arc<Described>);
+
+struct Namer {
+    thread: ThreadId,
+    inbox: Sender<Message>,
+}
+
+static NAMER: OnceLock<Option<Namer>> = OnceLock::new();
+
+/// Has the evidence made a report. False if there is nobody to do so. Starts the thread the first time.
+pub(super) fn describe(evidence: Box<Evidence>, described: &Arc<Described>) -> bool {
+    let namer = NAMER.get_or_init(start);
+    // Never more than there are threads that wait, and those that have just given up.
+    namer.as_ref().is_some_and(|namer| namer.inbox.send((evidence, Arc::clone(described))).is_ok())
+}
+
+/// Whether the calling thread is the namer's.
+pub(super) fn is_this_thread() -> bool {
+    NAMER.get().and_then(Option::as_ref).is_some_and(|namer| namer.thread == thread::current().id())
+}
+
+/// Does not log: whoever asks may hold the lock that a log would wait for.
+fn start() -> Option<Namer> {
+    let (inbox, messages) = channel();
+    let started = thread::Builder::new().name("heeler-namer".into()).spawn(move || run(&messages));
+    started.ok().map(|handle| Namer { thread: handle.thread().id(), inbox })
+}
+
+fn run(messages: &Receiver<Message>) {
+    capture::sys::block_signals();
+    let mut assembler = Assembler::new();
+    while let Ok((evidence, described)) = messages.recv() {
+        let reports = evidence.reports.clone();
+        let report = catch_unwind(AssertUnwindSafe(|| reports.describe(assembler.assemble(*evidence))));
+        let is_lost = report.is_err();
+        described.set(report.ok());
+        // The last that hold somebody's sinks may be these; one of them may panic as it is dropped.
+        if catch_unwind(AssertUnwindSafe(|| drop(reports))).is_err() || is_lost {
+            assembler = Assembler::new();
+        }
+        if is_lost {
+            log_safely(|| tracing::error!(target: "heeler", "an interruption was not named: that panicked"));
+        }
+    }
+}
