@@ -4,12 +4,14 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use heeler::report::{Kind, Verdict};
 use heeler::timebox::{self, Limit, blocking, interrupted};
 use heeler::{Interrupted, TimeboxExt as _, checkpoint};
+use heeler::{Report, Reports, Sink};
 
 use common::{FOREVER, PATIENCE, collect, ms, runtime, until};
 
@@ -394,4 +396,43 @@ fn nothing_stays_after_a_panic() {
     // And the next box works.
     assert!(futures::executor::block_on(forever().timebox(SHORT)).is_err());
     until("boxes work", || blocking(SHORT, || Ok::<_, Interrupted>(timebox::remaining().is_some())).unwrap());
+}
+
+async fn sleeps() {
+    tokio::time::sleep(FOREVER).await;
+}
+
+/// A sink that is inside a delivery until somebody lets it go.
+#[derive(Debug)]
+struct Slow(Mutex<(Sender<()>, Receiver<()>)>);
+
+impl Sink for Slow {
+    fn name(&self) -> &str {
+        "slow"
+    }
+
+    fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let inner = self.0.lock().unwrap();
+        inner.0.send(())?;
+        inner.1.recv_timeout(2 * PATIENCE)?;
+        Ok(())
+    }
+}
+
+/// Guards: a place is named while the reporter is inside a slow sink, or waits for the lock of standard output that
+/// whoever prints the interruption holds.
+#[test]
+fn named_while_the_reporter_is_busy() {
+    let ((entered, is_entered), (release, released)) = (channel(), channel());
+    let sink = Slow(Mutex::new((entered, released)));
+    let reports = Reports::builder().log(false).sink(sink).build().unwrap();
+    run(async move {
+        let slow = heeler::watch("slow", ms(10), tokio::time::sleep(10 * SHORT)).reports(reports);
+        let busy = tokio::spawn(slow);
+        is_entered.recv_timeout(PATIENCE).expect("a report reaches the sink");
+        let interrupted = sleeps().timebox(SHORT).await.unwrap_err();
+        assert!(interrupted.to_string().contains("timebox_edges::sleeps"), "{interrupted}");
+        release.send(()).unwrap();
+        busy.await.unwrap();
+    });
 }
