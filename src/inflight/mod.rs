@@ -6,6 +6,7 @@ mod ambient;
 mod clock;
 mod current;
 pub(crate) mod flags;
+mod id;
 mod join;
 #[cfg(feature = "otel")]
 mod otel;
@@ -26,13 +27,14 @@ pub use current::{Current, current};
 
 pub(crate) use ambient::{Ambient, Around, innermost, nearest_deadline, tell_box, walk as walk_boxes};
 pub(crate) use clock::{Clock, now};
+pub(crate) use id::RowId;
 pub(crate) use join::{child, is_in_request, join, root, work_of};
 #[cfg(feature = "otel")]
 pub(crate) use otel::span_of;
 pub(crate) use policy::{Policy, PolicyId, Settings, Tool, nanos};
 pub(crate) use poll::{Watched, frame_address};
 pub(crate) use registered::Registered;
-pub(crate) use row::{Details, Row, RowId};
+pub(crate) use row::{Details, Row};
 pub(crate) use subject::{Child, Head, How, Job, Request, Subject, Timebox, Work};
 pub(crate) use table::{Tally, table};
 pub(crate) use threads::{Inside, Poller, ThreadSlot, slots};

@@ -2,38 +2,9 @@
 
 use std::task::Waker;
 
-use super::{Job, PolicyId, Poller, Request, Subject, Trace, Work, flags};
+use super::{Job, PolicyId, Poller, Request, RowId, Subject, Trace, Work, flags};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use crate::sync::{RowGuard, RowLock, lock};
-
-/// A row's number together with its generation: names one piece of work, for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct RowId(u64);
-
-impl RowId {
-    pub(crate) const NONE: Self = Self(0);
-
-    const fn new(index: u32, generation: u32) -> Self {
-        Self((generation as u64) << 32 | (index as u64 + 1))
-    }
-
-    pub(crate) const fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
-
-    pub(crate) const fn to_bits(self) -> u64 {
-        self.0
-    }
-
-    /// The row's number; `None` for [`RowId::NONE`].
-    pub(crate) const fn index(self) -> Option<u32> {
-        (self.0 as u32).checked_sub(1)
-    }
-
-    const fn generation(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-}
 
 /// `started` of a row whose clock stands still: a body nobody waits for.
 const PAUSED: u64 = u64::MAX;
