@@ -78,6 +78,10 @@
 //! | `sentry` | no | [`Sentry`]: an event a report, with its stacks |
 //! | `metrics` | no | the [figures](figures()) of the process through the `metrics` facade, from the reporter's thread |
 //! | `otel` | no | [`OpenTelemetry`]: a log record a report, an event on the request's span, and instruments |
+//! | `callgraph` | no | profiles as call graphs, in DOT and PDF |
+//! | `firefox` | no | profiles for the Firefox Profiler |
+//! | `object-store` | no | [`profile::ProfileStore`] in a directory or bucket that many instances share |
+//! | `pprof` | no | profiles for pprof and Pyroscope, and what the rest of the process did meanwhile |
 //! | `process` | no | [`timebox::Process`] also for children of `tokio::process` |
 //! | `reqwest` | no | [`DeadlineLayer`] also around a `reqwest::Client` |
 //! | `email` | no | [`Email`]: reports as mails, by SMTP, by `sendmail` or into files |
@@ -100,6 +104,7 @@ pub mod figures;
 mod inflight;
 mod monitor;
 mod parts;
+pub mod profile;
 pub mod report;
 #[cfg(feature = "spans")]
 mod spans;

@@ -127,6 +127,8 @@ mod time;
 mod waits;
 mod words;
 
+pub(crate) use time::rfc3339;
+
 pub use builder::ReportsBuilder;
 pub use model::{Interval, Location, Process, Report, Request, SCHEMA, Span, Stack, Thread};
 pub use reports::Reports;

@@ -1,0 +1,173 @@
+//! What a profile says: plain data, stored as it is, and the source of every form it is shown in.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::{Frame, Process, rfc3339};
+
+/// The version of the JSON form of a [`Profile`]. Fields may be added within a version; none changes its meaning.
+pub const SCHEMA: u32 = 1;
+
+/// Where one request spent its time.
+///
+/// Its [`slices`](Self::slices) follow each other without a gap and sum to [`wall_nanos`](Self::wall_nanos). Durations are
+/// nanoseconds, times are UTC.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Profile {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Names the profile, and nobody can guess it: 32 hexadecimal digits.
+    pub id: String,
+    /// When the request began.
+    #[serde(with = "rfc3339")]
+    pub started_at: SystemTime,
+    /// From the beginning of the request to the end of its response's body; of all runs together.
+    pub wall_nanos: u64,
+    /// How often the request ran.
+    pub runs: u32,
+    /// Samples a second of a thread that polls the request.
+    pub rate_hz: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The request, without the flag that asked for the profile.
+    pub request: Request,
+    /// The response; `None` if there was none.
+    pub response: Option<Response>,
+    /// The process that ran it.
+    pub process: Process,
+    /// Each function at most once: what [`Node::frame`] refers to. Some are no functions but say what is known instead, in
+    /// brackets and without an address: `[unattributed]`, `[any of 3]`, `[not scheduled]`.
+    pub frames: Vec<Frame>,
+    /// The stacks as a tree: what [`Slice::stack`] refers to. A node comes after its parent.
+    pub nodes: Vec<Node>,
+    /// What the request did from its beginning to its end, in order.
+    pub slices: Vec<Slice>,
+    /// What work that it had spawned did while the request itself did something else, as [`slices`](Self::slices) has it. In
+    /// order of their beginnings; they may overlap.
+    pub beside: Vec<Slice>,
+    /// How much of this was seen, and at what price.
+    pub quality: Quality,
+    /// What a reader must know to judge this profile.
+    pub notes: Vec<String>,
+}
+
+/// A frame and the frames that called it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Node {
+    /// Index into [`Profile::nodes`], smaller than this node's; `None` for an outermost frame.
+    pub parent: Option<u32>,
+    /// Index into [`Profile::frames`].
+    pub frame: u32,
+}
+
+/// A stretch of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Slice {
+    /// From the beginning of the (first) request.
+    pub start_nanos: u64,
+    /// How long it took.
+    pub nanos: u64,
+    /// What the request did.
+    pub state: State,
+    /// Where: index into [`Profile::nodes`] of the innermost frame.
+    pub stack: u32,
+    /// How many samples (of a poll) or waits make it up. Zero for time that is known without either.
+    pub count: u32,
+}
+
+/// What a request can do at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum State {
+    /// A thread runs its code.
+    OnCpu,
+    /// A thread is inside its code and does not run: in a system call, at a lock, or kept off the CPU.
+    Blocked,
+    /// It waits at an await point.
+    Waiting,
+    /// It was woken and is not polled yet.
+    Runnable,
+}
+
+/// How a profiled request ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Outcome {
+    /// With a response, to the last byte of its body.
+    Finished,
+    /// With an error of the service or of the response's body, in words.
+    Failed(String),
+    /// With a panic of the handler: what it said.
+    Panicked(String),
+    /// Somebody cancelled it, or whoever asked went away.
+    Cancelled,
+    /// It took longer than a profiled request may.
+    TooLong,
+}
+
+/// The request that was profiled.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Request {
+    /// `GET`.
+    pub method: String,
+    /// Path and query, without the flag; values of secret-looking parameters replaced, shortened if very long.
+    pub uri: String,
+    /// The route's template (`/users/{id}`) where the router tells it.
+    pub route: Option<String>,
+    /// `HTTP/1.1`.
+    pub version: String,
+    /// Its headers, in their order; the values of those that carry credentials replaced.
+    pub headers: Vec<(String, String)>,
+    /// Bytes of its body that were read.
+    pub body_bytes: u64,
+}
+
+/// The response of a profiled request; of the last run, if there were many.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Response {
+    /// `200`.
+    pub status: u16,
+    /// `HTTP/1.1`.
+    pub version: String,
+    /// Its headers, in their order; the values of those that set credentials replaced.
+    pub headers: Vec<(String, String)>,
+    /// Bytes of its body.
+    pub body_bytes: u64,
+    /// The beginning of its body.
+    #[serde(with = "super::bytes")]
+    pub body: Vec<u8>,
+}
+
+/// How much of a profile was seen, and at what price.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Quality {
+    /// Polls of the request and of the work that it spawned.
+    pub polls: u64,
+    /// Waits between them.
+    pub waits: u64,
+    /// Samples that were due while a thread was inside a poll.
+    pub expected: u64,
+    /// Samples taken, among them those that were known without asking, for the thread had not run since the last.
+    pub taken: u64,
+    /// Samples that were asked for and not answered in time.
+    pub lost: u64,
+    /// Samples taken more than half a period late.
+    pub late: u64,
+    /// Stacks that are cut at their outer end.
+    pub truncated: u64,
+    /// Waits whose stacks were not kept.
+    pub waits_lost: u64,
+    /// What the profiler did on the request's own time: traced polls' copies, and answers to signals. As measured.
+    pub own_nanos: u64,
+    /// CPU time of the profiler's own thread, which runs beside the request.
+    pub sampler_nanos: u64,
+}
