@@ -1,6 +1,7 @@
 //! Where one request spent its time: `?__geordi__` at the end of any URL.
 
 mod bytes;
+mod form;
 mod model;
 
 mod record;
