@@ -70,6 +70,16 @@ impl Arena {
         self.count == 0
     }
 
+    /// How many stacks there are.
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// One of them, for keeping.
+    pub(crate) fn stack(&self, stack: usize) -> Snapshot {
+        self.snapshot(&self.heads[stack])
+    }
+
     /// The stacks, for keeping.
     pub(crate) fn snapshots(&self) -> Vec<Snapshot> {
         self.heads[..self.count].iter().map(|head| self.snapshot(head)).collect()
@@ -88,20 +98,22 @@ impl Arena {
     ///
     /// Stale words may make two equal places differ, which costs a copy; they cannot make different places equal.
     pub(crate) fn key(&self, code: &std::ops::Range<u64>) -> Option<u64> {
-        let mut key = 0_u64;
+        // Branches may be polled in any order: each has a hash, and the sum does not mind.
+        (0..self.count).filter_map(|stack| self.stack_key(stack, code)).reduce(u64::wrapping_add)
+    }
+
+    /// The same for one stack. Where addresses were walked, all of them count.
+    pub(crate) fn stack_key(&self, stack: usize, code: &std::ops::Range<u64>) -> Option<u64> {
+        let head = &self.heads[stack];
+        let mut hash = head.len as u64 ^ 0x9e37_79b9_7f4a_7c15;
         let mut found = false;
-        for head in &self.heads[..self.count] {
-            // Branches may be polled in any order: each has a hash, and the sum does not mind.
-            let mut hash = head.len as u64 ^ 0x9e37_79b9_7f4a_7c15;
-            for (position, word) in self.words[head.start..head.start + head.len].iter().enumerate() {
-                if word.wrapping_sub(code.start) < code.end - code.start {
-                    hash = (hash.rotate_left(5) ^ word ^ (position as u64) << 48).wrapping_mul(0x517c_c1b7_2722_0a95);
-                    found = true;
-                }
+        for (position, word) in self.words[head.start..head.start + head.len].iter().enumerate() {
+            if word.wrapping_sub(code.start) < code.end - code.start {
+                hash = (hash.rotate_left(5) ^ word ^ (position as u64) << 48).wrapping_mul(0x517c_c1b7_2722_0a95);
+                found = true;
             }
-            key = key.wrapping_add(hash ^ hash >> 29);
         }
-        found.then_some(key)
+        found.then_some(hash ^ hash >> 29)
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// One function on a stack.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Frame {
     /// The function as a reader knows it (`photos::slow::load_photos`); `None` if the binary has no name for it.

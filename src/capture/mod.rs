@@ -27,14 +27,14 @@ mod unwind;
 pub use frame::Frame;
 
 pub(crate) use arena::{Arena, SPANS};
-pub(crate) use crates::{is_of, is_std, origin};
+pub(crate) use crates::{is_heeler, is_of, is_std, origin};
 pub(crate) use modules::code_range;
 pub(crate) use names::front;
 pub(crate) use procfs::{Activity, look};
 pub(crate) use snapshot::{Origin, Snapshot};
 pub(crate) use symbols::{Address, Symbols};
-pub(crate) use task::{is_tracing, original, trace, warm_up};
-pub(crate) use thread::{Outcome, Sampler, install as install_handler};
+pub(crate) use task::{Branches, is_tracing, original, trace, trace_branches, warm_up};
+pub(crate) use thread::{Outcome, Sample, Sampler, install as install_handler};
 pub(crate) use unwind::Unwinder;
 
 /// The stack of this thread; empty if it polls no watched work. Takes no lock.

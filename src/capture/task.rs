@@ -4,6 +4,9 @@
 //! The traced poll is a real poll: its result counts, and each clone is a clone of the **original** waker, so that nothing
 //! of ours outlives the poll. A clone may happen under the leaf's own lock: copying takes no lock, allocates nothing and
 //! calls nobody.
+//!
+//! A profiled request is the exception: there each clone is a waker of its own, made by a [`Branches`], so that it is known
+//! which branch has woken the task.
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
@@ -17,6 +20,16 @@ use super::sys;
 /// Words below the poll that are looked at for what a finished poll left behind: 32 KiB.
 const RESIDUE: usize = 4096;
 
+/// Makes the wakers that the branches of a profiled request keep.
+pub(crate) trait Branches {
+    /// A waker that stands for `original`, for the branch with the stack of that number in the arena; `None` if that was not
+    /// copied. May run under the leaf's own lock.
+    fn branch(&self, stack: Option<usize>, original: &Waker) -> Waker;
+
+    /// The work has woken itself during its poll.
+    fn woken(&self);
+}
+
 /// What the tracing waker points to, for the time of one poll.
 struct Tracer<'a> {
     original: &'a Waker,
@@ -27,6 +40,7 @@ struct Tracer<'a> {
     end: usize,
     /// Tells this thread from others: a waker may be cloned on any.
     thread: usize,
+    branches: Option<&'a dyn Branches>,
 }
 
 thread_local! {
@@ -86,13 +100,25 @@ pub(crate) fn trace<T>(
     cx: &mut Context<'_>,
     poll: impl FnOnce(&mut Context<'_>) -> T,
 ) -> T {
+    trace_branches(arena, end, look_below, None, cx, poll)
+}
+
+/// The same, and each clone is what `branches` makes.
+pub(crate) fn trace_branches<T>(
+    arena: &mut Arena,
+    end: usize,
+    look_below: bool,
+    branches: Option<&dyn Branches>,
+    cx: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> T,
+) -> T {
     arena.reset();
     let arena: *mut Arena = arena;
     let stack = super::threads_stack();
     // Where the thread's stack is not known, nothing of it is read.
     let lowest = if stack.contains(&end) { stack.start } else { usize::MAX };
     // Within another traced poll, that one's waker: so it sees these clones, too.
-    let tracer = Tracer { original: cx.waker(), arena, lowest, end, thread: this_thread() };
+    let tracer = Tracer { original: cx.waker(), arena, lowest, end, thread: this_thread(), branches };
     let raw = RawWaker::new((&raw const tracer).cast(), &VTABLE);
     // SAFETY: the vtable's functions take the pointer for a `Tracer`. The waker itself is never dropped and is only lent
     // to `poll`, for less long than `tracer` lives; clones are clones of the original and do not refer to `tracer`.
@@ -147,10 +173,14 @@ unsafe fn clone(data: *const ()) -> RawWaker {
     let tracer = unsafe { &*data.cast::<Tracer<'_>>() };
     // The registers are those of this frame, which stands until the copy is done.
     #[cfg(heeler_copies)]
-    tracer.copy(Event::Clone, sys::registers());
+    let stack = tracer.copy(Event::Clone, sys::registers());
     #[cfg(not(heeler_copies))]
-    tracer.walk(Event::Clone);
-    let clone = ManuallyDrop::new(tracer.original.clone());
+    let stack = tracer.walk(Event::Clone);
+    let clone = match tracer.branches {
+        Some(branches) => branches.branch(stack, tracer.original),
+        None => tracer.original.clone(),
+    };
+    let clone = ManuallyDrop::new(clone);
     RawWaker::new(clone.data(), clone.vtable())
 }
 
@@ -166,6 +196,9 @@ unsafe fn wake_by_ref(data: *const ()) {
     tracer.copy(Event::Wake, sys::registers());
     #[cfg(not(heeler_copies))]
     tracer.walk(Event::Wake);
+    if let Some(branches) = tracer.branches {
+        branches.woken();
+    }
     tracer.original.wake_by_ref();
 }
 
@@ -181,12 +214,12 @@ impl Tracer<'_> {
         this_thread() == self.thread
     }
 
-    /// Copies the stack from `registers.sp` up to the poll's frame.
+    /// Copies the stack from `registers.sp` up to the poll's frame. The number of the copy, if there is one.
     #[cfg(heeler_copies)]
     #[inline(never)]
-    fn copy(&self, event: Event, registers: Registers) {
+    fn copy(&self, event: Event, registers: Registers) -> Option<usize> {
         if !self.is_mine() {
-            return;
+            return None;
         }
         // SAFETY: see `is_mine`.
         let arena = unsafe { &mut *self.arena };
@@ -201,7 +234,7 @@ impl Tracer<'_> {
             || self.end - sp > super::thread::MAX_COPY
         {
             arena.lost += 1;
-            return;
+            return None;
         }
         let wanted = (self.end - sp) / 8;
         let len = wanted.min(room);
@@ -218,21 +251,22 @@ impl Tracer<'_> {
         arena.heads[arena.count] = Head { registers, start, len, truncated: len < wanted, spans };
         arena.count += 1;
         arena.used += len;
+        Some(arena.count - 1)
     }
 
     /// Walks the stack, where it cannot be copied.
     #[cfg(not(heeler_copies))]
     #[inline(never)]
-    fn walk(&self, event: Event) {
+    fn walk(&self, event: Event) -> Option<usize> {
         if !self.is_mine() {
-            return;
+            return None;
         }
         // SAFETY: see `is_mine`.
         let arena = unsafe { &mut *self.arena };
         arena.count_event(event);
         if arena.count == STACKS || WORDS - arena.used < 256 {
             arena.lost += 1;
-            return;
+            return None;
         }
         let start = arena.used;
         let mut len = 0;
@@ -252,5 +286,6 @@ impl Tracer<'_> {
         arena.heads[arena.count] = Head { registers: Registers::default(), start, len, truncated, spans };
         arena.count += 1;
         arena.used += len;
+        Some(arena.count - 1)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use super::subject::Inherited;
-use super::{Clock, Row, RowId, Timebox, Work, flags, table};
+use super::{Clock, Row, RowId, ThreadSlot, Timebox, Work, flags, table, work_of};
 
 thread_local! {
     // Without a destructor, so that an access costs no check and works while the thread ends.
@@ -47,6 +47,16 @@ impl Ambient {
     pub(crate) fn enter_heir(row: &'static Row) -> Self {
         Self { previous: INNERMOST.replace(Some(row)) }
     }
+}
+
+/// Everything that the calling thread runs from here on is a profile's: no limit holds there.
+pub(crate) fn stand_aside_for_good(row: &'static Row) {
+    INNERMOST.set(Some(row));
+}
+
+/// Whether the calling code runs for a profile, where no limit or threshold holds.
+pub(crate) fn is_aside() -> bool {
+    innermost().is_some_and(|row| row.flags() & flags::PROFILED != 0)
 }
 
 impl Drop for Ambient {
@@ -146,6 +156,23 @@ pub(crate) enum Around<'a> {
     Box(&'static Row, RowId),
     /// As work that was handed on remembers it: the work's row, and what it remembers.
     Inherited(&'static Row, RowId, &'a Arc<Inherited>),
+}
+
+/// The limits and thresholds around the calling code hold no longer.
+pub(crate) fn lift_limits() {
+    let lift = |row: &'static Row, id: RowId| {
+        row.set_threshold(u64::MAX);
+        row.forget_deadline(id);
+    };
+    walk(|step| {
+        if let Around::Box(row, id) = step {
+            lift(row, id);
+        }
+    });
+    let work = work_of(ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current));
+    if let Some(row) = table().row(work).filter(|row| row.is_live(work)) {
+        lift(row, work);
+    }
 }
 
 /// The boxes around the calling code, from the innermost out.

@@ -40,3 +40,5 @@ pub(crate) const UP: u32 = EXPIRED | INHERITED;
 pub(crate) const TRACED: u32 = ARMED | WANTED | EXPIRED;
 /// Somebody waits to be told.
 pub(crate) const AWAITED: u32 = 1 << 17;
+/// Its request is profiled: other limits and thresholds stand aside.
+pub(crate) const PROFILED: u32 = 1 << 18;

@@ -17,6 +17,9 @@ pub(crate) fn join(policy: &'static Policy, threshold: u64, body: bool) -> bool 
 #[cold]
 fn adopt(id: RowId, policy: &'static Policy, threshold: u64, body: bool) -> bool {
     let id = work_of(id);
+    if is_profiled(id) {
+        return true;
+    }
     let Some(row) = table().row(id).filter(|_| is_request(id)) else { return false };
     if threshold < row.threshold() {
         row.set_threshold(threshold);
@@ -39,8 +42,9 @@ pub(crate) fn child(how: How, extra: u32) -> Watched {
     // A member of a set is polled within the box, and needs nothing to remember it.
     let boxes = if matches!(how, How::WatchChild) { None } else { inheritance() };
     let heir = if boxes.is_some() { flags::HEIR } else { 0 };
+    let profiled = if is_profiled(parent) { flags::PROFILED } else { 0 };
     let fill = |details: &mut Details| details.work = Work::Child(Child { parent, how, boxes: boxes.clone() });
-    let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::CHILD | heir | extra, fill);
+    let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::CHILD | heir | profiled | extra, fill);
     if let Some(registered) = &registered {
         count(&COUNTS.children);
         if let Some(boxes) = &boxes {
@@ -59,6 +63,11 @@ pub(crate) fn is_in_request() -> bool {
 
 fn is_request(id: RowId) -> bool {
     table().row(id).is_some_and(|row| row.is_live(id) && row.flags() & flags::REQUEST != 0)
+}
+
+/// Whether the calling code runs for a request that is profiled.
+fn is_profiled(id: RowId) -> bool {
+    table().row(id).is_some_and(|row| row.is_live(id) && row.flags() & flags::PROFILED != 0)
 }
 
 /// What a box is a part of, if `id` is one; else `id`.

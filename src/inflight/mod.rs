@@ -14,8 +14,10 @@ mod policy;
 mod poll;
 mod registered;
 mod row;
+
 #[cfg(all(test, heeler_loom))]
 mod row_loom;
+pub(crate) mod strand;
 mod subject;
 mod table;
 mod threads;
@@ -25,7 +27,10 @@ pub(crate) mod waiters;
 
 pub use current::{Current, current};
 
-pub(crate) use ambient::{Ambient, Around, innermost, nearest_deadline, tell_box, walk as walk_boxes};
+pub(crate) use ambient::{
+    Ambient, Around, innermost, is_aside, lift_limits, nearest_deadline, stand_aside_for_good, tell_box,
+    walk as walk_boxes,
+};
 pub(crate) use clock::{Clock, now};
 pub(crate) use id::RowId;
 pub(crate) use join::{child, is_in_request, join, root, work_of};

@@ -20,7 +20,7 @@ thread_local! {
 /// Arenas that a thread keeps: more than so many nested traced polls are rare.
 const MAX_ARENAS: usize = 4;
 
-fn take_arena() -> Arena {
+pub(super) fn take_arena() -> Arena {
     let kept = ARENAS.try_with(|arenas| {
         let mut list = arenas.take();
         let arena = list.pop();
@@ -30,7 +30,7 @@ fn take_arena() -> Arena {
     kept.ok().flatten().unwrap_or_else(Arena::new)
 }
 
-fn give_arena(arena: Arena) {
+pub(super) fn give_arena(arena: Arena) {
     // While the thread ends, there is nobody to keep it for.
     let _ = ARENAS.try_with(|arenas| {
         let mut list = arenas.take();
@@ -65,10 +65,10 @@ impl Watched {
         self.0.as_ref().map(|registered| (registered.row(), registered.id()))
     }
 
-    /// Of work that was handed on within boxes: they are around what runs until the value is dropped.
+    /// Of work that was handed on within boxes: they are around what runs until the value is dropped. Of profiled work: no box is.
     pub(crate) fn within_boxes(&self) -> Option<Ambient> {
         let row = self.row()?.0;
-        (row.flags() & flags::HEIR != 0).then(|| Ambient::enter_heir(row))
+        (row.flags() & (flags::HEIR | flags::PROFILED) != 0).then(|| Ambient::enter_heir(row))
     }
 
     /// Says that the work has an outcome: to drop it from here on abandons nothing.

@@ -248,6 +248,9 @@ pub(super) fn around(limit: u64, started: u64) -> Option<RowId> {
 #[inline(never)]
 fn outer(row: &'static Row, limit: u64, started: u64) -> Option<RowId> {
     let Some((id, flags)) = row.live() else { return Some(RowId::NONE) };
+    if flags & flags::PROFILED != 0 {
+        return None;
+    }
     // Boxes that work has inherited may end before it does: they do not stand for the new one.
     let deadline = Clock::get().nanos(started).saturating_add(limit);
     let around = (flags & flags::BOX != 0).then(|| row.deadline());

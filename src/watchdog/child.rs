@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 
+use crate::inflight::strand::{Strand, current_strand};
 use crate::inflight::{self, How, Watched, flags, frame_address};
 
 pin_project! {
@@ -13,8 +14,10 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct WatchChild<F> {
+        // Dropped in this order: what the inner future does in its destructor is still this work's.
         #[pin]
         inner: F,
+        strand: Option<Strand>,
         watched: Watched,
     }
 }
@@ -26,7 +29,11 @@ impl<F: Future> Future for WatchChild<F> {
         let this = self.project();
         let inner = this.inner;
         let ambient = this.watched.within_boxes();
-        let result = this.watched.poll(cx, |cx| inner.poll(cx));
+        let strand = this.strand.as_ref();
+        let result = this.watched.poll(cx, |cx| match strand {
+            Some(strand) => strand.poll(cx, |cx| inner.poll(cx)),
+            None => inner.poll(cx),
+        });
         drop(ambient);
         if result.is_ready() {
             drop(this.watched.take());
@@ -48,7 +55,7 @@ impl<F: Future> Future for WatchChild<F> {
 /// # }
 /// ```
 pub fn watch_child<F: Future>(future: F) -> WatchChild<F> {
-    WatchChild { inner: future, watched: inflight::child(How::WatchChild, 0) }
+    WatchChild { inner: future, strand: None, watched: inflight::child(How::WatchChild, 0) }
 }
 
 /// [`tokio::spawn`], carrying the request along: a report on it shows where the new task is, too.
@@ -62,7 +69,8 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    tokio::spawn(WatchChild { inner: future, watched: inflight::child(How::Spawn, 0) })
+    let strand = current_strand(How::Spawn);
+    tokio::spawn(WatchChild { inner: future, strand, watched: inflight::child(How::Spawn, 0) })
 }
 
 /// [`tokio::task::spawn_blocking`], carrying the request along: a report on it shows the stack of the blocking thread, too.
@@ -77,10 +85,14 @@ where
     T: Send + 'static,
 {
     let watched = inflight::child(How::SpawnBlocking, flags::MAY_BLOCK);
+    let strand = current_strand(How::SpawnBlocking);
     tokio::task::spawn_blocking(move || {
         let inside = watched.enter(frame_address!());
         let ambient = watched.within_boxes();
-        let result = f();
+        let result = match strand {
+            Some(strand) => strand.run(f),
+            None => f(),
+        };
         drop(ambient);
         drop(inside);
         result

@@ -63,7 +63,8 @@ impl<F: Future> Future for Watch<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         if let Some((threshold, job)) = this.begin.take() {
-            let registered = Registered::new(PolicyId::NONE, inflight::nanos(threshold), 0, |details| {
+            let threshold = if inflight::is_aside() { u64::MAX } else { inflight::nanos(threshold) };
+            let registered = Registered::new(PolicyId::NONE, threshold, 0, |details| {
                 details.work = Work::Job(Box::new(job));
             });
             if registered.is_some() {

@@ -41,6 +41,14 @@ pub(crate) fn cpu_time(tid: i32) -> Option<u64> {
     ok.then(|| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
+/// CPU time that the calling thread has used, in nanoseconds.
+pub(crate) fn own_cpu_time() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one `timespec`; this clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// Keeps all signals off this thread: they belong to the application's threads.
 pub(crate) fn block_signals() {
     // SAFETY: fills a set and applies it to this thread alone.

@@ -22,5 +22,10 @@ pub(crate) fn cpu_time(_tid: i32) -> Option<u64> {
     None
 }
 
+/// Unknown.
+pub(crate) fn own_cpu_time() -> u64 {
+    0
+}
+
 /// Does nothing.
 pub(crate) fn block_signals() {}

@@ -14,7 +14,7 @@ mod signal;
 
 #[cfg(heeler_copies)]
 pub(crate) use outcome::MAX_COPY;
-pub(crate) use outcome::Outcome;
+pub(crate) use outcome::{Outcome, Sample};
 #[cfg(not(heeler_copies))]
 pub(crate) use portable::{Sampler, install};
 #[cfg(heeler_copies)]

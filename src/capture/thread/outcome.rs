@@ -18,6 +18,17 @@ pub(crate) enum Outcome {
     Unavailable(&'static str),
 }
 
+/// What came of asking a thread that is asked again and again.
+pub(crate) enum Sample {
+    /// It has not run since it was asked last: its stack is the same.
+    Unmoved,
+    Stack(Snapshot),
+    /// The poll is over.
+    Missed,
+    /// It did not answer.
+    Lost,
+}
+
 impl Outcome {
     /// Whether the thread has not answered because it was not run: then it will.
     pub(crate) fn may_come_late(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Where threads cannot be captured.
 
-use super::Outcome;
+use super::{Outcome, Sample};
 use crate::inflight::ThreadSlot;
 
 const WHY: &str = "this platform or build has no thread stacks";
@@ -24,5 +24,9 @@ impl Sampler {
 
     pub(crate) fn capture(&mut self, _slot: &'static ThreadSlot, _sequence: u64) -> Outcome {
         Outcome::Unavailable(WHY)
+    }
+
+    pub(crate) fn sample(&mut self, _slot: &'static ThreadSlot, _sequence: u64, _cpu: u64, _runs: bool) -> Sample {
+        Sample::Lost
     }
 }

@@ -1,22 +1,26 @@
 //! Asking threads for their stacks.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::signal::{DESK, UNANSWERED, install, is_ours, queue};
-use super::{MAX_COPY, Outcome};
+use super::{MAX_COPY, Outcome, Sample};
 use crate::capture::handover::Answer;
 use crate::capture::procfs::{Activity, look};
 use crate::capture::snapshot::{Data, Origin, Registers, Snapshot};
 use crate::capture::sys;
 use crate::inflight::ThreadSlot;
+use crate::sync::lock_std;
 
 /// A thread that has not answered by then is not going to.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// Asks threads for their stacks, one at a time: there is one of these in the process.
+/// There is one desk, for one question at a time; and which signal the first of those who ask has chosen.
+static ASKING: Mutex<Option<i32>> = Mutex::new(None);
+
+/// Asks threads for their stacks, one at a time. The monitor has one of these, and so has the profiler.
 pub(crate) struct Sampler {
     signal: Result<i32, &'static str>,
     room: Box<[u64]>,
@@ -48,7 +52,8 @@ struct Last {
 impl Sampler {
     /// Installs the handler on `signal`, or on the first real-time signal that nobody uses.
     pub(crate) fn new(signal: Option<i32>) -> Self {
-        let signal = match signal {
+        let mut chosen = lock_std(&ASKING);
+        let signal = match signal.or(*chosen) {
             Some(signal) => install(signal).map(|()| signal),
             // From the top: glibc and most programs that want one count from the bottom.
             None => (libc::SIGRTMIN() + 1..libc::SIGRTMAX())
@@ -56,6 +61,8 @@ impl Sampler {
                 .find(|signal| install(*signal).is_ok())
                 .ok_or("every real-time signal is taken"),
         };
+        *chosen = signal.ok().or(*chosen);
+        drop(chosen);
         // Not zeros: those would be pages that are only mapped at the first touch, in the handler.
         let room = vec![1; MAX_COPY / 8].into();
         // A cookie that another program cannot guess, so that no signal but ours is answered.
@@ -104,17 +111,51 @@ impl Sampler {
             return Outcome::NoAnswer(activity);
         }
         match self.ask(signal, slot, sequence, bounds) {
-            Reply::Answered(Answer::Done) => {
-                let snapshot = self.collect();
+            Reply::Done(snapshot) => {
                 let last = Last { sequence, activity: activity.clone(), cpu: None, snapshot: snapshot.clone() };
                 // A thread that goes back to the call it was in has spent some CPU time on the handler.
                 self.last.insert(key, Last { cpu: sys::cpu_time(tid), ..last });
                 Outcome::Captured(snapshot, activity)
             }
-            Reply::Answered(_) => Outcome::Missed,
+            Reply::Missed => Outcome::Missed,
             Reply::Refused => Outcome::Unavailable("the system refuses to send the signal"),
             Reply::None if slot.is_in(sequence) => Outcome::NoAnswer(look(tid)),
             Reply::None => Outcome::Missed,
+        }
+    }
+
+    /// The same for somebody who asks often. `cpu` is the thread's CPU time; `runs` says that it has been running since it was
+    /// asked last, so that it need not be looked at before it is asked.
+    pub(crate) fn sample(&mut self, slot: &'static ThreadSlot, sequence: u64, cpu: u64, runs: bool) -> Sample {
+        let key = std::ptr::from_ref(slot).addr();
+        let last = self.last.get(&key).filter(|last| last.sequence == sequence);
+        if last.is_some_and(|last| last.cpu == Some(cpu)) && slot.is_in(sequence) {
+            return Sample::Unmoved;
+        }
+        if !runs {
+            return match self.capture(slot, sequence) {
+                Outcome::Captured(snapshot, activity) => {
+                    let tid = activity.tid;
+                    let last = Last { sequence, activity, cpu: Some(cpu), snapshot: snapshot.clone() };
+                    // Asleep all the while, or it has answered: then it has used some time for that.
+                    let cpu = sys::cpu_time(tid);
+                    self.last.insert(key, Last { cpu, ..last });
+                    Sample::Stack(snapshot)
+                }
+                Outcome::Missed => Sample::Missed,
+                Outcome::NoAnswer(_) | Outcome::Unavailable(_) => Sample::Lost,
+            };
+        }
+        let Some(bounds) = slot.with_life(|life| life.stack.clone()) else { return Sample::Missed };
+        let Some(signal) = self.signal.ok().filter(|signal| is_ours(*signal)) else { return Sample::Lost };
+        if self.is_silent(slot) {
+            return Sample::Lost;
+        }
+        match self.ask(signal, slot, sequence, bounds) {
+            Reply::Done(snapshot) => Sample::Stack(snapshot),
+            Reply::Missed => Sample::Missed,
+            Reply::None if !slot.is_in(sequence) => Sample::Missed,
+            Reply::Refused | Reply::None => Sample::Lost,
         }
     }
 
@@ -139,6 +180,7 @@ impl Sampler {
     fn ask(&mut self, signal: i32, slot: &'static ThreadSlot, sequence: u64, bounds: std::ops::Range<usize>) -> Reply {
         self.cookie = self.cookie.wrapping_add(1) & (u64::MAX >> 4);
         let cookie = self.cookie;
+        let _desk = lock_std(&ASKING);
         // SAFETY: no arguments, cannot fail.
         DESK.process.store(unsafe { libc::getpid() }, Ordering::Relaxed);
         DESK.slot.store(std::ptr::from_ref(slot).cast_mut(), Ordering::Relaxed);
@@ -151,13 +193,14 @@ impl Sampler {
         let sent = slot.with_life(|life| slot.is_in(sequence).then(|| queue(life.tid, signal, cookie))).flatten();
         if sent != Some(true) {
             DESK.handover.withdraw(cookie);
-            return if sent.is_some() { Reply::Refused } else { Reply::Answered(Answer::Missed) };
+            return if sent.is_some() { Reply::Refused } else { Reply::Missed };
         }
         let asked = Instant::now();
         loop {
             match DESK.handover.poll() {
                 Answer::Pending => {}
-                answer => return Reply::Answered(answer),
+                Answer::Done => return Reply::Done(self.collect()),
+                Answer::Missed => return Reply::Missed,
             }
             let waited = asked.elapsed();
             if waited > PATIENCE {
@@ -193,7 +236,9 @@ impl Sampler {
 
 /// What came of a question.
 enum Reply {
-    Answered(Answer),
+    Done(Snapshot),
+    /// Not in that poll any more.
+    Missed,
     /// The signal could not be sent: too many are queued, or a sandbox forbids it.
     Refused,
     /// Not in time.

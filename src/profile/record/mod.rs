@@ -1,5 +1,17 @@
-//! What a profiled request does, as it does it.
+//! What a profiled request does, as it does it, and what its time went into.
+//!
+//! ```text
+//! recording ─▶ strands (inflight): polls, waits, who woke whom     ┐
+//! sampler (one OS thread) ─▶ samples: stacks of threads in polls   ┴▶ timeline ─▶ tree: slices with named stacks
+//! ```
 
+mod live;
+mod pieces;
 mod recording;
+mod sampler;
+mod samples;
+mod stacks;
+mod timeline;
+mod tree;
 
 pub(crate) use recording::{Progress, Record, Recorded, Recording};

@@ -7,27 +7,33 @@ use std::time::SystemTime;
 
 use pin_project_lite::pin_project;
 
-use crate::inflight::now;
-use crate::profile::{Node, Quality, Slice, State};
+use super::live::Live;
+use super::tree::Names;
+use super::{sampler, timeline};
+use crate::inflight::strand::{Place, Session, Strand};
+use crate::inflight::{Ambient, Job, PolicyId, Registered, Watched, Work, flags, now};
+use crate::monitor;
+use crate::profile::{Node, Quality, Slice};
 use crate::report::Frame;
 use crate::sync::lock_std;
 
 /// Records what futures do that are polled with it, one after the other.
 #[derive(Debug, Clone)]
-pub(crate) struct Recording(Arc<Mutex<Times>>);
+pub(crate) struct Recording(Arc<Inner>);
 
-#[derive(Debug, Clone, Copy)]
-struct Times {
-    began_at: SystemTime,
+#[derive(Debug)]
+struct Inner {
+    started_at: SystemTime,
     began: u64,
-    polls: u64,
-    busy: u64,
+    live: Arc<Live>,
+    root: Arc<Strand>,
+    is_sampled: bool,
 }
 
 /// How far a recording is.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress {
-    /// Since its beginning.
+    /// Nanoseconds since its beginning.
     pub(crate) nanos: u64,
     pub(crate) polls: u64,
     pub(crate) samples: u64,
@@ -48,40 +54,70 @@ pub(crate) struct Record {
     pub(crate) notes: Vec<String>,
 }
 
+/// Names for what is shown while a recording is under way. Behind a lock, for to name a first place takes long.
+static NAMES: Mutex<Option<Names>> = Mutex::new(None);
+
 impl Recording {
     /// Begins now. `rate_hz`: samples a second of a thread that is inside a poll.
-    pub(crate) fn start(_rate_hz: u32) -> Self {
-        Self(Arc::new(Mutex::new(Times { began_at: SystemTime::now(), began: now(), polls: 0, busy: 0 })))
+    pub(crate) fn start(rate_hz: u32) -> Self {
+        monitor::start();
+        let session = Session::new();
+        let root = Arc::new(Strand::root(&session));
+        let live = Arc::new(Live::new(session, 1_000_000_000 / u64::from(rate_hz.max(1))));
+        let is_sampled = sampler::join(&live);
+        Self(Arc::new(Inner { started_at: SystemTime::now(), began: now(), live, root, is_sampled }))
     }
 
     /// Polls of the future are recorded.
     pub(crate) fn record<F>(&self, future: F) -> Recorded<F> {
-        Recorded { future, recording: self.clone() }
+        let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::PROFILED, |details| {
+            details.work = Work::Job(Box::new(Job { name: "profile".into(), reports: None }));
+        });
+        Recorded { future, strand: Arc::clone(&self.0.root), watched: Watched::new(registered) }
     }
 
-    /// How far it is.
+    /// How far it is. May take milliseconds, the first time of a process many: for a thread that may block.
     pub(crate) fn progress(&self) -> Progress {
-        let times = *lock_std(&self.0);
-        Progress { nanos: now().saturating_sub(times.began), polls: times.polls, samples: 0, place: None }
+        let Inner { began, live, .. } = &*self.0;
+        let place = live.session.place();
+        let data = lock_std(&live.data);
+        let at = match place {
+            Place::Polling => data.samples.taken.last().map(|sample| sample.stack),
+            Place::Waiting(number) => data.stacks.awaited(number),
+            Place::Unknown => None,
+        };
+        let addresses = at.map(|at| data.stacks.path(at)).unwrap_or_default();
+        let samples = data.samples.taken.len() as u64;
+        drop(data);
+        let place = if addresses.is_empty() {
+            None
+        } else {
+            lock_std(&NAMES).get_or_insert_with(Names::new).own_place(&addresses)
+        };
+        Progress { nanos: now().saturating_sub(*began), polls: live.session.polls(), samples, place }
     }
 
     /// Ends the recording. Takes milliseconds: for a thread that may block.
     pub(crate) fn finish(self) -> Record {
-        let times = *lock_std(&self.0);
-        let wall_nanos = now().saturating_sub(times.began);
-        let busy = times.busy.min(wall_nanos);
-        let frame = |name: &str| Frame { function: Some(name.to_owned()), own: true, ..Frame::default() };
-        let slice = |start_nanos, nanos, state, stack| Slice { start_nanos, nanos, state, stack, count: 0 };
-        Record {
-            started_at: times.began_at,
-            wall_nanos,
-            frames: vec![frame("[unattributed]")],
-            nodes: vec![Node { parent: None, frame: 0 }],
-            slices: vec![slice(0, busy, State::OnCpu, 0), slice(busy, wall_nanos - busy, State::Waiting, 0)],
-            beside: Vec::new(),
-            quality: Quality { polls: times.polls, ..Quality::default() },
-            notes: Vec::new(),
+        let inner = &*self.0;
+        let ended = inner.live.session.end();
+        sampler::leave(&inner.live);
+        let logs = inner.live.session.logs();
+        let mut data = lock_std(&inner.live.data);
+        data.stacks.add_awaits(inner.live.session.take_raw());
+        let mut record = timeline::build(&logs, &data.stacks, &data.samples, inner.began, ended, inner.live.period);
+        if !inner.is_sampled || !crate::capture::sys::SUPPORTED {
+            record.notes.push("threads cannot be sampled here: polls are not subdivided".to_owned());
         }
+        record.started_at = inner.started_at;
+        record
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.live.session.end();
+        sampler::leave(&self.live);
     }
 }
 
@@ -89,9 +125,11 @@ pin_project! {
     /// A future whose polls are recorded.
     #[derive(Debug)]
     pub(crate) struct Recorded<F> {
+        // Dropped in this order: what the future does in its destructor is still this work's.
         #[pin]
         future: F,
-        recording: Recording,
+        strand: Arc<Strand>,
+        watched: Watched,
     }
 }
 
@@ -100,11 +138,10 @@ impl<F: Future> Future for Recorded<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let began = now();
-        let result = this.future.poll(cx);
-        let mut times = lock_std(&this.recording.0);
-        times.polls += 1;
-        times.busy += now().saturating_sub(began);
+        let (future, strand) = (this.future, this.strand);
+        let ambient = this.watched.row().map(|(row, _)| Ambient::enter_heir(row));
+        let result = this.watched.poll(cx, |cx| strand.poll(cx, |cx| future.poll(cx)));
+        drop(ambient);
         result
     }
 }

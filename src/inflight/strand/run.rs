@@ -1,0 +1,196 @@
+//! Polling a strand.
+
+use std::cell::{Cell, RefCell};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll};
+
+use super::log::{Log, PollEntry, WaitEntry};
+use super::session::{Active, Session};
+use super::wake::{Tracing, Woken};
+use crate::capture::{self, Arena, sys};
+use crate::inflight::poll::{give_arena, take_arena};
+use crate::inflight::{How, ThreadSlot, WaitKind, frame_address, now};
+use crate::sync::lock_std;
+
+/// Recorded work, as its owner has it. To drop it is its end.
+#[derive(Debug)]
+pub(crate) struct Strand(Arc<Inner>);
+
+/// What the session knows of a strand.
+pub(super) struct Inner {
+    session: Arc<Session>,
+    number: u32,
+    pub(super) log: Mutex<Log>,
+    woken: Mutex<Option<Woken>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    /// The strand that this thread polls.
+    static CURRENT: RefCell<Option<Arc<Inner>>> = const { RefCell::new(None) };
+    /// The strand whose last poll on this thread was its last at all, by session and number: whoever waits for it is woken
+    /// next. Until the thread polls another.
+    static LAST: Cell<Option<(usize, u32)>> = const { Cell::new(None) };
+}
+
+/// The strand of the calling code, to hand on work in; `None` outside of any recording.
+pub(crate) fn current_strand(how: How) -> Option<Strand> {
+    let current = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()?;
+    (!current.session.has_ended()).then(|| Strand::new(&current.session, Some((current.number, how))))
+}
+
+/// The strand of the same session that the calling thread runs, or has just finished.
+pub(super) fn running(strand: &Inner) -> Option<u32> {
+    let session = Arc::as_ptr(&strand.session).addr();
+    let current = CURRENT.try_with(|current| {
+        let current = current.borrow();
+        let number = |other: &Arc<Inner>| Arc::ptr_eq(&other.session, &strand.session).then_some(other.number);
+        current.as_ref().and_then(number)
+    });
+    let number = current.ok().flatten();
+    let last = || LAST.get().filter(|(of, _)| *of == session).map(|(_, number)| number);
+    number.or_else(last).filter(|number| *number != strand.number)
+}
+
+impl Inner {
+    /// The first wake-up since the last poll began is the one that counts.
+    pub(super) fn note_wake(&self, woken: impl FnOnce() -> Woken) {
+        lock_std(&self.woken).get_or_insert_with(woken);
+    }
+}
+
+impl Strand {
+    /// The work that a recording is of.
+    pub(crate) fn root(session: &Arc<Session>) -> Self {
+        Self::new(session, None)
+    }
+
+    fn new(session: &Arc<Session>, parent: Option<(u32, How)>) -> Self {
+        let mut strands = lock_std(&session.strands);
+        let inner = Arc::new(Inner {
+            session: Arc::clone(session),
+            number: strands.len() as u32,
+            log: Mutex::new(Log::new(parent, now())),
+            woken: Mutex::new(None),
+        });
+        strands.push(Arc::clone(&inner));
+        Self(inner)
+    }
+
+    /// Polls the work. The row's poll is around it: that knows the thread.
+    pub(crate) fn poll<T>(&self, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        if self.0.session.has_ended() {
+            return poll(cx);
+        }
+        let frame = frame_address!();
+        let mut arena = take_arena();
+        let had_budget = tokio::task::coop::has_budget_remaining();
+        let tracing = Tracing { strand: &self.0, numbers: Arc::new(OnceLock::new()) };
+        let running = Running::begin(&self.0);
+        let result = capture::trace_branches(&mut arena, frame, false, Some(&tracing), cx, poll);
+        let kind = match (arena.wakes, arena.clones) {
+            (0, 0) => WaitKind::NoWaker,
+            (0, _) if had_budget => WaitKind::Waiting,
+            _ => WaitKind::Yielding,
+        };
+        running.end(result.is_pending().then_some((&arena, kind, &tracing)));
+        give_arena(arena);
+        result
+    }
+
+    /// Runs a closure as the strand's only poll.
+    pub(crate) fn run<T>(&self, f: impl FnOnce() -> T) -> T {
+        let running = Running::begin(&self.0);
+        let result = f();
+        running.end(None);
+        result
+    }
+}
+
+impl Drop for Strand {
+    fn drop(&mut self) {
+        let mut log = lock_std(&self.0.log);
+        log.ended.get_or_insert_with(now);
+    }
+}
+
+/// A poll that goes on; one that panics is over, too.
+struct Running<'a> {
+    strand: &'a Arc<Inner>,
+    previous: Option<Arc<Inner>>,
+    woken: Option<Woken>,
+    entered: u64,
+    began: u64,
+    cpu: u64,
+    over: bool,
+}
+
+impl<'a> Running<'a> {
+    fn begin(strand: &'a Arc<Inner>) -> Self {
+        let entered = now();
+        let woken = lock_std(&strand.woken).take();
+        let previous = CURRENT.try_with(|current| current.replace(Some(Arc::clone(strand)))).ok().flatten();
+        LAST.set(None);
+        let cpu = sys::own_cpu_time();
+        let slot = ThreadSlot::existing().and_then(|slot| Some((slot, slot.polling()?.1)));
+        let began = now();
+        lock_std(&strand.log).polling = Some(began);
+        if let Some((slot, sequence)) = slot {
+            strand.session.begin(Active { strand: strand.number, slot, sequence, began, cpu });
+        }
+        Self { strand, previous, woken, entered, began, cpu, over: false }
+    }
+
+    /// The poll has returned; with what it left if it is pending.
+    fn end(mut self, pending: Option<(&Arena, WaitKind, &Tracing<'_>)>) {
+        self.over = true;
+        self.close(pending);
+    }
+
+    fn close(&mut self, pending: Option<(&Arena, WaitKind, &Tracing<'_>)>) {
+        let ended = now();
+        let Self { strand, began, .. } = *self;
+        let cpu = sys::own_cpu_time().saturating_sub(self.cpu);
+        strand.session.end_poll(strand.number, began);
+        let previous = self.previous.take();
+        let is_outermost = previous.is_none();
+        let _ = CURRENT.try_with(|current| current.replace(previous));
+        let mut log = lock_std(&strand.log);
+        log.polling = None;
+        let wake = self.woken.take().map(|woken| woken.entry());
+        let mut wait = WaitEntry { kind: WaitKind::NoWaker, first: log.stacks.len() as u32, branches: 0, lost: 0 };
+        if strand.session.count_poll() {
+            if let Some((arena, kind, tracing)) = pending {
+                let lost = strand.session.keep(arena, &mut log.stacks);
+                let numbers = &log.stacks[wait.first as usize..];
+                // Set once a poll.
+                let _ = tracing.numbers.set(numbers.into());
+                (wait.kind, wait.branches, wait.lost) = (kind, numbers.len() as u16, lost.min(u16::MAX.into()) as u16);
+            }
+            log.polls.push(PollEntry { began, ended, cpu, wake, wait });
+        } else {
+            log.unwritten += 1;
+        }
+        if pending.is_none() {
+            log.ended = Some(ended);
+            if is_outermost {
+                LAST.set(Some((Arc::as_ptr(&strand.session).addr(), strand.number)));
+            }
+        }
+        let own = began.saturating_sub(self.entered) + now().saturating_sub(ended);
+        log.own += own;
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.close(None);
+        }
+    }
+}

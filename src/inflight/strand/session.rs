@@ -1,0 +1,154 @@
+//! The strands of one recording, and what they share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::log::Log;
+use super::run::Inner;
+use crate::capture::{Arena, Snapshot, code_range};
+use crate::inflight::{ThreadSlot, now};
+use crate::sync::lock_std;
+
+/// Different await stacks that a recording keeps; what is more is counted as lost. Each is some kilobytes until it is unwound.
+const MAX_STACKS: usize = 16_384;
+/// Polls that a recording writes down one by one: some 80 bytes each.
+const MAX_POLLS: u64 = 1_000_000;
+
+/// One recording.
+#[derive(Default)]
+pub(crate) struct Session {
+    pub(super) strands: Mutex<Vec<Arc<Inner>>>,
+    stacks: Mutex<Stacks>,
+    /// Polls that go on now.
+    active: Mutex<Vec<Active>>,
+    polls: AtomicU64,
+    /// When it ended; zero before.
+    ended: AtomicU64,
+}
+
+#[derive(Default)]
+struct Stacks {
+    by_key: HashMap<u64, u32>,
+    count: u32,
+    /// Not unwound yet: their numbers.
+    raw: Vec<(u32, Snapshot)>,
+}
+
+/// A poll of a strand that goes on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Active {
+    pub(crate) strand: u32,
+    pub(crate) slot: &'static ThreadSlot,
+    /// The number of the thread's outermost poll.
+    pub(crate) sequence: u64,
+    pub(crate) began: u64,
+    /// The thread's CPU time at that moment.
+    pub(crate) cpu: u64,
+}
+
+/// Where the recorded request is at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Inside a poll.
+    Polling,
+    /// At the await stack of that number.
+    Waiting(u32),
+    Unknown,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("polls", &self.polls).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub(crate) fn polls(&self) -> u64 {
+        self.polls.load(Ordering::Relaxed)
+    }
+
+    /// Nothing is written down from here on.
+    pub(crate) fn end(&self) -> u64 {
+        let now = now().max(1);
+        match self.ended.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => now,
+            Err(ended) => ended,
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether one poll more may be written down.
+    pub(super) fn count_poll(&self) -> bool {
+        self.polls.fetch_add(1, Ordering::Relaxed) < MAX_POLLS && !self.has_ended()
+    }
+
+    pub(super) fn begin(&self, active: Active) {
+        lock_std(&self.active).push(active);
+    }
+
+    pub(super) fn end_poll(&self, strand: u32, began: u64) {
+        lock_std(&self.active).retain(|active| (active.strand, active.began) != (strand, began));
+    }
+
+    /// The polls that go on now, one a thread.
+    pub(crate) fn active(&self) -> Vec<Active> {
+        lock_std(&self.active).clone()
+    }
+
+    /// Keeps the stacks that a poll has left: appends their numbers to `numbers`, and returns how many were not kept.
+    pub(super) fn keep(&self, arena: &Arena, numbers: &mut Vec<u32>) -> u32 {
+        let mut stacks = lock_std(&self.stacks);
+        let code = code_range();
+        let mut lost = arena.lost;
+        for stack in 0..arena.len() {
+            let number = arena.stack_key(stack, &code).and_then(|key| {
+                if let Some(number) = stacks.by_key.get(&key) {
+                    return Some(*number);
+                }
+                if stacks.by_key.len() == MAX_STACKS {
+                    return None;
+                }
+                let number = stacks.count;
+                stacks.count += 1;
+                stacks.by_key.insert(key, number);
+                stacks.raw.push((number, arena.stack(stack)));
+                Some(number)
+            });
+            lost += u32::from(number.is_none());
+            numbers.push(number.unwrap_or(super::log::NONE));
+        }
+        lost
+    }
+
+    /// Hands out the stacks that nobody has unwound yet, with their numbers.
+    pub(crate) fn take_raw(&self) -> Vec<(u32, Snapshot)> {
+        std::mem::take(&mut lock_std(&self.stacks).raw)
+    }
+
+    /// What was written down of each strand; the request's own is the first.
+    pub(crate) fn logs(&self) -> Vec<Log> {
+        let strands = lock_std(&self.strands).clone();
+        strands.iter().map(|strand| lock_std(&strand.log).clone()).collect()
+    }
+
+    /// Where the request itself is.
+    pub(crate) fn place(&self) -> Place {
+        let root = lock_std(&self.strands).first().cloned();
+        let Some(root) = root else { return Place::Unknown };
+        let log = lock_std(&root.log);
+        if log.polling.is_some() {
+            return Place::Polling;
+        }
+        let wait = log.polls.last().map(|poll| poll.wait);
+        let stack = wait.and_then(|wait| log.branches(&wait).iter().find(|stack| **stack != super::log::NONE).copied());
+        stack.map_or(Place::Unknown, Place::Waiting)
+    }
+}

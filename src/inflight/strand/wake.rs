@@ -1,0 +1,73 @@
+//! The wakers of a strand's branches: each knows where it was cloned.
+
+use std::sync::{Arc, OnceLock};
+use std::task::{Wake, Waker};
+
+use super::log::{NONE, WakeEntry};
+use super::run::{Inner, running};
+use crate::capture;
+use crate::inflight::now;
+
+/// The numbers of the stacks that a poll has left, once they are known.
+pub(super) type Numbers = Arc<OnceLock<Box<[u32]>>>;
+
+/// A wake-up as it is noted; its stack may not have a number yet.
+#[derive(Debug, Clone)]
+pub(super) struct Woken {
+    at: u64,
+    branch: Option<(Numbers, usize)>,
+    by: Option<u32>,
+}
+
+impl Woken {
+    pub(super) fn entry(&self) -> WakeEntry {
+        let number = |(numbers, index): &(Numbers, usize)| numbers.get()?.get(*index).copied();
+        let stack = self.branch.as_ref().and_then(number).filter(|number| *number != NONE);
+        WakeEntry { at: self.at, stack, by: self.by }
+    }
+}
+
+/// What one branch keeps in place of the task's waker.
+struct Branch {
+    strand: Arc<Inner>,
+    numbers: Numbers,
+    stack: Option<usize>,
+    original: Waker,
+}
+
+impl Branch {
+    fn note(&self) {
+        let branch = self.stack.map(|stack| (Arc::clone(&self.numbers), stack));
+        self.strand.note_wake(|| Woken { at: now(), branch, by: running(&self.strand) });
+    }
+}
+
+impl Wake for Branch {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Before the task is woken: its poll takes the note.
+        self.note();
+        self.original.wake_by_ref();
+    }
+}
+
+/// Makes the branches of one poll.
+pub(super) struct Tracing<'a> {
+    pub(super) strand: &'a Arc<Inner>,
+    pub(super) numbers: Numbers,
+}
+
+impl capture::Branches for Tracing<'_> {
+    // To allocate here, where the leaf may hold a lock of its own, is what wakers do that are no plain reference counts.
+    fn branch(&self, stack: Option<usize>, original: &Waker) -> Waker {
+        let (strand, numbers) = (Arc::clone(self.strand), Arc::clone(&self.numbers));
+        Waker::from(Arc::new(Branch { strand, numbers, stack, original: original.clone() }))
+    }
+
+    fn woken(&self) {
+        self.strand.note_wake(|| Woken { at: now(), branch: None, by: None });
+    }
+}

@@ -1,0 +1,91 @@
+//! A recording under way, as the sampler knows it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use super::samples::{Sample, Samples};
+use super::stacks::Stacks;
+use crate::capture::{self, Sampler, sys};
+use crate::inflight::now;
+use crate::inflight::strand::{Active, Session};
+use crate::sync::lock_std;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) session: Arc<Session>,
+    /// Nanoseconds between two samples.
+    pub(super) period: u64,
+    pub(super) data: Mutex<Data>,
+}
+
+/// What was seen so far.
+#[derive(Debug)]
+pub(super) struct Data {
+    pub(super) stacks: Stacks,
+    pub(super) samples: Samples,
+    /// The last look at each thread.
+    last: HashMap<usize, Last>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    began: u64,
+    at: u64,
+    cpu: u64,
+    stack: u32,
+}
+
+impl Live {
+    pub(super) fn new(session: Arc<Session>, period: u64) -> Self {
+        let data = Data { stacks: Stacks::new(), samples: Samples::default(), last: HashMap::new() };
+        Self { session, period, data: Mutex::new(data) }
+    }
+
+    /// Looks at each thread that is inside one of the recording's polls. `late` says that this comes late.
+    pub(super) fn look(&self, sampler: &mut Sampler, late: bool) {
+        let before = sys::own_cpu_time();
+        let active = self.session.active();
+        let mut data = lock_std(&self.data);
+        for (index, poll) in active.iter().enumerate() {
+            // Of polls within polls, the innermost: it began last.
+            let is_within = |other: &Active| std::ptr::eq(other.slot, poll.slot);
+            if !active[index + 1..].iter().any(is_within) {
+                data.look(poll, sampler, late);
+            }
+        }
+        data.stacks.add_awaits(self.session.take_raw());
+        data.samples.cpu += sys::own_cpu_time().saturating_sub(before);
+    }
+}
+
+impl Data {
+    fn look(&mut self, poll: &Active, sampler: &mut Sampler, late: bool) {
+        let key = std::ptr::from_ref(poll.slot).addr();
+        let at = now();
+        let Some(cpu) = poll.slot.with_life(|life| sys::cpu_time(life.tid)).flatten() else {
+            self.samples.lost += 1;
+            return;
+        };
+        let last = self.last.get(&key).copied().filter(|last| last.began == poll.began);
+        let (since, used) = last.map_or((poll.began, poll.cpu), |last| (last.at, last.cpu));
+        let (elapsed, used) = (at.saturating_sub(since), cpu.saturating_sub(used));
+        let runs = used >= elapsed / 4 * 3;
+        let stack = match sampler.sample(poll.slot, poll.sequence, cpu, runs) {
+            capture::Sample::Stack(snapshot) => self.stacks.add(&snapshot),
+            // It has not run since it was asked last, which was by this recording: nobody else asks so often.
+            capture::Sample::Unmoved => match last {
+                Some(last) => last.stack,
+                None => return,
+            },
+            capture::Sample::Missed => return,
+            capture::Sample::Lost => {
+                self.samples.lost += 1;
+                return;
+            }
+        };
+        self.last.insert(key, Last { began: poll.began, at, cpu, stack });
+        self.samples.late += u64::from(late);
+        self.samples.taken.push(Sample { at, strand: poll.strand, stack, on_cpu: used >= elapsed / 2 });
+    }
+}

@@ -1,0 +1,125 @@
+//! What a strand did inside its polls, from samples.
+//!
+//! A sample speaks for the time around it, half a period to either side, counted in time inside polls: so samples of many
+//! short polls speak for the polls between them. Where samples are missing, the time belongs to what those on both sides
+//! have in common, and is marked as unattributed.
+
+use super::samples::Sample;
+use super::stacks::{EMPTY, Stacks};
+use crate::inflight::strand::Log;
+
+/// A stretch inside one poll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) on_cpu: bool,
+    pub(super) place: u32,
+    /// Nobody looked.
+    pub(super) unattributed: bool,
+    pub(super) count: u32,
+}
+
+/// A stretch of time inside polls, end to end.
+struct Claim {
+    /// Where it ends.
+    to: u64,
+    on_cpu: bool,
+    place: u32,
+    unattributed: bool,
+    /// Whether it is a sample's.
+    counts: bool,
+}
+
+/// In order, without gaps within a poll. `ended` is the end of the recording, for a poll that goes on.
+pub(super) fn pieces(log: &Log, samples: &[Sample], stacks: &Stacks, ended: u64, period: u64) -> Vec<Piece> {
+    let going_on = log.polling.map(|began| (began, ended.max(began), None));
+    let done = log.polls.iter().map(|poll| (poll.began, poll.ended, Some(poll.cpu)));
+    let polls: Vec<(u64, u64, Option<u64>)> = done.chain(going_on).collect();
+    let mut offsets = Vec::with_capacity(polls.len());
+    let mut total = 0;
+    for (began, ended, _) in &polls {
+        offsets.push(total);
+        total += ended.saturating_sub(*began);
+    }
+    // Each sample with its time inside polls, and its poll.
+    let located: Vec<(u64, usize, Sample)> = samples
+        .iter()
+        .filter_map(|sample| {
+            let poll = polls.partition_point(|(began, ..)| *began <= sample.at).checked_sub(1)?;
+            let (began, ended, _) = polls[poll];
+            (sample.at <= ended).then(|| (offsets[poll] + (sample.at - began), poll, *sample))
+        })
+        .collect();
+    let claims = claims(&located, total, stacks, period);
+    let mut pieces = Vec::with_capacity(claims.len() + polls.len());
+    let (mut claim, mut fresh) = (0, true);
+    for (index, (began, ended, cpu)) in polls.iter().enumerate() {
+        let (mut at, end) = (offsets[index], offsets[index] + ended.saturating_sub(*began));
+        let wall = |at: u64| began + (at - offsets[index]);
+        while at < end {
+            let Some(current) = claims.get(claim) else { break };
+            let to = current.to.min(end);
+            if to > at {
+                let count = u32::from(current.counts && fresh);
+                fresh = false;
+                let (from, to_wall) = (wall(at), wall(to));
+                let Claim { on_cpu, place, unattributed, .. } = *current;
+                if unattributed && place == EMPTY {
+                    // Nothing is known but how much of the poll was spent on a CPU.
+                    let cpu = cpu.unwrap_or(u64::MAX).min(to - at);
+                    let blank = Piece { from, to: from + cpu, on_cpu: true, place, unattributed, count };
+                    pieces.push(blank);
+                    pieces.push(Piece { from: from + cpu, to: to_wall, on_cpu: false, ..blank });
+                } else {
+                    pieces.push(Piece { from, to: to_wall, on_cpu, place, unattributed, count });
+                }
+            }
+            at = to.max(at);
+            if current.to <= at {
+                claim += 1;
+                fresh = true;
+            }
+        }
+    }
+    pieces
+}
+
+/// Who speaks for which time, from zero to `total`.
+fn claims(located: &[(u64, usize, Sample)], total: u64, stacks: &Stacks, period: u64) -> Vec<Claim> {
+    let half = period / 2;
+    let blank = |to: u64| Claim { to, on_cpu: true, place: EMPTY, unattributed: true, counts: false };
+    let mut claims = Vec::with_capacity(located.len() + 2);
+    let Some((first, ..)) = located.first() else { return vec![blank(total)] };
+    // A first sample is due within a period.
+    if *first > period {
+        claims.push(blank(first - half));
+    }
+    for (index, (at, poll, sample)) in located.iter().enumerate() {
+        let speaks =
+            |to: u64| Claim { to, on_cpu: sample.on_cpu, place: sample.stack, unattributed: false, counts: true };
+        let Some((next_at, next_poll, next)) = located.get(index + 1) else {
+            if total.saturating_sub(*at) <= period {
+                claims.push(speaks(total));
+            } else {
+                claims.push(speaks(at + half));
+                claims.push(blank(total));
+            }
+            continue;
+        };
+        let gap = next_at.saturating_sub(*at);
+        if gap <= period + half {
+            claims.push(speaks(at + gap / 2));
+            continue;
+        }
+        claims.push(speaks(at + half));
+        let to = next_at - half;
+        if poll == next_poll {
+            let place = stacks.common(sample.stack, next.stack);
+            claims.push(Claim { to, on_cpu: next.on_cpu, place, unattributed: true, counts: false });
+        } else {
+            claims.push(blank(to));
+        }
+    }
+    claims
+}
