@@ -48,11 +48,6 @@ pub(crate) fn is_of(frame: &Frame, crates: &[String]) -> bool {
     }
 }
 
-/// Whether a function is heeler's.
-pub(crate) fn is_heeler(frame: &Frame) -> bool {
-    frame.function.as_deref().and_then(crate_of_function) == Some("heeler")
-}
-
 /// A name for what a frame belongs to, for "14 frames of tokio, hyper": `std`, a crate, or the library.
 pub(crate) fn origin(frame: &Frame) -> Option<String> {
     let file = frame.file.as_deref().map(|file| file.replace('\\', "/"));

@@ -27,7 +27,7 @@ mod unwind;
 pub use frame::Frame;
 
 pub(crate) use arena::{Arena, SPANS};
-pub(crate) use crates::{is_heeler, is_of, is_std, origin};
+pub(crate) use crates::{is_of, is_std, origin};
 pub(crate) use modules::code_range;
 pub(crate) use names::front;
 pub(crate) use procfs::{Activity, look};

@@ -11,6 +11,8 @@ mod recording;
 mod sampler;
 mod samples;
 mod stacks;
+#[cfg(all(test, not(heeler_loom)))]
+mod tests;
 mod timeline;
 mod tree;
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::stacks::{EMPTY, Stacks};
-use crate::capture::{Address, Symbols, is_heeler};
+use crate::capture::{Address, Symbols};
 use crate::profile::Node;
 use crate::report::{Frame, Location};
 
@@ -94,30 +94,34 @@ impl<'a> Tree<'a> {
             frames.extend(named.iter().cloned());
         }
         // Innermost first until here. How the waker was cloned and kept for the copy:
-        let tracer =
-            |frame: &Frame| frame.function.as_deref().is_some_and(|name| name.starts_with("heeler::capture::task"));
-        if let Some(last) = frames.iter().take(16).rposition(tracer) {
+        let is_callback = |frame: &Frame| frame.function.as_deref().is_some_and(copies);
+        if let Some(last) = frames.iter().take(16).rposition(is_callback) {
             frames.drain(..=last);
         }
         frames.reverse();
-        let strand = |frame: &Frame| frame.function.as_deref().is_some_and(is_strand);
-        if let Some(last) = frames.iter().rposition(strand) {
+        if let Some(last) = frames.iter().rposition(|frame| frame.function.as_deref().is_some_and(polls)) {
             frames.drain(..=last);
         }
-        let own = frames.iter().take_while(|frame| is_heeler(frame)).count();
-        frames.drain(..own);
         frames
     }
 }
 
-/// Whether a function polls strands.
-fn is_strand(name: &str) -> bool {
-    [
-        "heeler::inflight::strand::",
-        "<heeler::inflight::strand::",
-        "heeler::profile::record::",
-        "<heeler::profile::record::",
-    ]
-    .iter()
-    .any(|prefix| name.starts_with(prefix))
+/// Whether a function of heeler's copies the stack for a waker.
+fn copies(name: &str) -> bool {
+    ["clone", "wake", "wake_by_ref", "Tracer"]
+        .iter()
+        .any(|callback| name.strip_prefix("heeler::capture::task::").is_some_and(|name| name.starts_with(callback)))
+}
+
+/// Whether a function of heeler's polls recorded work.
+fn polls(name: &str) -> bool {
+    const POLLS: [&str; 5] = [
+        "capture::task::",
+        "inflight::poll::",
+        "inflight::strand::run::",
+        "profile::record::recording::",
+        "watchdog::child::",
+    ];
+    let name = name.strip_prefix('<').unwrap_or(name);
+    name.strip_prefix("heeler::").is_some_and(|name| POLLS.iter().any(|prefix| name.starts_with(prefix)))
 }
