@@ -105,7 +105,7 @@ async fn wait_two(time: Duration) {
 fn close(record: &Record, function: &str, states: &[State], expected: f64) {
     let seen = through(record, function, states);
     let unattributed = through(record, "[unattributed]", &ALL);
-    let is_close = seen > 0.0 && seen < expected * 1.5 + 40.0 && seen + unattributed > expected * 0.6;
+    let is_close = seen > 0.0 && seen < expected * 2.0 + 300.0 && seen + unattributed > expected * 0.6;
     assert!(is_close, "{function}: {seen} ms\n{}", folded(record));
 }
 
