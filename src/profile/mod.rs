@@ -2,8 +2,10 @@
 
 mod bytes;
 mod form;
+#[cfg(feature = "pprof")]
+mod meanwhile;
 mod model;
 
 mod record;
 
-pub use model::{Node, Outcome, Profile, Quality, Request, Response, SCHEMA, Slice, State};
+pub use model::{Meanwhile, Node, Outcome, ProcessStack, Profile, Quality, Request, Response, SCHEMA, Slice, State};

@@ -47,10 +47,39 @@ pub struct Profile {
     /// What work that it had spawned did while the request itself did something else, as [`slices`](Self::slices) has it. In
     /// order of their beginnings; they may overlap.
     pub beside: Vec<Slice>,
+    /// What the rest of the process did meanwhile, if that was asked for.
+    #[serde(default)]
+    pub meanwhile: Option<Meanwhile>,
     /// How much of this was seen, and at what price.
     pub quality: Quality,
     /// What a reader must know to judge this profile.
     pub notes: Vec<String>,
+}
+
+/// What the threads of a process that did not run the profiled request did on the CPU: samples by the `pprof` crate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Meanwhile {
+    /// Samples a second of CPU time, of all threads together; the kernel's clock may give fewer.
+    pub rate_hz: u32,
+    /// Samples seen.
+    pub samples: u64,
+    /// By thread and stack, most frequent first.
+    pub stacks: Vec<ProcessStack>,
+    /// Samples whose stacks are not listed here, for there were too many different ones.
+    pub unlisted: u64,
+}
+
+/// A stack that was seen outside of the profiled request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ProcessStack {
+    /// The thread's name.
+    pub thread: String,
+    /// Function names, outermost first.
+    pub functions: Vec<String>,
+    /// Samples.
+    pub samples: u64,
 }
 
 /// A frame and the frames that called it.

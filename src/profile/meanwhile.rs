@@ -1,0 +1,67 @@
+//! What the rest of the process does while a request is profiled, by the `pprof` crate.
+//!
+//! In its safest configuration: a low rate, and no samples of threads inside libc, the unwinder or the vdso, where walking
+//! the stack in a signal handler has deadlocked and crashed programs
+//! ([pprof-rs#76](https://github.com/tikv/pprof-rs/issues/76)). So what those cost is missing here. One at a time in a
+//! process.
+
+use pprof::{ProfilerGuard, ProfilerGuardBuilder, Symbol};
+
+use super::{Meanwhile, ProcessStack};
+
+/// A rate in step with nothing.
+const RATE_HZ: u32 = 99;
+/// Different stacks that are listed.
+const MAX_STACKS: usize = 1_000;
+const MAX_DEPTH: usize = 128;
+
+/// Samples until it is dropped.
+pub(super) struct Watching(ProfilerGuard<'static>);
+
+impl Watching {
+    /// Begins.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, if somebody else profiles this process with `pprof`, or it cannot begin.
+    pub(super) fn start() -> Result<Self, String> {
+        let builder =
+            ProfilerGuardBuilder::default().frequency(RATE_HZ as i32).blocklist(&["libc", "libgcc", "pthread", "vdso"]);
+        builder.build().map(Self).map_err(|error| format!("the rest of the process could not be profiled: {error}"))
+    }
+
+    /// Ends. Takes milliseconds: for a thread that may block. Threads of that name ran the request, and are left out.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, if `pprof` has no report.
+    pub(super) fn finish(self, lane: &str) -> Result<Meanwhile, String> {
+        let report = self.0.report().build();
+        let report = report.map_err(|error| format!("there is no profile of the rest of the process: {error}"))?;
+        let mut stacks: Vec<ProcessStack> = Vec::new();
+        for (frames, samples) in &report.data {
+            // The kernel keeps 15 characters of a name.
+            if frames.thread_name == lane || frames.thread_name.starts_with("heeler-sample") {
+                continue;
+            }
+            let symbols = frames.frames.iter().rev().flat_map(|inlined| inlined.iter().rev());
+            let functions: Vec<String> = symbols.map(Symbol::name).take(MAX_DEPTH).collect();
+            let samples = u64::try_from(*samples).unwrap_or(0);
+            match stacks.iter_mut().find(|one| one.thread == frames.thread_name && one.functions == functions) {
+                Some(one) => one.samples += samples,
+                None => stacks.push(ProcessStack { thread: frames.thread_name.clone(), functions, samples }),
+            }
+        }
+        stacks.sort_by(|a, b| b.samples.cmp(&a.samples).then_with(|| a.functions.cmp(&b.functions)));
+        let samples = stacks.iter().map(|stack| stack.samples).sum();
+        let unlisted = stacks.iter().skip(MAX_STACKS).map(|stack| stack.samples).sum();
+        stacks.truncate(MAX_STACKS);
+        Ok(Meanwhile { rate_hz: RATE_HZ, samples, stacks, unlisted })
+    }
+}
+
+impl std::fmt::Debug for Watching {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watching").finish_non_exhaustive()
+    }
+}
