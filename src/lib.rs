@@ -98,6 +98,7 @@
 #![cfg_attr(not(feature = "email"), doc = "[`Email`]: https://docs.rs/heeler/latest/heeler/struct.Email.html")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod authorize;
 mod capture;
 mod error;
 pub mod figures;

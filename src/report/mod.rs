@@ -127,6 +127,7 @@ mod time;
 mod waits;
 mod words;
 
+pub(crate) use escape::escape;
 pub(crate) use time::rfc3339;
 
 pub use builder::ReportsBuilder;

@@ -1,0 +1,29 @@
+//! The flag in a URL, and what it asks for.
+//!
+//! The flag is one parameter of the query, `__geordi__` unless named otherwise: at the beginning or after a `&`, and before a
+//! `=`, a `&` or the end. It is found by its bytes: `%5F%5Fgeordi%5F%5F` is another parameter, and the application's. (A name
+//! is of characters that nobody has a reason to encode: see [`Flag::new`].) A `;` separates nothing.
+//!
+//! | value | asks for |
+//! |---|---|
+//! | none, or words with commas in between: a form, `20x`, `process`, `inline` | a profile of this request |
+//! | `<id>` | the page of a profile |
+//! | `<id>.<form>` | a download |
+//! | `<id>.status`, `<id>.cancel`, `<id>.response` | what they say |
+//! | `<id>.vs.<id>` | the comparison of two |
+//! | `index` | the profiles that are stored |
+//!
+//! A value may be percent-encoded, as a form that a browser submits does it (`svg%2C20x`). If the flag is there more than
+//! once, the first one counts and all are taken out.
+
+mod ask;
+#[cfg(test)]
+mod fuzz;
+mod query;
+
+#[cfg(test)]
+use ask::MAX_RUNS;
+pub(crate) use ask::{Ask, Start, decode};
+#[cfg(test)]
+use query::DEFAULT_NAME;
+pub(crate) use query::Flag;

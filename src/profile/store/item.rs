@@ -1,0 +1,63 @@
+//! What a store keeps.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use crate::profile::id::Id;
+
+/// A sort of file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    Summary,
+    Profile,
+    Cancel,
+    Status,
+}
+
+impl Kind {
+    /// In the order of their removal: the index must not name what is gone, and a status outlives what it is about.
+    pub(super) const ALL: [Self; 4] = [Self::Summary, Self::Profile, Self::Cancel, Self::Status];
+
+    /// For people.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Summary => "summary",
+            Self::Profile => "profile",
+            Self::Cancel => "cancellation",
+            Self::Status => "status",
+        }
+    }
+
+    /// Where it is, and how its name ends.
+    #[cfg(feature = "object-store")]
+    pub(super) const fn place(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Summary => ("summaries", ".json"),
+            Self::Profile => ("profiles", ".json.gz"),
+            Self::Cancel => ("cancelled", ""),
+            Self::Status => ("statuses", ".json"),
+        }
+    }
+}
+
+/// What is known of a file without reading it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) kind: Kind,
+    pub(super) id: Id,
+    pub(super) bytes: u64,
+    pub(super) modified: SystemTime,
+}
+
+/// A file that was read.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) bytes: Bytes,
+    pub(super) modified: SystemTime,
+}
+
+/// How long ago `then` was; nothing if that is yet to come, as with clocks of two machines.
+pub(super) fn age(then: SystemTime) -> Duration {
+    then.elapsed().unwrap_or_default()
+}

@@ -1,0 +1,31 @@
+//! Where profiles are kept, and how far those are that are not done yet.
+//!
+//! A store keeps four sorts of small files under the id of a profile, in memory or in a directory or bucket:
+//!
+//! | | written by | read by |
+//! |---|---|---|
+//! | status | whoever runs the job, again and again | the page, of whichever instance |
+//! | profile | whoever ran the job, once | pages and downloads |
+//! | summary | the same, once, after the profile | the index |
+//! | cancel | whichever instance is asked to | whoever runs the job |
+//!
+//! All know whose they are, and say nothing to another principal.
+
+mod backend;
+mod codec;
+mod failure;
+mod item;
+mod memory;
+#[cfg(feature = "object-store")]
+mod objects;
+mod profiles;
+mod status;
+mod summary;
+mod sweep;
+mod tally;
+
+pub(crate) use failure::StoreError;
+pub use profiles::ProfileStore;
+pub(crate) use status::{HEARTBEAT, Phase, Status};
+pub(crate) use summary::Summary;
+pub use tally::StoreStats;

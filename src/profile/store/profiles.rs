@@ -1,0 +1,361 @@
+//! The store.
+
+use std::cmp::Reverse;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::backend::Backend;
+use super::codec;
+use super::item::{Entry, Kind, Read, age};
+use super::memory::Memory;
+use super::status::LOST_AFTER;
+use super::sweep::{Bounds, Schedule};
+use super::tally::{StoreStats, Tally};
+use super::{Phase, Status, StoreError, Summary};
+use crate::profile::Profile;
+use crate::profile::id::Id;
+
+/// More of a status or a summary is not read. Both are of some hundred bytes.
+const MAX_SMALL: u64 = 256 << 10;
+
+/// How many requests of one store are on their way at the same time.
+const AT_ONCE: usize = 16;
+
+/// How many summaries are read for one index at most.
+const MAX_READ: usize = 1_000;
+
+/// How many ids one sweep removes at most. The next one goes on.
+const MAX_REMOVED: usize = 100;
+
+/// Where profiles are kept: in memory, or with the feature `object-store` in a directory or bucket that many instances share.
+///
+/// It keeps 100 profiles, 64 MiB of them (compressed), each for an hour; the oldest go first. Cheap to clone; clones share
+/// what they keep.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use heeler::profile::ProfileStore;
+///
+/// let store = ProfileStore::memory().max_count(20).ttl(Duration::from_secs(10 * 60));
+/// assert_eq!(store.stats().stored, 0);
+/// ```
+#[derive(Clone)]
+pub struct ProfileStore {
+    bounds: Bounds,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    backend: Backend,
+    tally: Tally,
+    schedule: Schedule,
+}
+
+impl Default for ProfileStore {
+    /// [`memory`](Self::memory).
+    fn default() -> Self {
+        Self::memory()
+    }
+}
+
+impl ProfileStore {
+    /// Keeps profiles in this process, as long as it lives. A poll that lands on another instance finds nothing.
+    #[must_use]
+    pub fn memory() -> Self {
+        Self::of(Backend::Memory(Memory::default()))
+    }
+
+    /// Keeps profiles under `prefix` in a directory, a bucket, or whatever else the [`object_store`] crate has: instances with
+    /// the same one answer for each other, and a profile survives the process.
+    ///
+    /// What is not heeler's there is left alone. Objects are named by the ids of profiles, and hold the URLs, headers and
+    /// beginnings of responses of profiled requests: whoever can read there can read those. Bounds hold for all instances
+    /// together. They are looked after when something is stored, at most once a minute unless a tenth of [`max_count`] has
+    /// come: so there may be a tenth more for a while, and what is too old is not to be had any more but stays until
+    /// somebody profiles again. Time limits are those of the object store.
+    ///
+    /// [`max_count`]: Self::max_count
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use heeler::profile::ProfileStore;
+    /// use object_store::local::LocalFileSystem;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let shared = directory.path();
+    /// // let shared = "/var/lib/my-service";
+    /// let directory = LocalFileSystem::new_with_prefix(shared)?;
+    /// let store = ProfileStore::object_store(Arc::new(directory), "profiles").max_count(1_000).max_bytes(1 << 30);
+    /// # let _ = store;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "object-store")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "object-store")))]
+    #[must_use]
+    pub fn object_store(store: Arc<dyn object_store::ObjectStore>, prefix: &str) -> Self {
+        Self::of(Backend::Objects(super::objects::Objects::new(store, prefix)))
+    }
+
+    fn of(backend: Backend) -> Self {
+        let shared = Shared { backend, tally: Tally::default(), schedule: Schedule::default() };
+        Self { bounds: Bounds::default(), shared: Arc::new(shared) }
+    }
+
+    /// How many profiles are kept: 100 unless set. The oldest go first. At least one.
+    #[must_use]
+    pub fn max_count(mut self, count: usize) -> Self {
+        self.bounds.count = count.max(1);
+        self
+    }
+
+    /// How many bytes of profiles are kept: 67,108,864 (64 MiB) unless set. A single profile that is larger is not kept.
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.bounds.bytes = bytes;
+        self
+    }
+
+    /// How long a profile is kept: an hour unless set, and at least a minute, which is what a page needs to get hold of it.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.bounds.ttl = ttl.max(Duration::from_secs(60));
+        self
+    }
+
+    /// What it has done in this process so far.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        self.shared.tally.stats()
+    }
+
+    /// Writes how far a job is.
+    pub(crate) async fn put_status(&self, status: &Status) -> Result<(), StoreError> {
+        self.put_small(Kind::Status, status.id, status).await?;
+        self.sweep(false).await;
+        Ok(())
+    }
+
+    /// How far the job is, if it is `principal`'s. A job that goes on no more is said to be lost.
+    pub(crate) async fn status(&self, id: &Id, principal: Option<&str>) -> Result<Option<Status>, StoreError> {
+        let Some((mut status, read)) = self.get_small::<Status>(Kind::Status, *id).await? else { return Ok(None) };
+        if status.principal.as_deref() != principal {
+            return Ok(None);
+        }
+        if status.id != *id {
+            return Err(self.counted(StoreError::corrupt(Kind::Status, *id, "it is another one")));
+        }
+        // The clocks of the writer and of the store: one that goes wrong is not enough.
+        if !status.phase.is_over() && age(status.updated_at.max(read.modified)) >= LOST_AFTER {
+            status.phase = Phase::Lost;
+        }
+        Ok(Some(status))
+    }
+
+    /// Keeps `profile` as `principal`'s.
+    pub(crate) async fn put(&self, profile: Arc<Profile>, principal: Option<&str>) -> Result<(), StoreError> {
+        let Ok(id) = profile.id.parse::<Id>() else {
+            return Err(self.counted(StoreError::unavailable("keep a profile", "its id is none")));
+        };
+        let summary = Summary::new(id, &profile);
+        let owner = principal.map(str::to_owned);
+        let bytes = aside(move || codec::encode(&profile, owner.as_deref())).await;
+        let bytes = bytes.map_err(|error| self.counted(error))?;
+        let length = bytes.len() as u64;
+        if length > self.bounds.bytes {
+            return Err(self.counted(StoreError::TooLarge { bytes: length, most: self.bounds.bytes }));
+        }
+        let put = self.shared.backend.put(Kind::Profile, id, bytes).await;
+        put.map_err(|error| self.counted(error))?;
+        // After the profile: what the index names can be had.
+        self.put_small(Kind::Summary, id, &Indexed { principal: principal.map(str::to_owned), summary }).await?;
+        self.shared.tally.stored.fetch_add(1, Relaxed);
+        self.sweep(true).await;
+        Ok(())
+    }
+
+    /// The profile, if it is there and `principal`'s.
+    pub(crate) async fn get(&self, id: &Id, principal: Option<&str>) -> Result<Option<Profile>, StoreError> {
+        let (id, owner) = (*id, principal.map(str::to_owned));
+        let read = self.shared.backend.get(Kind::Profile, id, self.bounds.bytes).await;
+        let read = read.map_err(|error| self.counted(error))?;
+        let Some(Read { bytes, .. }) = read.filter(|read| !self.bounds.is_expired(read.modified)) else {
+            return Ok(None);
+        };
+        let profile = aside(move || codec::decode(id, &bytes, owner.as_deref())).await;
+        profile.map_err(|error| self.counted(error))
+    }
+
+    /// What the index shows of `principal`'s profiles: at most `limit` of those that match `query`, the latest first.
+    pub(crate) async fn list(
+        &self,
+        principal: Option<&str>,
+        query: &str,
+        limit: usize,
+    ) -> Result<Vec<Summary>, StoreError> {
+        let entries = self.shared.backend.list(Kind::Summary).await;
+        let mut entries = entries.map_err(|error| self.counted(error))?;
+        entries.retain(|entry| !self.bounds.is_expired(entry.modified));
+        entries.sort_unstable_by_key(|entry| Reverse((entry.modified, entry.id)));
+        entries.truncate(MAX_READ);
+        let mut found = Vec::new();
+        for some in entries.chunks(AT_ONCE) {
+            let reads = some.iter().map(|entry| self.get_small::<Indexed>(Kind::Summary, entry.id));
+            for (entry, read) in some.iter().zip(all(reads).await) {
+                match read {
+                    Ok(Some((indexed, _))) => {
+                        let shown = indexed.principal.as_deref() == principal && indexed.summary.id == entry.id;
+                        found.extend(Some(indexed.summary).filter(|summary| shown && summary.matches(query)));
+                    }
+                    // Removed meanwhile; or counted already, and no reason to withhold the others.
+                    Ok(None) | Err(StoreError::Corrupt { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if found.len() >= limit {
+                break;
+            }
+        }
+        found.sort_by_key(|summary| Reverse((summary.started_at, summary.id)));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// Asks whoever runs the job to stop, if it is `principal`'s and goes on. Whether that was so.
+    pub(crate) async fn request_cancel(&self, id: &Id, principal: Option<&str>) -> Result<bool, StoreError> {
+        match self.status(id, principal).await? {
+            Some(status) if !status.phase.is_over() => {
+                let put = self.shared.backend.put(Kind::Cancel, *id, Bytes::new()).await;
+                put.map(|()| true).map_err(|error| self.counted(error))
+            }
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    /// Whether somebody has asked the job to stop.
+    pub(crate) async fn is_cancelled(&self, id: &Id) -> Result<bool, StoreError> {
+        self.shared.backend.exists(Kind::Cancel, *id).await.map_err(|error| self.counted(error))
+    }
+
+    async fn put_small(&self, kind: Kind, id: Id, what: &impl Serialize) -> Result<(), StoreError> {
+        let put = match serde_json::to_vec(what) {
+            Ok(json) => self.shared.backend.put(kind, id, json.into()).await,
+            Err(error) => Err(StoreError::unavailable("write JSON", error)),
+        };
+        put.map_err(|error| self.counted(error))
+    }
+
+    async fn get_small<T: DeserializeOwned>(&self, kind: Kind, id: Id) -> Result<Option<(T, Read)>, StoreError> {
+        let read = self.shared.backend.get(kind, id, MAX_SMALL).await.map_err(|error| self.counted(error))?;
+        let Some(read) = read.filter(|read| !self.bounds.is_expired(read.modified)) else { return Ok(None) };
+        match serde_json::from_slice(&read.bytes) {
+            Ok(what) => Ok(Some((what, read))),
+            Err(error) => Err(self.counted(StoreError::corrupt(kind, id, codec::place(&error)))),
+        }
+    }
+
+    /// Removes what is too old or too much, now that something was put. What goes wrong is counted, and tried again.
+    async fn sweep(&self, profile: bool) {
+        let Shared { backend, tally, schedule } = &*self.shared;
+        if !backend.is_near() && !schedule.is_due(profile, &self.bounds) {
+            return;
+        }
+        let mut entries: Vec<Entry> = Vec::new();
+        for kind in Kind::ALL {
+            match backend.list(kind).await {
+                Ok(some) => entries.extend(some),
+                Err(error) => return tally.failed(&error),
+            }
+        }
+        let mut surplus = self.bounds.surplus(entries);
+        if !backend.is_near() && surplus.len() > MAX_REMOVED {
+            surplus.truncate(MAX_REMOVED);
+            schedule.again();
+        }
+        for some in surplus.chunks(AT_ONCE) {
+            for removed in all(some.iter().map(|id| self.remove(*id))).await {
+                match removed {
+                    Ok(()) => drop(tally.removed.fetch_add(1, Relaxed)),
+                    Err(error) => tally.failed(&error),
+                }
+            }
+        }
+    }
+
+    async fn remove(&self, id: Id) -> Result<(), StoreError> {
+        for kind in Kind::ALL {
+            self.shared.backend.remove(kind, id).await?;
+        }
+        Ok(())
+    }
+
+    fn counted(&self, error: StoreError) -> StoreError {
+        self.shared.tally.failed(&error);
+        error
+    }
+}
+
+impl fmt::Debug for ProfileStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("ProfileStore");
+        debug.field("backend", &self.shared.backend.name()).field("bounds", &self.bounds).field("stats", &self.stats());
+        debug.finish()
+    }
+}
+
+/// A summary, and whose it is.
+#[derive(Serialize, Deserialize)]
+struct Indexed {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    principal: Option<String>,
+    summary: Summary,
+}
+
+/// Does `work`, which may take long, where it keeps nobody waiting.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => {
+            let done = runtime.spawn_blocking(work).await;
+            done.unwrap_or_else(|error| Err(StoreError::unavailable("do it now", error)))
+        }
+        Err(_) => work(),
+    }
+}
+
+/// The results of all `futures`, which run at the same time. For a few.
+async fn all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    type Running<F, T> = (Option<Pin<Box<F>>>, Option<T>);
+    let mut running: Vec<Running<_, T>> = futures.map(|future| (Some(Box::pin(future)), None)).collect();
+    poll_fn(|cx| {
+        let mut pending = false;
+        for (running, result) in &mut running {
+            match running.as_mut().map(|future| future.as_mut().poll(cx)) {
+                Some(Poll::Ready(ready)) => (*running, *result) = (None, Some(ready)),
+                Some(Poll::Pending) => pending = true,
+                None => {}
+            }
+        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests;

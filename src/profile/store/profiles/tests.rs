@@ -1,0 +1,408 @@
+//! The same guards for both backends, and those of a directory alone.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::*;
+use crate::profile::{Node, Outcome, Quality, Request, Response, SCHEMA, Slice, State};
+
+#[cfg(feature = "object-store")]
+mod broken;
+
+fn id(number: u64) -> Id {
+    format!("{number:032x}").parse().unwrap()
+}
+
+fn profile(number: u64, uri: &str) -> Arc<Profile> {
+    Arc::new(Profile {
+        schema: SCHEMA,
+        id: id(number).to_string(),
+        started_at: SystemTime::now(),
+        wall_nanos: 5,
+        runs: 1,
+        rate_hz: 1_000,
+        outcome: Outcome::Finished,
+        request: Request {
+            method: "GET".into(),
+            uri: uri.into(),
+            route: Some("/Users/{id}".into()),
+            ..Request::default()
+        },
+        response: Some(Response { status: 200, body: vec![0, 255], ..Response::default() }),
+        process: crate::report::Process::default(),
+        frames: vec![crate::report::Frame::default()],
+        nodes: vec![Node { parent: None, frame: 0 }, Node { parent: Some(0), frame: 0 }],
+        slices: vec![Slice { start_nanos: 0, nanos: 5, state: State::OnCpu, stack: 1, count: 1 }],
+        beside: Vec::new(),
+        meanwhile: None,
+        quality: Quality::default(),
+        notes: Vec::new(),
+    })
+}
+
+fn status(number: u64, principal: Option<&str>, phase: Phase) -> Status {
+    Status {
+        id: id(number),
+        principal: principal.map(str::to_owned),
+        phase,
+        method: "GET".into(),
+        uri: "/a".into(),
+        started_at: SystemTime::now(),
+        updated_at: SystemTime::now(),
+        elapsed_ms: 1,
+        polls: 2,
+        samples: 3,
+        place: Some("app::load at src/a.rs:1".into()),
+    }
+}
+
+fn ids(summaries: &[Summary]) -> Vec<Id> {
+    let mut ids: Vec<_> = summaries.iter().map(|summary| summary.id).collect();
+    ids.sort();
+    ids
+}
+
+/// What every backend must do. `one` and `two` are of two instances, or one and the same.
+async fn keeps_its_promises(one: ProfileStore, two: ProfileStore) {
+    // Nothing is there yet.
+    assert!(two.status(&id(1), None).await.unwrap().is_none());
+    assert!(two.get(&id(1), None).await.unwrap().is_none());
+    assert!(two.list(None, "", 10).await.unwrap().is_empty());
+    assert!(!two.is_cancelled(&id(1)).await.unwrap());
+    assert!(!two.request_cancel(&id(1), None).await.unwrap());
+
+    // A job of Ada's: she alone sees it, wherever she asks.
+    let ada = Some("ada@example.com");
+    one.put_status(&status(1, ada, Phase::Queued { place: 2 })).await.unwrap();
+    let queued = two.status(&id(1), ada).await.unwrap().unwrap();
+    assert_eq!((queued.phase, queued.samples), (Phase::Queued { place: 2 }, 3));
+    for other in [None, Some("bob"), Some(""), Some("ada@example.co"), Some("ADA@example.com")] {
+        assert!(two.status(&id(1), other).await.unwrap().is_none(), "{other:?}");
+        assert!(!two.request_cancel(&id(1), other).await.unwrap(), "{other:?}");
+    }
+    assert!(!one.is_cancelled(&id(1)).await.unwrap());
+    assert!(two.request_cancel(&id(1), ada).await.unwrap());
+    assert!(one.is_cancelled(&id(1)).await.unwrap());
+    one.put_status(&status(1, ada, Phase::Cancelled)).await.unwrap();
+    assert_eq!(two.status(&id(1), ada).await.unwrap().unwrap().phase, Phase::Cancelled);
+    assert!(!two.request_cancel(&id(1), ada).await.unwrap(), "it is over");
+
+    // Profiles: whole, and to their owners alone.
+    one.put(profile(2, "/photos?q=Cat"), ada).await.unwrap();
+    one.put(profile(3, "/photos?q=dog"), None).await.unwrap();
+    one.put(profile(4, "/about"), ada).await.unwrap();
+    let got = two.get(&id(2), ada).await.unwrap().unwrap();
+    assert_eq!(serde_json::to_value(&got).unwrap(), serde_json::to_value(&*profile_as(&got, 2)).unwrap());
+    for other in [None, Some("bob")] {
+        assert!(two.get(&id(2), other).await.unwrap().is_none());
+    }
+    assert!(two.get(&id(3), None).await.unwrap().is_some() && two.get(&id(3), ada).await.unwrap().is_none());
+
+    // The index: searched, bounded, one's own.
+    for (query, found) in [
+        ("", &[2, 4][..]),
+        ("photos", &[2]),
+        ("CAT get", &[2]),
+        ("/users/", &[2, 4]),
+        ("dog", &[]),
+        ("photos about", &[]),
+        (".*", &[]),
+    ] {
+        let found: Vec<_> = found.iter().map(|number| id(*number)).collect();
+        assert_eq!(ids(&two.list(ada, query, 10).await.unwrap()), found, "{query}");
+    }
+    assert_eq!(two.list(ada, "", 1).await.unwrap().len(), 1);
+    assert!(two.list(Some("bob"), "", 10).await.unwrap().is_empty());
+    let summary = two.list(None, "", 10).await.unwrap().remove(0);
+    assert_eq!((summary.status, summary.wall_nanos, summary.uri.as_str()), (Some(200), 5, "/photos?q=dog"));
+
+    assert_eq!(one.stats().stored, 3);
+    for store in [&one, &two] {
+        let stats = store.stats();
+        assert_eq!((stats.removed, stats.failures, stats.corrupt, stats.too_large), (0, 0, 0, 0));
+    }
+}
+
+/// What was stored under `number`, with the time it came back with.
+fn profile_as(got: &Profile, number: u64) -> Arc<Profile> {
+    let mut profile = Arc::unwrap_or_clone(profile(number, "/photos?q=Cat"));
+    profile.started_at = got.started_at;
+    Arc::new(profile)
+}
+
+#[tokio::test]
+async fn memory() {
+    let store = ProfileStore::default();
+    tokio::spawn(keeps_its_promises(store.clone(), store)).await.unwrap();
+}
+
+/// Guards: the bounds hold after every single put.
+#[tokio::test]
+async fn memory_is_bounded() {
+    let store = ProfileStore::memory().max_count(3);
+    for number in 0..10 {
+        store.put_status(&status(number, None, Phase::Done)).await.unwrap();
+        store.put(profile(number, "/a"), None).await.unwrap();
+        assert!(store.list(None, "", 99).await.unwrap().len() <= 3);
+    }
+    assert_eq!(store.stats().removed, 7);
+    let mut left = 0;
+    for number in 0..10 {
+        let there = store.get(&id(number), None).await.unwrap().is_some();
+        assert_eq!(there, store.status(&id(number), None).await.unwrap().is_some(), "gone as a whole");
+        left += usize::from(there);
+    }
+    assert_eq!(left, 3);
+    // By bytes: a profile that fits alone pushes out the others, one that does not is refused.
+    let size = store.shared.backend.list(Kind::Profile).await.unwrap().iter().map(|entry| entry.bytes).max().unwrap();
+    let store = ProfileStore::memory().max_bytes(size + size / 2);
+    for number in 0..3 {
+        store.put(profile(number, "/a"), None).await.unwrap();
+    }
+    assert_eq!(store.list(None, "", 99).await.unwrap().len(), 1);
+    let store = store.max_bytes(10);
+    let error = store.put(profile(7, "/a"), None).await.unwrap_err();
+    assert!(matches!(error, StoreError::TooLarge { most: 10, .. }), "{error}");
+    assert_eq!(store.stats().too_large, 1);
+}
+
+/// Guards: what is too old is not to be had even before it is removed, and is removed at the next put.
+#[tokio::test]
+async fn memory_forgets() {
+    let store = ProfileStore::memory().ttl(Duration::from_secs(100));
+    store.put(profile(1, "/a"), None).await.unwrap();
+    store.put_status(&status(1, None, Phase::Done)).await.unwrap();
+    let Backend::Memory(memory) = &store.shared.backend else { unreachable!() };
+    for kind in [Kind::Profile, Kind::Summary, Kind::Status] {
+        memory.touch(kind, id(1), SystemTime::now() - Duration::from_secs(101));
+    }
+    assert!(store.get(&id(1), None).await.unwrap().is_none());
+    assert!(store.status(&id(1), None).await.unwrap().is_none());
+    assert!(store.list(None, "", 9).await.unwrap().is_empty());
+    store.put(profile(2, "/a"), None).await.unwrap();
+    assert_eq!((memory.list(Kind::Profile).len(), memory.list(Kind::Status).len(), store.stats().removed), (1, 0, 1));
+}
+
+/// Guards: a job whose process is gone does not look as if it were running; one that is over is not lost.
+#[tokio::test]
+async fn lost_jobs() {
+    let store = ProfileStore::memory();
+    let Backend::Memory(memory) = &store.shared.backend else { unreachable!() };
+    let long_ago = SystemTime::now() - LOST_AFTER - Duration::from_secs(1);
+    for (number, phase, lost) in
+        [(1, Phase::Running, true), (2, Phase::Queued { place: 0 }, true), (3, Phase::Done, false)]
+    {
+        let mut status = status(number, None, phase.clone());
+        status.updated_at = long_ago;
+        store.put_status(&status).await.unwrap();
+        // One clock alone does not make it lost.
+        assert_eq!(store.status(&id(number), None).await.unwrap().unwrap().phase, phase);
+        memory.touch(Kind::Status, id(number), long_ago);
+        let phase = if lost { Phase::Lost } else { phase };
+        assert_eq!(store.status(&id(number), None).await.unwrap().unwrap().phase, phase);
+    }
+    assert!(!store.request_cancel(&id(1), None).await.unwrap());
+}
+
+/// Guards: it works without a runtime, as for a page that is rendered in a thread.
+#[test]
+fn memory_needs_no_runtime() {
+    let store = ProfileStore::memory();
+    futures::executor::block_on(keeps_its_promises(store.clone(), store));
+}
+
+/// Guards: whose it is, and ids, are in nothing that may be logged.
+#[test]
+fn debug_shows_nothing() {
+    let shown = format!("{:?} {:?}", status(1, Some("ada"), Phase::Running), ProfileStore::memory());
+    assert!(!shown.contains("ada") && !shown.contains("/a") && !shown.contains(&id(1).to_string()), "{shown}");
+    let error = StoreError::corrupt(Kind::Profile, id(1), "no gzip");
+    assert_eq!(error.to_string(), "the stored profile 00000000… is corrupt: no gzip");
+}
+
+/// Guards: what is shown was checked: a bucket is written to by others.
+#[tokio::test]
+async fn impossible_profiles_are_corrupt() {
+    type Spoil = fn(&mut Profile);
+    let spoils: [(&str, Spoil); 7] = [
+        ("newer version", |profile| profile.schema += 1),
+        ("another one", |profile| profile.id = id(9).to_string()),
+        ("no frame", |profile| profile.nodes[0].frame = 1),
+        ("no parent before it", |profile| profile.nodes[1].parent = Some(1)),
+        ("no parent before it", |profile| profile.nodes[0].parent = Some(u32::MAX)),
+        ("no stack", |profile| profile.slices[0].stack = 2),
+        ("no end", |profile| profile.slices[0].start_nanos = u64::MAX),
+    ];
+    let store = ProfileStore::memory();
+    for (at, (why, spoil)) in spoils.iter().enumerate() {
+        let mut spoilt = Arc::unwrap_or_clone(profile(1, "/a"));
+        spoil(&mut spoilt);
+        let bytes = codec::encode(&spoilt, None).unwrap();
+        store.shared.backend.put(Kind::Profile, id(1), bytes).await.unwrap();
+        let error = store.get(&id(1), None).await.unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }) && error.to_string().contains(why), "{error}");
+        assert_eq!(store.stats().corrupt, at as u64 + 1);
+    }
+}
+
+#[cfg(feature = "object-store")]
+mod directory {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use object_store::local::LocalFileSystem;
+
+    use super::*;
+
+    fn store(directory: &Path) -> ProfileStore {
+        ProfileStore::object_store(Arc::new(LocalFileSystem::new_with_prefix(directory).unwrap()), "some/where")
+    }
+
+    fn file(directory: &Path, kind: Kind, number: u64) -> PathBuf {
+        let (folder, end) = kind.place();
+        directory.join("some/where").join(folder).join(format!("{}{end}", id(number)))
+    }
+
+    fn age_file(path: &Path, by: Duration) {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - by).unwrap();
+    }
+
+    /// Guards: two instances with the same directory answer alike.
+    #[tokio::test]
+    async fn two_stores_are_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, two) = (store(directory.path()), store(directory.path()));
+        tokio::spawn(keeps_its_promises(one, two)).await.unwrap();
+        // And a third one that comes later.
+        let three = store(directory.path());
+        assert!(three.get(&id(2), Some("ada@example.com")).await.unwrap().is_some());
+    }
+
+    #[test]
+    fn needs_no_runtime() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(directory.path());
+        futures::executor::block_on(keeps_its_promises(store.clone(), store));
+    }
+
+    /// Guards: bounds and age hold for all instances, and what is not ours stays.
+    #[tokio::test]
+    async fn is_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, two) = (store(directory.path()).max_count(5), store(directory.path()).max_count(5));
+        for number in 0..12 {
+            let store = if number % 2 == 0 { &one } else { &two };
+            store.put(profile(number, "/a"), None).await.unwrap();
+            store.put_status(&status(number, None, Phase::Done)).await.unwrap();
+            // The order of their files' times, whatever the file system's resolution.
+            for kind in [Kind::Profile, Kind::Summary, Kind::Status] {
+                let path = file(directory.path(), kind, number);
+                if path.exists() {
+                    age_file(&path, Duration::from_secs(600 - number));
+                }
+            }
+        }
+        let foreign = directory.path().join("some/where/profiles/README.json.gz");
+        fs::write(&foreign, "not ours").unwrap();
+        age_file(&foreign, Duration::from_secs(1_000_000));
+        let count = |kind: Kind| {
+            let folder = directory.path().join("some/where").join(kind.place().0);
+            fs::read_dir(folder).unwrap().count()
+        };
+        // With five, every put of a profile is worth a look; the statuses of the removed came after them.
+        assert_eq!((count(Kind::Profile), count(Kind::Summary)), (5 + 1, 5));
+        assert!(one.stats().removed + two.stats().removed >= 7);
+        assert!(one.get(&id(11), None).await.unwrap().is_some() && one.get(&id(0), None).await.unwrap().is_none());
+
+        for kind in [Kind::Profile, Kind::Summary, Kind::Status] {
+            age_file(&file(directory.path(), kind, 11), Duration::from_secs(60 * 60 + 1));
+        }
+        assert!(one.get(&id(11), None).await.unwrap().is_none());
+        assert!(one.status(&id(11), None).await.unwrap().is_none());
+        assert_eq!(one.list(None, "", 99).await.unwrap().len(), 4);
+        two.put(profile(12, "/a"), None).await.unwrap();
+        assert!(!file(directory.path(), Kind::Profile, 11).exists() && foreign.exists());
+    }
+
+    /// Guards: damaged objects are said to be, counted, and keep nobody from the others.
+    #[tokio::test]
+    async fn corrupt_objects() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(directory.path()).max_bytes(100_000);
+        for number in 1..=4 {
+            store.put(profile(number, "/a"), None).await.unwrap();
+            store.put_status(&status(number, None, Phase::Done)).await.unwrap();
+        }
+        let path = |kind, number| file(directory.path(), kind, number);
+        let whole = fs::read(path(Kind::Profile, 1)).unwrap();
+        for damaged in [&b""[..], b"no gzip", &whole[..whole.len() / 2], &vec![b'x'; 100_001]] {
+            fs::write(path(Kind::Profile, 1), damaged).unwrap();
+            let error = store.get(&id(1), None).await.unwrap_err();
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+            assert!(!error.to_string().contains(&id(1).to_string()));
+        }
+        // One that is another's.
+        fs::copy(path(Kind::Profile, 2), path(Kind::Profile, 1)).unwrap();
+        assert!(store.get(&id(1), None).await.unwrap_err().to_string().contains("another"));
+        fs::copy(path(Kind::Status, 2), path(Kind::Status, 1)).unwrap();
+        assert!(store.status(&id(1), None).await.unwrap_err().to_string().contains("another"));
+        fs::write(path(Kind::Status, 1), "{").unwrap();
+        assert!(matches!(store.status(&id(1), None).await, Err(StoreError::Corrupt { .. })));
+        fs::write(path(Kind::Summary, 3), "[]").unwrap();
+        assert_eq!(ids(&store.list(None, "", 9).await.unwrap()), [id(1), id(2), id(4)]);
+        assert_eq!(store.stats().corrupt, 8);
+        assert_eq!(store.stats().failures, 0);
+    }
+
+    /// Guards: gzip that unfolds to more than memory is left alone.
+    #[tokio::test]
+    async fn a_bomb_is_corrupt() {
+        let zeros = std::io::Write::write_all;
+        let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        for _ in 0..257 {
+            zeros(&mut bomb, &vec![b' '; 1 << 20]).unwrap();
+        }
+        let store = ProfileStore::memory();
+        store.shared.backend.put(Kind::Profile, id(1), bomb.finish().unwrap().into()).await.unwrap();
+        assert!(store.get(&id(1), None).await.unwrap_err().to_string().contains("too long"));
+    }
+
+    /// Guards: whatever the object store does instead of working is an error, each time, counted; and no panic.
+    #[tokio::test]
+    async fn what_fails_is_counted() {
+        for panics in [false, true] {
+            let store = ProfileStore::object_store(Arc::new(broken::Broken { panics }), "");
+            let failed = [
+                store.put(profile(1, "/a"), None).await.err(),
+                store.put_status(&status(1, None, Phase::Running)).await.err(),
+                store.get(&id(1), None).await.err(),
+                store.status(&id(1), None).await.err(),
+                store.list(None, "", 9).await.err(),
+                store.request_cancel(&id(1), None).await.err(),
+                store.is_cancelled(&id(1)).await.err(),
+            ];
+            for error in failed {
+                let error = error.unwrap();
+                assert!(
+                    matches!(error, StoreError::Unavailable { .. }) && !error.to_string().contains("0000"),
+                    "{error}"
+                );
+            }
+            assert_eq!((store.stats().failures, store.stats().stored), (7, 0));
+            // A sweep that fails keeps nobody from what was stored.
+            store.sweep(true).await;
+            assert_eq!(store.stats().failures, 8);
+        }
+    }
+
+    /// Guards: the same of a real directory, where a file is in the way.
+    #[tokio::test]
+    async fn a_file_is_in_the_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(directory.path());
+        fs::write(directory.path().join("some"), "a file").unwrap();
+        assert!(matches!(store.put(profile(1, "/a"), None).await, Err(StoreError::Unavailable { .. })));
+        assert_eq!((store.stats().failures, store.stats().stored), (1, 0));
+    }
+}

@@ -1,0 +1,96 @@
+//! What a store has done.
+
+use std::error::Error as _;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::StoreError;
+use crate::report::log_safely;
+
+/// What a [`ProfileStore`](super::ProfileStore) of this process has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Profiles that were put into it.
+    pub stored: u64,
+    /// Profiles and failed jobs that were removed, for they were too old or too many.
+    pub removed: u64,
+    /// What a directory or bucket has refused or not answered.
+    pub failures: u64,
+    /// Objects that could not be read as what they should be, each time they were met.
+    pub corrupt: u64,
+    /// Profiles that were too large to be kept.
+    pub too_large: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) stored: AtomicU64,
+    pub(super) removed: AtomicU64,
+    failures: AtomicU64,
+    corrupt: AtomicU64,
+    too_large: AtomicU64,
+    /// The minute, since 1970, in which the log was last told of an error.
+    said: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn stats(&self) -> StoreStats {
+        StoreStats {
+            stored: self.stored.load(Relaxed),
+            removed: self.removed.load(Relaxed),
+            failures: self.failures.load(Relaxed),
+            corrupt: self.corrupt.load(Relaxed),
+            too_large: self.too_large.load(Relaxed),
+        }
+    }
+
+    /// Counts `error`, and tells the log, but not more than once a minute.
+    #[cold]
+    pub(super) fn failed(&self, error: &StoreError) {
+        let counter = match error {
+            StoreError::Unavailable { .. } => &self.failures,
+            StoreError::Corrupt { .. } => &self.corrupt,
+            StoreError::TooLarge { .. } => &self.too_large,
+        };
+        counter.fetch_add(1, Relaxed);
+        // Minutes begin with 1, so that the first error is said.
+        let minute = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs() / 60 + 1);
+        if self.said.swap(minute, Relaxed) == minute {
+            return;
+        }
+        let kind = error.source().map(without_names);
+        log_safely(|| match kind {
+            Some(kind) => tracing::error!(target: "heeler", "{error}: {kind}"),
+            None => tracing::error!(target: "heeler", "{error}"),
+        });
+    }
+}
+
+/// What is wrong, with anything in it that could be an id cut to the part that can be logged: causes quote paths.
+fn without_names(cause: &(dyn std::error::Error + 'static)) -> String {
+    let text = cause.to_string();
+    let mut out = String::with_capacity(text.len());
+    let mut digits = 0;
+    for c in text.chars() {
+        digits = if c.is_ascii_hexdigit() { digits + 1 } else { 0 };
+        match digits {
+            0..=8 => out.push(c),
+            9 => out.push('…'),
+            _ => {}
+        }
+    }
+    crate::report::escape(&out, 500).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: the log is told which object, not how to get it.
+    #[test]
+    fn causes_have_no_ids() {
+        let cause = std::io::Error::other("/p/0123456789abcdef0000000000000001.json.gz is a directory\n");
+        assert_eq!(without_names(&cause), "/p/01234567….json.gz is a directory\\n");
+    }
+}
