@@ -3,12 +3,15 @@
 mod bytes;
 mod flag;
 mod form;
+mod format;
 mod id;
 #[cfg(feature = "pprof")]
 mod meanwhile;
 mod model;
 mod record;
 mod store;
+#[cfg(test)]
+mod testing;
 
 pub use model::{Meanwhile, Node, Outcome, ProcessStack, Profile, Quality, Request, Response, SCHEMA, Slice, State};
 pub use store::{ProfileStore, StoreStats};

@@ -127,7 +127,6 @@ mod time;
 mod waits;
 mod words;
 
-pub(crate) use escape::escape;
 pub(crate) use time::rfc3339;
 
 pub use builder::ReportsBuilder;
@@ -153,8 +152,9 @@ pub use crate::capture::Frame;
 
 pub(crate) use described::Described;
 pub(crate) use digest::Digest;
+pub(crate) use escape::escape;
 pub(crate) use evidence::{ChildEvidence, Culprit, Evidence, ThreadEvidence};
 pub(crate) use logging::log_safely;
-pub(crate) use render::duration;
+pub(crate) use render::{at, duration, telling};
 pub(crate) use reporter::{self_check, send, start};
 pub(crate) use stats::total;

@@ -20,11 +20,10 @@ pub(super) enum Part<'a> {
 
 /// The stack as a reader wants it, innermost part first.
 pub(super) fn readable(stack: &Stack) -> Vec<Part<'_>> {
-    // How an await point's waker is cloned and kept says nothing.
-    let waits = stack.kind == StackKind::Await;
-    let start = stack.frames.iter().position(|frame| !waits || !is_dull(frame)).unwrap_or(0);
+    let all: Vec<&Frame> = stack.frames.iter().collect();
+    let start = beginning(&all, stack.kind == StackKind::Await);
     let frames = &stack.frames[start..];
-    let shown = shown(frames);
+    let shown = shown(&all[start..]);
     let mut parts = Vec::new();
     let mut at = 0;
     while let Some(frame) = frames.get(at) {
@@ -40,9 +39,22 @@ pub(super) fn readable(stack: &Stack) -> Vec<Part<'_>> {
     parts
 }
 
+/// Which frames of a stack, innermost first, are worth a line. `waits`: it is that of an await point.
+pub(crate) fn telling(frames: &[&Frame], waits: bool) -> Vec<bool> {
+    let start = beginning(frames, waits);
+    let mut telling = vec![false; start];
+    telling.extend(shown(&frames[start..]));
+    telling
+}
+
+/// How many of the innermost frames say nothing: how an await point's waker is cloned and kept.
+fn beginning(frames: &[&Frame], waits: bool) -> usize {
+    frames.iter().position(|frame| !waits || !is_dull(frame)).unwrap_or(0)
+}
+
 /// Which frames are worth a line: the application's own, and of what they call the innermost and the outermost that say
 /// what is waited on (`tokio::sync::Mutex::lock`).
-fn shown(frames: &[Frame]) -> Vec<bool> {
+fn shown(frames: &[&Frame]) -> Vec<bool> {
     let Some(own) = frames.iter().position(|frame| frame.own) else {
         return (0..frames.len()).map(|at| at < WITHOUT_OWN).collect();
     };
@@ -50,7 +62,7 @@ fn shown(frames: &[Frame]) -> Vec<bool> {
     let leaf = &frames[..own];
     // A line of `tokio::select!` in the same function says less than what the branch polls.
     let says = |frame: &Frame| frame.function.is_some() && frame.function != frames[own].function && !is_dull(frame);
-    let mut telling = (0..own).filter(|&at| says(&leaf[at]));
+    let mut telling = (0..own).filter(|&at| says(leaf[at]));
     let innermost = telling.next();
     for at in [innermost, telling.next_back()].into_iter().flatten() {
         shown[at] = true;

@@ -16,11 +16,12 @@ mod text;
 mod timeline;
 mod units;
 
+pub(crate) use fold::telling;
 #[cfg(feature = "sentry")]
 pub(super) use timeline::timeline;
-pub(crate) use units::duration;
+#[cfg(feature = "webhook")]
+pub(super) use units::count;
 pub(super) use units::place;
 #[cfg(feature = "sentry")]
 pub(super) use units::short_path;
-#[cfg(feature = "webhook")]
-pub(super) use units::{at, count};
+pub(crate) use units::{at, duration};

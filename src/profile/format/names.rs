@@ -1,0 +1,74 @@
+//! What frames and states are called.
+
+use crate::profile::{Profile, State};
+use crate::report::{Frame, at, duration, escape};
+
+/// Room for any name that a compiler makes; what is longer was made to be long.
+const MAX_NAME: usize = 16 * 1024;
+
+/// The most characters of a request that a title has.
+const MAX_METHOD: usize = 32;
+const MAX_URI: usize = 200;
+
+/// The function, or else its place, or else its address; without control characters, line ends, text-direction overrides and
+/// invisible characters, which come out as `\u{202e}`. Never empty. Not shortened up to 16,384 characters.
+pub(super) fn frame_name(frame: &Frame) -> String {
+    let name = frame.function.clone().filter(|function| !function.is_empty());
+    let name = name.or_else(|| at(frame.file.as_deref(), frame.line)).unwrap_or_else(|| {
+        let address = if frame.address.is_empty() { "unknown" } else { &frame.address };
+        let module = frame.module.as_ref().map(|module| format!(" in {module}")).unwrap_or_default();
+        format!("{address}{module}")
+    });
+    match escape(&name, MAX_NAME).into_owned() {
+        empty if empty.is_empty() => "unknown".to_owned(),
+        name => name,
+    }
+}
+
+/// At most `max` characters of `text`: its ends.
+#[cfg(feature = "callgraph")]
+pub(super) fn short(text: &str, max: usize) -> String {
+    let length = text.chars().count();
+    if length <= max {
+        return text.to_owned();
+    }
+    let front = max / 2;
+    let back = max.saturating_sub(front + 1);
+    text.chars().take(front).chain(['…']).chain(text.chars().skip(length - back)).collect()
+}
+
+/// Whether the frame is no function but a remark in brackets: `[unattributed]`, `[any of 3]`.
+pub(crate) fn is_remark(frame: &Frame) -> bool {
+    let bracketed = |function: &str| function.starts_with('[') && function.ends_with(']');
+    frame.address.is_empty() && frame.function.as_deref().is_some_and(bracketed)
+}
+
+/// `GET /slow/lock: 2.51 s`; `20 × GET /slow/lock: 2.51 s`. Harmless, and of a bounded length.
+pub(super) fn title(profile: &Profile) -> String {
+    let runs = if profile.runs > 1 { format!("{} × ", profile.runs) } else { String::new() };
+    let request = &profile.request;
+    let (method, uri) = (escape(&request.method, MAX_METHOD), escape(&request.uri, MAX_URI));
+    format!("{runs}{method} {uri}: {}", duration(profile.wall_nanos as f64 / 1e6))
+}
+
+/// As in the reports' flamegraphs: `on CPU`, `blocked in a poll`, `waiting`, `woken, not polled`.
+pub(crate) const fn state_name(state: State) -> &'static str {
+    match state {
+        State::OnCpu => "on CPU",
+        State::Blocked => "blocked in a poll",
+        State::Waiting => "waiting",
+        State::Runnable => "woken, not polled",
+    }
+}
+
+/// As in the reports' flamegraphs: the colours of Okabe and Ito, which people who see red and green alike can tell apart.
+/// Black text is legible on all of them.
+#[cfg(feature = "callgraph")]
+pub(super) const fn color(state: State) -> [u8; 3] {
+    match state {
+        State::OnCpu => [0xe6, 0x9f, 0x00],
+        State::Blocked => [0xe8, 0x6a, 0x1c],
+        State::Waiting => [0x56, 0xb4, 0xe9],
+        State::Runnable => [0xcc, 0x79, 0xa7],
+    }
+}

@@ -1,0 +1,23 @@
+//! What the request did, in order: for forms that have an axis of time.
+
+use crate::profile::Slice;
+
+/// Slices in the order of their beginnings, neighbours in the same stack and state as one.
+pub(super) fn in_order(slices: &[Slice]) -> Vec<Slice> {
+    let mut sorted = slices.to_vec();
+    sorted.sort_by_key(|slice| slice.start_nanos);
+    let mut merged: Vec<Slice> = Vec::with_capacity(sorted.len());
+    for slice in sorted {
+        match merged.last_mut() {
+            Some(last)
+                if (last.stack, last.state) == (slice.stack, slice.state)
+                    && last.start_nanos.saturating_add(last.nanos) == slice.start_nanos =>
+            {
+                last.nanos = last.nanos.saturating_add(slice.nanos);
+                last.count = last.count.saturating_add(slice.count);
+            }
+            _ => merged.push(slice),
+        }
+    }
+    merged
+}
