@@ -8,6 +8,7 @@ mod id;
 #[cfg(feature = "pprof")]
 mod meanwhile;
 mod model;
+mod page;
 mod record;
 mod store;
 #[cfg(test)]

@@ -94,7 +94,7 @@ mod delivery;
 mod described;
 #[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
 mod digest;
-mod escape;
+pub(crate) mod escape;
 mod evidence;
 mod fingerprint;
 mod inbox;
@@ -111,7 +111,7 @@ mod process;
 mod progress;
 mod publish;
 mod redact;
-mod render;
+pub(crate) mod render;
 mod reporter;
 mod reports;
 mod route;
@@ -121,9 +121,9 @@ mod sink;
 mod source;
 mod stats;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod throttle;
-mod time;
+pub(crate) mod time;
 mod waits;
 mod words;
 

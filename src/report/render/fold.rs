@@ -1,5 +1,7 @@
 //! Which frames of a stack a reader wants, and what is said of the others. The JSON form has all of them.
 
+use std::borrow::Borrow;
+
 use crate::capture::{Frame, is_std, origin};
 use crate::report::location::is_registering;
 use crate::report::{Stack, StackKind};
@@ -62,7 +64,7 @@ fn shown(frames: &[&Frame]) -> Vec<bool> {
     let leaf = &frames[..own];
     // A line of `tokio::select!` in the same function says less than what the branch polls.
     let says = |frame: &Frame| frame.function.is_some() && frame.function != frames[own].function && !is_dull(frame);
-    let mut telling = (0..own).filter(|&at| says(leaf[at]));
+    let mut telling = (0..own).filter(|&at| says(&leaf[at]));
     let innermost = telling.next();
     for at in [innermost, telling.next_back()].into_iter().flatten() {
         shown[at] = true;
@@ -76,7 +78,7 @@ fn shown(frames: &[&Frame]) -> Vec<bool> {
 }
 
 /// `core` and `alloc` do nothing that one could wait for; `std` does. A frame without a name may be anything.
-fn is_dull(frame: &Frame) -> bool {
+pub(crate) fn is_dull(frame: &Frame) -> bool {
     let Some(function) = &frame.function else { return false };
     if is_registering(frame) {
         return true;
@@ -86,9 +88,9 @@ fn is_dull(frame: &Frame) -> bool {
 }
 
 /// `… 14 frames of tokio, hyper`.
-pub(super) fn describe_folded(frames: &[Frame]) -> String {
+pub(crate) fn describe_folded(frames: &[impl Borrow<Frame>]) -> String {
     let mut origins: Vec<String> = Vec::new();
-    for origin in frames.iter().filter_map(origin) {
+    for origin in frames.iter().map(Borrow::borrow).filter_map(origin) {
         if !origins.contains(&origin) {
             origins.push(origin);
         }

@@ -2,8 +2,8 @@
 
 #[cfg(feature = "email")]
 mod digest;
-mod flamegraph;
-mod fold;
+pub(crate) mod flamegraph;
+pub(crate) mod fold;
 mod html;
 mod json;
 mod markup;
@@ -14,7 +14,7 @@ mod stacks;
 mod subject;
 mod text;
 mod timeline;
-mod units;
+pub(crate) mod units;
 
 pub(crate) use fold::telling;
 #[cfg(feature = "sentry")]

@@ -1,12 +1,10 @@
-//! The tree as SVG. inferno lays it out; what the boxes say is put in afterwards.
+//! A report's tree as a picture.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
-use inferno::flamegraph::{self, Direction, Options, TextTruncateDirection};
-
 use super::super::units::{count, duration, place};
 use super::label;
+use super::picture::{GREY, Picture, Tile, share, xml};
 use super::tree::{Node, tree};
 use crate::report::Report;
 use crate::report::time::timestamp;
@@ -15,23 +13,6 @@ use crate::report::time::timestamp;
 const MAX_TITLE: usize = 90;
 const MAX_PLACE: usize = 110;
 const MAX_SUBTITLE: usize = 160;
-
-/// As wide as the window is a picture of up to so many boxes: the script lays all of them out again for it, which takes a
-/// browser as long as all the rest.
-const FLUID_BOXES: usize = 2_000;
-
-/// The width of a picture of more, in pixels.
-const WIDTH: usize = 1_200;
-
-/// Between a box's label and what heeler wants to know of it after inferno has laid it out. Labels are free of control
-/// characters.
-const MARK: char = '\u{1}';
-
-/// What there is no stack for.
-const GREY: Color = Color { r: 0xdd, g: 0xdd, b: 0xdd };
-
-/// Stands for `;`, which parts the frames of a folded stack.
-const SEMICOLON: char = '\u{2}';
 
 impl Report {
     /// The report as a flamegraph: an SVG that shows where the time went. It needs nothing from outside; in a browser
@@ -102,46 +83,23 @@ fn or_apology(report: &Report, draw: impl FnOnce() -> Option<String>) -> String 
 
 fn draw(report: &Report) -> Option<String> {
     let tree = tree(report);
-    let mut colors = PaletteMap::default();
-    // The whole.
-    colors.insert("", GREY);
-    let mut lines = Vec::new();
-    for node in &tree.children {
-        fold(node, "", tree.width, &mut colors, &mut lines);
-    }
-    if lines.is_empty() {
+    let mut tiles: Vec<Tile> = tree.children.iter().map(|node| tile(node, true, tree.width)).collect();
+    if tiles.is_empty() {
         // inferno draws no empty picture.
-        lines.push(format!("{} 1", name("no time was recorded", &[], GREY, &mut colors)));
+        let label = "no time was recorded".to_owned();
+        tiles.push(Tile { label, figures: String::new(), color: GREY, width: 1, children: Vec::new() });
     }
-    // inferno's flame charts keep the order of the lines, but from the last to the first.
-    lines.reverse();
-    let mut options = Options::default();
-    options.title = title(report);
-    options.subtitle = Some(subtitle(report));
-    options.flame_chart = true;
-    options.direction = Direction::Inverted;
-    options.bgcolors = Some(BackgroundColor::Flat(Color { r: 255, g: 255, b: 255 }));
-    options.frame_height = 18;
-    options.image_width = (tree.boxes() > FLUID_BOXES).then_some(WIDTH);
-    // A millisecond of an hour is kept: one can zoom.
-    options.min_width = 0.0;
-    options.text_truncate_direction = TextTruncateDirection::Right;
-    options.count_name = "us".to_owned();
-    options.name_type = "In".to_owned();
-    options.palette_map = Some(&mut colors);
-    let mut svg = Vec::new();
-    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut svg).ok()?;
-    Some(relabel(&String::from_utf8(svg).ok()?, tree.width))
+    let whole = format!("all: {}", duration(tree.width as f64 / 1e3));
+    Picture { title: title(report), subtitle: Some(subtitle(report)), whole, tiles: &tiles }.paint()
 }
 
-/// One line for each share of time: boxes from the root on, and microseconds.
-fn fold(node: &Node, below: &str, whole: u64, colors: &mut PaletteMap, lines: &mut Vec<String>) {
+fn tile(node: &Node, root: bool, whole: u64) -> Tile {
     let waits = node.state.unit().filter(|_| node.waits > 0).map(|unit| count(node.waits, unit));
     let share = share(node.time, whole);
     let time = duration(node.time as f64 / 1e3);
     let mut label = node.label.clone();
     let mut figures = vec![share];
-    if below.is_empty() {
+    if root {
         // The legend: it is read without a mouse.
         label = [Some(format!("{label}: {time}")), waits].into_iter().flatten().collect::<Vec<_>>().join(", ");
     } else {
@@ -151,58 +109,8 @@ fn fold(node: &Node, below: &str, whole: u64, colors: &mut PaletteMap, lines: &m
     if !node.remark.is_empty() {
         figures.push(node.remark.clone());
     }
-    let path = format!("{below}{}", name(&label, &figures, node.state.color(node.own), colors));
-    let mut rest = node.width;
-    let above = format!("{path};");
-    for child in &node.children {
-        fold(child, &above, whole, colors, lines);
-        rest = rest.saturating_sub(child.width);
-    }
-    if rest > 0 {
-        lines.push(format!("{path} {rest}"));
-    }
-}
-
-/// The name of a box for inferno: its label, and what the tooltip says besides.
-fn name(label: &str, figures: &[String], color: Color, colors: &mut PaletteMap) -> String {
-    let name = format!("{}{MARK}{}", label.replace(';', &SEMICOLON.to_string()), figures.join(", "));
-    colors.insert(&name, color);
-    name
-}
-
-/// Puts what heeler knows of a box where inferno wrote its numbers: ` (969 ms, 96.9 %, 3 waits)`. The script takes off what
-/// stands in the last parentheses to have the label.
-fn relabel(svg: &str, whole: u64) -> String {
-    let mut out = String::with_capacity(svg.len());
-    let mut rest = svg;
-    while let Some((before, after)) = rest.split_once(MARK) {
-        out.push_str(before);
-        let (figures, tail) = after.split_at(after.find('<').unwrap_or(after.len()));
-        if tail.starts_with("</title>")
-            && let Some((figures, _)) = figures.rsplit_once(" (")
-        {
-            out.push_str(&format!(" ({figures})"));
-        }
-        rest = tail;
-    }
-    out.push_str(rest);
-    // The box of the whole is the last.
-    if let Some((before, after)) = out.rsplit_once("<title>all (")
-        && let Some((_, after)) = after.split_once("</title>")
-    {
-        let label = format!("all: {}", duration(whole as f64 / 1e3));
-        // Its text is empty, for it has no name of its own.
-        let after = after.replacen("></text>", &format!(">{label}</text>"), 1);
-        out = format!("{before}<title>{label} (100 %)</title>{after}");
-    }
-    out.replace(SEMICOLON, ";")
-}
-
-/// `96.9 %`.
-fn share(time: u64, whole: u64) -> String {
-    let percent = if whole > 0 { time as f64 / whole as f64 * 100.0 } else { 0.0 };
-    let digits = if percent < 0.95 { 2 } else { 1 };
-    format!("{percent:.digits$} %")
+    let children = node.children.iter().map(|child| tile(child, false, whole)).collect();
+    Tile { label, figures: figures.join(", "), color: node.state.color(node.own), width: node.width, children }
 }
 
 /// `GET /slow/lock: 2.51 s`.
@@ -221,17 +129,13 @@ fn subtitle(report: &Report) -> String {
     label::safe(&parts.join(" · "), MAX_SUBTITLE)
 }
 
-/// Text for the inside of an element.
-fn xml(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use quick_xml::Reader;
     use quick_xml::events::Event;
 
+    use super::super::picture::FLUID_BOXES;
     use super::*;
     use crate::report::location::{arrange, locate};
     use crate::report::testing::{culprit, own, plumbing, report, thread_stack};

@@ -16,7 +16,7 @@ const MAX_FUNCTION: usize = 80;
 const SHORT_GENERICS: usize = 8;
 
 /// `photos::slow::load src/slow.rs:33`, as far as known. Long generic types and long names are shortened: both ends stay.
-pub(super) fn frame(frame: &Frame) -> String {
+pub(crate) fn frame(frame: &Frame) -> String {
     let function = frame.function.as_deref().map(shorten);
     let place = at(frame.file.as_deref(), frame.line);
     text(&match (function, place) {
@@ -31,12 +31,12 @@ pub(super) fn frame(frame: &Frame) -> String {
 }
 
 /// Any text, shortened and escaped: no control characters, and none that XML cannot hold.
-pub(super) fn text(text: &str) -> String {
+pub(crate) fn text(text: &str) -> String {
     safe(&ends(text, MAX_LABEL), MAX_LABEL)
 }
 
 /// `text` escaped so that XML can hold it, at most `max` characters of it.
-pub(super) fn safe(text: &str, max: usize) -> String {
+pub(crate) fn safe(text: &str, max: usize) -> String {
     let mut out = String::new();
     for c in escape(text, usize::MAX).chars() {
         match c {

@@ -3,12 +3,16 @@
 //! - `tree`: the timeline and its stacks as a tree of boxes.
 //! - `label`: what is written on a box.
 //! - `state`: what the work did meanwhile, in words and colours.
-//! - `draw`: the tree as SVG.
+//! - `draw`: the tree as a picture.
+//! - `picture`: boxes as SVG, also for profiles.
 //!
 //! [Flame graphs](https://www.brendangregg.com/flamegraphs.html) are Brendan Gregg's;
 //! [inferno](https://crates.io/crates/inferno) draws them.
 
 mod draw;
-mod label;
+pub(crate) mod label;
+pub(crate) mod picture;
 mod state;
 mod tree;
+
+pub(crate) use state::State;

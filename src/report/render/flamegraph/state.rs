@@ -7,7 +7,7 @@ use crate::report::{Activity, Thread};
 
 /// What the work did, told finer than [`Activity`]: a poll that blocks is no poll that computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(crate) enum State {
     Waiting,
     Blocked,
     OnCpu,
@@ -64,7 +64,7 @@ impl State {
 
     /// The colours of Okabe and Ito, which people who see red and green alike can tell apart; what is not the application's
     /// own is paler. Black text is legible on all of them.
-    pub(super) fn color(self, own: bool) -> Color {
+    pub(crate) fn color(self, own: bool) -> Color {
         let (r, g, b) = match self {
             Self::Waiting => (0x56, 0xb4, 0xe9),
             Self::Blocked => (0xe8, 0x6a, 0x1c),

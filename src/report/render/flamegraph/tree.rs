@@ -97,11 +97,6 @@ impl Node {
         }
     }
 
-    /// How many boxes this is.
-    pub(super) fn boxes(&self) -> usize {
-        1 + self.children.iter().map(Self::boxes).sum::<usize>()
-    }
-
     /// Longest first, what nobody saw last: so the left is where to look.
     fn sort(&mut self) {
         self.children.sort_by_key(|child| (child.state == State::Unobserved, std::cmp::Reverse(child.width)));

@@ -1,0 +1,131 @@
+//! What a page has to know besides what it shows.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+/// What a page has to know of the request that it answers.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    /// The name of the parameter that asks for a profile.
+    pub(crate) flag: &'a str,
+    /// Path and query of the request, without the flag.
+    pub(crate) base: &'a str,
+    /// What scripts and styles of this page are known by: see [`nonce`].
+    pub(crate) nonce: &'a str,
+    /// Whether links lead anywhere: not from a file.
+    pub(crate) links: bool,
+}
+
+impl<'a> Context<'a> {
+    /// For a page that is answered to a request for `base`.
+    pub(crate) fn new(flag: &'a str, base: &'a str, nonce: &'a str) -> Self {
+        Self { flag, base, nonce, links: true }
+    }
+
+    /// For a page that is a file.
+    pub(crate) fn file(nonce: &'a str) -> Self {
+        Self { flag: "", base: "", nonce, links: false }
+    }
+
+    /// Where the flag has that value. A path of `//host` would be another host: so it is the page's own, left out.
+    pub(super) fn link(&self, value: &str) -> String {
+        let query = self.base.split_once('?').map_or("", |(_, query)| query);
+        let and = if query.is_empty() || query.ends_with('&') { "" } else { "&" };
+        format!("?{query}{and}{}={value}", self.flag)
+    }
+
+    /// The URL without the flag.
+    pub(super) fn plain(&self) -> String {
+        let query = self.base.split_once('?').map_or("", |(_, query)| query);
+        format!("?{query}")
+    }
+}
+
+impl fmt::Debug for Context<'_> {
+    /// Leaves out the request.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("flag", &self.flag).field("links", &self.links).finish_non_exhaustive()
+    }
+}
+
+/// A number used once: 128 random bits.
+///
+/// # Errors
+///
+/// If the system has no randomness.
+pub(crate) fn nonce() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(STANDARD.encode(bytes))
+}
+
+/// What an answer is, for the `Content-Security-Policy` that it needs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Policy<'a> {
+    /// A page that was made with this nonce.
+    Page(&'a str),
+    /// A flamegraph.
+    Picture,
+    /// Anything else: a body of the application's, a download.
+    Other,
+}
+
+impl Policy<'_> {
+    /// The value of the header. Besides, every answer wants `X-Content-Type-Options: nosniff`, `Cache-Control: no-store`
+    /// and `Referrer-Policy: same-origin`. (`no-referrer` would make the origin of the form that cancels `null`.)
+    pub(crate) fn header(self) -> String {
+        match self {
+            Self::Page(nonce) => format!("{}; frame-ancestors 'none'", in_page(nonce, true)),
+            // No network, no origin. Its search asks by a prompt.
+            Self::Picture => concat!(
+                "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; base-uri 'none'; ",
+                "form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts allow-modals"
+            )
+            .to_owned(),
+            Self::Other => {
+                "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox".to_owned()
+            }
+        }
+    }
+}
+
+/// The part of a page's policy that it can state itself, and does: a page that is a file has no header, and a page that
+/// asks for nothing, with the frames in it, has no network.
+pub(super) fn in_page(nonce: &str, asks: bool) -> String {
+    let connect = if asks { " connect-src 'self';" } else { "" };
+    format!(
+        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:;{connect} \
+         base-uri 'none'; form-action 'self'"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: links stay on this path, whatever it is, and keep the request's own parameters.
+    #[test]
+    fn links() {
+        let table = [
+            ("/albums/7", "?p=index"),
+            ("/albums/7?", "?p=index"),
+            ("/albums/7?a=1&b=%26", "?a=1&b=%26&p=index"),
+            ("/?a=1&", "?a=1&p=index"),
+            ("//evil.example/x", "?p=index"),
+            ("*", "?p=index"),
+        ];
+        for (base, expected) in table {
+            assert_eq!(Context::new("p", base, "n").link("index"), expected, "{base}");
+        }
+        assert_eq!(Context::new("p", "/x?a=1", "n").plain(), "?a=1");
+    }
+
+    #[test]
+    fn nonces_are_used_once() {
+        let (one, other) = (nonce().unwrap(), nonce().unwrap());
+        assert!(one != other && one.len() == 24, "{one} {other}");
+        assert!(!format!("{:?}", Context::new("p", "/secret", &one)).contains("secret"));
+    }
+}

@@ -1,0 +1,34 @@
+//! What a browser shows of a profile: one page each, without anything from elsewhere, and the flamegraphs in them.
+//!
+//! What comes from a request, or is the name of a function, is escaped on its way into a page, and shortened. Pictures, which
+//! are made of such names and run a script, stand in frames without an origin and without a network. Each page says which
+//! [`Policy`] it needs; scripts are named in it by a nonce.
+
+mod compare;
+mod context;
+mod error;
+mod frame;
+mod html;
+mod index;
+#[cfg(test)]
+mod inspect;
+mod live;
+mod picture;
+mod result;
+#[cfg(test)]
+mod sample;
+mod shares;
+mod steps;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod words;
+
+pub(crate) use compare::compare;
+pub(crate) use context::{Context, Policy, nonce};
+pub(crate) use error::error;
+pub(crate) use index::index;
+pub(crate) use live::live;
+pub(crate) use picture::{Which, svg};
+pub(crate) use result::{html, result};

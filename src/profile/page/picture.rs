@@ -1,0 +1,475 @@
+//! Flamegraphs of a profile, as SVG.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::steps::Steps;
+use super::tree::{Bough, Tree, tree};
+use super::words;
+use crate::profile::{Profile, State};
+use crate::report::render::flamegraph::picture::{GREY, Picture, Tile, share, xml};
+use crate::report::render::flamegraph::{self, label};
+use crate::report::render::units::count;
+use crate::report::time::timestamp;
+
+/// The most boxes of a picture in a page, of which there are many, and of one by itself. A browser lays all of them out at
+/// each zoom.
+pub(super) const BOXES_IN_PAGE: usize = 1_500;
+const BOXES: usize = 4_000;
+
+/// The most characters of the title, and of a line below the picture.
+const MAX_TITLE: usize = 90;
+const MAX_LINE: usize = 160;
+
+/// Which part of a profile a picture shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// All of the time, by state.
+    All,
+    /// What ran on a CPU.
+    OnCpu,
+    /// What waited at await points.
+    Waiting,
+    /// All of the time, from left to right.
+    Chart,
+    /// What spawned work did meanwhile.
+    Beside,
+}
+
+/// A flamegraph as a file of its own. With `plumbing` it has all frames; without, the application's and a few that tell.
+pub(crate) fn svg(profile: &Profile, which: Which, plumbing: bool) -> String {
+    or_apology(&profile.id, || {
+        let (tiles, whole) = tiles(profile, which, plumbing, BOXES);
+        let picture = Picture {
+            title: title(profile),
+            subtitle: Some(subtitle(profile, which)),
+            whole: whole_label(which, whole),
+            tiles: &tiles,
+        };
+        picture.paint().map(|svg| with_lines(&dark(&svg), &lines(profile)))
+    })
+}
+
+/// A flamegraph to be put into a page.
+pub(super) fn bare_svg(profile: &Profile, which: Which, plumbing: bool) -> String {
+    or_apology(&profile.id, || {
+        let (tiles, whole) = tiles(profile, which, plumbing, BOXES_IN_PAGE);
+        let whole = whole_label(which, whole);
+        Picture { title: String::new(), subtitle: None, whole, tiles: &tiles }.paint().map(|svg| dark(&svg))
+    })
+}
+
+/// What `draw` returns, or a picture that says that there is none: no profile is lost for the sake of its picture.
+pub(super) fn or_apology(id: &str, draw: impl FnOnce() -> Option<String>) -> String {
+    if let Some(picture) = catch_unwind(AssertUnwindSafe(draw)).ok().flatten() {
+        return picture;
+    }
+    let title = xml(&label::safe(&format!("{id}: no flamegraph could be drawn"), MAX_TITLE));
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"1200\" height=\"60\">\
+         <text x=\"20\" y=\"36\" font-family=\"monospace\" font-size=\"14\">{title}</text></svg>\n"
+    )
+}
+
+/// How long the part of the time is that a picture shows.
+pub(super) fn whole(profile: &Profile, which: Which) -> u64 {
+    let only = match which {
+        Which::OnCpu => Some(State::OnCpu),
+        Which::Waiting => Some(State::Waiting),
+        _ => None,
+    };
+    let slices = if which == Which::Beside { &profile.beside } else { &profile.slices };
+    let slices = slices.iter().filter(|slice| only.is_none_or(|state| state == slice.state));
+    slices.fold(0, |sum, slice| sum.saturating_add(slice.nanos))
+}
+
+fn tiles(profile: &Profile, which: Which, plumbing: bool, boxes: usize) -> (Vec<Tile>, u64) {
+    let mut steps = Steps::new(plumbing);
+    let (tree, whole) = tree(profile, which, &mut steps);
+    let min = narrowest(&tree, whole, boxes);
+    let narrower = steps.foreign("…");
+    let paint = |bough: &Bough, root: bool| {
+        let step = steps.get(bough.step);
+        let color = color(bough.state, step.own);
+        let mut figures = figures(bough, which, whole);
+        let time = words::nanos(bough.nanos);
+        // The legend: it is read without a mouse.
+        let label = if root && matches!(which, Which::All | Which::Beside) {
+            format!("{}: {time}", step.label)
+        } else {
+            figures.insert(usize::from(which == Which::Chart), time);
+            step.label.clone()
+        };
+        Painted { label, figures: figures.join(", "), color }
+    };
+    (Pruner { tree: &tree, min, narrower, paint }.tiles(), whole)
+}
+
+/// What a box looks like.
+pub(super) struct Painted {
+    pub(super) label: String,
+    pub(super) figures: String,
+    pub(super) color: inferno::flamegraph::color::Color,
+}
+
+/// The house's colours.
+fn color(state: State, own: bool) -> inferno::flamegraph::color::Color {
+    match state {
+        State::OnCpu => flamegraph::State::OnCpu,
+        State::Blocked => flamegraph::State::Blocked,
+        State::Waiting => flamegraph::State::Waiting,
+        State::Runnable => flamegraph::State::Runnable,
+    }
+    .color(own)
+}
+
+/// `40.6 %`, `3 waits`; in a chart with its beginning before.
+fn figures(bough: &Bough, which: Which, whole: u64) -> Vec<String> {
+    let mut figures = vec![share(bough.nanos, whole)];
+    if bough.count > 0 {
+        figures.push(count(bough.count, words::unit(bough.state)));
+    }
+    if which == Which::Chart {
+        figures.insert(0, format!("{} after its start", words::nanos(bough.start)));
+    }
+    figures
+}
+
+/// Boxes that are narrower are put together, so that there are at most so many.
+pub(super) fn narrowest(tree: &Tree, whole: u64, most: usize) -> u64 {
+    let mut min = 0;
+    while remaining(tree, &tree.roots, min) > most {
+        // After some thirty times, a box is the whole.
+        min = if min == 0 { (whole >> 16).max(2) } else { min.saturating_add(min / 2) };
+    }
+    min
+}
+
+/// How many boxes there are if those that are narrower are put together.
+fn remaining(tree: &Tree, at: &[u32], min: u64) -> usize {
+    let mut boxes = 0;
+    let mut left: Vec<&[u32]> = vec![at];
+    while let Some(siblings) = left.pop() {
+        let mut in_run = false;
+        for &at in siblings {
+            let bough = &tree.boughs[at as usize];
+            let narrow = bough.nanos < min;
+            boxes += usize::from(!(narrow && in_run));
+            in_run = narrow;
+            if !narrow {
+                left.push(&bough.children);
+            }
+        }
+    }
+    boxes
+}
+
+/// Makes tiles of boxes.
+pub(super) struct Pruner<'a, P> {
+    pub(super) tree: &'a Tree,
+    /// Narrower ones are put together.
+    pub(super) min: u64,
+    /// The step of those.
+    pub(super) narrower: u32,
+    /// What a box looks like, and whether it stands on the whole.
+    pub(super) paint: P,
+}
+
+impl<P: Fn(&Bough, bool) -> Painted> Pruner<'_, P> {
+    /// The tiles of the whole tree.
+    pub(super) fn tiles(&self) -> Vec<Tile> {
+        let mut tiles = self.of(&self.tree.roots, true);
+        if tiles.is_empty() {
+            // inferno draws no empty picture.
+            let label = "no time was spent so".to_owned();
+            tiles.push(Tile { label, figures: String::new(), color: GREY, width: 1, children: Vec::new() });
+        }
+        tiles
+    }
+
+    /// The tiles of some siblings and of all that stands on them. As deep as a stack has steps.
+    fn of(&self, siblings: &[u32], root: bool) -> Vec<Tile> {
+        let mut tiles = Vec::new();
+        let mut rest = siblings;
+        while let [first, after @ ..] = rest {
+            let bough = &self.tree.boughs[*first as usize];
+            if bough.nanos >= self.min {
+                let Painted { label, figures, color } = (self.paint)(bough, root);
+                tiles.push(Tile {
+                    label,
+                    figures,
+                    color,
+                    width: bough.nanos,
+                    children: self.of(&bough.children, false),
+                });
+                rest = after;
+                continue;
+            }
+            let is_narrow = |at: &&u32| self.tree.boughs[**at as usize].nanos < self.min;
+            let (run, after) = rest.split_at(rest.iter().take_while(is_narrow).count());
+            tiles.push(self.together(run));
+            rest = after;
+        }
+        tiles.retain(|tile| tile.width > 0);
+        tiles
+    }
+
+    /// One tile for all of them, in the colour of what they mostly are.
+    fn together(&self, run: &[u32]) -> Tile {
+        let boughs = || run.iter().map(|&at| &self.tree.boughs[at as usize]);
+        let of =
+            |state| boughs().filter(|bough| bough.state == state).map(|bough| bough.nanos).fold(0, u64::saturating_add);
+        let state = words::STATES.into_iter().max_by_key(|&state| of(state)).unwrap_or(State::OnCpu);
+        let sum = Bough {
+            step: self.narrower,
+            state,
+            start: boughs().next().map_or(0, |bough| bough.start),
+            nanos: total(boughs().map(|bough| bough.nanos)),
+            other: total(boughs().map(|bough| bough.other)),
+            // Of one unit only if they are of one state.
+            count: 0,
+            children: Vec::new(),
+        };
+        let Painted { label, figures, color } = (self.paint)(&sum, false);
+        Tile {
+            label: format!("{label} {} narrower", run.len()),
+            figures,
+            color,
+            width: sum.nanos,
+            children: Vec::new(),
+        }
+    }
+}
+
+/// A sum; the most that there can be if a damaged profile has more.
+pub(super) fn total(parts: impl IntoIterator<Item = u64>) -> u64 {
+    parts.into_iter().fold(0, u64::saturating_add)
+}
+
+/// The box of the whole.
+fn whole_label(which: Which, whole: u64) -> String {
+    let what = match which {
+        Which::All | Which::Chart => "all",
+        Which::OnCpu => "on CPU",
+        Which::Waiting => "waiting",
+        Which::Beside => "work beside the request",
+    };
+    format!("{what}: {}", words::nanos(whole))
+}
+
+/// `GET /slow/lock: 2.51 s`.
+fn title(profile: &Profile) -> String {
+    let work = label::safe(&words::work(&profile.request.method, &profile.request.uri), MAX_TITLE);
+    format!("{work}: {}", words::nanos(profile.wall_nanos))
+}
+
+fn subtitle(profile: &Profile, which: Which) -> String {
+    let part = match which {
+        Which::All => None,
+        Which::OnCpu => Some("on CPU only"),
+        Which::Waiting => Some("waiting only"),
+        Which::Chart => Some("in order of time"),
+        Which::Beside => Some("what spawned work did meanwhile"),
+    };
+    let parts = [
+        part.map(str::to_owned),
+        Some(words::outcome(&profile.outcome).to_owned()),
+        (profile.runs > 1).then(|| format!("{} runs", profile.runs)),
+        Some(profile.process.hostname.clone()),
+        Some(timestamp(profile.started_at)),
+    ];
+    label::safe(&parts.into_iter().flatten().collect::<Vec<_>>().join(" · "), MAX_LINE)
+}
+
+/// What stands under the picture.
+fn lines(profile: &Profile) -> Vec<String> {
+    let end = words::bad_end(&profile.outcome).map(|(what, why)| format!("{what} {why}"));
+    let notes = profile.notes.iter().cloned();
+    let lines = end.into_iter().chain(words::quality(profile)).chain(notes);
+    lines.map(|line| label::safe(&line, MAX_LINE)).collect()
+}
+
+/// Legible on a dark ground, too: boxes keep their colours, and the text on them is black.
+pub(super) fn dark(svg: &str) -> String {
+    let style = "@media screen and (prefers-color-scheme: dark) {\n\
+                 svg > rect { fill: #15171c; }\n\
+                 svg > text { fill: #e6e6e6; }\n\
+                 #frames text { fill: #000; }\n\
+                 #frames > *:hover { stroke: white; }\n\
+                 #frames > *:hover > text { stroke: none; }\n}\n</style>";
+    svg.replacen("</style>", style, 1)
+}
+
+/// Pixels that a line takes.
+const LINE: usize = 18;
+
+/// The height of a picture in pixels, and where its number is.
+fn height(svg: &str) -> Option<(usize, &str)> {
+    let (_, after) = svg.split_once("<svg ")?;
+    let (_, after) = after.split_once("height=\"")?;
+    let (number, _) = after.split_once('"')?;
+    Some((number.parse().ok()?, number))
+}
+
+/// How high a picture is, in pixels.
+pub(super) fn height_of(svg: &str) -> usize {
+    height(svg).map_or(400, |(height, _)| height)
+}
+
+/// Makes room below the picture, and writes the lines there.
+fn with_lines(svg: &str, lines: &[String]) -> String {
+    use std::fmt::Write as _;
+
+    let Some((before, number)) = height(svg) else { return svg.to_owned() };
+    let after = before + lines.len() * LINE + LINE / 2;
+    // The picture, its view box and its ground.
+    let mut out = svg.replacen(&format!("height=\"{number}\""), &format!("height=\"{after}\""), 2).replacen(
+        &format!(" {number}\""),
+        &format!(" {after}\""),
+        1,
+    );
+    if let Some(end) = out.rfind("</svg>") {
+        out.truncate(end);
+    }
+    for (at, line) in lines.iter().enumerate() {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "<text x=\"10\" y=\"{}\">{}</text>", before + at * LINE + 4, xml(line));
+    }
+    out + "</svg>\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use quick_xml::Reader;
+    use quick_xml::events::Event;
+
+    use super::*;
+    use crate::profile::page::sample::{album, hostile, wide};
+    use crate::profile::testing::{ProfileBuilder, own};
+
+    const ALL: [Which; 5] = [Which::All, Which::OnCpu, Which::Waiting, Which::Chart, Which::Beside];
+
+    /// Tooltip, row, and width of each box. Fails if the picture is not well-formed, or has an element that inferno does not
+    /// write.
+    fn boxes(svg: &str) -> Vec<(String, u64, u64)> {
+        let elements: &[&[u8]] =
+            &[b"svg", b"defs", b"linearGradient", b"stop", b"style", b"script", b"rect", b"text", b"title", b"g"];
+        assert!(svg.chars().all(|c| !c.is_control() || c == '\n'), "characters that XML cannot hold");
+        let (mut boxes, mut title, mut in_title, mut scripts) = (Vec::new(), String::new(), false, 0);
+        let mut reader = Reader::from_str(svg);
+        loop {
+            let event = reader.read_event().unwrap();
+            match &event {
+                Event::Start(tag) | Event::Empty(tag) => {
+                    assert!(elements.contains(&tag.name().as_ref()), "{tag:?}");
+                    in_title = tag.name().as_ref() == b"title";
+                    title = if in_title { String::new() } else { title };
+                    scripts += u32::from(tag.name().as_ref() == b"script");
+                    let get = |name: &str| {
+                        let attribute = tag.try_get_attribute(name).unwrap()?;
+                        std::str::from_utf8(&attribute.value).unwrap().parse().ok()
+                    };
+                    if let (Some(y), Some(width)) = (get("y"), get("fg:w")) {
+                        boxes.push((title.clone(), y, width));
+                    }
+                }
+                Event::End(_) => in_title = false,
+                Event::Text(text) if in_title => title.push_str(&text.decode().unwrap()),
+                Event::GeneralRef(name) if in_title => title.push_str(name.decode().unwrap().as_ref()),
+                Event::Eof => break,
+                _ => {}
+            }
+        }
+        assert_eq!(scripts, 1, "inferno's");
+        boxes
+    }
+
+    /// The sum of the boxes that stand on the whole.
+    fn second_row(boxes: &[(String, u64, u64)]) -> u64 {
+        let mut rows: Vec<u64> = boxes.iter().map(|(_, y, _)| *y).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        boxes.iter().filter(|(_, y, _)| *y == rows[1]).map(|(.., width)| width).sum()
+    }
+
+    /// Guards: widths are time, to the nanosecond, with and without plumbing, however many boxes are put together.
+    #[test]
+    fn widths_sum_to_the_time() {
+        for profile in [album(), hostile(), wide()] {
+            for (which, plumbing) in ALL.into_iter().flat_map(|which| [(which, false), (which, true)]) {
+                let time = whole(&profile, which).max(1);
+                for svg in [svg(&profile, which, plumbing), bare_svg(&profile, which, plumbing)] {
+                    let boxes = boxes(&svg);
+                    assert_eq!(second_row(&boxes), time, "{which:?}");
+                    assert!(boxes.len() <= BOXES + 1, "{which:?}: {}", boxes.len());
+                }
+            }
+        }
+        assert!(boxes(&bare_svg(&wide(), Which::All, true)).len() <= BOXES_IN_PAGE + 1);
+        assert_eq!(whole(&album(), Which::All), album().wall_nanos);
+    }
+
+    #[test]
+    fn what_boxes_say() {
+        let drawn = boxes(&svg(&album(), Which::All, false));
+        let says = |text: &str| drawn.iter().any(|(title, ..)| title == text);
+        for text in [
+            "all: 2.35 s (100 %)",
+            "waiting: 1.04 s (44.4 %, 7 waits)",
+            "photos::store::PhotoStore::list src/store.rs:33 (812 ms, 34.6 %, 1 wait)",
+            "photos::thumb::decode src/thumb.rs (680 ms, 29.0 %, 680 samples)",
+            "[unattributed] (3.0 ms, 0.13 %)",
+        ] {
+            assert!(says(text), "{text}\n{drawn:#?}");
+        }
+        assert!(!drawn.iter().any(|(title, ..)| title.starts_with("axum::")), "plumbing is folded");
+        let full = boxes(&svg(&album(), Which::All, true));
+        assert!(full.iter().any(|(title, ..)| title.starts_with("axum::handler::Handler::call ")));
+        let chart = boxes(&svg(&album(), Which::Chart, false));
+        assert!(
+            chart
+                .iter()
+                .any(|(title, ..)| title == "blocked in a poll (1.79 s after its start, 498 ms, 21.2 %, 3 samples)"),
+            "{chart:#?}"
+        );
+        assert!(svg(&album(), Which::All, false) == svg(&album(), Which::All, false), "the same each time");
+    }
+
+    /// Guards: under the picture stands how far it can be trusted, within its bounds.
+    #[test]
+    fn lines_below() {
+        let mut profile = album();
+        profile.outcome = crate::profile::Outcome::Panicked("index <3>".to_owned());
+        let drawn = svg(&profile, Which::All, false);
+        for line in [
+            "The handler panicked. index &lt;3&gt;",
+            "1,260 of 1,262 samples taken at 1,000 Hz, 2 lost, 7 late; 0 stacks cut at their outer end.",
+            "The request spawned one task, which was profiled beside it.",
+        ] {
+            let (_, rest) = drawn.split_once(&format!(">{line}</text>")).map(|(a, b)| (b, a)).expect(line);
+            let (_, y) = rest.rsplit_once("y=\"").unwrap();
+            assert!(y.trim_end_matches('"').parse::<usize>().unwrap() < height_of(&drawn));
+        }
+        let bare = height_of(&bare_svg(&profile, Which::All, false));
+        assert!(height_of(&drawn) > bare + 5 * LINE);
+        assert!(drawn.contains(&format!("viewBox=\"0 0 1200 {}\"", height_of(&drawn))));
+    }
+
+    /// Guards: a profile of nothing, and one of a nanosecond, have a picture.
+    #[test]
+    fn nothing_to_draw() {
+        let mut builder = ProfileBuilder::new();
+        assert!(svg(&ProfileBuilder::new().build(), Which::All, false).contains("no time was spent so"));
+        builder.slice(State::OnCpu, 1, 0, &[own("app::a", 1)]);
+        builder.slice(State::Waiting, 0, 0, &[own("app::b", 1)]);
+        let profile = builder.build();
+        for which in ALL {
+            assert!(boxes(&svg(&profile, which, true)).len() >= 2, "{which:?}");
+        }
+        let mut huge = profile;
+        huge.slices.iter_mut().for_each(|slice| slice.nanos = u64::MAX);
+        huge.wall_nanos = u64::MAX;
+        for which in ALL {
+            svg(&huge, which, false);
+        }
+    }
+}

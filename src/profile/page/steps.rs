@@ -1,0 +1,258 @@
+//! Stacks as a reader wants them: the application's frames, and of the others what tells.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::profile::format::{Paths, is_remark};
+use crate::profile::{Profile, State};
+use crate::report::Frame;
+use crate::report::render::flamegraph::label;
+use crate::report::render::fold::{describe_folded, is_dull};
+use crate::report::telling as shown;
+
+/// How many boxes a stack has at most: of a deep recursion, the ends.
+const MAX_STEPS: usize = 64;
+
+/// One box of a stack.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Step {
+    pub(super) label: String,
+    /// Of the application's own code, or said by heeler.
+    pub(super) own: bool,
+}
+
+/// The stacks of profiles as steps. Equal steps have equal numbers.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    /// Whether frames that are not the application's stand there, too.
+    plumbing: bool,
+    /// Whether steps that differ only in their lines are one, wherever they are: between two versions of a program lines
+    /// move.
+    lines: bool,
+    steps: Vec<Step>,
+    numbers: HashMap<Step, u32>,
+    /// By index of the frame, and whether its line counts.
+    frames: HashMap<(u32, bool), u32>,
+    /// By stack and state.
+    paths: HashMap<(u32, State), Rc<[u32]>>,
+}
+
+impl Steps {
+    pub(super) fn new(plumbing: bool) -> Self {
+        Self { plumbing, lines: true, ..Self::default() }
+    }
+
+    /// Of two profiles, to be compared.
+    pub(super) fn without_lines(plumbing: bool) -> Self {
+        Self { lines: false, ..Self::new(plumbing) }
+    }
+
+    /// The step of that number.
+    pub(super) fn get(&self, number: u32) -> &Step {
+        &self.steps[number as usize]
+    }
+
+    /// The number of a step that is no frame.
+    pub(super) fn said(&mut self, text: &str) -> u32 {
+        self.number(Step { label: label::text(text), own: true })
+    }
+
+    /// The number of a step that stands for many.
+    pub(super) fn foreign(&mut self, text: &str) -> u32 {
+        self.number(Step { label: label::text(text), own: false })
+    }
+
+    /// Another profile follows: its stacks are others.
+    pub(super) fn next_profile(&mut self) {
+        self.frames.clear();
+        self.paths.clear();
+    }
+
+    /// A stack, outermost step first.
+    pub(super) fn path(&mut self, profile: &Profile, stack: u32, state: State) -> Rc<[u32]> {
+        if let Some(path) = self.paths.get(&(stack, state)) {
+            return Rc::clone(path);
+        }
+        let frames = frames(profile, stack);
+        let steps = if self.plumbing { full(&frames) } else { readable(&frames, state == State::Waiting) };
+        // A thread that computes is at another line at each sample: those of one function are one box. Where something
+        // waits or blocks, the line says in which of its calls.
+        let lines = self.lines && state != State::OnCpu;
+        let path: Rc<[u32]> = bounded(steps).into_iter().map(|part| self.part(part, lines)).collect();
+        self.paths.insert((stack, state), Rc::clone(&path));
+        path
+    }
+
+    fn part(&mut self, part: Part<'_>, line: bool) -> u32 {
+        let (at, frame) = match part {
+            Part::Said(text) => return self.foreign(&text),
+            Part::Frame(frame) => frame,
+        };
+        if let Some(number) = self.frames.get(&(at, line)) {
+            return *number;
+        }
+        let shown = Frame { line: frame.line.filter(|_| line), source: None, ..frame.clone() };
+        let number = self.number(Step { label: label::frame(&shown), own: frame.own || is_remark(frame) });
+        self.frames.insert((at, line), number);
+        number
+    }
+
+    fn number(&mut self, step: Step) -> u32 {
+        // Fewer than there are nodes, which are counted so.
+        let next = self.steps.len() as u32;
+        *self.numbers.entry(step).or_insert_with_key(|step| {
+            self.steps.push(step.clone());
+            next
+        })
+    }
+}
+
+/// A frame and its index.
+type Indexed<'a> = (u32, &'a Frame);
+
+/// The frames of a stack, innermost first.
+pub(super) fn frames(profile: &Profile, stack: u32) -> Vec<Indexed<'_>> {
+    // All of them, whatever the state.
+    let frames = Paths::of(profile).frames(stack, State::OnCpu, true);
+    frames.into_iter().rev().filter_map(|at| Some((at, profile.frames.get(at as usize)?))).collect()
+}
+
+/// The frame of a stack that says most to a reader: the innermost of the application's own, else the innermost. What is said
+/// instead of a function counts only if there is nothing else.
+pub(super) fn telling<'a>(frames: &[Indexed<'a>]) -> Option<&'a Frame> {
+    let all = || frames.iter().map(|(_, frame)| *frame);
+    let functions = || all().filter(|frame| !is_remark(frame));
+    let own = functions().find(|frame| frame.own).or_else(|| functions().find(|frame| !is_dull(frame)));
+    own.or_else(|| functions().next()).or_else(|| all().next())
+}
+
+/// A part of a stack.
+enum Part<'a> {
+    Frame(Indexed<'a>),
+    Said(String),
+}
+
+fn full<'a>(frames: &[Indexed<'a>]) -> Vec<Part<'a>> {
+    frames.iter().rev().map(|&frame| Part::Frame(frame)).collect()
+}
+
+/// What is around the outermost frame of the application's own is the same for every request, and left out; other runs of
+/// what is not its own are folded.
+fn readable<'a>(frames: &[Indexed<'a>], waits: bool) -> Vec<Part<'a>> {
+    // Remarks are no leaf: what is said of the frames around does not depend on them.
+    let (remarks, frames) = frames.split_at(frames.iter().take_while(|(_, frame)| is_remark(frame)).count());
+    // How an await point's waker is cloned and kept says nothing.
+    let dull = frames.iter().take_while(|(_, frame)| waits && !frame.own && is_dull(frame)).count();
+    let frames = if dull < frames.len() { &frames[dull..] } else { frames };
+    let outermost = frames.iter().rposition(|(_, frame)| frame.own || is_remark(frame));
+    let frames = outermost.map_or(frames, |at| &frames[..=at]);
+    let plain: Vec<&Frame> = frames.iter().map(|(_, frame)| *frame).collect();
+    let mut shown = shown(&plain, waits);
+    for (shown, frame) in shown.iter_mut().zip(&plain) {
+        *shown |= is_remark(frame);
+    }
+    let mut parts = Vec::new();
+    let mut end = frames.len();
+    while end > 0 {
+        if shown[end - 1] {
+            end -= 1;
+            parts.push(Part::Frame(frames[end]));
+            continue;
+        }
+        let start = shown[..end].iter().rposition(|&shown| shown).map_or(0, |at| at + 1);
+        parts.push(Part::Said(describe_folded(&plain[start..end])));
+        end = start;
+    }
+    parts.extend(remarks.iter().rev().map(|&frame| Part::Frame(frame)));
+    parts
+}
+
+fn bounded(mut parts: Vec<Part<'_>>) -> Vec<Part<'_>> {
+    if parts.len() > MAX_STEPS {
+        let more = parts.len() - (MAX_STEPS - 1);
+        parts.splice(MAX_STEPS / 2..MAX_STEPS / 2 + more, [Part::Said(format!("… {more} more frames"))]);
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::testing::{ProfileBuilder, own, plumbing, remark};
+
+    fn labels(state: State, plumbing: bool, frames: &[Frame]) -> Vec<String> {
+        let mut builder = ProfileBuilder::new();
+        builder.slice(state, 1, 1, frames);
+        let profile = builder.build();
+        let mut steps = Steps::new(plumbing);
+        let path = steps.path(&profile, profile.slices[0].stack, state);
+        path.iter().map(|&at| format!("{}{}", if steps.get(at).own { "" } else { "~" }, steps.get(at).label)).collect()
+    }
+
+    fn waiting() -> Vec<Frame> {
+        vec![
+            plumbing("tokio::runtime::task::poll"),
+            plumbing("axum::handler::call"),
+            own("app::page", 7),
+            plumbing("futures_util::future::join::poll"),
+            own("app::load", 9),
+            plumbing("tokio::sync::Mutex::lock"),
+            plumbing("tokio::sync::batch_semaphore::Semaphore::close"),
+            plumbing("tokio::sync::batch_semaphore::Acquire::poll"),
+            plumbing("core::task::wake::Waker::clone"),
+        ]
+    }
+
+    /// Guards: the application's frames lead, and what it waits for keeps its name.
+    #[test]
+    fn the_applications_frames_lead() {
+        assert_eq!(
+            labels(State::Waiting, false, &waiting()),
+            [
+                "app::page src/app.rs:7",
+                "~… 1 frame of futures_util",
+                "app::load src/app.rs:9",
+                "~tokio::sync::Mutex::lock tokio-1.2.3/src/lib.rs:100",
+                "~… 1 frame of tokio",
+                "~tokio::sync::batch_semaphore::Acquire::poll tokio-1.2.3/src/lib.rs:100",
+            ]
+        );
+        assert_eq!(labels(State::Waiting, true, &waiting()).len(), waiting().len());
+        // A remark does not hide what is known besides.
+        let mut any = waiting();
+        any.push(remark("[any of 3]"));
+        let any = labels(State::Waiting, false, &any);
+        assert_eq!((any.len(), any.last().unwrap().as_str()), (7, "[any of 3]"));
+    }
+
+    /// Guards: samples of one function are one box, whatever the line; waits are told apart by theirs.
+    #[test]
+    fn lines() {
+        let frames = [own("app::page", 7), own("app::resize", 9)];
+        assert_eq!(labels(State::OnCpu, false, &frames), ["app::page src/app.rs", "app::resize src/app.rs"]);
+        assert_eq!(labels(State::Blocked, false, &frames), ["app::page src/app.rs:7", "app::resize src/app.rs:9"]);
+    }
+
+    #[test]
+    fn deep_stacks_keep_their_ends() {
+        let frames: Vec<Frame> = (0..5_000).map(|line| own("app::recurse", line)).collect();
+        let labels = labels(State::Waiting, false, &frames);
+        assert_eq!(labels.len(), MAX_STEPS);
+        assert_eq!(labels[MAX_STEPS / 2], "~… 4937 more frames");
+        assert!(labels[MAX_STEPS - 1].ends_with(":4999"));
+    }
+
+    /// Guards: a damaged profile is no reason to panic or to loop.
+    #[test]
+    fn references_to_nowhere() {
+        let mut builder = ProfileBuilder::new();
+        builder.slice(State::OnCpu, 1, 1, &[own("app::a", 1), own("app::b", 1)]);
+        let mut profile = builder.build();
+        profile.nodes[0].parent = Some(1);
+        profile.nodes[1].frame = 77;
+        let mut steps = Steps::new(false);
+        for stack in [0, 1, 2, u32::MAX] {
+            assert!(steps.path(&profile, stack, State::OnCpu).len() <= 1);
+        }
+    }
+}

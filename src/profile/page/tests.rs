@@ -1,0 +1,243 @@
+//! Whole pages, as a browser sees them.
+
+use super::inspect::{Seen, inspect};
+use super::sample::{HOSTILE, album, earlier, hostile, status, summary, wide};
+use super::*;
+use crate::profile::store::Phase;
+use crate::profile::{Outcome, Profile, State};
+
+const NONCE: &str = "bm9uY2Vub25jZW5vbmNlbg==";
+
+fn context<'a>() -> Context<'a> {
+    Context::new("__geordi__", "/albums/7?sort=date&page=2", NONCE)
+}
+
+/// What a reader sees of it, on one line.
+fn words_of(page: &str) -> String {
+    inspect(page, NONCE).text.replace('\n', "").to_owned()
+}
+
+fn page_of(profile: &Profile) -> Seen {
+    inspect(&result(profile, &[summary(&earlier())], &context()), NONCE)
+}
+
+#[track_caller]
+fn assert_says(page: &str, expected: &str) {
+    let text = words_of(page);
+    assert!(text.contains(expected), "{expected}\n{text}");
+}
+
+/// Guards: an engineer sees at once where the time went.
+#[test]
+fn it_leads_with_where_the_time_went() {
+    let page = result(&album(), &[], &context());
+    assert_says(
+        &page,
+        "2.35 s: 44.4 % waiting, 31.6 % on CPU, 21.2 % blocked in a poll, 2.8 % woken but not polled. \
+         The most at one place: 812 ms (34.6 %) waiting in photos::store::PhotoStore::list at src/store.rs:33, 1 wait.",
+    );
+    for shown in ["on CPU: 741 ms, 31.6 %", "blocked in a poll: 498 ms", "waiting: 1.04 s", "woken, not polled: 67 ms"]
+    {
+        assert_says(&page, shown);
+    }
+    assert_says(&page, "1,260 of 1,262 samples taken at 1,000 Hz, 2 lost, 7 late; 0 stacks cut at their outer end.");
+    assert_says(&page, "The profiler took 1.4 ms of the request's own time (0.06 %), and 21 ms of CPU beside it.");
+    assert_says(&page, "The request spawned one task, which was profiled beside it.");
+}
+
+/// Guards: how it ended is said in words where it did not end well, and what many runs mean.
+#[test]
+fn ends() {
+    let table = [
+        (Outcome::Failed("connection reset".to_owned()), "The request failed. connection reset"),
+        (Outcome::Panicked("index out of bounds".to_owned()), "The handler panicked. index out of bounds"),
+        (Outcome::Cancelled, "The request was cancelled. This is what it did until then."),
+        (Outcome::TooLong, "The request took too long, and was dropped."),
+    ];
+    let mut profile = album();
+    assert!(!words_of(&result(&profile, &[], &context())).contains("The request was"));
+    for (outcome, expected) in table {
+        (profile.outcome, profile.response) = (outcome, None);
+        let page = result(&profile, &[], &context());
+        assert_says(&page, expected);
+        assert_says(&page, "There was none.");
+    }
+    profile.runs = 20;
+    assert_says(&result(&profile, &[], &context()), "2.35 s in 20 runs, 117 ms each: ");
+}
+
+/// Guards: tabs for what there is, a frame with and one without plumbing for each picture, and ways to all else.
+#[test]
+fn tabs_and_links() {
+    let seen = page_of(&album());
+    for id in ["t-all", "t-cpu", "t-wait", "t-chart", "t-beside", "t-table", "t-request", "t-compare", "t-files"] {
+        assert!(seen.ids.iter().any(|seen| seen == id), "{id}");
+    }
+    assert_eq!(seen.frames.len(), 10);
+    let id = album().id;
+    let flag = |value: &str| format!("?sort=date&page=2&__geordi__={value}");
+    for value in ["svg", "pprof", "json", "html", "response"] {
+        assert!(seen.targets.contains(&flag(&format!("{id}.{value}"))), "{value}");
+    }
+    for value in ["", "index", &format!("{}.vs.{id}", earlier().id)] {
+        assert!(seen.targets.contains(&flag(value)), "{value}: {:?}", seen.targets);
+    }
+    // Nothing that does not exist.
+    let mut computed = album();
+    computed.slices.retain(|slice| slice.state == State::OnCpu);
+    computed.beside.clear();
+    let seen = page_of(&computed);
+    assert!(!seen.ids.iter().any(|id| id == "t-wait" || id == "t-beside"));
+    // A POST, or another URL, is not asked for again by a link.
+    let mut posted = album();
+    posted.request.method = "POST".to_owned();
+    assert!(!page_of(&posted).targets.contains(&flag("")));
+}
+
+/// Guards: a page as a file leads nowhere, and has its pictures.
+#[test]
+fn as_a_file() {
+    let file = html(&album());
+    let nonce = file.split_once("<style nonce=\"").and_then(|(_, rest)| rest.split_once('"')).unwrap().0;
+    let seen = inspect(&file, nonce);
+    assert_eq!((seen.targets.len(), seen.frames.len()), (0, 10));
+    assert!(!file.contains("http-equiv=\"refresh\""));
+    // Nothing is loaded, from nowhere.
+    assert!(!file.contains("src=") && !file.contains("@import") && !file.contains("url(http"));
+    assert_ne!(file, html(&album()), "a nonce is used once");
+}
+
+/// Guards: names from a request or a binary are text, wherever they are shown. [`inspect`] fails on elements, attributes and
+/// handlers that are not a page's own, on scripts without the nonce, and on links to elsewhere.
+#[test]
+fn hostile_names() {
+    let profile = hostile();
+    let context = Context::new("__geordi__", "//evil.example/?a=\"><script>&b='", NONCE);
+    let mut job = status(Phase::Failed(HOSTILE.join(" ")));
+    (job.method, job.uri, job.place) = (HOSTILE.join(" "), HOSTILE.join(" "), Some(HOSTILE.join(" ")));
+    let mut running = status(Phase::Running);
+    running.place = Some(HOSTILE.join(" "));
+    let all = HOSTILE.join(" ");
+    let pages = [
+        (result(&profile, &[summary(&profile)], &context), 2 * 2 * 5),
+        (compare(&profile, &album(), &context), 2 * 4),
+        (compare(&album(), &profile, &context), 2 * 4),
+        (live(&job, &context), 0),
+        (live(&running, &context), 1),
+        (index(&[summary(&profile)], &all, &context), 0),
+        (error(&all, &all, &context), 0),
+    ];
+    for (page, scripts) in pages {
+        let seen = inspect(&page, NONCE);
+        assert_eq!(seen.scripts, scripts, "none but heeler's and inferno's");
+        let everything = |seen: &Seen| seen.frames.iter().fold(seen.text.clone(), |text, frame| text + &frame.text);
+        let text = everything(&seen);
+        assert!(text.contains("<script>alert(1)</script>") || text.contains("<script>al…"), "shown as it is");
+        assert!(!text.contains('\u{202e}') && !text.contains('\0'), "nothing turns the text around");
+        assert!(text.chars().filter(|&c| c == 'x').count() < 40_000, "long names are shortened");
+    }
+}
+
+/// Guards: pages of many thousand stacks are not so large that a browser hangs.
+#[test]
+fn large_profiles_make_no_large_pages() {
+    let page = result(&wide(), &[], &context());
+    assert!(page.len() < 8 << 20, "{} bytes", page.len());
+    for frame in inspect(&page, NONCE).frames {
+        assert!(frame.text.lines().count() < 12 * 1_500);
+    }
+}
+
+/// Guards: with a script it asks, without one the browser does; what is over does neither.
+#[test]
+fn progress() {
+    let running = live(&status(Phase::Running), &context());
+    assert_says(&running, "Running 12.3 s");
+    assert_says(&running, "photos::store::PhotoStore::list at src/store.rs:33");
+    assert_says(&running, "12,040");
+    assert!(running.contains("<noscript><meta http-equiv=\"refresh\" content=\"2\"></noscript>"));
+    let seen = inspect(&running, NONCE);
+    let id = status(Phase::Running).id;
+    for value in ["status", "cancel"] {
+        assert!(seen.targets.contains(&format!("?sort=date&page=2&__geordi__={id}.{value}")), "{:?}", seen.targets);
+    }
+    assert!(running.contains("<form method=\"post\""));
+    assert!(!running.contains("somebody"), "whose it is, is not for others");
+    for (place, expected) in
+        [(0, "Next in the queue"), (1, "1 profile before"), (2, "In the queue, 2 profiles before it")]
+    {
+        assert_says(&live(&status(Phase::Queued { place }), &context()), expected);
+    }
+    for (phase, expected) in [
+        (Phase::Failed("the store is full".to_owned()), "the store is full"),
+        (Phase::Cancelled, "Cancelled"),
+        (Phase::Lost, "Lost: the process that ran it is gone"),
+    ] {
+        let page = live(&status(phase), &context());
+        assert_says(&page, expected);
+        assert!(!page.contains("http-equiv=\"refresh\"") && !page.contains("<form") && !page.contains("<script"));
+    }
+}
+
+#[test]
+fn profiles_are_listed_and_searched() {
+    let page = index(&[summary(&album()), summary(&hostile())], "alb", &context());
+    assert_says(&page, "GET /albums/7?sort=date&page=2");
+    assert_says(&page, "panicked 200");
+    assert!(page.contains("<input type=\"hidden\" name=\"__geordi__\" value=\"index\">"));
+    assert!(page.contains("name=\"q\"") && page.contains("value=\"alb\""));
+    assert_says(&index(&[], "", &context()), "There are none yet.");
+    assert_says(&index(&[], "x", &context()), "None of that name.");
+}
+
+/// Guards: what is slower is told first, and many runs count as their average.
+#[test]
+fn comparison() {
+    let mut many = album();
+    many.runs = 2;
+    for slice in &mut many.slices {
+        slice.nanos *= 2;
+    }
+    many.wall_nanos *= 2;
+    for after in [album(), many] {
+        let page = compare(&earlier(), &after, &context());
+        assert_says(
+            &page,
+            "602 ms slower: 1.75 s before, 2.35 s after (+34.5 %). The most: +541 ms waiting in \
+             photos::store::PhotoStore::list at src/store.rs:33.",
+        );
+        let pictures = inspect(&page, NONCE).frames;
+        assert_eq!(pictures.len(), 4);
+        for (picture, whole) in pictures.iter().zip(["2.35 s", "2.35 s", "1.75 s", "1.75 s"]) {
+            assert!(picture.text.contains(&format!("all: {whole} (100 %)")), "{}", picture.text);
+            // The same change, whichever of them is drawn.
+            assert!(picture.text.contains("waiting (+695 ms: 347 ms before, 1.04 s after)"), "{}", picture.text);
+        }
+        assert!(page.contains("rgb(255,100,100)") && page.contains("rgb(250,250,250)"));
+    }
+    assert_says(&compare(&album(), &earlier(), &context()), "602 ms faster: 2.35 s before, 1.75 s after (-25.6 %).");
+    assert_says(&compare(&album(), &album(), &context()), "As long as before: 2.35 s before, 2.35 s after (+0.0 %).");
+}
+
+#[test]
+fn errors_say_what_and_why() {
+    let page = error("Too many profiles", "8 wait already.", &context());
+    assert_says(&page, "Too many profiles");
+    assert_says(&page, "8 wait already.");
+    assert!(inspect(&page, NONCE).targets.contains(&"?sort=date&page=2".to_owned()));
+}
+
+/// Guards: the policy that a page states itself lets nothing out of it.
+#[test]
+fn policies() {
+    let header = Policy::Page(NONCE).header();
+    for directive in ["default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"] {
+        assert!(header.split("; ").any(|given| given == directive), "{directive}");
+    }
+    assert!(header.contains(NONCE) && !header.contains("unsafe"));
+    assert!(Policy::Picture.header().ends_with("sandbox allow-scripts allow-modals"));
+    assert!(Policy::Other.header().ends_with("; sandbox"));
+    let still = result(&album(), &[], &context());
+    assert!(still.contains("default-src &#39;none&#39;") && !still.contains("connect-src"), "it asks for nothing");
+    assert!(live(&status(Phase::Running), &context()).contains("connect-src &#39;self&#39;"));
+}
