@@ -117,6 +117,7 @@ pub use error::Error;
 pub use figures::{Figures, figures};
 pub use inflight::{Current, current};
 pub use monitor::use_signal;
+pub use profile::ProfileLayer;
 #[cfg(feature = "otel")]
 #[cfg_attr(docsrs, doc(cfg(feature = "otel")))]
 pub use report::OpenTelemetry;

@@ -137,3 +137,35 @@ fn spins(stop: &AtomicBool) {
         std::hint::black_box(7_u64.wrapping_mul(11));
     }
 }
+
+/// Guards: a profiler adds no allocation to a request that does not ask for a profile, nor to one whose asker is refused at
+/// once.
+#[test]
+fn a_request_without_a_profile() {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use tower::{Layer as _, Service, service_fn};
+
+    type Asked = Request<Full<Bytes>>;
+
+    fn ask<R>(service: &mut impl Service<Asked, Response = Response<R>, Error = Infallible>, uri: &'static str) -> u64 {
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() = http::Uri::from_static(uri);
+        request.headers_mut().insert("x-geordi-like", http::HeaderValue::from_static("1"));
+        let cx = &mut Context::from_waker(Waker::noop());
+        calls(|| {
+            let future = std::pin::pin!(service.call(request));
+            assert!(matches!(future.poll(cx), Poll::Ready(Ok(response)) if response.status() == 200));
+        })
+    }
+
+    let mut bare = service_fn(|_: Asked| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("well"))) });
+    let layer = heeler::ProfileLayer::new(|_: &http::request::Parts| false);
+    let mut layered = layer.layer(bare.clone());
+    for uri in ["/", "/photos?page=2&sort=name", "/?__geordi__=json"] {
+        assert_eq!(ask(&mut layered, uri), ask(&mut bare, uri), "{uri}");
+    }
+}

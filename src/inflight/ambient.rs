@@ -5,11 +5,11 @@
 //! monitor tells when one of them expires.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, OnceLock};
 
 use super::subject::Inherited;
-use super::{Clock, Row, RowId, ThreadSlot, Timebox, Work, flags, table, work_of};
+use super::{Clock, Job, PolicyId, Registered, Row, RowId, ThreadSlot, Timebox, Work, flags, table, work_of};
 
 thread_local! {
     // Without a destructor, so that an access costs no check and works while the thread ends.
@@ -49,9 +49,20 @@ impl Ambient {
     }
 }
 
-/// Everything that the calling thread runs from here on is a profile's: no limit holds there.
-pub(crate) fn stand_aside_for_good(row: &'static Row) {
-    INNERMOST.set(Some(row));
+/// Everything that the calling thread runs from here on is a profile's, also what was not handed on by heeler's functions: no
+/// limit holds there.
+pub(crate) fn stand_aside_for_good() {
+    static ROW: OnceLock<Option<&'static Row>> = OnceLock::new();
+    let row = ROW.get_or_init(|| {
+        let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::PROFILED, |details| {
+            details.work = Work::Job(Box::new(Job { name: "profiles".into(), reports: None }));
+        })?;
+        let row = registered.row();
+        // For the life of the process.
+        std::mem::forget(registered);
+        Some(row)
+    });
+    INNERMOST.set(*row);
 }
 
 /// Whether the calling code runs for a profile, where no limit or threshold holds.

@@ -127,6 +127,8 @@ pub(crate) mod time;
 mod waits;
 mod words;
 
+pub(crate) use process::complete;
+pub(crate) use redact::Redactor;
 pub(crate) use time::rfc3339;
 
 pub use builder::ReportsBuilder;

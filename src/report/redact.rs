@@ -181,6 +181,15 @@ impl Redactor {
         out
     }
 
+    /// The value of a header of any name, as it may be shown.
+    pub(crate) fn any_header(&self, name: &HeaderName, value: &HeaderValue) -> String {
+        if NEVER.contains(name) || self.secrets.contain(name.as_str()) {
+            REDACTED.to_owned()
+        } else {
+            self.header(name, value)
+        }
+    }
+
     /// A named value, such as the field of a span, as it may be shown.
     pub(crate) fn field(&self, name: &str, value: &str) -> String {
         if self.secrets.contain(name) { REDACTED.to_owned() } else { escape(value, MAX_VALUE).into_owned() }

@@ -14,6 +14,6 @@ mod run;
 mod session;
 mod wake;
 
-pub(crate) use log::{Log, PollEntry, WaitEntry, WakeEntry};
+pub(crate) use log::{Log, PollEntry, WaitEntry};
 pub(crate) use run::{Strand, current_strand};
 pub(crate) use session::{Active, Place, Session};

@@ -16,4 +16,4 @@ mod tests;
 mod timeline;
 mod tree;
 
-pub(crate) use recording::{Progress, Record, Recorded, Recording};
+pub(crate) use recording::{Progress, Record, Recording};

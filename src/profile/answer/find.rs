@@ -1,0 +1,43 @@
+//! What becomes of a profile that somebody asks for by its id.
+
+use std::sync::Arc;
+
+use crate::authorize::Access;
+use crate::profile::Profile;
+use crate::profile::id::Id;
+use crate::profile::layer::Config;
+use crate::profile::store::{Phase, Status, StoreError};
+
+/// What there is of a profile.
+pub(super) enum Found {
+    Done(Arc<Profile>),
+    /// Not yet, or there will be none.
+    Status(Box<Status>),
+}
+
+/// What there is, if it is theirs who ask: anybody else's may as well not be there.
+pub(super) async fn find(config: &Config, access: &Access, id: Id) -> Result<Option<Found>, StoreError> {
+    let principal = access.principal();
+    if let Some(job) = config.jobs.get(id) {
+        if job.principal.as_deref() != principal {
+            return Ok(None);
+        }
+        let status = job.status();
+        // What is done is in the store, as far as it is.
+        if status.phase != Phase::Done {
+            return Ok(Some(Found::Status(Box::new(status))));
+        }
+    }
+    // It may be done between the two looks, so that there are two rounds.
+    for _ in 0..2 {
+        if let Some(profile) = config.store.get(&id, principal).await? {
+            return Ok(Some(Found::Done(Arc::new(profile))));
+        }
+        match config.store.status(&id, principal).await? {
+            Some(status) if status.phase == Phase::Done => {}
+            status => return Ok(status.map(|status| Found::Status(Box::new(status)))),
+        }
+    }
+    // It was done, and is no longer kept.
+    Ok(None)
+}

@@ -1,0 +1,169 @@
+//! A job as others see it: how far it is, and a way to stop it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use crate::profile::id::Id;
+use crate::profile::record::Recording;
+use crate::profile::store::{Phase, Status};
+use crate::profile::{Outcome, Request};
+use crate::sync::lock_std;
+
+/// Why a job is stopped before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::profile) enum Stop {
+    Cancelled,
+    TooLong,
+}
+
+impl Stop {
+    pub(in crate::profile) const fn outcome(self) -> Outcome {
+        match self {
+            Self::Cancelled => Outcome::Cancelled,
+            Self::TooLong => Outcome::TooLong,
+        }
+    }
+}
+
+/// A job of this process.
+pub(in crate::profile) struct Job {
+    pub(in crate::profile) id: Id,
+    pub(in crate::profile) principal: Option<String>,
+    pub(in crate::profile) request: Request,
+    pub(in crate::profile) asked_at: SystemTime,
+    phase: Mutex<Phase>,
+    /// From when the request runs.
+    recording: OnceLock<Recording>,
+    stop: watch::Sender<Option<Stop>>,
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("id", &self.id).field("phase", &*lock_std(&self.phase)).finish_non_exhaustive()
+    }
+}
+
+impl Job {
+    pub(in crate::profile) fn new(id: Id, principal: Option<String>, request: Request, place: usize) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            principal,
+            request,
+            asked_at: SystemTime::now(),
+            phase: Mutex::new(Phase::Queued { place }),
+            recording: OnceLock::new(),
+            stop: watch::Sender::new(None),
+        })
+    }
+
+    pub(super) fn set_phase(&self, phase: Phase) {
+        *lock_std(&self.phase) = phase;
+    }
+
+    /// queued → running
+    pub(super) fn begin(&self, rate_hz: u32) -> Recording {
+        self.set_phase(Phase::Running);
+        self.recording.get_or_init(|| Recording::start(rate_hz)).clone()
+    }
+
+    pub(super) fn recording(&self) -> Option<&Recording> {
+        self.recording.get()
+    }
+
+    /// Stops it, unless it is being stopped for another reason.
+    pub(in crate::profile) fn stop(&self, why: Stop) {
+        self.stop.send_if_modified(|stop| {
+            let first = stop.is_none();
+            stop.get_or_insert(why);
+            first
+        });
+    }
+
+    /// Why it is being stopped.
+    pub(super) fn is_stopped(&self) -> Option<Stop> {
+        *self.stop.borrow()
+    }
+
+    /// Waits until it is stopped.
+    pub(super) async fn stopped(&self) -> Stop {
+        let mut stop = self.stop.subscribe();
+        // The sender is the job's own: it outlives this.
+        stop.wait_for(Option::is_some).await.ok().and_then(|stop| *stop).unwrap_or(Stop::Cancelled)
+    }
+
+    /// How far it is.
+    pub(in crate::profile) fn status(&self) -> Status {
+        let progress = self.recording.get().map(Recording::progress).unwrap_or_default();
+        Status {
+            id: self.id,
+            principal: self.principal.clone(),
+            phase: lock_std(&self.phase).clone(),
+            method: self.request.method.clone(),
+            uri: self.request.uri.clone(),
+            started_at: self.asked_at,
+            updated_at: SystemTime::now(),
+            elapsed_ms: progress.nanos / 1_000_000,
+            polls: progress.polls,
+            samples: progress.samples,
+            place: progress.place,
+        }
+    }
+}
+
+/// The jobs of this process that are not over.
+#[derive(Debug, Default)]
+pub(in crate::profile) struct Jobs {
+    live: Mutex<HashMap<Id, Arc<Job>>>,
+}
+
+impl Jobs {
+    pub(in crate::profile) fn get(&self, id: Id) -> Option<Arc<Job>> {
+        lock_std(&self.live).get(&id).cloned()
+    }
+
+    /// Keeps it until the value is dropped.
+    pub(in crate::profile) fn enter(self: &Arc<Self>, job: &Arc<Job>) -> Entered {
+        lock_std(&self.live).insert(job.id, Arc::clone(job));
+        Entered { jobs: Arc::clone(self), id: job.id }
+    }
+}
+
+/// A job that can be found.
+#[derive(Debug)]
+pub(in crate::profile) struct Entered {
+    jobs: Arc<Jobs>,
+    id: Id,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        lock_std(&self.jobs.live).remove(&self.id);
+    }
+}
+
+/// Whoever waits for a job's response. If they go away first, it is cancelled.
+#[derive(Debug)]
+pub(in crate::profile) struct Asker(Option<Arc<Job>>);
+
+impl Asker {
+    pub(in crate::profile) fn of(job: &Arc<Job>) -> Self {
+        Self(Some(Arc::clone(job)))
+    }
+
+    /// They have what they wanted: the job may go on without them.
+    pub(in crate::profile) fn satisfied(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        if let Some(job) = &self.0 {
+            job.stop(Stop::Cancelled);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! One job a profile: from its place in the queue to the profile in the store.
+
+mod assemble;
+mod job;
+mod queue;
+mod run;
+mod supervise;
+
+pub(super) use assemble::request;
+pub(super) use job::{Asker, Job, Jobs, Stop};
+pub(super) use queue::{Queue, Ticket};
+pub(super) use run::{Again, Head, Run, Seen, Thrown, run};
+pub(super) use supervise::{Course, Ended, supervise};

@@ -1,0 +1,165 @@
+//! Whose turn it is: few requests are profiled at a time, a few more wait, and the rest is sent away.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::sync::lock_std;
+
+/// What a turn takes as long as none has been seen.
+const GUESS: Duration = Duration::from_secs(2);
+
+/// First come, first served, up to a number.
+#[derive(Debug)]
+pub(in crate::profile) struct Queue {
+    concurrent: usize,
+    longest: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    running: usize,
+    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
+    next: u64,
+    /// What a turn took lately.
+    typical: Duration,
+}
+
+/// There is no place left. In so many seconds there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::profile) struct Full {
+    pub(in crate::profile) retry_after: u64,
+}
+
+impl Queue {
+    /// `concurrent` at a time, at least one, and `longest` more that wait.
+    pub(in crate::profile) fn new(concurrent: usize, longest: usize) -> Arc<Self> {
+        let state = State { running: 0, waiting: VecDeque::new(), next: 0, typical: GUESS };
+        Arc::new(Self { concurrent: concurrent.max(1), longest, state: Mutex::new(state) })
+    }
+
+    /// Takes a place, if there is one.
+    pub(in crate::profile) fn enter(self: &Arc<Self>) -> Result<Ticket, Full> {
+        let mut state = lock_std(&self.state);
+        let number = state.next;
+        let turn = if state.running < self.concurrent {
+            state.running += 1;
+            None
+        } else if state.waiting.len() < self.longest {
+            let (give, turn) = oneshot::channel();
+            state.waiting.push_back((number, give));
+            Some(turn)
+        } else {
+            let turns = state.waiting.len() / self.concurrent + 1;
+            let seconds = state.typical.as_secs_f64() * turns as f64;
+            return Err(Full { retry_after: seconds.ceil().clamp(1.0, 600.0) as u64 });
+        };
+        state.next += 1;
+        let began = turn.is_none().then(Instant::now);
+        Ok(Ticket { queue: Arc::clone(self), number, turn, began })
+    }
+}
+
+/// A place in the queue, and then a turn, until it is dropped.
+#[derive(Debug)]
+pub(in crate::profile) struct Ticket {
+    queue: Arc<Queue>,
+    number: u64,
+    turn: Option<oneshot::Receiver<()>>,
+    began: Option<Instant>,
+}
+
+impl Ticket {
+    /// How many stand before it in the queue.
+    pub(in crate::profile) fn place(&self) -> usize {
+        let state = lock_std(&self.queue.state);
+        state.waiting.iter().position(|(number, _)| *number == self.number).unwrap_or(0)
+    }
+
+    /// Waits for its turn.
+    pub(in crate::profile) async fn turn(&mut self) {
+        if let Some(turn) = &mut self.turn {
+            // The other end is kept until it is used.
+            let _ = turn.await;
+            self.turn = None;
+            self.began = Some(Instant::now());
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut state = lock_std(&self.queue.state);
+        if let Some(at) = state.waiting.iter().position(|(number, _)| *number == self.number) {
+            state.waiting.remove(at);
+            return;
+        }
+        if let Some(began) = self.began {
+            state.typical = (state.typical + began.elapsed()) / 2;
+        }
+        // It had its turn, or was given it and has not noticed: that of the next one now.
+        match state.waiting.pop_front() {
+            Some((_, give)) => drop(give.send(())),
+            None => state.running -= 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn has_turn(ticket: &mut Ticket) -> bool {
+        ticket.turn().now_or_never().is_some()
+    }
+
+    /// Guards: in their order, each as soon as there is room; places count down.
+    #[test]
+    fn first_come_first_served() {
+        let queue = Queue::new(2, 3);
+        let mut tickets: Vec<Ticket> = (0..5).map(|_| queue.enter().unwrap()).collect();
+        let places = |tickets: &[Ticket]| tickets.iter().map(Ticket::place).collect::<Vec<_>>();
+        assert_eq!(places(&tickets), [0, 0, 0, 1, 2]);
+        assert!(queue.enter().is_err());
+        assert!(has_turn(&mut tickets[0]) && has_turn(&mut tickets[1]) && !has_turn(&mut tickets[2]));
+        drop(tickets.remove(1));
+        assert_eq!(places(&tickets), [0, 0, 0, 1]);
+        assert!(has_turn(&mut tickets[1]) && !has_turn(&mut tickets[2]));
+        // One that leaves the queue takes nobody's turn and gives none away.
+        drop(tickets.remove(2));
+        assert_eq!(places(&tickets), [0, 0, 0]);
+        assert!(!has_turn(&mut tickets[2]));
+        tickets.clear();
+        let state = lock_std(&queue.state);
+        assert_eq!((state.running, state.waiting.len()), (0, 0));
+    }
+
+    /// Guards: a turn that was given to one that never looked is not lost.
+    #[test]
+    fn a_turn_that_nobody_noticed() {
+        let queue = Queue::new(1, 2);
+        let (first, second, mut third) = (queue.enter().unwrap(), queue.enter().unwrap(), queue.enter().unwrap());
+        drop(first);
+        drop(second);
+        assert!(has_turn(&mut third));
+        drop(third);
+        assert_eq!(lock_std(&queue.state).running, 0);
+    }
+
+    /// Guards: nobody waits where no queue is wanted, and whoever is sent away is told a time within bounds.
+    #[test]
+    fn full() {
+        let queue = Queue::new(0, 0);
+        let ticket = queue.enter().unwrap();
+        assert_eq!(queue.enter().unwrap_err(), Full { retry_after: 2 });
+        lock_std(&queue.state).typical = Duration::from_secs(100_000);
+        assert_eq!(queue.enter().unwrap_err(), Full { retry_after: 600 });
+        drop(ticket);
+        assert!(queue.enter().is_ok());
+    }
+}

@@ -1,0 +1,211 @@
+//! A job's course, minded from outside of the lane: its one worker may be inside the request's code.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::job::Entered;
+use super::{Job, Run, Seen, Stop, Ticket, assemble};
+use crate::profile::layer::Config;
+use crate::profile::meanwhile;
+use crate::profile::store::{HEARTBEAT, Phase, Status};
+use crate::profile::{Outcome, Profile};
+
+/// How often a job's status is written.
+const BEAT: Duration = Duration::from_secs(1);
+
+// Else others would take it for lost.
+const _: () = assert!(BEAT.as_nanos() <= HEARTBEAT.as_nanos());
+
+/// What one look into the store may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a stopped request may take to give way. One that does not is left alone: its poll does not return.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
+
+/// What becomes of a job.
+pub(in crate::profile) type Ended = Result<Arc<Profile>, Phase>;
+
+/// Everything that a job needs on its way.
+pub(in crate::profile) struct Course {
+    pub(in crate::profile) config: Arc<Config>,
+    pub(in crate::profile) job: Arc<Job>,
+    pub(in crate::profile) ticket: Ticket,
+    pub(in crate::profile) entered: Entered,
+    pub(in crate::profile) run: Run,
+    /// Whether the rest of the process is looked at, too.
+    pub(in crate::profile) process: bool,
+    pub(in crate::profile) seen: Seen,
+    /// Where the request runs.
+    pub(in crate::profile) on: Handle,
+    /// Whose blocking pool names the stacks.
+    pub(in crate::profile) lane: Handle,
+}
+
+/// Takes a job from the queue to the store.
+pub(in crate::profile) async fn supervise(course: Course) -> Ended {
+    let Course { config, job, mut ticket, entered: _entered, run, process, seen, on, lane } = course;
+    if let Err(phase) = queue(&config, &job, &mut ticket).await {
+        put(&config, &job, phase.clone()).await;
+        return Err(phase);
+    }
+    let rate_hz = config.rate_hz;
+    let meanwhile = if process { Some(lane.spawn_blocking(meanwhile::start)) } else { None };
+    let meanwhile = match meanwhile {
+        Some(started) => started.await.ok(),
+        None => None,
+    };
+    let task = on.spawn(drive(Arc::clone(&job), ticket, run, rate_hz));
+    let ended = async {
+        let (outcome, mut notes) = watch(&config, &job, task).await;
+        let Some(recording) = job.recording().cloned() else {
+            return Err(Phase::Failed("its runtime has shut down".to_owned()));
+        };
+        let record = lane.spawn_blocking(move || recording.finish()).await;
+        let Ok(record) = record else {
+            return Err(Phase::Failed("what was recorded could not be read".to_owned()));
+        };
+        let meanwhile = match meanwhile {
+            Some(watching) => lane.spawn_blocking(move || meanwhile::finish(watching)).await.ok(),
+            None => None,
+        };
+        let meanwhile = meanwhile.and_then(|seen| seen.map_err(|why| notes.push(why)).ok());
+        let (runs, response) = seen.take();
+        let mut profile = assemble::profile(&job, rate_hz, record, outcome, runs, response, notes);
+        profile.meanwhile = meanwhile;
+        Ok(Arc::new(profile))
+    };
+    let over = Notify::new();
+    let ended = async {
+        let ended = ended.await;
+        over.notify_one();
+        ended
+    };
+    let (ended, ()) = both(pin!(ended), pin!(beat(&config, &job, &over))).await;
+    match &ended {
+        Ok(profile) => {
+            let principal = job.principal.as_deref();
+            let phase = match timeout(PATIENCE * 3, config.store.put(Arc::clone(profile), principal)).await {
+                Ok(Ok(())) => Phase::Done,
+                Ok(Err(error)) => Phase::Failed(error.to_string()),
+                Err(_) => Phase::Failed("the store of profiles takes too long".to_owned()),
+            };
+            put(&config, &job, phase).await;
+        }
+        Err(phase) => put(&config, &job, phase.clone()).await,
+    }
+    ended
+}
+
+/// Waits for the job's turn.
+async fn queue(config: &Config, job: &Job, ticket: &mut Ticket) -> Result<(), Phase> {
+    loop {
+        job.set_phase(Phase::Queued { place: ticket.place() });
+        put_status(config, job.status()).await;
+        if is_cancelled(config, job).await {
+            return Err(Phase::Cancelled);
+        }
+        let (mut turn, mut stopped) = (pin!(ticket.turn()), pin!(job.stopped()));
+        match timeout(BEAT, either(turn.as_mut(), stopped.as_mut())).await {
+            Ok(Either::First(())) => return Ok(()),
+            Ok(Either::Second(_)) => return Err(Phase::Cancelled),
+            Err(_) => {}
+        }
+    }
+}
+
+/// The request itself. Its turn is over when this is: when nothing of it is polled any more.
+async fn drive(job: Arc<Job>, ticket: Ticket, run: Run, rate_hz: u32) -> Outcome {
+    let recording = job.begin(rate_hz);
+    let mut run = recording.record(run);
+    let outcome = match either(pin!(&mut run), pin!(job.stopped())).await {
+        Either::First(outcome) => outcome,
+        Either::Second(stop) => stop.outcome(),
+    };
+    // Here and now, so that what its destructors do is over when somebody else's turn comes.
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(run)));
+    drop(ticket);
+    match dropped {
+        Ok(()) => outcome,
+        Err(_) => Outcome::Panicked("a destructor panicked when the request was stopped".to_owned()),
+    }
+}
+
+/// Waits for the request's end, and brings it about when its time is up.
+async fn watch(config: &Config, job: &Job, mut task: JoinHandle<Outcome>) -> (Outcome, Vec<String>) {
+    let stopped = async {
+        let _ = timeout(config.cap, job.stopped()).await;
+        job.stop(Stop::TooLong);
+        sleep(GIVE_UP_AFTER).await;
+    };
+    match either(Pin::new(&mut task), pin!(stopped)).await {
+        Either::First(Ok(outcome)) => (outcome, Vec::new()),
+        Either::First(Err(error)) => (Outcome::Failed(format!("its task ended early: {error}")), Vec::new()),
+        Either::Second(()) => {
+            let outcome = job.is_stopped().map_or(Outcome::TooLong, Stop::outcome);
+            let note = "The request was stopped, but a poll of it has not returned since: its thread is still in it, and \
+                        the next profile waits for it.";
+            (outcome, vec![note.to_owned()])
+        }
+    }
+}
+
+/// Writes down how far it is, and looks whether somebody has asked another instance to stop it. Ends when it is over, and
+/// not in the middle of a write: nothing comes after a job's last status.
+async fn beat(config: &Config, job: &Job, over: &Notify) {
+    loop {
+        put_status(config, job.status()).await;
+        if is_cancelled(config, job).await {
+            job.stop(Stop::Cancelled);
+        }
+        if let Either::Second(()) = either(pin!(sleep(BEAT)), pin!(over.notified())).await {
+            return;
+        }
+    }
+}
+
+async fn put(config: &Config, job: &Job, phase: Phase) {
+    job.set_phase(phase);
+    put_status(config, job.status()).await;
+}
+
+async fn put_status(config: &Config, mut status: Status) {
+    status.updated_at = SystemTime::now();
+    // What goes wrong is counted there. The next one may be luckier.
+    let _ = timeout(PATIENCE, config.store.put_status(&status)).await;
+}
+
+async fn is_cancelled(config: &Config, job: &Job) -> bool {
+    matches!(timeout(PATIENCE, config.store.is_cancelled(&job.id)).await, Ok(Ok(true)))
+}
+
+enum Either<A, B> {
+    First(A),
+    Second(B),
+}
+
+/// Whichever is ready first; the first one if both are.
+async fn either<A: Future, B: Future>(mut a: Pin<&mut A>, mut b: Pin<&mut B>) -> Either<A::Output, B::Output> {
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(output) = a.as_mut().poll(cx) {
+            return Poll::Ready(Either::First(output));
+        }
+        b.as_mut().poll(cx).map(Either::Second)
+    })
+    .await
+}
+
+/// Both, beside each other.
+async fn both<A: Future, B: Future>(mut a: Pin<&mut A>, mut b: Pin<&mut B>) -> (A::Output, B::Output) {
+    match either(a.as_mut(), b.as_mut()).await {
+        Either::First(first) => (first, b.await),
+        Either::Second(second) => (a.await, second),
+    }
+}

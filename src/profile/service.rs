@@ -1,0 +1,130 @@
+//! The service: looks for the flag.
+
+use std::fmt;
+use std::fmt::Display;
+use std::mem;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::answer::{Client, Plan, plan};
+use super::body::{BoxError, Foreign};
+use super::future::Step;
+use super::layer::Config;
+use super::start::begin;
+use super::{ResponseBody, ResponseFuture};
+use crate::parts::with_parts;
+
+/// A service whose requests can be profiled: see [`ProfileLayer`](super::ProfileLayer).
+#[derive(Clone)]
+pub struct ProfileService<S> {
+    inner: S,
+    config: Arc<Config>,
+}
+
+impl<S> ProfileService<S> {
+    pub(super) fn new(inner: S, config: Arc<Config>) -> Self {
+        Self { inner, config }
+    }
+
+    /// The service inside.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service inside.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service inside.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for ProfileService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProfileService").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S> ProfileService<S> {
+    /// All that a request without the flag pays for.
+    #[inline]
+    fn is_asked<B>(&self, request: &Request<B>) -> bool {
+        self.config.flag.find(request.uri()).is_some()
+            || self.config.header.as_ref().is_some_and(|name| request.headers().contains_key(name))
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for ProfileService<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Error: Display + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    R: Body + Send + 'static,
+    R::Data: From<Bytes>,
+    R::Error: Into<BoxError>,
+{
+    type Response = Response<ResponseBody<R>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, S::Error>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if self.is_asked(&request) { asked(self, request) } else { ResponseFuture::pass(self.inner.call(request)) }
+    }
+}
+
+/// A request with the flag: of somebody who may ask, or not.
+#[cold]
+#[inline(never)]
+fn asked<S, B, R>(profiled: &mut ProfileService<S>, mut request: Request<B>) -> ResponseFuture<S::Future, S::Error>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Error: Display + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    R: Body + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    let config = Arc::clone(&profiled.config);
+    let decided = with_parts(&mut request, |parts| config.authorizer.ask(parts).now());
+    if decided.as_ref().is_some_and(|access| !access.is_allowed()) {
+        return ResponseFuture::pass(profiled.inner.call(request));
+    }
+    // The one that is ready goes with the request.
+    let clone = profiled.inner.clone();
+    let mut service = mem::replace(&mut profiled.inner, clone);
+    ResponseFuture::asked(async move {
+        let (head, body) = request.into_parts();
+        let access = match decided {
+            Some(access) => access,
+            None => config.authorizer.ask(&head).await,
+        };
+        if !access.is_allowed() {
+            return Ok(Step::Pass(service.call(Request::from_parts(head, body))));
+        }
+        let client = Client::of(&head, body.is_end_stream());
+        match plan(&config, &access, &head, &client).await {
+            Plan::Pass => Ok(Step::Pass(service.call(Request::from_parts(head, body)))),
+            Plan::Answer(response) => Ok(Step::Respond(client.fit(response).map(Foreign::answer))),
+            Plan::Start(start) => {
+                let response =
+                    begin(&config, &access, &client, start, service, Request::from_parts(head, body)).await?;
+                Ok(Step::Respond(response))
+            }
+        }
+    })
+}

@@ -1,0 +1,239 @@
+//! From a request to a job, and what its asker gets.
+
+use std::any::Any;
+use std::fmt::Display;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::VARY;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::{Empty, Full};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tower_service::Service;
+
+use super::answer::{By, Client, Respond, Wanted};
+use super::body::{BoxError, Foreign, Streamed};
+use super::form::Form;
+use super::id::Id;
+use super::jobs::{self, Again, Asker, Course, Ended, Head, Job, Run, Seen, Thrown, Ticket};
+use super::lane::{CLERK, LANE};
+use super::layer::{Config, EmptyBodies};
+use crate::authorize::Access;
+use crate::inflight;
+
+/// Runs the request as a job, and answers its asker. `service` is ready.
+pub(super) async fn begin<S, B, R>(
+    config: &Arc<Config>,
+    access: &Access,
+    client: &Client,
+    wanted: Wanted,
+    service: S,
+    request: Request<B>,
+) -> Result<Response<Foreign>, S::Error>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Error: Display + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    R: Body + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    // Whoever waits for a profile waits as long as it takes.
+    inflight::lift_limits();
+    let (mut head, body) = request.into_parts();
+    let uri = head.uri.clone();
+    let respond = Respond { config, uri: &uri, shows_pages: client.shows_pages };
+    let answer = |response: Response<Bytes>| Ok(client.fit(response).map(Foreign::answer));
+    let again = match again(config, &wanted) {
+        Ok(again) => again,
+        Err(sentence) => return answer(respond.say(StatusCode::BAD_REQUEST, sentence)),
+    };
+    without_flag(config, &mut head);
+    let prepared = match prepare(config, access, &wanted, &head, body.size_hint().exact()) {
+        Ok(prepared) => prepared,
+        Err(Refused::Full(seconds)) => return answer(respond.full(seconds)),
+        Err(Refused::Unavailable(sentence)) => {
+            return answer(respond.say(StatusCode::SERVICE_UNAVAILABLE, &sentence));
+        }
+    };
+    let again = again.map(|(runs, body)| Again { head: head.clone(), body, runs });
+    let request = Request::from_parts(head, body);
+    let seen = Seen::new(config.max_body);
+    let id = prepared.job.id;
+    match wanted.by {
+        By::Page => {
+            let run = Box::pin(jobs::run(service, request, again, seen.clone(), None));
+            drop(prepared.send_off(config, &wanted, run, seen));
+            answer(respond.see_other(id))
+        }
+        By::Form(form) => {
+            let run = Box::pin(jobs::run(service, request, again, seen.clone(), None));
+            let asker = Asker::of(&prepared.job);
+            let ended = prepared.send_off(config, &wanted, run, seen);
+            answer(result(respond, ended, asker, form, id).await)
+        }
+        By::Response => {
+            let (give, response) = oneshot::channel();
+            let run = Box::pin(jobs::run(service, request, again, seen.clone(), Some(give)));
+            let asker = Asker::of(&prepared.job);
+            let ended = prepared.send_off(config, &wanted, run, seen);
+            match response.await {
+                Ok(Ok(response)) => Ok(passed_on(respond, client, response, asker, id)),
+                Ok(Err(Thrown::Error(error))) => {
+                    asker.satisfied();
+                    Err(error)
+                }
+                // As it would have gone without the layer: up to whoever polls.
+                Ok(Err(Thrown::Panic(payload))) => {
+                    asker.satisfied();
+                    resume_unwind(payload)
+                }
+                // Stopped before there was a response.
+                Err(_) => answer(stopped(respond, ended, asker, id).await),
+            }
+        }
+    }
+}
+
+/// How often, and how to make an empty body.
+type Runs<B> = (u32, fn() -> B);
+
+/// How to run it more than once, if that is wanted.
+fn again<B: 'static>(config: &Config, wanted: &Wanted) -> Result<Option<Runs<B>>, &'static str> {
+    let Some(runs) = wanted.start.runs.filter(|runs| *runs > 1) else { return Ok(None) };
+    match empty(&config.empty_bodies) {
+        Some(body) => Ok(Some((runs, body))),
+        None => Err("This service cannot run a request more than once: it has not said how to make an empty body."),
+    }
+}
+
+/// How to make an empty body.
+fn empty<B: 'static>(of_user: &EmptyBodies) -> Option<fn() -> B> {
+    let known: [&dyn Any; 3] = [
+        &(String::new as fn() -> String),
+        &(Empty::new as fn() -> Empty<Bytes>),
+        &(Full::default as fn() -> Full<Bytes>),
+    ];
+    let known = known.into_iter().find_map(|make| make.downcast_ref::<fn() -> B>().copied());
+    #[cfg(feature = "axum")]
+    let known = known.or_else(|| {
+        let make: fn() -> axum::body::Body = axum::body::Body::empty;
+        (&make as &dyn Any).downcast_ref::<fn() -> B>().copied()
+    });
+    of_user.of().or(known)
+}
+
+/// The request as it would be if nobody had asked.
+fn without_flag(config: &Config, head: &mut Parts) {
+    head.uri = config.flag.strip(&head.uri);
+    if let Some(header) = &config.header {
+        head.headers.remove(header);
+    }
+    // Of a router around, which keeps what it has seen.
+    #[cfg(feature = "axum")]
+    if let Some(axum::extract::OriginalUri(uri)) = head.extensions.get_mut() {
+        *uri = config.flag.strip(uri);
+    }
+}
+
+/// A job that can begin.
+struct Prepared {
+    job: Arc<Job>,
+    ticket: Ticket,
+    on: Handle,
+    lane: Handle,
+    clerk: Handle,
+}
+
+/// Why none can.
+enum Refused {
+    Full(u64),
+    Unavailable(String),
+}
+
+fn prepare(
+    config: &Config,
+    access: &Access,
+    wanted: &Wanted,
+    head: &Parts,
+    body_bytes: Option<u64>,
+) -> Result<Prepared, Refused> {
+    let ticket = config.queue.enter().map_err(|full| Refused::Full(full.retry_after))?;
+    let unavailable = |what: &str, error: &dyn Display| Refused::Unavailable(format!("{what}: {error}."));
+    let id = Id::random().map_err(|error| unavailable("There are no random numbers", &error))?;
+    let start = |error| unavailable("The lane could not be started", &error);
+    let (lane, clerk) = (LANE.handle().map_err(start)?, CLERK.handle().map_err(start)?);
+    let on = if config.inline || wanted.start.inline {
+        Handle::try_current().map_err(|error| unavailable("The request cannot run inline", &error))?
+    } else {
+        lane.clone()
+    };
+    let request = jobs::request(head, &head.uri, body_bytes.unwrap_or(0));
+    let principal = access.principal().map(str::to_owned);
+    let job = Job::new(id, principal, request, ticket.place());
+    Ok(Prepared { job, ticket, on, lane, clerk })
+}
+
+impl Prepared {
+    /// Lets it begin. It goes on whether or not the result is waited for.
+    fn send_off(self, config: &Arc<Config>, wanted: &Wanted, run: Run, seen: Seen) -> JoinHandle<Ended> {
+        let Self { job, ticket, on, lane, clerk } = self;
+        // Before anybody can ask for it.
+        let entered = config.jobs.enter(&job);
+        let process = wanted.start.process;
+        let course = Course { config: Arc::clone(config), job, ticket, entered, run, process, seen, on, lane };
+        clerk.spawn(jobs::supervise(course))
+    }
+}
+
+/// The profile, when it is done.
+async fn result(respond: Respond<'_>, ended: JoinHandle<Ended>, asker: Asker, form: Form, id: Id) -> Response<Bytes> {
+    let ended = ended.await;
+    asker.satisfied();
+    match ended {
+        Ok(Ok(profile)) => respond.profile(form, profile, id).await,
+        Ok(Err(phase)) => respond.ended(&phase),
+        Err(_) => respond.say(StatusCode::INTERNAL_SERVER_ERROR, "The profile could not be made."),
+    }
+}
+
+/// What there is to say in place of a response.
+async fn stopped(respond: Respond<'_>, ended: JoinHandle<Ended>, asker: Asker, id: Id) -> Response<Bytes> {
+    let ended = ended.await;
+    asker.satisfied();
+    match ended {
+        Ok(Err(phase)) => respond.ended(&phase),
+        Ok(Ok(_)) | Err(_) => {
+            let sentence = "The request was stopped while it was profiled, before it had a response.";
+            let mut response = respond.say(StatusCode::SERVICE_UNAVAILABLE, sentence);
+            respond.mark(&mut response, id);
+            response
+        }
+    }
+}
+
+/// The service's response, and which profile belongs to it.
+fn passed_on(respond: Respond<'_>, client: &Client, response: Head, asker: Asker, id: Id) -> Response<Foreign> {
+    let Head { parts, hint, is_end_stream, frames } = response;
+    // A body that is not sent is not read to its end, and its request is not given up for that.
+    let asker = if client.method == http::Method::HEAD {
+        asker.satisfied();
+        None
+    } else {
+        Some(asker)
+    };
+    let body = Streamed::new(frames, hint, is_end_stream, asker);
+    let mut response = Response::from_parts(parts, Foreign::Streamed(body));
+    respond.mark(&mut response, id);
+    if let Some(name) = &respond.config.header
+        && let Ok(name) = HeaderValue::from_str(name.as_str())
+    {
+        response.headers_mut().append(VARY, name);
+    }
+    response
+}

@@ -1,0 +1,217 @@
+//! Ways to start a profile, and what each answers.
+
+use std::thread;
+
+use axum::Router;
+use axum::extract::{OriginalUri, RawQuery};
+use axum::http::{HeaderMap, Uri};
+use axum::routing::{any, get};
+use reqwest::Method;
+
+use super::{BROWSER, Calls, Server, layer};
+
+/// Guards: the request itself runs, once, on the lane, without the flag; a client that is no browser gets the profile.
+#[test]
+fn a_client_gets_the_profile() {
+    let calls = Calls::default();
+    let handler = {
+        let calls = calls.clone();
+        async move |uri: Uri, OriginalUri(original): OriginalUri, RawQuery(query): RawQuery, headers: HeaderMap| {
+            calls.count();
+            let thread = thread::current().name().map(str::to_owned);
+            format!("{uri} {original} {query:?} {thread:?} {}", headers.contains_key("x-geordi"))
+        }
+    };
+    let server = Server::start(Router::new().route("/users/{id}", get(handler)).layer(layer()));
+    let answer = server.get("/users/7?a=%41&__geordi__=json&&b=password");
+    let profile = answer.json();
+    assert_eq!((answer.status, calls.get()), (200, 1));
+    assert_eq!(answer.header("content-type"), "application/json");
+    assert_eq!(profile["id"], answer.id());
+    assert_eq!((&profile["outcome"], &profile["runs"]), (&"finished".into(), &1.into()));
+    let request = &profile["request"];
+    assert_eq!((&request["method"], &request["uri"]), (&"GET".into(), &"/users/7?a=%41&&b=password".into()));
+    #[cfg(feature = "axum")]
+    assert_eq!(request["route"], "/users/{id}");
+    assert_eq!(profile["response"]["status"], 200);
+    let kept = server.send(server.request(Method::GET, &format!("/users/7?__geordi__={}.response", answer.id())));
+    let seen =
+        r#"/users/7?a=%41&&b=password /users/7?a=%41&&b=password Some("a=%41&&b=password") Some("heeler-lane") false"#;
+    assert_eq!((kept.status, kept.text()), (200, seen));
+}
+
+/// Guards: a browser is sent to a page with the rest of the query kept, whatever path it came by, and the job runs.
+#[test]
+fn a_browser_is_sent_to_the_page() {
+    let calls = Calls::default();
+    let handler = {
+        let calls = calls.clone();
+        async move || calls.count()
+    };
+    let nested = Router::new().route("/b", get(handler.clone())).layer(layer());
+    let server = Server::start(Router::new().route("/a", get(handler)).layer(layer()).nest("/in", nested));
+    for (at, (path, rest)) in
+        [("/a?__geordi__", ""), ("/a?x=1&__geordi__=svg&y=%41\"ü", "x=1&y=%41%22%C3%BC&"), ("/in/b?__geordi__=", "")]
+            .into_iter()
+            .enumerate()
+    {
+        let answer = server.browse(path);
+        assert_eq!(answer.status, 303);
+        assert_eq!(answer.header("location"), format!("?{rest}__geordi__={}", answer.id()));
+        assert_eq!(answer.header("link"), format!("<?{rest}__geordi__={}>; rel=\"profile\"", answer.id()));
+        assert_eq!(answer.header("cache-control"), "no-store");
+        let at_page = format!("{}?__geordi__={}.json", path.split('?').next().unwrap(), answer.id());
+        super::until("it is done", || server.get(&at_page).status == 200);
+        assert_eq!(calls.get(), at + 1);
+    }
+    let head = server.send(server.request(Method::HEAD, "/a?__geordi__").header("accept", BROWSER));
+    assert_eq!((head.status, head.text()), (303, ""));
+}
+
+/// Guards: the header leaves the response as it is, and says which profile belongs to it.
+#[test]
+fn the_header_leaves_the_response() {
+    let handler = async |body: String| ([("x-own", "1"), ("link", "</a>; rel=\"next\"")], format!("got {body}"));
+    let server = Server::start(Router::new().route("/", any(handler)).layer(layer()));
+    for value in ["", "1", "json"] {
+        let request = server.request(Method::POST, "/?q=1").header("x-geordi", value).body("what was sent");
+        let answer = server.send(request);
+        assert_eq!((answer.status, answer.text(), answer.header("x-own")), (200, "got what was sent", "1"));
+        assert_eq!(answer.header("content-length"), "17");
+        let links: Vec<_> =
+            answer.headers.get_all("link").iter().map(|link| link.to_str().unwrap().to_owned()).collect();
+        assert_eq!(
+            links,
+            ["</a>; rel=\"next\"".to_owned(), format!("<?q=1&__geordi__={}>; rel=\"profile\"", answer.id())]
+        );
+        assert!(answer.header("vary").contains("x-geordi"));
+        let profile = server.profile(answer.id());
+        assert_eq!((&profile["outcome"], &profile["request"]["method"]), (&"finished".into(), &"POST".into()));
+        assert_eq!((&profile["request"]["body_bytes"], &profile["response"]["body_bytes"]), (&13.into(), &17.into()));
+    }
+    for no in ["0", "off", "false"] {
+        let answer = server.send(server.request(Method::GET, "/").header("x-geordi", no));
+        assert_eq!((answer.status, answer.headers.get("x-geordi-id")), (200, None));
+    }
+}
+
+/// Guards: a body reaches the handler also where the flag is in the URL; a browser's form gets the profile, not a page.
+#[test]
+fn a_body_is_passed_through() {
+    let handler = async |method: Method, body: String| format!("{method} {body}");
+    let server = Server::start(Router::new().route("/", any(handler)).layer(layer()));
+    for (method, body) in [(Method::POST, "a=1"), (Method::PUT, "x"), (Method::GET, "y"), (Method::DELETE, "")] {
+        let request = server.request(method.clone(), "/?__geordi__=json").header("accept", BROWSER).body(body);
+        let answer = server.send(request);
+        let profile = answer.json();
+        assert_eq!((answer.status, &profile["outcome"]), (200, &"finished".into()));
+        let kept = server.get(&format!("/?__geordi__={}.response", answer.id()));
+        assert_eq!(kept.text(), format!("{method} {body}"));
+    }
+}
+
+/// Guards: what can be run again is, so often, and is one profile; what cannot be is refused and not run at all.
+#[test]
+fn many_runs() {
+    let calls = Calls::default();
+    let handler = {
+        let calls = calls.clone();
+        async move || calls.count()
+    };
+    let server = Server::start(Router::new().route("/", any(handler)).layer(layer()));
+    let answer = server.get("/?__geordi__=20x,json");
+    let profile = answer.json();
+    if cfg!(feature = "axum") {
+        assert_eq!((calls.get(), &profile["runs"], &profile["outcome"]), (20, &20.into(), &"finished".into()));
+        let slices = profile["slices"].as_array().unwrap();
+        let sum: u64 = slices.iter().map(|slice| slice["nanos"].as_u64().unwrap()).sum();
+        assert_eq!(Some(sum), profile["wall_nanos"].as_u64());
+        let head = server.send(server.request(Method::HEAD, "/?__geordi__=3x"));
+        assert_eq!((head.status, calls.get()), (200, 23));
+    }
+    let before = calls.get();
+    for (method, body) in [(Method::POST, ""), (Method::PUT, ""), (Method::DELETE, ""), (Method::GET, "x")] {
+        for answer in [
+            server.send(server.request(method.clone(), "/?__geordi__=20x").body(body)),
+            server.send(server.request(method.clone(), "/").header("x-geordi", "20x").body(body)),
+        ] {
+            assert_eq!(answer.status, 400);
+            assert!(answer.text().starts_with("Only a GET or HEAD request"), "{}", answer.text());
+        }
+    }
+    assert_eq!(calls.get(), before);
+    // Once is once, whatever the method.
+    let once = server.send(server.request(Method::POST, "/?__geordi__=1x,json"));
+    assert_eq!((once.status, calls.get(), &once.json()["runs"]), (200, before + 1, &1.into()));
+}
+
+/// Guards: with `inline`, asked for or set, the handler runs on the application's own runtime.
+#[test]
+fn inline() {
+    let handler = async || thread::current().name().map(str::to_owned).unwrap_or_default();
+    let router = || Router::new().route("/", get(handler));
+    let ran_on = |server: &Server, query: &str| {
+        let id = server.get(&format!("/?__geordi__=json{query}")).id().to_owned();
+        server.get(&format!("/?__geordi__={id}.response")).text().to_owned()
+    };
+    let server = Server::start(router().layer(layer()));
+    assert_eq!(ran_on(&server, ""), "heeler-lane");
+    assert!(!ran_on(&server, ",inline").contains("heeler"));
+    let server = Server::start(router().layer(layer().inline(true)));
+    assert!(!ran_on(&server, "").contains("heeler"));
+}
+
+/// Guards: nonsense is said to be nonsense, and nothing runs.
+#[test]
+fn nonsense() {
+    let calls = Calls::default();
+    let handler = {
+        let calls = calls.clone();
+        async move || calls.count()
+    };
+    let server = Server::start(Router::new().route("/", get(handler)).layer(layer()));
+    for value in ["jpeg", "0x", "svg,json", "0123456789abcdef", "process"] {
+        let answer = server.get(&format!("/?__geordi__={value}"));
+        assert_eq!(answer.status, 400, "{value}");
+        assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
+    }
+    let answer = server.send(server.request(Method::GET, "/").header("x-geordi", "nonsense"));
+    assert_eq!((answer.status, calls.get()), (400, 0));
+}
+
+/// Guards: each form is to be had directly and later, as what it is, with a name to save it by; nothing in it is run or shown
+/// as a page of the application's.
+#[test]
+fn forms() {
+    let server = Server::start(Router::new().route("/", get(async || "x")).layer(layer()));
+    for (form, content_type, start) in [
+        ("svg", "image/svg+xml", &b"<"[..]),
+        ("html", "text/html; charset=utf-8", b"<!"),
+        ("json", "application/json", b"{"),
+        ("folded", "text/plain; charset=utf-8", b""),
+        ("speedscope", "application/json", b"{"),
+        ("firefox", "application/json", b"{"),
+        ("pprof", "application/octet-stream", b"\x1f\x8b"),
+        ("dot", "text/vnd.graphviz; charset=utf-8", b"digraph"),
+        ("pdf", "application/pdf", b"%PDF"),
+    ] {
+        let feature = match form {
+            "firefox" => cfg!(feature = "firefox"),
+            "pprof" => cfg!(feature = "pprof"),
+            "dot" | "pdf" => cfg!(feature = "callgraph"),
+            _ => true,
+        };
+        let answer = server.get(&format!("/?__geordi__={form}"));
+        if !feature {
+            assert_eq!(answer.status, 400, "{form}");
+            continue;
+        }
+        let later = server.get(&format!("/?__geordi__={}.{form}", answer.id()));
+        for answer in [answer, later] {
+            assert_eq!((answer.status, answer.header("content-type")), (200, content_type));
+            assert!(answer.body.as_ref().unwrap().starts_with(start), "{form}");
+            assert!(answer.header("content-disposition").contains("filename=\"profile-"), "{form}");
+            assert!(answer.header("content-security-policy").contains("sandbox"), "{form}");
+        }
+    }
+}
