@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -70,6 +70,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(start_page))
         .route("/status", get(status))
+        .route("/admin/{token}", get(admin))
         .route("/users/{id}/photos", get(photos_of_user))
         .route("/slow/queries", get(database::queries))
         .route("/slow/index", get(database::index))
@@ -130,8 +131,16 @@ async fn start_page() -> Html<String> {
         "<!doctype html>\n<meta charset=\"utf-8\">\n<title>photos</title>\n<h1>photos</h1>\n\
          <p>Fast: <a href=\"/users/1/photos\">the photos of a user</a>, <a href=\"/status\">status</a>.</p>\n\
          <p>Slow, each for a reason of its own:</p>\n<ul>\n{slow}</ul>\n\
-         <p>Any of them is stopped in time on request: <a href=\"/slow/queries?timebox=100\">/slow/queries?timebox=100</a>.</p>\n"
+         <p>Any of them is stopped in time on request: <a href=\"/slow/queries?timebox=100\">/slow/queries?timebox=100</a>.</p>\n\
+         <p>For administrators, where it spends its time: <a href=\"/slow/queries?__geordi__\">/slow/queries?__geordi__</a>.</p>\n"
     ))
+}
+
+/// Puts the token where the browser will send it along. Whether it is the right one is asked where it is used.
+async fn admin(Path(token): Path<String>) -> impl IntoResponse {
+    let token: String = token.chars().filter(char::is_ascii_alphanumeric).collect();
+    let cookie = format!("{}={token}; Path=/; HttpOnly; SameSite=Lax", heeler::authorize::DEFAULT_COOKIE);
+    (StatusCode::SEE_OTHER, [(header::SET_COOKIE, cookie), (header::LOCATION, "/".to_owned())])
 }
 
 async fn status(State(app): State<Arc<App>>) -> Json<Value> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::request::Parts;
-use heeler::{Reports, TimeboxLayer, WatchdogLayer};
+use heeler::{ProfileLayer, Reports, TimeboxLayer, WatchdogLayer, authorize};
 
 use crate::settings::{Settings, Tool};
 
@@ -24,9 +24,13 @@ pub(crate) fn apply(mut router: Router, settings: &Settings) -> Result<(Router, 
     #[cfg(feature = "email")]
     let reports = reports.email(heeler::Email::files(settings.letters()).per_hour(1_000));
     let reports = reports.build()?;
-    // The watchdog outside, so that it knows of a request before its box does.
+    // The watchdog outside, so that it knows of a request before its box does; a profiled request leaves both behind.
     if settings.has(Tool::Timebox) {
         router = router.layer(TimeboxLayer::new(LIMIT).limit_for(limit_asked_for).reports(reports.clone()).body(true));
+    }
+    if settings.has(Tool::Profile) {
+        // In production: `authorize::extension` with whatever your own authentication puts into a request.
+        router = router.layer(ProfileLayer::new(authorize::bearer(&settings.token.secret)?));
     }
     if settings.has(Tool::Watchdog) {
         router = router.layer(WatchdogLayer::new(settings.threshold).reports(reports.clone()).body(true));

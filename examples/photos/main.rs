@@ -15,9 +15,11 @@
 //! | `PHOTOS_ADDR` | `127.0.0.1:3000` | where to serve |
 //! | `PHOTOS_REPORTS` | `target/photos` | the directory that reports go to |
 //! | `PHOTOS_THRESHOLD_MS` | `250` | a request is slow after that long; slow pages last about five times as long |
-//! | `PHOTOS_LAYERS` | `watchdog,timebox` | heeler's tools to use, separated by commas, or `none` |
+//! | `PHOTOS_LAYERS` | `watchdog,timebox,profile` | heeler's tools to use, separated by commas, or `none` |
+//! | `PHOTOS_ADMIN_TOKEN` | made up and printed | who has it may profile requests |
 //!
-//! A slow page that is asked for with `?timebox=100` is stopped after 100 ms: a 503, and a report of where it was.
+//! A slow page that is asked for with `?timebox=100` is stopped after 100 ms: a 503, and a report of where it was. With
+//! `?__geordi__` whoever has the token sees where it spends its time.
 //!
 //! `layers.rs` is all that heeler asks of a service. `slow/` holds the guilty functions; everything else is the service
 //! around them and `tour/`, a client which asks for every slow page and checks what its report says.
@@ -119,6 +121,13 @@ async fn serve(settings: &Settings, service: &Handle, folder: PathBuf) -> Result
         }
     }
     println!("serving on http://{} until Ctrl-C", running.address);
+    if settings.has(Tool::Profile) && settings.token.made_up {
+        println!(
+            "to profile a page: open http://{0}/admin/{1} once, then add ?__geordi__ to any URL; or\n  \
+             curl -H 'Authorization: Bearer {1}' 'http://{0}/slow/queries?__geordi__' > queries.svg",
+            running.address, settings.token.secret
+        );
+    }
     running.server.await??;
     Ok(ExitCode::SUCCESS)
 }

@@ -22,7 +22,8 @@ environment:
   PHOTOS_REPORTS       directory for the reports               (target/photos)
                        and, with the feature email, for letters: in mail
   PHOTOS_THRESHOLD_MS  a request is slow after that long       (250; 50 to 10000)
-  PHOTOS_LAYERS        heeler's tools, or none                 (watchdog,timebox)
+  PHOTOS_LAYERS        heeler's tools, or none                 (watchdog,timebox,profile)
+  PHOTOS_ADMIN_TOKEN   who has it may profile requests         (made up and printed)
 ";
 
 pub(crate) const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 3000));
@@ -39,6 +40,15 @@ pub(crate) enum Mode {
 pub(crate) enum Tool {
     Watchdog,
     Timebox,
+    Profile,
+}
+
+/// What lets somebody profile requests. Not printed by accident.
+#[derive(Clone)]
+pub(crate) struct Token {
+    pub(crate) secret: String,
+    /// Nobody has set one: whoever starts the service has to be told.
+    pub(crate) made_up: bool,
 }
 
 #[derive(Clone)]
@@ -51,6 +61,7 @@ pub(crate) struct Settings {
     pub(crate) reports: PathBuf,
     pub(crate) threshold: Duration,
     pub(crate) tools: Vec<Tool>,
+    pub(crate) token: Token,
 }
 
 impl Settings {
@@ -81,6 +92,7 @@ impl Settings {
             reports: reports()?,
             threshold: threshold()?,
             tools: tools()?,
+            token: token()?,
         }))
     }
 
@@ -134,7 +146,7 @@ fn threshold() -> Result<Duration, Problem> {
 }
 
 fn tools() -> Result<Vec<Tool>, Problem> {
-    let Some(value) = variable("PHOTOS_LAYERS")? else { return Ok(vec![Tool::Watchdog, Tool::Timebox]) };
+    let Some(value) = variable("PHOTOS_LAYERS")? else { return Ok(vec![Tool::Watchdog, Tool::Timebox, Tool::Profile]) };
     if value.trim() == "none" {
         return Ok(Vec::new());
     }
@@ -143,9 +155,13 @@ fn tools() -> Result<Vec<Tool>, Problem> {
         let tool = match word.trim() {
             "watchdog" => Tool::Watchdog,
             "timebox" => Tool::Timebox,
+            "profile" => Tool::Profile,
             "none" => return Err(format!("PHOTOS_LAYERS={value:?}: \"none\" stands alone").into()),
             word => {
-                return Err(format!("PHOTOS_LAYERS={value:?}: {word:?} is none of watchdog, timebox and none").into());
+                return Err(format!(
+                    "PHOTOS_LAYERS={value:?}: {word:?} is none of watchdog, timebox, profile and none"
+                )
+                .into());
             }
         };
         if !tools.contains(&tool) {
@@ -153,4 +169,14 @@ fn tools() -> Result<Vec<Tool>, Problem> {
         }
     }
     Ok(tools)
+}
+
+fn token() -> Result<Token, Problem> {
+    if let Some(secret) = variable("PHOTOS_ADMIN_TOKEN")? {
+        return Ok(Token { secret, made_up: false });
+    }
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)?;
+    let secret = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Token { secret, made_up: true })
 }

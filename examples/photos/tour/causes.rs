@@ -100,3 +100,6 @@ pub(super) const STOPPED: Cause = Cause {
     verdict: "interrupted",
     ..waiting("/slow/upstream", "the same outbound call, in a timebox", "fetch_geocode")
 };
+
+/// A cause whose page an administrator has profiled: it then has no report.
+pub(super) const PROFILED: Cause = waiting("/slow/lock", "the same import, in a profile", "wait_for_import");

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use futures::future::{join, try_join_all};
 use heeler::Reports;
+use heeler::profile::Profile;
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
 
-use super::causes::{CAUSES, Cause, STOPPED, Visit};
+use super::causes::{CAUSES, Cause, PROFILED, STOPPED, Visit};
 use super::evidence::{Evidence, Finding};
 use super::table;
 use crate::log::Quiet;
@@ -52,6 +53,11 @@ pub(crate) async fn walk(settings: &Settings, address: SocketAddr, reports: &Rep
         all_right &= right;
         rows.push(row);
     }
+    if settings.has(Tool::Profile) {
+        let (row, right) = guest.profile(&settings.token.secret, &mut complaints).await?;
+        all_right &= right;
+        rows.push(row);
+    }
     slowest = slowest.max(guest.fast_pages().await?);
 
     if !reports.flush(PATIENCE) {
@@ -87,6 +93,16 @@ pub(crate) async fn walk(settings: &Settings, address: SocketAddr, reports: &Rep
         println!("{} letters, as they would be sent, the last in {}", letters.len(), letter.display());
     }
     Ok(all_right && unjust.is_empty() && complaints.is_empty())
+}
+
+/// Whether the stack that ends at that node has the function on it.
+fn goes_through(profile: &Profile, stack: u32, function: &str) -> bool {
+    let node = |at: u32| profile.nodes.get(at as usize);
+    let mut nodes = std::iter::successors(node(stack), |one| node(one.parent?));
+    nodes.any(|one| {
+        let frame = profile.frames.get(one.frame as usize).and_then(|frame| frame.function.as_deref());
+        frame.is_some_and(|name| name.split("::").any(|part| part == function))
+    })
 }
 
 fn row(cause: &Cause, finding: Option<Finding>, right: bool) -> [String; 5] {
@@ -131,6 +147,25 @@ impl Guest {
             complaints.push(format!("{}: the request itself failed: {problem}", cause.path));
         }
         Ok((row(cause, finding, right), right))
+    }
+
+    /// Has the page profiled, and looks where most of its time went: nothing may be reported meanwhile.
+    async fn profile(&self, token: &str, complaints: &mut Vec<String>) -> Result<([String; 5], bool), Problem> {
+        print_now(&format!("  {:17}  {} ... ", PROFILED.path, PROFILED.what));
+        let url = format!("http://{}{}?__geordi__=json", self.address, PROFILED.path);
+        let request = self.http.get(url).bearer_auth(token).timeout(self.stuck_for * 4 + PATIENCE);
+        let profile: Profile = serde_json::from_slice(&request.send().await?.error_for_status()?.bytes().await?)?;
+        let slices = profile.slices.iter();
+        let of_function = slices.filter(|slice| goes_through(&profile, slice.stack, PROFILED.function));
+        let share = of_function.map(|slice| slice.nanos).sum::<u64>() as f64 * 100.0 / profile.wall_nanos as f64;
+        let right = share > 50.0;
+        let wall = Duration::from_nanos(profile.wall_nanos).as_secs_f64();
+        println!("{share:.0} % of {wall:.2} s in {}", PROFILED.function);
+        if !right {
+            complaints.push(format!("{}: a profile has only {share:.0} % of the time there", PROFILED.path));
+        }
+        let finding = [PROFILED.path, "profiled", PROFILED.function, "", if right { "yes" } else { "NO" }];
+        Ok((finding.map(str::to_owned), right))
     }
 
     /// Looks for the report about this visit until it is there and right, or has had its time.
