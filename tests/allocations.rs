@@ -164,7 +164,7 @@ fn a_request_without_a_profile() {
 
     let mut bare = service_fn(|_: Asked| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("well"))) });
     let layer = heeler::ProfileLayer::new(|_: &http::request::Parts| false);
-    let mut layered = layer.layer(bare.clone());
+    let mut layered = layer.layer(bare);
     for uri in ["/", "/photos?page=2&sort=name", "/?__geordi__=json"] {
         assert_eq!(ask(&mut layered, uri), ask(&mut bare, uri), "{uri}");
     }

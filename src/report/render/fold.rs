@@ -64,7 +64,7 @@ fn shown(frames: &[&Frame]) -> Vec<bool> {
     let leaf = &frames[..own];
     // A line of `tokio::select!` in the same function says less than what the branch polls.
     let says = |frame: &Frame| frame.function.is_some() && frame.function != frames[own].function && !is_dull(frame);
-    let mut telling = (0..own).filter(|&at| says(&leaf[at]));
+    let mut telling = (0..own).filter(|&at| says(leaf[at]));
     let innermost = telling.next();
     for at in [innermost, telling.next_back()].into_iter().flatten() {
         shown[at] = true;
