@@ -7,7 +7,8 @@ use inferno::flamegraph::color::Color;
 
 use super::context::Context;
 use super::html::Html;
-use super::picture::{BOXES_IN_PAGE, Painted, Pruner, dark, narrowest, or_apology, total};
+use super::picture::{BOXES_IN_PAGE, dark, or_apology};
+use super::prune::{Painted, Pruner, narrowest, total};
 use super::result::{function, panel, tab, top};
 use super::shares::{bar, legend};
 use super::steps::Steps;

@@ -14,6 +14,7 @@ mod index;
 mod inspect;
 mod live;
 mod picture;
+mod prune;
 mod result;
 #[cfg(test)]
 mod sample;

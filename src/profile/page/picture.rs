@@ -2,11 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::prune::{Painted, Pruner, narrowest};
 use super::steps::Steps;
-use super::tree::{Bough, Tree, tree};
+use super::tree::{Bough, tree};
 use super::words;
 use crate::profile::{Profile, State};
-use crate::report::render::flamegraph::picture::{GREY, Picture, Tile, share, xml};
+use crate::report::render::flamegraph::picture::{Picture, Tile, share, xml};
 use crate::report::render::flamegraph::{self, label};
 use crate::report::render::units::count;
 use crate::report::time::timestamp;
@@ -104,13 +105,6 @@ fn tiles(profile: &Profile, which: Which, plumbing: bool, boxes: usize) -> (Vec<
     (Pruner { tree: &tree, min, narrower, paint }.tiles(), whole)
 }
 
-/// What a box looks like.
-pub(super) struct Painted {
-    pub(super) label: String,
-    pub(super) figures: String,
-    pub(super) color: inferno::flamegraph::color::Color,
-}
-
 /// The house's colours.
 fn color(state: State, own: bool) -> inferno::flamegraph::color::Color {
     match state {
@@ -132,117 +126,6 @@ fn figures(bough: &Bough, which: Which, whole: u64) -> Vec<String> {
         figures.insert(0, format!("{} after its start", words::nanos(bough.start)));
     }
     figures
-}
-
-/// Boxes that are narrower are put together, so that there are at most so many.
-pub(super) fn narrowest(tree: &Tree, whole: u64, most: usize) -> u64 {
-    let mut min = 0;
-    while remaining(tree, &tree.roots, min) > most {
-        // After some thirty times, a box is the whole.
-        min = if min == 0 { (whole >> 16).max(2) } else { min.saturating_add(min / 2) };
-    }
-    min
-}
-
-/// How many boxes there are if those that are narrower are put together.
-fn remaining(tree: &Tree, at: &[u32], min: u64) -> usize {
-    let mut boxes = 0;
-    let mut left: Vec<&[u32]> = vec![at];
-    while let Some(siblings) = left.pop() {
-        let mut in_run = false;
-        for &at in siblings {
-            let bough = &tree.boughs[at as usize];
-            let narrow = bough.nanos < min;
-            boxes += usize::from(!(narrow && in_run));
-            in_run = narrow;
-            if !narrow {
-                left.push(&bough.children);
-            }
-        }
-    }
-    boxes
-}
-
-/// Makes tiles of boxes.
-pub(super) struct Pruner<'a, P> {
-    pub(super) tree: &'a Tree,
-    /// Narrower ones are put together.
-    pub(super) min: u64,
-    /// The step of those.
-    pub(super) narrower: u32,
-    /// What a box looks like, and whether it stands on the whole.
-    pub(super) paint: P,
-}
-
-impl<P: Fn(&Bough, bool) -> Painted> Pruner<'_, P> {
-    /// The tiles of the whole tree.
-    pub(super) fn tiles(&self) -> Vec<Tile> {
-        let mut tiles = self.of(&self.tree.roots, true);
-        if tiles.is_empty() {
-            // inferno draws no empty picture.
-            let label = "no time was spent so".to_owned();
-            tiles.push(Tile { label, figures: String::new(), color: GREY, width: 1, children: Vec::new() });
-        }
-        tiles
-    }
-
-    /// The tiles of some siblings and of all that stands on them. As deep as a stack has steps.
-    fn of(&self, siblings: &[u32], root: bool) -> Vec<Tile> {
-        let mut tiles = Vec::new();
-        let mut rest = siblings;
-        while let [first, after @ ..] = rest {
-            let bough = &self.tree.boughs[*first as usize];
-            if bough.nanos >= self.min {
-                let Painted { label, figures, color } = (self.paint)(bough, root);
-                tiles.push(Tile {
-                    label,
-                    figures,
-                    color,
-                    width: bough.nanos,
-                    children: self.of(&bough.children, false),
-                });
-                rest = after;
-                continue;
-            }
-            let is_narrow = |at: &&u32| self.tree.boughs[**at as usize].nanos < self.min;
-            let (run, after) = rest.split_at(rest.iter().take_while(is_narrow).count());
-            tiles.push(self.together(run));
-            rest = after;
-        }
-        tiles.retain(|tile| tile.width > 0);
-        tiles
-    }
-
-    /// One tile for all of them, in the colour of what they mostly are.
-    fn together(&self, run: &[u32]) -> Tile {
-        let boughs = || run.iter().map(|&at| &self.tree.boughs[at as usize]);
-        let of =
-            |state| boughs().filter(|bough| bough.state == state).map(|bough| bough.nanos).fold(0, u64::saturating_add);
-        let state = words::STATES.into_iter().max_by_key(|&state| of(state)).unwrap_or(State::OnCpu);
-        let sum = Bough {
-            step: self.narrower,
-            state,
-            start: boughs().next().map_or(0, |bough| bough.start),
-            nanos: total(boughs().map(|bough| bough.nanos)),
-            other: total(boughs().map(|bough| bough.other)),
-            // Of one unit only if they are of one state.
-            count: 0,
-            children: Vec::new(),
-        };
-        let Painted { label, figures, color } = (self.paint)(&sum, false);
-        Tile {
-            label: format!("{label} {} narrower", run.len()),
-            figures,
-            color,
-            width: sum.nanos,
-            children: Vec::new(),
-        }
-    }
-}
-
-/// A sum; the most that there can be if a damaged profile has more.
-pub(super) fn total(parts: impl IntoIterator<Item = u64>) -> u64 {
-    parts.into_iter().fold(0, u64::saturating_add)
 }
 
 /// The box of the whole.
