@@ -9,7 +9,9 @@ mod hostile;
 mod pprof;
 mod text;
 
+#[cfg(any(feature = "callgraph", feature = "pprof"))]
 use std::path::Path;
+#[cfg(any(feature = "callgraph", feature = "pprof"))]
 use std::process::{Command, Stdio};
 
 use super::*;
@@ -49,6 +51,7 @@ fn text(form: Form, profile: &Profile) -> String {
 }
 
 /// What `program` writes, given `args` and the file; `None`, with a message, if there is no such program here.
+#[cfg(any(feature = "callgraph", feature = "pprof"))]
 fn consume(program: &str, args: &[&str], file: &Path) -> Option<String> {
     let run = Command::new(program).args(args).arg(file).stdin(Stdio::null()).output();
     let Ok(output) = run else {

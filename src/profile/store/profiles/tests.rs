@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::*;
+use crate::profile::store::memory::Memory;
 use crate::profile::{Node, Outcome, Quality, Request, Response, SCHEMA, Slice, State};
 
 #[cfg(feature = "object-store")]
@@ -166,13 +167,21 @@ async fn memory_is_bounded() {
     assert_eq!(store.stats().too_large, 1);
 }
 
+fn memory_of(store: &ProfileStore) -> &Memory {
+    match &store.shared.backend {
+        Backend::Memory(memory) => memory,
+        #[cfg(feature = "object-store")]
+        Backend::Objects(_) => unreachable!("it is in memory"),
+    }
+}
+
 /// Guards: what is too old is not to be had even before it is removed, and is removed at the next put.
 #[tokio::test]
 async fn memory_forgets() {
     let store = ProfileStore::memory().ttl(Duration::from_secs(100));
     store.put(profile(1, "/a"), None).await.unwrap();
     store.put_status(&status(1, None, Phase::Done)).await.unwrap();
-    let Backend::Memory(memory) = &store.shared.backend else { unreachable!() };
+    let memory = memory_of(&store);
     for kind in [Kind::Profile, Kind::Summary, Kind::Status] {
         memory.touch(kind, id(1), SystemTime::now() - Duration::from_secs(101));
     }
@@ -187,7 +196,7 @@ async fn memory_forgets() {
 #[tokio::test]
 async fn lost_jobs() {
     let store = ProfileStore::memory();
-    let Backend::Memory(memory) = &store.shared.backend else { unreachable!() };
+    let memory = memory_of(&store);
     let long_ago = SystemTime::now() - LOST_AFTER - Duration::from_secs(1);
     for (number, phase, lost) in
         [(1, Phase::Running, true), (2, Phase::Queued { place: 0 }, true), (3, Phase::Done, false)]
