@@ -5,41 +5,43 @@
 //! ([pprof-rs#76](https://github.com/tikv/pprof-rs/issues/76)). So what those cost is missing here. One at a time in a
 //! process.
 
-#[cfg(feature = "pprof")]
-pub(super) use with_pprof::{finish, start};
-#[cfg(not(feature = "pprof"))]
-pub(super) use without::{finish, start};
+use pprof::{ProfilerGuard, ProfilerGuardBuilder, Symbol};
 
-#[cfg(feature = "pprof")]
-mod with_pprof {
-    use pprof::{ProfilerGuard, ProfilerGuardBuilder, Symbol};
+use super::{Meanwhile, ProcessStack};
 
-    use crate::profile::lane::LANE;
-    use crate::profile::{Meanwhile, ProcessStack};
+/// A rate in step with nothing.
+const RATE_HZ: u32 = 99;
+/// Different stacks that are listed.
+const MAX_STACKS: usize = 1_000;
+const MAX_DEPTH: usize = 128;
 
-    /// A rate in step with nothing.
-    const RATE_HZ: u32 = 99;
-    /// Different stacks that are listed.
-    const MAX_STACKS: usize = 1_000;
-    const MAX_DEPTH: usize = 128;
+/// Samples until it is dropped.
+pub(super) struct Watching(ProfilerGuard<'static>);
 
-    /// Samples until it is dropped.
-    pub(in crate::profile) type Watching = Result<ProfilerGuard<'static>, String>;
-
-    /// Begins. Takes milliseconds, as [`finish`] does: for a thread that may block.
-    pub(in crate::profile) fn start() -> Watching {
+impl Watching {
+    /// Begins.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, if somebody else profiles this process with `pprof`, or it cannot begin.
+    pub(super) fn start() -> Result<Self, String> {
         let builder =
             ProfilerGuardBuilder::default().frequency(RATE_HZ as i32).blocklist(&["libc", "libgcc", "pthread", "vdso"]);
-        builder.build().map_err(|error| format!("The rest of the process could not be profiled: {error}."))
+        builder.build().map(Self).map_err(|error| format!("the rest of the process could not be profiled: {error}"))
     }
 
-    /// Ends; a sentence if there is nothing to show. The threads of the lane ran the request, and are left out.
-    pub(in crate::profile) fn finish(watching: Watching) -> Result<Meanwhile, String> {
-        let report = watching?.report().build();
-        let report = report.map_err(|error| format!("There is no profile of the rest of the process: {error}."))?;
+    /// Ends. Takes milliseconds: for a thread that may block. Threads of that name ran the request, and are left out.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, if `pprof` has no report.
+    pub(super) fn finish(self, lane: &str) -> Result<Meanwhile, String> {
+        let report = self.0.report().build();
+        let report = report.map_err(|error| format!("there is no profile of the rest of the process: {error}"))?;
         let mut stacks: Vec<ProcessStack> = Vec::new();
         for (frames, samples) in &report.data {
-            if frames.thread_name == LANE.name() || frames.thread_name == "heeler-sampler" {
+            // The kernel keeps 15 characters of a name.
+            if frames.thread_name == lane || frames.thread_name.starts_with("heeler-sample") {
                 continue;
             }
             let symbols = frames.frames.iter().rev().flat_map(|inlined| inlined.iter().rev());
@@ -58,13 +60,8 @@ mod with_pprof {
     }
 }
 
-#[cfg(not(feature = "pprof"))]
-mod without {
-    use crate::profile::Meanwhile;
-
-    pub(in crate::profile) fn start() {}
-
-    pub(in crate::profile) fn finish((): ()) -> Result<Meanwhile, String> {
-        Err("This build cannot profile the whole process.".to_owned())
+impl std::fmt::Debug for Watching {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watching").finish_non_exhaustive()
     }
 }

@@ -78,10 +78,10 @@ mod id;
 mod jobs;
 mod lane;
 mod layer;
+#[cfg(feature = "pprof")]
 mod meanwhile;
 mod model;
 mod page;
-
 mod record;
 mod service;
 mod start;

@@ -68,20 +68,20 @@ where
     match wanted.by {
         By::Page => {
             let run = Box::pin(jobs::run(service, request, again, seen.clone(), None));
-            drop(prepared.send_off(config, &wanted, run, seen));
+            drop(prepared.send_off(config, run, seen));
             answer(respond.see_other(id))
         }
         By::Form(form) => {
             let run = Box::pin(jobs::run(service, request, again, seen.clone(), None));
             let asker = Asker::of(&prepared.job);
-            let ended = prepared.send_off(config, &wanted, run, seen);
+            let ended = prepared.send_off(config, run, seen);
             answer(result(respond, ended, asker, form, id).await)
         }
         By::Response => {
             let (give, response) = oneshot::channel();
             let run = Box::pin(jobs::run(service, request, again, seen.clone(), Some(give)));
             let asker = Asker::of(&prepared.job);
-            let ended = prepared.send_off(config, &wanted, run, seen);
+            let ended = prepared.send_off(config, run, seen);
             match response.await {
                 Ok(Ok(response)) => Ok(passed_on(respond, client, response, asker, id)),
                 Ok(Err(Thrown::Error(error))) => {
@@ -145,6 +145,7 @@ fn without_flag(config: &Config, head: &mut Parts) {
 struct Prepared {
     job: Arc<Job>,
     ticket: Ticket,
+    process: bool,
     on: Handle,
     lane: Handle,
     clerk: Handle,
@@ -176,17 +177,16 @@ fn prepare(
     let request = jobs::request(head, &head.uri, body_bytes.unwrap_or(0));
     let principal = access.principal().map(str::to_owned);
     let job = Job::new(id, principal, request, ticket.place());
-    Ok(Prepared { job, ticket, on, lane, clerk })
+    Ok(Prepared { job, ticket, process: wanted.start.process, on, lane, clerk })
 }
 
 impl Prepared {
     /// Lets it begin. It goes on whether or not the result is waited for.
-    fn send_off(self, config: &Arc<Config>, wanted: &Wanted, run: Run, seen: Seen) -> JoinHandle<Ended> {
-        let Self { job, ticket, on, lane, clerk } = self;
+    fn send_off(self, config: &Arc<Config>, run: Run, seen: Seen) -> JoinHandle<Ended> {
+        let Self { job, ticket, process, on, lane, clerk } = self;
         // Before anybody can ask for it.
         let entered = config.jobs.enter(&job);
-        let process = wanted.start.process;
-        let course = Course { config: Arc::clone(config), job, ticket, entered, run, process, seen, on, lane };
+        let course = Course { config: Arc::clone(config), job, ticket, entered, run, seen, process, on, lane };
         clerk.spawn(jobs::supervise(course))
     }
 }

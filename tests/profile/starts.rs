@@ -161,48 +161,6 @@ fn inline() {
     assert!(!ran_on(&server, "").contains("heeler"));
 }
 
-/// Guards: the rest of the process is looked at only where that is allowed, and then other people's work is seen, and not
-/// the request's.
-#[test]
-#[cfg(feature = "pprof")]
-fn the_rest_of_the_process() {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use heeler::profile::{ProcessStack, Profile};
-
-    #[inline(never)]
-    fn others_work(stop: &AtomicBool) -> u64 {
-        let mut sum = 1_u64;
-        while !stop.load(Ordering::Relaxed) {
-            sum = std::hint::black_box(sum.wrapping_mul(31));
-        }
-        sum
-    }
-    let calls = Calls::default();
-    let handler = {
-        let calls = calls.clone();
-        async move || {
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-            calls.count()
-        }
-    };
-    let router = Router::new().route("/", get(handler));
-    let server = Server::start(router.clone().layer(layer()));
-    assert_eq!((server.get("/?__geordi__=json,process").status, calls.get()), (403, 0));
-    let stop = Arc::new(AtomicBool::new(false));
-    let its = Arc::clone(&stop);
-    let others = thread::spawn(move || others_work(&its));
-    let server = Server::start(router.layer(layer().allow_process(true)));
-    let profile: Profile = serde_json::from_str(server.get("/?__geordi__=json,process").text()).unwrap();
-    stop.store(true, Ordering::Relaxed);
-    others.join().unwrap();
-    let meanwhile = profile.meanwhile.unwrap_or_else(|| panic!("{:?}", profile.notes));
-    let is_theirs = |stack: &ProcessStack| stack.functions.iter().any(|name| name.contains("others_work"));
-    assert!(meanwhile.samples > 0 && meanwhile.stacks.iter().any(is_theirs), "{meanwhile:?}");
-    assert!(meanwhile.stacks.iter().all(|stack| stack.thread != "heeler-lane"));
-}
-
 /// Guards: nonsense is said to be nonsense, and nothing runs.
 #[test]
 fn nonsense() {
@@ -212,7 +170,7 @@ fn nonsense() {
         async move || calls.count()
     };
     let server = Server::start(Router::new().route("/", get(handler)).layer(layer()));
-    for value in ["jpeg", "0x", "svg,json", "0123456789abcdef"] {
+    for value in ["jpeg", "0x", "svg,json", "0123456789abcdef", "process"] {
         let answer = server.get(&format!("/?__geordi__={value}"));
         assert_eq!(answer.status, 400, "{value}");
         assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
@@ -257,4 +215,65 @@ fn forms() {
             assert!(answer.header("content-security-policy").contains("sandbox"), "{form}");
         }
     }
+}
+
+/// Guards: the rest of the process is looked at only where that is allowed, and only when asked for.
+#[test]
+fn the_rest_of_the_process() {
+    let router = || Router::new().route("/", get(async || tokio::time::sleep(super::common::ms(50)).await));
+    let server = Server::start(router().layer(layer().allow_process(true)));
+    assert!(server.get("/?__geordi__=json").json()["meanwhile"].is_null());
+    let answer = server.get("/?__geordi__=json,process");
+    if cfg!(feature = "pprof") {
+        assert_eq!(answer.json()["outcome"], "finished");
+        assert!(answer.json()["meanwhile"]["rate_hz"].as_u64().is_some_and(|rate| rate > 0), "{}", answer.text());
+    } else {
+        assert_eq!(answer.status, 400);
+    }
+    let server = Server::start(router().layer(layer()));
+    assert_eq!(server.get("/?__geordi__=json,process").status, 400);
+}
+
+/// Guards: of the rest of the process, other people's work is seen, and not the request's.
+#[test]
+#[cfg(feature = "pprof")]
+fn what_others_did() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use heeler::profile::{ProcessStack, Profile};
+
+    #[inline(never)]
+    fn others_work(stop: &AtomicBool) -> u64 {
+        let mut sum = 1_u64;
+        while !stop.load(Ordering::Relaxed) {
+            sum = std::hint::black_box(sum.wrapping_mul(31));
+        }
+        sum
+    }
+    let router = Router::new().route("/", get(async || tokio::time::sleep(super::common::ms(1_000)).await));
+    let stop = Arc::new(AtomicBool::new(false));
+    let its = Arc::clone(&stop);
+    let others = thread::spawn(move || others_work(&its));
+    let server = Server::start(router.layer(layer().allow_process(true)));
+    let profile: Profile = serde_json::from_str(server.get("/?__geordi__=json,process").text()).unwrap();
+    stop.store(true, Ordering::Relaxed);
+    others.join().unwrap();
+    let meanwhile = profile.meanwhile.unwrap_or_else(|| panic!("{:?}", profile.notes));
+    let is_theirs = |stack: &ProcessStack| stack.functions.iter().any(|name| name.contains("others_work"));
+    assert!(meanwhile.samples > 0 && meanwhile.stacks.iter().any(is_theirs), "{meanwhile:?}");
+    assert!(meanwhile.stacks.iter().all(|stack| stack.thread != "heeler-lane"));
+}
+
+/// Guards: credentials are in no profile: neither those of the request nor those that its response sets.
+#[test]
+fn credentials() {
+    let handler = async || [("set-cookie", "session=s3cret"), ("x-own", "shown")];
+    let server = Server::start(Router::new().route("/", get(handler)).layer(layer()));
+    let request = server.request(Method::GET, "/?token=s3cret&__geordi__=json");
+    let request =
+        request.header("authorization", "Bearer s3cret").header("cookie", "a=s3cret").header("x-api-key", "s3cret");
+    let answer = server.send(request.header("x-other", "shown"));
+    assert_eq!((answer.status, answer.text().matches("s3cret").count()), (200, 0), "{}", answer.text());
+    assert_eq!(answer.text().matches("shown").count(), 2);
 }

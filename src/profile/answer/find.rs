@@ -22,7 +22,7 @@ pub(super) async fn find(config: &Config, access: &Access, id: Id) -> Result<Opt
         if job.principal.as_deref() != principal {
             return Ok(None);
         }
-        let status = job.status();
+        let status = job.status().await;
         // What is done is in the store, as far as it is.
         if status.phase != Phase::Done {
             return Ok(Some(Found::Status(Box::new(status))));

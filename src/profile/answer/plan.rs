@@ -98,11 +98,10 @@ fn started(respond: Respond<'_>, head: &Parts, client: &Client, start: Start, by
         return Plan::Answer(why);
     }
     if start.process && !respond.config.allow_process {
-        return refuse(StatusCode::FORBIDDEN, "Profiles of the whole process are not allowed here.");
+        return refuse(StatusCode::BAD_REQUEST, "Profiles of the whole process are not allowed here.");
     }
-    if start.process && cfg!(not(feature = "pprof")) {
-        let sentence = "This build cannot profile the whole process: it lacks heeler's feature `pprof`.";
-        return refuse(StatusCode::BAD_REQUEST, sentence);
+    if start.process && !cfg!(feature = "pprof") {
+        return refuse(StatusCode::BAD_REQUEST, "This program is built without heeler's feature `pprof`.");
     }
     Plan::Start(Wanted { start, by })
 }

@@ -14,7 +14,7 @@ use crate::profile::Profile;
 use crate::profile::form::Form;
 use crate::profile::format;
 use crate::profile::id::Id;
-use crate::profile::lane::CLERK;
+use crate::profile::lane::apart;
 use crate::profile::layer::Config;
 use crate::profile::page::{Context, Policy, Which, compare, error, html, index, live, nonce, result, svg};
 use crate::profile::store::{Phase, Status, StoreError, Summary};
@@ -263,11 +263,6 @@ impl Respond<'_> {
         self.mark(&mut response, id);
         response
     }
-}
-
-/// What `make` makes, off the application's threads; `None` if it cannot be made.
-async fn apart<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    CLERK.handle().ok()?.spawn_blocking(make).await.ok()
 }
 
 /// Sets a header to what is no user's text.

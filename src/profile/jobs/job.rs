@@ -8,7 +8,8 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use crate::profile::id::Id;
-use crate::profile::record::Recording;
+use crate::profile::lane::apart;
+use crate::profile::record::{Progress, Recording};
 use crate::profile::store::{Phase, Status};
 use crate::profile::{Outcome, Request};
 use crate::sync::lock_std;
@@ -96,8 +97,13 @@ impl Job {
     }
 
     /// How far it is.
-    pub(in crate::profile) fn status(&self) -> Status {
-        let progress = self.recording.get().map(Recording::progress).unwrap_or_default();
+    pub(in crate::profile) async fn status(&self) -> Status {
+        let recording = self.recording.get().cloned();
+        // To name a place may take a while.
+        let progress = match recording {
+            Some(recording) => apart(move || recording.progress()).await.unwrap_or_default(),
+            None => Progress::default(),
+        };
         Status {
             id: self.id,
             principal: self.principal.clone(),

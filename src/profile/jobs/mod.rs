@@ -2,6 +2,7 @@
 
 mod assemble;
 mod job;
+mod meanwhile;
 mod queue;
 mod run;
 mod supervise;

@@ -12,9 +12,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::job::Entered;
+use super::meanwhile::Meanwhile;
 use super::{Job, Run, Seen, Stop, Ticket, assemble};
 use crate::profile::layer::Config;
-use crate::profile::meanwhile;
 use crate::profile::store::{HEARTBEAT, Phase, Status};
 use crate::profile::{Outcome, Profile};
 
@@ -40,9 +40,9 @@ pub(in crate::profile) struct Course {
     pub(in crate::profile) ticket: Ticket,
     pub(in crate::profile) entered: Entered,
     pub(in crate::profile) run: Run,
-    /// Whether the rest of the process is looked at, too.
-    pub(in crate::profile) process: bool,
     pub(in crate::profile) seen: Seen,
+    /// Whether the rest of the process is watched meanwhile.
+    pub(in crate::profile) process: bool,
     /// Where the request runs.
     pub(in crate::profile) on: Handle,
     /// Whose blocking pool names the stacks.
@@ -51,20 +51,17 @@ pub(in crate::profile) struct Course {
 
 /// Takes a job from the queue to the store.
 pub(in crate::profile) async fn supervise(course: Course) -> Ended {
-    let Course { config, job, mut ticket, entered: _entered, run, process, seen, on, lane } = course;
+    let Course { config, job, mut ticket, entered: _entered, run, seen, process, on, lane } = course;
     if let Err(phase) = queue(&config, &job, &mut ticket).await {
         put(&config, &job, phase.clone()).await;
         return Err(phase);
     }
     let rate_hz = config.rate_hz;
-    let meanwhile = if process { Some(lane.spawn_blocking(meanwhile::start)) } else { None };
-    let meanwhile = match meanwhile {
-        Some(started) => started.await.ok(),
-        None => None,
-    };
+    let meanwhile = if process { Meanwhile::start().await } else { Meanwhile::default() };
     let task = on.spawn(drive(Arc::clone(&job), ticket, run, rate_hz));
     let ended = async {
         let (outcome, mut notes) = watch(&config, &job, task).await;
+        let meanwhile = meanwhile.finish(&mut notes).await;
         let Some(recording) = job.recording().cloned() else {
             return Err(Phase::Failed("its runtime has shut down".to_owned()));
         };
@@ -72,11 +69,6 @@ pub(in crate::profile) async fn supervise(course: Course) -> Ended {
         let Ok(record) = record else {
             return Err(Phase::Failed("what was recorded could not be read".to_owned()));
         };
-        let meanwhile = match meanwhile {
-            Some(watching) => lane.spawn_blocking(move || meanwhile::finish(watching)).await.ok(),
-            None => None,
-        };
-        let meanwhile = meanwhile.and_then(|seen| seen.map_err(|why| notes.push(why)).ok());
         let (runs, response) = seen.take();
         let mut profile = assemble::profile(&job, rate_hz, record, outcome, runs, response, notes);
         profile.meanwhile = meanwhile;
@@ -108,7 +100,7 @@ pub(in crate::profile) async fn supervise(course: Course) -> Ended {
 async fn queue(config: &Config, job: &Job, ticket: &mut Ticket) -> Result<(), Phase> {
     loop {
         job.set_phase(Phase::Queued { place: ticket.place() });
-        put_status(config, job.status()).await;
+        put_status(config, job.status().await).await;
         if is_cancelled(config, job).await {
             return Err(Phase::Cancelled);
         }
@@ -161,7 +153,7 @@ async fn watch(config: &Config, job: &Job, mut task: JoinHandle<Outcome>) -> (Ou
 /// not in the middle of a write: nothing comes after a job's last status.
 async fn beat(config: &Config, job: &Job, over: &Notify) {
     loop {
-        put_status(config, job.status()).await;
+        put_status(config, job.status().await).await;
         if is_cancelled(config, job).await {
             job.stop(Stop::Cancelled);
         }
@@ -173,7 +165,7 @@ async fn beat(config: &Config, job: &Job, over: &Notify) {
 
 async fn put(config: &Config, job: &Job, phase: Phase) {
     job.set_phase(phase);
-    put_status(config, job.status()).await;
+    put_status(config, job.status().await).await;
 }
 
 async fn put_status(config: &Config, mut status: Status) {

@@ -6,4 +6,4 @@
 
 mod runtime;
 
-pub(super) use runtime::{CLERK, LANE};
+pub(super) use runtime::{CLERK, LANE, apart};

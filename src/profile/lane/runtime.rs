@@ -68,6 +68,11 @@ impl Apart {
     }
 }
 
+/// What `make` makes, which may take a while: off the application's threads. `None` if it cannot be made.
+pub(in crate::profile) async fn apart<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    CLERK.handle().ok()?.spawn_blocking(make).await.ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,4 +16,4 @@ mod tests;
 mod timeline;
 mod tree;
 
-pub(crate) use recording::{Record, Recording};
+pub(crate) use recording::{Progress, Record, Recording};

@@ -1,0 +1,42 @@
+//! What the rest of the process does while a job's request runs, where that is asked for.
+
+use crate::profile::Meanwhile as Seen;
+#[cfg(feature = "pprof")]
+use crate::profile::lane::{LANE, apart};
+#[cfg(feature = "pprof")]
+use crate::profile::meanwhile::Watching;
+
+/// A look at the rest of the process, if there is one.
+#[derive(Debug, Default)]
+pub(super) struct Meanwhile {
+    #[cfg(feature = "pprof")]
+    watching: Option<Result<Watching, String>>,
+}
+
+impl Meanwhile {
+    /// Begins.
+    #[cfg(feature = "pprof")]
+    pub(super) async fn start() -> Self {
+        Self { watching: apart(Watching::start).await }
+    }
+
+    #[cfg(not(feature = "pprof"))]
+    pub(super) async fn start() -> Self {
+        Self::default()
+    }
+
+    /// What it saw. What went wrong is noted.
+    #[cfg(feature = "pprof")]
+    pub(super) async fn finish(self, notes: &mut Vec<String>) -> Option<Seen> {
+        let seen = match self.watching? {
+            Ok(watching) => apart(|| watching.finish(LANE.name())).await?,
+            Err(why) => Err(why),
+        };
+        seen.map_err(|why| notes.push(why)).ok()
+    }
+
+    #[cfg(not(feature = "pprof"))]
+    pub(super) async fn finish(self, _: &mut Vec<String>) -> Option<Seen> {
+        None
+    }
+}
