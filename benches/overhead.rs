@@ -219,8 +219,8 @@ fn goal(what: &str, times: &Times, limit: f64) {
     let added = added(times);
     figures(what, times);
     at_most(&format!("overhead.{what}.vs_tower_timeout"), added["heeler"] / added["tower"], limit);
-    let together = added["heeler_both"] / added["tower_http_timeout"];
-    at_most(&format!("overhead.{what}.both_layers_vs_tower_http_timeout"), together, 1.0);
+    let together = added["heeler_all"] / added["tower_http_timeout"];
+    at_most(&format!("overhead.{what}.all_layers_vs_tower_http_timeout"), together, 1.0);
 }
 
 /// Allocations a request, with the layer minus without, over requests of all kinds.

@@ -175,7 +175,10 @@ where
     visitor.visit("heeler", heeler::WatchdogLayer::new(LIMIT).layer(inner.clone()));
     let timebox = heeler::TimeboxLayer::new(LIMIT + LIMIT);
     visitor.visit("heeler_timebox", timebox.layer(inner.clone()));
-    visitor.visit("heeler_both", heeler::WatchdogLayer::new(LIMIT).layer(timebox.layer(inner.clone())));
+    let profile = heeler::ProfileLayer::new(|_: &http::request::Parts| false);
+    visitor.visit("heeler_profile", profile.layer(inner.clone()));
+    let all = heeler::WatchdogLayer::new(LIMIT).layer(profile.layer(timebox.layer(inner.clone())));
+    visitor.visit("heeler_all", all);
     visitor.visit("tower", tower::timeout::TimeoutLayer::new(LIMIT).layer(inner.clone()));
     let status = http::StatusCode::GATEWAY_TIMEOUT;
     let timeout = tower_http::timeout::TimeoutLayer::with_status_code(status, LIMIT);
