@@ -13,6 +13,7 @@ mod index;
 #[cfg(test)]
 mod inspect;
 mod live;
+mod meanwhile;
 mod picture;
 mod prune;
 mod result;

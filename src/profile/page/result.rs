@@ -109,6 +109,9 @@ fn tabs(html: &mut Html, profile: &Profile, earlier: &[Summary], context: &Conte
     }
     tab(html, "table", "Functions", false);
     tab(html, "request", "Request and response", false);
+    if profile.meanwhile.is_some() {
+        tab(html, "process", "Rest of the process", false);
+    }
     if context.links {
         tab(html, "compare", "Compare", false);
         tab(html, "files", "Downloads", false);
@@ -124,6 +127,11 @@ fn tabs(html: &mut Html, profile: &Profile, earlier: &[Summary], context: &Conte
     panel(html, "request");
     request(html, profile, context);
     html.raw("</div>\n");
+    if let Some(meanwhile) = &profile.meanwhile {
+        panel(html, "process");
+        super::meanwhile::meanwhile(html, meanwhile);
+        html.raw("</div>\n");
+    }
     if context.links {
         panel(html, "compare");
         others(html, profile, earlier, context);

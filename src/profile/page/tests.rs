@@ -4,7 +4,7 @@ use super::inspect::{Seen, inspect};
 use super::sample::{HOSTILE, album, earlier, hostile, status, summary, wide};
 use super::*;
 use crate::profile::store::Phase;
-use crate::profile::{Outcome, Profile, State};
+use crate::profile::{Meanwhile, Outcome, ProcessStack, Profile, State};
 
 const NONCE: &str = "bm9uY2Vub25jZW5vbmNlbg==";
 
@@ -92,6 +92,25 @@ fn tabs_and_links() {
     let mut posted = album();
     posted.request.method = "POST".to_owned();
     assert!(!page_of(&posted).targets.contains(&flag("")));
+}
+
+/// Guards: what the rest of the process did is shown if it was asked for, with what is missing there, and names are text.
+#[test]
+fn the_rest_of_the_process() {
+    let mut profile = album();
+    assert!(!page_of(&profile).ids.iter().any(|id| id == "t-process"));
+    let stack = |function: &str, samples| ProcessStack {
+        thread: HOSTILE.join(" "),
+        functions: vec!["main".to_owned(), function.to_owned()],
+        samples,
+    };
+    let stacks = vec![stack("others::compress", 30), stack(&HOSTILE.join(" "), 10)];
+    profile.meanwhile = Some(Meanwhile { rate_hz: 99, samples: 40, stacks, unlisted: 0 });
+    assert!(page_of(&profile).ids.iter().any(|id| id == "t-process"));
+    let page = result(&profile, &[], &context());
+    assert_says(&page, "40 samples of the CPU time of all other threads");
+    assert_says(&page, "others::compress ‹ main");
+    assert_says(&page, "75.0 %");
 }
 
 /// Guards: a page as a file leads nowhere, and has its pictures.
