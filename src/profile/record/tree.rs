@@ -115,10 +115,11 @@ fn copies(name: &str) -> bool {
 
 /// Whether a function of heeler's polls recorded work.
 fn polls(name: &str) -> bool {
-    const POLLS: [&str; 5] = [
+    const POLLS: [&str; 6] = [
         "capture::task::",
         "inflight::poll::",
         "inflight::strand::run::",
+        "profile::jobs::run::",
         "profile::record::recording::",
         "watchdog::child::",
     ];
