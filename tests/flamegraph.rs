@@ -5,17 +5,15 @@
 
 mod common;
 
-use std::env;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use heeler::Report;
 use serde_json::{Value, json};
 
+use common::chromium::Chromium;
 use common::{Driven, FOREVER, collect, ms};
 
 /// A browser's first start on a busy machine takes its time.
@@ -69,35 +67,11 @@ window.addEventListener("load", function() {
 });
 ]]></script>"##;
 
-/// The browser, if there is one.
-fn chromium() -> Option<PathBuf> {
-    if let Some(path) = env::var_os("CHROMIUM") {
-        return Some(path.into());
-    }
-    let directories: Vec<PathBuf> = env::split_paths(&env::var_os("PATH")?).collect();
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    names.iter().flat_map(|name| directories.iter().map(move |path| path.join(name))).find(|path| path.is_file())
-}
-
-/// Ends with the test.
-struct Browser(Child);
-
-impl Drop for Browser {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// One browser at a time: the time that it takes is measured.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Opens a picture, uses it, and returns what came of that; `None` without a browser.
 fn used(svg: &str, target: &str) -> Option<Value> {
-    let Some(chromium) = chromium() else {
-        println!("skipped: no Chromium found, set CHROMIUM to its path");
-        return None;
-    };
     let _guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (head, body) = svg.split_once("<!--").expect("inferno begins with a comment");
     let body = body.strip_suffix("</svg>").expect("an element");
@@ -105,14 +79,8 @@ fn used(svg: &str, target: &str) -> Option<Value> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let profile = tempfile::tempdir().unwrap();
-    let mut command = Command::new(chromium);
-    // It leaves files where temporary ones go.
-    command.env("TMPDIR", profile.path());
-    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]);
-    command.args(["--disable-component-update", "--disable-sync", "--remote-debugging-port=0"]);
-    command.arg("--window-size=1200,800").arg(format!("--user-data-dir={}", profile.path().display()));
-    command.arg(format!("http://{}/picture.svg", listener.local_addr().unwrap()));
-    let browser = Browser(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let url = format!("http://{}/picture.svg", listener.local_addr().unwrap());
+    let browser = Chromium::start(profile.path(), (1200, 800), &url)?;
     let began = Instant::now();
     loop {
         assert!(began.elapsed() < PATIENCE, "the browser did not use the picture");
