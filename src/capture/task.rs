@@ -20,8 +20,8 @@ use super::sys;
 /// Words below the poll that are looked at for what a finished poll left behind: 32 KiB.
 const RESIDUE: usize = 4096;
 
-/// Makes the wakers that the branches of a profiled request keep.
-pub(crate) trait Branches {
+/// Makes the wakers that the branches of a profiled request keep: on whichever thread a branch clones the one it was lent.
+pub(crate) trait Branches: Sync {
     /// A waker that stands for `original`, for the branch with the stack of that number in the arena; `None` if that was not
     /// copied. May run under the leaf's own lock.
     fn branch(&self, stack: Option<usize>, original: &Waker) -> Waker;

@@ -45,17 +45,21 @@ pub(crate) struct Log {
     /// The strand that has handed it on, and how; `None` for the request itself.
     pub(crate) parent: Option<(u32, How)>,
     pub(crate) created: u64,
-    /// When it had an outcome or was dropped.
+    /// When it had an outcome or was dropped; `None` while it is polled again.
     pub(crate) ended: Option<u64>,
     pub(crate) polls: Vec<PollEntry>,
     /// The branches' stacks of all waits: numbers of the session's.
     pub(crate) stacks: Vec<u32>,
     /// Polls that were too many to be written down.
     pub(crate) unwritten: u64,
+    /// The first of those began then.
+    pub(crate) cut: Option<u64>,
     /// The poll that goes on now began then.
     pub(crate) polling: Option<u64>,
     /// Nanoseconds that writing this took, inside the polls.
     pub(crate) own: u64,
+    /// Somebody has read it: nothing is written any more.
+    pub(super) is_over: bool,
 }
 
 impl Log {
@@ -67,9 +71,19 @@ impl Log {
             polls: Vec::new(),
             stacks: Vec::new(),
             unwritten: 0,
+            cut: None,
             polling: None,
             own: 0,
+            is_over: false,
         }
+    }
+
+    /// What is written here, which is all that will be.
+    pub(super) fn take(&mut self) -> Self {
+        let mut taken = Self::new(self.parent, self.created);
+        std::mem::swap(self, &mut taken);
+        self.is_over = true;
+        taken
     }
 
     /// The stacks of the branches of a wait.

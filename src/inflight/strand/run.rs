@@ -34,30 +34,53 @@ thread_local! {
     /// The strand that this thread polls.
     static CURRENT: RefCell<Option<Arc<Inner>>> = const { RefCell::new(None) };
     /// The strand whose last poll on this thread was its last at all, by session and number: whoever waits for it is woken
-    /// next. Until the thread polls another.
-    static LAST: Cell<Option<(usize, u32)>> = const { Cell::new(None) };
+    /// next. Until the thread polls another, or sleeps.
+    static LAST: Cell<Option<Last>> = const { Cell::new(None) };
+}
+
+/// Whoever waits for a strand's end is woken within that many nanoseconds, or it was something else that woke them: 5 ms, for
+/// the thread may lose the CPU in between.
+const AT_ONCE: u64 = 5_000_000;
+
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    session: u64,
+    strand: u32,
+    ended: u64,
+}
+
+/// This thread is about to sleep: what it wakes from here on has nothing to do with what it has run.
+pub(crate) fn forget_ended() {
+    LAST.set(None);
 }
 
 /// The strand of the calling code, to hand on work in; `None` outside of any recording.
 pub(crate) fn current_strand(how: How) -> Option<Strand> {
     let current = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()?;
-    (!current.session.has_ended()).then(|| Strand::new(&current.session, Some((current.number, how))))
+    Strand::enter(&current.session, Some((current.number, how)))
 }
 
 /// The strand of the same session that the calling thread runs, or has just finished.
 pub(super) fn running(strand: &Inner) -> Option<u32> {
-    let session = Arc::as_ptr(&strand.session).addr();
     let current = CURRENT.try_with(|current| {
         let current = current.borrow();
         let number = |other: &Arc<Inner>| Arc::ptr_eq(&other.session, &strand.session).then_some(other.number);
         current.as_ref().and_then(number)
     });
     let number = current.ok().flatten();
-    let last = || LAST.get().filter(|(of, _)| *of == session).map(|(_, number)| number);
+    let last = || {
+        let last = LAST.get().filter(|last| last.session == strand.session.id())?;
+        (now().saturating_sub(last.ended) < AT_ONCE).then_some(last.strand)
+    };
     number.or_else(last).filter(|number| *number != strand.number)
 }
 
 impl Inner {
+    /// Whether nobody is interested any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.session.has_ended()
+    }
+
     /// The first wake-up since the last poll began is the one that counts.
     pub(super) fn note_wake(&self, woken: impl FnOnce() -> Woken) {
         lock_std(&self.woken).get_or_insert_with(woken);
@@ -65,21 +88,23 @@ impl Inner {
 }
 
 impl Strand {
-    /// The work that a recording is of.
+    /// The work that a recording is of; the session is a new one.
     pub(crate) fn root(session: &Arc<Session>) -> Self {
-        Self::new(session, None)
+        Self::enter(session, None).unwrap_or_else(|| Self(Self::inner(session, 0, None)))
     }
 
-    fn new(session: &Arc<Session>, parent: Option<(u32, How)>) -> Self {
-        let mut strands = lock_std(&session.strands);
-        let inner = Arc::new(Inner {
+    /// `None` if the session has ended or has too many strands.
+    fn enter(session: &Arc<Session>, parent: Option<(u32, How)>) -> Option<Self> {
+        session.enter(|number| Self::inner(session, number, parent)).map(Self)
+    }
+
+    fn inner(session: &Arc<Session>, number: u32, parent: Option<(u32, How)>) -> Arc<Inner> {
+        Arc::new(Inner {
             session: Arc::clone(session),
-            number: strands.len() as u32,
+            number,
             log: Mutex::new(Log::new(parent, now())),
             woken: Mutex::new(None),
-        });
-        strands.push(Arc::clone(&inner));
-        Self(inner)
+        })
     }
 
     /// Polls the work. The row's poll is around it: that knows the thread.
@@ -105,6 +130,9 @@ impl Strand {
 
     /// Runs a closure as the strand's only poll.
     pub(crate) fn run<T>(&self, f: impl FnOnce() -> T) -> T {
+        if self.0.session.has_ended() {
+            return f();
+        }
         let running = Running::begin(&self.0);
         let result = f();
         running.end(None);
@@ -139,7 +167,10 @@ impl<'a> Running<'a> {
         let cpu = sys::own_cpu_time();
         let slot = ThreadSlot::existing().and_then(|slot| Some((slot, slot.polling()?.1)));
         let began = now();
-        lock_std(&strand.log).polling = Some(began);
+        {
+            let mut log = lock_std(&strand.log);
+            (log.polling, log.ended) = (Some(began), None);
+        }
         if let Some((slot, sequence)) = slot {
             strand.session.begin(Active { strand: strand.number, slot, sequence, began, cpu });
         }
@@ -162,6 +193,9 @@ impl<'a> Running<'a> {
         let _ = CURRENT.try_with(|current| current.replace(previous));
         let mut log = lock_std(&strand.log);
         log.polling = None;
+        if log.is_over {
+            return;
+        }
         let wake = self.woken.take().map(|woken| woken.entry());
         let mut wait = WaitEntry { kind: WaitKind::NoWaker, first: log.stacks.len() as u32, branches: 0, lost: 0 };
         if strand.session.count_poll() {
@@ -175,11 +209,12 @@ impl<'a> Running<'a> {
             log.polls.push(PollEntry { began, ended, cpu, wake, wait });
         } else {
             log.unwritten += 1;
+            log.cut.get_or_insert(began);
         }
         if pending.is_none() {
             log.ended = Some(ended);
             if is_outermost {
-                LAST.set(Some((Arc::as_ptr(&strand.session).addr(), strand.number)));
+                LAST.set(Some(Last { session: strand.session.id(), strand: strand.number, ended }));
             }
         }
         let own = began.saturating_sub(self.entered) + now().saturating_sub(ended);

@@ -14,11 +14,17 @@ use crate::sync::lock_std;
 const MAX_STACKS: usize = 16_384;
 /// Polls that a recording writes down one by one: some 80 bytes each.
 const MAX_POLLS: u64 = 1_000_000;
+/// Pieces of work that a recording tells apart: up to some hundred bytes each, besides their polls.
+const MAX_STRANDS: usize = 65_536;
 
 /// One recording.
-#[derive(Default)]
 pub(crate) struct Session {
-    pub(super) strands: Mutex<Vec<Arc<Inner>>>,
+    /// No other one's.
+    id: u64,
+    /// Each of them has the session: so they are let go of at its end.
+    strands: Mutex<Vec<Arc<Inner>>>,
+    /// Pieces of work that were too many.
+    unknown: AtomicU64,
     stacks: Mutex<Stacks>,
     /// Polls that go on now.
     active: Mutex<Vec<Active>>,
@@ -65,14 +71,48 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::default()
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Arc::new(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            strands: Mutex::default(),
+            unknown: AtomicU64::new(0),
+            stacks: Mutex::default(),
+            active: Mutex::default(),
+            polls: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// One strand more, with its number; `None` if the session has ended or there are too many.
+    pub(super) fn enter(&self, make: impl FnOnce(u32) -> Arc<Inner>) -> Option<Arc<Inner>> {
+        let mut strands = lock_std(&self.strands);
+        // Under the lock: whoever ends the session takes the strands afterwards.
+        if self.has_ended() {
+            return None;
+        }
+        if strands.len() == MAX_STRANDS {
+            self.unknown.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        let strand = make(strands.len() as u32);
+        strands.push(Arc::clone(&strand));
+        Some(strand)
+    }
+
+    /// Pieces of work that were too many to be told apart.
+    pub(crate) fn unknown(&self) -> u64 {
+        self.unknown.load(Ordering::Relaxed)
     }
 
     pub(crate) fn polls(&self) -> u64 {
         self.polls.load(Ordering::Relaxed)
     }
 
-    /// Nothing is written down from here on.
+    /// No poll that begins from here on is written down. When it ended.
     pub(crate) fn end(&self) -> u64 {
         let now = now().max(1);
         match self.ended.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire) {
@@ -85,9 +125,17 @@ impl Session {
         self.ended.load(Ordering::Acquire) != 0
     }
 
+    /// Until when it goes, as far as is known.
+    pub(crate) fn until(&self) -> u64 {
+        match self.ended.load(Ordering::Acquire) {
+            0 => now(),
+            ended => ended,
+        }
+    }
+
     /// Whether one poll more may be written down.
     pub(super) fn count_poll(&self) -> bool {
-        self.polls.fetch_add(1, Ordering::Relaxed) < MAX_POLLS && !self.has_ended()
+        self.polls.fetch_add(1, Ordering::Relaxed) < MAX_POLLS
     }
 
     pub(super) fn begin(&self, active: Active) {
@@ -133,10 +181,15 @@ impl Session {
         std::mem::take(&mut lock_std(&self.stacks).raw)
     }
 
-    /// What was written down of each strand; the request's own is the first.
-    pub(crate) fn logs(&self) -> Vec<Log> {
-        let strands = lock_std(&self.strands).clone();
-        strands.iter().map(|strand| lock_std(&strand.log).clone()).collect()
+    /// Ends it, and lets go of its strands: what was written down of each. The request's own is the first.
+    pub(crate) fn take_logs(&self) -> Vec<Log> {
+        self.end();
+        let strands = std::mem::take(&mut *lock_std(&self.strands));
+        let logs = strands.iter().map(|strand| lock_std(&strand.log).take()).collect();
+        // Nobody looks for a stack any more.
+        let known = std::mem::take(&mut lock_std(&self.stacks).by_key);
+        drop(known);
+        logs
     }
 
     /// Where the request itself is.

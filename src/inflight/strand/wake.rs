@@ -37,6 +37,10 @@ struct Branch {
 
 impl Branch {
     fn note(&self) {
+        // Whoever keeps it may do so for long.
+        if self.strand.is_over() {
+            return;
+        }
         let branch = self.stack.map(|stack| (Arc::clone(&self.numbers), stack));
         self.strand.note_wake(|| Woken { at: now(), branch, by: running(&self.strand) });
     }

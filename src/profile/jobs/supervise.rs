@@ -123,6 +123,7 @@ async fn drive(job: Arc<Job>, ticket: Ticket, run: Run, rate_hz: u32) -> Outcome
     };
     // Here and now, so that what its destructors do is over when somebody else's turn comes.
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(run)));
+    recording.stop();
     drop(ticket);
     match dropped {
         Ok(()) => outcome,

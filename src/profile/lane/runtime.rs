@@ -50,6 +50,7 @@ impl Apart {
                 .thread_name(self.name)
                 .thread_stack_size(STACK)
                 .on_thread_start(inflight::stand_aside_for_good)
+                .on_thread_park(inflight::strand::forget_ended)
                 .enable_all()
                 .build()
         })

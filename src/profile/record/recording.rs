@@ -76,6 +76,12 @@ impl Recording {
         Recorded { future, strand: Arc::clone(&self.0.root), watched: Watched::new(registered) }
     }
 
+    /// What all of it shares, while anything does.
+    #[cfg(test)]
+    pub(super) fn session(&self) -> std::sync::Weak<Session> {
+        Arc::downgrade(&self.0.live.session)
+    }
+
     /// How far it is. May take milliseconds, the first time of a process many: for a thread that may block.
     pub(crate) fn progress(&self) -> Progress {
         let Inner { began, live, .. } = &*self.0;
@@ -94,20 +100,32 @@ impl Recording {
         } else {
             lock_std(&NAMES).get_or_insert_with(Names::new).own_place(&addresses)
         };
-        Progress { nanos: now().saturating_sub(*began), polls: live.session.polls(), samples, place }
+        Progress { nanos: live.session.until().saturating_sub(*began), polls: live.session.polls(), samples, place }
+    }
+
+    /// Nothing from here on belongs to it.
+    pub(crate) fn stop(&self) {
+        self.0.live.session.end();
     }
 
     /// Ends the recording. Takes milliseconds: for a thread that may block.
     pub(crate) fn finish(self) -> Record {
         let inner = &*self.0;
-        let ended = inner.live.session.end();
+        let session = &inner.live.session;
+        let ended = session.end();
         sampler::leave(&inner.live);
-        let logs = inner.live.session.logs();
+        let logs = session.take_logs();
+        // The request may have ended before.
+        let ended = logs.first().and_then(|log| log.ended).map_or(ended, |of_request| of_request.min(ended));
         let mut data = lock_std(&inner.live.data);
         data.stacks.add_awaits(inner.live.session.take_raw());
         let mut record = timeline::build(&logs, &data.stacks, &data.samples, inner.began, ended, inner.live.period);
         if !inner.is_sampled || !crate::capture::sys::SUPPORTED {
             record.notes.push("threads cannot be sampled here: polls are not subdivided".to_owned());
+        }
+        if session.unknown() > 0 {
+            let note = "spawned tasks were too many to be told apart: waits for them are not looked into";
+            record.notes.push(format!("{} {note}", session.unknown()));
         }
         record.started_at = inner.started_at;
         record
@@ -116,7 +134,8 @@ impl Recording {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.live.session.end();
+        // Else each would keep the other: the session and its strands.
+        drop(self.live.session.take_logs());
         sampler::leave(&self.live);
     }
 }

@@ -200,6 +200,92 @@ fn limits_stand_aside() {
     close(&record, "wait_two", &[State::Waiting], 30.0);
 }
 
+/// Guards: nothing of a recording stays when it is over, whoever still has a waker of it, and whether or not it was read.
+#[test]
+fn nothing_stays() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+    let gate = std::sync::Arc::new(tokio::sync::Notify::new());
+    let mut sessions = Vec::new();
+    for is_read in [true, false] {
+        let recording = Recording::start(1_000);
+        sessions.push(recording.session());
+        let gate = gate.clone();
+        let work = async move {
+            // Outlives the recording.
+            drop(crate::spawn(async move { gate.notified().await }));
+            crate::spawn_blocking(|| burn_a(ms(2))).await.unwrap();
+            wait_one(ms(2)).await;
+        };
+        runtime.block_on(async { tokio::spawn(recording.record(work)).await.unwrap() });
+        if is_read {
+            recording.finish();
+        } else {
+            drop(recording);
+        }
+    }
+    gate.notify_waiters();
+    drop((sender, receiver, runtime));
+    let began = Instant::now();
+    while sessions.iter().any(|session| session.strong_count() > 0) {
+        // The sampler may be about to forget it.
+        assert!(began.elapsed() < ms(10_000), "recordings stay in memory");
+        std::thread::sleep(ms(1));
+    }
+}
+
+/// Guards: a request's time ends with it, not when somebody gets round to reading what was recorded.
+#[test]
+fn ends_with_the_request() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let recording = Recording::start(1_000);
+    runtime.block_on(async { tokio::spawn(recording.record(wait_one(ms(5)))).await.unwrap() });
+    std::thread::sleep(ms(1_000));
+    let record = recording.finish();
+    is_whole(&record);
+    assert_eq!(through(&record, "[after its end]", &ALL), 0.0, "{}", folded(&record));
+    assert!(record.wall_nanos < 900_000_000, "{}", folded(&record));
+}
+
+/// Guards: a timer is not taken for the last task that ended on the thread where it fires.
+#[test]
+fn what_ended_long_ago_wakes_nobody() {
+    let record = record(async {
+        drop(crate::spawn(async { burn_b(ms(1)) }));
+        wait_one(ms(100)).await;
+    });
+    is_whole(&record);
+    assert_eq!(through(&record, "[spawned task]", &ALL), 0.0, "{}", folded(&record));
+    close(&record, "wait_one", &[State::Waiting], 100.0);
+}
+
+/// Guards: what is still inside a poll when the request is over stands beside it, up to its end.
+#[test]
+fn beside_goes_on() {
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let (begun, mut has_begun) = tokio::sync::mpsc::channel(1);
+    let record = record(async move {
+        drop(crate::spawn_blocking(move || {
+            begun.blocking_send(()).unwrap();
+            // Until the sender is dropped, or the test has failed.
+            let _ = ended.recv_timeout(ms(10_000));
+        }));
+        has_begun.recv().await.unwrap();
+        wait_one(ms(50)).await;
+        // Some time before the closure's end.
+        std::thread::spawn(move || {
+            std::thread::sleep(ms(300));
+            drop(end);
+        });
+    });
+    is_whole(&record);
+    let beside: u64 = record.beside.iter().map(|slice| slice.nanos).sum();
+    assert!(beside >= 50_000_000, "{beside}\n{}", folded(&record));
+    for slice in &record.beside {
+        assert!(slice.start_nanos + slice.nanos <= record.wall_nanos, "{slice:?} of {}", record.wall_nanos);
+    }
+}
+
 /// Guards: a request that yields or that nobody will wake is said to.
 #[test]
 fn yields() {

@@ -17,12 +17,15 @@ const MAX_DEPTH: u32 = 32;
 
 /// What was seen, as a profile's parts. `began` and `ended` are the request's, `period` is the samples'; in nanoseconds.
 pub(super) fn build(logs: &[Log], stacks: &Stacks, samples: &Samples, began: u64, ended: u64, period: u64) -> Record {
-    let of = |strand: usize| samples.taken.iter().filter(move |sample| sample.strand as usize == strand);
-    let inside: Vec<Vec<Piece>> = logs
-        .iter()
-        .enumerate()
-        .map(|(strand, log)| pieces(log, &of(strand).copied().collect::<Vec<Sample>>(), stacks, ended, period))
-        .collect();
+    let mut of_strand: Vec<Vec<Sample>> = vec![Vec::new(); logs.len()];
+    for sample in &samples.taken {
+        if let Some(taken) = of_strand.get_mut(sample.strand as usize) {
+            taken.push(*sample);
+        }
+    }
+    let inside: Vec<Vec<Piece>> =
+        logs.iter().zip(&of_strand).map(|(log, taken)| pieces(log, taken, stacks, ended, period)).collect();
+    drop(of_strand);
     let covered = vec![Vec::new(); logs.len()];
     let mut builder =
         Builder { logs, inside: &inside, stacks, tree: Tree::new(stacks), began, ended, slices: Vec::new(), covered };
@@ -105,6 +108,11 @@ impl Builder<'_> {
         let logs = self.logs;
         let Some(log) = logs.get(strand).filter(|_| from < to) else { return };
         self.covered[strand].push((from, to));
+        if let Some(cut) = log.cut.filter(|cut| *cut < to).map(|cut| cut.max(from)) {
+            // From there on nobody knows when it ran.
+            self.expand(strand, from, cut, parent, depth);
+            return self.emit_label((cut, to), State::OnCpu, parent, "[unattributed]");
+        }
         let created = log.created.clamp(from, to);
         self.emit_label((from, created), State::Waiting, parent, "[not begun]");
         let mut at = created;
@@ -127,7 +135,7 @@ impl Builder<'_> {
             at = to;
         }
         let end = log.ended.unwrap_or(self.ended).clamp(at, to);
-        let next = log.polls.iter().find(|poll| poll.began >= to);
+        let next = log.polls.get(log.polls.partition_point(|poll| poll.began < to));
         self.wait(log, before, next, (at, end), parent, depth);
         self.emit_label((end, to), State::Waiting, parent, "[after its end]");
     }
@@ -224,9 +232,15 @@ impl Builder<'_> {
             covered.sort_unstable();
             let label = if matches!(how, How::SpawnBlocking) { "[blocking task]" } else { "[spawned task]" };
             let parent = self.tree.label(None, label);
-            let polls: Vec<(u64, u64)> = self.logs[strand].polls.iter().map(|poll| (poll.began, poll.ended)).collect();
+            let log = &self.logs[strand];
+            let going_on = log.polling.map(|began| (began, self.ended));
+            let polls = log.polls.iter().map(|poll| (poll.began, poll.ended)).chain(going_on);
             let mut next = 0;
             for (began, ended) in polls {
+                let ended = ended.min(self.ended);
+                if began >= self.ended {
+                    break;
+                }
                 let mut at = began;
                 while let Some((from, to)) = covered.get(next).copied() {
                     if from >= ended {
