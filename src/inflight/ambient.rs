@@ -6,10 +6,11 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use super::subject::Inherited;
 use super::{Clock, Job, PolicyId, Registered, Row, RowId, ThreadSlot, Timebox, Work, flags, table, work_of};
+use crate::sync::lock_std;
 
 thread_local! {
     // Without a destructor, so that an access costs no check and works while the thread ends.
@@ -52,16 +53,20 @@ impl Ambient {
 /// Everything that the calling thread runs from here on is a profile's, also what was not handed on by heeler's functions: no
 /// limit holds there.
 pub(crate) fn stand_aside_for_good() {
-    static ROW: OnceLock<Option<&'static Row>> = OnceLock::new();
-    let row = ROW.get_or_init(|| {
+    static ROW: Mutex<Option<&'static Row>> = Mutex::new(None);
+    let mut row = lock_std(&ROW);
+    // If the table is full, the next thread may be luckier.
+    if row.is_none() {
         let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::PROFILED, |details| {
             details.work = Work::Job(Box::new(Job { name: "profiles".into(), reports: None }));
-        })?;
-        let row = registered.row();
-        // For the life of the process.
-        std::mem::forget(registered);
-        Some(row)
-    });
+        });
+        *row = registered.map(|registered| {
+            let row = registered.row();
+            // For the life of the process.
+            std::mem::forget(registered);
+            row
+        });
+    }
     INNERMOST.set(*row);
 }
 

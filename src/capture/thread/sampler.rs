@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::signal::{DESK, UNANSWERED, install, is_ours, queue};
+use super::signal::{DESK, install, is_ours, queue};
 use super::{MAX_COPY, Outcome, Sample};
 use crate::capture::handover::Answer;
 use crate::capture::procfs::{Activity, look};
@@ -169,18 +169,20 @@ impl Sampler {
             // A thread's signals end with it, and its slot is the next one's.
             let lives = silent.slot.with_life(|life| life.tid) == Some(silent.tid);
             if !lives {
-                place.store(0, Ordering::Relaxed);
+                let _ = place.compare_exchange(silent.cookie, 0, Ordering::Relaxed, Ordering::Relaxed);
             }
             lives
         });
-        // With no place to note another that does not answer, nobody is asked.
-        self.silent.len() == UNANSWERED || self.silent.iter().any(|silent| std::ptr::eq(silent.slot, slot))
+        self.silent.iter().any(|silent| std::ptr::eq(silent.slot, slot))
     }
 
     fn ask(&mut self, signal: i32, slot: &'static ThreadSlot, sequence: u64, bounds: std::ops::Range<usize>) -> Reply {
         self.cookie = self.cookie.wrapping_add(1) & (u64::MAX >> 4);
         let cookie = self.cookie;
         let _desk = lock_std(&ASKING);
+        // With no place to note another that does not answer, to whoever has asked, nobody is asked.
+        let free = DESK.unanswered.iter().position(|place| place.load(Ordering::Relaxed) == 0);
+        let Some(place) = free else { return Reply::None };
         // SAFETY: no arguments, cannot fail.
         DESK.process.store(unsafe { libc::getpid() }, Ordering::Relaxed);
         DESK.slot.store(std::ptr::from_ref(slot).cast_mut(), Ordering::Relaxed);
@@ -205,7 +207,6 @@ impl Sampler {
             let waited = asked.elapsed();
             if waited > PATIENCE {
                 // Noted before it is withdrawn: the handler may run at any moment.
-                let place = DESK.unanswered.iter().position(|place| place.load(Ordering::Relaxed) == 0).unwrap_or(0);
                 DESK.unanswered[place].store(cookie, Ordering::Release);
                 if DESK.handover.withdraw(cookie) {
                     let tid = slot.with_life(|life| life.tid);

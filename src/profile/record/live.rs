@@ -10,6 +10,9 @@ use crate::inflight::now;
 use crate::inflight::strand::{Active, Session};
 use crate::sync::lock_std;
 
+/// Samples that a recording keeps; the rest is lost. Some 24 bytes each: a thousand a second of one thread for an hour.
+const MAX_SAMPLES: usize = 4_000_000;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Live {
@@ -61,6 +64,10 @@ impl Live {
 
 impl Data {
     fn look(&mut self, poll: &Active, sampler: &mut Sampler, late: bool) {
+        if self.samples.taken.len() >= MAX_SAMPLES {
+            self.samples.lost += 1;
+            return;
+        }
         let key = std::ptr::from_ref(poll.slot).addr();
         let at = now();
         let Some(cpu) = poll.slot.with_life(|life| sys::cpu_time(life.tid)).flatten() else {

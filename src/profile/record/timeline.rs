@@ -34,7 +34,9 @@ pub(super) fn build(logs: &[Log], stacks: &Stacks, samples: &Samples, began: u64
     builder.beside();
     let mut beside = std::mem::take(&mut builder.slices);
     beside.sort_by_key(|slice| slice.start_nanos);
-    let polling: u64 = logs.iter().flat_map(|log| &log.polls).map(|poll| poll.ended.saturating_sub(poll.began)).sum();
+    let done = logs.iter().flat_map(|log| &log.polls).map(|poll| poll.ended.saturating_sub(poll.began));
+    let going_on = logs.iter().filter_map(|log| log.polling).map(|polling| ended.saturating_sub(polling));
+    let polling: u64 = done.chain(going_on).sum();
     let polls = || logs.iter().flat_map(|log| &log.polls);
     let unwritten: u64 = logs.iter().map(|log| log.unwritten).sum();
     let quality = Quality {
