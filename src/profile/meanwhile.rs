@@ -40,8 +40,7 @@ impl Watching {
         let report = report.map_err(|error| format!("there is no profile of the rest of the process: {error}"))?;
         let mut stacks: Vec<ProcessStack> = Vec::new();
         for (frames, samples) in &report.data {
-            // The kernel keeps 15 characters of a name.
-            if frames.thread_name == lane || frames.thread_name.starts_with("heeler-sample") {
+            if frames.thread_name == lane || ["heeler-clerk", "heeler-sampler"].contains(&&*frames.thread_name) {
                 continue;
             }
             let symbols = frames.frames.iter().rev().flat_map(|inlined| inlined.iter().rev());

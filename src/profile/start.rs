@@ -147,7 +147,6 @@ struct Prepared {
     ticket: Ticket,
     process: bool,
     on: Handle,
-    lane: Handle,
     clerk: Handle,
 }
 
@@ -172,21 +171,21 @@ fn prepare(
     let on = if config.inline || wanted.start.inline {
         Handle::try_current().map_err(|error| unavailable("The request cannot run inline", &error))?
     } else {
-        lane.clone()
+        lane
     };
     let request = jobs::request(head, &head.uri, body_bytes.unwrap_or(0));
     let principal = access.principal().map(str::to_owned);
     let job = Job::new(id, principal, request, ticket.place());
-    Ok(Prepared { job, ticket, process: wanted.start.process, on, lane, clerk })
+    Ok(Prepared { job, ticket, process: wanted.start.process, on, clerk })
 }
 
 impl Prepared {
     /// Lets it begin. It goes on whether or not the result is waited for.
     fn send_off(self, config: &Arc<Config>, run: Run, seen: Seen) -> JoinHandle<Ended> {
-        let Self { job, ticket, process, on, lane, clerk } = self;
+        let Self { job, ticket, process, on, clerk } = self;
         // Before anybody can ask for it.
         let entered = config.jobs.enter(&job);
-        let course = Course { config: Arc::clone(config), job, ticket, entered, run, seen, process, on, lane };
+        let course = Course { config: Arc::clone(config), job, ticket, entered, run, seen, process, on };
         clerk.spawn(jobs::supervise(course))
     }
 }

@@ -173,3 +173,22 @@ impl Drop for Asker {
         }
     }
 }
+
+#[cfg(all(test, not(heeler_loom)))]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    /// Guards: who asks how far a job is waits for the sampler without keeping the thread.
+    #[test]
+    fn to_ask_blocks_no_thread() {
+        let job = Job::new(Id::random().unwrap(), None, Request::default(), 0);
+        let recording = job.begin(10);
+        let mut status = Box::pin(job.status());
+        let at_work = recording.hold();
+        assert!(status.as_mut().now_or_never().is_none());
+        drop(at_work);
+        assert_eq!(futures::executor::block_on(status).phase, Phase::Running);
+    }
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::job::Entered;
@@ -45,13 +45,12 @@ pub(in crate::profile) struct Course {
     pub(in crate::profile) process: bool,
     /// Where the request runs.
     pub(in crate::profile) on: Handle,
-    /// Whose blocking pool names the stacks.
-    pub(in crate::profile) lane: Handle,
 }
 
-/// Takes a job from the queue to the store.
+/// Takes a job from the queue to the store. Runs on the clerk, whose blocking pool does what takes long: that of the lane may
+/// be full of what requests have left behind.
 pub(in crate::profile) async fn supervise(course: Course) -> Ended {
-    let Course { config, job, mut ticket, entered: _entered, run, seen, process, on, lane } = course;
+    let Course { config, job, mut ticket, entered: _entered, run, seen, process, on } = course;
     if let Err(phase) = queue(&config, &job, &mut ticket).await {
         put(&config, &job, phase.clone()).await;
         return Err(phase);
@@ -65,7 +64,7 @@ pub(in crate::profile) async fn supervise(course: Course) -> Ended {
         let Some(recording) = job.recording().cloned() else {
             return Err(Phase::Failed("its runtime has shut down".to_owned()));
         };
-        let record = lane.spawn_blocking(move || recording.finish()).await;
+        let record = spawn_blocking(move || recording.finish()).await;
         let Ok(record) = record else {
             return Err(Phase::Failed("what was recorded could not be read".to_owned()));
         };
@@ -98,17 +97,21 @@ pub(in crate::profile) async fn supervise(course: Course) -> Ended {
 
 /// Waits for the job's turn.
 async fn queue(config: &Config, job: &Job, ticket: &mut Ticket) -> Result<(), Phase> {
+    // Whoever need not wait for a turn does not wait for the store.
+    let mut patience = Duration::ZERO;
     loop {
+        {
+            let (mut turn, mut stopped) = (pin!(ticket.turn()), pin!(job.stopped()));
+            match timeout(patience, either(turn.as_mut(), stopped.as_mut())).await {
+                Ok(Either::First(())) => return Ok(()),
+                Ok(Either::Second(_)) => return Err(Phase::Cancelled),
+                Err(_) => patience = BEAT,
+            }
+        }
         job.set_phase(Phase::Queued { place: ticket.place() });
         put_status(config, job.status().await).await;
         if is_cancelled(config, job).await {
             return Err(Phase::Cancelled);
-        }
-        let (mut turn, mut stopped) = (pin!(ticket.turn()), pin!(job.stopped()));
-        match timeout(BEAT, either(turn.as_mut(), stopped.as_mut())).await {
-            Ok(Either::First(())) => return Ok(()),
-            Ok(Either::Second(_)) => return Err(Phase::Cancelled),
-            Err(_) => {}
         }
     }
 }

@@ -82,6 +82,12 @@ impl Recording {
         Arc::downgrade(&self.0.live.session)
     }
 
+    /// What was seen is kept from everybody until the value is dropped, as by a sampler that is at work.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Drop + '_ {
+        lock_std(&self.0.live.data)
+    }
+
     /// How far it is. May take milliseconds, the first time of a process many: for a thread that may block.
     pub(crate) fn progress(&self) -> Progress {
         let Inner { began, live, .. } = &*self.0;
