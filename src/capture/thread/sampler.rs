@@ -135,11 +135,11 @@ impl Sampler {
         if !runs {
             return match self.capture(slot, sequence) {
                 Outcome::Captured(snapshot, activity) => {
-                    let tid = activity.tid;
-                    let last = Last { sequence, activity, cpu: Some(cpu), snapshot: snapshot.clone() };
                     // Asleep all the while, or it has answered: then it has used some time for that.
-                    let cpu = sys::cpu_time(tid);
-                    self.last.insert(key, Last { cpu, ..last });
+                    let cpu = sys::cpu_time(activity.tid);
+                    // Or it has moved on since, and sleeps elsewhere: then this is not where it is.
+                    let cpu = cpu.filter(|_| activity.same_call(&look(activity.tid)));
+                    self.last.insert(key, Last { sequence, activity, cpu, snapshot: snapshot.clone() });
                     Sample::Stack(snapshot)
                 }
                 Outcome::Missed => Sample::Missed,
