@@ -63,7 +63,7 @@ fn profiles() -> usize {
     std::env::var("HEELER_PROFILES").ok().and_then(|many| many.parse().ok()).unwrap_or(300)
 }
 
-/// Handlers that do the same, each in functions of its own.
+/// Handlers that do the same, each in functions of its own. They are not quite the same, or a linker may keep one for all.
 macro_rules! handlers {
     ($($name:ident)*) => {
         /// What the functions of each are known by.
@@ -76,16 +76,18 @@ macro_rules! handlers {
             fn computes() {
                 let began = Instant::now();
                 while began.elapsed() < Duration::from_micros(200) {
-                    std::hint::black_box(&began);
+                    std::hint::black_box(stringify!($name));
                 }
             }
 
             async fn waits() {
+                std::hint::black_box(stringify!($name));
                 tokio::time::sleep(Duration::from_micros(500)).await;
             }
 
             async fn child() {
                 waits().await;
+                std::hint::black_box(stringify!($name));
                 computes();
             }
 

@@ -6,92 +6,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod app;
 mod cdp;
 mod page;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
-
-use axum::Router;
-use axum::routing::get;
-use heeler::{ProfileLayer, authorize};
-use tokio::sync::Semaphore;
-
-use common::{Driven, ms, until};
+use app::App;
+use common::until;
 use page::Page;
-
-const SECRET: &str = "a-secret-of-this-test";
-
-/// What the handler waits for, and how many are waiting.
-#[derive(Debug)]
-struct Gate {
-    waiting: AtomicUsize,
-    open: Semaphore,
-}
-
-async fn wait_for_somebody(gate: &Gate) {
-    struct Waiting<'a>(&'a AtomicUsize);
-    impl Drop for Waiting<'_> {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-    gate.waiting.fetch_add(1, Ordering::SeqCst);
-    let _waiting = Waiting(&gate.waiting);
-    gate.open.acquire().await.unwrap().forget();
-}
-
-#[inline(never)]
-fn compute_an_answer() -> u64 {
-    let began = Instant::now();
-    let mut sum = 0_u64;
-    while began.elapsed() < ms(150) {
-        sum = std::hint::black_box(sum.rotate_left(5) ^ 7);
-    }
-    sum
-}
-
-/// A server whose handler computes and waits.
-struct App {
-    gate: Arc<Gate>,
-    home: String,
-    _server: Driven,
-}
-
-impl App {
-    fn start() -> Self {
-        let gate = Arc::new(Gate { waiting: AtomicUsize::new(0), open: Semaphore::new(0) });
-        let handler = {
-            let gate = Arc::clone(&gate);
-            async move || {
-                wait_for_somebody(&gate).await;
-                format!("<b>{}</b>", compute_an_answer())
-            }
-        };
-        let layer = ProfileLayer::new(authorize::bearer(SECRET).unwrap());
-        let router = Router::new().route("/albums", get(handler)).layer(layer);
-        let server = Driven::new(2);
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let home = format!("http://{}", listener.local_addr().unwrap());
-        server.spawn(async { axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), router).await });
-        Self { gate, home, _server: server }
-    }
-
-    fn waiting(&self) -> usize {
-        self.gate.waiting.load(Ordering::SeqCst)
-    }
-
-    fn open(&self) {
-        self.gate.open.add_permits(1);
-    }
-
-    /// A browser of somebody who may profile.
-    fn page(&self) -> Option<Page> {
-        Page::new(&self.home, (authorize::DEFAULT_COOKIE, SECRET))
-    }
-}
 
 /// The expression of a frame that is the box of a function.
 fn box_of(function: &str) -> String {
@@ -206,4 +127,107 @@ fn cancelled_by_the_button() {
     assert!(end.as_str().unwrap().to_lowercase().contains("cancelled"), "{end}");
     page.picture();
     page.assert_quiet();
+}
+
+/// Guards: the ways from one profile to the next: again, the comparison with the one before, and the list of all, searched.
+#[test]
+fn from_page_to_page() {
+    let app = App::start();
+    let Some(mut page) = app.page() else { return };
+    app.open();
+    app.open();
+    page.go("/albums?year=1999&__geordi__");
+    page.until("!!document.getElementById('t-all')");
+    let first = page.cdp.eval("location.href");
+    page.click_on("a", "Profile this URL again");
+    page.until(&format!("location.href !== {first} && !!document.getElementById('t-compare')"));
+    page.click_on("label", "Compare");
+    page.until("!!document.querySelector('#p-compare td a')");
+    page.click("document.querySelector('#p-compare td a')");
+    page.until("document.title.startsWith('Compared: GET /albums')");
+    let frame = page.picture();
+    page.until_in(Some(&frame), "document.getElementById('frames').children.length > 1");
+    page.assert_quiet();
+
+    page.cdp.eval("history.back()");
+    page.click_on("a", "All profiles");
+    page.until("document.querySelectorAll('table.list tbody tr').length === 2");
+    page.click("document.querySelector('[name=q]')");
+    page.type_text("YEAR=1999 get");
+    page.press("Enter");
+    page.until("location.search.includes('q=') && document.querySelectorAll('table.list tbody tr').length === 2");
+    page.click("document.querySelector('[name=q]')");
+    page.type_text(" nothing");
+    page.press("Enter");
+    page.until("document.body.innerText.includes('None of that name')");
+    page.assert_quiet();
+}
+
+/// Guards: without script, the page of the progress loads itself again until the profile is there.
+#[test]
+fn without_script() {
+    let app = App::start();
+    let Some(mut page) = app.page() else { return };
+    page.cdp.command("Emulation.setScriptExecutionDisabled", serde_json::json!({"value": true}));
+    page.go("/albums?__geordi__");
+    until("the handler waits", || app.waiting() == 1);
+    page.until("document.getElementById('state')?.textContent === 'Running'");
+    app.open();
+    page.until("!!document.querySelector('.lead')");
+    // The tabs need none.
+    page.click_on("label", "Functions");
+    page.until("document.getElementById('p-table').checkVisibility()");
+    page.until("document.body.innerText.includes('wait_for_somebody')");
+}
+
+/// Guards: on a phone nothing hangs over the edge; where dark is preferred, it is dark.
+#[test]
+fn on_a_phone_in_the_dark() {
+    let app = App::start();
+    let Some(mut page) = app.page() else { return };
+    let phone = serde_json::json!({"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": true});
+    page.cdp.command("Emulation.setDeviceMetricsOverride", phone);
+    let dark = serde_json::json!({"features": [{"name": "prefers-color-scheme", "value": "dark"}]});
+    page.cdp.command("Emulation.setEmulatedMedia", dark);
+    app.open();
+    page.go("/albums?__geordi__");
+    page.until("!!document.getElementById('t-all')");
+    for tab in ["Flamegraph", "Functions", "Request and response", "Downloads"] {
+        page.click_on("label", tab);
+        assert_eq!(page.cdp.eval("document.scrollingElement.scrollWidth"), 360, "{tab}");
+    }
+    page.click_on("label", "Flamegraph");
+    let frame = page.picture();
+    let width =
+        page.eval_in(&frame, "document.getElementById('frames').getBoundingClientRect().right <= innerWidth + 1");
+    assert_eq!(width, true);
+    // Red, green and blue of what is behind everything.
+    let light = "getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).slice(0, 3).every(part => part < 64)";
+    assert_eq!(page.cdp.eval(light), true);
+    page.assert_quiet();
+}
+
+/// Guards: a picture, which runs a script among names from anywhere, has no origin and no network; and what a policy refuses
+/// is seen by these tests.
+#[test]
+fn a_picture_is_by_itself() {
+    let app = App::start();
+    let Some(mut page) = app.page() else { return };
+    app.open();
+    page.go("/albums?__geordi__");
+    page.until("!!document.getElementById('t-all')");
+    let frame = page.picture();
+    page.assert_quiet();
+    assert_eq!(page.eval_in(&frame, "origin"), "null");
+    let parent = "(() => { try { return parent.document.title } catch (e) { return e.name } })()";
+    assert_eq!(page.eval_in(&frame, parent), "SecurityError");
+    let fetched = format!("fetch('{}/albums').then(() => 'answered', () => 'refused')", app.home);
+    assert_eq!(page.eval_in(&frame, &fetched), "refused");
+    page.cdp.eval("0");
+    assert!(
+        page.cdp.problems.iter().any(|problem| problem.contains("Content Security Policy")),
+        "{:#?}",
+        page.cdp.problems
+    );
+    assert_eq!(app.waiting(), 0);
 }

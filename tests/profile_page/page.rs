@@ -131,8 +131,12 @@ impl Page {
             "ArrowDown" => 40,
             _ => unreachable!("{key} has no code here"),
         };
-        for kind in ["rawKeyDown", "keyUp"] {
-            let event = json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code});
+        for kind in ["keyDown", "keyUp"] {
+            let mut event = json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code});
+            // What sends a form.
+            if key == "Enter" && kind == "keyDown" {
+                event["text"] = "\r".into();
+            }
             self.cdp.command("Input.dispatchKeyEvent", event);
         }
     }
@@ -149,9 +153,6 @@ impl Page {
             "window.visible = () => [...document.querySelectorAll('iframe')].find(f => f.checkVisibility()), \
              visible().scrollIntoView({block: 'center', behavior: 'instant'})",
         );
-        let id = "visible().title + visible().className + visible().srcdoc.length";
-        self.until("!!visible()");
-        let _ = id;
         loop {
             assert!(Instant::now() < self.cdp.deadline, "no picture is laid out, problems: {:#?}", self.cdp.problems);
             let ready =
