@@ -43,8 +43,6 @@ where
     R: Body + Send + 'static,
     R::Error: Into<BoxError>,
 {
-    // Whoever waits for a profile waits as long as it takes.
-    inflight::lift_limits();
     let (mut head, body) = request.into_parts();
     let uri = head.uri.clone();
     let respond = Respond { config, uri: &uri, shows_pages: client.shows_pages };
@@ -61,6 +59,8 @@ where
             return answer(respond.say(StatusCode::SERVICE_UNAVAILABLE, &sentence));
         }
     };
+    // Whoever waits for a profile waits as long as it takes.
+    inflight::lift_limits();
     let again = again.map(|(runs, body)| Again { head: head.clone(), body, runs });
     let request = Request::from_parts(head, body);
     let seen = Seen::new(config.max_body);
