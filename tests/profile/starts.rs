@@ -217,9 +217,13 @@ fn forms() {
     }
 }
 
+/// The `pprof` crate profiles a process once at a time.
+static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 /// Guards: the rest of the process is looked at only where that is allowed, and only when asked for.
 #[test]
 fn the_rest_of_the_process() {
+    let _turn = ONE_AT_A_TIME.lock();
     let router = || Router::new().route("/", get(async || tokio::time::sleep(super::common::ms(50)).await));
     let server = Server::start(router().layer(layer().allow_process(true)));
     assert!(server.get("/?__geordi__=json").json()["meanwhile"].is_null());
@@ -251,6 +255,7 @@ fn what_others_did() {
         }
         sum
     }
+    let _turn = ONE_AT_A_TIME.lock();
     let router = Router::new().route("/", get(async || tokio::time::sleep(super::common::ms(1_000)).await));
     let stop = Arc::new(AtomicBool::new(false));
     let its = Arc::clone(&stop);
