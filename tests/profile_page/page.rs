@@ -82,10 +82,19 @@ impl Page {
     /// Clicks in the middle of the element that an expression of the page is.
     #[track_caller]
     pub(crate) fn click(&mut self, element: &str) {
-        let at = self.cdp.eval(&format!(
-            "(() => {{ const e = {element}; e.scrollIntoView({{block: 'center', behavior: 'instant'}}); \
+        let middle = format!(
+            "(() => {{ const e = {element}; if (!e) return null; e.scrollIntoView({{block: 'center', behavior: 'instant'}}); \
              const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; }})()"
-        ));
+        );
+        // Until it is there and stays where it is: a page that is new is not laid out at once.
+        let (mut at, mut times) = (Value::Null, 0);
+        while times < 3 {
+            assert!(Instant::now() < self.cdp.deadline, "{element} is not there, or moves");
+            let now = self.cdp.try_eval(None, &middle).unwrap_or_default();
+            times = if now == at && !now.is_null() { times + 1 } else { 0 };
+            at = now;
+            std::thread::sleep(Duration::from_millis(20));
+        }
         self.click_at(at[0].as_f64().unwrap(), at[1].as_f64().unwrap());
     }
 
