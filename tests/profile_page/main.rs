@@ -14,6 +14,9 @@ use app::App;
 use common::until;
 use page::Page;
 
+/// The page of a result is there, to its end.
+const DONE: &str = "!!document.getElementById('t-all') && document.readyState === 'complete'";
+
 /// The expression of a frame that is the box of a function.
 fn box_of(function: &str) -> String {
     format!(
@@ -38,7 +41,7 @@ fn from_the_flag_to_the_graph() {
     assert!(address.as_str().unwrap().starts_with(&format!("{}/albums?year=1999&__geordi__=", app.home)), "{address}");
     app.open();
     // By itself, at the same address.
-    page.until("!!document.getElementById('t-all')");
+    page.until(DONE);
     assert_eq!(page.cdp.eval("location.href"), address);
     assert!(page.text().contains("GET /albums?year=1999"));
     page.assert_quiet();
@@ -121,7 +124,7 @@ fn cancelled_by_the_button() {
     page.until("document.getElementById('state')?.textContent === 'Running'");
     until("the handler waits", || app.waiting() == 1);
     page.click_on("button", "Cancel the request");
-    page.until("!!document.getElementById('t-all')");
+    page.until(DONE);
     until("the handler is dropped", || app.waiting() == 0);
     let end = page.cdp.eval("document.querySelector('.end').textContent");
     assert!(end.as_str().unwrap().to_lowercase().contains("cancelled"), "{end}");
@@ -137,10 +140,10 @@ fn from_page_to_page() {
     app.open();
     app.open();
     page.go("/albums?year=1999&__geordi__");
-    page.until("!!document.getElementById('t-all')");
+    page.until(DONE);
     let first = page.cdp.eval("location.href");
     page.click_on("a", "Profile this URL again");
-    page.until(&format!("location.href !== {first} && !!document.getElementById('t-compare')"));
+    page.until(&format!("location.href !== {first} && {DONE}"));
     page.click_on("label", "Compare");
     page.click("document.querySelector('#p-compare td a')");
     page.until("document.title.startsWith('Compared: GET /albums')");
@@ -190,7 +193,7 @@ fn on_a_phone_in_the_dark() {
     page.cdp.command("Emulation.setEmulatedMedia", dark);
     app.open();
     page.go("/albums?__geordi__");
-    page.until("!!document.getElementById('t-all')");
+    page.until(DONE);
     for tab in ["Flamegraph", "Functions", "Request and response", "Downloads"] {
         page.click_on("label", tab);
         assert_eq!(page.cdp.eval("document.scrollingElement.scrollWidth"), 360, "{tab}");
@@ -214,7 +217,7 @@ fn a_picture_is_by_itself() {
     let Some(mut page) = app.page() else { return };
     app.open();
     page.go("/albums?__geordi__");
-    page.until("!!document.getElementById('t-all')");
+    page.until(DONE);
     let frame = page.picture();
     page.assert_quiet();
     assert_eq!(page.eval_in(&frame, "origin"), "null");
