@@ -59,6 +59,10 @@ impl Arena {
     }
 
     pub(super) fn count_event(&mut self, event: Event) {
+        if self.residue {
+            // Of a part of the work: there is better now.
+            (self.used, self.count, self.residue) = (0, 0, false);
+        }
         match event {
             Event::Clone => self.clones += 1,
             Event::Wake => self.wakes += 1,

@@ -10,15 +10,13 @@
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
-use std::task::{Context, RawWaker, RawWakerVTable, Waker};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use super::arena::{Arena, Event, Head, SPANS, STACKS, WORDS};
+use super::residue;
 use super::snapshot::Registers;
 #[cfg(heeler_copies)]
 use super::sys;
-
-/// Words below the poll that are looked at for what a finished poll left behind: 32 KiB.
-const RESIDUE: usize = 4096;
 
 /// Makes the wakers that the branches of a profiled request keep: on whichever thread a branch clones the one it was lent.
 pub(crate) trait Branches: Sync {
@@ -31,13 +29,15 @@ pub(crate) trait Branches: Sync {
 }
 
 /// What the tracing waker points to, for the time of one poll.
-struct Tracer<'a> {
-    original: &'a Waker,
-    arena: *mut Arena,
+pub(super) struct Tracer<'a> {
+    pub(super) original: &'a Waker,
+    pub(super) arena: *mut Arena,
     /// The lowest address of the thread's stack.
-    lowest: usize,
+    pub(super) lowest: usize,
     /// Where the copies end: an address in a frame that encloses the poll.
-    end: usize,
+    pub(super) end: usize,
+    /// A poll that keeps no waker leaves a copy of what its frames left on the stack.
+    pub(super) looks_below: bool,
     /// Tells this thread from others: a waker may be cloned on any.
     thread: usize,
     branches: Option<&'a dyn Branches>,
@@ -57,12 +57,16 @@ pub(crate) fn is_tracing(waker: &Waker) -> bool {
     std::ptr::eq(waker.vtable(), &VTABLE)
 }
 
+/// What a tracing waker points to.
+pub(super) fn tracer(waker: &Waker) -> Option<&Tracer<'_>> {
+    // SAFETY: only `trace_branches` makes wakers with this vtable. Their data is a `Tracer` that lives as long as they do.
+    is_tracing(waker).then(|| unsafe { &*waker.data().cast::<Tracer<'_>>() })
+}
+
 /// The waker that a tracing one stands for, else the waker itself: what may be kept beyond the poll, and compared.
 pub(crate) fn original(mut waker: &Waker) -> &Waker {
-    while is_tracing(waker) {
-        // SAFETY: only `trace` makes wakers with this vtable. Their data is a `Tracer` that lives as long as they do, and
-        // the original is borrowed for longer than that.
-        waker = unsafe { (*waker.data().cast::<Tracer<'_>>()).original };
+    while let Some(tracer) = tracer(waker) {
+        waker = tracer.original;
     }
     waker
 }
@@ -98,8 +102,8 @@ pub(crate) fn trace<T>(
     end: usize,
     look_below: bool,
     cx: &mut Context<'_>,
-    poll: impl FnOnce(&mut Context<'_>) -> T,
-) -> T {
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> Poll<T> {
     trace_branches(arena, end, look_below, None, cx, poll)
 }
 
@@ -110,59 +114,23 @@ pub(crate) fn trace_branches<T>(
     look_below: bool,
     branches: Option<&dyn Branches>,
     cx: &mut Context<'_>,
-    poll: impl FnOnce(&mut Context<'_>) -> T,
-) -> T {
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> Poll<T> {
     arena.reset();
     let arena: *mut Arena = arena;
     let stack = super::threads_stack();
     // Where the thread's stack is not known, nothing of it is read.
     let lowest = if stack.contains(&end) { stack.start } else { usize::MAX };
     // Within another traced poll, that one's waker: so it sees these clones, too.
-    let tracer = Tracer { original: cx.waker(), arena, lowest, end, thread: this_thread(), branches };
+    let (original, thread) = (cx.waker(), this_thread());
+    let tracer = Tracer { original, arena, lowest, end, looks_below: look_below, thread, branches };
     let raw = RawWaker::new((&raw const tracer).cast(), &VTABLE);
     // SAFETY: the vtable's functions take the pointer for a `Tracer`. The waker itself is never dropped and is only lent
     // to `poll`, for less long than `tracer` lives; clones are clones of the original and do not refer to `tracer`.
     let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw) });
     let mut cx = Context::from_waker(&waker);
-    if !look_below {
-        return poll(&mut cx);
-    }
-    below(arena, poll, &mut cx)
-}
-
-/// Polls on a stack that was wiped below this frame, and copies what the poll left there if it left nothing else.
-#[cfg(heeler_copies)]
-#[inline(never)]
-fn below<T>(arena: *mut Arena, poll: impl FnOnce(&mut Context<'_>) -> T, cx: &mut Context<'_>) -> T {
-    // The red zone below the stack pointer may be in use by this very frame.
-    const RED_ZONE: u64 = 256;
-    let bounds = super::threads_stack();
-    let here = sys::registers().sp;
-    let lowest = (here - RED_ZONE).wrapping_sub(RESIDUE as u64 * 8) & !7;
-    // A guard of some pages, for a stack that is nearly used up.
-    let fits = bounds.contains(&(lowest as usize).saturating_sub(16 * 1024)) && bounds.contains(&(here as usize));
-    if fits {
-        // SAFETY: the words lie on this thread's own stack, below every frame in use.
-        unsafe { sys::zero_words(lowest as *mut u64, RESIDUE) };
-    }
-    let result = poll(cx);
-    // SAFETY: the callbacks that use the arena ran inside `poll`, which has returned.
-    let arena = unsafe { &mut *arena };
-    if fits && arena.clones == 0 && arena.wakes == 0 {
-        // SAFETY: the source as above, readable since it was written; the arena has room for `RESIDUE` words and lies on
-        // the heap.
-        unsafe { sys::copy_words(lowest as *const u64, arena.words.as_mut_ptr(), RESIDUE) };
-        let registers = Registers { sp: lowest, ..Registers::default() };
-        let spans = [0; SPANS];
-        arena.heads[0] = Head { registers, start: 0, len: RESIDUE, truncated: false, spans };
-        (arena.count, arena.used, arena.residue) = (1, RESIDUE, true);
-    }
-    result
-}
-
-#[cfg(not(heeler_copies))]
-fn below<T>(_arena: *mut Arena, poll: impl FnOnce(&mut Context<'_>) -> T, cx: &mut Context<'_>) -> T {
-    poll(cx)
+    // Also for the traced poll around this one.
+    if look_below || is_tracing(original) { residue::poll(&mut cx, poll) } else { poll(&mut cx) }
 }
 
 // SAFETY (of the four functions of the vtable): `data` points to the `Tracer` of `trace`, which is alive as long as the
@@ -210,7 +178,7 @@ impl Tracer<'_> {
     ///
     /// On the polling thread the arena may be borrowed mutably in `copy` and `walk`: only they use it while the poll runs,
     /// neither calls anything that could come back to this waker, and `trace` keeps its own reference out of use meanwhile.
-    fn is_mine(&self) -> bool {
+    pub(super) fn is_mine(&self) -> bool {
         this_thread() == self.thread
     }
 

@@ -37,7 +37,7 @@ pub(crate) use join::{child, is_in_request, join, root, work_of};
 #[cfg(feature = "otel")]
 pub(crate) use otel::span_of;
 pub(crate) use policy::{Policy, PolicyId, Settings, Tool, nanos};
-pub(crate) use poll::{Watched, frame_address};
+pub(crate) use poll::{PollKind, Watched, frame_address};
 pub(crate) use registered::Registered;
 pub(crate) use row::{Details, Row};
 pub(crate) use subject::{Child, Head, How, Job, Request, Subject, Timebox, Work};

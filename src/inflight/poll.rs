@@ -12,6 +12,15 @@ use crate::monitor;
 #[derive(Debug)]
 pub(crate) struct Watched(Option<Registered>);
 
+/// How work is polled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PollKind {
+    Plain,
+    /// As a part of other work, whose poll is traced.
+    Within,
+    Traced,
+}
+
 thread_local! {
     /// Room for the stacks of traced polls, made as needed: one, or as many as are nested.
     static ARENAS: Cell<Vec<Arena>> = const { Cell::new(Vec::new()) };
@@ -134,9 +143,9 @@ impl Watched {
     pub(crate) fn poll<T>(&mut self, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         let frame = frame_address!();
         let inside = self.begin(frame);
-        let traced = self.is_traced(&inside);
-        let result = if traced { self.traced(cx, frame, poll) } else { poll(cx) };
-        self.leave(inside, traced, result.is_pending().then(|| cx.waker()));
+        let kind = self.kind(&inside, cx);
+        let result = if kind == PollKind::Plain { poll(cx) } else { self.seen(cx, frame, kind, poll) };
+        self.leave(inside, kind, result.is_pending().then(|| cx.waker()));
         result
     }
 
@@ -156,35 +165,44 @@ impl Watched {
         self.0.as_ref().is_some_and(|registered| registered.row().flags() & flags::WATCH_BODY != 0)
     }
 
+    /// How to poll.
     #[inline]
-    pub(crate) fn is_traced(&self, inside: &Option<Inside>) -> bool {
-        inside.as_ref().is_some_and(|inside| inside.row().flags() & flags::TRACED != 0)
+    pub(crate) fn kind(&self, inside: &Option<Inside>, cx: &Context<'_>) -> PollKind {
+        if inside.as_ref().is_some_and(|inside| inside.row().flags() & flags::TRACED != 0) {
+            PollKind::Traced
+        } else if capture::is_tracing(cx.waker()) {
+            PollKind::Within
+        } else {
+            PollKind::Plain
+        }
     }
 
+    /// A poll that is not plain.
     #[cold]
     #[inline(never)]
-    pub(crate) fn traced<T>(
+    pub(crate) fn seen<T>(
         &mut self,
         cx: &mut Context<'_>,
         frame: usize,
+        kind: PollKind,
         poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         match &mut self.0 {
-            Some(registered) => traced(registered, cx, frame, poll),
-            None => poll(cx),
+            Some(registered) if kind == PollKind::Traced => traced(registered, cx, frame, poll),
+            _ => capture::poll_within(cx, poll),
         }
     }
 
     /// The last part of [`Watched::poll`].
     #[inline]
-    pub(crate) fn leave(&mut self, inside: Option<Inside>, traced: bool, pending: Option<&Waker>) {
+    pub(crate) fn leave(&mut self, inside: Option<Inside>, kind: PollKind, pending: Option<&Waker>) {
         let Some(registered) = self.0.as_mut() else { return };
         let Some(inside) = inside else { return unwatched(registered, pending) };
         registered.row().count_poll();
         if let Some(waker) = pending {
             registered.keep_waker(waker);
             registered.complete(false);
-            if !traced && inside.row().flags() & flags::ARMED != 0 {
+            if kind != PollKind::Traced && inside.row().flags() & flags::ARMED != 0 {
                 end_untraced(registered, waker);
             }
         }

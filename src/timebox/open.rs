@@ -8,8 +8,8 @@ use super::core::Step;
 use super::interrupted::{self, Interrupted};
 use super::switch;
 use crate::inflight::{
-    self, Ambient, Clock, Details, Inside, PolicyId, Registered, Row, RowId, ThreadSlot, Timebox, Watched, Work, flags,
-    frame_address,
+    self, Ambient, Clock, Details, Inside, PolicyId, PollKind, Registered, Row, RowId, ThreadSlot, Timebox, Watched,
+    Work, flags, frame_address,
 };
 
 /// A box that is open, or none: because boxes are switched off, or it would have no effect. Ends when it is dropped; its
@@ -25,8 +25,8 @@ type Label<'a> = Option<&'a Cow<'static, str>>;
 pub(crate) struct Begun {
     inside: Option<Inside>,
     ambient: Option<Ambient>,
-    /// It is to be [traced](Open::traced).
-    pub(crate) traced: bool,
+    /// [Open::seen] polls what is not plain.
+    pub(crate) kind: PollKind,
 }
 
 /// What runs until this is dropped is in the box.
@@ -101,13 +101,13 @@ impl Open {
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Step<T> {
         let frame = frame_address!();
-        let begun = self.begin(frame);
-        let traced = begun.traced;
-        let result = if traced { self.traced(cx, frame, &mut poll) } else { poll(cx) };
+        let begun = self.begin(frame, cx);
+        let kind = begun.kind;
+        let result = if kind == PollKind::Plain { poll(cx) } else { self.seen(cx, frame, kind, &mut poll) };
         let is_over = self.leave(begun, cx, result.is_pending());
         match result {
             Poll::Ready(value) => Step::Ready(value),
-            Poll::Pending if is_over => self.last(traced, cx, label, poll),
+            Poll::Pending if is_over => self.last(kind, cx, label, poll),
             Poll::Pending => Step::Pending,
         }
     }
@@ -115,31 +115,32 @@ impl Open {
     /// The first part of [`Open::poll`], for whoever does not want a large value moved from hand to hand. `frame` is an
     /// address in the caller's frame.
     #[inline]
-    pub(crate) fn begin(&mut self, frame: usize) -> Begun {
-        let Some((row, _)) = self.row() else { return Begun { inside: None, ambient: None, traced: false } };
+    pub(crate) fn begin(&mut self, frame: usize, cx: &Context<'_>) -> Begun {
+        let row = self.row();
         let inside = self.0.begin(frame);
-        let traced = self.0.is_traced(&inside);
-        Begun { inside, ambient: Some(Ambient::enter(row)), traced }
+        let kind = self.0.kind(&inside, cx);
+        Begun { inside, ambient: row.map(|(row, _)| Ambient::enter(row)), kind }
     }
 
-    /// A poll that is to be traced.
+    /// A poll that is not plain.
     #[cold]
     #[inline(never)]
-    pub(crate) fn traced<T>(
+    pub(crate) fn seen<T>(
         &mut self,
         cx: &mut Context<'_>,
         frame: usize,
+        kind: PollKind,
         poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        self.0.traced(cx, frame, poll)
+        self.0.seen(cx, frame, kind, poll)
     }
 
     /// After the poll: whether it is pending, and its time is up. Then comes [`Open::last`].
     #[inline]
     pub(crate) fn leave(&mut self, begun: Begun, cx: &Context<'_>, pending: bool) -> bool {
-        let Begun { inside, ambient, traced } = begun;
+        let Begun { inside, ambient, kind } = begun;
         drop(ambient);
-        self.0.leave(inside, traced, pending.then(|| cx.waker()));
+        self.0.leave(inside, kind, pending.then(|| cx.waker()));
         // After the waker is kept: whoever sets the flag later finds it.
         pending && self.row().is_some_and(|(row, _)| row.flags() & flags::OVER != 0)
     }
@@ -149,20 +150,20 @@ impl Open {
     #[inline(never)]
     pub(crate) fn last<T>(
         &mut self,
-        mut traced: bool,
+        mut kind: PollKind,
         cx: &mut Context<'_>,
         label: impl FnOnce() -> Option<Cow<'static, str>>,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Step<T> {
         // Where it waits is seen in a traced poll; where nobody keeps the waker, in the second.
-        for _ in 0..if traced { 1 } else { 2 } {
-            if traced && !self.is_unseen() {
+        for _ in 0..if kind == PollKind::Traced { 1 } else { 2 } {
+            if kind == PollKind::Traced && !self.is_unseen() {
                 break;
             }
             let frame = frame_address!();
-            let begun = self.begin(frame);
-            traced = begun.traced;
-            let result = if traced { self.traced(cx, frame, &mut poll) } else { poll(cx) };
+            let begun = self.begin(frame, cx);
+            kind = begun.kind;
+            let result = if kind == PollKind::Plain { poll(cx) } else { self.seen(cx, frame, kind, &mut poll) };
             self.leave(begun, cx, result.is_pending());
             if let Poll::Ready(value) = result {
                 return Step::Ready(value);

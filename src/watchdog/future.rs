@@ -7,7 +7,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 
 use super::ResponseBody;
-use crate::inflight::{Watched, frame_address};
+use crate::inflight::{PollKind, Watched, frame_address};
 
 pin_project! {
     /// The future of a [`Watchdog`](super::Watchdog).
@@ -41,9 +41,10 @@ where
         let inner = this.inner;
         let frame = frame_address!();
         let inside = this.watched.begin(frame);
-        let traced = this.watched.is_traced(&inside);
-        let result = if traced { this.watched.traced(cx, frame, |cx| inner.poll(cx)) } else { inner.poll(cx) };
-        this.watched.leave(inside, traced, result.is_pending().then(|| cx.waker()));
+        let kind = this.watched.kind(&inside, cx);
+        let plain = kind == PollKind::Plain;
+        let result = if plain { inner.poll(cx) } else { this.watched.seen(cx, frame, kind, |cx| inner.poll(cx)) };
+        this.watched.leave(inside, kind, result.is_pending().then(|| cx.waker()));
         if result.is_pending() {
             return Poll::Pending;
         }

@@ -111,6 +111,38 @@ fn a_future_that_keeps_no_waker() {
     }
 }
 
+/// Guards: a box around it works after the poll on the same stack, and so does what it traces; neither takes the place of
+/// what forgot the waker.
+#[test]
+fn a_future_that_keeps_no_waker_in_boxes() {
+    let _guard = beside_others();
+    let limit = super::common::FOREVER;
+    let one = caught(async move {
+        let _ = heeler::timebox(limit, forgets_waker(false)).await;
+    });
+    let two = caught(async move {
+        let _ = heeler::timebox(limit, heeler::timebox(limit, forgets_waker(false))).await;
+    });
+    for report in [one, two] {
+        assert_eq!(report.verdict, Verdict::NoWaker, "{}", report.to_text());
+        if !PORTABLE {
+            assert_is(&report, Verdict::NoWaker, "forgets_waker");
+        }
+    }
+}
+
+/// Guards: what a box's poll left behind is of no interest once another branch has kept the waker.
+#[test]
+fn a_box_without_a_waker_beside_a_timer() {
+    let _guard = beside_others();
+    let forever = super::common::FOREVER;
+    let report = caught(async move {
+        let _ = tokio::join!(heeler::timebox(forever, forgets_waker(false)), tokio::time::sleep(forever));
+    });
+    assert_eq!(report.verdict, Verdict::Waiting, "{}", report.to_text());
+    assert!(report.stacks.iter().all(|stack| !stack.reconstructed), "{}", report.to_text());
+}
+
 /// Guards: with one branch that can be woken, the whole can.
 #[test]
 fn one_waker_is_enough() {

@@ -57,24 +57,25 @@ pub(crate) unsafe fn copy_words(from: *const u64, to: *mut u64, count: usize) {
     }
 }
 
-/// Fills `count` words with zeros without calling anything.
+/// Fills the words from `lowest` up to the stack pointer with zeros, without calling anything.
 ///
 /// # Safety
 ///
-/// `to` is writable for `count` words, which belong to nobody.
+/// All of them are writable and on this thread's stack.
 #[inline(always)]
-pub(crate) unsafe fn zero_words(to: *mut u64, count: usize) {
-    // SAFETY: the caller's promise.
+pub(crate) unsafe fn wipe_stack(lowest: *mut u64) {
+    // SAFETY: the caller's promise, and that of an assembly block which is not `nostack`: what lies below the stack pointer is
+    // its own.
     unsafe {
         asm!(
+            "mov {end}, sp",
             "2:",
-            "cbz {count}, 3f",
+            "cmp {to}, {end}",
+            "b.hs 3f",
             "str xzr, [{to}], #8",
-            "sub {count}, {count}, #1",
             "b 2b",
             "3:",
-            count = inout(reg) count => _, to = inout(reg) to => _,
-            options(nostack, preserves_flags),
+            to = inout(reg) lowest => _, end = out(reg) _,
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-pub(crate) use super::arch::{copy_words, interrupted, registers, zero_words};
+pub(crate) use super::arch::{copy_words, interrupted, registers, wipe_stack};
 
 /// Stacks can be copied, threads captured.
 pub(crate) const SUPPORTED: bool = true;

@@ -54,19 +54,22 @@ pub(crate) unsafe fn copy_words(from: *const u64, to: *mut u64, count: usize) {
     }
 }
 
-/// Fills `count` words with zeros without calling anything.
+/// Fills the words from `lowest` up to the stack pointer with zeros, without calling anything.
 ///
 /// # Safety
 ///
-/// `to` is writable for `count` words, which belong to nobody.
+/// All of them are writable and on this thread's stack.
 #[inline(always)]
-pub(crate) unsafe fn zero_words(to: *mut u64, count: usize) {
-    // SAFETY: the caller's promise; the direction flag is clear by the ABI.
+pub(crate) unsafe fn wipe_stack(lowest: *mut u64) {
+    // SAFETY: the caller's promise, and that of an assembly block which is not `nostack`: what lies below the stack pointer,
+    // the red zone too, is its own. The direction flag is clear by the ABI.
     unsafe {
         asm!(
+            "mov rcx, rsp",
+            "sub rcx, rdi",
+            "shr rcx, 3",
             "rep stosq",
-            inout("rcx") count => _, inout("rdi") to => _, in("rax") 0_u64,
-            options(nostack, preserves_flags),
+            out("rcx") _, inout("rdi") lowest => _, in("rax") 0_u64,
         );
     }
 }

@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use super::ResponseBody;
 use super::answer::{Protocol, answer};
 use super::settings::Config;
-use crate::inflight::frame_address;
+use crate::inflight::{PollKind, frame_address};
 use crate::timebox::core::Step;
 use crate::timebox::open::Open;
 
@@ -59,15 +59,15 @@ where
         let mut this = self.project();
         // Not by way of `Open::poll`: a response is some hundred bytes, and moving it takes longer than all the rest.
         let frame = frame_address!();
-        let begun = this.open.begin(frame);
-        let traced = begun.traced;
-        let inner = this.inner.as_mut();
-        let result = if traced { this.open.traced(cx, frame, |cx| poll(inner, cx)) } else { poll(inner, cx) };
+        let begun = this.open.begin(frame, cx);
+        let (kind, inner) = (begun.kind, this.inner.as_mut());
+        let plain = kind == PollKind::Plain;
+        let result = if plain { poll(inner, cx) } else { this.open.seen(cx, frame, kind, |cx| poll(inner, cx)) };
         let is_over = this.open.leave(begun, cx, result.is_pending());
         match result {
             Poll::Pending if is_over => {
                 let label = || this.config.label.clone();
-                match this.open.last(traced, cx, label, |cx| poll(this.inner.as_mut(), cx)) {
+                match this.open.last(kind, cx, label, |cx| poll(this.inner.as_mut(), cx)) {
                     Step::Interrupted(interrupted) => {
                         // In the box, so that a watchdog within knows what became of its request.
                         this.open.run(|| this.inner.set(None));

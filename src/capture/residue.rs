@@ -1,0 +1,104 @@
+//! What a finished poll has left on the stack: it tells where a future waits that has kept no waker, so that nothing was
+//! copied while it was polled.
+//!
+//! Whatever runs there next overwrites it. So it is copied at once, by code that calls nothing: at the end of the traced
+//! poll, and of each poll of other watched work within, whose bookkeeping would come next.
+
+#[cfg(heeler_copies)]
+pub(crate) use imp::{DEPTH, poll};
+
+/// Where stacks are walked, nothing can be said of frames that are gone.
+#[cfg(not(heeler_copies))]
+pub(crate) fn poll<T>(
+    cx: &mut std::task::Context<'_>,
+    poll: impl FnOnce(&mut std::task::Context<'_>) -> std::task::Poll<T>,
+) -> std::task::Poll<T> {
+    poll(cx)
+}
+
+#[cfg(heeler_copies)]
+mod imp {
+    use std::task::{Context, Poll, Waker};
+
+    use super::super::arena::{Arena, Head, SPANS, WORDS};
+    use super::super::snapshot::Registers;
+    use super::super::task::{Tracer, tracer};
+    use super::super::{sys, threads_stack};
+
+    /// Words below the frame that polls, which are the first of a copy: 32 KiB.
+    pub(crate) const DEPTH: usize = 4096;
+    /// What stays free of a stack that is nearly used up.
+    const GUARD: usize = 16 * 1024;
+    /// Traced polls within one another; those further out go without.
+    const NESTED: usize = 4;
+
+    /// Polls on a stack that was wiped below this frame, and copies what the poll left there, for each traced poll around
+    /// that wants it and has seen neither a clone of its waker nor a wake-up.
+    #[inline(never)]
+    pub(crate) fn poll<T>(cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        let here = sys::registers();
+        let Some(lowest) = room_below(here.sp as usize) else { return poll(cx) };
+        let takers = takers(cx.waker(), lowest);
+        if takers[0].words > 0 {
+            // SAFETY: `room_below` said that they are.
+            unsafe { sys::wipe_stack(lowest as *mut u64) };
+        }
+        let result = poll(cx);
+        // From here to the last copy nothing is called, not even in a debug build.
+        if matches!(result, Poll::Pending) {
+            let mut taker = 0;
+            while taker < NESTED && takers[taker].words > 0 {
+                let Taker { arena, words } = takers[taker];
+                // SAFETY: `tracer` said that the arena is this thread's. The callbacks that use it have returned.
+                let arena = unsafe { &mut *arena };
+                // What was taken further in is nearer to the place.
+                if arena.clones == 0 && arena.wakes == 0 && !arena.residue {
+                    // SAFETY: the source reaches from the wiped words to the frame that encloses the taker's poll, all of
+                    // it on this thread's stack. The arena, on the heap, has room for `WORDS`, and `words` is no more.
+                    unsafe { sys::copy_words(lowest as *const u64, &raw mut *arena.words as *mut u64, words) };
+                    // Those of this frame, but for the stack pointer, from which the words are counted.
+                    let registers = Registers { sp: lowest as u64, ..here };
+                    arena.heads[0] =
+                        Head { registers, start: 0, len: words, truncated: words == WORDS, spans: [0; SPANS] };
+                    (arena.count, arena.used, arena.residue) = (1, words, true);
+                }
+                taker += 1;
+            }
+        }
+        result
+    }
+
+    /// The lowest address to wipe, if the stack has that much room.
+    fn room_below(here: usize) -> Option<usize> {
+        let lowest = here.checked_sub(DEPTH * 8)? & !7;
+        let stack = threads_stack();
+        (stack.contains(&lowest.saturating_sub(GUARD)) && stack.contains(&here)).then_some(lowest)
+    }
+
+    /// A traced poll that wants the words from the lowest up to its own frame.
+    #[derive(Clone, Copy)]
+    struct Taker {
+        arena: *mut Arena,
+        words: usize,
+    }
+
+    /// Innermost first; the others have no words.
+    fn takers(mut waker: &Waker, lowest: usize) -> [Taker; NESTED] {
+        let mut takers = [Taker { arena: std::ptr::null_mut(), words: 0 }; NESTED];
+        let mut count = 0;
+        while let Some(tracer) = tracer(waker) {
+            if let Some(words) = words_for(tracer, lowest).filter(|_| count < NESTED) {
+                takers[count] = Taker { arena: tracer.arena, words };
+                count += 1;
+            }
+            waker = tracer.original;
+        }
+        takers
+    }
+
+    fn words_for(tracer: &Tracer<'_>, lowest: usize) -> Option<usize> {
+        let wanted = tracer.looks_below && tracer.is_mine() && tracer.lowest <= lowest;
+        let words = tracer.end.checked_sub(lowest)? / 8;
+        wanted.then_some(words.min(WORDS))
+    }
+}

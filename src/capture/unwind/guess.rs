@@ -1,0 +1,128 @@
+//! Stacks that the modules say nothing of, or too little: what lies on them may.
+
+use framehop::{FrameAddress, UnwindRegsNative};
+
+use super::Unwound;
+use super::copied::{Stack, Unwinder};
+use crate::capture::modules::Module;
+use crate::capture::residue::DEPTH;
+use crate::capture::snapshot::Registers;
+
+impl Unwinder {
+    /// The stack of a thread that was interrupted where nothing says how to unwind: at the edges of a library that is
+    /// being loaded or is gone by now, or in code written by hand or made at run time. Its caller's return address is
+    /// on top of the stack, or not far below.
+    pub(super) fn step_over(&mut self, registers: &Registers, stack: &mut Stack<'_>) -> Option<Unwound> {
+        const NEAR: usize = 32;
+        for index in 0..NEAR.min(stack.words.len()) {
+            let word = stack.words[index];
+            let is_code = |module: &Module| module.code.iter().any(|code| code.contains(&(word - 1)));
+            if word == 0 || !self.modules.find(word - 1).is_some_and(is_code) {
+                continue;
+            }
+            let Some(caller) = FrameAddress::from_return_address(word) else { continue };
+            let at_call = Registers { pc: word, sp: stack.start + (index as u64 + 1) * 8, ..*registers };
+            let mut unwound = self.walk_anew(caller, &at_call, stack);
+            if unwound.complete && unwound.addresses.iter().all(|address| address.module.is_some()) {
+                unwound.addresses.insert(0, self.address(registers.pc, false));
+                return Some(unwound);
+            }
+        }
+        None
+    }
+
+    /// The stack of a thread whose panic is about to go on in one of its frames. The library that unwinds writes that
+    /// frame's registers over those that it had saved in its own, and only then moves the stack pointer. Meanwhile a
+    /// frame on the way has a frame pointer that is not its own, or is the one where the panic goes on, and lies
+    /// further up: on top of it is the same return address, for it has made a call which will not return.
+    pub(super) fn land(
+        &mut self,
+        unwound: &Unwound,
+        at_end: &UnwindRegsNative,
+        stack: &mut Stack<'_>,
+    ) -> Option<Unwound> {
+        const MAX_TRIES: usize = 64;
+        let known = unwound.addresses.iter().rposition(|address| address.module.is_some())?;
+        let target = unwound.addresses.get(known).filter(|address| address.is_return)?.pc;
+        let frame = FrameAddress::from_return_address(target)?;
+        let (start, sp, fp) = (stack.start, at_end.sp(), frame_pointer(at_end));
+        let address = |index: usize| start + index as u64 * 8;
+        let words = stack.words;
+        let further_up = (0..words.len()).filter(|index| words[*index] == target).map(|index| (address(index + 1), fp));
+        let own_pointers = (1..words.len())
+            .filter(|index| known + 1 == unwound.addresses.len() && address(*index - 1) >= sp)
+            .filter(|index| self.modules.find(words[*index]).is_some())
+            .map(|index| (sp, address(index - 1)));
+        let tries: Vec<(u64, u64)> = own_pointers.take(MAX_TRIES).chain(further_up.take(MAX_TRIES)).collect();
+        tries.into_iter().find_map(|(sp, fp)| {
+            let rest = self.walk_anew(frame, &Registers { pc: target, sp, fp, lr: 0 }, stack);
+            let good = rest.complete && rest.addresses.iter().all(|address| address.module.is_some());
+            good.then(|| {
+                let addresses = unwound.addresses[..known].iter().cloned().chain(rest.addresses);
+                Unwound { addresses: addresses.collect(), complete: true }
+            })
+        })
+    }
+
+    /// The deepest call that a finished poll has made, from the words it left: the first word that is a return
+    /// address from which the remains unwind as far as the traced poll's own frame. Where a poll has made no call,
+    /// whoever polled it is what can be said.
+    pub(super) fn search(&mut self, polling: &Registers, stack: &mut Stack<'_>) -> Unwound {
+        let code = crate::capture::code_range();
+        for index in 1..DEPTH.min(stack.words.len()) {
+            let word = stack.words[index];
+            if !code.contains(&word) {
+                continue;
+            }
+            let Some(first) = FrameAddress::from_return_address(word) else { continue };
+            // A function that uses a frame pointer saves its caller's right below the return address.
+            let registers =
+                Registers { pc: word, sp: stack.start + (index as u64 + 1) * 8, fp: stack.words[index - 1], lr: 0 };
+            let mut unwound = self.walk_anew(first, &registers, stack);
+            if unwound.complete && unwound.addresses.iter().all(|address| address.module.is_some()) {
+                // The function that was called from there has left nothing, but the call says which one it is.
+                if let Some(callee) = callee(word, &code) {
+                    unwound.addresses.insert(0, self.address(callee, false));
+                }
+                return unwound;
+            }
+        }
+        let registers = Registers { sp: stack.start + DEPTH as u64 * 8, ..*polling };
+        let mut unwound = self.walk_anew(FrameAddress::from_instruction_pointer(polling.pc), &registers, stack);
+        unwound.addresses.remove(0);
+        unwound
+    }
+}
+
+/// Which function the direct call before that return address calls.
+#[cfg(target_arch = "x86_64")]
+fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
+    const CALL_REL32: u8 = 0xe8;
+    let start = return_address.checked_sub(5).filter(|start| code.contains(start))?;
+    // SAFETY: within the code of the module that this function is in, too: mapped for as long as it can be asked.
+    let call = unsafe { std::ptr::read_unaligned(start as *const [u8; 5]) };
+    let offset = i32::from_le_bytes([call[1], call[2], call[3], call[4]]);
+    let target = return_address.wrapping_add_signed(i64::from(offset));
+    (call[0] == CALL_REL32 && code.contains(&target)).then_some(target)
+}
+
+#[cfg(target_arch = "aarch64")]
+fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
+    let start = return_address.checked_sub(4).filter(|start| code.contains(start))?;
+    // SAFETY: within the code of the module that this function is in, too: mapped for as long as it can be asked.
+    let call = unsafe { std::ptr::read_unaligned(start as *const u32) };
+    // BL: 26 bits, a signed number of instructions.
+    let offset = i64::from((call << 6) as i32 >> 6) * 4;
+    let target = start.wrapping_add_signed(offset);
+    (call >> 26 == 0b100101 && code.contains(&target)).then_some(target)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn frame_pointer(registers: &UnwindRegsNative) -> u64 {
+    registers.bp()
+}
+
+#[cfg(target_arch = "aarch64")]
+fn frame_pointer(registers: &UnwindRegsNative) -> u64 {
+    registers.fp()
+}

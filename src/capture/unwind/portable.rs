@@ -1,0 +1,26 @@
+//! Where stacks are walked, there is nothing left to do.
+
+use super::{Address, Unwound};
+use crate::capture::snapshot::{Data, Snapshot};
+
+/// Passes on what was walked.
+#[derive(Debug)]
+pub(crate) struct Unwinder;
+
+impl Unwinder {
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
+    pub(crate) fn refresh(&mut self) -> bool {
+        false
+    }
+
+    pub(crate) fn unwind(&mut self, snapshot: &Snapshot) -> Unwound {
+        let Data::Walked(addresses) = &snapshot.data else {
+            return Unwound { addresses: Vec::new(), complete: false };
+        };
+        let addresses = addresses.iter().map(|pc| Address { pc: *pc, is_return: true, module: None, relative: *pc });
+        Unwound { addresses: addresses.collect(), complete: !snapshot.truncated }
+    }
+}
