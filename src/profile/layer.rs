@@ -15,6 +15,7 @@ use super::store::ProfileStore;
 use crate::authorize::{Authorize, Authorizer};
 use crate::error::{Error, Result};
 use crate::inflight::Clock;
+use crate::report::Redactor;
 
 /// Samples a second that can be asked for.
 const RATES: std::ops::RangeInclusive<u32> = 10..=10_000;
@@ -28,6 +29,8 @@ pub(super) struct Config {
     pub(super) rate_hz: u32,
     pub(super) cap: Duration,
     pub(super) max_body: usize,
+    pub(super) redactor: Redactor,
+    pub(super) own_crates: Vec<String>,
     pub(super) allow_process: bool,
     pub(super) inline: bool,
     pub(super) empty_bodies: EmptyBodies,
@@ -82,6 +85,8 @@ pub struct ProfileLayer {
     concurrent: usize,
     queue: usize,
     max_body: usize,
+    redactor: Redactor,
+    own_crates: Vec<String>,
     allow_process: bool,
     inline: bool,
     empty_bodies: EmptyBodies,
@@ -102,6 +107,8 @@ impl ProfileLayer {
             concurrent: 1,
             queue: 8,
             max_body: 1 << 20,
+            redactor: Redactor::default(),
+            own_crates: Vec::new(),
             allow_process: false,
             inline: false,
             empty_bodies: EmptyBodies::default(),
@@ -165,10 +172,26 @@ impl ProfileLayer {
         self.with(|layer| layer.queue = requests)
     }
 
-    /// How many bytes of a response's body a profile keeps; 1 MiB by default.
+    /// How many bytes of a response's body a profile keeps; 1 MiB by default. They are kept as they are, whatever they say:
+    /// with 0, none are.
     #[must_use]
     pub fn max_body(self, bytes: usize) -> Self {
         self.with(|layer| layer.max_body = bytes)
+    }
+
+    /// Hides the values of query parameters with these names, besides those whose names look like secrets by themselves:
+    /// as [`ReportsBuilder::secret_params`](crate::ReportsBuilder::secret_params) does for reports.
+    #[must_use]
+    pub fn secret_params(self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let names: Vec<String> = names.into_iter().map(Into::into).collect();
+        self.with(|layer| layer.redactor.secret_names(&names))
+    }
+
+    /// Takes code of these crates for the application's own: as
+    /// [`ReportsBuilder::own_crates`](crate::ReportsBuilder::own_crates) does for reports.
+    #[must_use]
+    pub fn own_crates(self, crates: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.with(|layer| layer.own_crates.extend(crates.into_iter().map(Into::into)))
     }
 
     /// Whether `?__geordi__=process` may be asked for: what the rest of the process does while the request runs. Off by
@@ -205,6 +228,8 @@ impl ProfileLayer {
                 rate_hz: self.rate_hz,
                 cap: self.cap,
                 max_body: self.max_body,
+                redactor: self.redactor.clone(),
+                own_crates: self.own_crates.clone(),
                 allow_process: self.allow_process,
                 inline: self.inline,
                 empty_bodies: self.empty_bodies.clone(),
@@ -235,6 +260,7 @@ impl fmt::Debug for ProfileLayer {
             .field("concurrent", &self.concurrent)
             .field("queue", &self.queue)
             .field("max_body", &self.max_body)
+            .field("own_crates", &self.own_crates)
             .field("allow_process", &self.allow_process)
             .field("inline", &self.inline)
             .finish_non_exhaustive()

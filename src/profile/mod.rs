@@ -36,6 +36,7 @@
 //! | `svg`, `html`, `folded`, `speedscope`, `json`; with their features `pprof`, `firefox`, `dot`, `pdf` | the profile in this form, when it is done |
 //! | `20x` | 20 runs in one profile, for requests that are too short for one: GET and HEAD alone |
 //! | `inline` | on the application's own runtime |
+//! | `process` | also what the rest of the process does meanwhile: feature `pprof`, and only where it is [allowed](ProfileLayer::allow_process) |
 //! | `index` | the profiles that are stored; with `q=…` those whose URL has these words |
 //! | `<id>`, `<id>.<form>`, `<id>.status`, `<id>.response`, `<id>.vs.<id>`; with POST `<id>.cancel` | what became of one |
 //!
@@ -61,6 +62,10 @@
 //! unknown as an id that does not exist. What another site causes a browser to ask for starts and cancels nothing
 //! (`Sec-Fetch-Site`, else `Origin` and `Referer`). Answers are not to be stored, pages run no script but their own, and what a
 //! response's body was is never shown as what it claims to be.
+//!
+//! Of the request and the response, headers that carry credentials and values of parameters that look like secrets are not kept;
+//! [`secret_params`](ProfileLayer::secret_params) names more. The response's body is kept as it is, up to
+//! [`max_body`](ProfileLayer::max_body).
 //!
 //! # Where the ideas come from
 //!

@@ -63,7 +63,7 @@ where
     inflight::lift_limits();
     let again = again.map(|(runs, body)| Again { head: head.clone(), body, runs });
     let request = Request::from_parts(head, body);
-    let seen = Seen::new(config.max_body);
+    let seen = Seen::new(config);
     let id = prepared.job.id;
     match wanted.by {
         By::Page => {
@@ -173,7 +173,7 @@ fn prepare(
     } else {
         lane
     };
-    let request = jobs::request(head, &head.uri, body_bytes.unwrap_or(0));
+    let request = jobs::request(&config.redactor, head, &head.uri, body_bytes.unwrap_or(0));
     let principal = access.principal().map(str::to_owned);
     let job = Job::new(id, principal, request, ticket.place());
     Ok(Prepared { job, ticket, process: wanted.start.process, on, clerk })

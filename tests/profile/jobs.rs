@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::Path;
@@ -399,4 +399,30 @@ fn cancelled_in_the_queue() {
     gate.open(1);
     assert_eq!(server.profile(&running)["outcome"], "finished");
     assert_eq!(gate.waiting(), 0);
+}
+
+/// Guards: a store that takes forever keeps nobody from their turn, and no stranger to the queue in it.
+#[cfg(feature = "object-store")]
+#[test]
+fn a_store_that_does_not_answer() {
+    use object_store::memory::InMemory;
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
+
+    let hour = Duration::from_secs(3_600);
+    let config = ThrottleConfig { wait_put_per_call: hour, wait_get_per_call: hour, ..ThrottleConfig::default() };
+    let store = ProfileStore::object_store(Arc::new(ThrottledStore::new(InMemory::new(), config)), "");
+    let gate = Gate::new();
+    let server = Server::start(gated(&gate).layer(layer().store(store)));
+    server.start_job("/?__geordi__");
+    gate.until_waiting(1);
+    let [cancelled, next] = [(); 2].map(|()| server.start_job("/?__geordi__"));
+    let place = |id: &str| server.status(id)["phase"]["queued"]["place"].as_u64();
+    assert_eq!([&cancelled, &next].map(|id| place(id)), [Some(0), Some(1)]);
+    server.send(server.request(Method::POST, &format!("/?__geordi__={cancelled}.cancel")));
+    let opened = Instant::now();
+    gate.open(1);
+    until("the next one runs", || server.status(&next)["phase"] == "running");
+    // One look into the store takes ten seconds until it is given up.
+    assert!(opened.elapsed() < Duration::from_secs(5), "{:?}", opened.elapsed());
+    gate.open(1);
 }

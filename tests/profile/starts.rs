@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, Uri};
 use axum::routing::{any, get};
 use reqwest::Method;
 
+use super::common::{PORTABLE, ms};
 use super::{BROWSER, Calls, Server, layer};
 
 /// Guards: the request itself runs, once, on the lane, without the flag; a client that is no browser gets the profile.
@@ -281,4 +282,23 @@ fn credentials() {
     let answer = server.send(request.header("x-other", "shown"));
     assert_eq!((answer.status, answer.text().matches("s3cret").count()), (200, 0), "{}", answer.text());
     assert_eq!(answer.text().matches("shown").count(), 2);
+}
+
+/// Guards: what the application says of secrets and of its own code holds for profiles, too.
+#[test]
+fn its_own_secrets_and_crates() {
+    let handler = async || futures::future::lazy(|_| thread::sleep(ms(100))).await;
+    for own_crates in [&[][..], &["futures-util"]] {
+        let layer = layer().secret_params(["patient"]).own_crates(own_crates.iter().copied());
+        let server = Server::start(Router::new().route("/", get(handler)).layer(layer));
+        let profile = server.get("/?patient=s3cret&__geordi__=json").json();
+        assert_eq!(profile["request"]["uri"], "/?patient=[redacted]");
+        if !PORTABLE {
+            let is_own = |frame: &serde_json::Value| {
+                frame["function"].as_str().is_some_and(|name| name.contains("futures_util")) && frame["own"] == true
+            };
+            let found = profile["frames"].as_array().unwrap().iter().any(is_own);
+            assert_eq!(found, !own_crates.is_empty(), "{:#}", profile["frames"]);
+        }
+    }
 }

@@ -1,29 +1,26 @@
 //! From what was seen to a [`Profile`].
 
-use std::sync::LazyLock;
-
 use http::request::Parts;
 use http::{HeaderMap, Uri, response};
 
 use super::Job;
+use crate::capture::is_of;
+use crate::profile::layer::Config;
 use crate::profile::record::Record;
 use crate::profile::{Outcome, Profile, Request, Response, SCHEMA};
 use crate::report::{Process, Redactor, complete};
-
-/// What may be shown of requests and responses.
-static REDACTOR: LazyLock<Redactor> = LazyLock::new(Redactor::default);
 
 /// So many headers are kept of a request or a response.
 const MAX_HEADERS: usize = 128;
 
 /// What a profile says of its request. `uri` is without the flag.
-pub(in crate::profile) fn request(head: &Parts, uri: &Uri, body_bytes: u64) -> Request {
+pub(in crate::profile) fn request(redactor: &Redactor, head: &Parts, uri: &Uri, body_bytes: u64) -> Request {
     Request {
         method: head.method.to_string(),
-        uri: REDACTOR.uri(uri.path_and_query().map_or("/", |path| path.as_str())),
+        uri: redactor.uri(uri.path_and_query().map_or("/", |path| path.as_str())),
         route: route(head),
         version: format!("{:?}", head.version),
-        headers: headers(&head.headers),
+        headers: headers(redactor, &head.headers),
         body_bytes,
     }
 }
@@ -39,30 +36,33 @@ fn route(_: &Parts) -> Option<String> {
 }
 
 /// What a profile says of a response before its body.
-pub(super) fn response(head: &response::Parts) -> Response {
+pub(super) fn response(redactor: &Redactor, head: &response::Parts) -> Response {
     Response {
         status: head.status.as_u16(),
         version: format!("{:?}", head.version),
-        headers: headers(&head.headers),
+        headers: headers(redactor, &head.headers),
         ..Response::default()
     }
 }
 
-fn headers(headers: &HeaderMap) -> Vec<(String, String)> {
+fn headers(redactor: &Redactor, headers: &HeaderMap) -> Vec<(String, String)> {
     let shown = headers.iter().take(MAX_HEADERS);
-    shown.map(|(name, value)| (name.as_str().to_owned(), REDACTOR.any_header(name, value))).collect()
+    shown.map(|(name, value)| (name.as_str().to_owned(), redactor.any_header(name, value))).collect()
 }
 
 /// The profile of a job that is over.
 pub(super) fn profile(
     job: &Job,
-    rate_hz: u32,
-    record: Record,
+    config: &Config,
+    mut record: Record,
     outcome: Outcome,
     runs: u32,
     response: Option<Response>,
     mut notes: Vec<String>,
 ) -> Profile {
+    for frame in record.frames.iter_mut().filter(|frame| !frame.own) {
+        frame.own = is_of(frame, &config.own_crates);
+    }
     let mut process = Process::default();
     complete(&mut process, &[]);
     let executable = process.executable.rsplit(['/', '\\']).next();
@@ -78,7 +78,7 @@ pub(super) fn profile(
         started_at: record.started_at,
         wall_nanos: record.wall_nanos,
         runs,
-        rate_hz,
+        rate_hz: config.rate_hz,
         outcome,
         request: job.request.clone(),
         response,

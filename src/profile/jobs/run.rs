@@ -16,6 +16,7 @@ use tower_service::Service;
 
 use super::assemble;
 use crate::profile::body::{BoxError, Item};
+use crate::profile::layer::Config;
 use crate::profile::{Outcome, Response as Shown};
 use crate::sync::lock_std;
 
@@ -36,7 +37,7 @@ pub(in crate::profile) struct Again<B> {
 /// What is known of the response so far, whatever becomes of the run.
 #[derive(Debug, Clone)]
 pub(in crate::profile) struct Seen {
-    max_body: usize,
+    config: Arc<Config>,
     so_far: Arc<Mutex<SoFar>>,
 }
 
@@ -47,8 +48,8 @@ struct SoFar {
 }
 
 impl Seen {
-    pub(in crate::profile) fn new(max_body: usize) -> Self {
-        Self { max_body, so_far: Arc::default() }
+    pub(in crate::profile) fn new(config: &Arc<Config>) -> Self {
+        Self { config: Arc::clone(config), so_far: Arc::default() }
     }
 
     /// How often the request has been begun, and the last response to it.
@@ -64,14 +65,14 @@ impl Seen {
     }
 
     fn head(&self, head: &response::Parts) {
-        lock_std(&self.so_far).response = Some(assemble::response(head));
+        lock_std(&self.so_far).response = Some(assemble::response(&self.config.redactor, head));
     }
 
     fn data(&self, data: &[u8]) {
         let mut so_far = lock_std(&self.so_far);
         let Some(response) = &mut so_far.response else { return };
         response.body_bytes += data.len() as u64;
-        let kept = data.len().min(self.max_body.saturating_sub(response.body.len()));
+        let kept = data.len().min(self.config.max_body.saturating_sub(response.body.len()));
         response.body.extend_from_slice(&data[..kept]);
     }
 }

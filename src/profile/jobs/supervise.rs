@@ -51,34 +51,31 @@ pub(in crate::profile) struct Course {
 /// be full of what requests have left behind.
 pub(in crate::profile) async fn supervise(course: Course) -> Ended {
     let Course { config, job, mut ticket, entered: _entered, run, seen, process, on } = course;
-    if let Err(phase) = queue(&config, &job, &mut ticket).await {
-        put(&config, &job, phase.clone()).await;
-        return Err(phase);
-    }
-    let rate_hz = config.rate_hz;
-    let meanwhile = if process { Meanwhile::start().await } else { Meanwhile::default() };
-    let task = on.spawn(drive(Arc::clone(&job), ticket, run, rate_hz));
-    let ended = async {
-        let (outcome, mut notes) = watch(&config, &job, task).await;
-        let meanwhile = meanwhile.finish(&mut notes).await;
-        let Some(recording) = job.recording().cloned() else {
-            return Err(Phase::Failed("its runtime has shut down".to_owned()));
-        };
-        let record = spawn_blocking(move || recording.finish()).await;
-        let Ok(record) = record else {
-            return Err(Phase::Failed("what was recorded could not be read".to_owned()));
-        };
-        let (runs, response) = seen.take();
-        let mut profile = assemble::profile(&job, rate_hz, record, outcome, runs, response, notes);
-        profile.meanwhile = meanwhile;
-        Ok(Arc::new(profile))
-    };
     let over = Notify::new();
     let ended = async {
-        let ended = ended.await;
+        let ended = async {
+            queue(&job, &mut ticket).await?;
+            let meanwhile = if process { Meanwhile::start().await } else { Meanwhile::default() };
+            let task = on.spawn(drive(Arc::clone(&job), ticket, run, config.rate_hz));
+            let (outcome, mut notes) = watch(&config, &job, task).await;
+            let meanwhile = meanwhile.finish(&mut notes).await;
+            let Some(recording) = job.recording().cloned() else {
+                return Err(Phase::Failed("its runtime has shut down".to_owned()));
+            };
+            let record = spawn_blocking(move || recording.finish()).await;
+            let Ok(record) = record else {
+                return Err(Phase::Failed("what was recorded could not be read".to_owned()));
+            };
+            let (runs, response) = seen.take();
+            let mut profile = assemble::profile(&job, &config, record, outcome, runs, response, notes);
+            profile.meanwhile = meanwhile;
+            Ok(Arc::new(profile))
+        }
+        .await;
         over.notify_one();
         ended
     };
+    // Whoever has a turn does not wait for the store.
     let (ended, ()) = both(pin!(ended), pin!(beat(&config, &job, &over))).await;
     match &ended {
         Ok(profile) => {
@@ -96,23 +93,17 @@ pub(in crate::profile) async fn supervise(course: Course) -> Ended {
 }
 
 /// Waits for the job's turn.
-async fn queue(config: &Config, job: &Job, ticket: &mut Ticket) -> Result<(), Phase> {
-    // Whoever need not wait for a turn does not wait for the store.
-    let mut patience = Duration::ZERO;
+async fn queue(job: &Job, ticket: &mut Ticket) -> Result<(), Phase> {
     loop {
         {
-            let (mut turn, mut stopped) = (pin!(ticket.turn()), pin!(job.stopped()));
-            match timeout(patience, either(turn.as_mut(), stopped.as_mut())).await {
+            let (turn, stopped) = (pin!(ticket.turn()), pin!(job.stopped()));
+            match timeout(BEAT, either(turn, stopped)).await {
                 Ok(Either::First(())) => return Ok(()),
                 Ok(Either::Second(_)) => return Err(Phase::Cancelled),
-                Err(_) => patience = BEAT,
+                Err(_) => {}
             }
         }
         job.set_phase(Phase::Queued { place: ticket.place() });
-        put_status(config, job.status().await).await;
-        if is_cancelled(config, job).await {
-            return Err(Phase::Cancelled);
-        }
     }
 }
 
