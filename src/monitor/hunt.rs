@@ -19,6 +19,9 @@ use crate::report::{Evidence, Reports, ThreadEvidence, Verdict, log_safely};
 const MILLISECOND: u64 = 1_000_000;
 /// A poll that has lasted this long at the deadline is one that does not return.
 pub(super) const LONG_POLL: u64 = MILLISECOND;
+/// One that began later, and so most likely because it was asked for, may wait for a CPU meanwhile, and be traced, which takes
+/// time where stacks are walked.
+const LONG_NEW_POLL: u64 = 20 * MILLISECOND;
 /// Woken, and not polled for this long: look at who holds the workers.
 const SUSPICION: u64 = 2 * MILLISECOND;
 /// A thread that wants the CPU takes its signal when it gets it, which on a busy machine may take so long.
@@ -48,7 +51,7 @@ pub(super) struct Hunt {
     asked: Option<u64>,
     /// Not polled until then: starved.
     due: u64,
-    /// Which poll is going on, and since when it was seen.
+    /// Which poll is going on, and when it has lasted too long.
     polling: Option<(Poller, u64)>,
     roll: Roll,
     culprits: Option<Vec<crate::report::Culprit>>,
@@ -89,6 +92,8 @@ impl Hunt {
         let patience = (row.threshold() / 4).clamp(10 * MILLISECOND, 250 * MILLISECOND);
         let roll = Roll::call();
         let mut notes = Vec::new();
+        let poller = row.poller();
+        let polling = poller.is_polling().then_some((poller, now + LONG_POLL));
         let asked = ask_for_poll(row, id, now);
         if asked.is_none() && !row.poller().is_polling() {
             notes.push("it has not been polled yet".to_owned());
@@ -98,7 +103,7 @@ impl Hunt {
             ask_for_poll(child.row, child.id, now);
         }
         let (began, due) = (now, now + patience);
-        let (polling, culprits, looked_again, blocked_poll) = (None, None, false, None);
+        let (culprits, looked_again, blocked_poll) = (None, false, None);
         Self {
             row,
             id,
@@ -154,13 +159,11 @@ impl Hunt {
         if poller.is_polling() {
             return match self.polling {
                 // woken → inside a poll that does not return
-                Some((seen, since)) if seen == poller && now.saturating_sub(since) >= LONG_POLL => {
-                    self.blocked(now, poller, sampler)
-                }
-                Some((seen, since)) if seen == poller => Step::Wait(since + LONG_POLL),
+                Some((seen, until)) if seen == poller && now >= until => self.blocked(now, poller, sampler),
+                Some((seen, until)) if seen == poller => Step::Wait(until.min(now + MILLISECOND)),
                 _ => {
-                    self.polling = Some((poller, now));
-                    Step::Wait(now + LONG_POLL)
+                    self.polling = Some((poller, now + LONG_NEW_POLL));
+                    Step::Wait(now + MILLISECOND)
                 }
             };
         }

@@ -1,7 +1,9 @@
 //! Waiting: the report names the await point, whatever future it is that waits.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::thread;
 
 use heeler::Report;
 use heeler::report::{Kind, StackKind, Verdict};
@@ -82,6 +84,25 @@ async fn waits_for_task() {
 fn join_handle() {
     let _guard = beside_others();
     assert_waits(&caught(waits_for_task()), "waits_for_task", "stuck: join handle");
+}
+
+async fn waits_between_long_polls(answer: tokio::sync::oneshot::Receiver<u32>) {
+    let mut answer = pin!(answer);
+    poll_fn(|cx| {
+        thread::sleep(ms(5));
+        answer.as_mut().poll(cx) // stuck: long polls
+    })
+    .await
+    .ok();
+}
+
+/// Guards: a poll that takes some milliseconds and was asked for to see where it waits is not what keeps a request.
+#[test]
+fn long_polls() {
+    let _guard = beside_others();
+    let (send, receive) = tokio::sync::oneshot::channel();
+    assert_waits(&caught(waits_between_long_polls(receive)), "waits_between_long_polls", "stuck: long polls");
+    drop(send);
 }
 
 async fn waits_for_answer(answer: tokio::sync::oneshot::Receiver<u32>) {
