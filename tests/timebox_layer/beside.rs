@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::routing::get;
 use heeler::report::{Kind, Verdict};
-use heeler::{TimeboxLayer, WatchdogLayer};
+use heeler::{Report, TimeboxLayer, WatchdogLayer};
 
 use super::common::{FOREVER, PATIENCE, PORTABLE, beside_others, collect, ms, place, until};
 use super::{LIMIT, Server, forever, interrupted, layer, reports_in};
@@ -118,6 +118,21 @@ fn a_handler_that_blocks() {
     assert_eq!(reports_in(&seen, &reports), 1);
 }
 
+/// The only report of a request that waits for a moment and then blocks its thread, in a box within the watchdog.
+fn of_a_blocking_request(watchdog: WatchdogLayer, holds: fn()) -> Report {
+    let (seen, reports) = collect();
+    let router = Router::new().route(
+        "/",
+        get(async move || {
+            tokio::time::sleep(ms(5)).await;
+            holds();
+        }),
+    );
+    let server = Server::start(router.layer(TimeboxLayer::new(FOREVER)).layer(watchdog.reports(reports)));
+    assert_eq!(server.get("/").status, 200);
+    seen.first()
+}
+
 /// Guards: the watchdog's look at single polls sees through a box.
 #[test]
 fn a_long_poll_within_a_box() {
@@ -129,18 +144,7 @@ fn a_long_poll_within_a_box() {
     fn holds() {
         std::thread::sleep(ms(1_200));
     }
-    let (seen, reports) = collect();
-    let router = Router::new().route(
-        "/",
-        get(async || {
-            tokio::time::sleep(ms(5)).await;
-            holds();
-        }),
-    );
-    let watchdog = WatchdogLayer::new(FOREVER).blocking_after(ms(200)).reports(reports);
-    let server = Server::start(router.layer(TimeboxLayer::new(FOREVER / 2)).layer(watchdog));
-    assert_eq!(server.get("/").status, 200);
-    let report = seen.first();
+    let report = of_a_blocking_request(WatchdogLayer::new(2 * FOREVER).blocking_after(ms(200)), holds);
     assert_eq!((report.kind, report.verdict, &*place(&report)), (Kind::BlockingPoll, Verdict::Blocking, "holds"));
 }
 
@@ -155,18 +159,7 @@ fn a_request_that_blocks_within_a_box() {
     fn stands() {
         std::thread::sleep(ms(1_500));
     }
-    let (seen, reports) = collect();
-    let router = Router::new().route(
-        "/",
-        get(async || {
-            tokio::time::sleep(ms(5)).await;
-            stands();
-        }),
-    );
-    let watchdog = WatchdogLayer::new(ms(300)).reports(reports);
-    let server = Server::start(router.layer(TimeboxLayer::new(FOREVER)).layer(watchdog));
-    assert_eq!(server.get("/").status, 200);
-    let report = seen.first();
+    let report = of_a_blocking_request(WatchdogLayer::new(ms(300)), stands);
     assert_eq!((report.kind, report.verdict, &*place(&report)), (Kind::SlowRequest, Verdict::Blocking, "stands"));
 }
 

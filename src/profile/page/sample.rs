@@ -1,9 +1,7 @@
 //! Profiles for the tests of the pages, and the pages as files to be looked at.
 
-use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use super::{Context, Which, compare, error, html, index, live, result, svg};
 use crate::profile::store::{Phase, Status, Summary};
 use crate::profile::testing::{ProfileBuilder, own, plumbing, remark};
 use crate::profile::{Outcome, Profile, Quality, State};
@@ -198,35 +196,4 @@ pub(super) fn wide() -> Profile {
         builder.slice(state, random.u64(100_000..3_000_000), 1 + round % 3, &frames);
     }
     builder.build()
-}
-
-/// Writes what there is to see into `target/pages`.
-#[test]
-#[ignore = "makes files to be looked at"]
-fn pages_to_look_at() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/pages");
-    std::fs::create_dir_all(&directory).unwrap();
-    let write = |name: &str, text: String| std::fs::write(directory.join(name), text).unwrap();
-    let nonce = super::nonce().unwrap();
-    let context = Context::new("__geordi__", "/albums/7?sort=date&page=2", &nonce);
-    write("compare.html", compare(&earlier(), &album(), &context));
-    write("file.html", html(&album()));
-    write("live.html", live(&status(Phase::Running), &context));
-    write("queued.html", live(&status(Phase::Queued { place: 2 }), &context));
-    write("lost.html", live(&status(Phase::Failed("the store is full".to_owned())), &context));
-    write("index.html", index(&[album(), earlier(), hostile()].map(|profile| summary(&profile)), "alb", &context));
-    write("nothing.html", index(&[], "", &context));
-    write("error.html", error("Too many profiles", "8 wait already. Ask again in a moment.", &context));
-    for which in [Which::All, Which::Chart] {
-        let profile = wide();
-        let began = std::time::Instant::now();
-        let length = svg(&profile, which, true).len();
-        eprintln!("{which:?}: {length} bytes in {:?}", began.elapsed());
-    }
-    for (name, profile) in [("album", album()), ("hostile", hostile()), ("wide", wide())] {
-        write(&format!("{name}.html"), result(&profile, &[summary(&earlier())], &context));
-        write(&format!("{name}.svg"), svg(&profile, Which::All, false));
-        write(&format!("{name}-full.svg"), svg(&profile, Which::All, true));
-        write(&format!("{name}-chart.svg"), svg(&profile, Which::Chart, false));
-    }
 }
