@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Path;
@@ -419,7 +419,7 @@ fn a_store_that_does_not_answer() {
     let place = |id: &str| server.status(id)["phase"]["queued"]["place"].as_u64();
     assert_eq!([&cancelled, &next].map(|id| place(id)), [Some(0), Some(1)]);
     server.send(server.request(Method::POST, &format!("/?__geordi__={cancelled}.cancel")));
-    let opened = Instant::now();
+    let opened = std::time::Instant::now();
     gate.open(1);
     until("the next one runs", || server.status(&next)["phase"] == "running");
     // One look into the store takes ten seconds until it is given up.
