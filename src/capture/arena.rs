@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::residue::DEPTH;
 use super::snapshot::{Data, Origin, Registers, Snapshot};
 use super::sys;
 
@@ -35,7 +36,8 @@ pub(crate) struct Arena {
     pub(crate) wakes: u32,
     /// Clones whose stack was not copied: no room, or on another thread.
     pub(crate) lost: u32,
-    pub(super) residue: bool,
+    /// It has no more than what a poll left on the stack; as of which number of forgotten ones.
+    pub(super) residue: Option<u64>,
 }
 
 impl Arena {
@@ -50,18 +52,18 @@ impl Arena {
             clones: 0,
             wakes: 0,
             lost: 0,
-            residue: false,
+            residue: None,
         }
     }
 
     pub(super) fn reset(&mut self) {
-        (self.used, self.count, self.clones, self.wakes, self.lost, self.residue) = (0, 0, 0, 0, 0, false);
+        (self.used, self.count, self.clones, self.wakes, self.lost, self.residue) = (0, 0, 0, 0, 0, None);
     }
 
     pub(super) fn count_event(&mut self, event: Event) {
-        if self.residue {
+        if self.residue.is_some() {
             // Of a part of the work: there is better now.
-            (self.used, self.count, self.residue) = (0, 0, false);
+            (self.used, self.count, self.residue) = (0, 0, None);
         }
         match event {
             Event::Clone => self.clones += 1,
@@ -91,7 +93,7 @@ impl Arena {
 
     fn snapshot(&self, head: &Head) -> Snapshot {
         let words: Arc<[u64]> = self.words[head.start..head.start + head.len].into();
-        let origin = if self.residue { Origin::Residue } else { Origin::Waker };
+        let origin = if self.residue.is_some() { Origin::Residue } else { Origin::Waker };
         let data = if sys::SUPPORTED { Data::Copied { registers: head.registers, words } } else { Data::Walked(words) };
         let spans = head.spans.iter().copied().take_while(|id| *id != 0).collect();
         Snapshot { origin, data, truncated: head.truncated, spans }
@@ -102,6 +104,10 @@ impl Arena {
     ///
     /// Stale words may make two equal places differ, which costs a copy; they cannot make different places equal.
     pub(crate) fn key(&self, code: &std::ops::Range<u64>) -> Option<u64> {
+        if self.residue.is_some() {
+            // All but the deepest call may be older than the poll.
+            return self.words[..self.used.min(DEPTH)].iter().copied().find(|word| code.contains(word));
+        }
         // Branches may be polled in any order: each has a hash, and the sum does not mind.
         (0..self.count).filter_map(|stack| self.stack_key(stack, code)).reduce(u64::wrapping_add)
     }

@@ -32,7 +32,7 @@ pub(crate) use crates::{is_of, is_std, origin};
 pub(crate) use modules::code_range;
 pub(crate) use names::front;
 pub(crate) use procfs::{Activity, look};
-pub(crate) use residue::poll as poll_within;
+pub(crate) use residue::{forget as forget_residue, poll as poll_within};
 pub(crate) use snapshot::{Origin, Snapshot};
 pub(crate) use symbols::{Address, Symbols};
 pub(crate) use task::{Branches, is_tracing, original, trace, trace_branches, warm_up};

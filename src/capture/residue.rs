@@ -5,7 +5,14 @@
 //! poll, and of each poll of other watched work within, whose bookkeeping would come next.
 
 #[cfg(heeler_copies)]
-pub(crate) use imp::{DEPTH, poll};
+pub(crate) use imp::{forget, poll};
+
+/// Words below the frame that polls, which are the first of a copy: 32 KiB.
+pub(crate) const DEPTH: usize = 4096;
+
+/// See the other one.
+#[cfg(not(heeler_copies))]
+pub(crate) fn forget() {}
 
 /// Where stacks are walked, nothing can be said of frames that are gone.
 #[cfg(not(heeler_copies))]
@@ -18,19 +25,30 @@ pub(crate) fn poll<T>(
 
 #[cfg(heeler_copies)]
 mod imp {
+    use std::cell::Cell;
     use std::task::{Context, Poll, Waker};
 
     use super::super::arena::{Arena, Head, SPANS, WORDS};
     use super::super::snapshot::Registers;
     use super::super::task::{Tracer, tracer};
     use super::super::{sys, threads_stack};
+    use super::DEPTH;
 
-    /// Words below the frame that polls, which are the first of a copy: 32 KiB.
-    pub(crate) const DEPTH: usize = 4096;
     /// What stays free of a stack that is nearly used up.
     const GUARD: usize = 16 * 1024;
     /// Traced polls within one another; those further out go without.
     const NESTED: usize = 4;
+
+    thread_local! {
+        /// Counts what has been forgotten.
+        static FORGOTTEN: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// Work that was polled on this thread is dropped before it is ready. What it may have left behind is of no interest any
+    /// more to a traced poll around it, which goes on.
+    pub(crate) fn forget() {
+        FORGOTTEN.with(|forgotten| forgotten.set(forgotten.get().wrapping_add(1)));
+    }
 
     /// Polls on a stack that was wiped below this frame, and copies what the poll left there, for each traced poll around
     /// that wants it and has seen neither a clone of its waker nor a wake-up.
@@ -38,31 +56,42 @@ mod imp {
     pub(crate) fn poll<T>(cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         let here = sys::registers();
         let Some(lowest) = room_below(here.sp as usize) else { return poll(cx) };
-        let takers = takers(cx.waker(), lowest);
+        let mut takers = takers(cx.waker(), lowest);
+        // The thread's own, which lives longer than any poll on it.
+        let forgotten = FORGOTTEN.with(Cell::as_ptr);
         if takers[0].words > 0 {
             // SAFETY: `room_below` said that they are.
             unsafe { sys::wipe_stack(lowest as *mut u64) };
         }
         let result = poll(cx);
-        // From here to the last copy nothing is called, not even in a debug build.
         if matches!(result, Poll::Pending) {
-            let mut taker = 0;
-            while taker < NESTED && takers[taker].words > 0 {
-                let Taker { arena, words } = takers[taker];
-                // SAFETY: `tracer` said that the arena is this thread's. The callbacks that use it have returned.
+            // From here to the last copy nothing is called, not even in a debug build.
+            // SAFETY: this thread's, and nobody has a reference to what is in it.
+            let now = unsafe { *forgotten };
+            let mut at = 0;
+            while at < NESTED && takers[at].words > 0 {
+                let Taker { arena, words, .. } = takers[at];
+                // SAFETY: `is_mine` said that the arena is this thread's. The callbacks that use it have returned.
                 let arena = unsafe { &mut *arena };
-                // What was taken further in is nearer to the place.
-                if arena.clones == 0 && arena.wakes == 0 && !arena.residue {
+                let silent = arena.clones == 0 && arena.wakes == 0;
+                // What was taken further in is nearer to the place, if that is still there.
+                let taken = matches!(arena.residue, Some(then) if then == now);
+                if silent && !taken {
                     // SAFETY: the source reaches from the wiped words to the frame that encloses the taker's poll, all of
                     // it on this thread's stack. The arena, on the heap, has room for `WORDS`, and `words` is no more.
                     unsafe { sys::copy_words(lowest as *const u64, &raw mut *arena.words as *mut u64, words) };
-                    // Those of this frame, but for the stack pointer, from which the words are counted.
-                    let registers = Registers { sp: lowest as u64, ..here };
-                    arena.heads[0] =
-                        Head { registers, start: 0, len: words, truncated: words == WORDS, spans: [0; SPANS] };
-                    (arena.count, arena.used, arena.residue) = (1, words, true);
+                    takers[at].took = true;
                 }
-                taker += 1;
+                at += 1;
+            }
+            for Taker { arena, words, .. } in takers.into_iter().filter(|taker| taker.took) {
+                // Those of this frame, but for the stack pointer, from which the words are counted.
+                let registers = Registers { sp: lowest as u64, ..here };
+                let head = Head { registers, start: 0, len: words, truncated: words == WORDS, spans: [0; SPANS] };
+                // SAFETY: as above.
+                let arena = unsafe { &mut *arena };
+                arena.heads[0] = head;
+                (arena.count, arena.used, arena.residue) = (1, words, Some(now));
             }
         }
         result
@@ -80,15 +109,16 @@ mod imp {
     struct Taker {
         arena: *mut Arena,
         words: usize,
+        took: bool,
     }
 
     /// Innermost first; the others have no words.
     fn takers(mut waker: &Waker, lowest: usize) -> [Taker; NESTED] {
-        let mut takers = [Taker { arena: std::ptr::null_mut(), words: 0 }; NESTED];
+        let mut takers = [Taker { arena: std::ptr::null_mut(), words: 0, took: false }; NESTED];
         let mut count = 0;
         while let Some(tracer) = tracer(waker) {
             if let Some(words) = words_for(tracer, lowest).filter(|_| count < NESTED) {
-                takers[count] = Taker { arena: tracer.arena, words };
+                takers[count] = Taker { arena: tracer.arena, words, took: false };
                 count += 1;
             }
             waker = tracer.original;

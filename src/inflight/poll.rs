@@ -268,7 +268,7 @@ fn end(registered: &Registered, arena: &Arena, had_budget: bool, looked_below: b
     }
     if silent && !looked_below && capture::sys::SUPPORTED {
         // Nobody kept the waker, so there is no stack: once more, and this time look at what the poll leaves.
-        waker.wake_by_ref();
+        capture::original(waker).wake_by_ref();
         return;
     }
     row.update(id, 0, flags::WANTED);
@@ -286,5 +286,5 @@ fn end_untraced(registered: &Registered, waker: &Waker) {
     {
         trace.end_untraced(now);
     }
-    waker.wake_by_ref();
+    capture::original(waker).wake_by_ref();
 }

@@ -107,6 +107,7 @@ impl Drop for Registered {
 #[inline(never)]
 fn release(row: &'static Row, id: RowId) {
     if !row.is_completed() {
+        capture::forget_residue();
         monitor::dropped(row, id);
     }
     // The record may be the last to hold a span, whose end is other people's code: not under the row's lock. Only traced

@@ -172,8 +172,7 @@ impl Trace {
         forced: bool,
         may_copy: impl FnOnce() -> bool,
     ) -> Option<usize> {
-        // What a finished poll left has no key that would mean anything, but there is only one such place a poll.
-        let key = if kind == WaitKind::NoWaker { None } else { arena.key(&code_range()) };
+        let key = arena.key(&code_range());
         let same = |record: &WaitRecord| {
             let silent = kind == WaitKind::NoWaker && record.stacks.list.is_empty() == arena.is_empty();
             record.kind == kind && record.key == key && (key.is_some() || silent)

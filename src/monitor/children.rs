@@ -1,8 +1,8 @@
 //! The child work of a row that is hunted for: each piece is asked to be polled, or captured in its poll.
 
-use super::hunt::LONG_POLL;
+use super::long_poll::LongPoll;
 use crate::capture::Sampler;
-use crate::inflight::{Child, Poller, Row, RowId, Work, flags, table};
+use crate::inflight::{Child, Row, RowId, Work, flags, table};
 use crate::report::{ChildEvidence, ThreadEvidence};
 
 const MAX_CHILDREN: usize = 32;
@@ -12,8 +12,7 @@ pub(super) struct Prey {
     pub(super) row: &'static Row,
     pub(super) id: RowId,
     how: &'static str,
-    /// Which poll is going on, and since when it was seen.
-    polling: Option<(Poller, u64)>,
+    poll: LongPoll,
     pub(super) done: Option<ChildEvidence>,
 }
 
@@ -24,17 +23,11 @@ impl Prey {
         if flags & flags::WANTED != 0 {
             let poller = self.row.poller();
             if !poller.is_polling() {
-                self.polling = None;
+                self.poll.end();
                 return None;
             }
-            match self.polling {
-                Some((seen, since)) if seen == poller && now.saturating_sub(since) >= LONG_POLL => {}
-                // Perhaps the very poll that was asked for.
-                Some((seen, _)) if seen == poller => return None,
-                _ => {
-                    self.polling = Some((poller, now));
-                    return None;
-                }
+            if !self.poll.is_too_long(poller, now) {
+                return None;
             }
             let slot = poller.slot()?;
             let (_, poll) = slot.polling()?;
@@ -54,7 +47,7 @@ pub(super) struct Children(Option<Vec<(&'static Row, RowId, Child)>>);
 
 impl Children {
     /// The living children of a row, and theirs.
-    pub(super) fn of(&mut self, parent: RowId) -> Vec<Prey> {
+    pub(super) fn of(&mut self, parent: RowId, now: u64) -> Vec<Prey> {
         let all = self.0.get_or_insert_with(|| table().rows().filter_map(child).collect());
         let mut family = vec![parent];
         let mut found = Vec::new();
@@ -64,7 +57,7 @@ impl Children {
             for (row, id, child) in all.iter().filter(|(_, _, child)| child.parent == parent) {
                 let (row, id) = (*row, *id);
                 family.push(id);
-                found.push(Prey { row, id, how: child.how.as_str(), polling: None, done: None });
+                found.push(Prey { row, id, how: child.how.as_str(), poll: LongPoll::watch(row, now), done: None });
             }
             next += 1;
         }

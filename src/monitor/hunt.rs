@@ -11,23 +11,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::basis::Basis;
 use super::children::{Children, Prey};
 use super::evidence::evidence;
+use super::long_poll::LongPoll;
 use super::workers::Roll;
 use crate::capture::Sampler;
 use crate::inflight::{Poller, Row, RowId, Trace, WaitKind, flags};
 use crate::report::{Evidence, Reports, ThreadEvidence, Verdict, log_safely};
 
 const MILLISECOND: u64 = 1_000_000;
-/// A poll that has lasted this long at the deadline is one that does not return.
-pub(super) const LONG_POLL: u64 = MILLISECOND;
-/// One that began later, and so most likely because it was asked for, may wait for a CPU meanwhile, and be traced, which takes
-/// time where stacks are walked.
-const LONG_NEW_POLL: u64 = 20 * MILLISECOND;
 /// Woken, and not polled for this long: look at who holds the workers.
 const SUSPICION: u64 = 2 * MILLISECOND;
 /// A thread that wants the CPU takes its signal when it gets it, which on a busy machine may take so long.
 const LATE: u64 = 150 * MILLISECOND;
 /// Children have this long to answer.
-const CHILDREN: u64 = 20 * MILLISECOND;
+const CHILDREN: u64 = 40 * MILLISECOND;
 
 /// What a step of a hunt came to.
 pub(super) enum Step {
@@ -51,8 +47,7 @@ pub(super) struct Hunt {
     asked: Option<u64>,
     /// Not polled until then: starved.
     due: u64,
-    /// Which poll is going on, and when it has lasted too long.
-    polling: Option<(Poller, u64)>,
+    poll: LongPoll,
     roll: Roll,
     culprits: Option<Vec<crate::report::Culprit>>,
     children: Vec<Prey>,
@@ -92,13 +87,12 @@ impl Hunt {
         let patience = (row.threshold() / 4).clamp(10 * MILLISECOND, 250 * MILLISECOND);
         let roll = Roll::call();
         let mut notes = Vec::new();
-        let poller = row.poller();
-        let polling = poller.is_polling().then_some((poller, now + LONG_POLL));
+        let poll = LongPoll::watch(row, now);
         let asked = ask_for_poll(row, id, now);
         if asked.is_none() && !row.poller().is_polling() {
             notes.push("it has not been polled yet".to_owned());
         }
-        let children = if row.flags() & flags::PARENT != 0 { children.of(id) } else { Vec::new() };
+        let children = if row.flags() & flags::PARENT != 0 { children.of(id, now) } else { Vec::new() };
         for child in &children {
             ask_for_poll(child.row, child.id, now);
         }
@@ -113,7 +107,7 @@ impl Hunt {
             began,
             asked,
             due,
-            polling,
+            poll,
             roll,
             culprits,
             children,
@@ -157,17 +151,13 @@ impl Hunt {
         }
         let poller = self.row.poller();
         if poller.is_polling() {
-            return match self.polling {
+            if self.poll.is_too_long(poller, now) {
                 // woken → inside a poll that does not return
-                Some((seen, until)) if seen == poller && now >= until => self.blocked(now, poller, sampler),
-                Some((seen, until)) if seen == poller => Step::Wait(until.min(now + MILLISECOND)),
-                _ => {
-                    self.polling = Some((poller, now + LONG_NEW_POLL));
-                    Step::Wait(now + MILLISECOND)
-                }
-            };
+                return self.blocked(now, poller, sampler);
+            }
+            return Step::Wait(now + MILLISECOND);
         }
-        if self.polling.take().is_some() || self.asked.is_none() {
+        if self.poll.end() || self.asked.is_none() {
             // The poll that was going on has ended, and it was not one that was asked for: only now is there somebody to
             // wake. The clock for *starved* begins here.
             self.asked = ask_for_poll(self.row, self.id, now);
@@ -242,21 +232,21 @@ impl Hunt {
     fn blocked(&mut self, now: u64, poller: Poller, sampler: &mut Sampler) -> Step {
         let slot = poller.slot().and_then(|slot| Some((slot, slot.polling()?.1)));
         let Some((slot, poll)) = slot.filter(|_| self.row.poller() == poller) else {
-            self.polling = None;
-            return Step::Wait(now + LONG_POLL);
+            self.poll.end();
+            return Step::Wait(now + MILLISECOND);
         };
         let outcome = sampler.capture(slot, poll);
         if outcome.may_come_late() && now < self.began + LATE {
             return Step::Wait(now + 10 * MILLISECOND);
         }
         let Some((thread, note)) = ThreadEvidence::of(outcome, slot) else {
-            self.polling = None;
-            return Step::Wait(now + LONG_POLL);
+            self.poll.end();
+            return Step::Wait(now + MILLISECOND);
         };
         if self.row.poller() != poller {
             // Nested work may end while the poll around it goes on: then that stack is not its own.
-            self.polling = None;
-            return Step::Wait(now + LONG_POLL);
+            self.poll.end();
+            return Step::Wait(now + MILLISECOND);
         }
         self.blocked_poll = Some((std::ptr::from_ref(slot).addr(), poll));
         // The next poll need not be traced for this hunt.

@@ -9,6 +9,7 @@ mod budget;
 mod children;
 mod evidence;
 mod hunt;
+mod long_poll;
 mod scan;
 mod thread;
 mod workers;

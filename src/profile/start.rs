@@ -175,7 +175,7 @@ fn prepare(
     };
     let request = jobs::request(&config.redactor, head, &head.uri, body_bytes.unwrap_or(0));
     let principal = access.principal().map(str::to_owned);
-    let job = Job::new(id, principal, request, ticket.place());
+    let job = Job::new(id, principal, request, Arc::clone(&config.own_crates), ticket.place());
     Ok(Prepared { job, ticket, process: wanted.start.process, on, clerk })
 }
 

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use super::core::Step;
 use super::interrupted::{self, Interrupted};
 use super::switch;
+use crate::capture;
 use crate::inflight::{
     self, Ambient, Clock, Details, Inside, PolicyId, PollKind, Registered, Row, RowId, ThreadSlot, Timebox, Watched,
     Work, flags, frame_address,
@@ -204,6 +205,7 @@ impl Open {
     #[cold]
     #[inline(never)]
     pub(super) fn interrupt(&mut self, label: Option<Cow<'static, str>>) -> Interrupted {
+        capture::forget_residue();
         self.0.complete();
         match self.row() {
             Some((row, id)) => {

@@ -401,6 +401,22 @@ fn cancelled_in_the_queue() {
     assert_eq!(gate.waiting(), 0);
 }
 
+/// Guards: another instance with the same store cancels a job before its turn.
+#[test]
+fn cancelled_in_the_queue_by_another() {
+    let (gate, store) = (Gate::new(), ProfileStore::memory());
+    let instance = || Server::start(gated(&gate).layer(layer().store(store.clone())));
+    let (one, other) = (instance(), instance());
+    one.start_job("/?__geordi__");
+    gate.until_waiting(1);
+    let id = one.start_job("/?__geordi__");
+    let path = format!("/?__geordi__={id}.cancel");
+    until("the other one knows of it", || other.send(other.request(Method::POST, &path)).status == 202);
+    until("it is cancelled", || one.status(&id)["phase"] == "cancelled");
+    gate.open(1);
+    gate.until_waiting(0);
+}
+
 /// Guards: a store that takes forever keeps nobody from their turn, and no stranger to the queue in it.
 #[cfg(feature = "object-store")]
 #[test]
@@ -420,6 +436,7 @@ fn a_store_that_does_not_answer() {
     assert_eq!([&cancelled, &next].map(|id| place(id)), [Some(0), Some(1)]);
     server.send(server.request(Method::POST, &format!("/?__geordi__={cancelled}.cancel")));
     let opened = std::time::Instant::now();
+    until("it is cancelled", || server.status(&cancelled)["phase"] == "cancelled");
     gate.open(1);
     until("the next one runs", || server.status(&next)["phase"] == "running");
     // One look into the store takes ten seconds until it is given up.

@@ -1,5 +1,8 @@
 //! Child work: its stacks hang under those of the request that handed it on.
 
+use std::future::poll_fn;
+use std::pin::pin;
+
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use heeler::Report;
 use heeler::report::{StackKind, Verdict};
@@ -28,6 +31,29 @@ fn spawned_task() {
     assert_parent_waits(&report, "waits_for_spawned");
     assert_eq!(own_functions(&report, StackKind::Await, Some("spawn")), ["resizes"], "{}", report.to_text());
     assert!(report.to_text().contains("resizes"));
+}
+
+async fn resizes_between_long_polls() {
+    let mut timer = pin!(tokio::time::sleep(FOREVER));
+    poll_fn(|cx| {
+        std::thread::sleep(ms(5));
+        timer.as_mut().poll(cx)
+    })
+    .await;
+}
+
+async fn waits_for_long_polls() {
+    heeler::spawn(resizes_between_long_polls()).await.unwrap();
+}
+
+/// Guards: a child whose polls take some milliseconds is waiting, too.
+#[test]
+fn spawned_task_with_long_polls() {
+    let _guard = beside_others();
+    let report = caught(waits_for_long_polls());
+    assert_parent_waits(&report, "waits_for_long_polls");
+    let functions = own_functions(&report, StackKind::Await, Some("spawn"));
+    assert_eq!(functions, ["resizes_between_long_polls"], "{}", report.to_text());
 }
 
 fn resizes_on_thread() {

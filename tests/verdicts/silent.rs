@@ -1,6 +1,7 @@
 //! Yielding, and no waker: futures that return `Pending` in other ways than by waiting.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -127,6 +128,40 @@ fn a_future_that_keeps_no_waker_in_boxes() {
         assert_eq!(report.verdict, Verdict::NoWaker, "{}", report.to_text());
         if !PORTABLE {
             assert_is(&report, Verdict::NoWaker, "forgets_waker");
+        }
+    }
+}
+
+async fn forgets_another() {
+    let mut polls = 0_u32;
+    poll_fn(|_| {
+        polls += 1;
+        if polls == u32::MAX { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Guards: what is named is what the work waits for now, and no box that has been dropped, or whose time was up.
+#[test]
+fn a_box_that_kept_no_waker_is_over() {
+    let _guard = beside_others();
+    let interrupted = caught(async {
+        let _ = heeler::timebox(super::THRESHOLD / 2, forgets_waker(false)).await;
+        forgets_another().await;
+    });
+    let dropped = caught(async {
+        let mut another = pin!(forgets_another());
+        poll_fn(|cx| {
+            let boxed = heeler::timebox(super::common::FOREVER, forgets_waker(false));
+            assert!(pin!(boxed).poll(cx).is_pending());
+            another.as_mut().poll(cx)
+        })
+        .await;
+    });
+    for report in [interrupted, dropped] {
+        assert_eq!(report.verdict, Verdict::NoWaker, "{}", report.to_text());
+        if !PORTABLE {
+            assert_is(&report, Verdict::NoWaker, "forgets_another");
         }
     }
 }

@@ -36,6 +36,8 @@ pub(in crate::profile) struct Job {
     pub(in crate::profile) principal: Option<String>,
     pub(in crate::profile) request: Request,
     pub(in crate::profile) asked_at: SystemTime,
+    /// Of the application's own, beside those that are known to be.
+    own_crates: Arc<[String]>,
     phase: Mutex<Phase>,
     /// From when the request runs.
     recording: OnceLock<Recording>,
@@ -49,12 +51,19 @@ impl fmt::Debug for Job {
 }
 
 impl Job {
-    pub(in crate::profile) fn new(id: Id, principal: Option<String>, request: Request, place: usize) -> Arc<Self> {
+    pub(in crate::profile) fn new(
+        id: Id,
+        principal: Option<String>,
+        request: Request,
+        own_crates: Arc<[String]>,
+        place: usize,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             principal,
             request,
             asked_at: SystemTime::now(),
+            own_crates,
             phase: Mutex::new(Phase::Queued { place }),
             recording: OnceLock::new(),
             stop: watch::Sender::new(None),
@@ -99,9 +108,10 @@ impl Job {
     /// How far it is.
     pub(in crate::profile) async fn status(&self) -> Status {
         let recording = self.recording.get().cloned();
+        let own_crates = Arc::clone(&self.own_crates);
         // To name a place may take a while.
         let progress = match recording {
-            Some(recording) => apart(move || recording.progress()).await.unwrap_or_default(),
+            Some(recording) => apart(move || recording.progress(&own_crates)).await.unwrap_or_default(),
             None => Progress::default(),
         };
         Status {
@@ -183,7 +193,7 @@ mod tests {
     /// Guards: who asks how far a job is waits for the sampler without keeping the thread.
     #[test]
     fn to_ask_blocks_no_thread() {
-        let job = Job::new(Id::random().unwrap(), None, Request::default(), 0);
+        let job = Job::new(Id::random().unwrap(), None, Request::default(), [].into(), 0);
         let recording = job.begin(10);
         let mut status = Box::pin(job.status());
         let at_work = recording.hold();

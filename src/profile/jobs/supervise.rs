@@ -72,6 +72,9 @@ pub(in crate::profile) async fn supervise(course: Course) -> Ended {
             Ok(Arc::new(profile))
         }
         .await;
+        if let Err(phase) = &ended {
+            job.set_phase(phase.clone());
+        }
         over.notify_one();
         ended
     };

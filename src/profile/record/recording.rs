@@ -88,8 +88,8 @@ impl Recording {
         lock_std(&self.0.live.data)
     }
 
-    /// How far it is. May take milliseconds, the first time of a process many: for a thread that may block.
-    pub(crate) fn progress(&self) -> Progress {
+    /// How far it is. `own_crates` are the application's own, too. May take milliseconds, the first time of a process many: for a thread that may block.
+    pub(crate) fn progress(&self, own_crates: &[String]) -> Progress {
         let Inner { began, live, .. } = &*self.0;
         let place = live.session.place();
         let data = lock_std(&live.data);
@@ -104,7 +104,7 @@ impl Recording {
         let place = if addresses.is_empty() {
             None
         } else {
-            lock_std(&NAMES).get_or_insert_with(Names::new).own_place(&addresses)
+            lock_std(&NAMES).get_or_insert_with(Names::new).own_place(&addresses, own_crates)
         };
         Progress { nanos: live.session.until().saturating_sub(*began), polls: live.session.polls(), samples, place }
     }

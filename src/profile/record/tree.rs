@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::stacks::{EMPTY, Stacks};
-use crate::capture::{Address, Symbols};
+use crate::capture::{Address, Symbols, is_of};
 use crate::profile::Node;
 use crate::report::{Frame, Location};
 
@@ -18,8 +18,9 @@ impl Names {
     }
 
     /// The innermost function of the application's own, in words. `addresses` are innermost first.
-    pub(super) fn own_place(&mut self, addresses: &[Address]) -> Option<String> {
-        let own = addresses.iter().find_map(|address| self.0.name(address).iter().find(|frame| frame.own).cloned())?;
+    pub(super) fn own_place(&mut self, addresses: &[Address], own_crates: &[String]) -> Option<String> {
+        let is_own = |frame: &&Frame| frame.own || is_of(frame, own_crates);
+        let own = addresses.iter().find_map(|address| self.0.name(address).iter().find(is_own).cloned())?;
         Some(Location { function: own.function, file: own.file, line: own.line }.to_string())
     }
 }
