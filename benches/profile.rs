@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use common::{Contender, at_least, at_most, pick, plain, race, undisturbed};
 use heeler::ProfileLayer;
 use heeler::profile::{Profile, State};
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use tower::{Layer as _, Service, ServiceExt as _};
 
@@ -153,13 +153,14 @@ fn cost_to_others(runtime: &Arc<tokio::runtime::Runtime>) {
     at_most("profile.cost.others", undisturbed(&with) / undisturbed(&without), 1.005);
 }
 
-fn call<S>(service: &mut S, n: u64)
+fn call<S>(service: &mut S, uri: &Uri, n: u64)
 where
     S: Service<Request<String>, Error = Infallible>,
 {
     let mut cx = Context::from_waker(Waker::noop());
     for _ in 0..n {
-        let request = Request::new(String::new());
+        let mut request = Request::new(String::new());
+        *request.uri_mut() = uri.clone();
         match pin!(service.call(request)).poll(&mut cx) {
             Poll::Ready(response) => drop(black_box(response)),
             Poll::Pending => unreachable!("it is ready"),
@@ -167,14 +168,20 @@ where
     }
 }
 
+/// Without a query, with a common one, and with a long one.
 fn idle() {
     let inner =
         tower::service_fn(|_: Request<String>| std::future::ready(Ok::<_, Infallible>(Response::new(String::new()))));
-    let (mut bare, mut layered) = (inner, ProfileLayer::new(|_: &http::request::Parts| true).layer(inner));
-    let mut contenders: [Contender<'_>; 2] =
-        [Box::new(move |n| call(&mut bare, n)), Box::new(move |n| call(&mut layered, n))];
-    let times = race(pick(200, 60), 20_000, &mut contenders);
-    at_most("profile.idle_ns", undisturbed(&times[1]) - undisturbed(&times[0]), 20.0);
+    for length in [0, 30, 300] {
+        let query: String = "?sort=date_taken&page=12&tags=red".chars().cycle().take(length).collect();
+        let uri: &Uri = &format!("/albums/7{query}").parse().unwrap();
+        let (mut bare, mut layered) = (inner, ProfileLayer::new(|_: &http::request::Parts| true).layer(inner));
+        let mut contenders: [Contender<'_>; 2] =
+            [Box::new(move |n| call(&mut bare, uri, n)), Box::new(move |n| call(&mut layered, uri, n))];
+        let times = race(pick(200, 60), 20_000, &mut contenders);
+        let name = format!("profile.idle_ns.query_{length}");
+        at_most(&name, undisturbed(&times[1]) - undisturbed(&times[0]), 20.0);
+    }
 }
 
 fn main() {

@@ -59,7 +59,7 @@ fn from_the_flag_to_the_graph() {
     page.until_in(Some(&frame), &format!("Math.abs({} - {whole}) < 2", width(BOX)));
     page.until_in(Some(&frame), &format!("document.getElementById('about').textContent.includes('{BOX}')"));
     page.click_in(&frame, "document.getElementById('back')");
-    page.until_in(Some(&frame), &format!("{} === {before}", width(BOX)));
+    page.until_in(Some(&frame), &format!("Math.abs({} - {before}) < 0.01", width(BOX)));
 
     let found = "document.getElementById('found').value";
     page.click_in(&frame, "document.getElementById('term')");

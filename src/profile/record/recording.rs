@@ -1,6 +1,7 @@
 //! One recording: from the first poll of a request to the last byte of its response.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
@@ -28,6 +29,8 @@ struct Inner {
     live: Arc<Live>,
     root: Arc<Strand>,
     is_sampled: bool,
+    /// Whether there was a row for each piece of its work: only polls of rows are looked into.
+    has_rows: AtomicBool,
 }
 
 /// How far a recording is.
@@ -65,7 +68,14 @@ impl Recording {
         let root = Arc::new(Strand::root(&session));
         let live = Arc::new(Live::new(session, 1_000_000_000 / u64::from(rate_hz.max(1))));
         let is_sampled = sampler::join(&live);
-        Self(Arc::new(Inner { started_at: SystemTime::now(), began: now(), live, root, is_sampled }))
+        Self(Arc::new(Inner {
+            started_at: SystemTime::now(),
+            began: now(),
+            live,
+            root,
+            is_sampled,
+            has_rows: AtomicBool::new(true),
+        }))
     }
 
     /// Polls of the future are recorded.
@@ -73,6 +83,9 @@ impl Recording {
         let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::PROFILED, |details| {
             details.work = Work::Job(Box::new(Job { name: "profile".into(), reports: None }));
         });
+        if registered.is_none() {
+            self.0.has_rows.store(false, Ordering::Relaxed);
+        }
         Recorded { future, strand: Arc::clone(&self.0.root), watched: Watched::new(registered) }
     }
 
@@ -128,6 +141,9 @@ impl Recording {
         let mut record = timeline::build(&logs, &data.stacks, &data.samples, inner.began, ended, inner.live.period);
         if !inner.is_sampled || !crate::capture::sys::SUPPORTED {
             record.notes.push("threads cannot be sampled here: polls are not subdivided".to_owned());
+        }
+        if !inner.has_rows.load(Ordering::Relaxed) {
+            record.notes.push("too much work is in flight to be watched: polls were not looked into".to_owned());
         }
         if session.unknown() > 0 {
             let note = "spawned tasks were too many to be told apart: waits for them are not looked into";
