@@ -105,8 +105,8 @@ impl Arena {
     /// Stale words may make two equal places differ, which costs a copy; they cannot make different places equal.
     pub(crate) fn key(&self, code: &std::ops::Range<u64>) -> Option<u64> {
         if self.residue.is_some() {
-            // All but the deepest call may be older than the poll.
-            return self.words[..self.used.min(DEPTH)].iter().copied().find(|word| code.contains(word));
+            // What the poll itself has left, on a stack that was wiped before it; further up is what has been there for longer.
+            return hash(&self.words[..self.used.min(DEPTH)], code);
         }
         // Branches may be polled in any order: each has a hash, and the sum does not mind.
         (0..self.count).filter_map(|stack| self.stack_key(stack, code)).reduce(u64::wrapping_add)
@@ -115,16 +115,21 @@ impl Arena {
     /// The same for one stack. Where addresses were walked, all of them count.
     pub(crate) fn stack_key(&self, stack: usize, code: &std::ops::Range<u64>) -> Option<u64> {
         let head = &self.heads[stack];
-        let mut hash = head.len as u64 ^ 0x9e37_79b9_7f4a_7c15;
-        let mut found = false;
-        for (position, word) in self.words[head.start..head.start + head.len].iter().enumerate() {
-            if word.wrapping_sub(code.start) < code.end - code.start {
-                hash = (hash.rotate_left(5) ^ word ^ (position as u64) << 48).wrapping_mul(0x517c_c1b7_2722_0a95);
-                found = true;
-            }
-        }
-        found.then_some(hash ^ hash >> 29)
+        hash(&self.words[head.start..head.start + head.len], code)
     }
+}
+
+/// Of how many words there are, of those that point into the code, and of where they lie; `None` if none does.
+fn hash(words: &[u64], code: &std::ops::Range<u64>) -> Option<u64> {
+    let mut hash = words.len() as u64 ^ 0x9e37_79b9_7f4a_7c15;
+    let mut found = false;
+    for (position, word) in words.iter().enumerate() {
+        if word.wrapping_sub(code.start) < code.end - code.start {
+            hash = (hash.rotate_left(5) ^ word ^ (position as u64) << 48).wrapping_mul(0x517c_c1b7_2722_0a95);
+            found = true;
+        }
+    }
+    found.then_some(hash ^ hash >> 29)
 }
 
 /// Which callback copies.

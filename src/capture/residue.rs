@@ -10,7 +10,7 @@ pub(crate) use imp::{forget, poll};
 /// Words below the frame that polls, which are the first of a copy: 32 KiB.
 pub(crate) const DEPTH: usize = 4096;
 
-/// See the other one.
+/// Nothing is left behind that could be forgotten.
 #[cfg(not(heeler_copies))]
 pub(crate) fn forget() {}
 
@@ -60,7 +60,7 @@ mod imp {
         // The thread's own, which lives longer than any poll on it.
         let forgotten = FORGOTTEN.with(Cell::as_ptr);
         if takers[0].words > 0 {
-            // SAFETY: `room_below` said that they are.
+            // SAFETY: they are on this thread's own stack, which has that much room: `room_below` has looked.
             unsafe { sys::wipe_stack(lowest as *mut u64) };
         }
         let result = poll(cx);

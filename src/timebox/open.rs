@@ -26,7 +26,7 @@ type Label<'a> = Option<&'a Cow<'static, str>>;
 pub(crate) struct Begun {
     inside: Option<Inside>,
     ambient: Option<Ambient>,
-    /// [Open::seen] polls what is not plain.
+    /// [`Open::seen`] polls what is not plain.
     pub(crate) kind: PollKind,
 }
 
