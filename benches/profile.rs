@@ -101,7 +101,7 @@ fn cost_of_a_request(runtime: &tokio::runtime::Runtime) {
     let (mut alone, mut profiled) = (f64::MAX, f64::MAX);
     for _ in 0..pick(12, 6) {
         let began = Instant::now();
-        // Where the lane's thread would run it: on one of its own.
+        // As a profiled request runs: on a thread of its own.
         std::thread::spawn(move || black_box(work(turns))).join().unwrap();
         alone = alone.min(began.elapsed().as_secs_f64());
         let profile = profile(runtime, move || {

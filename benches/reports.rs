@@ -50,6 +50,7 @@ use collected::Collected;
 use common::{Contender, at_least, at_most, nanos_on_cpu, pick, plain, race, resident, thread, undisturbed};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use heeler::report::Activity;
 use heeler::{Report, Reports, ReportsBuilder, Sink, WatchdogLayer};
 use http::{Request, Response};
 use serde_json::Value;
@@ -185,25 +186,29 @@ enum Grown {
 
 /// The report with its first stack in so many variations: a tree that branches in four at each of the application's frames.
 fn grown(report: &Report, stacks: usize, how: Grown) -> Report {
-    let mut value = serde_json::to_value(report).expect("JSON");
-    let pattern = value["stacks"][0].clone();
+    let mut report = report.clone();
+    let pattern = report.stacks[0].clone();
     let variation = |number: usize| {
         let mut stack = pattern.clone();
-        let frames = stack["frames"].as_array_mut().expect("frames");
-        for (depth, frame) in frames.iter_mut().filter(|frame| frame["own"] == true).enumerate() {
-            let function = frame["function"].as_str().unwrap_or_default();
-            frame["function"] = format!("{function}::of_{}", number >> (2 * depth).min(63)).into();
+        for (depth, frame) in stack.frames.iter_mut().filter(|frame| frame.own).enumerate() {
+            let function = frame.function.as_deref().unwrap_or_default();
+            frame.function = Some(format!("{function}::of_{}", number >> (2 * depth).min(63)));
         }
-        stack["current"] = (how == Grown::Branches || number == 0).into();
-        stack["branch"] = if how == Grown::Branches { number } else { 0 }.into();
+        stack.current = how == Grown::Branches || number == 0;
+        stack.branch = if how == Grown::Branches { number as u32 } else { 0 };
         stack
     };
-    value["stacks"] = (0..stacks).map(variation).collect();
+    report.stacks = (0..stacks).map(variation).collect();
     let shares = if how == Grown::Waits { stacks } else { 1 };
-    let ms = report.elapsed_ms / shares as f64;
-    let share = |number| serde_json::json!({"activity": "waiting", "stack": number, "waits": 1, "ms": ms});
-    value["timeline"] = (0..shares).map(share).collect();
-    serde_json::from_value(value).expect("a report")
+    let mut share = report.timeline[0].clone();
+    (share.activity, share.waits, share.ms) = (Activity::Waiting, 1, report.elapsed_ms / shares as f64);
+    let share_of = |number: usize| {
+        let mut share = share.clone();
+        share.stack = Some(number);
+        share
+    };
+    report.timeline = (0..shares).map(share_of).collect();
+    report
 }
 
 /// One line a stack, root first, with microseconds.

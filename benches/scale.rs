@@ -4,6 +4,8 @@
 //! - `scale.register`: beginning a request with a million in flight against a thousand.
 //! - `scale.monitor`: what the monitor's thread uses while a hundred thousand requests are in flight, none of them near its
 //!   deadline; and, without a goal, while all of them are past an eighth of it.
+//! - `scale.expire_together`: how late boxes are that expire together, each with a task that was handed on within it.
+//! - `scale.expire_beside_starved`: how late boxes are while requests are starved behind workers that block.
 //!
 //! ```text
 //! cargo bench --bench scale               # some 40 seconds, and a gigabyte of memory
@@ -20,9 +22,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{at_most, nanos, nanos_on_cpu, pick, plain, resident, status, thread, undisturbed};
+use common::{at_most, nanos, nanos_on_cpu, pick, plain, quantile, resident, status, thread, undisturbed};
 use heeler::watchdog::{ResponseFuture, Watchdog};
-use heeler::{Reports, WatchdogLayer};
+use heeler::{Interrupted, Reports, TimeboxExt, WatchdogLayer, checkpoint, timebox};
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use tower::{Layer, Service};
@@ -53,8 +55,15 @@ impl Service<Request<()>> for Silent {
 fn main() {
     let Some(part) = common::after("--part") else {
         // A process for each: what one leaves behind is not the next one's.
-        return ["rows", "register", "monitor"].into_iter().for_each(|part| common::again(&["--part", part]));
+        return ["expire_together", "expire_beside_starved", "rows", "register", "monitor"]
+            .into_iter()
+            .for_each(|part| common::again(&["--part", part]));
     };
+    match part.first().map(String::as_str) {
+        Some("expire_together") => return expire_together(),
+        Some("expire_beside_starved") => return expire_beside_starved(),
+        _ => {}
+    }
     // Nobody reads these reports: none of these requests is ever answered.
     let reports = Reports::builder().log(false).build().expect("reports");
     let layer = WatchdogLayer::default().reports(reports).abandoned_after(None);
@@ -129,6 +138,71 @@ fn register(requests: &mut Vec<InFlight>, service: &mut Watchdog<Silent>) {
         times.push(common::median(&mut register));
     }
     at_most("scale.register.at_1000000_vs_at_1000", times[1] / times[0], 1.5);
+}
+
+fn millis(durations: impl IntoIterator<Item = Duration>) -> Vec<f64> {
+    durations.into_iter().map(|duration| nanos(duration) / 1e6).collect()
+}
+
+fn runtime(workers: usize) -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().expect("a runtime")
+}
+
+fn expire_together() {
+    const LIMIT: Duration = Duration::from_millis(1_500);
+    let boxes = pick(10_000, 5_000);
+    let runtime = runtime(2);
+    let one = || async {
+        let began = Instant::now();
+        let work = async { drop(heeler::spawn(std::future::pending::<()>()).await) };
+        assert!(work.timebox(LIMIT).await.is_err());
+        began.elapsed() - LIMIT
+    };
+    let all: Vec<_> = (0..boxes).map(|_| runtime.spawn(one())).collect();
+    let late = all.into_iter().map(|one| runtime.block_on(one).expect("no panic"));
+    let mut late = millis(late);
+    plain("scale.expire_together.median_ms", common::median(&mut late), "ms");
+    at_most("scale.expire_together.max_ms", quantile(&mut late, 1.0), 20.0);
+    if let Some((used, _)) = used() {
+        plain("scale.expire_together.monitor_ms", used as f64 / 1e6, "ms of CPU");
+    }
+    runtime.shutdown_background();
+}
+
+fn expire_beside_starved() {
+    const LIMIT: Duration = Duration::from_millis(20);
+    const WORKERS: usize = 8;
+    let reports = Reports::builder().log(false).build().expect("reports");
+    let runtime = runtime(WORKERS);
+    for _ in 0..2_000 {
+        let work = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            std::future::pending::<()>().await;
+        };
+        runtime.spawn(heeler::watch("starved", Duration::from_millis(300), work).reports(reports.clone()));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    for _ in 0..WORKERS {
+        let work = async { std::thread::sleep(Duration::from_secs(6)) };
+        runtime.spawn(heeler::watch("culprit", Duration::from_secs(30), work).reports(reports.clone()));
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    let late = (0..pick(150, 75)).map(|_| {
+        let began = Instant::now();
+        let told: Result<(), Interrupted> = timebox::blocking(LIMIT, || {
+            loop {
+                checkpoint()?;
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        });
+        assert!(told.is_err());
+        began.elapsed() - LIMIT
+    });
+    let mut late = millis(late);
+    plain("scale.expire_beside_starved.median_ms", common::median(&mut late), "ms");
+    at_most("scale.expire_beside_starved.max_ms", quantile(&mut late, 1.0), 5.0);
+    plain("scale.expire_beside_starved.stacks", heeler::figures().thread_stacks.taken as f64, "taken of 8 workers");
+    runtime.shutdown_background();
 }
 
 /// What the monitor has used until now: nanoseconds on a processor, and times that it went to sleep.

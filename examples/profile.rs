@@ -7,8 +7,8 @@
 //! curl -H 'authorization: Bearer correct-horse-battery-staple' -H 'x-geordi: 1' -i 127.0.0.1:3000/orders/7
 //! ```
 //!
-//! In a browser, set the cookie `heeler_token` to the token (in the console: `document.cookie = "heeler_token=…"`) and append
-//! `?__geordi__` to any address: a page shows how far the request is, and then where it spent its time.
+//! In a browser, set the cookie `heeler_token` to the token (in the console: `document.cookie = "heeler_token=…;samesite=strict"`)
+//! and append `?__geordi__` to any address: a page shows how far the request is, and then where it spent its time.
 
 use std::time::Duration;
 

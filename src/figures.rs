@@ -18,19 +18,27 @@
 //! | `heeler_requests_watched_total` | counter | | requests that were watched, those in flight included |
 //! | `heeler_jobs_watched_total` | counter | | jobs |
 //! | `heeler_children_watched_total` | counter | | what requests and jobs handed on |
+//! | `heeler_timeboxes_watched_total` | counter | | timeboxes, those of layers and those within requests and jobs |
 //! | `heeler_unwatched_total` | counter | | work that found no room in the table |
-//! | `heeler_in_flight` | gauge | `work`: `request`, `job`, `child` | what is watched now |
+//! | `heeler_in_flight` | gauge | `work`: `request`, `job`, `child`, `timebox` | what is watched now |
 //! | `heeler_armed` | gauge | | requests and jobs whose polls are traced now |
 //! | `heeler_armed_total` | counter | | those that ever were |
 //! | `heeler_captures_total` | counter | `result`: `taken`, `missed`, `refused`, `truncated` | see [`Captures`] |
 //! | `heeler_thread_stacks_total` | counter | `result`: `taken`, `missed`, `unanswered`, `unavailable`, `truncated` | see [`ThreadStacks`] |
+//! | `heeler_slow_wakes_total` | counter | | tasks whose waker took longer than 2 ms, see [`Wakes`] |
+//! | `heeler_blocked_wakes` | gauge | | wakers that have not returned since |
 //! | `heeler_reports_total` | counter | `verdict` | reports that were made, updates included |
 //! | `heeler_reports_suppressed_total` | counter | | those held back, for one about the same had just gone out |
 //! | `heeler_reports_dropped_total` | counter | | captures thrown away, for too many waited for the reporter |
 //! | `heeler_reports_undelivered_total` | counter | | reports that at least one sink has not taken and never will |
 //! | `heeler_reports_not_spooled_total` | counter | | reports that could not be written to the spool, and were kept in memory alone |
+//! | `heeler_reports_left_to_later_version` | gauge | | reports in the spool that only a later version of heeler can read |
 //! | `heeler_queue_depth` | gauge | | reports that are on their way to at least one sink, or wait for another try |
+//! | `heeler_deliveries_total` | counter | `sink` | reports that a sink has taken, updates included |
 //! | `heeler_delivery_failures_total` | counter | `sink` | attempts to deliver that failed; beyond 32 names of sinks, `other` |
+//! | `heeler_monitor_up` | gauge | | 1 if the monitor's threads run, else 0 |
+//! | `heeler_monitor_heartbeat_age_seconds` | gauge | | time since the monitor last turned: more than some seconds means that it hangs |
+//! | `heeler_monitor_max_lag_seconds` | gauge | | the longest that it was late in the last thirty to sixty seconds |
 //! | `heeler_report_elapsed_seconds` | histogram | `verdict` | how long reported work had run when it was first captured |
 //!
 //! Nothing of a request is a label, so that the number of series is bounded.
@@ -40,8 +48,11 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-use crate::inflight::{self, table};
+use crate::capture::PerProcess;
+use crate::inflight::{self, ThreadSlot, slots, table};
+use crate::monitor;
 use crate::report::{self, Stats};
 use crate::sync::lock_std;
 
@@ -64,8 +75,25 @@ pub struct Figures {
     pub captures: Captures,
     /// Looks at threads, for these captures.
     pub thread_stacks: ThreadStacks,
+    /// Wakers of other people's tasks that heeler has called.
+    pub wakes: Wakes,
     /// Reports of all [`Reports`](crate::Reports) of the process, those included that are gone.
     pub reports: Stats,
+    /// The thread that keeps deadlines.
+    pub monitor: Monitor,
+}
+
+/// Whether the monitor lives, and how late it is: without it, nothing is reported and no timebox expires.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Monitor {
+    /// Whether its threads run. If one could not be started, that is tried again every second.
+    pub running: bool,
+    /// Time since it last turned. It does so every second at the latest; zero if it has not yet.
+    pub heartbeat_age: Duration,
+    /// The longest that it was late with anything, a timebox above all, in the last thirty to sixty seconds, or that it is
+    /// late now.
+    pub max_lag: Duration,
 }
 
 /// Numbers of pieces of work, by what they are.
@@ -79,13 +107,15 @@ pub struct Pieces {
     /// What was handed on by [`spawn`](crate::spawn), [`spawn_blocking`](crate::spawn_blocking) and
     /// [`watch_child`](crate::watch_child).
     pub children: u64,
+    /// Timeboxes, those of layers and those within requests and jobs, which count besides.
+    pub timeboxes: u64,
 }
 
 impl Pieces {
     /// All together.
     #[must_use]
     pub const fn total(self) -> u64 {
-        self.requests + self.jobs + self.children
+        self.requests + self.jobs + self.children + self.timeboxes
     }
 }
 
@@ -104,6 +134,19 @@ pub struct Captures {
     pub truncated: u64,
 }
 
+/// How it went to wake tasks: to see where they are, or to tell them that their time is up. Heeler calls their wakers on threads
+/// of its own, at most eight: a waker is the executor's code, and may block.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Wakes {
+    /// Those that took longer than 2 ms. Another thread wakes the others meanwhile.
+    pub slow: u64,
+    /// Those of them that have not returned yet: with eight, nobody is woken any more until one returns.
+    pub blocked: u64,
+    /// Tasks that wait to be woken.
+    pub waiting: u64,
+}
+
 /// What came of asking threads for their stacks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -114,7 +157,8 @@ pub struct ThreadStacks {
     pub missed: u64,
     /// The thread did not answer within 50 ms: it was uninterruptible, or masks the signal.
     pub unanswered: u64,
-    /// The platform, or what it allows, has no stacks of threads.
+    /// The platform, or what it allows, has no stacks of threads; or a poll ran on a stack of its own (a fiber's), which could
+    /// not be read, or not again.
     pub unavailable: u64,
     /// Those taken that were longer than the 512 KiB which are copied.
     pub truncated: u64,
@@ -139,6 +183,7 @@ pub struct ThreadStacks {
 #[must_use]
 pub fn figures() -> Figures {
     let (watched, found) = walk();
+    let wakes = inflight::waking::tally();
     Figures {
         watched,
         in_flight: found.live,
@@ -158,7 +203,9 @@ pub fn figures() -> Figures {
             unavailable: COUNTS.threads_unavailable.load(Relaxed),
             truncated: COUNTS.threads_truncated.load(Relaxed),
         },
+        wakes: Wakes { slow: wakes.slow, blocked: wakes.blocked, waiting: wakes.waiting },
         reports: report::total(),
+        monitor: monitor::figures(),
     }
 }
 
@@ -168,6 +215,8 @@ pub(crate) struct Counts {
     pub(crate) jobs: AtomicU64,
     /// One atomic more a spawned task, which has taken its id from another such by then.
     pub(crate) children: AtomicU64,
+    /// Timeboxes that were opened on threads without a slot. The others are counted there.
+    pub(crate) timeboxes: AtomicU64,
     pub(crate) armed: AtomicU64,
     pub(crate) captured: AtomicU64,
     pub(crate) missed: AtomicU64,
@@ -183,6 +232,7 @@ pub(crate) struct Counts {
 pub(crate) static COUNTS: Counts = Counts {
     jobs: AtomicU64::new(0),
     children: AtomicU64::new(0),
+    timeboxes: AtomicU64::new(0),
     armed: AtomicU64::new(0),
     captured: AtomicU64::new(0),
     missed: AtomicU64::new(0),
@@ -195,8 +245,35 @@ pub(crate) static COUNTS: Counts = Counts {
     threads_truncated: AtomicU64::new(0),
 };
 
+impl Counts {
+    /// For a child of `fork`, which has done nothing yet.
+    pub(crate) fn reset(&self) {
+        let Self {
+            jobs,
+            children,
+            timeboxes,
+            armed,
+            captured,
+            missed,
+            refused,
+            truncated,
+            threads_captured,
+            threads_missed,
+            threads_unanswered,
+            threads_unavailable,
+            threads_truncated,
+        } = self;
+        for count in [jobs, children, timeboxes, armed, captured, missed, refused, truncated] {
+            count.store(0, Relaxed);
+        }
+        for count in [threads_captured, threads_missed, threads_unanswered, threads_unavailable, threads_truncated] {
+            count.store(0, Relaxed);
+        }
+    }
+}
+
 /// What walks over the table have added up to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Walked {
     /// The sum of all generations when they were last looked at.
     generations: u32,
@@ -205,10 +282,10 @@ struct Walked {
     requests: u64,
 }
 
-static WALKED: Mutex<Walked> = Mutex::new(Walked { generations: 0, ended: 0, requests: 0 });
+static WALKED: PerProcess<Mutex<Walked>> = PerProcess::new(Mutex::default);
 
 impl Walked {
-    /// `generations` is the sum of all, as found now.
+    /// The sum of all generations, as found now.
     fn add(&mut self, generations: u32) {
         self.ended += u64::from(generations.wrapping_sub(self.generations));
         self.generations = generations;
@@ -221,15 +298,18 @@ impl Walked {
 /// difference to the last sum is what ended since then, as long as that is less than 2^32: the reporter walks every now
 /// and then. The lock is held during the walk, so that of two walks each row is seen in the same order.
 fn walk() -> (Pieces, inflight::Tally) {
-    let mut walked = lock_std(&WALKED);
+    let mut walked = lock_std(WALKED.get());
     let found = table().tally();
     walked.add(found.generations);
     let (jobs, children) = (COUNTS.jobs.load(Relaxed), COUNTS.children.load(Relaxed));
+    // After the table: each of those that were found there is counted by now.
+    let on_threads: u64 = slots().into_iter().map(ThreadSlot::boxes).sum();
+    let timeboxes = on_threads + COUNTS.timeboxes.load(Relaxed);
     // What is no request is counted a moment before or after it has a row, so that the difference may be off by a few for
     // a moment: it never goes down.
-    let requests = (walked.ended + found.live.total()).saturating_sub(jobs + children);
+    let requests = (walked.ended + found.live.total()).saturating_sub(jobs + children + timeboxes);
     walked.requests = walked.requests.max(requests);
-    (Pieces { requests: walked.requests, jobs, children }, found)
+    (Pieces { requests: walked.requests, jobs, children, timeboxes }, found)
 }
 
 /// For the reporter: looks at the generations before they can have come round.

@@ -39,7 +39,7 @@
 //! ```
 //!
 //! It needs no annotations, no `cfg` flags and no nightly compiler. For names of inlined async functions, keep
-//! `debug = "limited"` in `[profile.release]`.
+//! `debug = "limited"` in `[profile.release]`: see [below](#builds) what a report shows in which build.
 //!
 //! # How it works
 //!
@@ -55,7 +55,7 @@
 //! | *blocking* | the stack of the thread, and whether it runs or in which system call it sits |
 //! | *starved* | the stacks of the polls that hold the runtime's workers |
 //! | *yielding* | where it gives way again and again |
-//! | *no waker* | that nothing will wake it, and where it was |
+//! | *no waker* | that its last poll kept no waker, and where it was |
 //! | *abandoned* | the last known stacks of a request whose client has left |
 //! | *interrupted* | where it was when its timebox expired |
 //!
@@ -65,10 +65,19 @@
 //! allocation. From an eighth of its threshold on its polls are traced, which takes a fraction of a microsecond each. The benchmarks in
 //! `benches/` measure it beside tower's and tower-http's layers.
 //!
+//! # Switching it off
+//!
+//! With `HEELER_DISABLE=1` in the environment of the process, heeler does nothing: layers pass requests through as they are,
+//! [`watch`] and [`timebox()`] only poll, no thread is started and no signal handler installed. Only
+//! [`timebox::exclusive`] still keeps a job from running twice, because the application relies on that.
+//! `HEELER_DISABLE_TIMEBOXES=1` switches off timeboxes alone.
+//!
 //! # Platforms
 //!
-//! Linux on x86_64 is tested. Linux on aarch64 is written with the same care and untested. Elsewhere await stacks are walked
-//! by the `backtrace` crate and thread stacks are not to be had; reports say so, and so does one log line at the start.
+//! Linux on x86_64 is tested, and so is Linux on aarch64, in an emulator. Elsewhere await stacks are walked by the `backtrace`
+//! crate and thread stacks are not to be had; reports say so, and so does one log line at the start.
+//!
+//! The system calls that heeler makes are [listed below](#system-calls), for seccomp filters.
 //!
 //! # Features
 //!
@@ -96,21 +105,28 @@
     doc = "[`OpenTelemetry`]: https://docs.rs/heeler/latest/heeler/struct.OpenTelemetry.html"
 )]
 #![cfg_attr(not(feature = "email"), doc = "[`Email`]: https://docs.rs/heeler/latest/heeler/struct.Email.html")]
+#![doc = include_str!("../docs/builds.md")]
+//!
+#![doc = include_str!("../docs/system-calls.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod authorize;
 mod capture;
+mod disabled;
 mod error;
 pub mod figures;
+mod flag;
 mod inflight;
 mod monitor;
 mod parts;
+mod private;
 pub mod profile;
 pub mod report;
 #[cfg(feature = "spans")]
 mod spans;
 mod sync;
 pub mod timebox;
+mod tries;
 pub mod watchdog;
 
 pub use error::Error;

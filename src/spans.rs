@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -11,7 +11,9 @@ use tracing::{Dispatch, Subscriber, dispatcher::WeakDispatch};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
+use crate::capture::PerProcess;
 use crate::capture::{SPANS, front};
+use crate::disabled::is_disabled;
 use crate::inflight::ThreadSlot;
 use crate::sync::lock_std;
 
@@ -22,7 +24,8 @@ const MAX_VALUE: usize = 256;
 
 /// A subscriber layer that lets reports say in which spans the slow work is, with their fields.
 ///
-/// It goes on a [`Registry`], beside whatever else is there. Values of fields that are named like secrets are not shown.
+/// It goes on a [`Registry`], beside whatever else is there. Values of fields that are named like secrets are
+/// not shown, nor is what looks like a secret in others: see [Privacy](crate::report#privacy).
 ///
 /// ```
 /// use tracing_subscriber::prelude::*;
@@ -31,19 +34,45 @@ const MAX_VALUE: usize = 256;
 /// # drop(subscriber);
 /// ```
 #[derive(Debug, Default)]
-#[non_exhaustive]
-pub struct SpanLayer;
+pub struct SpanLayer {
+    /// Spans of its registry can be looked up, or nothing more can be done for it.
+    is_known: AtomicBool,
+}
 
 impl SpanLayer {
     /// The layer; there is nothing to set.
     #[must_use]
     pub const fn new() -> Self {
-        Self
+        Self { is_known: AtomicBool::new(false) }
+    }
+
+    /// Before 0.3.21, tracing-subscriber does not tell layers of a stack that it has a dispatcher: its first span does. While a
+    /// dispatcher of one thread is in use, that cannot be had either, but an application has one for all threads.
+    #[cold]
+    fn ask_for_dispatch(&self) {
+        tracing::dispatcher::get_default(|dispatch| {
+            if dispatch.is::<Registry>() {
+                self.is_known.store(true, Ordering::Relaxed);
+                remember(dispatch);
+            }
+        });
     }
 }
 
+/// From here on, spans of that dispatcher's registry can be looked up.
+fn remember(dispatch: &Dispatch) {
+    let mut dispatches = lock_std(DISPATCHES.get());
+    dispatches.retain(|weak| weak.upgrade().is_some());
+    dispatches.push(dispatch.downgrade());
+}
+
 /// The registries that have the layer, to look spans up in when a report is made.
-static DISPATCHES: Mutex<Vec<WeakDispatch>> = Mutex::new(Vec::new());
+static DISPATCHES: PerProcess<Mutex<Vec<WeakDispatch>>> = PerProcess::new(inherited);
+
+/// A child of `fork` has its parent's subscriber, and its layers.
+fn inherited() -> Mutex<Vec<WeakDispatch>> {
+    Mutex::new(DISPATCHES.parent().and_then(|parent| parent.try_lock().ok()?.clone().into()).unwrap_or_default())
+}
 
 /// A span's fields, as text. Kept with the span.
 #[derive(Debug, Default)]
@@ -53,12 +82,13 @@ impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let mut text = Limited(String::new());
         // A value that is cut stops formatting early, which is no error of its own.
-        let _ = write!(text, "{value:?}");
-        self.set(field.name(), text.0);
+        let whole = write!(text, "{value:?}").is_ok();
+        self.set(field.name(), ended(text.0, whole));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.set(field.name(), front(value, MAX_VALUE).to_owned());
+        let kept = front(value, MAX_VALUE);
+        self.set(field.name(), ended(kept.to_owned(), kept.len() == value.len()));
     }
 }
 
@@ -70,6 +100,14 @@ impl Fields {
             None => {}
         }
     }
+}
+
+/// Says of a value that it was cut: what is at its end may be half a secret.
+fn ended(mut text: String, whole: bool) -> String {
+    if !whole {
+        text.push('…');
+    }
+    text
 }
 
 /// A string that takes no more than it is allowed to.
@@ -89,13 +127,15 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn on_register_dispatch(&self, dispatch: &Dispatch) {
-        let mut dispatches = lock_std(&DISPATCHES);
-        dispatches.retain(|weak| weak.upgrade().is_some());
-        dispatches.push(dispatch.downgrade());
+        self.is_known.store(true, Ordering::Relaxed);
+        remember(dispatch);
     }
 
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        if let Some(span) = context.span(id) {
+        if !self.is_known.load(Ordering::Relaxed) {
+            self.ask_for_dispatch();
+        }
+        if let Some(span) = context.span(id).filter(|_| !is_disabled()) {
             let mut fields = Fields::default();
             attributes.record(&mut fields);
             span.extensions_mut().replace(fields);
@@ -188,7 +228,7 @@ impl SpanStack {
 
 /// Names and fields of the spans that are still open.
 pub(crate) fn resolve(ids: &[u64]) -> Vec<(String, Vec<(String, String)>)> {
-    let dispatches: Vec<Dispatch> = lock_std(&DISPATCHES).iter().filter_map(WeakDispatch::upgrade).collect();
+    let dispatches: Vec<Dispatch> = lock_std(DISPATCHES.get()).iter().filter_map(WeakDispatch::upgrade).collect();
     ids.iter()
         .filter(|id| **id != 0)
         .filter_map(|id| {

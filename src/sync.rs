@@ -6,8 +6,9 @@ pub(crate) use std::sync::atomic;
 #[cfg(all(test, heeler_loom))]
 pub(crate) use loom::sync::atomic;
 
-/// A row's lock. It is held for some dozen instructions, and but for the monitor's rare looks by the row's owner alone; so
-/// releasing it is a plain store, where the standard library's lock has to look for sleepers.
+/// A row's lock. It is held for some dozen instructions, and but for the monitor's rare looks and, where a row's own waker is
+/// lent, those who wake it, by the row's owner alone; so releasing it is a plain store, where the standard library's lock has to
+/// look for sleepers.
 #[cfg(not(all(test, heeler_loom)))]
 pub(crate) type RowLock<T> = spin::mutex::SpinMutex<T, Patience>;
 #[cfg(not(all(test, heeler_loom)))]
@@ -15,6 +16,24 @@ pub(crate) type RowGuard<'a, T> = spin::mutex::SpinMutexGuard<'a, T>;
 
 #[cfg(all(test, heeler_loom))]
 pub(crate) use loom::sync::{Mutex as RowLock, MutexGuard as RowGuard};
+
+/// Takes a row's lock if it is free.
+#[inline]
+pub(crate) fn try_lock<T>(mutex: &RowLock<T>) -> Option<RowGuard<'_, T>> {
+    #[cfg(not(all(test, heeler_loom)))]
+    return mutex.try_lock();
+    #[cfg(all(test, heeler_loom))]
+    mutex.try_lock().ok()
+}
+
+/// Waits a little for a row's lock.
+#[cold]
+pub(crate) fn wait() {
+    #[cfg(not(all(test, heeler_loom)))]
+    <Patience as spin::RelaxStrategy>::relax();
+    #[cfg(all(test, heeler_loom))]
+    loom::thread::yield_now();
+}
 
 /// Waiting for a row's lock: asleep, for the holder may have been interrupted, and may have a lower priority.
 #[cfg(not(all(test, heeler_loom)))]
@@ -38,9 +57,34 @@ pub(crate) fn lock<T>(mutex: &RowLock<T>) -> RowGuard<'_, T> {
     mutex.lock().unwrap()
 }
 
+/// Keeps a value for the life of the process. Leak checkers report what nothing points to: so all of these are on a list.
+pub(crate) fn keep<T: Send + Sync + 'static>(value: T) -> &'static T {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    struct Kept<T> {
+        value: T,
+        before: AtomicUsize,
+    }
+    // Not under a lock: a child of `fork` would never get it if it was held then.
+    static LAST: AtomicUsize = AtomicUsize::new(0);
+    let kept: &'static Kept<T> = Box::leak(Box::new(Kept { value, before: AtomicUsize::new(0) }));
+    let (here, mut last) = (std::ptr::from_ref(kept).expose_provenance(), LAST.load(Ordering::Relaxed));
+    loop {
+        kept.before.store(last, Ordering::Relaxed);
+        match LAST.compare_exchange_weak(last, here, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return &kept.value,
+            Err(other) => last = other,
+        }
+    }
+}
+
 /// One more of something that is counted.
 pub(crate) fn count(counter: &std::sync::atomic::AtomicU64) {
     counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// So many more of something that is counted.
+pub(crate) fn add(counter: &std::sync::atomic::AtomicU64, number: u64) {
+    counter.fetch_add(number, std::sync::atomic::Ordering::Relaxed);
 }
 
 /// Locks, whether or not a holder has panicked: what heeler keeps under a lock is valid after every single statement.

@@ -22,8 +22,10 @@ async fn calls_pass_unchanged() {
     };
     for limit in [Duration::ZERO, Duration::from_millis(1)] {
         for caller in [None, Some("1n"), Some("junk")] {
-            let request = grpc(caller);
+            let mut request = grpc(caller);
             let before = request.headers().clone();
+            // Not a limit's business: never sent.
+            request.headers_mut().insert("x-geordi", "1".parse().unwrap());
             let service = DeadlineLayer::new(limit).layer(echo);
             let after = timebox::timebox(Duration::from_millis(1), service.oneshot(request)).await;
             assert_eq!(after.unwrap().unwrap(), before);

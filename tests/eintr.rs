@@ -21,8 +21,14 @@ const THRESHOLD: Duration = ms(40);
 /// Longer than all of that.
 const CALL: Duration = ms(900);
 
+/// Newer architectures have no `poll`.
+#[cfg(target_arch = "x86_64")]
+const POLL: i64 = libc::SYS_poll;
+#[cfg(not(target_arch = "x86_64"))]
+const POLL: i64 = libc::SYS_ppoll;
+
 /// Sleeping threads are left alone here.
-const IN_PEACE: bool = PORTABLE || cfg!(target_arch = "x86_64");
+const IN_PEACE: bool = PORTABLE || cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
 
 /// How often this thread went to sleep by itself: in a call, and once more after each signal that it took there.
 fn sleeps() -> u64 {
@@ -111,10 +117,47 @@ fn poll() {
     let began = Instant::now();
     // SAFETY: no descriptors.
     let call = || result(unsafe { libc::poll(std::ptr::null_mut(), 0, CALL.as_millis() as i32) }.into());
-    let (reports, outcome) = caught([libc::SYS_poll, libc::SYS_ppoll], call, || {});
+    let (reports, outcome) = caught([POLL, libc::SYS_ppoll], call, || {});
     assert!(peaceful(outcome, Ok(0)), "{outcome:?}");
     assert!(!IN_PEACE || began.elapsed() >= CALL);
     assert_named(&reports, if cfg!(target_arch = "x86_64") { "poll" } else { "ppoll" });
+}
+
+// As in musl, of which no table says how to unwind it: a call within such code, and the frame holds a word that an earlier call has
+// left.
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".pushsection .text.heeler_test_untabled, \"ax\", @progbits",
+    ".globl heeler_test_untabled_poll",
+    "heeler_test_untabled_poll:",
+    "push rbx",
+    "sub rsp, 48",
+    "mov rax, [rsp + 56]",
+    "mov [rsp + 16], rax",
+    "xor ebx, ebx",
+    "call heeler_test_untabled_call",
+    "add rsp, 48",
+    "pop rbx",
+    "ret",
+    "heeler_test_untabled_call:",
+    "mov eax, 7",
+    "syscall",
+    "ret",
+    ".popsection",
+);
+
+/// Guards: the same for a call that is made by code without tables.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn poll_by_code_without_tables() {
+    unsafe extern "C" {
+        fn heeler_test_untabled_poll(descriptors: *mut libc::pollfd, count: u64, millis: i32) -> i64;
+    }
+    // SAFETY: the function above, which is `poll`; no descriptors.
+    let call = || unsafe { heeler_test_untabled_poll(std::ptr::null_mut(), 0, CALL.as_millis() as i32) };
+    let (reports, outcome) = caught([libc::SYS_poll; 2], call, || {});
+    assert_eq!(outcome, 0);
+    assert_named(&reports, "poll");
 }
 
 /// Guards: the same, for a sleep without the standard library's loop; and the loop hides the rest.

@@ -350,6 +350,18 @@ fn names_in_the_temporary_directory() {
         set_mode(&locks, 0o770);
         let error = run(Path::new("nightly")).unwrap_err();
         assert_eq!(error.to_string(), format!("the directory of locks `{}` is open to other users", locks.display()));
+        // Somebody else was first. Only root can give a directory away.
+        set_mode(&locks, 0o700);
+        if std::os::unix::fs::chown(&locks, Some(user + 1), None).is_ok() {
+            let error = run(Path::new("nightly")).unwrap_err();
+            assert!(!error.is_held() && error.holder().is_none());
+            let says = format!(
+                "the directory of locks `{}` belongs to user {}: have it removed, or name the job by the path of a lock file",
+                locks.display(),
+                user + 1
+            );
+            assert_eq!(error.to_string(), says);
+        }
         fs::remove_dir_all(&locks).unwrap();
         let elsewhere = temp.join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();

@@ -12,8 +12,8 @@ use tower::{Layer as _, ServiceExt as _};
 
 type Answer = Result<http::Response<String>, std::convert::Infallible>;
 
-fn pieces(pieces: Pieces) -> [u64; 3] {
-    [pieces.requests, pieces.jobs, pieces.children]
+fn pieces(pieces: Pieces) -> [u64; 4] {
+    [pieces.requests, pieces.jobs, pieces.children, pieces.timeboxes]
 }
 
 async fn request(layer: &WatchdogLayer, answer: impl Future<Output = ()>) {
@@ -36,7 +36,7 @@ fn everything_is_counted_once() {
     let quick = WatchdogLayer::new(FOREVER).blocking_after(None).reports(reports.clone());
     let slow = WatchdogLayer::new(ms(200)).blocking_after(None).reports(reports.clone());
     let driven = Driven::new(2);
-    assert_eq!((pieces(figures().watched), pieces(figures().in_flight)), ([0; 3], [0; 3]));
+    assert_eq!((pieces(figures().watched), pieces(figures().in_flight)), ([0; 4], [0; 4]));
 
     // Work that ends in time, also on several threads: their rows are used again and again.
     let tasks: Vec<_> = (0..4)
@@ -47,6 +47,9 @@ fn everything_is_counted_once() {
                     request(&quick, async { heeler::spawn(async {}).await.unwrap() }).await;
                 }
                 heeler::watch("job", FOREVER, async {}).await;
+                for _ in 0..100 {
+                    heeler::timebox(FOREVER, async {}).await.unwrap();
+                }
             })
         })
         .collect();
@@ -56,7 +59,7 @@ fn everything_is_counted_once() {
         }
     });
     until("the children have ended", || figures().in_flight.total() == 0);
-    assert_eq!(pieces(figures().watched), [1_000, 4, 1_000]);
+    assert_eq!(pieces(figures().watched), [1_000, 4, 1_000, 400]);
     assert_eq!(reports.stats().made, 0);
     if !traces_every_poll() {
         assert_eq!(figures().armed, 0);
@@ -74,14 +77,21 @@ fn everything_is_counted_once() {
         })
         .into();
     until("both are reported", || reports.stats().with_verdict(Verdict::Waiting) >= 2);
-    until("three are in flight", || pieces(figures().in_flight) == [3, 0, 0]);
+    until("three are in flight", || pieces(figures().in_flight) == [3, 0, 0, 0]);
     let now = figures();
-    assert_eq!(pieces(now.watched), [1_003, 4, 1_000]);
+    assert_eq!(pieces(now.watched), [1_003, 4, 1_000, 400]);
     if !traces_every_poll() {
         assert_eq!((now.armed, now.armed_now), (2, 2));
     }
     assert!(now.captures.taken >= 2, "{now:?}");
     assert_eq!((now.captures.missed, now.captures.refused), (0, 0));
+
+    // A box is one, whether it is within a job or by itself.
+    driven.handle.block_on(async {
+        let nested = heeler::timebox(FOREVER, async { pieces(figures().in_flight) });
+        assert_eq!(heeler::watch("job", FOREVER, nested).await.unwrap(), [3, 1, 0, 1]);
+    });
+    assert_eq!(pieces(figures().watched), [1_003, 5, 1_000, 401]);
 
     // One that blocks its thread.
     let blocked = driven.spawn({
@@ -99,8 +109,8 @@ fn everything_is_counted_once() {
             task.await.unwrap();
         }
     });
-    assert_eq!((pieces(figures().in_flight), figures().armed_now), ([0; 3], 0));
-    assert_eq!(pieces(figures().watched), [1_004, 4, 1_000]);
+    assert_eq!((pieces(figures().in_flight), figures().armed_now), ([0; 4], 0));
+    assert_eq!(pieces(figures().watched), [1_004, 5, 1_000, 401]);
     assert!(reports.flush(common::PATIENCE));
     until("all reports are these reports", || figures().reports == reports.stats());
     let own = reports.stats();

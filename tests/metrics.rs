@@ -155,6 +155,7 @@ fn a_slow_job_reaches_the_recorder() {
         ("heeler_queue_depth", 1.0),
         ("heeler_captures_total{result=taken}", 1.0),
         ("heeler_armed_total", 1.0),
+        ("heeler_monitor_up", 1.0),
     ];
     for (name, least) in expected {
         until(name, || recorded.value(name) >= Some(least));
@@ -188,7 +189,7 @@ fn a_slow_job_reaches_the_recorder() {
         let counts = name.split('{').next().unwrap().ends_with("_total");
         assert_eq!(counts, series.kind == MetricKind::Counter, "{name}");
         assert!(series.description.as_ref().is_some_and(|text| text.ends_with('.')), "{name} has no description");
-        let wanted = if series.kind == MetricKind::Histogram { Unit::Seconds } else { Unit::Count };
+        let wanted = if name.split('{').next().unwrap().ends_with("_seconds") { Unit::Seconds } else { Unit::Count };
         assert_eq!(series.unit, Some(wanted), "{name}");
     }
 

@@ -263,6 +263,8 @@ fn instruments_have_the_figures() {
     assert!(value("heeler.captures{taken}") >= 1);
     assert_eq!((value("heeler.suppressed"), value("heeler.dropped"), value("heeler.undelivered")), (0, 0, 0));
     assert_eq!(metrics["heeler.queued"].0, "{report}");
+    assert_eq!(metrics["heeler.monitor.up"], ("1".to_owned(), 1));
+    assert_eq!((&*metrics["heeler.monitor.heartbeat_age"].0, &*metrics["heeler.monitor.max_lag"].0), ("s", "s"));
     let units: Vec<&str> = ["heeler.reports{waiting}", "heeler.dropped", "heeler.armed", "heeler.captures{missed}"]
         .map(|name| &*metrics[name].0)
         .into();
@@ -295,6 +297,15 @@ fn collected(exporter: &InMemoryMetricExporter) -> HashMap<String, (String, i64)
                     assert!(!sum.is_monotonic(), "{}", metric.name());
                     for point in sum.data_points() {
                         add(point.attributes().map(|attribute| attribute.value.to_string()).collect(), point.value());
+                    }
+                }
+                AggregatedMetrics::F64(MetricData::Gauge(gauge)) => {
+                    for point in gauge.data_points() {
+                        // Whole seconds will do.
+                        add(
+                            point.attributes().map(|attribute| attribute.value.to_string()).collect(),
+                            point.value() as i64,
+                        );
                     }
                 }
                 other => panic!("{}: {other:?}", metric.name()),

@@ -178,7 +178,8 @@ fn shares_are_true() {
         let wall = profile.wall_nanos as f64 / 1e9;
         let sum: u64 = profile.slices.iter().map(|slice| slice.nanos).sum();
         assert_eq!(sum, profile.wall_nanos);
-        let states = [State::OnCpu, State::Blocked, State::Waiting, State::Runnable].map(|one| state(&profile, one));
+        let states = [State::OnCpu, State::Blocked, State::NoCpu, State::Waiting, State::Runnable]
+            .map(|one| state(&profile, one));
         let mut line = format!("round {round}: {wall:.3} s of {all:.3} s, states {states:.1?}");
         let mut worst = 0_f64;
         for part in ["compute_a", "compute_b", "wait_for_the_lock", "first_point", "second_point"] {

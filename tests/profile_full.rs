@@ -1,5 +1,5 @@
-//! What becomes of a profile when the lane's pool for blocking work is full. That is the process's, so that the test has it for
-//! itself.
+//! What becomes of a profile when the application's pool for blocking work is full: of so many threads that the test has the
+//! process for itself.
 
 #[path = "common/mod.rs"]
 mod common;

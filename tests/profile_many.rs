@@ -239,7 +239,7 @@ fn in_a_row() {
     assert!(each < 400, "each profile leaves {each} bytes: {held:#?}");
 }
 
-/// Guards: 200 at once, several of them under way at the same time, on the lane's one thread or on several of the
+/// Guards: 200 at once, several of them under way at the same time, on threads of their own or on several of the
 /// application's: each gets the profile of its own handler, and nobody waits in vain.
 #[test]
 fn at_once() {

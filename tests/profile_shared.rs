@@ -100,7 +100,14 @@ impl<'a> Instance<'a> {
     #[track_caller]
     fn ask(&self, who: &str, method: http::Method, path: &str, browser: bool) -> Answer {
         let request = self.client.http.request(method, format!("http://{}{path}", self.address)).header("who", who);
-        let request = if browser { request.header("accept", "text/html,*/*;q=0.8") } else { request };
+        let typed = [
+            ("accept", "text/html,*/*;q=0.8"),
+            ("sec-fetch-site", "none"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "document"),
+        ];
+        let headers = if browser { &typed[..] } else { &[] };
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         self.client.runtime.block_on(async {
             let response = request.timeout(PATIENCE).send().await.unwrap();
             let (status, headers) = (response.status().as_u16(), response.headers().clone());

@@ -26,11 +26,11 @@ async fn fires() {
     let semaphore = tokio::sync::Semaphore::new(0);
     let began = Instant::now();
     let interrupted = waits_for_a_permit(&semaphore).timebox(SHORT).label("permit").await.unwrap_err();
-    assert!(began.elapsed() >= SHORT);
+    assert!(began.elapsed() >= common::at_least(SHORT));
     assert!(interrupted.elapsed() >= SHORT);
     assert_eq!((interrupted.limit(), interrupted.label()), (SHORT, Some("permit")));
     let said = interrupted.to_string();
-    assert!(said.starts_with("the timebox \"permit\" of 20ms was up after 2"), "{said}");
+    assert!(said.starts_with("the timebox \"permit\" of 20ms was up after "), "{said}");
     // The first name of a process reads its debug information, which may take longer than anybody is kept waiting.
     let is_named = || interrupted.to_string().contains("waits_for_a_permit at tests/timebox.rs:");
     common::until("the place is named", is_named);
@@ -41,7 +41,8 @@ async fn fires() {
 #[tokio::test]
 async fn nobody_wakes_it() {
     let interrupted = waits_for_ever().timebox(SHORT).await.unwrap_err();
-    assert!(interrupted.to_string().starts_with("the timebox of 20ms was up after 2"), "{interrupted}");
+    assert!(interrupted.elapsed() >= SHORT);
+    assert!(interrupted.to_string().starts_with("the timebox of 20ms was up after "), "{interrupted}");
 }
 
 /// Guards: no runtime is needed.
@@ -108,5 +109,5 @@ async fn grace() {
     assert_eq!(work.timebox(SHORT).grace(Duration::from_secs(20)).await.unwrap(), 7);
     let began = Instant::now();
     let result = waits_for_ever().timebox(SHORT).grace(SHORT).await;
-    assert!(result.is_err() && began.elapsed() >= 2 * SHORT);
+    assert!(result.is_err() && began.elapsed() >= common::at_least(2 * SHORT));
 }

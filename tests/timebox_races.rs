@@ -14,7 +14,7 @@ use heeler::timebox::blocking;
 use heeler::{Interrupted, checkpoint, timebox};
 use tokio::sync::Notify;
 
-use common::{PATIENCE, runtime};
+use common::{PATIENCE, at_least, runtime};
 
 /// Boxes that are open at the same time.
 const AT_ONCE: u64 = 500;
@@ -199,7 +199,7 @@ fn plain_code() {
                     });
                     assert_eq!(result.is_err(), told || !called);
                     if let Err(error) = result {
-                        assert!(error.limit() == limit && start.elapsed() >= limit, "{error}");
+                        assert!(error.limit() == limit && start.elapsed() >= at_least(limit), "{error}");
                     }
                     checkpoint().expect("outside of any box");
                 }

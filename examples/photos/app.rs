@@ -136,10 +136,11 @@ async fn start_page() -> Html<String> {
     ))
 }
 
-/// Puts the token where the browser will send it along. Whether it is the right one is asked where it is used.
+/// Puts the token where the browser will send it along. Whether it is the right one is asked where it is used. Behind TLS it
+/// would be `Secure`, too.
 async fn admin(Path(token): Path<String>) -> impl IntoResponse {
     let token: String = token.chars().filter(char::is_ascii_alphanumeric).collect();
-    let cookie = format!("{}={token}; Path=/; HttpOnly; SameSite=Lax", heeler::authorize::DEFAULT_COOKIE);
+    let cookie = format!("{}={token}; Path=/; HttpOnly; SameSite=Strict", heeler::authorize::DEFAULT_COOKIE);
     (StatusCode::SEE_OTHER, [(header::SET_COOKIE, cookie), (header::LOCATION, "/".to_owned())])
 }
 

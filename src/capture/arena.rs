@@ -20,6 +20,7 @@ pub(super) struct Head {
     pub(super) start: usize,
     pub(super) len: usize,
     pub(super) truncated: bool,
+    pub(super) foreign: bool,
     pub(super) spans: [u64; SPANS],
 }
 
@@ -36,13 +37,24 @@ pub(crate) struct Arena {
     pub(crate) wakes: u32,
     /// Clones whose stack was not copied: no room, or on another thread.
     pub(crate) lost: u32,
+    /// The poll gave way: whoever wakes what did so at once has its waker.
+    pub(crate) gave_way: bool,
+    /// Of so many clones it is known whether they were made for that.
+    settled: u32,
     /// It has no more than what a poll left on the stack; as of which number of forgotten ones.
     pub(super) residue: Option<u64>,
 }
 
 impl Arena {
     pub(crate) fn new() -> Self {
-        let head = Head { registers: Registers::default(), start: 0, len: 0, truncated: false, spans: [0; SPANS] };
+        let head = Head {
+            registers: Registers::default(),
+            start: 0,
+            len: 0,
+            truncated: false,
+            foreign: false,
+            spans: [0; SPANS],
+        };
         Self {
             // Not zeros: those would be pages that are only mapped at the first touch.
             words: vec![1; WORDS].into(),
@@ -52,12 +64,15 @@ impl Arena {
             clones: 0,
             wakes: 0,
             lost: 0,
+            gave_way: false,
+            settled: 0,
             residue: None,
         }
     }
 
     pub(super) fn reset(&mut self) {
         (self.used, self.count, self.clones, self.wakes, self.lost, self.residue) = (0, 0, 0, 0, 0, None);
+        (self.gave_way, self.settled) = (false, 0);
     }
 
     pub(super) fn count_event(&mut self, event: Event) {
@@ -69,6 +84,17 @@ impl Arena {
             Event::Clone => self.clones += 1,
             Event::Wake => self.wakes += 1,
         }
+    }
+
+    /// Whether the waker was cloned since it was last found out what for.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.clones > self.settled
+    }
+
+    /// It is known up to now.
+    pub(crate) fn settle(&mut self, gave_way: bool) {
+        self.gave_way |= gave_way;
+        self.settled = self.clones;
     }
 
     /// Whether there is any stack.
@@ -96,7 +122,7 @@ impl Arena {
         let origin = if self.residue.is_some() { Origin::Residue } else { Origin::Waker };
         let data = if sys::SUPPORTED { Data::Copied { registers: head.registers, words } } else { Data::Walked(words) };
         let spans = head.spans.iter().copied().take_while(|id| *id != 0).collect();
-        Snapshot { origin, data, truncated: head.truncated, spans }
+        Snapshot { origin, data, truncated: head.truncated, foreign: head.foreign, spans }
     }
 
     /// A key that is equal for two polls only if they waited at the same places: a hash of the words that point into the

@@ -1,21 +1,45 @@
 //! Which crate a frame is from, and whether that is the application's own code.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use super::frame::Frame;
+use super::own_frames::is_heelers;
+use super::sys;
 
-/// Directories of system libraries: what comes from there is never the application's own.
+/// Directories of system libraries: what comes from there is never the application's own, unless it is the executable.
 const SYSTEM: [&str; 6] = ["/lib/", "/lib64/", "/usr/lib", "/usr/include/", "/usr/src/", "/nix/store/"];
 
 /// Whether `frame` is the application's own code: neither std nor a dependency, but the executable or a crate of its
 /// workspace. `module_path` is the path of the executable or library that the frame is in, if known.
 ///
+/// Functions in C are told by their files alone: in a static executable, those of the C library are among them.
+///
 /// Files tell it, as the compiler recorded them: also for a line of `tokio::select!` in one of the application's
 /// functions, whose frame is not taken for its own, for the frame around it has the line to look at. Where there is no debug information, only the executable's own crate
 /// can be told from its dependencies, by its name.
 pub(crate) fn is_own(function: Option<&str>, file: Option<&str>, module_path: Option<&str>) -> bool {
-    if module_path.is_some_and(is_system) || function.and_then(crate_of_function) == Some("heeler") {
+    is_own_of((executable(), main_crate()), function, file, module_path)
+}
+
+/// The same for code of another process, whose executable is at this path.
+pub(crate) fn is_own_elsewhere(
+    executable: &str,
+    function: Option<&str>,
+    file: Option<&str>,
+    module_path: Option<&str>,
+) -> bool {
+    let executable = Path::new(executable);
+    is_own_of((executable, &crate_of_executable(executable)), function, file, module_path)
+}
+
+fn is_own_of(
+    (executable, main_crate): (&Path, &str),
+    function: Option<&str>,
+    file: Option<&str>,
+    module_path: Option<&str>,
+) -> bool {
+    if module_path.is_some_and(|path| is_system_library(path, executable)) || is_heelers(function, file) {
         return false;
     }
     match file {
@@ -24,18 +48,22 @@ pub(crate) fn is_own(function: Option<&str>, file: Option<&str>, module_path: Op
             !is_std_path(file)
                 && dependency_of_path(file).is_none()
                 && !is_system(file)
+                && !is_c_library_file(file)
+                && !is_generated_by_a_dependency(file)
                 && !file.contains("/vendor/")
                 && !file.contains("/.cargo/registry/src/")
                 && !file.contains("/.cargo/git/checkouts/")
-                && !(function.is_none() && is_heeler_path(file))
                 && !function.and_then(crate_of_function).is_some_and(is_std_crate_without_path)
         }
-        None => function.and_then(crate_of_function).is_some_and(|name| name == main_crate()),
+        None => function.and_then(crate_of_function).is_some_and(|name| name == main_crate),
     }
 }
 
 /// Whether `frame` is from one of `crates` (`my_crate` or `my-crate`), which the user declared to be their own.
 pub(crate) fn is_of(frame: &Frame, crates: &[String]) -> bool {
+    if frame.is_heelers() {
+        return false;
+    }
     let from = |name: &str| crates.iter().any(|own| same_crate(own, name));
     let file = frame.file.as_deref().map(|file| file.replace('\\', "/")).unwrap_or_default();
     if is_std_path(&file) {
@@ -61,7 +89,7 @@ pub(crate) fn origin(frame: &Frame) -> Option<String> {
     }
     let name = frame.function.as_deref().and_then(crate_of_function);
     match name {
-        Some("core" | "alloc" | "std") => Some("std".to_owned()),
+        Some(name) if is_std_crate(name) => Some("std".to_owned()),
         Some(name) => Some(name.to_owned()),
         None => frame.module.clone(),
     }
@@ -70,7 +98,12 @@ pub(crate) fn origin(frame: &Frame) -> Option<String> {
 /// Whether the frame is of the standard library.
 pub(crate) fn is_std(frame: &Frame) -> bool {
     frame.file.as_deref().is_some_and(|file| is_std_path(&file.replace('\\', "/")))
-        || matches!(frame.function.as_deref().and_then(crate_of_function), Some("core" | "alloc" | "std" | "__rustc"))
+        || frame.function.as_deref().and_then(crate_of_function).is_some_and(is_std_crate)
+}
+
+/// The standard library's crates, and what rustc makes up beside them.
+pub(super) fn is_std_crate(name: &str) -> bool {
+    matches!(name, "core" | "alloc" | "std" | "__rustc")
 }
 
 /// The crate of a readable function name: `app` for `app::load`, `<app::Photo as core::..>::get`, `<T as app::Store>::get`.
@@ -129,9 +162,54 @@ fn is_system(path: &str) -> bool {
     path.starts_with('[') || SYSTEM.iter().any(|directory| path.starts_with(directory))
 }
 
+/// The executable is the application's, wherever it is installed.
+fn is_system_library(path: &str, executable: &Path) -> bool {
+    is_system(path) && Path::new(path) != executable
+}
+
+/// Whether it is a file of the C library or of the compiler's runtime, linked into a static executable: their sources lie
+/// wherever somebody has built them (`/build/glibc-2.36/nptl/futex-internal.c`, `/build/musl-1.2.5/src/time/nanosleep.c`).
+fn is_c_library_file(file: &str) -> bool {
+    const TREES: [&str; 6] = ["glibc", "musl", "libgcc", "compiler-rt", "sysdeps", "nptl"];
+    // Distributions leave out where they have built it.
+    const PARTS: [&str; 12] = [
+        "./csu/",
+        "./elf/",
+        "./io/",
+        "./libio/",
+        "./malloc/",
+        "./misc/",
+        "./posix/",
+        "./signal/",
+        "./socket/",
+        "./stdlib/",
+        "./string/",
+        "./time/",
+    ];
+    let mut directories = file.split('/').rev().skip(1);
+    let is_tree = |directory: &str| {
+        TREES.iter().any(|tree| {
+            let rest = directory.strip_prefix(tree);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_', '.']))
+        })
+    };
+    let is_c = [".c", ".S", ".s", ".h", ".cpp"].iter().any(|ending| file.ends_with(ending));
+    is_c && (directories.any(is_tree) || PARTS.iter().any(|part| file.starts_with(part)))
+}
+
+/// Whether a build script of a package that wraps a library in C has put the file where it is
+/// (`target/release/build/tikv-jemalloc-sys-0123456789abcdef/out/build/src/arena.c`).
+fn is_generated_by_a_dependency(file: &str) -> bool {
+    let directories: Vec<&str> = file.split('/').collect();
+    directories.windows(3).any(|of| {
+        let is_package = has_hash(of[1]) && of[1][..of[1].len() - 17].ends_with("-sys");
+        of[0] == "build" && is_package && of[2] == "out"
+    })
+}
+
 /// The package whose source `file` is, if it lies in a cargo registry (`/registry/src/<index>-<hash>/<name>-<version>/`)
 /// or in a git checkout (`/git/checkouts/<name>-<hash>/`), wherever `CARGO_HOME` was.
-fn dependency_of_path(file: &str) -> Option<&str> {
+pub(super) fn dependency_of_path(file: &str) -> Option<&str> {
     if let Some((_, rest)) = file.split_once("/registry/src/") {
         let (index, rest) = rest.split_once('/')?;
         let package = rest.split('/').next()?;
@@ -160,23 +238,27 @@ fn same_crate(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().map(plain).eq(b.bytes().map(plain))
 }
 
-/// heeler's own sources, for frames without a name: where the compiler says that this very file is. Says nothing if
-/// that is only `src/`, as for a package at its workspace's root, where any file of the application's could be, too.
-fn is_heeler_path(file: &str) -> bool {
-    static ROOT: LazyLock<Option<String>> = LazyLock::new(|| {
-        let root = file!().replace('\\', "/").strip_suffix("capture/crates.rs")?.to_owned();
-        (root != "src/").then_some(root)
-    });
-    ROOT.as_deref().is_some_and(|root| file.starts_with(root) || file.contains(&format!("/{root}")))
-}
-
 /// The crate that the executable was built from, going by the name of its file.
 fn main_crate() -> &'static str {
-    static NAME: LazyLock<String> = LazyLock::new(|| {
-        let path = std::env::current_exe().unwrap_or_default();
-        crate_of_executable(&path)
-    });
+    static NAME: LazyLock<String> = LazyLock::new(|| crate_of_executable(executable()));
     &NAME
+}
+
+/// The path of the executable; without `/proc`, as it was when the program was started.
+pub(super) fn executable() -> &'static Path {
+    static PATH: LazyLock<PathBuf> = LazyLock::new(|| {
+        let path = std::env::current_exe().ok().map(without_deletion);
+        path.or_else(sys::started_path).unwrap_or_default()
+    });
+    &PATH
+}
+
+/// What the kernel appends to the path of a file that was replaced meanwhile, by a deployment say.
+fn without_deletion(path: PathBuf) -> PathBuf {
+    match path.to_str().and_then(|path| path.strip_suffix(" (deleted)")) {
+        Some(before) => before.into(),
+        None => path,
+    }
 }
 
 fn crate_of_executable(path: &Path) -> String {
@@ -254,10 +336,49 @@ mod tests {
             (false, Some("tokio::runtime::park"), None, None),
             (false, None, None, None),
             (false, Some("main"), None, None),
+            // Of a static executable.
+            (false, Some("epoll_wait"), None, Some("/opt/app/bin/app")),
+            (false, Some("__syscall_cancel"), Some("/build/glibc-6V9RKT/glibc-2.36/nptl/cancellation.c"), None),
+            (false, Some("start_thread"), Some("./glibc/nptl/pthread_create.c"), Some("/opt/app/bin/app")),
+            (false, Some("__clock_nanosleep"), Some("./time/../sysdeps/unix/sysv/linux/clock_nanosleep.c"), None),
+            (false, Some("__libc_malloc"), Some("./malloc/malloc.c"), Some("/opt/app/bin/app")),
+            (true, Some("app::io::load"), Some("./io/load.rs"), Some("/opt/app/bin/app")),
+            (false, Some("__timedwait_cp"), Some("/build/musl-1.2.5/src/thread/__timedwait.c"), None),
+            (false, Some("__clone"), Some("/build/musl/src/thread/x86_64/clone.s"), None),
+            (false, Some("_Unwind_RaiseException"), Some("/build/gcc-12/libgcc/unwind.inc.c"), None),
+            (true, Some("tune"), Some("/build/app/musl_tuner.c"), None),
+            (true, Some("tune"), Some("/build/app/musly/tune.c"), None),
+            (true, Some("app::glibc::version"), Some("/build/app/src/glibc/version.rs"), None),
+            (
+                false,
+                Some("je_arena_malloc"),
+                Some("/build/app/target/release/build/tikv-jemalloc-sys-0123456789abcdef/out/build/src/arena.c"),
+                None,
+            ),
+            (
+                true,
+                Some("app::api::decode"),
+                Some("/build/app/target/release/build/app-0123456789abcdef/out/api.rs"),
+                None,
+            ),
         ];
         for (expected, function, file, module) in table {
             assert_eq!(is_own(function, file, module), expected, "{function:?} {file:?} {module:?}");
         }
+    }
+
+    /// Guards: the executable is the application's wherever it is installed; libraries there are not.
+    #[test]
+    fn an_executable_in_a_system_directory_is_the_applications() {
+        assert!(executable().is_absolute() && executable().file_stem().is_some());
+        for path in ["/nix/store/abc-app/bin/app", "/usr/libexec/app", "/usr/lib/app/app"] {
+            assert!(!is_system_library(path, path.as_ref()) && is_system_library(path, "/opt/app".as_ref()));
+        }
+        assert!(is_own(Some("app::load"), Some("src/main.rs"), executable().to_str()));
+        assert!(!is_own(Some("app::load"), Some("src/main.rs"), Some("/usr/lib/libapp.so")));
+        let replaced = |path: &str| without_deletion(path.into()).display().to_string();
+        assert_eq!(replaced("/opt/app (deleted)"), "/opt/app");
+        assert_eq!(replaced("/opt/app"), "/opt/app");
     }
 
     #[test]

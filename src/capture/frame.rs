@@ -18,7 +18,9 @@ pub struct Frame {
     pub module: Option<String>,
     /// That module's GNU build id, hexadecimal.
     pub build_id: Option<String>,
-    /// Address relative to the module's start, as `0x1f00`: with the build id enough to name the frame later.
+    /// The address in the module's file, as `0x1f00`, whatever it was loaded to: what `addr2line` takes. With the build id enough
+    /// to name the frame later, see [`Report::symbolize`](crate::Report::symbolize). It is a return address, but for the first
+    /// frame of a thread.
     pub address: String,
     /// The application's own code: not std, not from a registry or git dependency.
     pub own: bool,

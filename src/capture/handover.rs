@@ -1,7 +1,7 @@
 //! The hand-over between the thread that asks for a stack and the signal handler that copies it.
 //!
 //! One word holds a cookie and a state. The asker moves it from idle to asked; the handler from asked to copying, and to
-//! done or missed. An asker that has waited long enough takes the question back, unless the handler is copying: then it
+//! done, missed or unreadable. An asker that has waited long enough takes the question back, unless the handler is copying: then it
 //! waits on, for a copy takes microseconds. Whoever comes with another cookie changes nothing.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +11,7 @@ const ASKED: u64 = 1;
 const COPYING: u64 = 2;
 const DONE: u64 = 3;
 const MISSED: u64 = 4;
+const UNREADABLE: u64 = 5;
 const STATE: u64 = 7;
 
 /// See the module.
@@ -26,6 +27,8 @@ pub(crate) enum Answer {
     Done,
     /// The handler ran, but not inside the poll that was asked for.
     Missed,
+    /// The handler ran inside that poll, but on a stack that could not be read.
+    Unreadable,
 }
 
 impl Handover {
@@ -45,6 +48,11 @@ impl Handover {
         self.0.store(cookie << 3 | ASKED, Ordering::Release);
     }
 
+    /// In the handler: the cookie of the question that stands, or stood last. It is to be [taken](Handover::take).
+    pub(crate) fn cookie(&self) -> u64 {
+        self.0.load(Ordering::Acquire) >> 3
+    }
+
     /// In the handler: whether this question stands, and is now ours to answer.
     pub(crate) fn take(&self, cookie: u64) -> bool {
         // asked → copying
@@ -53,9 +61,14 @@ impl Handover {
     }
 
     /// In the handler, after [`Handover::take`]: publishes what was written.
-    pub(crate) fn answer(&self, cookie: u64, done: bool) {
-        // copying → done | missed
-        self.0.store(cookie << 3 | if done { DONE } else { MISSED }, Ordering::Release);
+    pub(crate) fn answer(&self, cookie: u64, answer: Answer) {
+        // copying → done | missed | unreadable
+        let state = match answer {
+            Answer::Done => DONE,
+            Answer::Unreadable => UNREADABLE,
+            Answer::Missed | Answer::Pending => MISSED,
+        };
+        self.0.store(cookie << 3 | state, Ordering::Release);
     }
 
     /// Where the question stands; an answer makes the word idle again.
@@ -63,9 +76,10 @@ impl Handover {
         let answer = match self.0.load(Ordering::Acquire) & STATE {
             DONE => Answer::Done,
             MISSED => Answer::Missed,
+            UNREADABLE => Answer::Unreadable,
             _ => return Answer::Pending,
         };
-        // done | missed → idle
+        // done | missed | unreadable → idle
         self.0.store(IDLE, Ordering::Relaxed);
         answer
     }
@@ -97,7 +111,7 @@ mod loom_tests {
                         // SAFETY: the question was taken: the asker keeps off until the answer.
                         #[allow(unsafe_code)]
                         shared.1.with_mut(|value| unsafe { *value = 42 });
-                        shared.0.answer(7, true);
+                        shared.0.answer(7, Answer::Done);
                     }
                 })
             };
@@ -105,8 +119,8 @@ mod loom_tests {
             let answered = loop {
                 match shared.0.poll() {
                     Answer::Done => break true,
-                    Answer::Missed => unreachable!("nobody misses here"),
                     Answer::Pending => {}
+                    answer => unreachable!("{answer:?}"),
                 }
                 if shared.0.withdraw(7) {
                     break false;

@@ -1,21 +1,34 @@
 //! Where is it? Copied stacks of suspended tasks and of threads, to be unwound and named elsewhere.
 //!
 //! The only folder with unsafe code. The signal handler copies, publishes and returns; the waker's clone copies and returns.
+//! Which memory is read in place, and which with reads that fail instead of faulting, is decided in `memory.rs`.
 
 #![allow(unsafe_code, reason = "reads stacks; each block names the invariant it stands on")]
 #![cfg_attr(not(heeler_copies), allow(dead_code, reason = "what only copied stacks need stays in place"))]
 
+mod abilities;
 mod arena;
 mod crates;
+mod fork;
 mod frame;
+#[cfg(heeler_copies)]
+mod function_table;
 #[cfg(any(heeler_copies, all(test, heeler_loom)))]
 mod handover;
+mod instrumented;
+#[cfg(heeler_copies)]
+mod memory;
 mod modules;
 mod names;
-#[cfg(all(heeler_copies, target_arch = "x86_64"))]
+mod offer;
+mod own_frames;
+#[cfg(heeler_copies)]
 mod peek;
 mod procfs;
 mod residue;
+mod row_waker;
+#[cfg(all(heeler_copies, any(target_arch = "aarch64", test)))]
+mod signed;
 mod snapshot;
 mod symbols;
 pub(crate) mod sys;
@@ -27,15 +40,21 @@ mod unwind;
 
 pub use frame::Frame;
 
+pub(crate) use abilities::abilities;
 pub(crate) use arena::{Arena, SPANS};
-pub(crate) use crates::{is_of, is_std, origin};
+pub(crate) use crates::{is_of, is_own_elsewhere, is_std, origin};
+pub(crate) use fork::{MAX_PROCESSES, PerProcess, notice_forks, process_number};
+pub(crate) use instrumented::disown_wrappers;
 pub(crate) use modules::code_range;
-pub(crate) use names::front;
-pub(crate) use procfs::{Activity, look};
+pub(crate) use names::{front, readable};
+pub(crate) use offer::{has_kept, is_asked_around, tell_around};
+pub(crate) use own_frames::{drop_copying, drop_own, drop_polling};
+pub(crate) use procfs::{Activity, RunDelays, is_runnable, look};
 pub(crate) use residue::{forget as forget_residue, poll as poll_within};
+pub(crate) use row_waker::{LENDS, Lent, RowWaker, Rows, hold, name_of, named};
 pub(crate) use snapshot::{Origin, Snapshot};
-pub(crate) use symbols::{Address, Symbols};
-pub(crate) use task::{Branches, is_tracing, original, trace, trace_branches, warm_up};
+pub(crate) use symbols::{Address, DebugInformation, Symbols, survey};
+pub(crate) use task::{Branches, is_traced, is_tracing, original, row_of, trace, trace_branches, warm_up};
 pub(crate) use thread::{Outcome, Sample, Sampler, install as install_handler};
 pub(crate) use unwind::Unwinder;
 

@@ -24,8 +24,14 @@ mod imp {
     use object::elf::{FileHeader64, NT_GNU_BUILD_ID, PF_X, PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE};
     use object::{NativeEndian, read::elf::NoteIterator};
 
+    use crate::capture::crates::executable as executable_path;
+    use crate::capture::fork::PerProcess;
     use crate::capture::symbols::ModuleName;
     use crate::sync::lock_std;
+
+    /// How `.eh_frame_hdr` begins: its version, and how it says where `.eh_frame` is.
+    const VERSION: u8 = 1;
+    const PCREL_SDATA4: u8 = 0x1b;
 
     /// Bytes of a module.
     #[derive(Debug, Clone)]
@@ -77,8 +83,8 @@ mod imp {
     impl Modules {
         /// What is loaded now. Shared by all who ask as long as nothing changes.
         pub(crate) fn current() -> Arc<Self> {
-            static SHARED: Mutex<Option<Arc<Modules>>> = Mutex::new(None);
-            let mut shared = lock_std(&SHARED);
+            static SHARED: PerProcess<Mutex<Option<Arc<Modules>>>> = PerProcess::new(Mutex::default);
+            let mut shared = lock_std(SHARED.get());
             if let Some(known) = shared.as_ref().filter(|known| known.is_current()) {
                 return known.clone();
             }
@@ -99,6 +105,11 @@ mod imp {
                 modules.list.extend(module);
                 false
             });
+            // Static programs have no loader that lists it.
+            if let Some(start) = vdso().filter(|start| modules.find(*start).is_none()) {
+                // SAFETY: the kernel has mapped it, and nobody takes it away.
+                modules.list.extend(unsafe { read_vdso(start) });
+            }
             modules
         }
 
@@ -145,6 +156,35 @@ mod imp {
         unsafe { libc::dl_iterate_phdr(Some(trampoline), (&raw mut visit).cast()) };
     }
 
+    /// Where the kernel has put its own library.
+    fn vdso() -> Option<u64> {
+        const AT_SYSINFO_EHDR: libc::c_ulong = 33;
+        // SAFETY: looks a number up.
+        Some(unsafe { libc::getauxval(AT_SYSINFO_EHDR) }).filter(|start| *start != 0)
+    }
+
+    /// # Safety
+    ///
+    /// It is mapped there, and stays.
+    unsafe fn read_vdso(start: u64) -> Option<Module> {
+        // SAFETY: it begins with this header; the program headers that it speaks of are mapped with it.
+        let (headers, info) = unsafe {
+            let header = &*std::ptr::with_exposed_provenance::<libc::Elf64_Ehdr>(start as usize);
+            let headers = std::ptr::with_exposed_provenance::<libc::Elf64_Phdr>((start + header.e_phoff) as usize);
+            let info: libc::dl_phdr_info = std::mem::zeroed();
+            (std::slice::from_raw_parts(headers, usize::from(header.e_phnum)), info)
+        };
+        let first = headers.iter().find(|header| header.p_type == PT_LOAD.0)?;
+        let info = libc::dl_phdr_info {
+            dlpi_addr: start.wrapping_sub(first.p_vaddr),
+            dlpi_phdr: headers.as_ptr(),
+            dlpi_phnum: headers.len() as u16,
+            ..info
+        };
+        // SAFETY: the caller's promise.
+        unsafe { read(&info, false) }
+    }
+
     /// Reads one object's headers and tables.
     ///
     /// # Safety
@@ -176,7 +216,8 @@ mod imp {
             let bytes = rest(address)?;
             let bytes = &bytes[..bytes.len().min(table.p_memsz as usize)];
             if let Some(target) = frames_address(address, bytes) {
-                frames = (target, keep(rest(target)?));
+                let bytes_of_frames = rest(target)?;
+                frames = (target, without_signing(bytes_of_frames).unwrap_or_else(|| keep(bytes_of_frames)));
                 header = (address, keep(bytes));
             }
         }
@@ -187,18 +228,32 @@ mod imp {
         // SAFETY: a string of the loader's, or null.
         let path = (!info.dlpi_name.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(info.dlpi_name) });
         let mut path = path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
-        if path.is_empty() && executable {
-            path = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
+        // glibc has no name for it, musl the one it was called by, or a link.
+        if executable && (!path.starts_with('/') || path == "/proc/self/exe") {
+            path = executable_path().display().to_string();
+        } else if path.is_empty() && vdso().is_some_and(|vdso| (start..end).contains(&vdso)) {
+            path = "[vdso]".to_owned();
         }
         let name = path.rsplit('/').next().unwrap_or_default().to_owned();
         let name = Arc::new(ModuleName { name, path, build_id });
         Some(Module { name, range: start..end, bias, code, header, frames })
     }
 
+    /// A copy that says nothing of signed return addresses, if the original does: `framehop` takes the instruction for an
+    /// error, and strips the signatures without being told.
+    #[cfg(target_arch = "aarch64")]
+    fn without_signing(frames: &[u8]) -> Option<Bytes> {
+        crate::capture::signed::without_signing(frames).map(|frames| Bytes::Copied(frames.into()))
+    }
+
+    /// Return addresses are not signed.
+    #[cfg(not(target_arch = "aarch64"))]
+    fn without_signing(_frames: &[u8]) -> Option<Bytes> {
+        None
+    }
+
     /// Where `.eh_frame` lies, from its header, in the one encoding that linkers use there: a 32-bit offset from itself.
     fn frames_address(address: u64, header: &[u8]) -> Option<u64> {
-        const VERSION: u8 = 1;
-        const PCREL_SDATA4: u8 = 0x1b;
         let offset = header.get(4..8)?.try_into().ok()?;
         (header[0] == VERSION && header[1] == PCREL_SDATA4)
             .then(|| (address + 4).wrapping_add_signed(i64::from(i32::from_ne_bytes(offset))))
@@ -212,5 +267,33 @@ mod imp {
             }
         }
         None
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        /// Guards: the kernel's own library is known where no loader lists it.
+        #[test]
+        fn the_vdso_is_read_from_memory() {
+            let Some(start) = vdso() else { return };
+            // SAFETY: the kernel has said that it is there.
+            let read = unsafe { read_vdso(start) }.unwrap();
+            assert_eq!(read.name.path, "[vdso]");
+            assert!(read.range.contains(&start) && !read.code.is_empty() && !read.frames.1.is_empty());
+            let modules = Modules::current();
+            let listed = modules.find(start).unwrap();
+            assert_eq!((&listed.range, listed.bias, &listed.code), (&read.range, read.bias, &read.code));
+            assert_eq!(listed.name.build_id, read.name.build_id);
+        }
+
+        /// Guards: the executable has its path and its build id, by whatever name the loader knows it.
+        #[test]
+        fn the_executable_has_its_name() {
+            let modules = Modules::current();
+            let executable = &modules.list[0].name;
+            assert_eq!(executable.path, std::env::current_exe().unwrap().display().to_string());
+            assert!(executable.build_id.is_some(), "{executable:?}");
+        }
     }
 }

@@ -5,15 +5,23 @@
 //! no CPU time, its stack has not changed. What the kernel does not say is the frame pointer, which some frames need. Where
 //! one does, it is looked for on the stack. A stack is taken only if it unwinds all the way to the poll's own frame, and
 //! only in one way, whatever the frame pointer may be; else the thread gets its signal after all.
+//!
+//! On aarch64 the kernel does not say the link register either, and nothing else does where the innermost function has not
+//! saved it: so it is in `syscall`, by which the standard library waits for a futex (a call that is restarted unnoticed).
+//! The C library's calls that a signal would end (`poll`, `nanosleep`, ..) have saved it.
 
 use std::sync::Arc;
 
+use super::memory::{LEAST, Memory, THREAD_APART, extent, reaches};
 use super::procfs::{Activity, look};
 use super::snapshot::{Data, Origin, Registers, Snapshot};
 use super::thread::MAX_COPY;
-use super::unwind::Unwinder;
+use super::unwind::{End, Unwinder, Unwound};
 use super::{code_range, sys};
 use crate::inflight::ThreadSlot;
+
+/// Stands for the link register, which is not known: a return address that no module has.
+const UNKNOWN: u64 = 8;
 
 /// Places on the stack that are tried as the frame pointer: some microseconds each.
 const MAX_TRIES: usize = 256;
@@ -43,20 +51,30 @@ impl Peeker {
             return None;
         }
         let (sp, pc) = activity.registers()?;
+        let memory = Memory::prepare();
         let copied = slot.with_life(|life| {
             let (start, end) = (sp as usize & !7, slot.frame());
-            let on_stack = life.stack.contains(&start) && life.stack.contains(&end) && start < end;
-            if !on_stack || end - start > MAX_COPY || !slot.is_in(sequence) {
+            let is_own = life.stack.contains(&start) && life.stack.contains(&end) && start < end;
+            if (is_own && end - start > MAX_COPY) || !slot.is_in(sequence) {
                 return None;
             }
-            let len = (end - start) / 8;
-            // SAFETY: `[start, end)` is mapped: it is part of the stack of a thread that cannot end meanwhile, for its
-            // life is held. Should it run and write there, the copy is thrown away below; it is made by instructions
-            // that the compiler knows nothing of. The room has `MAX_COPY` bytes.
-            unsafe { sys::copy_words(start as *const u64, room.as_mut_ptr(), len) };
-            Some(len)
+            let wanted = extent(start, end, THREAD_APART) / 8;
+            // Should the thread run and write there, the copy is thrown away below.
+            let len = match memory {
+                // SAFETY: the room has `MAX_COPY` bytes, and no more are wanted.
+                Some(memory) => unsafe { memory.read(start, room.as_mut_ptr(), wanted) },
+                None if is_own => {
+                    // SAFETY: `[start, end)` is mapped: it is part of the stack of a thread that cannot end meanwhile, for
+                    // its life is held. It is read by instructions that the compiler knows nothing of. As for the room.
+                    unsafe { sys::copy_words(start as *const u64, room.as_mut_ptr(), wanted) };
+                    wanted
+                }
+                None => 0,
+            };
+            let foreign = !reaches(start, end, len * 8);
+            (len >= LEAST && !(is_own && foreign)).then_some((len, foreign, foreign && len == wanted))
         });
-        let len = copied.flatten()?;
+        let (len, foreign, truncated) = copied.flatten()?;
         // Used no CPU time, still in the same call, still in the same poll: it has slept through the copying.
         let now = look(activity.tid);
         if sys::cpu_time(activity.tid) != cpu || !activity.same_call(&now) || !slot.is_in(sequence) {
@@ -68,25 +86,34 @@ impl Peeker {
         slot.spans.copy(&mut spans);
         let snapshot = |fp: u64, words: &Arc<[u64]>| Snapshot {
             origin: Origin::Signal,
-            data: Data::Copied { registers: Registers { pc, sp, fp, lr: 0 }, words: words.clone() },
-            truncated: false,
+            data: Data::Copied { registers: Registers { pc, sp, fp, lr: UNKNOWN }, words: words.clone() },
+            truncated,
+            foreign,
             spans: spans.iter().copied().take_while(|id| *id != 0).collect(),
         };
         let words: Arc<[u64]> = room[..len].into();
+        // Without a frame pointer. On a stack of which nobody says where it ends, a wrong one may look like the end: with two
+        // of them, it is not the same end.
         let certain = snapshot(0, &words);
-        if self.unwind(&certain).is_some() {
+        if let Some(found) = self.unwind(&certain)
+            && (!foreign || self.unwind(&snapshot(8, &words)).as_ref() == Some(&found))
+        {
             return Some(certain);
         }
-        let mut found: Option<(Snapshot, Vec<u64>)> = None;
-        for fp in frame_pointers(sp & !7, &words).take(MAX_TRIES) {
+        let mut found: Option<(Snapshot, Chain)> = None;
+        let pointers: Vec<u64> = frame_pointers(sp & !7, &words, &self.unwinder).take(MAX_TRIES).collect();
+        for fp in pointers {
             let candidate = snapshot(fp, &words);
-            let Some(addresses) = self.unwind(&candidate) else { continue };
+            let Some(chain) = self.unwind(&candidate).filter(|(_, end)| *end == End::Known) else { continue };
             match &found {
-                None => found = Some((candidate, addresses)),
-                Some((_, known)) if *known == addresses => {}
+                None => found = Some((candidate, chain)),
+                Some((_, known)) if *known == chain => {}
                 // Stale frames lead to the end, too: nobody can say which way is the right one.
                 Some(_) => return None,
             }
+        }
+        if found.is_none() {
+            found = self.beyond_tables(sp & !7, &words, snapshot);
         }
         if found.is_none() {
             // Perhaps through a library that was loaded since. Not before: this takes the loader's lock.
@@ -95,17 +122,42 @@ impl Peeker {
         found.map(|(snapshot, _)| snapshot)
     }
 
-    /// The addresses, if the stack unwinds to the poll's own frame.
-    fn unwind(&mut self, snapshot: &Snapshot) -> Option<Vec<u64>> {
+    /// The same for a thread that sleeps in code without tables.
+    fn beyond_tables(
+        &mut self,
+        start: u64,
+        words: &Arc<[u64]>,
+        snapshot: impl Fn(u64, &Arc<[u64]>) -> Snapshot,
+    ) -> Option<(Snapshot, Chain)> {
+        let pointers: Vec<u64> =
+            std::iter::once(0).chain(frame_pointers(start, words, &self.unwinder).take(MAX_TRIES)).collect();
+        let found = self.unwinder.unwind_out_of_untabled(&snapshot(0, words), &pointers);
+        let mut chains = found.iter().map(|(fp, unwound)| (*fp, chain(unwound)));
+        let (fp, first) = chains.next()?;
+        // As above.
+        chains.all(|(_, other)| other == first).then(|| (snapshot(fp, words), first))
+    }
+
+    /// The addresses, if the stack unwinds to the poll's own frame, or to the end of a stack of its own.
+    fn unwind(&mut self, snapshot: &Snapshot) -> Option<Chain> {
         let unwound = self.unwinder.unwind_strictly(snapshot);
-        unwound.complete.then(|| unwound.addresses.iter().map(|address| address.pc).collect())
+        let needs_link = unwound.addresses.get(1).is_some_and(|address| address.pc == UNKNOWN);
+        let is_whole = unwound.complete && unwound.end != End::Lost && !needs_link;
+        (is_whole && self.unwinder.is_certain(&unwound)).then(|| chain(&unwound))
     }
 }
 
+fn chain(unwound: &Unwound) -> Chain {
+    (unwound.addresses.iter().map(|address| address.pc).collect(), unwound.end)
+}
+
+/// The addresses of a stack, and how it ended.
+type Chain = (Vec<u64>, End);
+
 /// Addresses on the stack that may be a frame pointer: above it lies a return address. What it points to, the caller's own
 /// frame pointer, may be anything, for not every function has one.
-fn frame_pointers(start: u64, words: &[u64]) -> impl Iterator<Item = u64> {
+fn frame_pointers(start: u64, words: &[u64], unwinder: &Unwinder) -> impl Iterator<Item = u64> {
     let code = code_range();
-    let returns = words.iter().enumerate().skip(1).filter(move |(_, word)| code.contains(word));
+    let returns = words.iter().enumerate().skip(1).filter(move |(_, word)| code.contains(&unwinder.plain(**word)));
     returns.map(move |(index, _)| start + (index as u64 - 1) * 8)
 }

@@ -1,5 +1,8 @@
 //! What `/proc` says of a thread of this process. Needs no privilege: a thread group may always look at itself.
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+
 /// What a thread is doing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Activity {
@@ -15,17 +18,69 @@ pub(crate) struct Activity {
     line: String,
 }
 
+fn read(tid: i32, file: &str) -> String {
+    std::fs::read_to_string(format!("/proc/self/task/{tid}/{file}")).unwrap_or_default()
+}
+
+/// The name stands in parentheses and may hold any character: the state follows the last one.
+fn state(stat: &str) -> Option<char> {
+    stat.rfind(')').and_then(|end| stat[end + 1..].trim_start().chars().next())
+}
+
+/// Whether a thread has a CPU, or would run if it had one.
+pub(crate) fn is_runnable(tid: i32) -> bool {
+    state(&read(tid, "stat")) == Some('R')
+}
+
+/// Reads how long threads have been ready to run without a CPU, in nanoseconds. The kernel tells of such a wait when it is
+/// over.
+#[derive(Debug, Default)]
+pub(crate) struct RunDelays {
+    /// Of the threads that were asked about last: to open a file takes longer than to read it.
+    open: Vec<(i32, File)>,
+}
+
+impl RunDelays {
+    /// Files that are kept open.
+    const MAX: usize = 16;
+
+    /// `None` if the thread has ended, or the kernel does not tell.
+    pub(crate) fn of(&mut self, tid: i32) -> Option<u64> {
+        if let Some(at) = self.open.iter().position(|(of, _)| *of == tid) {
+            if let Some(delay) = run_delay(&self.open[at].1) {
+                return Some(delay);
+            }
+            // Of another thread that had this number.
+            self.open.remove(at);
+        }
+        let file = File::open(format!("/proc/self/task/{tid}/schedstat")).ok()?;
+        let delay = run_delay(&file)?;
+        if self.open.len() == Self::MAX {
+            self.open.remove(0);
+        }
+        self.open.push((tid, file));
+        Some(delay)
+    }
+}
+
+/// The second of three numbers: time on a CPU, time without one, times that it got one.
+fn run_delay(mut file: &File) -> Option<u64> {
+    let mut text = [0; 80];
+    file.seek(SeekFrom::Start(0)).ok()?;
+    let length = file.read(&mut text).ok()?;
+    std::str::from_utf8(&text[..length]).ok()?.split(' ').nth(1)?.parse().ok()
+}
+
 /// Looks at a thread; what cannot be read stays empty.
 pub(crate) fn look(tid: i32) -> Activity {
-    let read = |file: &str| std::fs::read_to_string(format!("/proc/self/task/{tid}/{file}")).unwrap_or_default();
+    let read = |file: &str| read(tid, file);
     let line = read("syscall").trim_end().to_owned();
     let stat = read("stat");
     let wchan = read("wchan");
     Activity {
         tid,
         name: read("comm").trim_end().to_owned(),
-        // The name stands in parentheses and may hold any character: the state follows the last one.
-        state: stat.rfind(')').and_then(|end| stat[end + 1..].trim_start().chars().next()),
+        state: state(&stat),
         call: line.split(' ').next().and_then(|number| number.parse().ok()),
         wchan: Some(wchan).filter(|place| !place.is_empty() && place != "0"),
         line,
@@ -39,7 +94,7 @@ impl Activity {
     }
 
     /// Stack pointer and program counter of a thread that sits in a system call.
-    #[cfg(all(heeler_copies, target_arch = "x86_64"))]
+    #[cfg(heeler_copies)]
     pub(crate) fn registers(&self) -> Option<(u64, u64)> {
         self.call?;
         let mut words = self.line.rsplit(' ').map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16));
@@ -80,6 +135,37 @@ impl Activity {
 #[cfg(all(test, heeler_copies))]
 mod tests {
     use super::*;
+
+    /// Guards: a thread's time without a CPU is read, again and again, and that of one that has ended is not.
+    #[test]
+    fn run_delays_are_read_while_a_thread_lives() {
+        let mut delays = RunDelays::default();
+        let own = super::super::sys::thread_id();
+        // The kernel may be built without it.
+        let Some(first) = delays.of(own) else { return };
+        assert!(delays.of(own).unwrap() >= first && is_runnable(own));
+        let ended: Vec<i32> = (0..2 * RunDelays::MAX)
+            .map(|_| {
+                let (tid, tell) = std::sync::mpsc::channel();
+                let (end, ended) = std::sync::mpsc::channel::<()>();
+                let thread = std::thread::spawn(move || {
+                    tid.send(super::super::sys::thread_id()).unwrap();
+                    ended.recv().unwrap_err();
+                });
+                let tid = tell.recv().unwrap();
+                assert!(delays.of(tid).is_some());
+                drop(end);
+                thread.join().unwrap();
+                tid
+            })
+            .collect();
+        assert!(delays.open.len() <= RunDelays::MAX);
+        let began = std::time::Instant::now();
+        // A joined thread may be there for a moment still.
+        while ended.iter().any(|tid| *tid != own && delays.of(*tid).is_some()) {
+            assert!(began.elapsed() < std::time::Duration::from_secs(10), "threads that have ended");
+        }
+    }
 
     /// A thread that sleeps is seen sleeping in a system call with a name.
     #[test]

@@ -30,7 +30,7 @@ mod imp {
 
     use super::super::arena::{Arena, Head, SPANS, WORDS};
     use super::super::snapshot::Registers;
-    use super::super::task::{Tracer, tracer};
+    use super::super::task::{Tracer, each_tracer};
     use super::super::{sys, threads_stack};
     use super::DEPTH;
 
@@ -87,7 +87,8 @@ mod imp {
             for Taker { arena, words, .. } in takers.into_iter().filter(|taker| taker.took) {
                 // Those of this frame, but for the stack pointer, from which the words are counted.
                 let registers = Registers { sp: lowest as u64, ..here };
-                let head = Head { registers, start: 0, len: words, truncated: words == WORDS, spans: [0; SPANS] };
+                let truncated = words == WORDS;
+                let head = Head { registers, start: 0, len: words, truncated, foreign: false, spans: [0; SPANS] };
                 // SAFETY: as above.
                 let arena = unsafe { &mut *arena };
                 arena.heads[0] = head;
@@ -113,16 +114,15 @@ mod imp {
     }
 
     /// Innermost first; the others have no words.
-    fn takers(mut waker: &Waker, lowest: usize) -> [Taker; NESTED] {
+    fn takers(waker: &Waker, lowest: usize) -> [Taker; NESTED] {
         let mut takers = [Taker { arena: std::ptr::null_mut(), words: 0, took: false }; NESTED];
         let mut count = 0;
-        while let Some(tracer) = tracer(waker) {
+        each_tracer(waker, |tracer| {
             if let Some(words) = words_for(tracer, lowest).filter(|_| count < NESTED) {
                 takers[count] = Taker { arena: tracer.arena, words, took: false };
                 count += 1;
             }
-            waker = tracer.original;
-        }
+        });
         takers
     }
 

@@ -29,8 +29,10 @@ pub(crate) enum Origin {
 pub(crate) struct Snapshot {
     pub(crate) origin: Origin,
     pub(crate) data: Data,
-    /// The copy is shorter than the stack.
+    /// The copy is shorter than the stack, or may be.
     pub(crate) truncated: bool,
+    /// Of a stack that is not the thread's own (a fiber's): it ends at that stack's entry, not at the poll's own frame.
+    pub(crate) foreign: bool,
     /// Ids of the spans that were entered, outermost first.
     #[cfg_attr(not(feature = "spans"), allow(dead_code, reason = "always empty then"))]
     pub(crate) spans: Vec<u64>,
@@ -47,9 +49,25 @@ pub(crate) enum Data {
 impl Snapshot {
     /// Bytes that this snapshot holds.
     pub(crate) fn size(&self) -> usize {
-        8 * match &self.data {
-            Data::Copied { words, .. } => words.len(),
-            Data::Walked(addresses) => addresses.len(),
+        size_of_val(self.words())
+    }
+
+    /// Where these bytes are: clones have them at the same address.
+    pub(crate) fn address(&self) -> usize {
+        self.words().as_ptr().addr()
+    }
+
+    /// A stack of so many words.
+    #[cfg(test)]
+    pub(crate) fn of_zeros(words: usize) -> Self {
+        let data = Data::Walked(vec![0; words].into());
+        Self { origin: Origin::Signal, data, truncated: false, foreign: false, spans: Vec::new() }
+    }
+
+    fn words(&self) -> &[u64] {
+        match &self.data {
+            Data::Copied { words, .. } => words,
+            Data::Walked(addresses) => addresses,
         }
     }
 }

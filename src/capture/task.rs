@@ -1,12 +1,12 @@
 //! The stack of a suspended future: poll it once with a waker of our own, and copy the stack at each clone of it.
 //!
 //! Whatever future finally waits must clone the waker it is polled with, and does so on the stack of its await point.
-//! The traced poll is a real poll: its result counts, and each clone is a clone of the **original** waker, so that nothing
-//! of ours outlives the poll. A clone may happen under the leaf's own lock: copying takes no lock, allocates nothing and
-//! calls nobody.
+//! The traced poll is a real poll: its result counts. A clone may happen under the leaf's own lock: copying takes no lock,
+//! allocates nothing and calls nobody.
 //!
-//! A profiled request is the exception: there each clone is a waker of its own, made by a [`Branches`], so that it is known
-//! which branch has woken the task.
+//! Each clone is one of the waker that the poll was begun with: the row's own, see `row_waker`, which counts it under the row's
+//! lock; or where none is lent the original. Nothing of the poll outlives it. A profiled request is the exception: there each
+//! clone is a waker of its own, made by a [`Branches`], so that it is known which branch has woken the task.
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
@@ -14,6 +14,7 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use super::arena::{Arena, Event, Head, SPANS, STACKS, WORDS};
 use super::residue;
+use super::row_waker::{Lent, Linked, RowWaker, Rows, tracers};
 use super::snapshot::Registers;
 #[cfg(heeler_copies)]
 use super::sys;
@@ -22,7 +23,7 @@ use super::sys;
 pub(crate) trait Branches: Sync {
     /// A waker that stands for `original`, for the branch with the stack of that number in the arena; `None` if that was not
     /// copied. May run under the leaf's own lock.
-    fn branch(&self, stack: Option<usize>, original: &Waker) -> Waker;
+    fn branch(&self, stack: Option<usize>, original: Waker) -> Waker;
 
     /// The work has woken itself during its poll.
     fn woken(&self);
@@ -41,6 +42,10 @@ pub(super) struct Tracer<'a> {
     /// Tells this thread from others: a waker may be cloned on any.
     thread: usize,
     branches: Option<&'a dyn Branches>,
+    /// The row's waker that the poll has; `None` for one that points here.
+    pub(super) lent: Option<RowWaker>,
+    /// The traced poll around this one on the same thread that has lent a row's.
+    pub(super) outer: Cell<*const Tracer<'static>>,
 }
 
 thread_local! {
@@ -51,24 +56,59 @@ fn this_thread() -> usize {
     MARK.with(|mark| std::ptr::from_ref(mark).addr())
 }
 
-/// Whether it is the waker of a traced poll, which must not be kept beyond that.
-#[inline]
+/// Whether clones of the waker are seen by a traced poll that goes on: for a row's waker, on this thread.
+pub(crate) fn is_traced(waker: &Waker) -> bool {
+    let mut is = false;
+    each_tracer(waker, |_| is = true);
+    is
+}
+
+/// Whether it is the waker of a traced poll that points to what the poll needs: it must not be kept beyond that.
 pub(crate) fn is_tracing(waker: &Waker) -> bool {
     std::ptr::eq(waker.vtable(), &VTABLE)
 }
 
 /// What a tracing waker points to.
-pub(super) fn tracer(waker: &Waker) -> Option<&Tracer<'_>> {
+fn tracer(waker: &Waker) -> Option<&Tracer<'_>> {
     // SAFETY: only `trace_branches` makes wakers with this vtable. Their data is a `Tracer` that lives as long as they do.
     is_tracing(waker).then(|| unsafe { &*waker.data().cast::<Tracer<'_>>() })
 }
 
-/// The waker that a tracing one stands for, else the waker itself: what may be kept beyond the poll, and compared.
-pub(crate) fn original(mut waker: &Waker) -> &Waker {
+/// The traced polls that see a clone of the waker, innermost first. Returns what the outermost of them was polled with.
+pub(super) fn each_tracer(mut waker: &Waker, mut visit: impl FnMut(&Tracer<'_>)) -> &Waker {
+    let mut at = Linked::innermost();
+    loop {
+        if let Some(tracer) = tracer(waker) {
+            visit(tracer);
+            waker = tracer.original;
+            continue;
+        }
+        let Some(row) = RowWaker::of(waker) else { return waker };
+        let mut outermost: Option<*const Waker> = None;
+        let mut around = at;
+        tracers(at, row, |tracer| {
+            visit(tracer);
+            (outermost, around) = (Some(std::ptr::from_ref(tracer.original)), tracer.outer.get());
+        });
+        // What that was polled with may be the same waker once more, but not of a poll within.
+        at = around;
+        let Some(original) = outermost else { return waker };
+        // SAFETY: the waker that an enclosing poll on this thread was given outlives that poll, and so whatever is lent within.
+        waker = unsafe { &*original };
+    }
+}
+
+/// The waker that one of a traced poll stands for, else the waker itself: what may be kept beyond the poll, and compared.
+pub(crate) fn original(waker: &Waker) -> &Waker {
+    each_tracer(waker, |_| {})
+}
+
+/// The row whose waker it is, also by way of a traced poll that is within that row's.
+pub(crate) fn row_of(mut waker: &Waker) -> Option<RowWaker> {
     while let Some(tracer) = tracer(waker) {
         waker = tracer.original;
     }
-    waker
+    RowWaker::of(waker)
 }
 
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop_nothing);
@@ -96,23 +136,39 @@ fn walk(visit: impl FnMut(&backtrace::Frame) -> bool) {
 
 /// Polls with a waker that copies the stack at each clone. `end` is an address in a frame that encloses this call.
 ///
-/// With `look_below`, a poll that neither cloned nor woke the waker leaves a copy of what its frames left on the stack.
+/// With `lent`, it is that row's waker. With `look_below`, a poll that neither cloned nor woke the waker leaves a copy of
+/// what its frames left on the stack.
 pub(crate) fn trace<T>(
     arena: &mut Arena,
     end: usize,
     look_below: bool,
+    lent: Option<(RowWaker, &'static dyn Rows)>,
     cx: &mut Context<'_>,
     poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
-    trace_branches(arena, end, look_below, None, cx, poll)
+    trace_with(arena, end, look_below, (None, lent), cx, poll)
 }
 
 /// The same, and each clone is what `branches` makes.
 pub(crate) fn trace_branches<T>(
     arena: &mut Arena,
     end: usize,
+    branches: &dyn Branches,
+    cx: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> Poll<T> {
+    trace_with(arena, end, false, (Some(branches), None), cx, poll)
+}
+
+/// What the clones are: what somebody makes, or a row's wakers.
+type Clones<'a> = (Option<&'a dyn Branches>, Option<(RowWaker, &'static dyn Rows)>);
+
+#[inline(always)]
+fn trace_with<T>(
+    arena: &mut Arena,
+    end: usize,
     look_below: bool,
-    branches: Option<&dyn Branches>,
+    (branches, lent): Clones<'_>,
     cx: &mut Context<'_>,
     poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
@@ -122,15 +178,19 @@ pub(crate) fn trace_branches<T>(
     // Where the thread's stack is not known, nothing of it is read.
     let lowest = if stack.contains(&end) { stack.start } else { usize::MAX };
     // Within another traced poll, that one's waker: so it sees these clones, too.
-    let (original, thread) = (cx.waker(), this_thread());
-    let tracer = Tracer { original, arena, lowest, end, looks_below: look_below, thread, branches };
-    let raw = RawWaker::new((&raw const tracer).cast(), &VTABLE);
-    // SAFETY: the vtable's functions take the pointer for a `Tracer`. The waker itself is never dropped and is only lent
-    // to `poll`, for less long than `tracer` lives; clones are clones of the original and do not refer to `tracer`.
-    let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw) });
+    let (original, thread, outer) = (cx.waker(), this_thread(), Cell::new(Linked::innermost()));
+    let is_within = is_traced(original);
+    let row = lent.map(|(row, _)| row);
+    let tracer = Tracer { original, arena, lowest, end, looks_below: look_below, thread, branches, lent: row, outer };
+    let (waker, _linked) = match lent {
+        Some((row, rows)) => (row.lend(rows), Some(Linked::new(&tracer))),
+        // The vtable's functions take the pointer for a `Tracer`. It is only lent to `poll`, for less long than `tracer`
+        // lives; clones are clones of the original and do not refer to `tracer`.
+        None => (Lent::new(RawWaker::new((&raw const tracer).cast(), &VTABLE)), None),
+    };
     let mut cx = Context::from_waker(&waker);
     // Also for the traced poll around this one.
-    if look_below || is_tracing(original) { residue::poll(&mut cx, poll) } else { poll(&mut cx) }
+    if look_below || is_within { residue::poll(&mut cx, poll) } else { poll(&mut cx) }
 }
 
 // SAFETY (of the four functions of the vtable): `data` points to the `Tracer` of `trace`, which is alive as long as the
@@ -139,16 +199,12 @@ pub(crate) fn trace_branches<T>(
 unsafe fn clone(data: *const ()) -> RawWaker {
     // SAFETY: see above.
     let tracer = unsafe { &*data.cast::<Tracer<'_>>() };
-    // The registers are those of this frame, which stands until the copy is done.
+    // The registers are those of this frame, which stands until the copies are done.
     #[cfg(heeler_copies)]
-    let stack = tracer.copy(Event::Clone, sys::registers());
+    let registers = sys::registers();
     #[cfg(not(heeler_copies))]
-    let stack = tracer.walk(Event::Clone);
-    let clone = match tracer.branches {
-        Some(branches) => branches.branch(stack, tracer.original),
-        None => tracer.original.clone(),
-    };
-    let clone = ManuallyDrop::new(clone);
+    let registers = Registers::default();
+    let clone = ManuallyDrop::new(tracer.clone_original(registers));
     RawWaker::new(clone.data(), clone.vtable())
 }
 
@@ -159,20 +215,53 @@ unsafe fn wake(data: *const ()) {
 
 unsafe fn wake_by_ref(data: *const ()) {
     // SAFETY: see above.
-    let tracer = unsafe { &*data.cast::<Tracer<'_>>() };
+    let mut this = unsafe { &*data.cast::<Tracer<'_>>() };
     #[cfg(heeler_copies)]
-    tracer.copy(Event::Wake, sys::registers());
+    let registers = sys::registers();
     #[cfg(not(heeler_copies))]
-    tracer.walk(Event::Wake);
-    if let Some(branches) = tracer.branches {
-        branches.woken();
+    let registers = Registers::default();
+    loop {
+        this.take_stack(Event::Wake, registers);
+        if let Some(branches) = this.branches {
+            branches.woken();
+        }
+        match tracer(this.original) {
+            Some(further_out) => this = further_out,
+            None => break,
+        }
     }
-    tracer.original.wake_by_ref();
+    this.original.wake_by_ref();
 }
 
 unsafe fn drop_nothing(_: *const ()) {}
 
 impl Tracer<'_> {
+    /// Clones the waker that this one stands for, and takes the stack from `registers` on: for this traced poll, and for each one
+    /// around it. Those must not be asked through their wakers, or the functions that do this would stand on the leaf's stack.
+    fn clone_original(&self, registers: Registers) -> Waker {
+        let stack = self.take_stack(Event::Clone, registers);
+        let original = match tracer(self.original) {
+            Some(further_out) => further_out.clone_original(registers),
+            None => self.original.clone(),
+        };
+        match self.branches {
+            Some(branches) => branches.branch(stack, original),
+            None => original,
+        }
+    }
+
+    /// Copies or walks the stack. Its number, if there is one.
+    #[inline]
+    fn take_stack(&self, event: Event, registers: Registers) -> Option<usize> {
+        #[cfg(heeler_copies)]
+        return self.copy(event, registers);
+        #[cfg(not(heeler_copies))]
+        {
+            let _ = registers;
+            self.walk(event)
+        }
+    }
+
     /// Whether this is the thread that polls. Another may have been lent the waker: what it does is not recorded, for to
     /// touch the arena from there would be a data race.
     ///
@@ -185,7 +274,7 @@ impl Tracer<'_> {
     /// Copies the stack from `registers.sp` up to the poll's frame. The number of the copy, if there is one.
     #[cfg(heeler_copies)]
     #[inline(never)]
-    fn copy(&self, event: Event, registers: Registers) -> Option<usize> {
+    pub(super) fn copy(&self, event: Event, registers: Registers) -> Option<usize> {
         if !self.is_mine() {
             return None;
         }
@@ -194,15 +283,13 @@ impl Tracer<'_> {
         arena.count_event(event);
         let sp = registers.sp as usize;
         let room = WORDS - arena.used;
-        // A leaf may run on a stack of its own (a stackful coroutine): of that, nothing says what can be read.
-        if sp < self.lowest
-            || sp >= self.end
-            || arena.count == STACKS
-            || room < 64
-            || self.end - sp > super::thread::MAX_COPY
-        {
+        let is_own = sp >= self.lowest && sp < self.end;
+        if arena.count == STACKS || room < 64 || (is_own && self.end - sp > super::thread::MAX_COPY) {
             arena.lost += 1;
             return None;
+        }
+        if !is_own {
+            return self.copy_foreign(arena, registers);
         }
         let wanted = (self.end - sp) / 8;
         let len = wanted.min(room);
@@ -211,12 +298,38 @@ impl Tracer<'_> {
         // encloses the poll, both within its bounds and in use, so all between is mapped and readable; words of it that no frame has
         // written yet are copied as bytes and never interpreted but by the unwinder. `len` words are free in the arena.
         unsafe {
+            // No `memcpy`: the address sanitizer's looks at what is copied, and this is other functions' frames.
             let to = arena.words.as_mut_ptr().add(start);
-            std::ptr::copy_nonoverlapping(sp as *const u64, to, len);
+            sys::copy_words(sp as *const u64, to, len);
         }
         let mut spans = [0; SPANS];
         super::copy_spans(&mut spans);
-        arena.heads[arena.count] = Head { registers, start, len, truncated: len < wanted, spans };
+        arena.heads[arena.count] = Head { registers, start, len, truncated: len < wanted, foreign: false, spans };
+        arena.count += 1;
+        arena.used += len;
+        Some(arena.count - 1)
+    }
+
+    /// The same where this frame is on a stack that is not the thread's own (a stackful coroutine's), or the poll is: nothing
+    /// says what of it can be read. Takes some microseconds.
+    #[cfg(heeler_copies)]
+    #[cold]
+    #[inline(never)]
+    fn copy_foreign(&self, arena: &mut Arena, registers: Registers) -> Option<usize> {
+        use super::memory::{AWAIT_APART, LEAST, Memory, extent, reaches};
+        let (sp, start) = (registers.sp as usize, arena.used);
+        let wanted = (extent(sp, self.end, AWAIT_APART) / 8).min(WORDS - start);
+        // SAFETY: so many words are free in the arena. What is read may be anything.
+        let len = Memory::prepared()
+            .map_or(0, |memory| unsafe { memory.read(sp, arena.words.as_mut_ptr().add(start), wanted) });
+        if len < LEAST {
+            arena.lost += 1;
+            return None;
+        }
+        let foreign = !reaches(sp, self.end, len * 8);
+        let mut spans = [0; SPANS];
+        super::copy_spans(&mut spans);
+        arena.heads[arena.count] = Head { registers, start, len, truncated: foreign && len == wanted, foreign, spans };
         arena.count += 1;
         arena.used += len;
         Some(arena.count - 1)
@@ -225,7 +338,7 @@ impl Tracer<'_> {
     /// Walks the stack, where it cannot be copied.
     #[cfg(not(heeler_copies))]
     #[inline(never)]
-    fn walk(&self, event: Event) -> Option<usize> {
+    pub(super) fn walk(&self, event: Event) -> Option<usize> {
         if !self.is_mine() {
             return None;
         }
@@ -251,9 +364,23 @@ impl Tracer<'_> {
         });
         let mut spans = [0; SPANS];
         super::copy_spans(&mut spans);
-        arena.heads[arena.count] = Head { registers: Registers::default(), start, len, truncated, spans };
+        arena.heads[arena.count] =
+            Head { registers: Registers::default(), start, len, truncated, foreign: false, spans };
         arena.count += 1;
         arena.used += len;
         Some(arena.count - 1)
     }
+}
+
+/// What a function is called.
+#[cfg(test)]
+pub(super) fn name_of<T>(_: T) -> &'static str {
+    std::any::type_name::<T>()
+}
+
+/// The names of the functions that take a stack within the call of a waker.
+#[cfg(test)]
+pub(super) fn names_of_callbacks() -> [&'static str; 3] {
+    let tracer = std::any::type_name::<Tracer<'_>>();
+    [name_of(clone), name_of(wake_by_ref), tracer.split('<').next().unwrap_or_default()]
 }

@@ -1,7 +1,8 @@
 //! Captures by the hundred thousand, of threads in all the places where a signal has ever hurt anybody.
 //!
 //! In a process of its own, for there is one sampler a process:
-//! `cargo test --release --lib survival -- --nocapture` prints the figures. A debug build takes a tenth of the captures.
+//! `cargo test --release --lib survival -- --nocapture` prints the figures. A debug build takes a tenth of the captures;
+//! `HEELER_TEST_CAPTURES` in the environment says how many.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -23,14 +24,31 @@ const GROWTH: usize = 48 * 1024 * 1024;
 /// What a thread does until told to stop, one piece at a time.
 type Work = fn(u64);
 
-const WORKS: [(&str, Work); 6] = [
+const WORKS: [(&str, Work); 9] = [
     ("malloc", allocates),
     ("panics", panics),
     ("regex", matches_regex),
     ("files", reads_files),
     ("dlopen", loads_and_unloads),
     ("threads", starts_threads),
+    ("forks", forks),
+    ("refused reads", is_refused_reads),
+    ("deadly reads", would_die_of_reads),
 ];
+
+/// The same on stacks that are not the thread's own. They are signalled once a poll unless they have the CPU all the while: a
+/// tenth of the captures.
+#[cfg(target_env = "gnu")]
+const FOREIGN_WORKS: [(&str, Work); 2] = [("coroutines", runs_coroutines), ("small stacks", fills_small_stacks)];
+#[cfg(not(target_env = "gnu"))]
+const FOREIGN_WORKS: [(&str, Work); 0] = [];
+
+#[cfg(target_env = "gnu")]
+#[path = "../../tests/foreign_stacks/fiber.rs"]
+mod fiber;
+
+#[path = "../../tests/foreign_stacks/seccomp.rs"]
+mod seccomp;
 
 #[inline(never)]
 fn allocates(round: u64) {
@@ -101,6 +119,77 @@ fn starts_threads(round: u64) {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
+/// Children that end at once, or after they have begun a table of their own.
+#[inline(never)]
+fn forks(round: u64) {
+    // SAFETY: the child is a copy of this thread alone. It allocates, which the C library allows after its `fork`, and ends without
+    // anybody's destructors.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        if round.is_multiple_of(16) {
+            let watched = watched();
+            drop(watched.enter(frame_address!()));
+        }
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child that was made above; interrupted by signals, it goes on.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:#x}");
+}
+
+/// On a thread that may not read memory by a system call.
+#[inline(never)]
+fn is_refused_reads(round: u64) {
+    filter_reads(seccomp::REFUSE);
+    allocates(round);
+}
+
+/// The same, and a read ends the process.
+#[inline(never)]
+fn would_die_of_reads(round: u64) {
+    filter_reads(seccomp::KILL);
+    allocates(round);
+}
+
+fn filter_reads(then: u32) {
+    use std::cell::Cell;
+
+    thread_local!(static IS_FILTERED: Cell<bool> = const { Cell::new(false) });
+    if !IS_FILTERED.replace(true) {
+        seccomp::filter(&[libc::SYS_pread64, libc::SYS_process_vm_readv], then, seccomp::ALLOW, 0);
+    }
+}
+
+/// Each on a stack of its own, which is gone afterwards.
+#[cfg(target_env = "gnu")]
+#[inline(never)]
+fn runs_coroutines(round: u64) {
+    fiber::on_fiber(|| (0..20).for_each(|part| allocates(round + part)));
+}
+
+/// So little is left that neither the kernel's frame nor the handler's has room, and somebody's data lies below.
+#[cfg(target_env = "gnu")]
+#[inline(never)]
+fn fills_small_stacks(round: u64) {
+    const BELOW: usize = 16 * 1024;
+    let mut map = fiber::Map::new(2 * BELOW);
+    map.fill(BELOW, 0xaa);
+    let mut number = round;
+    map.run(BELOW, |base| {
+        fiber::with_little_left(base, 1600, &mut || {
+            let mut left = 100_000;
+            while left > 0 {
+                (number, left) = (number.rotate_left(5) ^ left, left - 1);
+            }
+        });
+    });
+    std::hint::black_box(number);
+    assert_eq!(map.others(BELOW, 0xaa), 0, "bytes below the stack were overwritten");
+}
+
 fn watched() -> Watched {
     Watched::new(Registered::new(PolicyId::NONE, u64::MAX, 0, |_| {}))
 }
@@ -124,6 +213,8 @@ struct Tally {
     complete: usize,
     missed: usize,
     no_answer: usize,
+    /// On a stack that is not the thread's own, and signalled there once in this poll.
+    foreign: usize,
     frames: usize,
 }
 
@@ -147,6 +238,10 @@ fn capture(sampler: &mut Sampler, unwinder: &mut Unwinder, wanted: usize) -> Tal
                     tally.no_answer += usize::from(!outcome.may_come_late());
                     // As long as it owes the answer, it is not asked, and this loop would count at full speed.
                     std::thread::sleep(Duration::from_millis(10));
+                }
+                Outcome::Foreign(..) => {
+                    tally.foreign += 1;
+                    std::thread::sleep(Duration::from_micros(200));
                 }
                 Outcome::Unavailable(why) => panic!("{why}"),
             }
@@ -174,22 +269,29 @@ fn survive() {
     let (mut sampler, mut unwinder) = (Sampler::new(None), Unwinder::new());
     let mut before = None;
     let mut total = Tally::default();
+    let wanted = std::env::var("HEELER_TEST_CAPTURES").map_or(CAPTURES, |number| number.parse().unwrap());
     // A first, short round fills every cache.
-    for share in [CAPTURES / 10, CAPTURES] {
+    for share in [wanted / 10, wanted] {
         total = Tally::default();
-        for (name, work) in WORKS {
+        let own = WORKS.map(|work| (work, share / WORKS.len(), false));
+        let foreign = FOREIGN_WORKS.map(|work| (work, share / WORKS.len() / 10, true));
+        for ((name, work), wanted, is_foreign) in own.into_iter().chain(foreign) {
             let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
             let began = Instant::now();
             let tally = std::thread::scope(|scope| {
                 scope.spawn(|| busy(work, &stop, &rounds));
-                let tally =
-                    catch_unwind(AssertUnwindSafe(|| capture(&mut sampler, &mut unwinder, share / WORKS.len())));
+                let tally = catch_unwind(AssertUnwindSafe(|| capture(&mut sampler, &mut unwinder, wanted)));
                 stop.store(true, Ordering::Relaxed);
                 tally.unwrap()
             });
             // The thread went on with its work all the while.
             assert!(rounds.into_inner() > 0);
             println!("{name}: {tally:?} in {:?}", began.elapsed());
+            if is_foreign {
+                // In the middle of switching, neither stack unwinds: some are cut, and few of a few are many.
+                assert!(tally.complete * 10 + 30 >= tally.captured * 9, "{name}: {tally:?}");
+                continue;
+            }
             total.captured += tally.captured;
             total.complete += tally.complete;
             total.no_answer += tally.no_answer;

@@ -5,12 +5,10 @@
 //! monitor tells when one of them expires.
 
 use std::cell::Cell;
-use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use super::subject::Inherited;
-use super::{Clock, Job, PolicyId, Registered, Row, RowId, ThreadSlot, Timebox, Work, flags, table, work_of};
-use crate::sync::lock_std;
+use super::subject::{Inheritance, Inherited, More};
+use super::{Audience, Clock, Row, RowId, ThreadSlot, Timebox, Work, flags, table, work_of};
 
 thread_local! {
     // Without a destructor, so that an access costs no check and works while the thread ends.
@@ -38,7 +36,9 @@ impl Ambient {
         let previous = INNERMOST.get();
         // A box that began elsewhere, and is polled inside one that ends sooner: that one tells its work. Where boxes begin
         // inside each other, the inner one ends sooner.
-        let sooner = previous.filter(|previous| previous.deadline() < row.deadline());
+        // One of a parent of this process is inert.
+        let sooner =
+            previous.filter(|previous| previous.process() == row.process() && previous.deadline() < row.deadline());
         INNERMOST.set(Some(sooner.unwrap_or(row)));
         Self { previous }
     }
@@ -48,26 +48,6 @@ impl Ambient {
     pub(crate) fn enter_heir(row: &'static Row) -> Self {
         Self { previous: INNERMOST.replace(Some(row)) }
     }
-}
-
-/// Everything that the calling thread runs from here on is a profile's, also what was not handed on by heeler's functions: no
-/// limit holds there.
-pub(crate) fn stand_aside_for_good() {
-    static ROW: Mutex<Option<&'static Row>> = Mutex::new(None);
-    let mut row = lock_std(&ROW);
-    // If the table is full, the next thread may be luckier.
-    if row.is_none() {
-        let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::PROFILED, |details| {
-            details.work = Work::Job(Box::new(Job { name: "profiles".into(), reports: None }));
-        });
-        *row = registered.map(|registered| {
-            let row = registered.row();
-            // For the life of the process.
-            std::mem::forget(registered);
-            row
-        });
-    }
-    INNERMOST.set(*row);
 }
 
 /// Whether the calling code runs for a profile, where no limit or threshold holds.
@@ -97,20 +77,62 @@ impl Row {
         }
     }
 
-    /// Of an heir: the boxes that it was handed on in.
-    pub(crate) fn inherited(&self) -> Option<Arc<Vec<Arc<Inherited>>>> {
-        let (id, _) = self.live()?;
+    /// Of a box: how long its work may take to end by itself once its limit has passed, in nanoseconds.
+    pub(crate) fn grace(&self, id: RowId) -> u64 {
+        match self.details(id).as_deref().map(|details| &details.work) {
+            Some(Work::Timebox(timebox)) => timebox.grace(),
+            _ => 0,
+        }
+    }
+
+    /// Of an heir: what it has of the boxes that it was handed on in.
+    pub(crate) fn inheritance(&self, id: RowId) -> Option<Arc<Inheritance>> {
         match &self.details(id)?.work {
             Work::Child(child) => child.boxes.clone(),
             _ => None,
         }
     }
+
+    /// Of a box: what work has of it that is handed on within it.
+    fn inherited(&self, id: RowId) -> Option<Arc<Inherited>> {
+        let mut details = self.details(id)?;
+        let Work::Timebox(timebox) = &mut details.work else { return None };
+        let more = timebox.more.get_or_insert_with(|| Box::new(More::default()));
+        if more.inherited.is_none() {
+            let inherited = Inherited::new(self, id, more.label.clone());
+            // The flag is set under the lock that is held here: see `expire`.
+            if self.flags() & flags::EXPIRED != 0 {
+                inherited.heirs.close();
+            }
+            more.inherited = Some(Arc::new(inherited));
+        }
+        more.inherited.clone()
+    }
+
+    /// The limit of the box has passed: sets the flags of `set`. The flags from before, and who is to be told apart from the
+    /// box itself; `None` if the box is over.
+    ///
+    /// Whoever hands on within the box from here on, or within what it has handed on, finds that out from the [`Audience`] and
+    /// tells the new work itself.
+    pub(crate) fn expire(&self, id: RowId, set: u32) -> Option<(u32, Vec<RowId>)> {
+        // Under the lock, so that the box can neither end nor hand on for the first time in between.
+        let details = self.details(id)?;
+        let before = self.update(id, set, 0)?;
+        let inherited = match &details.work {
+            Work::Timebox(timebox) => timebox.more.as_ref().and_then(|more| more.inherited.clone()),
+            _ => None,
+        };
+        drop(details);
+        Some((before, inherited.map(|inherited| inherited.heirs.close()).unwrap_or_default()))
+    }
 }
 
 /// The box's deadline as long as it runs, in nanoseconds; else `u64::MAX`.
 fn live_deadline(inherited: &Inherited) -> u64 {
-    let lives = table().row(inherited.id).is_some_and(|row| row.is_live(inherited.id));
-    if lives { inherited.deadline } else { u64::MAX }
+    let Some(row) = table().row(inherited.id) else { return u64::MAX };
+    // It may have been lifted since.
+    let deadline = row.deadline();
+    if row.is_live(inherited.id) { deadline } else { u64::MAX }
 }
 
 /// The earliest deadline of the boxes that the calling code runs in, in nanoseconds; `None` outside of any.
@@ -127,43 +149,45 @@ pub(crate) fn nearest_deadline() -> Option<u64> {
 }
 
 /// What the calling code passes on to the work that it hands on.
-pub(super) fn inheritance() -> Option<Arc<Vec<Arc<Inherited>>>> {
+pub(super) fn inheritance() -> Option<Arc<Inheritance>> {
     INNERMOST.get()?;
     let mut boxes = Vec::new();
     walk(|step| match step {
-        Around::Box(row, id) => {
-            boxes.extend(row.timebox(id).map(|timebox| Arc::new(Inherited::new(row, id, &timebox))));
-        }
+        Around::Box(row, id) => boxes.extend(row.inherited(id)),
         Around::Inherited(.., inherited) => boxes.push(Arc::clone(inherited)),
     });
-    (!boxes.is_empty()).then(|| Arc::new(boxes))
+    (!boxes.is_empty()).then(|| Arc::new(Inheritance { boxes, inner: Audience::default() }))
 }
 
 /// A new heir, which nobody runs yet, is told what has expired by now. What expires from here on, the monitor tells it.
-pub(super) fn tell_heir(heir: &'static Row, id: RowId, boxes: &[Arc<Inherited>]) {
-    // Of a box that is there: both the monitor and this update its state, and the later one sees what the other did. Of one
-    // that is gone: the work that hands on has inherited it itself, and shares what it knows.
-    for inherited in boxes {
-        let before = table().row(inherited.id).and_then(|row| row.update(inherited.id, flags::PARENT, 0));
-        if before.is_some_and(|before| before & flags::EXPIRED != 0) {
-            inherited.expire();
-        }
-    }
-    fence(Ordering::SeqCst);
-    if boxes.iter().any(|inherited| inherited.has_expired()) {
+pub(super) fn tell_heir(heir: &'static Row, id: RowId, inheritance: &Inheritance) {
+    let expired = inheritance.boxes.iter().filter(|inherited| !inherited.heirs.join(id)).count();
+    if expired > 0 {
+        inheritance.inner.close();
         heir.update(id, flags::INHERITED, 0);
     }
 }
 
-/// A new box within what was told is told, too.
+/// A new box within work that was handed on is told when that is, or at once if that was told.
 #[cold]
 #[inline(never)]
 pub(crate) fn tell_box(row: &'static Row, id: RowId, around: RowId) {
-    fence(Ordering::SeqCst);
-    let told = table().row(around).is_some_and(|row| row.is_live(around) && row.flags() & flags::INHERITED != 0);
-    if told {
+    if inheritance_around(around).is_some_and(|inheritance| !inheritance.inner.join(id)) {
         row.update(id, flags::INHERITED, 0);
     }
+}
+
+/// Of the heir that `id` is, or that is around the boxes around it.
+fn inheritance_around(mut id: RowId) -> Option<Arc<Inheritance>> {
+    for _ in 0..MAX_DEPTH {
+        let row = table().row(id).filter(|row| row.flags() & (flags::BOX | flags::HEIR) != 0)?;
+        match &row.details(id)?.work {
+            Work::Timebox(timebox) => id = timebox.around(),
+            Work::Child(child) => return child.boxes.clone(),
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// One box of those around the calling code.
@@ -197,8 +221,9 @@ pub(crate) fn walk(mut visit: impl FnMut(Around<'_>)) {
     for _ in 0..MAX_DEPTH {
         let Some((row, (id, flags))) = next.and_then(|row| Some((row, row.live()?))) else { return };
         if flags & flags::BOX == 0 {
-            let inherited = row.inherited();
-            inherited.iter().flat_map(|boxes| boxes.iter()).for_each(|one| visit(Around::Inherited(row, id, one)));
+            let inheritance = row.inheritance(id);
+            let boxes = inheritance.iter().flat_map(|inheritance| &inheritance.boxes);
+            boxes.for_each(|one| visit(Around::Inherited(row, id, one)));
             return;
         }
         visit(Around::Box(row, id));

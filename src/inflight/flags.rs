@@ -42,3 +42,5 @@ pub(crate) const TRACED: u32 = ARMED | WANTED | EXPIRED;
 pub(crate) const AWAITED: u32 = 1 << 17;
 /// Its request is profiled: other limits and thresholds stand aside.
 pub(crate) const PROFILED: u32 = 1 << 18;
+/// Instead of [`LIVE`]: the work is over, but the row's waker has clones.
+pub(crate) const DRAINS: u32 = 1 << 19;

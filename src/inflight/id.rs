@@ -1,6 +1,9 @@
 //! The name of a piece of work that has, or had, a row.
 
 /// A row's number together with its generation: names one piece of work, for ever.
+///
+/// The row's number has the number of its process in its upper bits, so that a name which a child of `fork` has inherited
+/// reaches no row of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct RowId(u64);
 

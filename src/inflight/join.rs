@@ -47,8 +47,8 @@ pub(crate) fn child(how: How, extra: u32) -> Watched {
     let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::CHILD | heir | profiled | extra, fill);
     if let Some(registered) = &registered {
         count(&COUNTS.children);
-        if let Some(boxes) = &boxes {
-            tell_heir(registered.row(), registered.id(), boxes);
+        if let Some(inheritance) = &boxes {
+            tell_heir(registered.row(), registered.id(), inheritance);
         }
     }
     Watched::new(registered)

@@ -3,11 +3,16 @@
 //! A worker writes a row with a few plain atomic stores a poll; everything that may be slow is left to the monitor.
 
 mod ambient;
+mod audience;
 mod clock;
+mod clones;
 mod current;
+pub(crate) mod executors;
 pub(crate) mod flags;
+mod giving_way;
 mod id;
 mod join;
+mod lending;
 #[cfg(feature = "otel")]
 mod otel;
 mod policy;
@@ -17,6 +22,7 @@ mod row;
 
 #[cfg(all(test, heeler_loom))]
 mod row_loom;
+mod runtime_id;
 pub(crate) mod strand;
 mod subject;
 mod table;
@@ -24,13 +30,14 @@ mod threads;
 mod trace;
 pub(crate) mod undercut;
 pub(crate) mod waiters;
+pub(crate) mod waking;
 
 pub use current::{Current, current};
 
 pub(crate) use ambient::{
-    Ambient, Around, innermost, is_aside, lift_limits, nearest_deadline, stand_aside_for_good, tell_box,
-    walk as walk_boxes,
+    Ambient, Around, innermost, is_aside, lift_limits, nearest_deadline, tell_box, walk as walk_boxes,
 };
+pub(crate) use audience::Audience;
 pub(crate) use clock::{Clock, now};
 pub(crate) use id::RowId;
 pub(crate) use join::{child, is_in_request, join, root, work_of};
@@ -39,8 +46,9 @@ pub(crate) use otel::span_of;
 pub(crate) use policy::{Policy, PolicyId, Settings, Tool, nanos};
 pub(crate) use poll::{PollKind, Watched, frame_address};
 pub(crate) use registered::Registered;
-pub(crate) use row::{Details, Row};
+pub(crate) use row::{Asked, Details, Row};
+pub(crate) use runtime_id::RuntimeId;
 pub(crate) use subject::{Child, Head, How, Job, Request, Subject, Timebox, Work};
 pub(crate) use table::{Tally, table};
 pub(crate) use threads::{Inside, Poller, ThreadSlot, slots};
-pub(crate) use trace::{Stacks, Trace, WaitKind, WaitRecord};
+pub(crate) use trace::{Silence, Stacks, Trace, WaitKind, WaitRecord};

@@ -18,14 +18,6 @@ pub(super) fn note_span(row: &Row, span: &mut Option<Context>) {
     }
 }
 
-/// Lets go of the row's span.
-#[cold]
-#[inline(never)]
-pub(super) fn forget_span(row: &Row, id: RowId) {
-    let span = row.details(id).and_then(|mut details| details.trace.as_mut()?.span.take());
-    drop(span);
-}
-
 /// The span around the work, if it is known and the work is still in flight.
 pub(crate) fn span_of(id: RowId) -> Option<Context> {
     table().row(id)?.details(id)?.trace.as_ref()?.span.clone()

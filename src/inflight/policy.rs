@@ -1,14 +1,14 @@
 //! The settings that rows refer to: one a layer, kept for the life of the process, so that a request refers to them by a
 //! number instead of a reference count that all workers would share.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::disabled::is_disabled;
 use crate::report::Reports;
-use crate::sync::lock_std;
 
 /// Which policy; zero is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,11 +26,28 @@ impl PolicyId {
     }
 
     pub(crate) fn get(self) -> Option<&'static Policy> {
-        lock_std(&POLICIES).get((self.0 as usize).checked_sub(1)?).copied()
+        place(self.0.checked_sub(1)?)?.get().copied()
     }
 }
 
-static POLICIES: Mutex<Vec<&'static Policy>> = Mutex::new(Vec::new());
+/// All policies, in buckets of 1, 2, 4, .. that are made as needed. Read without a lock, which the parent's threads could
+/// have held at a fork: a layer that was made before goes on in the child.
+static POLICIES: [OnceLock<Box<[Place]>>; u32::BITS as usize] = [const { OnceLock::new() }; u32::BITS as usize];
+/// Policies that are there, or about to be.
+static REGISTERED: AtomicU32 = AtomicU32::new(0);
+
+type Place = OnceLock<&'static Policy>;
+
+/// The bucket of a policy, counted from zero, and where it is in that.
+const fn bucket(index: u32) -> (u32, u32) {
+    let bucket = (index + 1).ilog2();
+    (bucket, index + 1 - (1 << bucket))
+}
+
+fn place(index: u32) -> Option<&'static Place> {
+    let (bucket, at) = bucket(index);
+    POLICIES[bucket as usize].get()?.get(at as usize)
+}
 
 /// What a layer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,9 +106,9 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 impl Policy {
     /// Registers the settings. They stay for the life of the process: some 200 bytes a layer, none a request.
     pub(crate) fn register(settings: Settings) -> &'static Self {
-        let mut policies = lock_std(&POLICIES);
+        let index = REGISTERED.fetch_add(1, Ordering::Relaxed);
         let policy: &'static Self = Box::leak(Box::new(Self {
-            id: PolicyId(policies.len() as u32 + 1),
+            id: PolicyId(index + 1),
             tool: settings.tool,
             headers: settings.reports.allowed_headers().to_vec(),
             reports: settings.reports,
@@ -99,17 +116,19 @@ impl Policy {
             varies: settings.varies,
             blocking_after: settings.blocking_after.map_or(u64::MAX, nanos),
             abandoned_after: settings.abandoned_after.unwrap_or(f64::INFINITY),
-            enabled: AtomicBool::new(true),
+            enabled: AtomicBool::new(!is_disabled()),
             seen: AtomicBool::new(false),
             since: super::now(),
         }));
-        policies.push(policy);
-        policy
+        let (bucket, at) = bucket(index);
+        let places =
+            POLICIES[bucket as usize].get_or_init(|| (0..1_usize << bucket).map(|_| OnceLock::new()).collect());
+        places[at as usize].get_or_init(|| policy)
     }
 
     /// All policies of the process.
     pub(crate) fn all() -> Vec<&'static Self> {
-        lock_std(&POLICIES).clone()
+        (0..REGISTERED.load(Ordering::Relaxed)).filter_map(|index| place(index)?.get().copied()).collect()
     }
 
     #[inline]
@@ -133,7 +152,7 @@ impl Policy {
     }
 
     pub(crate) fn set_enabled(&self, enabled: bool) {
-        self.enabled.store(enabled, Ordering::Relaxed);
+        self.enabled.store(enabled && !is_disabled(), Ordering::Relaxed);
     }
 
     /// Notes that a request came through. True for the first one, which alone costs more than a load.

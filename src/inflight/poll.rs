@@ -3,9 +3,11 @@
 use std::cell::Cell;
 use std::task::{Context, Poll, Waker};
 
+use super::lending::{Loan, is_kept, passed_on, to_wake};
+use super::registered::wake_self;
 use super::threads::Inside;
-use super::{Ambient, Registered, Row, RowId, Trace, flags, now};
-use crate::capture::{self, Arena};
+use super::{Ambient, Registered, Row, RowId, Silence, Trace, clones, executors, flags, giving_way, now};
+use crate::capture::{self, Arena, RowWaker};
 use crate::monitor;
 
 /// Work with a row of its own, or none: because watching is off, or a layer further out has one.
@@ -18,6 +20,8 @@ pub(crate) enum PollKind {
     Plain,
     /// As a part of other work, whose poll is traced.
     Within,
+    /// By an executor that is not tokio's, or as a part of such work: with a row's waker.
+    Lent,
     Traced,
 }
 
@@ -54,7 +58,7 @@ pub(super) fn give_arena(arena: Arena) {
 macro_rules! frame_address {
     () => {{
         let here = 0_u8;
-        std::ptr::from_ref(&here).expose_provenance()
+        $crate::capture::sys::frame_address(&here)
     }};
 }
 pub(crate) use frame_address;
@@ -170,7 +174,21 @@ impl Watched {
     pub(crate) fn kind(&self, inside: &Option<Inside>, cx: &Context<'_>) -> PollKind {
         if inside.as_ref().is_some_and(|inside| inside.row().flags() & flags::TRACED != 0) {
             PollKind::Traced
-        } else if capture::is_tracing(cx.waker()) {
+        } else if executors::is_tokio_task(cx.waker()) {
+            PollKind::Plain
+        } else {
+            self.uncommon_kind(cx.waker())
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn uncommon_kind(&self, waker: &Waker) -> PollKind {
+        if executors::is_tokio(waker) {
+            PollKind::Plain
+        } else if self.0.is_some() && capture::LENDS {
+            PollKind::Lent
+        } else if capture::is_traced(waker) {
             PollKind::Within
         } else {
             PollKind::Plain
@@ -189,6 +207,7 @@ impl Watched {
     ) -> Poll<T> {
         match &mut self.0 {
             Some(registered) if kind == PollKind::Traced => traced(registered, cx, frame, poll),
+            Some(registered) if kind == PollKind::Lent => lent(registered, cx, poll),
             _ => capture::poll_within(cx, poll),
         }
     }
@@ -197,10 +216,13 @@ impl Watched {
     #[inline]
     pub(crate) fn leave(&mut self, inside: Option<Inside>, kind: PollKind, pending: Option<&Waker>) {
         let Some(registered) = self.0.as_mut() else { return };
-        let Some(inside) = inside else { return unwatched(registered, pending) };
+        let keeps = matches!(kind, PollKind::Plain | PollKind::Within);
+        let Some(inside) = inside else { return unwatched(registered, pending.filter(|_| keeps)) };
         registered.row().count_poll();
         if let Some(waker) = pending {
-            registered.keep_waker(waker);
+            if keeps {
+                registered.keep_waker(waker);
+            }
             registered.complete(false);
             if kind != PollKind::Traced && inside.row().flags() & flags::ARMED != 0 {
                 end_untraced(registered, waker);
@@ -229,37 +251,98 @@ fn traced<T>(
 ) -> Poll<T> {
     let mut arena = take_arena();
     let had_budget = tokio::task::coop::has_budget_remaining();
-    let look_below = begin(registered);
-    let result = capture::trace(&mut arena, frame, look_below, cx, poll);
+    let look_below = begin(registered, cx.waker());
+    let waker = cx.waker();
+    // Where a row's waker is passed on, that; below a profile's, which must see each clone, that one; else the row's own.
+    let loan = if capture::LENDS && !capture::is_tracing(waker) && capture::row_of(waker).is_none() {
+        Loan::begin(registered, waker, true)
+    } else {
+        None
+    };
+    let row = match &loan {
+        Some(loan) => Some(loan.waker),
+        None => passed_on(waker),
+    };
+    if let Some(row) = row {
+        giving_way::before(row, waker);
+    }
+    let result = capture::trace(&mut arena, frame, look_below, row.map(|row| (row, clones::rows())), cx, poll);
     if result.is_pending() {
-        end(registered, &arena, had_budget, look_below, cx.waker());
+        if loan.is_none() {
+            // Before the monitor hears of it: it may want to wake the task again.
+            registered.keep_waker(cx.waker());
+        }
+        end(registered, &mut arena, had_budget, (look_below, row), cx.waker());
+        if let Some(loan) = &loan {
+            loan.pending(cx.waker());
+        }
     }
     give_arena(arena);
     result
 }
 
-fn begin(registered: &Registered) -> bool {
+/// A poll by an executor that is not tokio's, or as a part of such work.
+#[inline(always)]
+fn lent<T>(registered: &Registered, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    let waker = cx.waker();
+    let is_passed_on = capture::is_tracing(waker) || capture::row_of(waker).is_some();
+    let loan = if is_passed_on { None } else { Loan::begin(registered, waker, false) };
+    let Some(loan) = loan else {
+        let result = capture::poll_within(cx, poll);
+        if result.is_pending() {
+            registered.keep_waker(cx.waker());
+        }
+        return result;
+    };
+    let result = poll(&mut Context::from_waker(&loan.lend()));
+    if result.is_pending() {
+        loan.pending(waker);
+    }
+    result
+}
+
+fn begin(registered: &Registered, waker: &Waker) -> bool {
     let now = now();
+    let was_polled = registered.row().polls() > 0;
     let Some(mut details) = registered.row().details(registered.id()) else { return false };
-    let trace = details.trace.get_or_insert_with(|| Box::new(Trace::new(now)));
-    trace.begin_poll(now);
+    let trace = details.trace.get_or_insert_with(|| Box::new(Trace::new(now, was_polled)));
+    trace.begin_poll(now, capture::is_tracing(waker));
     #[cfg(feature = "otel")]
     super::otel::note_span(registered.row(), &mut trace.span);
     trace.look_below
 }
 
-fn end(registered: &Registered, arena: &Arena, had_budget: bool, looked_below: bool, waker: &Waker) {
+/// `lent` is the row's waker that the poll had.
+fn end(
+    registered: &Registered,
+    arena: &mut Arena,
+    had_budget: bool,
+    (looked_below, lent): (bool, Option<RowWaker>),
+    waker: &Waker,
+) {
     let (row, id) = (registered.row(), registered.id());
     let flags = row.flags();
     let (wanted, forced) = (flags & flags::WANTED != 0, flags & (flags::WANTED | flags::EXPIRED) != 0);
     let now = now();
-    let silent = arena.clones == 0 && arena.wakes == 0;
-    // Before the monitor hears of it: it may want to wake the task again.
-    registered.keep_waker(waker);
+    let is_silent = arena.clones == 0 && arena.wakes == 0;
+    // Somebody has a clone of the waker, be it from an earlier poll.
+    let is_kept = lent.is_some_and(is_kept);
+    let mut silent = is_silent && !is_kept;
+    let key = if is_silent && is_kept { None } else { arena.key(&capture::code_range()) };
+    if let Some(lent) = lent.filter(|_| arena.is_unsettled()) {
+        let known = row.details(id).and_then(|details| details.trace.as_ref()?.gives_way_at(key, forced));
+        giving_way::after(lent, waker, arena, known);
+    }
     {
         let Some(mut details) = row.details(id) else { return };
         if let Some(trace) = &mut details.trace {
-            trace.end_poll(now, arena, had_budget, forced, || monitor::may_copy(now));
+            if is_silent && is_kept {
+                trace.go_on_waiting(now);
+            } else {
+                trace.end_poll(now, arena, key, had_budget, forced, || monitor::may_copy(now));
+                // Where an earlier poll has kept it is known.
+                silent &= trace.silence != Some(Silence::Earlier);
+            }
             trace.look_below = silent;
         }
     }
@@ -268,7 +351,7 @@ fn end(registered: &Registered, arena: &Arena, had_budget: bool, looked_below: b
     }
     if silent && !looked_below && capture::sys::SUPPORTED {
         // Nobody kept the waker, so there is no stack: once more, and this time look at what the poll leaves.
-        capture::original(waker).wake_by_ref();
+        wake_self(to_wake(waker));
         return;
     }
     row.update(id, 0, flags::WANTED);
@@ -286,5 +369,5 @@ fn end_untraced(registered: &Registered, waker: &Waker) {
     {
         trace.end_untraced(now);
     }
-    capture::original(waker).wake_by_ref();
+    wake_self(to_wake(waker));
 }

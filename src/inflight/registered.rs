@@ -1,8 +1,10 @@
-//! Ownership of a row: it is free again when the owner is dropped, however that comes about.
+//! Ownership of a row: when the owner is dropped, however that comes about, the work is over, and the row is free again unless its
+//! waker has clones: then it is when the last of them is gone.
 
 use std::task::Waker;
 
-use super::{Clock, Details, PolicyId, Row, RowId, flags, table};
+use super::lending::Keep;
+use super::{Clock, Details, PolicyId, Row, RowId, executors, flags, table, waking};
 use crate::{capture, monitor};
 
 /// A live row and the duty to free it.
@@ -19,7 +21,7 @@ impl Registered {
     /// Registers work that begins now, with a threshold in nanoseconds or `u64::MAX` for none; `None` if there is no row left.
     #[inline]
     pub(crate) fn new(policy: PolicyId, threshold: u64, extra: u32, fill: impl FnOnce(&mut Details)) -> Option<Self> {
-        let row = table().allocate()?;
+        let row = table::allocate()?;
         let id = row.occupy(policy, threshold, Clock::get().ticks(), extra | monitor::initial_flags(), fill);
         monitor::expect(threshold);
         Some(Self { row, id })
@@ -34,7 +36,7 @@ impl Registered {
         extra: u32,
         fill: impl FnOnce(&mut Details),
     ) -> Option<Self> {
-        let row = table().allocate()?;
+        let row = table::allocate()?;
         let id = row.occupy(policy, limit, started, flags::BOX | extra | monitor::initial_flags(), fill);
         monitor::expect_box(policy, limit);
         Some(Self { row, id })
@@ -59,41 +61,51 @@ impl Registered {
     /// Remembers whom to wake, unless the row has this waker already.
     #[inline]
     pub(crate) fn keep_waker(&self, waker: &Waker) {
-        let key = key(waker);
-        if self.row.waker_key() == key {
-            return;
-        }
-        if capture::is_tracing(waker) {
-            // Within another traced poll: what is kept must not be the waker that lives as long as that poll.
-            self.replace_traced(waker);
-        } else {
-            self.replace_waker(waker, key);
+        if !(executors::is_tokio_task(waker) && self.row.has_task(waker)) {
+            self.replace_waker(waker);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn replace_traced(&self, waker: &Waker) {
-        let waker = capture::original(waker);
-        let key = key(waker);
-        if self.row.waker_key() != key {
-            self.replace_waker(waker, key);
+    fn replace_waker(&self, waker: &Waker) {
+        let (waker, is_task) = match Keep::of(waker) {
+            Keep::Clone(waker) => {
+                let is_task = executors::is_tokio_task(waker);
+                let has_it = if is_task {
+                    self.row.has_task(waker)
+                } else {
+                    self.row.has_waker(self.id, |known| known.will_wake(waker))
+                };
+                if has_it {
+                    return;
+                }
+                (waker.clone(), is_task)
+            }
+            Keep::Name(name) => {
+                if self.row.has_waker(self.id, |known| capture::name_of(known) == Some(name)) {
+                    return;
+                }
+                // A box must be able to tell its work that its time is up, also where that has kept no waker.
+                let is_box = self.row.flags() & flags::BOX != 0;
+                (if is_box { capture::hold(name) } else { capture::named(name) }, false)
+            }
+        };
+        // Whatever cloning a waker does, and dropping one, it does without our lock.
+        let (previous, asked) = self.row.put_waker(self.id, waker, is_task);
+        if let Some(asked) = asked {
+            wake_self(asked);
         }
-    }
-
-    fn replace_waker(&self, waker: &Waker, key: u64) {
-        let waker = waker.clone();
-        let previous = self.row.details(self.id).and_then(|mut details| details.waker.replace(waker));
-        self.row.set_waker_key(key);
-        // Whatever a waker's destructor does, it does without our lock.
         drop(previous);
     }
 }
 
-/// The stored clone keeps the task alive, so that no other task's waker can have the same key meanwhile.
-#[inline]
-fn key(waker: &Waker) -> u64 {
-    (waker.data() as usize as u64) ^ (std::ptr::from_ref(waker.vtable()) as usize as u64).rotate_left(32) | 1
+/// Wakes the task that the calling thread polls, so that it is polled once more. Of tokio it is known that it takes no lock to
+/// be woken that it holds while it polls.
+#[cold]
+#[inline(never)]
+pub(super) fn wake_self(waker: Waker) {
+    if executors::is_tokio(&waker) { waker.wake() } else { waking::wake(waker) }
 }
 
 impl Drop for Registered {
@@ -106,17 +118,28 @@ impl Drop for Registered {
 /// A function of its own, so that the many places that may drop a row only ask whether there is one.
 #[inline(never)]
 fn release(row: &'static Row, id: RowId) {
+    if row.process() != capture::process_number() {
+        return;
+    }
     if !row.is_completed() {
         capture::forget_residue();
         monitor::dropped(row, id);
     }
-    // The record may be the last to hold a span, whose end is other people's code: not under the row's lock. Only traced
-    // work has one, and so the others pay for nothing but the question.
-    #[cfg(feature = "otel")]
-    if row.flags() & flags::ARMED != 0 {
-        super::otel::forget_span(row, id);
+    if row.has_clones() {
+        return drain(row);
     }
     let held = row.vacate();
-    table().free(row);
+    table::free(row);
+    drop(held);
+}
+
+/// A future that is polled within this work has kept the row's waker, and may outlive it.
+#[cold]
+#[inline(never)]
+fn drain(row: &'static Row) {
+    let (held, is_free) = row.drain();
+    if is_free {
+        table::free(row);
+    }
     drop(held);
 }

@@ -2,12 +2,46 @@
 
 use std::task::Waker;
 
+use super::clones::{MANY_CLONES, reaches_somebody};
 use super::{Job, PolicyId, Poller, Request, RowId, Subject, Trace, Work, flags};
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
-use crate::sync::{RowGuard, RowLock, lock};
+use crate::capture;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::{RowGuard, RowLock, lock, try_lock, wait};
 
 /// `started` of a row whose clock stands still: a body nobody waits for.
 const PAUSED: u64 = u64::MAX;
+
+/// States of a row's waker, which are no addresses of tasks.
+///
+/// ```text
+/// NOBODY ── a poll is pending ──▶ has one ── the monitor asks ──▶ WOKEN ── a poll is pending ──▶ has one
+///    └── the monitor asks ──▶ ASKED                                 └── the monitor asks ──▶ ASKED_AGAIN
+/// ```
+///
+/// From the last two, whoever would put a waker in wakes it instead, which leads to `WOKEN`: so no question is lost. Of a row
+/// whose waker is lent, `WOKEN` lasts only while somebody has the executor's in hand to wake it, and `ASKED_AGAIN` says that there
+/// is a reason to wake it once more: see `clones`.
+pub(super) const NOBODY: usize = 0;
+/// The waker was moved out, to be woken: a poll will follow, unless the work ends or its task does not poll it.
+pub(super) const WOKEN: usize = 1;
+/// There was no waker to be moved out.
+pub(super) const ASKED: usize = 2;
+/// The same, and one was moved out before.
+pub(super) const ASKED_AGAIN: usize = 3;
+/// There is one, of something that is no task of tokio's.
+pub(super) const OTHER: usize = 4;
+
+/// What came of asking for a row's waker.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// To be woken.
+    Waker(Waker),
+    /// It is being woken, or has been: a poll will follow.
+    Underway,
+    /// Nobody can be woken: the work has not been polled yet, or is being polled for the first time, and will be woken then; or
+    /// it has kept no waker.
+    Nobody,
+}
 
 /// Everything the table keeps of one piece of work.
 ///
@@ -24,13 +58,22 @@ pub(crate) struct Row {
     poller: AtomicU64,
     polls: AtomicU32,
     policy: AtomicU32,
-    /// The owner's: tells whether the waker at hand is the one that the row has; zero for none.
-    waker_key: AtomicU64,
+    /// The data of the waker that the row has, if it is a tokio task's, so that the owner need not lock to know it again.
+    /// Else one of the states from [`NOBODY`] on. Written under the lock.
+    pub(super) waker: AtomicUsize,
+    /// Clones of the row's own waker, and heeler's holds on it: see `lending`. Written under the lock.
+    pub(super) clones: AtomicU16,
+    pub(super) holds: AtomicU8,
     /// The owner's: whether the work has an outcome.
     completed: AtomicBool,
+    /// The row's place in its table, and above [`PROCESS_SHIFT`] the process that the table belongs to.
     index: u32,
     details: RowLock<Details>,
 }
+
+/// Four million rows and one, for names count from one.
+pub(super) const PROCESS_SHIFT: u32 = 23;
+const _: () = assert!(capture::MAX_PROCESSES < 1 << (u32::BITS - PROCESS_SHIFT));
 
 // A million requests in flight must fit in a quarter of a gigabyte.
 #[cfg(not(all(test, heeler_loom)))]
@@ -52,19 +95,23 @@ pub(crate) struct Details {
 }
 
 impl Details {
-    /// A copy of what the work is.
+    /// A copy of what the work is. It shares nothing that somebody else's code would have to free: whoever has it, also
+    /// after the work has ended, may drop it anywhere.
     pub(crate) fn subject(&self) -> Subject {
         match &self.work {
             Work::Nothing => Subject::Nothing,
-            Work::Request => Subject::Request(self.request.clone()),
-            Work::Job(job) => Subject::Job(Job::clone(job)),
+            Work::Request => Subject::Request(self.request.copy()),
+            Work::Job(job) => Subject::Job(Job { name: job.name.clone(), reports: None }),
             Work::Child(child) => Subject::Child(child.clone()),
             // A layer's box, where no other layer has a row for the request.
-            Work::Timebox(_) if self.request.path.is_some() => Subject::Request(self.request.clone()),
+            Work::Timebox(_) if self.request.path.is_some() => Subject::Request(self.request.copy()),
             Work::Timebox(timebox) => Subject::Timebox(timebox.clone()),
         }
     }
 }
+
+// What is inside is valid after every single statement, also for those who come after a panic.
+impl std::panic::RefUnwindSafe for Row {}
 
 impl std::fmt::Debug for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -81,8 +128,10 @@ impl Row {
             poller: AtomicU64::new(0),
             polls: AtomicU32::new(0),
             policy: AtomicU32::new(0),
-            waker_key: AtomicU64::new(0),
+            waker: AtomicUsize::new(NOBODY),
             completed: AtomicBool::new(false),
+            clones: AtomicU16::new(0),
+            holds: AtomicU8::new(0),
             index,
             details: RowLock::new(Details::default()),
         }
@@ -106,18 +155,26 @@ impl Row {
         self.poller.store(0, Ordering::Relaxed);
         self.polls.store(0, Ordering::Relaxed);
         self.policy.store(policy.to_bits(), Ordering::Relaxed);
-        self.waker_key.store(0, Ordering::Relaxed);
+        self.waker.store(NOBODY, Ordering::Relaxed);
+        self.clones.store(0, Ordering::Relaxed);
+        self.holds.store(0, Ordering::Relaxed);
         self.completed.store(false, Ordering::Relaxed);
         let generation = (self.state.load(Ordering::Relaxed) >> 32) as u32;
         self.publish((generation as u64) << 32 | (flags::LIVE | extra) as u64);
         RowId::new(self.index, generation)
     }
 
-    /// Ends the row's work: from here on `id` names nothing. Returns the waker and a job's settings, for the caller to drop
-    /// outside the lock: their destructors are other people's.
+    /// Ends the row's work: from here on `id` names nothing. Returns the waker and a job's settings, for the caller to drop:
+    /// their destructors are other people's.
+    ///
+    /// So are those of a request's parts and of a record's span, which are dropped in place, under the lock. But not before the work is over: nobody
+    /// waits for this lock any more, see [`Row::details`], and whoever is about to, gives up.
     #[inline]
     pub(crate) fn vacate(&self) -> (Option<Waker>, Option<Box<Job>>) {
         let mut details = lock(&self.details);
+        let state = self.state.load(Ordering::Relaxed);
+        // A flag that the monitor sets between the two lines is lost, as it should be: the work is over.
+        self.end_generation(state);
         let waker = details.waker.take();
         let Details { work, request, .. } = &mut *details;
         // In place, for a move costs more than what is dropped here: reference counts of byte strings.
@@ -136,12 +193,39 @@ impl Row {
             }
         };
         details.trace = None;
-        let state = self.state.load(Ordering::Relaxed);
-        // A flag that the monitor sets between the two lines is lost, as it should be: the work is over.
-        let next = ((state >> 32) as u32).wrapping_add(1);
-        self.publish((next as u64) << 32);
         drop(details);
         (waker, job)
+    }
+
+    /// Ends the row's work as [`Row::vacate`] does, but leaves the row to the clones of its waker, if there are any: whoever has
+    /// one may still wake the task that polled the work. Returns what is to be dropped, and whether the row is free.
+    #[cold]
+    pub(super) fn drain(&self) -> (Details, bool) {
+        let mut details = lock(&self.details);
+        let mut left = std::mem::take(&mut *details);
+        let state = self.state.load(Ordering::Relaxed);
+        // Of so many that they were not counted, nobody would know the last: they do nothing from here on.
+        let is_free = matches!(self.clones.load(Ordering::Relaxed), 0 | MANY_CLONES);
+        if is_free {
+            self.end_generation(state);
+        } else {
+            details.waker = left.waker.take();
+            self.publish(state >> 32 << 32 | flags::DRAINS as u64);
+        }
+        drop(details);
+        (left, is_free)
+    }
+
+    /// Under the row's lock: frees a row that drains. Returns the waker, to be dropped.
+    pub(super) fn drained(&self, details: &mut Details) -> Option<Waker> {
+        self.end_generation(self.state.load(Ordering::Relaxed));
+        details.waker.take()
+    }
+
+    #[inline]
+    fn end_generation(&self, state: u64) {
+        let next = ((state >> 32) as u32).wrapping_add(1);
+        self.publish((next as u64) << 32);
     }
 
     /// The owner's alone: a new state.
@@ -166,6 +250,18 @@ impl Row {
     pub(crate) fn seen(&self) -> (u32, u32) {
         let state = self.state.load(Ordering::Relaxed);
         ((state >> 32) as u32, state as u32)
+    }
+
+    /// Which process the row belongs to, as [`capture::process_number`] counts.
+    #[inline]
+    pub(crate) const fn process(&self) -> u32 {
+        self.index >> PROCESS_SHIFT
+    }
+
+    /// Whether the row is this process's own. A parent's is inert: its lock may be held by a thread that is not here.
+    #[inline]
+    pub(super) fn is_own(&self) -> bool {
+        self.process() == capture::process_number()
     }
 
     #[inline]
@@ -194,9 +290,40 @@ impl Row {
     }
 
     /// The details, if the row still belongs to `id`. It does so until the guard is dropped.
+    ///
+    /// Under it runs nobody else's code: no waker is cloned, woken or dropped, and no part of a request is dropped.
     pub(crate) fn details(&self, id: RowId) -> Option<RowGuard<'_, Details>> {
-        let details = lock(&self.details);
-        self.is_live(id).then_some(details)
+        if !self.is_own() {
+            return None;
+        }
+        loop {
+            if let Some(details) = try_lock(&self.details) {
+                return self.is_live(id).then_some(details);
+            }
+            if !self.is_live(id) {
+                // Whoever has the lock may be dropping what is left, for as long as that takes.
+                return None;
+            }
+            wait();
+        }
+    }
+
+    /// The same for the clones of the row's waker, which outlive the work. Of a row that is a parent process's, `None` also if
+    /// the lock is taken: it may be for ever.
+    pub(super) fn details_for_clones(&self, id: RowId) -> Option<RowGuard<'_, Details>> {
+        let has_clones = || {
+            let state = self.state.load(Ordering::Acquire);
+            (state >> 32) as u32 == id.generation() && state as u32 & (flags::LIVE | flags::DRAINS) != 0
+        };
+        loop {
+            if let Some(details) = try_lock(&self.details) {
+                return has_clones().then_some(details);
+            }
+            if !self.is_own() || !has_clones() {
+                return None;
+            }
+            wait();
+        }
     }
 
     /// Clock ticks at the beginning; `None` while the clock stands still.
@@ -255,14 +382,49 @@ impl Row {
         self.polls.store(self.polls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
+    /// For the owner: whether the row has the waker of this task of tokio's. The row's own clone keeps the task alive, so that
+    /// no other task can have its address meanwhile.
+    ///
+    /// If the monitor has just taken it, that may go unseen. Then a poll will follow, which sees it.
     #[inline]
-    pub(crate) fn waker_key(&self) -> u64 {
-        self.waker_key.load(Ordering::Relaxed)
+    pub(crate) fn has_task(&self, waker: &Waker) -> bool {
+        self.waker.load(Ordering::Relaxed) == waker.data().addr()
     }
 
-    #[inline]
-    pub(crate) fn set_waker_key(&self, key: u64) {
-        self.waker_key.store(key, Ordering::Relaxed);
+    /// For the owner: whether the row has a waker that `is` the one.
+    pub(crate) fn has_waker(&self, id: RowId, is: impl FnOnce(&Waker) -> bool) -> bool {
+        self.details(id).is_some_and(|details| details.waker.as_ref().is_some_and(is))
+    }
+
+    /// For the owner, after a poll: puts a waker in. Returns one to be dropped, and one to be woken: somebody has asked
+    /// for it while there was none.
+    pub(crate) fn put_waker(&self, id: RowId, waker: Waker, is_task: bool) -> (Option<Waker>, Option<Waker>) {
+        let Some(mut details) = self.details(id) else { return (Some(waker), None) };
+        if matches!(self.waker.load(Ordering::Relaxed), ASKED | ASKED_AGAIN) {
+            self.waker.store(WOKEN, Ordering::Relaxed);
+            return (None, Some(waker));
+        }
+        self.waker.store(if is_task { waker.data().addr() } else { OTHER }, Ordering::Relaxed);
+        (details.waker.replace(waker), None)
+    }
+
+    /// Moves the waker out, to be woken outside the lock; `None` if the row is not `id`'s any more.
+    ///
+    /// Whoever has set a flag before is sure of a poll that sees it: the waker is woken after that, now or at the end of
+    /// the poll that goes on.
+    pub(crate) fn take_waker(&self, id: RowId) -> Option<Asked> {
+        let mut details = self.details(id)?;
+        let (next, asked) = match (details.waker.take(), self.waker.load(Ordering::Relaxed)) {
+            (Some(waker), state) if !reaches_somebody(&waker) => {
+                details.waker = Some(waker);
+                (state, Asked::Nobody)
+            }
+            (Some(waker), _) => (WOKEN, Asked::Waker(waker)),
+            (None, NOBODY | ASKED) => (ASKED, Asked::Nobody),
+            (None, _) => (ASKED_AGAIN, Asked::Underway),
+        };
+        self.waker.store(next, Ordering::Relaxed);
+        Some(asked)
     }
 
     #[inline]

@@ -1,10 +1,12 @@
 //! A row's protocol, under every interleaving: the owner occupies and vacates it, the monitor looks at it and sets flags.
 
+use std::task::{Wake, Waker};
+
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use loom::thread;
 
-use super::{Child, How, PolicyId, Row, RowId, Work, flags};
+use super::{Asked, Child, How, PolicyId, Row, RowId, Work, clones, flags};
 
 /// Work that tells which generation it is of.
 fn occupy(row: &Row, number: u64) -> RowId {
@@ -89,5 +91,123 @@ fn loom_a_stopped_clock_has_no_deadline() {
         monitor.join().unwrap();
         assert_eq!(row.flags() & flags::QUEUED, 0);
         row.vacate();
+    });
+}
+
+/// A task as its executor knows it: whether it is to be polled.
+struct Task(AtomicBool);
+
+impl Wake for Task {
+    fn wake(self: std::sync::Arc<Self>) {
+        // An update, as executors do it: of a plain store, loom does not know that the poll's swap came before.
+        self.0.swap(true, Ordering::AcqRel);
+    }
+}
+
+/// Guards: whoever sets a flag and asks for the waker is sure of a poll that sees the flag, also if the waker is out already,
+/// has never been put in, or is being put in at that moment.
+#[test]
+fn loom_no_question_is_lost() {
+    loom::model(|| {
+        let row = Arc::new(Row::new(0));
+        let id = occupy(&row, 7);
+        let task = std::sync::Arc::new(Task(AtomicBool::new(false)));
+        let monitor = {
+            let row = row.clone();
+            thread::spawn(move || {
+                for flag in [flags::WANTED, flags::EXPIRED] {
+                    row.update(id, flag, 0);
+                    if let Some(Asked::Waker(waker)) = row.take_waker(id) {
+                        waker.wake();
+                    }
+                }
+            })
+        };
+        let mut seen = 0;
+        for _ in 0..2 {
+            // The poll begins: whoever wakes the task from here on means the next one.
+            task.0.swap(false, Ordering::AcqRel);
+            seen = row.flags();
+            let waker = Waker::from(task.clone());
+            // As in `Registered::keep_waker`.
+            if !row.has_task(&waker) {
+                let (previous, asked) = row.put_waker(id, waker, true);
+                drop(previous);
+                asked.into_iter().for_each(Waker::wake);
+            }
+        }
+        monitor.join().unwrap();
+        let both = flags::WANTED | flags::EXPIRED;
+        assert!(seen & both == both || task.0.load(Ordering::Acquire), "nobody polls it any more");
+        row.vacate();
+    });
+}
+
+/// Guards: of the owner and the last clones of the row's waker exactly one frees the row, and somebody drops the waker.
+#[test]
+fn loom_a_row_that_drains_is_freed_once() {
+    loom::model(|| {
+        let row = Arc::new(Row::new(0));
+        let id = occupy(&row, 1);
+        row.put_waker(id, Waker::noop().clone(), false);
+        row.add_clone(id);
+        let clone = {
+            let row = row.clone();
+            thread::spawn(move || {
+                row.add_clone(id);
+                let (first, second) = (row.remove_clone(id), row.remove_clone(id));
+                u32::from(first.1) + u32::from(second.1)
+            })
+        };
+        let (left, is_free) = row.drain();
+        drop(left);
+        let freed = u32::from(is_free) + clone.join().unwrap();
+        assert_eq!(freed, 1);
+        assert!(!row.is_live(id) && !row.has_clones());
+        let next = occupy(&row, 2);
+        assert!(row.details(next).unwrap().waker.is_none(), "the next work has nobody's waker");
+        row.add_clone(id);
+        assert!(!row.has_clones(), "a name that is over counts for nothing");
+    });
+}
+
+/// Guards: of several who wake, the last one's reason is seen by the task, whoever has its waker in hand: the monitor, which has
+/// asked for a poll, or somebody with a clone, after the work is dropped.
+#[test]
+fn loom_no_wake_up_is_lost_to_another() {
+    /// A task that looks at what was sent when it is woken.
+    struct Looks {
+        sent: Arc<AtomicU32>,
+        seen: Arc<AtomicU32>,
+    }
+
+    impl Wake for Looks {
+        fn wake(self: std::sync::Arc<Self>) {
+            let sent = self.sent.load(Ordering::SeqCst);
+            self.seen.fetch_max(sent, Ordering::SeqCst);
+        }
+    }
+
+    loom::model(|| {
+        let row = Arc::new(Row::new(0));
+        let (sent, seen) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let id = occupy(&row, 1);
+        let task = std::sync::Arc::new(Looks { sent: sent.clone(), seen: seen.clone() });
+        row.put_waker(id, Waker::from(task), false);
+        row.add_clone(id);
+        let Some(Asked::Waker(in_hand)) = row.take_waker(id) else { panic!("it was put in") };
+        drop(row.drain());
+        let monitor = {
+            let row = row.clone();
+            thread::spawn(move || clones::wake(&row, id, in_hand))
+        };
+        sent.store(1, Ordering::SeqCst);
+        if let clones::Taken::Waker(waker) = row.take_for_clone(id) {
+            clones::wake(&row, id, waker);
+        }
+        monitor.join().unwrap();
+        assert_eq!(seen.load(Ordering::SeqCst), 1);
+        let (waker, is_free) = row.remove_clone(id);
+        assert!(waker.is_some() && is_free, "it was given back");
     });
 }

@@ -3,12 +3,11 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
-use super::{PolicyId, Row, RowId};
+use super::{Audience, PolicyId, Row, RowId};
 use crate::report::Reports;
 
 /// What a row's work is. A request's parts stand beside it in the row, so that they are written and dropped in place.
@@ -31,6 +30,18 @@ pub(crate) enum Subject {
     Job(Job),
     Child(Child),
     Timebox(Timebox),
+}
+
+impl Subject {
+    /// About how many bytes it has besides itself.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Nothing | Self::Child(_) => 0,
+            Self::Request(request) => request.size(),
+            Self::Job(job) => job.name.len(),
+            Self::Timebox(timebox) => timebox.label().map_or(0, |label| label.len()),
+        }
+    }
 }
 
 /// The parts of a request that a report may show.
@@ -85,11 +96,20 @@ pub(crate) struct Job {
 pub(crate) struct Child {
     pub(crate) parent: RowId,
     pub(crate) how: How,
-    /// The boxes that it was handed on in, innermost first.
-    pub(crate) boxes: Option<Arc<Vec<Arc<Inherited>>>>,
+    /// What it has of the boxes that it was handed on in.
+    pub(crate) boxes: Option<Arc<Inheritance>>,
 }
 
-/// A box, as work remembers it that was handed on within it: that may outlive it.
+/// What work has of the boxes that it was handed on in.
+#[derive(Debug)]
+pub(crate) struct Inheritance {
+    /// Innermost first.
+    pub(crate) boxes: Vec<Arc<Inherited>>,
+    /// The boxes that the work itself opens, at any depth: told when the work is.
+    pub(crate) inner: Audience,
+}
+
+/// A box, as work remembers it that was handed on within it: that may outlive it. All such work shares one of these.
 #[derive(Debug)]
 pub(crate) struct Inherited {
     pub(crate) id: RowId,
@@ -100,29 +120,18 @@ pub(crate) struct Inherited {
     pub(crate) limit: u64,
     /// Nanoseconds of [`super::now`]; `u64::MAX` for never.
     pub(crate) deadline: u64,
-    /// It has expired: a box that ended in time never does.
-    expired: AtomicBool,
+    /// The work that was handed on within it, told when it expires: a box that ended in time never does.
+    pub(crate) heirs: Audience,
 }
 
 impl Inherited {
-    pub(super) fn new(row: &Row, id: RowId, timebox: &Timebox) -> Self {
-        Self {
-            id,
-            policy: row.policy(),
-            label: timebox.label().cloned(),
-            limit: row.threshold(),
-            deadline: row.deadline(),
-            expired: AtomicBool::new(false),
-        }
+    pub(super) fn new(row: &Row, id: RowId, label: Option<Cow<'static, str>>) -> Self {
+        let (policy, limit, deadline) = (row.policy(), row.threshold(), row.deadline());
+        Self { id, policy, label, limit, deadline, heirs: Audience::default() }
     }
 
     pub(crate) fn has_expired(&self) -> bool {
-        self.expired.load(Ordering::Relaxed)
-    }
-
-    /// Whether that was not known.
-    pub(crate) fn expire(&self) -> bool {
-        !self.expired.swap(true, Ordering::Relaxed)
+        self.heirs.is_closed()
     }
 }
 
@@ -136,13 +145,15 @@ pub(crate) struct Timebox {
 }
 
 /// What few boxes have.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct More {
     pub(crate) label: Option<Cow<'static, str>>,
     /// The box or the heir around it, where that is not what it is inside of.
     pub(crate) around: Option<RowId>,
     /// Nanoseconds.
     pub(crate) grace: u64,
+    /// What work has of it that was handed on within it, once there is some.
+    pub(super) inherited: Option<Arc<Inherited>>,
 }
 
 impl Timebox {
@@ -151,7 +162,8 @@ impl Timebox {
         // Where there is nothing around, it is inside of a request, a job or nothing: from there the way ends by itself.
         let around = (around != inside && around != RowId::NONE).then_some(around);
         let needed = label.is_some() || around.is_some() || grace > 0;
-        Self { inside, more: needed.then(|| Box::new(More { label: label.cloned(), around, grace })) }
+        let more = || Box::new(More { label: label.cloned(), around, grace, inherited: None });
+        Self { inside, more: needed.then(more) }
     }
 
     /// How long the work may take to end by itself once its limit has passed, in nanoseconds.
@@ -230,6 +242,28 @@ impl Request {
         self.headers.sort_unstable_by_key(|(at, _)| *at);
     }
 
+    /// A copy that shares none of the request's bytes: an application may have given them to it with a destructor of its
+    /// own, which is to run where the request ends.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            method: self.method.clone(),
+            path: self.path.as_ref().and_then(|path| path.as_str().try_into().ok()),
+            authority: self.authority.as_ref().and_then(|authority| authority.as_str().try_into().ok()),
+            version: self.version,
+            headers: self.headers.iter().filter_map(|(at, value)| Some((*at, copy(value)?))).collect(),
+            headers_of: self.headers_of,
+            #[cfg(feature = "axum")]
+            route: self.route.clone(),
+        }
+    }
+
+    fn size(&self) -> usize {
+        let path = self.path.as_ref().map_or(0, |path| path.as_str().len());
+        let host = self.authority.as_ref().map_or(0, |host| host.as_str().len());
+        let headers = self.headers.iter().map(|(_, value)| value.len()).sum::<usize>();
+        self.method.as_str().len() + path + host + size_of_val(&*self.headers) + headers
+    }
+
     /// Lets go of everything but the memory of the list.
     #[inline]
     pub(crate) fn clear(&mut self) {
@@ -249,4 +283,10 @@ impl Request {
         #[cfg(not(feature = "axum"))]
         None
     }
+}
+
+fn copy(value: &HeaderValue) -> Option<HeaderValue> {
+    let mut copy = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+    copy.set_sensitive(value.is_sensitive());
+    Some(copy)
 }

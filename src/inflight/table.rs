@@ -8,7 +8,10 @@ use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::row::PROCESS_SHIFT;
 use super::{Row, RowId, flags};
+use crate::capture::{MAX_PROCESSES, PerProcess, process_number};
+use crate::disabled::is_disabled;
 use crate::figures::Pieces;
 
 /// Rows allocated at once: 64 KiB, some ten microseconds of one request's time, and small enough for the allocator not to
@@ -22,7 +25,9 @@ const BATCH: usize = 32;
 /// All rows of the process.
 #[derive(Debug)]
 pub(crate) struct Table {
-    chunks: [OnceLock<Box<[Row]>>; CHUNKS],
+    /// The number of the first row.
+    first: u32,
+    chunks: Box<[OnceLock<Box<[Row]>>]>,
     /// Rows that have ever been handed out.
     used: AtomicU32,
     free: Mutex<Vec<&'static Row>>,
@@ -39,17 +44,18 @@ pub(crate) struct Tally {
     pub(crate) armed: u64,
 }
 
-static TABLE: Table = Table {
-    chunks: [const { OnceLock::new() }; CHUNKS],
-    used: AtomicU32::new(0),
-    free: Mutex::new(Vec::new()),
-    unwatched: AtomicU64::new(0),
-};
+static TABLE: PerProcess<Table> = PerProcess::new(Table::new);
 
 /// The process's table.
 #[inline]
 pub(crate) fn table() -> &'static Table {
-    &TABLE
+    TABLE.get()
+}
+
+/// The row with that name, of this process or of one that it comes of.
+pub(super) fn row_for_waker(id: RowId) -> Option<&'static Row> {
+    let process = id.index()? >> PROCESS_SHIFT;
+    if process == process_number() { table().row(id) } else { TABLE.of(process)?.row(id) }
 }
 
 /// A thread's own free rows; they go back when the thread ends.
@@ -60,7 +66,9 @@ impl Drop for Spare {
         OPEN.set(false);
         let mut rows = self.0.borrow_mut();
         rows.extend(NEXT.take());
-        TABLE.give(&mut rows, 0);
+        // Those of a parent stay where they are.
+        rows.retain(|row| row.process() == process_number());
+        table().give(&mut rows, 0);
     }
 }
 
@@ -72,21 +80,74 @@ thread_local! {
     static SPARE: Spare = const { Spare(RefCell::new(Vec::new())) };
 }
 
-impl Table {
-    /// A free row, which is the caller's until it gives it to [`Table::free`]; `None` if there is none left.
-    #[inline]
-    pub(crate) fn allocate(&'static self) -> Option<&'static Row> {
-        NEXT.take().or_else(|| self.listed())
-    }
+/// A free row, which is the caller's until it gives it to [`free`]; `None` if there is none left.
+#[inline]
+pub(crate) fn allocate() -> Option<&'static Row> {
+    let row = NEXT.take().or_else(listed)?;
+    if row.process() == process_number() { Some(row) } else { after_fork() }
+}
 
-    #[inline(never)]
-    fn listed(&'static self) -> Option<&'static Row> {
-        SPARE.try_with(|spare| spare.0.borrow_mut().pop()).ok().flatten().or_else(|| self.refill())
+#[inline(never)]
+fn listed() -> Option<&'static Row> {
+    SPARE.try_with(|spare| spare.0.borrow_mut().pop()).ok().flatten().or_else(|| table().refill())
+}
+
+/// The thread that called `fork` has the free rows that it had in the parent.
+#[cold]
+#[inline(never)]
+fn after_fork() -> Option<&'static Row> {
+    let _ = SPARE.try_with(|spare| spare.0.borrow_mut().clear());
+    table().refill()
+}
+
+/// Takes back a vacated row.
+#[inline]
+pub(crate) fn free(row: &'static Row) {
+    let row = if OPEN.get() { NEXT.replace(Some(row)) } else { Some(row) };
+    if let Some(row) = row {
+        to_list(row);
+    }
+}
+
+#[inline(never)]
+fn to_list(row: &'static Row) {
+    let kept = SPARE.try_with(|spare| {
+        OPEN.set(true);
+        let mut spare = spare.0.borrow_mut();
+        spare.push(row);
+        if spare.len() > 2 * BATCH {
+            table().give(&mut spare, BATCH);
+        }
+    });
+    if kept.is_err() {
+        table().give(&mut vec![row], 0);
+    }
+}
+
+impl Table {
+    fn new() -> Self {
+        let mut chunks = Vec::new();
+        chunks.resize_with(CHUNKS, OnceLock::new);
+        Self {
+            first: process_number() << PROCESS_SHIFT,
+            chunks: chunks.into(),
+            used: AtomicU32::new(0),
+            free: Mutex::new(Vec::new()),
+            unwatched: AtomicU64::new(0),
+        }
     }
 
     #[cold]
     #[inline(never)]
     fn refill(&'static self) -> Option<&'static Row> {
+        // The last of the processes that are told apart may be any of several: it takes no lock of theirs.
+        if is_disabled() || process_number() as usize == MAX_PROCESSES {
+            return None;
+        }
+        // The first work of a child of `fork`, which has no monitor yet.
+        if self.first != 0 {
+            crate::monitor::start();
+        }
         let mut batch = {
             let mut free = crate::sync::lock_std(&self.free);
             let keep = free.len().saturating_sub(BATCH);
@@ -114,45 +175,22 @@ impl Table {
         let Ok(first) = first else { return Vec::new() };
         let chunk = self.chunks[first as usize / CHUNK].get_or_init(|| {
             let start = first as usize / CHUNK * CHUNK;
-            (start..start + CHUNK).map(|index| Row::new(index as u32)).collect()
+            (start..start + CHUNK).map(|index| Row::new(self.first | index as u32)).collect()
         });
         let start = first as usize % CHUNK;
         chunk[start..start + BATCH].iter().rev().collect()
     }
 
-    /// Takes back a vacated row.
-    #[inline]
-    pub(crate) fn free(&'static self, row: &'static Row) {
-        let row = if OPEN.get() { NEXT.replace(Some(row)) } else { Some(row) };
-        if let Some(row) = row {
-            self.to_list(row);
-        }
-    }
-
-    #[inline(never)]
-    fn to_list(&'static self, row: &'static Row) {
-        let kept = SPARE.try_with(|spare| {
-            OPEN.set(true);
-            let mut spare = spare.0.borrow_mut();
-            spare.push(row);
-            if spare.len() > 2 * BATCH {
-                self.give(&mut spare, BATCH);
-            }
-        });
-        if kept.is_err() {
-            self.give(&mut vec![row], 0);
-        }
-    }
     #[cold]
     #[inline(never)]
     fn give(&self, rows: &mut Vec<&'static Row>, keep: usize) {
         crate::sync::lock_std(&self.free).extend(rows.drain(keep..));
     }
 
-    /// The row with that name, live or not; `None` for [`RowId::NONE`].
+    /// The row with that name, live or not; `None` for [`RowId::NONE`], and for a row of another process.
     #[inline]
     pub(crate) fn row(&'static self, id: RowId) -> Option<&'static Row> {
-        let index = id.index()? as usize;
+        let index = (id.index()? ^ self.first) as usize;
         self.chunks.get(index / CHUNK)?.get()?.get(index % CHUNK)
     }
 
@@ -172,13 +210,16 @@ impl Table {
             if flags & flags::LIVE == 0 {
                 continue;
             }
-            let kind = match flags & (flags::CHILD | flags::REQUEST) {
+            let kind = match flags & (flags::CHILD | flags::REQUEST | flags::BOX) {
                 flags::REQUEST => &mut tally.live.requests,
+                flags::BOX => &mut tally.live.timeboxes,
+                // The row that stands for all profiles is no piece of work.
+                0 if flags & flags::PROFILED != 0 => continue,
                 0 => &mut tally.live.jobs,
                 _ => &mut tally.live.children,
             };
             *kind += 1;
-            tally.armed += u64::from(flags & (flags::ARMED | flags::CHILD) == flags::ARMED);
+            tally.armed += u64::from(flags & (flags::ARMED | flags::CHILD | flags::BOX) == flags::ARMED);
         }
         tally
     }

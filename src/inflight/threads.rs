@@ -9,8 +9,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::{Row, RowId};
-use crate::capture::sys;
+use super::{Row, RowId, RuntimeId};
+use crate::capture::{self, PerProcess, sys};
 use crate::sync::lock_std;
 
 /// Which poll of which thread: as a row remembers it.
@@ -49,7 +49,7 @@ impl Poller {
     /// The thread that polls, or did last.
     pub(crate) fn slot(self) -> Option<&'static ThreadSlot> {
         let index = (self.0 & !IN_POLL) >> SEQUENCE_BITS;
-        lock_std(&SLOTS).get((index as usize).checked_sub(1)?).copied()
+        lock_std(SLOTS.get()).get((index as usize).checked_sub(1)?).copied()
     }
 }
 
@@ -67,8 +67,14 @@ pub(crate) struct ThreadSlot {
     frame: AtomicUsize,
     /// The addresses of the thread's stack.
     stack: [AtomicUsize; 2],
+    /// The poll that was signalled on a stack that is not the thread's own: not again.
+    foreign: AtomicU64,
     /// What all its polls have in common as a [`Poller`].
     poller: u64,
+    /// Boxes that its threads have opened. Written by the thread alone.
+    boxes: AtomicU64,
+    /// The process whose thread it is, as [`capture::process_number`] counts.
+    process: u32,
     #[cfg(feature = "spans")]
     pub(crate) spans: crate::spans::SpanStack,
     /// Held while a signal is sent, so that the thread cannot end meanwhile.
@@ -81,28 +87,34 @@ pub(crate) struct Life {
     pub(crate) tid: i32,
     /// The addresses of its stack.
     pub(crate) stack: Range<usize>,
+    /// Its alternate stack has room for the signal handler.
+    #[cfg_attr(not(heeler_copies), allow(dead_code, reason = "nobody is signalled"))]
+    pub(crate) may_be_signalled: bool,
     /// The tokio runtime it belonged to when it first polled watched work.
-    pub(crate) runtime: Option<tokio::runtime::Id>,
+    pub(crate) runtime: Option<RuntimeId>,
 }
 
-static SLOTS: Mutex<Vec<&'static ThreadSlot>> = Mutex::new(Vec::new());
+static SLOTS: PerProcess<Mutex<Vec<&'static ThreadSlot>>> = PerProcess::new(Mutex::default);
 
 /// All slots, including those of threads that have ended.
 pub(crate) fn slots() -> Vec<&'static ThreadSlot> {
-    lock_std(&SLOTS).clone()
+    lock_std(SLOTS.get()).clone()
 }
 
-/// Frees the slot when its thread ends.
-struct Release(Cell<Option<&'static ThreadSlot>>);
+/// Frees the slot when its thread ends, and takes back what was set up for its signals.
+struct Release(Cell<Option<(&'static ThreadSlot, sys::SignalStack)>>);
 
 impl Drop for Release {
     fn drop(&mut self) {
         ENDED.set(true);
         SLOT.set(None);
-        if let Some(slot) = self.0.take() {
+        let taken = self.0.take();
+        // A parent's slot stays as it is: its lock may be held by a thread that is not here.
+        if let Some((slot, signal_stack)) = taken.filter(|(slot, _)| slot.process == capture::process_number()) {
             slot.current.store(0, Ordering::Relaxed);
             // Waits for a signal that is being sent; none is sent afterwards.
             *lock_std(&slot.life) = None;
+            drop(signal_stack);
         }
     }
 }
@@ -127,18 +139,29 @@ impl ThreadSlot {
         SLOT.get()
     }
 
+    /// The thread that called `fork` has the slot of the parent's thread. `None` for a row of the parent's: poll unwatched.
+    #[cold]
+    #[inline(never)]
+    fn after_fork(row: &Row) -> Option<&'static Self> {
+        if row.process() == capture::process_number() { Self::register() } else { None }
+    }
+
     #[cold]
     #[inline(never)]
     fn register() -> Option<&'static Self> {
         if ENDED.get() {
             return None;
         }
+        // After a fork there is the parent's, which goes before it is looked for what is there.
+        drop(RELEASE.with(|release| release.0.take()));
+        let signal_stack = sys::SignalStack::ensure();
         let life = Life {
             tid: sys::thread_id(),
+            may_be_signalled: signal_stack.is_enough(),
             stack: sys::stack_bounds(),
-            runtime: tokio::runtime::Handle::try_current().ok().map(|runtime| runtime.id()),
+            runtime: RuntimeId::current(),
         };
-        let mut slots = lock_std(&SLOTS);
+        let mut slots = lock_std(SLOTS.get());
         let vacant = slots.iter().copied().find(|slot| lock_std(&slot.life).is_none());
         let slot = vacant.unwrap_or_else(|| {
             let slot: &'static Self = Box::leak(Box::new(Self {
@@ -147,6 +170,9 @@ impl ThreadSlot {
                 sequence: AtomicU64::new(0),
                 frame: AtomicUsize::new(0),
                 stack: [const { AtomicUsize::new(0) }; 2],
+                process: capture::process_number(),
+                boxes: AtomicU64::new(0),
+                foreign: AtomicU64::new(0),
                 poller: IN_POLL | (slots.len() as u64 + 1) << SEQUENCE_BITS,
                 #[cfg(feature = "spans")]
                 spans: crate::spans::SpanStack::new(),
@@ -162,9 +188,26 @@ impl ThreadSlot {
         slot.spans.clear();
         *lock_std(&slot.life) = Some(life);
         drop(slots);
-        RELEASE.with(|release| release.0.set(Some(slot)));
+        RELEASE.with(|release| release.0.set(Some((slot, signal_stack))));
         SLOT.set(Some(slot));
         Some(slot)
+    }
+
+    /// One box more is opened on this thread.
+    #[inline]
+    pub(crate) fn count_box(&self) {
+        self.boxes.store(self.boxes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// There was no row for it.
+    #[cold]
+    pub(crate) fn uncount_box(&self) {
+        self.boxes.store(self.boxes.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+    }
+
+    /// How many were.
+    pub(crate) fn boxes(&self) -> u64 {
+        self.boxes.load(Ordering::Relaxed)
     }
 
     /// The innermost watched work that this thread polls.
@@ -199,6 +242,18 @@ impl ThreadSlot {
         self.stack[0].load(Ordering::Relaxed)..self.stack[1].load(Ordering::Relaxed)
     }
 
+    /// The poll has been signalled on a stack that is not the thread's own.
+    #[cfg_attr(not(heeler_copies), allow(dead_code, reason = "nobody is signalled"))]
+    pub(crate) fn note_foreign(&self, sequence: u64) {
+        self.foreign.store(sequence, Ordering::Relaxed);
+    }
+
+    /// Whether that is so.
+    #[cfg_attr(not(heeler_copies), allow(dead_code, reason = "nobody is signalled"))]
+    pub(crate) fn is_foreign(&self, sequence: u64) -> bool {
+        self.foreign.load(Ordering::Relaxed) == sequence
+    }
+
     /// Runs `f` with what is known of the thread, which cannot end meanwhile; `None` if it has ended.
     pub(crate) fn with_life<T>(&self, f: impl FnOnce(&Life) -> T) -> Option<T> {
         lock_std(&self.life).as_ref().map(f)
@@ -218,7 +273,10 @@ impl Inside {
     /// `frame` is an address in the caller's frame. `None` while the thread ends: poll unwatched.
     #[inline]
     pub(crate) fn enter(row: &'static Row, id: RowId, frame: usize) -> Option<Self> {
-        let slot = ThreadSlot::mine()?;
+        let mut slot = ThreadSlot::mine()?;
+        if slot.process != row.process() {
+            slot = ThreadSlot::after_fork(row)?;
+        }
         let previous = slot.current.load(Ordering::Relaxed);
         let mut sequence = slot.sequence.load(Ordering::Relaxed);
         if previous == 0 {

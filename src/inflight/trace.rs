@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::capture::{Arena, Snapshot, code_range};
+use crate::capture::{Arena, Snapshot};
 
 /// Different places that one request's record distinguishes; time at further ones counts as not observed.
 const MAX_RECORDS: usize = 24;
@@ -20,10 +20,31 @@ static HELD: AtomicUsize = AtomicUsize::new(0);
 pub(crate) enum WaitKind {
     /// Somebody has the waker.
     Waiting,
-    /// It woke itself, or had used up tokio's budget.
+    /// It woke itself, gave way by tokio's means, or had used up tokio's budget.
     Yielding,
     /// Nobody has the waker.
     NoWaker,
+}
+
+/// What is known of wakers where the last poll has left none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// An earlier poll left one, and since then only heeler has woken the work: it is registered still, as far as can be known.
+    Earlier,
+    /// No poll has left one since the work was last woken.
+    Never,
+    /// A poll from before the record may have left one.
+    Unknown,
+}
+
+/// The waker that was kept since the work was last woken by somebody else than heeler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// Nobody has looked.
+    Unknown,
+    Nothing,
+    /// At that record, if it is one.
+    At(Option<usize>),
 }
 
 /// The stacks of one wait, counted while anybody keeps them.
@@ -51,12 +72,22 @@ impl Drop for Stacks {
 pub(crate) struct WaitRecord {
     key: Option<u64>,
     pub(crate) kind: WaitKind,
+    /// A branch of several gave way.
+    pub(crate) gave_way: bool,
     /// One a branch.
     pub(crate) stacks: Arc<Stacks>,
     pub(crate) waits: u32,
     pub(crate) nanos: u64,
     /// Branches whose stack was not copied.
     pub(crate) lost: u32,
+}
+
+#[cfg(test)]
+impl WaitRecord {
+    /// A wait without stacks.
+    pub(crate) fn without_stacks(kind: WaitKind, waits: u32, nanos: u64) -> Self {
+        Self { key: None, kind, gave_way: false, stacks: Arc::new(Stacks::new(Vec::new())), waits, nanos, lost: 0 }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -68,9 +99,18 @@ enum Phase {
 }
 
 /// The record of one armed request. Times are nanoseconds of [`super::now`].
-#[derive(Clone)]
+///
+/// Each is read before the row is locked, on one of several threads, and so they may come out of order. None is taken to be
+/// before one that is known already: what is recorded never adds up to more than has passed.
 pub(crate) struct Trace {
     phase: Phase,
+    /// The last of the times.
+    latest: u64,
+    kept: Kept,
+    /// The poll that goes on, or comes next, is one that heeler has asked for.
+    heelers: bool,
+    /// Of the last poll.
+    pub(crate) silence: Option<Silence>,
     pub(crate) records: Vec<WaitRecord>,
     pub(crate) busy: u64,
     pub(crate) busy_polls: u32,
@@ -84,16 +124,23 @@ pub(crate) struct Trace {
     /// The next poll is to leave a copy of what it leaves on the stack.
     pub(crate) look_below: bool,
     /// The place of the last wait.
-    pub(crate) last: Option<usize>,
+    last: Option<usize>,
+    /// The place that a poll has shown that heeler has asked for, until it asks for another.
+    answer: Option<usize>,
     /// The span around the work, as of its first traced poll that was in one.
     #[cfg(feature = "otel")]
     pub(crate) span: Option<opentelemetry::Context>,
 }
 
 impl Trace {
-    pub(crate) fn new(now: u64) -> Self {
+    /// Of work that `was_polled` before.
+    pub(crate) fn new(now: u64, was_polled: bool) -> Self {
         Self {
             phase: Phase::Waiting(None, now),
+            latest: now,
+            kept: if was_polled { Kept::Unknown } else { Kept::Nothing },
+            heelers: false,
+            silence: None,
             records: Vec::new(),
             busy: 0,
             busy_polls: 0,
@@ -103,13 +150,37 @@ impl Trace {
             missed: 0,
             look_below: false,
             last: None,
+            answer: None,
             #[cfg(feature = "otel")]
             span: None,
         }
     }
 
-    /// A traced poll begins.
-    pub(crate) fn begin_poll(&mut self, now: u64) {
+    /// A copy without the span, whose end is other people's code: that is to run where the work ends.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            records: self.records.clone(),
+            #[cfg(feature = "otel")]
+            span: None,
+            ..*self
+        }
+    }
+
+    /// The time, but not before what is known.
+    fn advance(&mut self, now: u64) -> u64 {
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+
+    /// The last time that is known.
+    pub(crate) fn latest(&self) -> u64 {
+        self.latest
+    }
+
+    /// A traced poll begins; `within` another one, which heeler may have asked for.
+    pub(crate) fn begin_poll(&mut self, now: u64, within: bool) {
+        let now = self.advance(now);
+        self.heelers |= within || self.asked.is_some();
         // If the last poll panicked, or the future is polled after it was ready, the time is nobody's.
         if matches!(self.phase, Phase::Waiting(..)) {
             self.end_wait(now);
@@ -132,47 +203,105 @@ impl Trace {
 
     /// Heeler has woken the task. Returns since when it has been waiting for a poll.
     pub(crate) fn ask(&mut self, now: u64) -> u64 {
+        let now = self.advance(now);
+        self.answer = None;
         *self.asked.get_or_insert(now)
     }
 
+    /// Where it waits: at the place of the last poll, or where nobody has kept what that has shown, for work that is polled all
+    /// the time, at that of the poll that was asked for.
+    pub(crate) fn current(&self) -> Option<usize> {
+        self.last.or(self.answer)
+    }
+
+    /// Whether a poll gives way that waits at the place with that key; `None` if that is to be found out: it is a new place, and
+    /// there is room for it.
+    pub(crate) fn gives_way_at(&self, key: Option<u64>, forced: bool) -> Option<bool> {
+        let is_there = |record: &&WaitRecord| key.is_some() && record.key == key && record.kind != WaitKind::NoWaker;
+        match self.records.iter().find(is_there) {
+            Some(record) => Some(record.gave_way),
+            None => (self.records.len() >= MAX_RECORDS && !forced).then_some(false),
+        }
+    }
+
     /// A traced poll has returned `Pending`. With `forced`, it was heeler that had woken the task, and the stacks are kept
-    /// whatever that costs: a report is waiting for them. Else `may_copy` is asked, once, if there is something to copy.
+    /// whatever that costs: a report is waiting for them. Else `may_copy` is asked, once, if there is something to copy. `key` is
+    /// that of the arena's stacks.
     pub(crate) fn end_poll(
         &mut self,
         now: u64,
         arena: &Arena,
+        key: Option<u64>,
         had_budget: bool,
         forced: bool,
         may_copy: impl FnOnce() -> bool,
     ) {
+        let now = self.advance(now);
         if let Phase::Polling(since) = self.phase {
             self.count_poll(now.saturating_sub(since));
         }
         let kind = match (arena.wakes, arena.clones) {
             (0, 0) => WaitKind::NoWaker,
+            // The only branch.
+            (0, 1) if arena.gave_way => WaitKind::Yielding,
             (0, _) if had_budget => WaitKind::Waiting,
             _ => WaitKind::Yielding,
         };
+        if !(std::mem::take(&mut self.heelers) || forced) {
+            // Whoever woke it has used up what was kept.
+            self.kept = Kept::Nothing;
+        }
+        self.silence = (kind == WaitKind::NoWaker).then_some(match self.kept {
+            Kept::At(_) => Silence::Earlier,
+            Kept::Nothing => Silence::Never,
+            Kept::Unknown => Silence::Unknown,
+        });
+        if let (WaitKind::NoWaker, Kept::At(Some(index))) = (kind, self.kept) {
+            // It was looked at in vain: what it waits for is what it has waited for before.
+            self.last = Some(index);
+            self.phase = Phase::Waiting(self.last, now);
+            return;
+        }
         let before = self.last;
-        let record = self.find_or_add(arena, kind, forced, may_copy);
+        let record = self.find_or_add(arena, (kind, key), forced, may_copy);
         if let Some(index) = record {
             // A poll that heeler asked for does not end the wait that it looked at, though it may copy other stale words.
             if !(forced && before.is_some()) {
                 self.records[index].waits += 1;
             }
         }
+        match kind {
+            WaitKind::Waiting => self.kept = Kept::At(record),
+            // Its own wake-up uses up one waker, and others may be kept.
+            WaitKind::Yielding => self.kept = Kept::Unknown,
+            WaitKind::NoWaker => {}
+        }
         self.last = record;
+        if forced {
+            self.answer = record;
+        }
         self.phase = Phase::Waiting(record, now);
+    }
+
+    /// A traced poll has returned `Pending` and has kept no waker, for whoever is to wake the work has one from an earlier poll,
+    /// and has seen that this one is the same. So it waits where it did.
+    pub(crate) fn go_on_waiting(&mut self, now: u64) {
+        let now = self.advance(now);
+        if let Phase::Polling(since) = self.phase {
+            self.count_poll(now.saturating_sub(since));
+        }
+        self.last = self.last.filter(|last| self.records[*last].kind == WaitKind::Waiting);
+        (self.kept, self.heelers, self.silence) = (Kept::At(self.last), false, Some(Silence::Earlier));
+        self.phase = Phase::Waiting(self.last, now);
     }
 
     fn find_or_add(
         &mut self,
         arena: &Arena,
-        kind: WaitKind,
+        (kind, key): (WaitKind, Option<u64>),
         forced: bool,
         may_copy: impl FnOnce() -> bool,
     ) -> Option<usize> {
-        let key = arena.key(&code_range());
         let same = |record: &WaitRecord| {
             let silent = kind == WaitKind::NoWaker && record.stacks.list.is_empty() == arena.is_empty();
             record.kind == kind && record.key == key && (key.is_some() || silent)
@@ -185,7 +314,7 @@ impl Trace {
             return None;
         }
         let stacks = Arc::new(Stacks::new(arena.snapshots()));
-        let record = WaitRecord { key, kind, stacks, waits: 0, nanos: 0, lost: arena.lost };
+        let record = WaitRecord { key, kind, gave_way: arena.gave_way, stacks, waits: 0, nanos: 0, lost: arena.lost };
         if self.records.len() < MAX_RECORDS {
             self.records.push(record);
             return Some(self.records.len() - 1);
@@ -193,12 +322,17 @@ impl Trace {
         // Full: the place that matters least makes room. Its time was seen, but by then nobody can say where.
         let least = (0..self.records.len()).min_by_key(|index| self.records[*index].nanos)?;
         self.records[least] = record;
+        if self.kept == Kept::At(Some(least)) {
+            self.kept = Kept::At(None);
+        }
+        self.answer = self.answer.filter(|answer| *answer != least);
         self.missed += 1;
         Some(least)
     }
 
     /// Counts the time up to `now` as what is going on; for a copy of the record that a report is made from.
     pub(crate) fn close(&mut self, now: u64) {
+        let now = self.advance(now);
         if let Phase::Polling(since) = self.phase {
             self.count_poll(now.saturating_sub(since));
         } else {
@@ -206,8 +340,11 @@ impl Trace {
         }
     }
 
-    /// An untraced poll that was going on when the record began has ended. Nobody knows where it waits now.
+    /// An untraced poll that was going on when the record began has ended. Nobody knows where it waits now, and so heeler
+    /// asks for another one.
     pub(crate) fn end_untraced(&mut self, now: u64) {
+        let now = self.advance(now);
+        (self.kept, self.heelers) = (Kept::Unknown, true);
         if let Phase::Polling(since) = self.phase {
             self.count_poll(now.saturating_sub(since));
             self.phase = Phase::Waiting(None, now);
@@ -222,8 +359,193 @@ impl Trace {
 
     /// The poll that goes on began before the record did, or is not traced: it is one from here on.
     pub(crate) fn note_polling(&mut self, now: u64) {
+        let now = self.advance(now);
         if let Phase::Waiting(None, _) = self.phase {
             self.phase = Phase::Polling(now);
         }
+    }
+}
+
+#[cfg(all(test, not(heeler_loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::capture::Arena;
+
+    /// An arena as after a poll with so many clones and wake-ups.
+    fn arena(clones: u32, wakes: u32) -> Arena {
+        let mut arena = Arena::new();
+        (arena.clones, arena.wakes) = (clones, wakes);
+        arena
+    }
+
+    fn poll(trace: &mut Trace, now: u64, clones: u32, forced: bool) {
+        trace.begin_poll(now, false);
+        trace.end_poll(now, &arena(clones, 0), None, true, forced, || true);
+    }
+
+    fn total(trace: &Trace) -> u64 {
+        trace.busy + trace.runnable + trace.records.iter().map(|record| record.nanos).sum::<u64>()
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Event {
+        Begin { within: bool },
+        End { clones: u32, wakes: u32, had_budget: bool, forced: bool, may_copy: bool },
+        Ask,
+        EndUntraced,
+        NotePolling,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let end =
+            (0..3_u32, 0..2_u32, any::<[bool; 3]>()).prop_map(|(clones, wakes, [had_budget, forced, may_copy])| {
+                Event::End { clones, wakes, had_budget, forced, may_copy }
+            });
+        prop_oneof![
+            any::<bool>().prop_map(|within| Event::Begin { within }),
+            end,
+            Just(Event::Ask),
+            Just(Event::EndUntraced),
+            Just(Event::NotePolling),
+        ]
+    }
+
+    proptest! {
+        /// Guards: whatever happens in whatever order, and in whatever order its times were read, what is recorded is no more
+        /// than has passed; and each moment of polls and of waits at known places is recorded.
+        #[test]
+        fn never_more_than_has_passed(events in prop::collection::vec((event(), 0..60_000_000_u64), 0..40), end in any::<u32>()) {
+            let began = 20_000_000;
+            let mut trace = Trace::new(began, true);
+            let mut shared = Arena::new();
+            for (event, at) in events {
+                match event {
+                    Event::Begin { within } => trace.begin_poll(at, within),
+                    Event::End { clones, wakes, had_budget, forced, may_copy } => {
+                        (shared.clones, shared.wakes) = (clones, wakes);
+                        trace.end_poll(at, &shared, None, had_budget, forced, || may_copy);
+                    }
+                    Event::Ask => drop(trace.ask(at)),
+                    Event::EndUntraced => trace.end_untraced(at),
+                    Event::NotePolling => trace.note_polling(at),
+                }
+                // As a report does, at any moment.
+                let mut closed = trace.copy();
+                closed.close(u64::from(end));
+                prop_assert!(closed.latest() >= u64::from(end));
+                prop_assert!(total(&closed) <= closed.latest() - began, "{} of {}", total(&closed), closed.latest() - began);
+            }
+        }
+    }
+
+    /// Guards: all of the time is told, if nothing was missed.
+    #[test]
+    fn the_parts_are_the_whole() {
+        let mut trace = Trace::new(0, false);
+        trace.begin_poll(0, false);
+        trace.end_poll(3, &arena(1, 0), None, true, false, || true);
+        trace.ask(10);
+        trace.begin_poll(10 + SLUGGISH, false);
+        // Read before the other thread's, and applied after it.
+        trace.end_poll(9, &arena(0, 1), None, true, false, || true);
+        trace.close(SLUGGISH + 50);
+        assert_eq!((trace.busy, trace.runnable), (3, SLUGGISH));
+        assert_eq!(total(&trace), SLUGGISH + 50);
+    }
+
+    /// Guards: that a poll leaves no waker says nothing where an earlier one has, and only heeler has asked since.
+    #[test]
+    fn an_earlier_waker_counts() {
+        let mut trace = Trace::new(0, false);
+        poll(&mut trace, 1, 1, false);
+        let (place, records) = (trace.last, trace.records.len());
+        for now in 2..5 {
+            trace.ask(now);
+            poll(&mut trace, now, 0, true);
+            assert_eq!(trace.silence, Some(Silence::Earlier));
+            assert_eq!((trace.last, trace.records.len()), (place, records), "it still waits where it did");
+        }
+        trace.close(100);
+        assert_eq!(trace.records[place.unwrap()].nanos, 99);
+    }
+
+    #[test]
+    fn a_waker_is_used_up_by_a_wake_from_outside() {
+        let mut trace = Trace::new(0, false);
+        poll(&mut trace, 1, 1, false);
+        poll(&mut trace, 2, 0, false);
+        assert_eq!(trace.silence, Some(Silence::Never));
+        trace.ask(3);
+        poll(&mut trace, 3, 0, true);
+        assert_eq!(trace.silence, Some(Silence::Never));
+        assert_eq!(trace.records[trace.last.unwrap()].kind, WaitKind::NoWaker);
+        poll(&mut trace, 4, 1, true);
+        assert_eq!(trace.silence, None);
+    }
+
+    /// Guards: what was before the record is not known, and is not taken for known.
+    #[test]
+    fn a_waker_from_before_the_record_is_unknown() {
+        let mut trace = Trace::new(0, true);
+        trace.ask(1);
+        poll(&mut trace, 1, 0, true);
+        assert_eq!(trace.silence, Some(Silence::Unknown));
+        let mut trace = Trace::new(0, false);
+        poll(&mut trace, 1, 0, false);
+        trace.note_polling(2);
+        trace.end_untraced(2);
+        poll(&mut trace, 3, 0, false);
+        assert_eq!(trace.silence, Some(Silence::Unknown), "the poll after an untraced one is heeler's");
+        let mut trace = Trace::new(0, false);
+        trace.begin_poll(1, true);
+        trace.end_poll(1, &arena(1, 0), None, true, false, || true);
+        trace.begin_poll(2, true);
+        trace.end_poll(2, &arena(0, 0), None, true, false, || true);
+        assert_eq!(trace.silence, Some(Silence::Earlier), "the traced poll around it may be heeler's");
+    }
+
+    /// Guards: work that is polled all the time, at more places than are kept, is where the poll has shown that was asked for.
+    #[test]
+    fn an_answer_outlasts_the_polls_after_it() {
+        let mut trace = Trace::new(0, false);
+        let poll_at = |trace: &mut Trace, key: u64, forced: bool| {
+            trace.begin_poll(key, false);
+            trace.end_poll(key, &arena(1, 0), Some(key), true, forced, || true);
+        };
+        let places = MAX_RECORDS as u64;
+        (0..places).for_each(|key| poll_at(&mut trace, key, false));
+        poll_at(&mut trace, places, false);
+        assert_eq!((trace.missed, trace.current()), (1, None));
+        trace.ask(places);
+        poll_at(&mut trace, places + 1, true);
+        let answer = trace.current().unwrap();
+        assert_eq!(trace.records[answer].key, Some(places + 1));
+        poll_at(&mut trace, places + 2, false);
+        assert_eq!((trace.missed, trace.current()), (3, Some(answer)));
+        poll_at(&mut trace, places + 1, false);
+        assert_eq!(trace.current(), Some(answer), "it is known");
+        trace.ask(places + 3);
+        poll_at(&mut trace, places + 4, false);
+        assert_eq!(trace.current(), None, "another poll is asked for");
+    }
+
+    /// Guards: tokio's list is asked once for a place.
+    #[test]
+    fn what_gives_way_is_known_from_then_on() {
+        let mut trace = Trace::new(0, false);
+        for (key, clones, gave_way, kind) in
+            [(1, 1, true, WaitKind::Yielding), (2, 2, true, WaitKind::Waiting), (3, 1, false, WaitKind::Waiting)]
+        {
+            assert_eq!(trace.gives_way_at(Some(key), false), None);
+            let mut arena = arena(clones, 0);
+            arena.settle(gave_way);
+            trace.begin_poll(key, false);
+            trace.end_poll(key, &arena, Some(key), true, false, || true);
+            assert_eq!(trace.gives_way_at(Some(key), false), Some(gave_way));
+            assert_eq!(trace.records[trace.current().unwrap()].kind, kind);
+        }
+        assert_eq!(trace.gives_way_at(None, false), None);
     }
 }

@@ -3,22 +3,35 @@
 //! Few rows have any, and so they stand beside the table.
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex};
+use std::sync::Mutex;
 use std::task::Waker;
 
 use super::{Row, RowId, flags};
+use crate::capture::PerProcess;
 use crate::sync::lock_std;
 
 /// Of one row: who, and whom to wake.
 type Waiters = Vec<(usize, Waker)>;
 
-static WAITERS: LazyLock<Mutex<HashMap<RowId, Waiters>>> = LazyLock::new(Mutex::default);
+static WAITERS: PerProcess<Mutex<HashMap<RowId, Waiters>>> = PerProcess::new(Mutex::default);
 
 /// Has `waker` woken when the row's time is up; `who` tells waiters apart. False if it is up already, or the row is gone.
 pub(crate) fn wait(row: &Row, id: RowId, who: usize, waker: &Waker) -> bool {
-    let waker = waker.clone();
+    let is_known = lock_std(WAITERS.get())
+        .get(&id)
+        .is_some_and(|list| list.iter().any(|(theirs, known)| *theirs == who && known.will_wake(waker)));
+    if !is_known {
+        put(id, who, waker.clone());
+    }
+    // After the list has it: whoever sets one of the flags sees this one, or is seen here.
+    let before = row.update(id, flags::AWAITED, 0);
+    before.is_some_and(|before| before & flags::UP == 0)
+}
+
+/// Cloning a waker, and dropping one, is other people's code: neither happens under the lock.
+fn put(id: RowId, who: usize, waker: Waker) {
     let replaced = {
-        let mut waiters = lock_std(&WAITERS);
+        let mut waiters = lock_std(WAITERS.get());
         let list = waiters.entry(id).or_default();
         match list.iter_mut().find(|(theirs, _)| *theirs == who) {
             Some((_, theirs)) => Some(std::mem::replace(theirs, waker)),
@@ -28,17 +41,13 @@ pub(crate) fn wait(row: &Row, id: RowId, who: usize, waker: &Waker) -> bool {
             }
         }
     };
-    // Other people's destructors run outside the lock.
     drop(replaced);
-    // After the list has it: whoever sets one of the flags sees this one, or is seen here.
-    let before = row.update(id, flags::AWAITED, 0);
-    before.is_some_and(|before| before & flags::UP == 0)
 }
 
 /// That one waits no longer.
 pub(crate) fn leave(id: RowId, who: usize) {
     let left = {
-        let mut all = lock_std(&WAITERS);
+        let mut all = lock_std(WAITERS.get());
         let Some(list) = all.get_mut(&id) else { return };
         let left = list.iter().position(|(theirs, _)| *theirs == who).map(|at| list.swap_remove(at));
         if list.is_empty() {
@@ -51,6 +60,6 @@ pub(crate) fn leave(id: RowId, who: usize) {
 
 /// Everybody who waits for the row, to be woken.
 pub(crate) fn take(id: RowId) -> Vec<Waker> {
-    let list = lock_std(&WAITERS).remove(&id);
+    let list = lock_std(WAITERS.get()).remove(&id);
     list.into_iter().flatten().map(|(_, waker)| waker).collect()
 }

@@ -1,11 +1,15 @@
 //! The child work of a row that is hunted for: each piece is asked to be polled, or captured in its poll.
 
+use std::collections::HashMap;
+
 use super::long_poll::LongPoll;
-use crate::capture::Sampler;
-use crate::inflight::{Child, Row, RowId, Work, flags, table};
-use crate::report::{ChildEvidence, ThreadEvidence};
+use super::stacks::{CURRENT, Look, Stacks};
+use crate::inflight::{How, Row, RowId, Work, flags, now, table};
+use crate::report::ChildEvidence;
 
 const MAX_CHILDREN: usize = 32;
+/// The table may be looked through for children during a tenth of the time.
+const COST_FACTOR: u64 = 10;
 
 /// A row to be captured: asked to be polled, or seen in a poll.
 pub(super) struct Prey {
@@ -18,7 +22,7 @@ pub(super) struct Prey {
 
 impl Prey {
     /// Looks once: what there is to say of it, if anything yet.
-    pub(super) fn look(&mut self, now: u64, sampler: &mut Sampler) -> Option<ChildEvidence> {
+    pub(super) fn look(&mut self, now: u64, stacks: &mut Stacks) -> Option<ChildEvidence> {
         let (_, flags) = self.row.live().filter(|(id, _)| *id == self.id)?;
         if flags & flags::WANTED != 0 {
             let poller = self.row.poller();
@@ -31,48 +35,64 @@ impl Prey {
             }
             let slot = poller.slot()?;
             let (_, poll) = slot.polling()?;
-            let (thread, _) = ThreadEvidence::of(sampler.capture(slot, poll), slot)?;
+            let Look::Thread(thread, _) = stacks.of(slot, poll, CURRENT, false) else { return None };
             return Some(ChildEvidence { how: self.how, stacks: None, thread: Some(thread) });
         }
         let details = self.row.details(self.id)?;
         let trace = details.trace.as_ref()?;
-        let stacks = trace.records[trace.last?].stacks.clone();
+        let stacks = trace.records[trace.current()?].stacks.clone();
         Some(ChildEvidence { how: self.how, stacks: Some(stacks), thread: None })
     }
 }
 
-/// The child rows of the process, collected when the first hunt of a turn asks for them.
+/// The child rows of the process by their parents, collected for the first of a number of hunts that begin together.
 #[derive(Debug, Default)]
-pub(super) struct Children(Option<Vec<(&'static Row, RowId, Child)>>);
+pub(super) struct Children {
+    by_parent: HashMap<RowId, Vec<(&'static Row, RowId, How)>>,
+    /// Nobody looks through the table again before.
+    until: u64,
+}
 
 impl Children {
     /// The living children of a row, and theirs.
     pub(super) fn of(&mut self, parent: RowId, now: u64) -> Vec<Prey> {
-        let all = self.0.get_or_insert_with(|| table().rows().filter_map(child).collect());
+        self.collect();
         let mut family = vec![parent];
         let mut found = Vec::new();
         let mut next = 0;
         while next < family.len() && found.len() < MAX_CHILDREN {
-            let parent = family[next];
-            for (row, id, child) in all.iter().filter(|(_, _, child)| child.parent == parent) {
-                let (row, id) = (*row, *id);
+            let children = self.by_parent.get(&family[next]).into_iter().flatten();
+            let living = children.filter(|(row, id, _)| row.is_live(*id)).take(MAX_CHILDREN - found.len());
+            for &(row, id, how) in living {
                 family.push(id);
-                found.push(Prey { row, id, how: child.how.as_str(), poll: LongPoll::watch(row, now), done: None });
+                found.push(Prey { row, id, how: how.as_str(), poll: LongPoll::watch(row, now), done: None });
             }
             next += 1;
         }
-        found.truncate(MAX_CHILDREN);
         found
+    }
+
+    fn collect(&mut self) {
+        let began = now();
+        if began < self.until {
+            return;
+        }
+        self.by_parent.clear();
+        for (parent, child) in table().rows().filter_map(child) {
+            self.by_parent.entry(parent).or_default().push(child);
+        }
+        let ended = now();
+        self.until = ended.saturating_add(ended.saturating_sub(began).saturating_mul(COST_FACTOR));
     }
 }
 
-fn child(row: &'static Row) -> Option<(&'static Row, RowId, Child)> {
+fn child(row: &'static Row) -> Option<(RowId, (&'static Row, RowId, How))> {
     let (id, flags) = row.live()?;
     if flags & flags::CHILD == 0 {
         return None;
     }
     match &row.details(id)?.work {
-        Work::Child(child) => Some((row, id, child.clone())),
+        Work::Child(child) => Some((child.parent, (row, id, child.how))),
         _ => None,
     }
 }

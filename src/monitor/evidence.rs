@@ -1,8 +1,11 @@
 //! What a row and its record say by themselves.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use crate::inflight::{self, Child, Clock, Details, Job, Row, RowId, Subject, Trace, Work, flags, root, table};
+use crate::inflight::{
+    self, Child, Clock, Details, Job, Row, RowId, Silence, Subject, Trace, WaitKind, Work, flags, root, table,
+};
+use crate::report::render::units::{count, were};
 use crate::report::{Evidence, Kind, Reports, Verdict};
 
 /// Where reports about the row go; `None` if it is gone.
@@ -29,7 +32,9 @@ fn around(row: &'static Row, id: RowId) -> Option<(RowId, Subject, Option<Report
 fn subject(row: &'static Row, id: RowId, own: Subject, notes: &mut Vec<String>) -> (RowId, Subject) {
     let label = match row.details(id).as_deref().map(|details| &details.work) {
         Some(Work::Timebox(timebox)) => timebox.label().cloned(),
-        Some(Work::Child(child)) => child.boxes.as_ref().and_then(|boxes| boxes.first()?.label.clone()),
+        Some(Work::Child(child)) => {
+            child.boxes.as_ref().and_then(|inheritance| inheritance.boxes.first()?.label.clone())
+        }
         _ => None,
     };
     let mut noted = |subject| {
@@ -54,19 +59,24 @@ fn reports_of(row: &Row, details: &Details) -> Option<Reports> {
     let own = match &details.work {
         Work::Job(job) => job.reports.clone(),
         // It may outlive the box, and the request.
-        Work::Child(Child { boxes: Some(boxes), .. }) => {
-            boxes.iter().find_map(|inherited| inherited.policy.get()).map(|policy| policy.reports.clone())
+        Work::Child(Child { boxes: Some(inheritance), .. }) => {
+            inheritance.boxes.iter().find_map(|inherited| inherited.policy.get()).map(|policy| policy.reports.clone())
         }
         _ => None,
     };
     own.or_else(|| row.policy().get().map(|policy| policy.reports.clone()))
 }
 
-/// What the row and its record say by themselves at `now`; `None` if it is gone.
-pub(crate) fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidence> {
+/// What the row and its record say by themselves; `None` if it is gone.
+///
+/// All of it is as of one moment, which is read where nothing can be added to the record: no part is longer than the whole.
+pub(crate) fn evidence(row: &'static Row, id: RowId) -> Option<Evidence> {
     let reports = reports(row, id)?;
     let details = row.details(id)?;
     let started = row.started()?;
+    let trace = details.trace.as_deref().map(Trace::copy);
+    let now = inflight::now().max(trace.as_ref().map_or(0, Trace::latest));
+    let captured = SystemTime::now();
     let elapsed = now.saturating_sub(Clock::get().nanos(started));
     let kind = match &details.work {
         Work::Job(_) => Kind::SlowJob,
@@ -75,16 +85,19 @@ pub(crate) fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidenc
         _ => Kind::SlowRequest,
     };
     let own = details.subject();
-    let mut trace = details.trace.as_deref().cloned().unwrap_or_else(|| Trace::new(now));
-    trace.close(now);
+    #[cfg(feature = "otel")]
+    let span = details.trace.as_ref().and_then(|trace| trace.span.as_ref());
+    #[cfg(feature = "otel")]
+    let span = span.map(|span| opentelemetry::trace::TraceContextExt::span(span).span_context().clone());
     drop(details);
+    let mut trace = trace.unwrap_or_else(|| Trace::new(now, true));
+    trace.close(now);
     let missed = trace.missed;
     let mut notes = Vec::new();
     let (work, subject) = subject(row, id, own, &mut notes);
     if missed > 0 {
-        notes.push(format!(
-            "{missed} stacks of earlier waits were not kept: too many places, or the budget was used up"
-        ));
+        let (stacks, were) = (count(missed, "stack"), were(missed));
+        notes.push(format!("{stacks} of earlier waits {were} not kept: too many places, or the budget was used up"));
     }
     Some(Evidence {
         id,
@@ -95,8 +108,8 @@ pub(crate) fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidenc
         reports,
         subject,
         started,
-        // The moment that `elapsed` speaks of: since then, a thread may have been waited for.
-        captured: SystemTime::now() - Duration::from_nanos(inflight::now().saturating_sub(now)),
+        captured,
+        moment: now,
         elapsed,
         threshold: row.threshold(),
         polls: row.polls(),
@@ -104,13 +117,58 @@ pub(crate) fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidenc
         busy_polls: trace.busy_polls,
         runnable: trace.runnable,
         longest_poll: trace.longest,
-        current: trace.last,
+        current: trace.current(),
+        silence: trace.silence,
         waits: trace.records,
         thread: None,
         culprits: Vec::new(),
         children: Vec::new(),
         notes,
         #[cfg(feature = "otel")]
-        span: trace.span.map(|span| opentelemetry::trace::TraceContextExt::span(&span).span_context().clone()),
+        span,
     })
+}
+
+/// What a poll that was asked for says, of what the work waits for; with a note.
+pub(super) fn verdict_of_wait(evidence: &Evidence) -> (Verdict, Option<&'static str>) {
+    let Some(current) = evidence.current else { return (Verdict::Unknown, None) };
+    match (evidence.waits[current].kind, evidence.silence) {
+        (_, Some(Silence::Earlier)) => {
+            (Verdict::Waiting, Some("its last poll left no waker, but an earlier one did: that is what it waits for"))
+        }
+        (WaitKind::NoWaker, Some(Silence::Unknown)) => (
+            Verdict::NoWaker,
+            Some("a poll from before it was traced may have left a waker: then that can still wake it"),
+        ),
+        (WaitKind::NoWaker, _) => {
+            (Verdict::NoWaker, Some("no poll has left a waker since it was last woken: nobody will wake it"))
+        }
+        (WaitKind::Waiting, _) => (Verdict::Waiting, None),
+        (WaitKind::Yielding, _) => (Verdict::Yielding, None),
+    }
+}
+
+#[cfg(all(test, not(heeler_loom)))]
+mod tests {
+    use super::*;
+    use crate::inflight::{PolicyId, Registered};
+
+    /// Guards: another CPU's clock may be ahead of this one's. What it has recorded is a part of the whole nevertheless.
+    #[test]
+    fn no_part_is_longer_than_the_whole() {
+        let job = Job { name: "ahead".into(), reports: Some(Reports::builder().log(false).build().unwrap()) };
+        let fill = |details: &mut Details| details.work = Work::Job(Box::new(job.clone()));
+        let registered = Registered::new(PolicyId::NONE, u64::MAX, 0, fill).unwrap();
+        let (row, id) = (registered.row(), registered.id());
+        let began = inflight::now();
+        let mut trace = Trace::new(began, false);
+        trace.begin_poll(began, false);
+        trace.end_untraced(began + 1_000_000_000);
+        row.details(id).unwrap().trace = Some(Box::new(trace));
+        let evidence = evidence(row, id).unwrap();
+        assert!(evidence.busy >= 1_000_000_000);
+        let observed = evidence.busy + evidence.runnable + evidence.waits.iter().map(|wait| wait.nanos).sum::<u64>();
+        assert!(observed <= evidence.elapsed, "{observed} of {}", evidence.elapsed);
+        registered.complete(true);
+    }
 }

@@ -6,16 +6,17 @@
 //!            └─ nobody polls it ─────────────▶ starved (the stacks of the polls that hold the workers)
 //! ```
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
 use super::basis::Basis;
 use super::children::{Children, Prey};
-use super::evidence::evidence;
+use super::evidence::{evidence, verdict_of_wait};
 use super::long_poll::LongPoll;
+use super::stacks::{CURRENT, Look, SlotKey, Stacks, key};
 use super::workers::Roll;
-use crate::capture::Sampler;
-use crate::inflight::{Poller, Row, RowId, Trace, WaitKind, flags};
-use crate::report::{Evidence, Reports, ThreadEvidence, Verdict, log_safely};
+use crate::inflight::{Asked, Poller, Row, RowId, Trace, WaitKind, flags, waking};
+use crate::report::render::units::count;
+use crate::report::{Evidence, Reports, Verdict};
 
 const MILLISECOND: u64 = 1_000_000;
 /// Woken, and not polled for this long: look at who holds the workers.
@@ -34,6 +35,14 @@ pub(super) enum Step {
     Gone,
 }
 
+/// What hunts that begin together have in common.
+pub(super) struct Scene<'a> {
+    pub(super) now: u64,
+    /// The polls that were going on before the first of them was woken.
+    pub(super) roll: Rc<Roll>,
+    pub(super) children: &'a mut Children,
+}
+
 /// One search, for one row.
 pub(super) struct Hunt {
     row: &'static Row,
@@ -48,30 +57,32 @@ pub(super) struct Hunt {
     /// Not polled until then: starved.
     due: u64,
     poll: LongPoll,
-    roll: Roll,
+    roll: Rc<Roll>,
     culprits: Option<Vec<crate::report::Culprit>>,
     children: Vec<Prey>,
     /// The slot and the number of the poll that was found not to return.
-    blocked_poll: Option<(usize, u64)>,
+    blocked_poll: Option<(SlotKey, u64)>,
     /// A second look has been taken, after the children were out of the way.
     looked_again: bool,
     notes: Vec<String>,
 }
 
-/// Asks for a traced poll of the row, at once. Says since when one has been asked for; `None` if the row is gone or has
-/// no waker yet.
+/// Asks for a traced poll of the row, at once. Says since when one has been asked for; `None` if the row is gone, or has no waker
+/// that would wake anybody.
 pub(super) fn ask_for_poll(row: &'static Row, id: RowId, now: u64) -> Option<u64> {
     row.update(id, flags::WANTED, 0)?;
-    let (waker, since) = {
-        let mut details = row.details(id)?;
-        let waker = details.waker.clone()?;
-        (waker, details.trace.get_or_insert_with(|| Box::new(Trace::new(now))).ask(now))
-    };
-    // Outside the lock, for waking runs a scheduler's code, which may panic if the scheduler is gone.
-    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-        log_safely(|| tracing::error!(target: "heeler", "a waker panicked: its work is not captured"));
+    let asked = row.take_waker(id)?;
+    if matches!(asked, Asked::Nobody) {
+        return None;
     }
-    Some(since)
+    let since = row
+        .details(id)
+        .map(|mut details| details.trace.get_or_insert_with(|| Box::new(Trace::new(now, true))).ask(now));
+    // Also if the row is gone by now: others may wait to wake what was taken from it.
+    if let Asked::Waker(waker) = asked {
+        waking::wake_row(id, waker);
+    }
+    since
 }
 
 impl Hunt {
@@ -81,15 +92,14 @@ impl Hunt {
         basis: Basis,
         reports: Reports,
         update: u32,
-        now: u64,
-        children: &mut Children,
+        scene: Scene<'_>,
     ) -> Self {
+        let Scene { now, roll, children } = scene;
         let patience = (row.threshold() / 4).clamp(10 * MILLISECOND, 250 * MILLISECOND);
-        let roll = Roll::call();
         let mut notes = Vec::new();
         let poll = LongPoll::watch(row, now);
         let asked = ask_for_poll(row, id, now);
-        if asked.is_none() && !row.poller().is_polling() {
+        if asked.is_none() && !row.poller().is_polling() && row.polls() == 0 {
             notes.push("it has not been polled yet".to_owned());
         }
         let children = if row.flags() & flags::PARENT != 0 { children.of(id, now) } else { Vec::new() };
@@ -128,7 +138,7 @@ impl Hunt {
     }
 
     /// The slot and the number of the poll that was found not to return, if that is what was found.
-    pub(super) fn blocked_poll(&self) -> Option<(usize, u64)> {
+    pub(super) fn blocked_poll(&self) -> Option<(SlotKey, u64)> {
         self.blocked_poll
     }
 
@@ -137,8 +147,13 @@ impl Hunt {
         &self.reports
     }
 
+    /// Whether there is something to see before a time that it waits for: it was polled, or has ended.
+    pub(super) fn is_answered(&self) -> bool {
+        self.row.live().is_none_or(|(id, flags)| id != self.id || flags & flags::WANTED == 0)
+    }
+
     /// Looks once more.
-    pub(super) fn step(&mut self, now: u64, sampler: &mut Sampler) -> Step {
+    pub(super) fn step(&mut self, now: u64, stacks: &mut Stacks) -> Step {
         let Some(flags) = self.row.live().and_then(|(id, flags)| (id == self.id).then_some(flags)) else {
             return Step::Gone;
         };
@@ -147,13 +162,13 @@ impl Hunt {
         }
         if flags & flags::WANTED == 0 {
             // woken → polled
-            return self.polled(now, sampler);
+            return self.polled(now, stacks);
         }
         let poller = self.row.poller();
         if poller.is_polling() {
             if self.poll.is_too_long(poller, now) {
                 // woken → inside a poll that does not return
-                return self.blocked(now, poller, sampler);
+                return self.blocked(now, poller, stacks);
             }
             return Step::Wait(now + MILLISECOND);
         }
@@ -171,18 +186,25 @@ impl Hunt {
         if self.culprits.is_none() {
             // Now, while they hold the workers; whether it matters is decided later.
             let runtime = poller.slot().and_then(|slot| slot.with_life(|life| life.runtime)).flatten();
-            self.culprits = Some(self.roll.culprits(sampler, runtime, &mut self.notes));
+            self.culprits = Some(self.roll.culprits(stacks, runtime, &mut self.notes));
         }
         if now < self.due {
             return Step::Wait((now + MILLISECOND).min(self.due));
         }
+        if self.asked.is_none() && self.row.polls() > 0 {
+            // never woken → nobody has kept the waker of its last poll, not even heeler, which must not be the last
+            return self.found(|evidence, _| evidence.verdict = Verdict::NoWaker);
+        }
         // woken → nobody polls it
-        self.found(now, |evidence, hunt| {
+        self.found(|evidence, hunt| {
             evidence.verdict = Verdict::Starved;
             evidence.culprits = hunt.culprits.take().unwrap_or_default();
             if let Some(asked) = hunt.asked {
-                let waited = now.saturating_sub(asked) / MILLISECOND;
-                evidence.notes.push(format!("woken {waited} ms before this report, and not polled since"));
+                // Who else has woken it, and when, is not known.
+                let waited = evidence.moment.saturating_sub(asked) / MILLISECOND;
+                evidence
+                    .notes
+                    .push(format!("heeler woke it {waited} ms before this report, and it has not been polled since"));
             }
             if evidence.culprits.is_empty() {
                 evidence.notes.push("no poll that heeler watches holds a worker of its runtime".to_owned());
@@ -190,11 +212,11 @@ impl Hunt {
         })
     }
 
-    fn polled(&mut self, now: u64, sampler: &mut Sampler) -> Step {
+    fn polled(&mut self, now: u64, stacks: &mut Stacks) -> Step {
         let mut waiting = false;
         for child in &mut self.children {
             if child.done.is_none() {
-                child.done = child.look(now, sampler);
+                child.done = child.look(now, stacks);
                 waiting |= child.done.is_none();
             }
         }
@@ -207,17 +229,14 @@ impl Hunt {
             ask_for_poll(self.row, self.id, now);
             return Step::Wait(now + MILLISECOND);
         }
-        self.found(now, |evidence, hunt| {
-            let kind = evidence.current.map(|current| evidence.waits[current].kind);
-            evidence.verdict = match kind {
-                Some(WaitKind::Waiting) => Verdict::Waiting,
-                Some(WaitKind::Yielding) => Verdict::Yielding,
-                Some(WaitKind::NoWaker) => Verdict::NoWaker,
-                None => Verdict::Unknown,
-            };
+        self.found(|evidence, hunt| {
+            let (verdict, note) = verdict_of_wait(evidence);
+            evidence.verdict = verdict;
+            evidence.notes.extend(note.map(str::to_owned));
             let silent = hunt.children.iter().filter(|child| child.done.is_none()).count();
             if silent > 0 {
-                evidence.notes.push(format!("{silent} pieces of child work did not answer in time"));
+                let pieces = count(silent as u64, "piece");
+                evidence.notes.push(format!("{pieces} of child work did not answer in time"));
             }
             evidence.children = hunt.children.iter_mut().filter_map(|child| child.done.take()).collect();
         })
@@ -226,40 +245,40 @@ impl Hunt {
     fn last_wait(&self) -> Option<WaitKind> {
         let details = self.row.details(self.id)?;
         let trace = details.trace.as_ref()?;
-        Some(trace.records[trace.last?].kind)
+        Some(trace.records[trace.current()?].kind)
     }
 
-    fn blocked(&mut self, now: u64, poller: Poller, sampler: &mut Sampler) -> Step {
+    fn blocked(&mut self, now: u64, poller: Poller, stacks: &mut Stacks) -> Step {
         let slot = poller.slot().and_then(|slot| Some((slot, slot.polling()?.1)));
         let Some((slot, poll)) = slot.filter(|_| self.row.poller() == poller) else {
             self.poll.end();
             return Step::Wait(now + MILLISECOND);
         };
-        let outcome = sampler.capture(slot, poll);
-        if outcome.may_come_late() && now < self.began + LATE {
-            return Step::Wait(now + 10 * MILLISECOND);
-        }
-        let Some((thread, note)) = ThreadEvidence::of(outcome, slot) else {
-            self.poll.end();
-            return Step::Wait(now + MILLISECOND);
+        let (thread, note) = match stacks.of(slot, poll, CURRENT, now < self.began + LATE) {
+            Look::Thread(thread, note) => (thread, note),
+            Look::Late => return Step::Wait(now + 10 * MILLISECOND),
+            Look::Missed => {
+                self.poll.end();
+                return Step::Wait(now + MILLISECOND);
+            }
         };
         if self.row.poller() != poller {
             // Nested work may end while the poll around it goes on: then that stack is not its own.
             self.poll.end();
             return Step::Wait(now + MILLISECOND);
         }
-        self.blocked_poll = Some((std::ptr::from_ref(slot).addr(), poll));
+        self.blocked_poll = Some((key(slot), poll));
         // The next poll need not be traced for this hunt.
         self.row.update(self.id, 0, flags::WANTED);
-        self.found(now, |evidence, _| {
+        self.found(|evidence, _| {
             evidence.verdict = Verdict::Blocking;
             evidence.thread = Some(thread);
             evidence.notes.extend(note);
         })
     }
 
-    fn found(&mut self, now: u64, conclude: impl FnOnce(&mut Evidence, &mut Self)) -> Step {
-        let Some(mut evidence) = evidence(self.row, self.id, now) else { return Step::Gone };
+    fn found(&mut self, conclude: impl FnOnce(&mut Evidence, &mut Self)) -> Step {
+        let Some(mut evidence) = evidence(self.row, self.id) else { return Step::Gone };
         evidence.update = self.update;
         evidence.notes.append(&mut self.notes);
         conclude(&mut evidence, self);

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::capture::{Sampler, look};
-use crate::inflight::{Policy, RowId, Subject, ThreadSlot, flags, slots, table, work_of};
-use crate::report::{Culprit, Evidence, Kind, ThreadEvidence, Verdict};
+use super::stacks::{CURRENT, Look, RECENT, SlotKey, Stacks, key};
+use crate::inflight::{Policy, RowId, RuntimeId, Subject, ThreadSlot, flags, slots, table, work_of};
+use crate::report::{Culprit, Evidence, Kind, Verdict};
 
 /// Threads whose stacks one starved request is worth.
 const MAX_CULPRITS: usize = 8;
@@ -16,8 +16,8 @@ pub(super) struct Roll {
 }
 
 impl Roll {
-    pub(super) fn call() -> Self {
-        let polls = slots().into_iter().filter_map(|slot| slot.polling().map(|(row, poll)| (slot, row, poll)));
+    pub(super) fn call(slots: &[&'static ThreadSlot]) -> Self {
+        let polls = slots.iter().filter_map(|slot| slot.polling().map(|(row, poll)| (*slot, row, poll)));
         Self { polls: polls.collect() }
     }
 
@@ -25,8 +25,8 @@ impl Roll {
     /// something that heeler does not watch.
     pub(super) fn culprits(
         &self,
-        sampler: &mut Sampler,
-        runtime: Option<tokio::runtime::Id>,
+        stacks: &mut Stacks,
+        runtime: Option<RuntimeId>,
         notes: &mut Vec<String>,
     ) -> Vec<Culprit> {
         let of_runtime = |slot: &ThreadSlot| {
@@ -39,7 +39,7 @@ impl Roll {
             if !slot.is_in(poll) || of_runtime(slot).is_none() || culprits.len() == MAX_CULPRITS {
                 continue;
             }
-            let Some((thread, note)) = ThreadEvidence::of(sampler.capture(slot, poll), slot) else { continue };
+            let Look::Thread(thread, note) = stacks.of(slot, poll, RECENT, false) else { continue };
             notes.extend(note.filter(|note| !notes.contains(note)));
             let row = Some(work_of(row)).filter(|work| *work != RowId::NONE).unwrap_or(row);
             let details = table().row(row).and_then(|slow| slow.details(row));
@@ -52,7 +52,7 @@ impl Roll {
                 continue;
             }
             let Some((tid, _)) = of_runtime(slot) else { continue };
-            let activity = look(tid);
+            let activity = stacks.activity(tid);
             if activity.on_cpu() == Some(true) {
                 notes.push(format!(
                     "thread {} ({tid}) is busy with something that heeler does not watch",
@@ -66,9 +66,6 @@ impl Roll {
 
 /// How often a thread that wants the CPU is asked for its stack before it is reported without one.
 const MAX_TRIES: u32 = 4;
-
-/// The slot of a thread, as a key.
-type SlotKey = usize;
 
 /// Remembers since when each thread has been in its poll, for [`blocking_after`](crate::WatchdogLayer::blocking_after).
 #[derive(Debug, Default)]
@@ -110,11 +107,11 @@ impl LongPolls {
     }
 
     /// Finds polls that have become too long, and takes their threads' stacks.
-    pub(super) fn look(&mut self, now: u64, sampler: &mut Sampler) -> Vec<Evidence> {
+    pub(super) fn look(&mut self, now: u64, stacks: &mut Stacks) -> Vec<Evidence> {
         self.looked = now;
         let mut found = Vec::new();
         for slot in slots() {
-            let key = std::ptr::from_ref(slot).addr();
+            let key = key(slot);
             let Some((id, poll)) = slot.polling() else {
                 self.seen.remove(&key);
                 continue;
@@ -133,14 +130,16 @@ impl LongPolls {
             if seen.reported || exempt || held < policy.blocking_after {
                 continue;
             }
-            let outcome = sampler.capture(slot, poll);
-            if outcome.may_come_late() && seen.tries < MAX_TRIES {
-                seen.tries += 1;
-                continue;
-            }
-            let Some((thread, note)) = ThreadEvidence::of(outcome, slot) else { continue };
+            let (thread, note) = match stacks.of(slot, poll, CURRENT, seen.tries < MAX_TRIES) {
+                Look::Thread(thread, note) => (thread, note),
+                Look::Late => {
+                    seen.tries += 1;
+                    continue;
+                }
+                Look::Missed => continue,
+            };
             seen.reported = true;
-            if let Some(mut evidence) = super::evidence(row, id, now) {
+            if let Some(mut evidence) = super::evidence(row, id) {
                 evidence.kind = Kind::BlockingPoll;
                 evidence.verdict = Verdict::Blocking;
                 evidence.longest_poll = evidence.longest_poll.max(held);

@@ -1,4 +1,4 @@
-//! The response's body: the service's, the same by way of the lane, or a profiler's answer.
+//! The response's body: the service's, the same by way of a profile thread, or a profiler's answer.
 
 use std::any::Any;
 use std::fmt;
@@ -36,13 +36,16 @@ pin_project! {
     }
 }
 
+// After a panic of the body inside, what else there is says so itself: its end is an error.
+impl<B: std::panic::UnwindSafe> std::panic::UnwindSafe for ResponseBody<B> {}
+
 /// A body that is not the service's.
 pub(super) enum Foreign {
     Answer(Option<Bytes>),
     Streamed(Streamed),
 }
 
-/// A body whose frames come from the lane.
+/// A body whose frames come from a profile thread.
 pub(super) struct Streamed {
     frames: mpsc::Receiver<Item>,
     hint: SizeHint,
@@ -51,7 +54,7 @@ pub(super) struct Streamed {
     asker: Option<Asker>,
 }
 
-/// What comes from the lane.
+/// What comes from there.
 pub(super) enum Item {
     /// The second says whether the body has ended with this.
     Data(Bytes, bool),
@@ -187,7 +190,8 @@ where
             State::Plain { body } => body.size_hint(),
             State::Foreign { body } => match &**body {
                 Foreign::Answer(data) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.remaining() as u64)),
-                Foreign::Streamed(streamed) => streamed.hint,
+                // `SizeHint` is not `Copy` in every http-body 1.
+                Foreign::Streamed(streamed) => Clone::clone(&streamed.hint),
             },
         }
     }

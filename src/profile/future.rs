@@ -2,22 +2,31 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use http::Response;
+use http::{HeaderName, HeaderValue, Response};
 use pin_project_lite::pin_project;
 
 use super::ResponseBody;
 use super::body::Foreign;
 
+/// Says why a request was not profiled, on a response that is the service's own.
+const X_GEORDI_ERROR: HeaderName = HeaderName::from_static("x-geordi-error");
+const NO_RUNTIME: HeaderValue =
+    HeaderValue::from_static("not profiled: the service was called outside of a tokio runtime");
+
 /// What becomes of a request with the flag.
 pub(super) enum Step<F> {
     /// The service answers, as if there were no flag.
     Pass(F),
+    /// The service answers, because a profile needs a tokio runtime and there is none.
+    Unprofiled(F),
     Respond(Response<Foreign>),
 }
 
-type Asked<F, E> = Pin<Box<dyn Future<Output = Result<Step<F>, E>> + Send>>;
+/// Never locked: so that the future may be shared as the service's own may.
+type Asked<F, E> = Mutex<Pin<Box<dyn Future<Output = Result<Step<F>, E>> + Send>>>;
 
 pin_project! {
     /// The future of a [`ProfileService`](super::ProfileService).
@@ -36,6 +45,10 @@ pin_project! {
             inner: F,
         },
         Asked { asked: Asked<F, E> },
+        Unprofiled {
+            #[pin]
+            inner: F,
+        },
     }
 }
 
@@ -46,7 +59,7 @@ impl<F, E> ResponseFuture<F, E> {
     }
 
     pub(super) fn asked(asked: impl Future<Output = Result<Step<F>, E>> + Send + 'static) -> Self {
-        Self { state: State::Asked { asked: Box::pin(asked) } }
+        Self { state: State::Asked { asked: Mutex::new(Box::pin(asked)) } }
     }
 }
 
@@ -67,15 +80,26 @@ where
                         Ok(Response::from_parts(head, ResponseBody::plain(body)))
                     });
                 }
-                StateProjection::Asked { asked } => match asked.as_mut().poll(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Ready(Ok(Step::Respond(response))) => {
-                        return Poll::Ready(Ok(response.map(ResponseBody::foreign)));
+                StateProjection::Asked { asked } => {
+                    match asked.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut().poll(cx) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Ready(Ok(Step::Respond(response))) => {
+                            return Poll::Ready(Ok(response.map(ResponseBody::foreign)));
+                        }
+                        // asked → pass
+                        Poll::Ready(Ok(Step::Pass(inner))) => state.set(State::Pass { inner }),
+                        // asked → unprofiled
+                        Poll::Ready(Ok(Step::Unprofiled(inner))) => state.set(State::Unprofiled { inner }),
                     }
-                    // asked → pass
-                    Poll::Ready(Ok(Step::Pass(inner))) => state.set(State::Pass { inner }),
-                },
+                }
+                StateProjection::Unprofiled { inner } => {
+                    return inner.poll(cx).map(|result| {
+                        let mut response = result?.map(ResponseBody::plain);
+                        response.headers_mut().insert(X_GEORDI_ERROR, NO_RUNTIME);
+                        Ok(response)
+                    });
+                }
             }
         }
     }

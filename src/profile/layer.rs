@@ -9,11 +9,13 @@ use http::HeaderName;
 use tower_layer::Layer;
 
 use super::ProfileService;
+use super::answer::Questions;
 use super::flag::Flag;
 use super::jobs::{Jobs, Queue};
 use super::store::ProfileStore;
 use crate::authorize::{Authorize, Authorizer};
 use crate::error::{Error, Result};
+use crate::flag::DEFAULT_HEADER;
 use crate::inflight::Clock;
 use crate::report::Redactor;
 
@@ -34,8 +36,10 @@ pub(super) struct Config {
     pub(super) allow_process: bool,
     pub(super) inline: bool,
     pub(super) empty_bodies: EmptyBodies,
+    pub(super) strip_refused: bool,
     pub(super) queue: Arc<Queue>,
     pub(super) jobs: Arc<Jobs>,
+    pub(super) questions: Questions,
 }
 
 impl fmt::Debug for Config {
@@ -90,6 +94,7 @@ pub struct ProfileLayer {
     allow_process: bool,
     inline: bool,
     empty_bodies: EmptyBodies,
+    strip_refused: bool,
     config: Arc<OnceLock<Arc<Config>>>,
 }
 
@@ -100,7 +105,7 @@ impl ProfileLayer {
         Self {
             authorizer: authorize.into_authorizer(),
             flag: Flag::default(),
-            header: Some(HeaderName::from_static("x-geordi")),
+            header: Some(DEFAULT_HEADER),
             store: ProfileStore::memory(),
             rate_hz: 1_000,
             cap: Duration::from_secs(600),
@@ -112,6 +117,7 @@ impl ProfileLayer {
             allow_process: false,
             inline: false,
             empty_bodies: EmptyBodies::default(),
+            strip_refused: false,
             config: Arc::default(),
         }
     }
@@ -187,6 +193,19 @@ impl ProfileLayer {
         self.with(|layer| layer.redactor.secret_names(&names))
     }
 
+    /// Hides secrets that are segments of a path, such as `/reset/{token}`: as
+    /// [`ReportsBuilder::secret_paths`](crate::ReportsBuilder::secret_paths) does for reports.
+    ///
+    /// # Errors
+    ///
+    /// If a pattern has no placeholder, or cannot be read.
+    pub fn secret_paths(self, patterns: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, Error> {
+        let patterns: Vec<String> = patterns.into_iter().map(Into::into).collect();
+        let mut redactor = self.redactor.clone();
+        redactor.secret_paths(&patterns)?;
+        Ok(self.with(|layer| layer.redactor = redactor))
+    }
+
     /// Takes code of these crates for the application's own: as
     /// [`ReportsBuilder::own_crates`](crate::ReportsBuilder::own_crates) does for reports.
     #[must_use]
@@ -201,9 +220,9 @@ impl ProfileLayer {
         self.with(|layer| layer.allow_process = allow)
     }
 
-    /// Runs profiled requests on the application's own runtime instead of the lane, for services that cannot move: whose
-    /// connections, for example, are driven by the runtime that has made them. Off by default; `?__geordi__=inline` asks for
-    /// it once.
+    /// Runs profiled requests as tasks of the application's runtime instead of on profile threads: for services that need
+    /// to be tasks, or what is set up on the runtime's own threads. One that blocks holds a worker then, as it would without
+    /// a profile. Off by default; `?__geordi__=inline` asks for it once.
     #[must_use]
     pub fn inline(self, inline: bool) -> Self {
         self.with(|layer| layer.inline = inline)
@@ -211,9 +230,56 @@ impl ProfileLayer {
 
     /// How to make an empty request body, for `?__geordi__=20x` in services whose body type heeler does not know. It knows
     /// axum's (feature `axum`), [`String`], and `http_body_util`'s `Empty` and `Full` of [`Bytes`](bytes::Bytes).
+    ///
+    /// # Bodies that cannot be made
+    ///
+    /// `hyper::body::Incoming` belongs to a connection; nobody else can make one, not even an empty one. Without another body
+    /// `20x` is refused with a sentence that says so; one run is profiled all the same, because it has the request's own body.
+    /// Box the body in front of the layer, and it can be empty:
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    ///
+    /// use bytes::Bytes;
+    /// use heeler::{ProfileLayer, authorize};
+    /// use http::{Request, Response};
+    /// use http_body_util::combinators::BoxBody;
+    /// use http_body_util::{BodyExt, Empty, Full};
+    /// use hyper::body::Incoming;
+    /// use tower::{ServiceBuilder, service_fn};
+    ///
+    /// type Body = BoxBody<Bytes, hyper::Error>;
+    ///
+    /// async fn hello(_request: Request<Body>) -> Result<Response<Full<Bytes>>, Infallible> {
+    ///     Ok(Response::new(Full::from("hello")))
+    /// }
+    ///
+    /// let service = ServiceBuilder::new()
+    ///     .map_request(|request: Request<Incoming>| request.map(BodyExt::boxed))
+    ///     .layer(
+    ///         ProfileLayer::new(authorize::debug_builds())
+    ///             .empty_body::<Body>(|| Empty::new().map_err(|never| match never {}).boxed()),
+    ///     )
+    ///     .service(service_fn(hello));
+    /// # fn is_service<S: tower::Service<Request<Incoming>>>(_: S) {}
+    /// # is_service(service);
+    /// ```
+    ///
+    /// The type must be that of the requests that reach the layer. `examples/hyper_shared.rs` is a whole program.
     #[must_use]
     pub fn empty_body<B: 'static>(self, make: fn() -> B) -> Self {
         self.with(|layer| layer.empty_bodies.0.push(Arc::new(make)))
+    }
+
+    /// Takes the flag out of requests whose sender may not profile, before the service sees them: for a service that passes
+    /// requests on, see [gateways](crate::authorize#gateways). The parameter goes in every spelling (`?%5F%5Fgeordi%5F%5F`), for
+    /// whoever passes a query on may write it anew.
+    ///
+    /// Without, the layer changes nothing about such requests: the flag may be another layer's further in, or of a service
+    /// behind that recognises people by itself.
+    #[must_use]
+    pub fn strip_refused(self) -> Self {
+        self.with(|layer| layer.strip_refused = true)
     }
 
     fn config(&self) -> &Arc<Config> {
@@ -233,12 +299,20 @@ impl ProfileLayer {
                 allow_process: self.allow_process,
                 inline: self.inline,
                 empty_bodies: self.empty_bodies.clone(),
+                strip_refused: self.strip_refused,
                 queue: Queue::new(self.concurrent, self.queue),
                 jobs: Arc::default(),
+                questions: Questions::default(),
             })
         })
     }
 }
+
+// As of the watchdog's layer.
+impl std::panic::UnwindSafe for ProfileLayer {}
+impl std::panic::RefUnwindSafe for ProfileLayer {}
+impl std::panic::UnwindSafe for Config {}
+impl std::panic::RefUnwindSafe for Config {}
 
 impl<S> Layer<S> for ProfileLayer {
     type Service = ProfileService<S>;
@@ -263,6 +337,7 @@ impl fmt::Debug for ProfileLayer {
             .field("own_crates", &self.own_crates)
             .field("allow_process", &self.allow_process)
             .field("inline", &self.inline)
+            .field("strip_refused", &self.strip_refused)
             .finish_non_exhaustive()
     }
 }

@@ -14,6 +14,8 @@ const RATE_HZ: u32 = 99;
 /// Different stacks that are listed.
 const MAX_STACKS: usize = 1_000;
 const MAX_DEPTH: usize = 128;
+/// As the kernel has their names: 15 bytes of each.
+const OWN_THREADS: [&str; 3] = ["heeler-profile", "heeler-supervis", "heeler-sampler"];
 
 /// Samples until it is dropped.
 pub(super) struct Watching(ProfilerGuard<'static>);
@@ -30,17 +32,17 @@ impl Watching {
         builder.build().map(Self).map_err(|error| format!("the rest of the process could not be profiled: {error}"))
     }
 
-    /// Ends. Takes milliseconds: for a thread that may block. Threads of that name ran the request, and are left out.
+    /// Ends. Takes milliseconds: for a thread that may block. Profile threads and what serves them are left out.
     ///
     /// # Errors
     ///
     /// A sentence, if `pprof` has no report.
-    pub(super) fn finish(self, lane: &str) -> Result<Meanwhile, String> {
+    pub(super) fn finish(self) -> Result<Meanwhile, String> {
         let report = self.0.report().build();
         let report = report.map_err(|error| format!("there is no profile of the rest of the process: {error}"))?;
         let mut stacks: Vec<ProcessStack> = Vec::new();
         for (frames, samples) in &report.data {
-            if frames.thread_name == lane || ["heeler-clerk", "heeler-sampler"].contains(&&*frames.thread_name) {
+            if OWN_THREADS.contains(&&*frames.thread_name) {
                 continue;
             }
             let symbols = frames.frames.iter().rev().flat_map(|inlined| inlined.iter().rev());

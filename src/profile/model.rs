@@ -38,7 +38,7 @@ pub struct Profile {
     /// The process that ran it.
     pub process: Process,
     /// Each function at most once: what [`Node::frame`] refers to. Some are no functions but say what is known instead, in
-    /// brackets and without an address: `[unattributed]`, `[any of 3]`, `[not scheduled]`.
+    /// brackets and without an address: `[unattributed]`, `[any of 3]`, `[not scheduled]`, `[profiler]`. None is of heeler's own.
     pub frames: Vec<Frame>,
     /// The stacks as a tree: what [`Slice::stack`] refers to. A node comes after its parent.
     pub nodes: Vec<Node>,
@@ -56,7 +56,8 @@ pub struct Profile {
     pub notes: Vec<String>,
 }
 
-/// What the threads of a process that did not run the profiled request did on the CPU: samples by the `pprof` crate.
+/// What the other threads of the process did on the CPU while a request was profiled, tasks that the request had spawned
+/// included: samples by the `pprof` crate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Meanwhile {
@@ -115,8 +116,11 @@ pub struct Slice {
 pub enum State {
     /// A thread runs its code.
     OnCpu,
-    /// A thread is inside its code and does not run: in a system call, at a lock, or kept off the CPU.
+    /// A thread is inside its code and cannot run: in a system call, or at a lock.
     Blocked,
+    /// A thread is inside its code and could run, but others have the CPU. (Not told apart from [`Blocked`](Self::Blocked)
+    /// where nobody looked into a poll, or the kernel does not tell.)
+    NoCpu,
     /// It waits at an await point.
     Waiting,
     /// It was woken and is not polled yet.

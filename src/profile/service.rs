@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body::Body;
+use tokio::runtime::Handle;
 use tower_service::Service;
 
 use super::answer::{Client, Plan, plan};
 use super::body::{BoxError, Foreign};
 use super::future::Step;
 use super::layer::Config;
-use super::start::begin;
+use super::start::{begin, without_any_flag, without_flag};
 use super::{ResponseBody, ResponseFuture};
+use crate::authorize::Access;
+use crate::disabled::is_disabled;
 use crate::parts::with_parts;
 
 /// A service whose requests can be profiled: see [`ProfileLayer`](super::ProfileLayer).
@@ -54,11 +57,17 @@ impl<S: fmt::Debug> fmt::Debug for ProfileService<S> {
 }
 
 impl<S> ProfileService<S> {
-    /// All that a request without the flag pays for.
+    /// All that a request without the flag pays for; with `strip_refused` also for a search of its query for a `%`.
     #[inline]
     fn is_asked<B>(&self, request: &Request<B>) -> bool {
         self.config.flag.find(request.uri()).is_some()
             || self.config.header.as_ref().is_some_and(|name| request.headers().contains_key(name))
+            || self.config.strip_refused && self.hides_flag(request.uri())
+    }
+
+    /// Whether it is asked in a spelling that this layer does not take, but whoever the request is passed on to may.
+    fn hides_flag(&self, uri: &Uri) -> bool {
+        uri.query().is_some_and(|query| self.config.flag.is_disguised_in(query))
     }
 }
 
@@ -100,30 +109,49 @@ where
     R::Error: Into<BoxError>,
 {
     let config = Arc::clone(&profiled.config);
-    let decided = with_parts(&mut request, |parts| config.authorizer.ask(parts).now());
+    let decided = if is_disabled() {
+        // Nobody may, and nobody is asked.
+        Some(Access::refused())
+    } else {
+        with_parts(&mut request, |parts| config.authorizer.ask(parts).now())
+    };
     if decided.as_ref().is_some_and(|access| !access.is_allowed()) {
+        if config.strip_refused {
+            let (mut head, body) = request.into_parts();
+            without_any_flag(&config, &mut head);
+            request = Request::from_parts(head, body);
+        }
         return ResponseFuture::pass(profiled.inner.call(request));
     }
+    // Where the request would have run.
+    let runtime = Handle::try_current().ok();
     // The one that is ready goes with the request.
     let clone = profiled.inner.clone();
     let mut service = mem::replace(&mut profiled.inner, clone);
     ResponseFuture::asked(async move {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let access = match decided {
             Some(access) => access,
             None => config.authorizer.ask(&head).await,
         };
         if !access.is_allowed() {
+            if config.strip_refused {
+                without_any_flag(&config, &mut head);
+            }
             return Ok(Step::Pass(service.call(Request::from_parts(head, body))));
         }
-        let client = Client::of(&head, body.is_end_stream());
+        let sends_body = !body.is_end_stream() && body.size_hint().exact() != Some(0);
+        let client = Client::of(&head, sends_body);
         match plan(&config, &access, &head, &client).await {
             Plan::Pass => Ok(Step::Pass(service.call(Request::from_parts(head, body)))),
             Plan::Answer(response) => Ok(Step::Respond(client.fit(response).map(Foreign::answer))),
-            Plan::Start(start) => {
-                let response =
-                    begin(&config, &access, &client, start, service, Request::from_parts(head, body)).await?;
-                Ok(Step::Respond(response))
+            Plan::Start(wanted) => {
+                let Some(runtime) = runtime else {
+                    without_flag(&config, &mut head);
+                    return Ok(Step::Unprofiled(service.call(Request::from_parts(head, body))));
+                };
+                let request = Request::from_parts(head, body);
+                Ok(Step::Respond(begin(&config, &access, &client, wanted, runtime, service, request).await?))
             }
         }
     })

@@ -3,17 +3,19 @@
 use std::any::Any;
 use std::fmt::Display;
 use std::panic::resume_unwind;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::header::VARY;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::{Empty, Full};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tower_service::Service;
 
 use super::answer::{By, Client, Respond, Wanted};
@@ -21,17 +23,18 @@ use super::body::{BoxError, Foreign, Streamed};
 use super::form::Form;
 use super::id::Id;
 use super::jobs::{self, Again, Asker, Course, Ended, Head, Job, Run, Seen, Thrown, Ticket};
-use super::lane::{CLERK, LANE};
 use super::layer::{Config, EmptyBodies};
+use super::supervisor::SUPERVISOR;
 use crate::authorize::Access;
 use crate::inflight;
 
-/// Runs the request as a job, and answers its asker. `service` is ready.
+/// Runs the request as a job inside of `runtime`, and answers its asker. `service` is ready.
 pub(super) async fn begin<S, B, R>(
     config: &Arc<Config>,
     access: &Access,
     client: &Client,
     wanted: Wanted,
+    runtime: Handle,
     service: S,
     request: Request<B>,
 ) -> Result<Response<Foreign>, S::Error>
@@ -52,7 +55,7 @@ where
         Err(sentence) => return answer(respond.say(StatusCode::BAD_REQUEST, sentence)),
     };
     without_flag(config, &mut head);
-    let prepared = match prepare(config, access, &wanted, &head, body.size_hint().exact()) {
+    let prepared = match prepare(config, access, &wanted, runtime, &head, body.size_hint().exact()) {
         Ok(prepared) => prepared,
         Err(Refused::Full(seconds)) => return answer(respond.full(seconds)),
         Err(Refused::Unavailable(sentence)) => {
@@ -82,22 +85,47 @@ where
             let run = Box::pin(jobs::run(service, request, again, seen.clone(), Some(give)));
             let asker = Asker::of(&prepared.job);
             let ended = prepared.send_off(config, run, seen);
-            match response.await {
-                Ok(Ok(response)) => Ok(passed_on(respond, client, response, asker, id)),
-                Ok(Err(Thrown::Error(error))) => {
+            match first_of(response, ended).await {
+                // Its time is over, and its thread may never come back.
+                First::Ended(ended) => answer(stopped(respond, std::future::ready(ended), asker, id).await),
+                First::Response(Ok(Ok(response)), _) => Ok(passed_on(respond, client, response, asker, id)),
+                First::Response(Ok(Err(Thrown::Error(error))), _) => {
                     asker.satisfied();
                     Err(error)
                 }
                 // As it would have gone without the layer: up to whoever polls.
-                Ok(Err(Thrown::Panic(payload))) => {
+                First::Response(Ok(Err(Thrown::Panic(payload))), _) => {
                     asker.satisfied();
                     resume_unwind(payload)
                 }
                 // Stopped before there was a response.
-                Err(_) => answer(stopped(respond, ended, asker, id).await),
+                First::Response(Err(_), ended) => answer(stopped(respond, ended, asker, id).await),
             }
         }
     }
+}
+
+/// What came first: the response or what became of it, while the job goes on; or the end of the job.
+enum First<T> {
+    Response(Result<T, oneshot::error::RecvError>, JoinHandle<Ended>),
+    Ended(Result<Ended, JoinError>),
+}
+
+/// Waits for both. The response wins if both are there.
+async fn first_of<T>(mut response: oneshot::Receiver<T>, ended: JoinHandle<Ended>) -> First<T> {
+    let mut ended = Some(ended);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(response) = Pin::new(&mut response).poll(cx)
+            && let Some(ended) = ended.take()
+        {
+            return Poll::Ready(First::Response(response, ended));
+        }
+        match &mut ended {
+            Some(ended) => Pin::new(ended).poll(cx).map(First::Ended),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// How often, and how to make an empty body.
@@ -129,15 +157,24 @@ fn empty<B: 'static>(of_user: &EmptyBodies) -> Option<fn() -> B> {
 }
 
 /// The request as it would be if nobody had asked.
-fn without_flag(config: &Config, head: &mut Parts) {
-    head.uri = config.flag.strip(&head.uri);
+pub(super) fn without_flag(config: &Config, head: &mut Parts) {
+    remove_flag(config, head, |uri| config.flag.strip(uri));
+}
+
+/// The request for somebody else, without the flag in any spelling.
+pub(super) fn without_any_flag(config: &Config, head: &mut Parts) {
+    remove_flag(config, head, |uri| config.flag.purge_from(uri));
+}
+
+fn remove_flag(config: &Config, head: &mut Parts, remove: impl Fn(&Uri) -> Uri) {
+    head.uri = remove(&head.uri);
     if let Some(header) = &config.header {
         head.headers.remove(header);
     }
     // Of a router around, which keeps what it has seen.
     #[cfg(feature = "axum")]
     if let Some(axum::extract::OriginalUri(uri)) = head.extensions.get_mut() {
-        *uri = config.flag.strip(uri);
+        *uri = remove(uri);
     }
 }
 
@@ -146,8 +183,9 @@ struct Prepared {
     job: Arc<Job>,
     ticket: Ticket,
     process: bool,
-    on: Handle,
-    clerk: Handle,
+    inline: bool,
+    runtime: Handle,
+    supervisor: Handle,
 }
 
 /// Why none can.
@@ -160,33 +198,37 @@ fn prepare(
     config: &Config,
     access: &Access,
     wanted: &Wanted,
+    runtime: Handle,
     head: &Parts,
     body_bytes: Option<u64>,
 ) -> Result<Prepared, Refused> {
+    if jobs::UNRETURNED.get().is_full() {
+        let sentence = "Too many profiled requests have been given up and are still in a poll or a destructor. No other \
+                        request is profiled until one of them returns.";
+        return Err(Refused::Unavailable(sentence.to_owned()));
+    }
     let ticket = config.queue.enter().map_err(|full| Refused::Full(full.retry_after))?;
     let unavailable = |what: &str, error: &dyn Display| Refused::Unavailable(format!("{what}: {error}."));
     let id = Id::random().map_err(|error| unavailable("There are no random numbers", &error))?;
-    let start = |error| unavailable("The lane could not be started", &error);
-    let (lane, clerk) = (LANE.handle().map_err(start)?, CLERK.handle().map_err(start)?);
-    let on = if config.inline || wanted.start.inline {
-        Handle::try_current().map_err(|error| unavailable("The request cannot run inline", &error))?
-    } else {
-        lane
-    };
+    let supervisor = SUPERVISOR
+        .get()
+        .handle()
+        .map_err(|error| unavailable("The profile's supervisor could not be started", &error))?;
+    let inline = config.inline || wanted.start.inline;
     let request = jobs::request(&config.redactor, head, &head.uri, body_bytes.unwrap_or(0));
     let principal = access.principal().map(str::to_owned);
     let job = Job::new(id, principal, request, Arc::clone(&config.own_crates), ticket.place());
-    Ok(Prepared { job, ticket, process: wanted.start.process, on, clerk })
+    Ok(Prepared { job, ticket, process: wanted.start.process, inline, runtime, supervisor })
 }
 
 impl Prepared {
     /// Lets it begin. It goes on whether or not the result is waited for.
     fn send_off(self, config: &Arc<Config>, run: Run, seen: Seen) -> JoinHandle<Ended> {
-        let Self { job, ticket, process, on, clerk } = self;
+        let Self { job, ticket, process, inline, runtime, supervisor } = self;
         // Before anybody can ask for it.
         let entered = config.jobs.enter(&job);
-        let course = Course { config: Arc::clone(config), job, ticket, entered, run, seen, process, on };
-        clerk.spawn(jobs::supervise(course))
+        let course = Course { config: Arc::clone(config), job, ticket, entered, run, seen, process, inline, runtime };
+        supervisor.spawn(jobs::supervise(course))
     }
 }
 
@@ -202,7 +244,12 @@ async fn result(respond: Respond<'_>, ended: JoinHandle<Ended>, asker: Asker, fo
 }
 
 /// What there is to say in place of a response.
-async fn stopped(respond: Respond<'_>, ended: JoinHandle<Ended>, asker: Asker, id: Id) -> Response<Bytes> {
+async fn stopped(
+    respond: Respond<'_>,
+    ended: impl Future<Output = Result<Ended, JoinError>>,
+    asker: Asker,
+    id: Id,
+) -> Response<Bytes> {
     let ended = ended.await;
     asker.satisfied();
     match ended {

@@ -1,4 +1,5 @@
-//! From evidence to a report: unwinds and names the stacks, and adds the time up. On a thread of heeler's own.
+//! From evidence to a report: unwinds and names the stacks, and adds the time up. On a thread of heeler's own. What it says
+//! of the request is as it was found: it is reduced when the report is [completed](super::Reports::deliver).
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
@@ -6,10 +7,12 @@ use std::time::Duration;
 
 use super::around::Around;
 use super::evidence::{Culprit, Evidence, ThreadEvidence};
-use super::model::{Interval, Process, Report, Request, SCHEMA, Span, Stack, Thread};
-use super::redact::Redactor;
+use super::location::is_idle;
+use super::model::{Interval, Process, Report, SCHEMA, Span, Stack, Thread};
+use super::request::describe;
 use super::waits::Group;
 use super::words::{Activity, Kind, StackKind, Verdict};
+use super::yielding::yields;
 use crate::capture::{self, Origin, Snapshot, Symbols, Unwinder};
 use crate::figures::COUNTS;
 use crate::inflight::{Subject, WaitKind};
@@ -30,40 +33,72 @@ fn millis(nanos: u64) -> f64 {
     (nanos / 1_000) as f64 / 1_000.0
 }
 
+/// Takes times from a whole, of which nothing can be taken twice, and rounds them so that they add up to it.
+struct Shares {
+    whole: u64,
+    taken: u64,
+}
+
+impl Shares {
+    /// Milliseconds. What is asked for beyond the whole is left out.
+    fn take(&mut self, nanos: u64) -> f64 {
+        let before = self.taken / 1_000;
+        self.taken = self.taken.saturating_add(nanos).min(self.whole);
+        (self.taken / 1_000 - before) as f64 / 1_000.0
+    }
+
+    fn rest(&mut self) -> f64 {
+        self.take(u64::MAX)
+    }
+}
+
 impl Assembler {
     pub(super) fn new() -> Self {
         Self { unwinder: Unwinder::new(), symbols: Symbols::new() }
-    }
-
-    pub(super) fn symbols(&mut self) -> &mut Symbols {
-        &mut self.symbols
     }
 
     pub(super) fn assemble(&mut self, evidence: Evidence) -> Report {
         if self.unwinder.refresh() {
             self.symbols.forget();
         }
-        let redactor = evidence.reports.redactor();
+        self.learn_names(&evidence);
         let mut report = blank(&evidence);
         report.id = format!("{:016x}", IDS.hash_one((evidence.id.to_bits(), evidence.started)));
         match &evidence.subject {
-            Subject::Request(request) => report.request = Some(describe(request, &evidence, redactor)),
-            Subject::Job(job) => report.job = Some(redactor.field("job", &job.name)),
+            Subject::Request(request) => report.request = Some(describe(request, &evidence)),
+            Subject::Job(job) => report.job = Some(job.name.to_string()),
             Subject::Child(_) | Subject::Timebox(_) | Subject::Nothing => {}
         }
         self.own_thread(&evidence, &mut report);
-        self.culprits(&evidence.culprits, redactor, &mut report);
+        self.culprits(&evidence.culprits, &mut report);
         self.children(&evidence, &mut report);
         self.waits(&evidence, &mut report);
-        if report.verdict == Verdict::Waiting && yields(&report.stacks) {
-            report.verdict = Verdict::Yielding;
-        }
         if report.stacks.iter().any(|stack| stack.truncated) {
             count(&COUNTS.truncated);
             report.notes.push("a stack was cut: its outer frames are missing".to_owned());
         }
-        report.spans = spans(&evidence, redactor);
+        if evidence.has_foreign_stack() {
+            let note = "it runs on a stack of its own (a fiber's): the frames outside of that are not shown";
+            report.notes.push(note.to_owned());
+        }
+        report.spans = spans(&evidence);
+        self.symbols.trim();
         report
+    }
+
+    /// Names what is on all stacks at one go, for the debug information is opened and read anew each time. To unwind them twice takes
+    /// microseconds.
+    fn learn_names(&mut self, evidence: &Evidence) {
+        let threads = evidence.thread.iter().chain(evidence.culprits.iter().map(|culprit| &culprit.thread));
+        let threads = threads.chain(evidence.children.iter().filter_map(|child| child.thread.as_ref()));
+        let of_threads = threads.filter_map(|thread| thread.snapshot.as_ref());
+        let of_children = evidence.children.iter().flat_map(|child| &child.stacks).flat_map(|stacks| &stacks.list);
+        let of_waits = evidence.waits.iter().flat_map(|wait| &wait.stacks.list);
+        let mut addresses = Vec::new();
+        for snapshot in of_threads.chain(of_children).chain(of_waits) {
+            addresses.extend(self.unwinder.unwind(snapshot).addresses);
+        }
+        self.symbols.learn(&addresses);
     }
 
     fn own_thread(&mut self, evidence: &Evidence, report: &mut Report) {
@@ -75,17 +110,17 @@ impl Assembler {
         }
     }
 
-    fn culprits(&mut self, culprits: &[Culprit], redactor: &Redactor, report: &mut Report) {
+    fn culprits(&mut self, culprits: &[Culprit], report: &mut Report) {
         for culprit in culprits {
             let work = match &culprit.work {
                 Subject::Request(request) => {
                     let path = request.path.as_ref().map_or("/", |path| path.as_str());
-                    Some(format!("{} {}", redactor.field("method", request.method.as_str()), redactor.uri(path)))
+                    Some(format!("{} {path}", request.method))
                 }
-                Subject::Job(job) => Some(redactor.field("job", &job.name)),
+                Subject::Job(job) => Some(job.name.to_string()),
                 Subject::Child(child) => Some(child.how.as_str().to_owned()),
                 Subject::Timebox(timebox) => Some(match timebox.label() {
-                    Some(label) => redactor.field("timebox", label),
+                    Some(label) => label.to_string(),
                     None => "a timebox".to_owned(),
                 }),
                 Subject::Nothing => None,
@@ -124,7 +159,6 @@ impl Assembler {
         let running = report.stacks.iter().position(|stack| stack.kind == StackKind::Thread && stack.child.is_none());
         // Inside a poll, no await stack is current.
         let waiting = evidence.thread.is_none();
-        let mut observed = evidence.busy;
         let mut groups: Vec<Group> = Vec::new();
         for (index, wait) in evidence.waits.iter().enumerate() {
             let current = waiting && evidence.current == Some(index);
@@ -136,38 +170,47 @@ impl Assembler {
                 Stack { current, branch: branch as u32, ..stack }
             });
             // The last first: what was left for it in the same poll, as a timer that has just run out, is no branch.
-            let stacks: Vec<Stack> = branches.rev().collect();
+            let mut stacks: Vec<Stack> = branches.rev().collect();
             if current && wait.lost > 0 {
-                report.notes.push(format!("{} more branches wait, whose stacks could not be copied", wait.lost));
+                report.notes.push(match wait.lost {
+                    1 => "1 more branch waits, whose stack could not be copied".to_owned(),
+                    lost => format!("{lost} more branches wait, whose stacks could not be copied"),
+                });
             }
-            observed += wait.nanos;
             let activity = match wait.kind {
                 WaitKind::Yielding => Activity::Yielding,
+                WaitKind::Waiting if yields(&stacks, wait.gave_way) => Activity::Yielding,
                 WaitKind::Waiting | WaitKind::NoWaker => Activity::Waiting,
             };
+            if activity == Activity::Yielding {
+                // What gave way says more than a timer beside it.
+                stacks.sort_by_key(is_idle);
+            }
+            if current && activity == Activity::Yielding && report.verdict == Verdict::Waiting {
+                report.verdict = Verdict::Yielding;
+            }
             Group::new(activity, current, stacks, wait.waits, wait.nanos).join(&mut groups);
         }
+        let mut shares = Shares { whole: evidence.elapsed, taken: 0 };
         for group in groups {
             let first = report.stacks.len();
             let stack = (!group.stacks.is_empty()).then_some(first);
             report.stacks.extend(group.stacks);
-            let (activity, waits, ms) = (group.activity, group.waits, millis(group.nanos));
+            let (activity, waits, ms) = (group.activity, group.waits, shares.take(group.nanos));
             report.timeline.push(Interval { activity, stack, waits, ms });
         }
-        if evidence.busy > 0 {
-            let (waits, ms) = (evidence.busy_polls, millis(evidence.busy));
-            report.timeline.push(Interval { activity: Activity::Running, stack: running, waits, ms });
-        }
-        report.busy_ms = millis(evidence.busy);
         if evidence.runnable > 0 {
-            let (stack, ms) = (None, millis(evidence.runnable));
+            let (stack, ms) = (None, shares.take(evidence.runnable));
             report.timeline.push(Interval { activity: Activity::Runnable, stack, waits: 1, ms });
-            observed += evidence.runnable;
         }
         // Time between polls, whether it was still waiting or had been woken: so the three shares sum to the whole, too.
-        report.waiting_ms = millis(observed - evidence.busy);
-        // By subtraction: so the shares sum to the whole whatever happens.
-        report.unobserved_ms = millis(evidence.elapsed.saturating_sub(observed));
+        report.waiting_ms = millis(shares.taken);
+        if evidence.busy > 0 {
+            report.busy_ms = shares.take(evidence.busy);
+            let (waits, ms) = (evidence.busy_polls, report.busy_ms);
+            report.timeline.push(Interval { activity: Activity::Running, stack: running, waits, ms });
+        }
+        report.unobserved_ms = shares.rest();
         if report.unobserved_ms > 0.0 {
             let (stack, ms) = (None, report.unobserved_ms);
             report.timeline.push(Interval { activity: Activity::Unobserved, stack, waits: 0, ms });
@@ -183,25 +226,14 @@ impl Assembler {
 
     fn stack(&mut self, snapshot: &Snapshot, kind: StackKind) -> Stack {
         let unwound = self.unwinder.unwind(snapshot);
-        let mut frames: Vec<_> =
-            unwound.addresses.iter().flat_map(|address| self.symbols.name(address).to_vec()).collect();
-        if !capture::sys::SUPPORTED {
-            without_tracer(&mut frames);
+        let mut frames = self.symbols.frames(&unwound.addresses);
+        if kind == StackKind::Await {
+            capture::drop_copying(&mut frames);
         }
         // Reports may wait for long, thousands of them.
         frames.shrink_to_fit();
         let reconstructed = snapshot.origin == Origin::Residue;
         Stack { frames, truncated: !unwound.complete, reconstructed, ..Stack::empty(kind) }
-    }
-}
-
-/// A stack that was walked begins with the frames of whatever has walked it, and of the waker that it was walked in.
-fn without_tracer(frames: &mut Vec<capture::Frame>) {
-    const CALLBACKS: [&str; 3] =
-        ["heeler::capture::task::clone", "heeler::capture::task::wake", "heeler::capture::task::wake_by_ref"];
-    let is_callback = |frame: &capture::Frame| frame.function.as_deref().is_some_and(|name| CALLBACKS.contains(&name));
-    if let Some(last) = frames.iter().rposition(is_callback) {
-        frames.drain(..=last);
     }
 }
 
@@ -238,36 +270,11 @@ fn blank(evidence: &Evidence) -> Report {
     }
 }
 
-fn describe(request: &crate::inflight::Request, evidence: &Evidence, redactor: &Redactor) -> Request {
-    let path = request.path.as_ref().map_or("/", |path| path.as_str());
-    // HTTP/2 names the host in the URI, HTTP/1 in a header.
-    let uri = match &request.authority {
-        Some(authority) => {
-            let host = authority.as_str().rsplit('@').next().unwrap_or_default();
-            redactor.uri(&format!("//{host}{path}"))
-        }
-        None => redactor.uri(path),
-    };
-    let names = request.headers_of.get().map(|policy| policy.headers.as_slice()).unwrap_or_default();
-    let headers = request.headers.iter().filter_map(|(index, value)| Some((names.get(usize::from(*index))?, value)));
-    // They were kept as the outer layer allows; these reports may be an inner layer's.
-    let allowed = evidence.reports.allowed_headers();
-    let headers = headers.filter(|(name, _)| allowed.contains(name));
-    Request {
-        id: evidence.work.to_bits(),
-        method: redactor.field("method", request.method.as_str()),
-        uri,
-        route: request.route().map(|route| redactor.field("route", route)),
-        version: format!("{:?}", request.version),
-        headers: headers.map(|(name, value)| (name.as_str().to_owned(), redactor.header(name, value))).collect(),
-    }
-}
-
 fn thread_of(thread: &ThreadEvidence) -> Thread {
     let activity: &capture::Activity = &thread.activity;
     Thread {
         id: activity.tid,
-        name: super::escape::escape(&activity.name, 64).into_owned(),
+        name: activity.name.clone(),
         state: activity.state_name().map(str::to_owned),
         syscall: activity.call_name(),
         wchan: activity.wchan.clone(),
@@ -275,19 +282,7 @@ fn thread_of(thread: &ThreadEvidence) -> Thread {
     }
 }
 
-/// Whether all branches wait only because tokio's budget was used up: they gave way, and will go on at once.
-fn yields(stacks: &[Stack]) -> bool {
-    let mut own =
-        stacks.iter().filter(|stack| stack.current && stack.kind == StackKind::Await && stack.child.is_none());
-    let gave_way = |stack: &Stack| {
-        let mut leaf = stack.frames.iter().take(6).filter_map(|frame| frame.function.as_deref());
-        leaf.any(|name| name.contains("tokio::runtime::context::defer") || name.contains("tokio::task::coop::register"))
-    };
-    let first = own.next();
-    first.is_some_and(gave_way) && own.all(gave_way)
-}
-
-fn spans(evidence: &Evidence, redactor: &Redactor) -> Vec<Span> {
+fn spans(evidence: &Evidence) -> Vec<Span> {
     #[cfg(feature = "spans")]
     {
         let mut ids: Vec<u64> = Vec::new();
@@ -296,19 +291,68 @@ fn spans(evidence: &Evidence, redactor: &Redactor) -> Vec<Span> {
                 ids.push(*id);
             }
         }
-        let resolved = crate::spans::resolve(&ids);
-        let redact = |(name, value): (String, String)| {
-            let value = redactor.field(&name, &value);
-            (name, value)
-        };
-        resolved
-            .into_iter()
-            .map(|(name, fields)| Span { name, fields: fields.into_iter().map(redact).collect() })
-            .collect()
+        crate::spans::resolve(&ids).into_iter().map(|(name, fields)| Span { name, fields }).collect()
     }
     #[cfg(not(feature = "spans"))]
     {
-        let _ = (evidence, redactor);
+        let _ = evidence;
         Vec::new()
+    }
+}
+
+#[cfg(all(test, not(heeler_loom)))]
+mod tests {
+    use std::cell::RefCell;
+
+    use proptest::prelude::*;
+
+    use super::super::testing::evidence;
+    use super::*;
+    use crate::inflight::WaitRecord;
+    use crate::report::Reports;
+
+    fn reports() -> Reports {
+        Reports::builder().log(false).build().unwrap()
+    }
+
+    /// The microseconds of milliseconds that are rounded to them.
+    fn micros(ms: f64) -> u64 {
+        (ms * 1_000.0).round() as u64
+    }
+
+    /// Guards: one is one.
+    #[test]
+    fn branches_are_counted() {
+        for (lost, expected) in [(1, "1 more branch waits, whose stack "), (2, "2 more branches wait, whose stacks ")] {
+            let mut evidence = evidence(reports());
+            let mut wait = WaitRecord::without_stacks(WaitKind::Waiting, 1, 5);
+            wait.lost = lost;
+            evidence.waits = vec![wait];
+            (evidence.current, evidence.thread) = (Some(0), None);
+            let report = Assembler::new().assemble(evidence);
+            assert!(report.notes.iter().any(|note| note.starts_with(expected)), "{:?}", report.notes);
+        }
+    }
+
+    /// Guards: the parts of a report sum to the whole to the microsecond, whatever evidence says.
+    #[test]
+    fn the_parts_sum_to_the_whole() {
+        let (assembler, reports) = (RefCell::new(Assembler::new()), reports());
+        let times = (0..10_000_000_u64, 0..10_000_000_u64, 0..3_000_000_u64);
+        let waits = prop::collection::vec((0..3_usize, 0..4_000_000_u64), 0..6);
+        proptest!(|((elapsed, busy, runnable) in times, waits in waits)| {
+            let mut evidence = evidence(reports.clone());
+            (evidence.elapsed, evidence.busy, evidence.runnable) = (elapsed, busy, runnable);
+            let kinds = [WaitKind::Waiting, WaitKind::Yielding, WaitKind::NoWaker];
+            let wait = |(kind, nanos): (usize, u64)| WaitRecord::without_stacks(kinds[kind], 1, nanos);
+            evidence.waits = waits.into_iter().map(wait).collect();
+            evidence.current = evidence.waits.len().checked_sub(1);
+            let report = assembler.borrow_mut().assemble(evidence);
+            let parts = [report.busy_ms, report.waiting_ms, report.unobserved_ms].map(micros);
+            prop_assert_eq!(parts.iter().sum::<u64>(), micros(report.elapsed_ms));
+            let timeline: u64 = report.timeline.iter().map(|interval| micros(interval.ms)).sum();
+            prop_assert_eq!(timeline, micros(report.elapsed_ms));
+            prop_assert!(report.timeline.iter().all(|interval| interval.ms <= report.elapsed_ms));
+        });
     }
 }

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::Level;
 
 use super::delivery::{Limits, Outlet, Spool};
-use super::redact::Redactor;
+use super::privacy::Redactor;
 use super::reports::{Parts, Reports};
 use super::sink::{Directory, Log, Sink, TARGET};
 use crate::error::Error;
@@ -54,6 +55,7 @@ pub struct ReportsBuilder {
     own_crates: Vec<String>,
     headers: Option<Vec<String>>,
     secrets: Vec<String>,
+    paths: Vec<String>,
     spool: Option<PathBuf>,
     limits: Limits,
     /// The first sink that could not be set up.
@@ -76,6 +78,7 @@ impl Default for ReportsBuilder {
             own_crates: parts.own_crates,
             headers: None,
             secrets: Vec::new(),
+            paths: Vec::new(),
             spool: None,
             limits: parts.limits,
             failed: None,
@@ -134,7 +137,7 @@ impl ReportsBuilder {
     /// Hands each report to this sink, too. Sinks are called in the order in which they were added, after the log and the
     /// directory.
     pub fn sink(self, sink: impl Sink) -> Self {
-        self.outlet(Ok(Outlet::Sink(Box::new(sink))))
+        self.outlet(Ok(Outlet::Sink(Arc::new(sink))))
     }
 
     /// Keeps each report in this directory until every sink has it: written before the first attempt, removed after the last.
@@ -145,23 +148,34 @@ impl ReportsBuilder {
     /// processes may share a spool, if they have the same sinks: what one takes over goes to its own, which it knows by their
     /// names in the log (`email`, `email 2`), and is removed when these have it. A report may arrive twice, if the process
     /// ends between its arrival and the note of it. A file that cannot be read as a report is moved to `unreadable` in the
-    /// spool. If the disk is full, reports are kept in memory as without a spool, and counted as
+    /// spool, which keeps the newest 100 of 64 MiB at most. What a later version of heeler wrote waits for a process of that
+    /// version, until it is as old as [`retry_for`](Self::retry_for) says, an hour at least; the newest 256 MiB of it are kept.
+    /// If the disk is full, reports are kept in memory as without a spool, and counted as
     /// [`not_spooled`](crate::Stats::not_spooled).
     ///
-    /// The reporter's thread is started by [`build`](Self::build) then, lest what was left behind wait for the first layer: in a
-    /// process that forks, build after the fork. The directory should be writable for the service alone: what lies there is
-    /// taken for reports, and sent.
+    /// The reporter's thread is started by [`build`](Self::build) then, lest what was left behind wait for the first layer. The
+    /// directory should be writable for the service alone: what lies there is taken for reports, and sent.
     pub fn spool(mut self, directory: impl Into<PathBuf>) -> Self {
         self.spool = Some(directory.into());
         self
     }
 
     /// How many reports may wait in memory for one sink that does not take them; beyond, the oldest is dropped, counted,
-    /// and spoken of in the next report that arrives there. With a [`spool`](Self::spool) up to 10,000 wait there besides.
-    /// A digest is of 10,000 reports at most, or of this many if that is more. Default: 1,000, some 20 kilobytes each: half a
+    /// and spoken of in the next report that arrives there; see also [`memory_bytes`](Self::memory_bytes). With a [`spool`](Self::spool) up to 10,000 wait there besides.
+    /// A digest is of 10,000 reports at most, or of this many if that is more. Default: 1,000, some 20 kilobytes each, or 150 with the stacks of eight workers: half a
     /// kilobyte a frame.
     pub fn queue(mut self, reports: usize) -> Self {
         self.limits.queue = reports;
+        self
+    }
+
+    /// How many bytes all that waits may take in memory while a sink hangs or is down: half of them what waits to be made a
+    /// report, half of them reports that wait for sinks, where what several sinks or several requests wait for counts once.
+    /// Beyond, the oldest goes first: to the [spool](Self::spool) if it is there, and else it is dropped and counted, as
+    /// [`dropped`](crate::Stats::dropped) or as [`undelivered`](crate::Stats::undelivered). The newest of each half stays,
+    /// whatever it takes. Each `Reports` has as many; clones share them. Default: 64 MiB.
+    pub fn memory_bytes(mut self, bytes: usize) -> Self {
+        self.limits.memory = bytes;
         self
     }
 
@@ -212,10 +226,30 @@ impl ReportsBuilder {
         self
     }
 
-    /// Hides the values of query parameters and span fields with these names, besides those whose names look like
-    /// secrets by themselves (`password`, `access_token`, `X-Amz-Signature`, ..). Case and separators do not matter.
+    /// Hides the values of query parameters, span fields and other named values with these names, besides those whose names
+    /// look like secrets by themselves (`password`, `access_token`, `X-Amz-Signature`, ..): see
+    /// [Privacy](crate::report#privacy). Case and separators do not matter.
     pub fn secret_params(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.secrets.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Hides secrets that are segments of a path, which have no name to know them by: `{..}` stands for one.
+    ///
+    /// ```
+    /// # use heeler::Reports;
+    /// let reports = Reports::builder()
+    ///     .secret_paths(["/reset/{token}", "/users/*/keys/{key}", "/bot{token}/send", "/files/{*rest}"])
+    ///     .build()?;
+    /// # Ok::<(), heeler::Error>(())
+    /// ```
+    ///
+    /// `/reset/hunter2/confirm` is reported as `/reset/[redacted]/confirm`. `*` stands for any one segment, which is shown, and
+    /// `{*rest}` for everything to the end. A pattern that begins with a slash begins where the path does, one without
+    /// (`reset/{token}`) anywhere in it. Case and percent-encoding do not matter. A pattern without a placeholder fails
+    /// [`build`](Self::build). Default: none.
+    pub fn secret_paths(mut self, patterns: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.paths.extend(patterns.into_iter().map(Into::into));
         self
     }
 
@@ -225,7 +259,7 @@ impl ReportsBuilder {
     ///
     /// [`is_directory`](Error::is_directory) if the directory, one for mails or the spool is something else, or cannot be
     /// created or written to. [`is_config`](Error::is_config) for a bound of zero, an empty log target, a header that cannot
-    /// be allowed, or a sink whose settings cannot be used.
+    /// be allowed, a secret path that hides nothing, or a sink whose settings cannot be used.
     pub fn build(self) -> Result<Reports, Error> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -236,20 +270,24 @@ impl ReportsBuilder {
         if self.limits.queue == 0 {
             return Err(Error::config("a queue that may hold nothing: its bound must be above zero"));
         }
+        if self.limits.memory == 0 {
+            return Err(Error::config("no memory for what waits: its bound must be above zero"));
+        }
         if self.log_target.is_empty() {
             return Err(Error::config("the log target is empty"));
         }
         let mut redactor = Redactor::default();
         redactor.secret_names(&self.secrets);
+        redactor.secret_paths(&self.paths)?;
         if let Some(headers) = &self.headers {
             redactor.allow_headers(headers)?;
         }
         let mut sinks: Vec<Outlet> = Vec::new();
         if self.log {
-            sinks.push(Outlet::Sink(Box::new(Log::new(self.log_level, &self.log_target))));
+            sinks.push(Outlet::Sink(Arc::new(Log::new(self.log_level, &self.log_target))));
         }
         if let Some(path) = &self.directory {
-            sinks.push(Outlet::Sink(Box::new(Directory::new(path, self.max_bytes, self.max_reports)?)));
+            sinks.push(Outlet::Sink(Arc::new(Directory::new(path, self.max_bytes, self.max_reports)?)));
         }
         sinks.extend(self.sinks);
         let spool = self.spool.as_deref().map(Spool::open).transpose()?;
@@ -294,8 +332,10 @@ mod tests {
         assert!(Reports::builder().directory(place.path()).build().unwrap_err().is_directory());
         assert!(Reports::builder().directory_limits(0, 1).build().unwrap_err().is_config());
         assert!(Reports::builder().directory_limits(1, 0).build().unwrap_err().is_config());
+        assert!(Reports::builder().memory_bytes(0).build().unwrap_err().is_config());
         assert!(Reports::builder().log_target("").build().unwrap_err().is_config());
         assert!(Reports::builder().allow_headers(["cookie"]).build().unwrap_err().is_config());
+        assert!(Reports::builder().secret_paths(["/reset"]).build().unwrap_err().is_config());
         assert!(Reports::builder().allow_headers([""]).build().unwrap_err().is_config());
         assert!(Reports::builder().allow_headers([""; 0]).repeat_after(Duration::MAX).build().is_ok());
     }

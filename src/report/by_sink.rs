@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 #[cfg(any(feature = "metrics", feature = "otel"))]
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::capture::PerProcess;
 use crate::sync::{count, lock_std};
 
 /// So many names are told apart: each is kept for ever, and is a series of its own where metrics are collected.
@@ -16,24 +17,34 @@ const OTHERS: &str = "other";
 #[derive(Debug)]
 pub(crate) struct BySink {
     name: String,
+    taken: AtomicU64,
     failed: AtomicU64,
 }
 
-static NAMES: Mutex<Vec<&'static BySink>> = Mutex::new(Vec::new());
+static NAMES: PerProcess<Mutex<Vec<&'static BySink>>> = PerProcess::new(Mutex::default);
 
 impl BySink {
     /// The counters of that name.
     pub(crate) fn named(name: &str) -> &'static Self {
-        let mut names = lock_std(&NAMES);
+        let mut names = lock_std(NAMES.get());
         let known = |name: &str| names.iter().copied().find(|known| known.name == name);
         let full = names.len() >= MAX_NAMES;
         if let Some(known) = known(name).or_else(|| known(OTHERS).filter(|_| full)) {
             return known;
         }
         let name = if full { OTHERS } else { name };
-        let named: &'static Self = Box::leak(Box::new(Self { name: name.to_owned(), failed: AtomicU64::new(0) }));
+        let named: &'static Self = Box::leak(Box::new(Self::new(name)));
         names.push(named);
         named
+    }
+
+    fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), taken: AtomicU64::new(0), failed: AtomicU64::new(0) }
+    }
+
+    /// A report has arrived.
+    pub(crate) fn count_taken(&self) {
+        count(&self.taken);
     }
 
     /// A report did not arrive.
@@ -42,10 +53,16 @@ impl BySink {
     }
 }
 
+/// Reports that have arrived, by the names of sinks.
+#[cfg(any(feature = "metrics", feature = "otel"))]
+pub(crate) fn deliveries() -> Vec<(&'static str, u64)> {
+    lock_std(NAMES.get()).iter().map(|sink| (&*sink.name, sink.taken.load(Relaxed))).collect()
+}
+
 /// Deliveries that failed, by the names of sinks.
 #[cfg(any(feature = "metrics", feature = "otel"))]
 pub(crate) fn failures() -> Vec<(&'static str, u64)> {
-    lock_std(&NAMES).iter().map(|sink| (&*sink.name, sink.failed.load(Relaxed))).collect()
+    lock_std(NAMES.get()).iter().map(|sink| (&*sink.name, sink.failed.load(Relaxed))).collect()
 }
 
 #[cfg(test)]
@@ -59,7 +76,7 @@ mod tests {
         for number in 0..3 * MAX_NAMES {
             BySink::named(&format!("sink {number}")).count_failed();
         }
-        assert_eq!(lock_std(&NAMES).len(), MAX_NAMES + 1);
+        assert_eq!(lock_std(NAMES.get()).len(), MAX_NAMES + 1);
         assert!(std::ptr::eq(BySink::named("sink 90"), BySink::named("sink 91")));
         assert!(std::ptr::eq(BySink::named("one of many"), one), "what is known stays known");
     }

@@ -41,6 +41,13 @@ pub(crate) fn push_cut(out: &mut String, bytes: usize) {
     let _ = write!(out, "… ({bytes} bytes)");
 }
 
+/// Whether `end` is such a remark and no more, or a plain ellipsis.
+pub(crate) fn is_cut(end: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let remark = |text: &str| text.strip_prefix(" (").and_then(|text| text.strip_suffix(" bytes)")).is_some_and(digits);
+    end.strip_prefix('…').is_some_and(|rest| rest.is_empty() || remark(rest))
+}
+
 /// Whether `c` could move the cursor, forge a line, turn the text's direction or hide in it.
 pub(crate) fn is_unsafe(c: char) -> bool {
     c.is_control()

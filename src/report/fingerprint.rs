@@ -58,7 +58,8 @@ fn places(stack: &Stack) -> Vec<String> {
         places.dedup();
         return places;
     }
-    let named = || stack.frames.iter().filter_map(name);
+    // How many layers of heeler's are around it makes no difference.
+    let named = || stack.frames.iter().filter(|frame| !frame.is_heelers()).filter_map(name);
     match stack.kind {
         StackKind::Await if named().next().is_some() => named().collect(),
         // Nothing has a name: where in the module it is says the same, for one build.

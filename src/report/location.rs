@@ -32,7 +32,7 @@ const REGISTERING: [&str; 7] =
     ["Waker", "atomic_waker", "catch_unwind", "__rust_try", "::loom::", "UnsafeCell", "AssertUnwindSafe"];
 
 /// Crates whose frames say what every request runs on, rather than what this one does.
-const PLUMBING: [&str; 17] = [
+const PLUMBING: [&str; 16] = [
     "std",
     "tokio",
     "tokio_util",
@@ -49,7 +49,6 @@ const PLUMBING: [&str; 17] = [
     "axum",
     "axum_core",
     "tracing",
-    "heeler",
 ];
 
 /// Puts the stacks into the order in which they should be read, and the timeline's references with them. The order
@@ -141,7 +140,8 @@ pub(crate) fn locate_child(report: &Report) -> Option<Location> {
 /// Where one stack is: at its innermost own frame, or else at the nearest frame of a library that does the work (a
 /// database's client rather than the lock that it waits for), or else at the nearest frame that has a name.
 pub(crate) fn location_of(stack: &Stack) -> Option<Location> {
-    let named = || stack.frames.iter().filter(|frame| frame.function.is_some());
+    // heeler is not what anybody should look at, wherever it stands.
+    let named = || stack.frames.iter().filter(|frame| frame.function.is_some() && !frame.is_heelers());
     own_frame(stack)
         .or_else(|| named().find(|frame| !is_plumbing(frame)))
         .or_else(|| named().find(|frame| !is_std(frame) && !is_registering(frame)))
@@ -164,7 +164,10 @@ pub(crate) fn is_registering(frame: &Frame) -> bool {
 fn is_plumbing(frame: &Frame) -> bool {
     // Where the crate is not known, the module is what it is called by.
     let package = origin(frame).filter(|package| frame.module.as_ref() != Some(package));
-    is_std(frame) || is_registering(frame) || package.is_none_or(|package| PLUMBING.contains(&&*package))
+    is_std(frame)
+        || is_registering(frame)
+        || frame.is_heelers()
+        || package.is_none_or(|package| PLUMBING.contains(&&*package))
 }
 
 fn place_of(frame: &Frame) -> Location {
@@ -172,7 +175,7 @@ fn place_of(frame: &Frame) -> Location {
 }
 
 /// Whether a branch only waits for a timer or a shutdown.
-fn is_idle(stack: &Stack) -> bool {
+pub(in crate::report) fn is_idle(stack: &Stack) -> bool {
     let leaf = stack.frames.iter().take_while(|frame| !frame.own).take(LEAF);
     let mut functions = leaf.filter_map(|frame| frame.function.as_deref());
     // `<tokio::time::sleep::Sleep as Future>::poll` begins with a bracket.
@@ -222,6 +225,22 @@ mod tests {
         let mut own = library;
         own.frames.push(super::super::testing::own("app::health", 1));
         assert_eq!(at(&own), "app::health");
+    }
+
+    /// Guards: heeler is never what a report points to, though it was caught at work there.
+    #[test]
+    fn no_report_points_to_heeler() {
+        let heelers = || plumbing("heeler::inflight::poll::Watched::poll");
+        let lock = || plumbing("<tokio::sync::watch::Receiver<T>>::changed");
+        let at = |frames: &[Frame]| location_of(&await_stack(frames)).and_then(|place| place.function);
+        assert_eq!(at(&[heelers(), lock(), heelers()]).unwrap(), "<tokio::sync::watch::Receiver<T>>::changed");
+        assert_eq!(at(&[heelers(), plumbing("core::ptr::copy")]).unwrap(), "core::ptr::copy");
+        assert_eq!(at(&[heelers(), own("app::load", 1), heelers()]).unwrap(), "app::load");
+        assert_eq!(at(&[heelers(), heelers()]), None, "rather nothing");
+        let mut held = report();
+        held.verdict = Verdict::Starved;
+        held.stacks = vec![culprit(&[heelers(), plumbing("std::thread::sleep"), heelers()])];
+        assert!(place(&mut held).unwrap().starts_with("std::thread::sleep "));
     }
 
     /// Guards: of `select! { work, sleep, cancelled }` the work leads, whichever was polled first.

@@ -11,12 +11,14 @@ use super::by_sink;
 use super::log_safely;
 use super::model::Report;
 use super::words::Verdict;
+use crate::capture::PerProcess;
 use crate::figures::figures;
 use crate::sync::lock_std;
 
 const REQUESTS: &str = "heeler_requests_watched_total";
 const JOBS: &str = "heeler_jobs_watched_total";
 const CHILDREN: &str = "heeler_children_watched_total";
+const TIMEBOXES: &str = "heeler_timeboxes_watched_total";
 const UNWATCHED: &str = "heeler_unwatched_total";
 const IN_FLIGHT: &str = "heeler_in_flight";
 const ARMED_TOTAL: &str = "heeler_armed_total";
@@ -26,28 +28,35 @@ const SUPPRESSED: &str = "heeler_reports_suppressed_total";
 const DROPPED: &str = "heeler_reports_dropped_total";
 const UNDELIVERED: &str = "heeler_reports_undelivered_total";
 const NOT_SPOOLED: &str = "heeler_reports_not_spooled_total";
+const LEFT_IN_SPOOL: &str = "heeler_reports_left_to_later_version";
 const QUEUE_DEPTH: &str = "heeler_queue_depth";
 const CAPTURES: &str = "heeler_captures_total";
 const THREAD_STACKS: &str = "heeler_thread_stacks_total";
+const SLOW_WAKES: &str = "heeler_slow_wakes_total";
+const BLOCKED_WAKES: &str = "heeler_blocked_wakes";
+const DELIVERIES: &str = "heeler_deliveries_total";
 const FAILURES: &str = "heeler_delivery_failures_total";
+const MONITOR_UP: &str = "heeler_monitor_up";
+const HEARTBEAT_AGE: &str = "heeler_monitor_heartbeat_age_seconds";
+const MAX_LAG: &str = "heeler_monitor_max_lag_seconds";
 const ELAPSED: &str = "heeler_report_elapsed_seconds";
 
 /// The reporter may spend a hundredth of a core on counting what is in flight.
 const COST_FACTOR: u32 = 100;
 
 /// When to publish next, for a table so large that walking it every second would be felt.
-static NEXT: Mutex<Option<Instant>> = Mutex::new(None);
+static NEXT: PerProcess<Mutex<Option<Instant>>> = PerProcess::new(Mutex::default);
 
 /// Hands the figures of the process to the recorder.
 pub(super) fn publish() {
     let began = Instant::now();
-    if lock_std(&NEXT).is_some_and(|next| began < next) {
+    if lock_std(NEXT.get()).is_some_and(|next| began < next) {
         return;
     }
     // A recorder is other people's code as much as a subscriber is.
     log_safely(record);
     let cost = began.elapsed().min(Duration::from_secs(1));
-    *lock_std(&NEXT) = began.checked_add(cost * COST_FACTOR);
+    *lock_std(NEXT.get()) = began.checked_add(cost * COST_FACTOR);
 }
 
 /// A report was put together: how slow its work was. On the reporter's thread.
@@ -67,7 +76,13 @@ fn record() {
     counter!(REQUESTS).absolute(watched.requests);
     counter!(JOBS).absolute(watched.jobs);
     counter!(CHILDREN).absolute(watched.children);
-    let works = [("request", in_flight.requests), ("job", in_flight.jobs), ("child", in_flight.children)];
+    counter!(TIMEBOXES).absolute(watched.timeboxes);
+    let works = [
+        ("request", in_flight.requests),
+        ("job", in_flight.jobs),
+        ("child", in_flight.children),
+        ("timebox", in_flight.timeboxes),
+    ];
     for (work, number) in works {
         gauge!(IN_FLIGHT, "work" => work).set(number as f64);
     }
@@ -81,6 +96,7 @@ fn record() {
     counter!(DROPPED).absolute(stats.dropped);
     counter!(UNDELIVERED).absolute(stats.undelivered);
     counter!(NOT_SPOOLED).absolute(stats.not_spooled);
+    gauge!(LEFT_IN_SPOOL).set(stats.left_to_later_version as f64);
     gauge!(QUEUE_DEPTH).set(stats.queued as f64);
     let captures = figures.captures;
     let captures = [
@@ -103,6 +119,15 @@ fn record() {
     for (result, number) in threads {
         counter!(THREAD_STACKS, "result" => result).absolute(number);
     }
+    counter!(SLOW_WAKES).absolute(figures.wakes.slow);
+    gauge!(BLOCKED_WAKES).set(figures.wakes.blocked as f64);
+    let monitor = figures.monitor;
+    gauge!(MONITOR_UP).set(if monitor.running { 1.0 } else { 0.0 });
+    gauge!(HEARTBEAT_AGE).set(monitor.heartbeat_age.as_secs_f64());
+    gauge!(MAX_LAG).set(monitor.max_lag.as_secs_f64());
+    for (sink, taken) in by_sink::deliveries() {
+        counter!(DELIVERIES, "sink" => sink).absolute(taken);
+    }
     for (sink, failed) in by_sink::failures() {
         counter!(FAILURES, "sink" => sink).absolute(failed);
     }
@@ -114,6 +139,7 @@ fn describe() {
         (REQUESTS, "Requests that were watched, those in flight included."),
         (JOBS, "Jobs that were watched."),
         (CHILDREN, "Pieces of work that requests and jobs handed on, and that were watched."),
+        (TIMEBOXES, "Timeboxes, those of layers and those within requests and jobs."),
         (UNWATCHED, "Work that was not watched, for too much was in flight."),
         (
             ARMED_TOTAL,
@@ -126,18 +152,29 @@ fn describe() {
         (NOT_SPOOLED, "Reports that could not be written to the spool, and were kept in memory alone."),
         (CAPTURES, "Captures of slow work that were due; those truncated are among those taken."),
         (THREAD_STACKS, "Threads that were asked for their stacks; those truncated are among those taken."),
+        (SLOW_WAKES, "Tasks whose waker took longer than 2 ms."),
+        (DELIVERIES, "Reports that a sink has taken, updates included."),
         (FAILURES, "Deliveries to a sink that failed."),
     ];
     for (name, what) in counters {
         describe_counter!(name, Unit::Count, what);
     }
-    describe_gauge!(IN_FLIGHT, Unit::Count, "Requests, jobs and child work that are watched now.");
+    describe_gauge!(IN_FLIGHT, Unit::Count, "Requests, jobs, child work and timeboxes that are watched now.");
     describe_gauge!(
         QUEUE_DEPTH,
         Unit::Count,
         "Reports that are on their way to at least one sink, or wait for another try."
     );
+    describe_gauge!(LEFT_IN_SPOOL, Unit::Count, "Reports in the spool that only a later version can read.");
     describe_gauge!(ARMED, Unit::Count, "Requests and jobs whose polls are traced now.");
+    describe_gauge!(BLOCKED_WAKES, Unit::Count, "Wakers of tasks that were called and have not returned.");
+    describe_gauge!(MONITOR_UP, Unit::Count, "1 if the monitor's threads run, else 0.");
+    describe_gauge!(HEARTBEAT_AGE, Unit::Seconds, "Time since the monitor last turned, which it does every second.");
+    describe_gauge!(
+        MAX_LAG,
+        Unit::Seconds,
+        "The longest that the monitor was late in the last thirty to sixty seconds."
+    );
     describe_histogram!(
         ELAPSED,
         Unit::Seconds,

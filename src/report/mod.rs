@@ -53,7 +53,8 @@
 //! | it refuses a report for good | given up for this sink | `undelivered`, a note in the next report | `dispatch::refused_and_panics` |
 //! | a sink panics | given up for this sink; the others get it | `undelivered`, `failed_deliveries`, an error in the log | `faults::sinks` |
 //! | the disk is full | those that the [spool](ReportsBuilder::spool) cannot take wait in memory, and are sent; the report directory is tried again | [`not_spooled`](Stats::not_spooled), an error in the log; no half a file | `faults::disk` |
-//! | files in the spool are damaged, or of another version | moved to `unreadable`; the others are sent | `undelivered`, an error in the log | `faults::spool::corrupted` |
+//! | files in the spool are damaged, or too long | moved to `unreadable`; the others are sent | `undelivered`, an error in the log | `faults::spool::corrupted` |
+//! | reports in the spool are of a later version | they wait for a process of that version, for as long as others are tried again | [`left_to_later_version`](Stats::left_to_later_version), a warning in the log; `undelivered` in the end | `dispatch::reports_of_a_later_version_are_counted_and_age` |
 //! | the clock is set back or forward | nothing: reports from the future and from long ago are sent like others, alone or gathered | | `faults::spool::clock_set_back` |
 //! | the process is killed (`kill -9`) between two attempts | with a spool, the next process sends them, or another with the same spool within half a minute; without, they are lost | [`recovered`](Stats::recovered) in that process | `faults::killed`, `dispatch::a_sibling_takes_over` |
 //! | ten thousand are slow at once | as many as [may wait](ReportsBuilder::queue) arrive, the newest; the others are dropped | `undelivered`, [`dropped`](Stats::dropped), [`not_captured`](Stats::not_captured), and a note in the next report with their number | `faults::flood` |
@@ -74,10 +75,40 @@
 //!
 //! # Privacy
 //!
-//! A report never holds a body. It holds the headers that are [allowed by name](ReportsBuilder::allow_headers), never
-//! credentials or cookies, and the URI with the values of secret-looking parameters replaced. What a heuristic cannot see
-//! is a secret that is a segment of a path (`/reset/<token>`). Control characters, text-direction overrides and invisible
-//! characters are escaped everywhere.
+//! A report never holds a body. Everything else that came from a request or from the application goes through one place
+//! before anything is made of it: the URI, the route, headers, the fields of spans, names of jobs, boxes and threads, notes.
+//! So do the errors of sinks in the log, reports that are read back from a spool, and
+//! [profiles](crate::profile#who-may-see-what). What is found there is replaced by `[redacted]`:
+//!
+//! | what | for example |
+//! |---|---|
+//! | headers that are not [allowed by name](ReportsBuilder::allow_headers); credentials and cookies always | `authorization`, `set-cookie` |
+//! | values whose name looks like a secret's, or is one of [`secret_params`](ReportsBuilder::secret_params): in queries, fragments and matrix parameters, `name=value`, `name: value`, `name => value`, JSON, what `Debug` prints, also of types and variants with such a name, pairs in tuples and lists, XML, options of a command line, columns of SQL; percent-encoded and nested, too | `?access_token=..`, `Request { password: ".." }`, `InvalidToken("..")`, `("password", "..")`, `--api-key ..`, `INSERT INTO users (name, password) VALUES ('a', '..')` |
+//! | user and password of a URI, or of the address of a database (left out) | `postgres://me:..@db/x` |
+//! | what follows `Bearer` and `Basic` | |
+//! | signed and encrypted tokens: JWT, PASETO | `eyJ..` |
+//! | PEM blocks | `-----BEGIN PRIVATE KEY-----` |
+//! | keys with the prefix of AWS, Google, GitHub, GitLab, Slack, Stripe, Azure, OpenAI, SendGrid, Telegram and others | `AKIA..`, `ghp_..`, `xoxb-..`, `sk_live_..` |
+//! | random strings of 40 characters and more in both cases, unless they name a file or are base64 of readable text without a secret | |
+//! | segments of a path that look like a token, after one that says so | `/reset/4f9c..`, `/sessions/67e5..` |
+//! | segments of a path that [`secret_paths`](ReportsBuilder::secret_paths) names | `/reset/{token}` |
+//! | all of these in the strings and comments of quoted lines of source code, and strings that the code calls a secret | `let password = "..";`, `.header("authorization", "..")` |
+//!
+//! What cannot be seen, because nothing tells it from anything else:
+//!
+//! - a secret without a name that is short, in one case, or hexadecimal: in a path (`/d/4f9c..`), say so with
+//!   [`secret_paths`](ReportsBuilder::secret_paths);
+//! - one whose name says nothing (`?x=hunter2`), or that is named in prose ("the password is hunter2"): say so with
+//!   [`secret_params`](ReportsBuilder::secret_params);
+//! - a plain word after `token: ` and its like, which is more often an error ("token: expired"), and several in
+//!   `Token("..")`; after `password: ` only a word that begins an error ("must not be empty");
+//! - a secret that is compressed, encrypted, or encoded otherwise than in percent and, where it is JSON or the like, base64;
+//! - the names of functions, files, hosts and processes, which are shown as they are.
+//!
+//! What may be hidden although it is no secret: long ids of random characters (those of Google's documents, hashes in base58),
+//! ids and hashes right after a segment like `sessions` or `verify`, and values whose name sounds like a secret's.
+//!
+//! Control characters, text-direction overrides and invisible characters are escaped everywhere.
 //!
 //! # Where the ideas come from
 //!
@@ -98,6 +129,7 @@ pub(crate) mod escape;
 mod evidence;
 mod fingerprint;
 mod inbox;
+mod ledger;
 mod location;
 mod logging;
 #[cfg(feature = "metrics")]
@@ -106,29 +138,36 @@ mod model;
 mod namer;
 #[cfg(any(feature = "email", feature = "otel", feature = "sentry", feature = "webhook"))]
 mod outlets;
-mod private;
+#[cfg(test)]
+mod planted;
+mod privacy;
 mod process;
 mod progress;
 mod publish;
-mod redact;
 pub(crate) mod render;
 mod reporter;
 mod reports;
+mod request;
 mod route;
-mod secrets;
+mod schema;
 mod self_check;
 mod sink;
+mod size;
 mod source;
 mod stats;
+mod symbolize;
 #[cfg(test)]
 pub(crate) mod testing;
 mod throttle;
 pub(crate) mod time;
 mod waits;
 mod words;
+mod yielding;
 
+#[cfg(test)]
+pub(crate) use privacy::planted as secrets;
+pub(crate) use privacy::{Redactor, told};
 pub(crate) use process::complete;
-pub(crate) use redact::Redactor;
 pub(crate) use time::rfc3339;
 
 pub use builder::ReportsBuilder;
@@ -147,7 +186,7 @@ pub use sink::Webhook;
 #[cfg(feature = "email")]
 #[cfg_attr(docsrs, doc(cfg(feature = "email")))]
 pub use sink::email;
-pub use stats::Stats;
+pub use stats::{SinkStats, Stats};
 pub use words::{Activity, Kind, StackKind, Verdict};
 
 pub use crate::capture::Frame;
@@ -158,5 +197,5 @@ pub(crate) use escape::escape;
 pub(crate) use evidence::{ChildEvidence, Culprit, Evidence, ThreadEvidence};
 pub(crate) use logging::log_safely;
 pub(crate) use render::{at, duration, telling};
-pub(crate) use reporter::{self_check, send, start};
+pub(crate) use reporter::{is_running, self_check, send, start};
 pub(crate) use stats::total;

@@ -1,4 +1,4 @@
-//! What a report says: plain data, serialized as schema 1.
+//! What a report says: plain data. How it is written and read: [`schema`](super::schema).
 
 use std::fmt;
 use std::time::SystemTime;
@@ -6,28 +6,70 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::around::Around;
+use super::schema;
 use super::time::rfc3339;
-use super::words::{Activity, Kind, StackKind, Verdict};
+use super::words::{Activity, Kind, StackKind, Verdict, lenient};
 use crate::capture::Frame;
 
 /// The version of the JSON form of a [`Report`]. Fields may be added within a version; none changes its meaning.
-pub const SCHEMA: u32 = 1;
+///
+/// The fields have the names of the struct's, durations are milliseconds, times are RFC 3339 in UTC. `sentence` is the
+/// [sentence](Report::sentence), for whoever reads no further. Frames are told once: `frames` lists all that the report has, each
+/// stack has the numbers of its own, innermost first, and each frame the number of its module in `modules`. Both count from 0.
+///
+/// ```json
+/// {
+///   "schema": 2, "id": "5cf400b2380cbd97", "verdict": "waiting",
+///   "sentence": "GET /photos/7 is waiting: 2.51 s so far (threshold 2.50 s), in photos::load at src/photos.rs:41",
+///   "modules": [
+///     {"name": "photos", "build_id": "a2497d1107dda49dada203040a5f1d1007ab56df"}
+///   ],
+///   "frames": [
+///     {"function": "tokio::sync::mutex::Mutex<T>::lock", "file": "..", "line": 431, "module": 0, "address": "0x2f00"},
+///     {"function": "photos::load", "file": "src/photos.rs", "line": 41, "module": 0, "address": "0x1f00", "own": true}
+///   ],
+///   "stacks": [
+///     {"kind": "await", "current": true, "branch": 0, "frames": [0,1]}
+///   ]
+/// }
+/// ```
+///
+/// What a frame does not have is left out: `function`, `file`, `line`, `source` and `module` if they are not known, `own` and
+/// `inlined` if they are false. Which frames have which numbers follows from the stacks, so equal reports are equal as JSON.
+///
+/// # The short form
+///
+/// A `Webhook` (feature `webhook`) gets the same without most of the stacks, in a few kilobytes: of the capture's stacks the first
+/// four that are at different places, and those of the places where most of the time went, six together at most. Of each stack it
+/// has the application's own frames and the library's that say what is waited on, 16 at most, and how many were left out
+/// (`omitted_frames`). `timeline` refers to the stacks that are there. `omitted`, as in `{"stacks": 25, "frames": 2391}`, tells a
+/// report in its short form from a whole one.
+///
+/// # Schema 1
+///
+/// It had no tables and no `sentence`, and each frame in full wherever it stood, with its module's name as `module` and its
+/// `build_id`. A [`Report`] is read from either, and says `2` then. [Spools](crate::ReportsBuilder::spool) are still written in it,
+/// because processes of an earlier version may have to read them while a service is deployed. Reports of a later version than this
+/// program's have that version in `schema`, as far as they can be read.
+pub const SCHEMA: u32 = 2;
 
 /// One slow piece of work: what it is, where it is, and where its time went.
 ///
-/// Durations are milliseconds, times are UTC. Everything that came from a request is already reduced to what privacy
-/// allows: listed headers only, values of secret-looking query parameters replaced.
+/// Durations are milliseconds, times are UTC. Everything that came from a request is already reduced to what
+/// [privacy](crate::report#privacy) allows.
 // A spool has reports of other versions of this program, too: a field that is added is an `Option`, or has a serde default.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[non_exhaustive]
 pub struct Report {
     /// [`SCHEMA`].
+    #[serde(deserialize_with = "schema::version")]
     pub schema: u32,
     /// Unique to this request within the process and, with near certainty, beyond it. An update has the id of its report.
     pub id: String,
     /// 0 for the first capture; 1, 2, 3 for the later ones at 2, 4 and 8 times the threshold.
     pub update: u32,
     /// What made heeler look.
+    #[serde(deserialize_with = "lenient::kind")]
     pub kind: Kind,
     /// Where the time goes.
     pub verdict: Verdict,
@@ -62,6 +104,7 @@ pub struct Report {
     /// The application's own frame that matters most: where an engineer should look first.
     pub location: Option<Location>,
     /// The stacks, those of the capture first (`current`), then those the timeline refers to.
+    #[serde(flatten, deserialize_with = "schema::stacks")]
     pub stacks: Vec<Stack>,
     /// Where the time went: sums to `elapsed_ms`, longest first.
     pub timeline: Vec<Interval>,
@@ -137,6 +180,7 @@ pub struct Thread {
 #[non_exhaustive]
 pub struct Stack {
     /// What it is a stack of.
+    #[serde(deserialize_with = "lenient::stack_kind")]
     pub kind: StackKind,
     /// Taken at the capture (true), or earlier, for the timeline (false).
     pub current: bool,
@@ -208,6 +252,14 @@ pub struct Location {
     pub file: Option<String>,
     /// The line, counted from 1.
     pub line: Option<u32>,
+}
+
+impl Location {
+    /// A place, as far as it is known: for [`Report::symbolize`].
+    #[must_use]
+    pub const fn new(function: Option<String>, file: Option<String>, line: Option<u32>) -> Self {
+        Self { function, file, line }
+    }
 }
 
 impl fmt::Display for Location {

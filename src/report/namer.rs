@@ -4,14 +4,14 @@
 //! which whoever prints an error there holds until it is named.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
 
 use super::assemble::Assembler;
 use super::described::Described;
 use super::{Evidence, log_safely};
-use crate::capture;
+use crate::capture::{self, PerProcess};
 
 type Message = (Box<Evidence>, Arc<Described>);
 
@@ -20,18 +20,18 @@ struct Namer {
     inbox: Sender<Message>,
 }
 
-static NAMER: OnceLock<Option<Namer>> = OnceLock::new();
+static NAMER: PerProcess<Option<Namer>> = PerProcess::new(start);
 
 /// Has the evidence made a report. False if there is nobody to do so. Starts the thread the first time.
 pub(super) fn describe(evidence: Box<Evidence>, described: &Arc<Described>) -> bool {
-    let namer = NAMER.get_or_init(start);
+    let namer = NAMER.get();
     // Never more than there are threads that wait, and those that have just given up.
     namer.as_ref().is_some_and(|namer| namer.inbox.send((evidence, Arc::clone(described))).is_ok())
 }
 
 /// Whether the calling thread is the namer's.
 pub(super) fn is_this_thread() -> bool {
-    NAMER.get().and_then(Option::as_ref).is_some_and(|namer| namer.thread == thread::current().id())
+    NAMER.existing().and_then(Option::as_ref).is_some_and(|namer| namer.thread == thread::current().id())
 }
 
 /// Does not log: whoever asks may hold the lock that a log would wait for.

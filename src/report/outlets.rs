@@ -1,5 +1,8 @@
 //! The sinks that come with features, as a builder knows them.
 
+#[cfg(any(feature = "email", feature = "webhook"))]
+use std::sync::Arc;
+
 use super::builder::ReportsBuilder;
 #[cfg(any(feature = "email", feature = "webhook"))]
 use super::delivery::Outlet;
@@ -11,7 +14,7 @@ impl ReportsBuilder {
     #[cfg(feature = "email")]
     #[cfg_attr(docsrs, doc(cfg(feature = "email")))]
     pub fn email(self, email: crate::Email) -> Self {
-        self.outlet(email.prepare().map(|mailer| Outlet::Remote(Box::new(mailer))))
+        self.outlet(email.prepare().map(|mailer| Outlet::Remote(Arc::new(mailer))))
     }
 
     /// Hands each report to OpenTelemetry, too: see [`OpenTelemetry`](crate::OpenTelemetry).
@@ -28,10 +31,10 @@ impl ReportsBuilder {
         self.sink(sentry)
     }
 
-    /// Posts each report to a URL, too: as JSON, or as a message for Slack and its like.
+    /// Posts each report to a URL, too: as short JSON, or as a message for Slack and its like.
     #[cfg(feature = "webhook")]
     #[cfg_attr(docsrs, doc(cfg(feature = "webhook")))]
     pub fn webhook(self, webhook: super::sink::Webhook) -> Self {
-        self.outlet(webhook.prepare().map(|post| Outlet::Remote(Box::new(post))))
+        self.outlet(webhook.prepare().map(|post| Outlet::Remote(Arc::new(post))))
     }
 }

@@ -1,25 +1,25 @@
 //! The process that makes the reports.
 
-use std::sync::LazyLock;
-
 use super::model::{Process, Stack};
+use crate::capture::PerProcess;
 
 /// Fills in what the report's maker left open: host, pid, executable, and the executable's build id if a frame tells it.
 pub(crate) fn complete(process: &mut Process, stacks: &[Stack]) {
-    static THIS: LazyLock<Process> = LazyLock::new(|| Process {
+    static THIS: PerProcess<Process> = PerProcess::new(|| Process {
         hostname: hostname(),
         pid: std::process::id(),
         executable: std::env::current_exe().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
         ..Process::default()
     });
+    let this = THIS.get();
     if process.hostname.is_empty() {
-        process.hostname.clone_from(&THIS.hostname);
+        process.hostname.clone_from(&this.hostname);
     }
     if process.pid == 0 {
-        process.pid = THIS.pid;
+        process.pid = this.pid;
     }
     if process.executable.is_empty() {
-        process.executable.clone_from(&THIS.executable);
+        process.executable.clone_from(&this.executable);
     }
     if process.build_id.is_none() {
         let name = process.executable.rsplit(['/', '\\']).next();

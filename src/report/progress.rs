@@ -1,6 +1,7 @@
 //! Whether a request that is looked at again is still where it was.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::fingerprint::current_places;
 use super::model::{Location, Report};
@@ -23,8 +24,8 @@ struct Seen {
     elapsed_ms: f64,
     /// Where it was; `None` for *starved* too, whose location is that of others.
     place: Option<Location>,
-    /// The application's own frames of all that was going on.
-    frames: BTreeSet<Vec<String>>,
+    /// The application's own frames of all that was going on, as a hash: thousands of requests are remembered.
+    frames: u64,
 }
 
 impl Progress {
@@ -35,7 +36,7 @@ impl Progress {
             verdict: report.verdict,
             elapsed_ms: report.elapsed_ms,
             place: report.location.clone().filter(|_| report.verdict != Verdict::Starved),
-            frames: current_places(report),
+            frames: hash_of_frames(report),
         };
         let before = self.seen.get(&report.id).filter(|_| report.update > 0);
         let note = before.and_then(|before| before.compared_with(&now));
@@ -49,6 +50,12 @@ impl Progress {
         }
         note
     }
+}
+
+fn hash_of_frames(report: &Report) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    current_places(report).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Seen {

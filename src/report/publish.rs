@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::capture::PerProcess;
 use crate::sync::lock_std;
 
 /// How often the table is walked if nobody asks for figures: long before a sum of generations can have come round.
@@ -10,9 +11,9 @@ const KEEP_UP: Duration = Duration::from_secs(60);
 
 /// Hands the figures of the process to whoever collects metrics. Never panics because of them.
 pub(super) fn publish() {
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    static LAST: PerProcess<Mutex<Option<Instant>>> = PerProcess::new(Mutex::default);
     let due = {
-        let mut last = lock_std(&LAST);
+        let mut last = lock_std(LAST.get());
         let due = last.is_none_or(|last| last.elapsed() >= KEEP_UP);
         if due {
             *last = Some(Instant::now());

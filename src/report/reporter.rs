@@ -1,8 +1,9 @@
 //! The reporter's thread: names stacks and feeds sinks, so that neither a worker nor the monitor ever waits for a disk.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -13,9 +14,13 @@ use super::evidence::Evidence;
 use super::inbox::Inbox;
 use super::log_safely;
 use super::reports::{Reports, WeakReports};
-use crate::capture;
+use crate::capture::{self, PerProcess};
+use crate::disabled::is_disabled;
+use crate::sync::lock_std;
+use crate::tries::{Tried, Tries};
 
-/// Evidence that may wait to be reported. When there is more, the oldest is dropped and counted.
+/// Pieces of evidence that may wait to be reported, of all reports; how many bytes, each of these say. When there is more, the
+/// oldest is dropped and counted.
 const QUEUE: usize = 2048;
 /// How often counts of held-back reports, and what waits to be sent again, are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -28,26 +33,66 @@ enum Message {
     SelfCheck(Result<i32, &'static str>),
 }
 
-static INBOX: OnceLock<Option<Arc<Inbox<Message>>>> = OnceLock::new();
+/// What waits for the reporter, whether or not its thread could be started, and the tries to do so.
+#[derive(Default)]
+struct Desk {
+    inbox: Arc<Inbox<Message>>,
+    runs: AtomicBool,
+    tries: Tries,
+}
 
-/// Starts the reporter unless it runs.
+static DESK: PerProcess<Desk> = PerProcess::new(Desk::default);
+
+/// Starts the reporter unless it runs, or has just failed to start.
 pub(crate) fn start() {
-    INBOX.get_or_init(|| {
-        let inbox = Arc::new(Inbox::default());
-        let theirs = Arc::clone(&inbox);
-        let started = runtime().and_then(|runtime| {
-            std::thread::Builder::new().name("heeler-reporter".into()).spawn(move || run(&runtime, &theirs))
-        });
-        match started {
-            Ok(_) => Some(inbox),
-            Err(error) => {
-                log_safely(|| {
-                    tracing::error!(target: "heeler", %error, "the reporter did not start: nothing is reported");
-                });
-                None
-            }
+    if is_disabled() || is_running() {
+        return;
+    }
+    let desk = DESK.get();
+    let tried = desk.tries.again(
+        crate::inflight::now,
+        || desk.runs.load(Ordering::Acquire),
+        || {
+            start_thread(&desk.inbox)?;
+            desk.runs.store(true, Ordering::Release);
+            Ok(())
+        },
+    );
+    match tried {
+        Some(Tried { result: Err(error), failed_before: 0 }) => log_safely(|| {
+            tracing::error!(
+                target: "heeler",
+                %error,
+                "the reporter did not start: until it does, nothing is reported. It is tried again every second"
+            );
+        }),
+        Some(Tried { result: Ok(()), failed_before: failed @ 1.. }) => log_safely(|| {
+            tracing::info!(target: "heeler", failed, "the reporter runs now");
+        }),
+        _ => {}
+    }
+}
+
+fn start_thread(inbox: &Arc<Inbox<Message>>) -> std::io::Result<()> {
+    let (runtime, inbox) = (Arc::new(Mutex::new(Some(runtime()?))), Arc::clone(inbox));
+    let theirs = Arc::clone(&runtime);
+    let started = std::thread::Builder::new().name("heeler-reporter".into()).spawn(move || {
+        let runtime = lock_std(&theirs).take();
+        if let Some(runtime) = runtime {
+            run(&runtime, &inbox);
         }
     });
+    // Where a thread does not start, its closure is dropped here. A runtime that is dropped inside of another one panics.
+    let left = lock_std(&runtime).take_if(|_| started.is_err());
+    if let Some(runtime) = left {
+        runtime.shutdown_background();
+    }
+    started.map(drop)
+}
+
+/// Whether its thread has been started.
+pub(crate) fn is_running() -> bool {
+    DESK.existing().is_some_and(|desk| desk.runs.load(Ordering::Acquire))
 }
 
 /// What remotes run on: turned by the reporter's thread while it waits for messages.
@@ -56,15 +101,21 @@ fn runtime() -> std::io::Result<Runtime> {
     Builder::new_current_thread().enable_all().thread_name("heeler-lookup").max_blocking_threads(4).build()
 }
 
+/// Where messages wait, once the reporter was to be started.
 fn inbox() -> Option<&'static Inbox<Message>> {
-    INBOX.get()?.as_deref()
+    DESK.existing().map(|desk| &*desk.inbox)
 }
 
 /// Adds a message. What has to go for it is counted as dropped.
 fn post(inbox: &Inbox<Message>, message: Message) {
-    let dropped = inbox.push(message, QUEUE, |message| matches!(message, Message::Evidence(_)));
-    if let Some(Message::Evidence(evidence)) = dropped {
-        evidence.reports.count_dropped();
+    let charge = match &message {
+        Message::Evidence(evidence) => Some(evidence.charge()),
+        Message::Flush(_) | Message::Know(_) | Message::SelfCheck(_) => None,
+    };
+    for dropped in inbox.push(message, charge, QUEUE) {
+        if let Message::Evidence(evidence) = dropped {
+            evidence.reports.count_dropped();
+        }
     }
 }
 
@@ -83,17 +134,21 @@ pub(crate) fn self_check(signal: Result<i32, &'static str>) {
     }
 }
 
-/// Has the reporter look after what these have on its way. False if there is no reporter.
+/// Has the reporter look after what these have on its way. False if it does not run: then it will as soon as it does.
 pub(super) fn know(reports: &Reports) -> bool {
     let Some(inbox) = inbox() else { return false };
     post(inbox, Message::Know(reports.clone()));
-    true
+    is_running()
 }
 
-/// Waits until everything that was sent before has been made a report; false if that is not so by `deadline`. `None` is
-/// never.
+/// Waits until everything that was sent before has been made a report; false if that is not so by `deadline`, or the reporter
+/// does not start. `None` is never.
 pub(super) fn flush(deadline: Option<Instant>) -> bool {
     let Some(inbox) = inbox() else { return true };
+    start();
+    if !is_running() {
+        return false;
+    }
     let (done, wait) = sync_channel(1);
     post(inbox, Message::Flush(done));
     let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
@@ -151,7 +206,7 @@ impl Reporter {
                 let _ = done.try_send(());
             }
             Some(Message::Know(reports)) => self.look_after(&reports),
-            Some(Message::SelfCheck(signal)) => super::self_check::say(signal, self.assembler.symbols()),
+            Some(Message::SelfCheck(signal)) => super::self_check::say(signal),
             None => {}
         }
         let now = Instant::now();
@@ -159,6 +214,7 @@ impl Reporter {
             self.last_tick = now;
             self.tick(now);
             super::publish::publish();
+            crate::inflight::waking::say_what_is_left();
         } else if self.behind {
             self.catch_up(now);
         }
@@ -223,14 +279,43 @@ fn go_on(dispatch: &Arc<Dispatch>, remotes: &Handle, now: Instant) -> Option<Arc
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use tracing_subscriber::layer::{Context, SubscriberExt as _};
     use tracing_subscriber::{Layer, Registry};
 
     use super::*;
+    use crate::capture::Snapshot;
+    use crate::inflight::Subject;
     use crate::report::testing::evidence;
-    use crate::report::{Report, Sink};
+    use crate::report::{Culprit, Report, Sink, ThreadEvidence};
+
+    fn starved(reports: &Reports, stack: &Snapshot) -> Message {
+        let activity = capture::look(0);
+        let thread = ThreadEvidence { activity, snapshot: Some(stack.clone()) };
+        let culprits = vec![Culprit { thread, work: Subject::Nothing }];
+        Message::Evidence(Box::new(Evidence { culprits, ..evidence(reports.clone()) }))
+    }
+
+    /// Guards: while a sink does not return, evidence waits in bounded memory; what had to go is counted. Requests that wait
+    /// for one worker and have one copy of its stack take the memory of one.
+    #[test]
+    fn evidence_waits_in_bounded_memory() {
+        let limited = |bytes| Reports::builder().log(false).memory_bytes(bytes).build().unwrap();
+        let (reports, other, inbox) = (limited(2 << 20), limited(2 << 20), Inbox::default());
+        post(&inbox, starved(&other, &Snapshot::of_zeros(8 * 1024)));
+        for _ in 0..100 {
+            post(&inbox, starved(&reports, &Snapshot::of_zeros(8 * 1024)));
+        }
+        assert_eq!(reports.stats().dropped, 85, "fifteen of a little more than 64 KiB are below a MiB");
+        let (sharing, shared) = (limited(8 << 20), Snapshot::of_zeros(64 * 1024));
+        for _ in 0..100 {
+            post(&inbox, starved(&sharing, &shared));
+        }
+        assert_eq!((sharing.stats().dropped, other.stats().dropped), (0, 0));
+        for _ in 0..2 * QUEUE {
+            post(&inbox, starved(&sharing, &shared));
+        }
+        assert_eq!(other.stats().dropped, 1, "nor are there ever more than so many");
+    }
 
     /// As a layer that spawns a task for each event, and is called on a thread without a runtime.
     struct Panics;

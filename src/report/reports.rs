@@ -8,25 +8,21 @@ use std::time::{Duration, Instant};
 use http::HeaderName;
 
 use super::builder::ReportsBuilder;
-use super::delivery::{Dispatch, Limits, Outlet, Spool};
-use super::escape::escape;
+use super::delivery::{Dispatch, Inherited, Limits, Outlet, Spool};
 use super::fingerprint::fingerprint;
 use super::location::{arrange, locate};
 use super::log_safely;
 use super::model::Report;
+use super::privacy::Redactor;
 use super::process;
 use super::progress::Progress;
-use super::redact::Redactor;
 use super::reporter;
 use super::sink::{Log, TARGET};
 use super::source;
-use super::stats::{Counters, Stats, count};
+use super::stats::{Counters, SinkStats, Stats, count};
 use super::throttle::{Decision, Overdue, Throttle};
-use crate::capture::is_of;
+use crate::capture::{PerProcess, disown_wrappers, is_of};
 use crate::sync::lock_std;
-
-/// The most of a job's name that is kept, in characters.
-const MAX_JOB: usize = 200;
 
 /// Where reports go, and what is in them. Build it once, clone it freely: clones share everything.
 ///
@@ -49,6 +45,10 @@ pub struct Reports {
     inner: Arc<Inner>,
 }
 
+// What is inside is valid after every single statement, also for those who come after a panic.
+impl std::panic::UnwindSafe for Reports {}
+impl std::panic::RefUnwindSafe for Reports {}
+
 /// Reports that may be gone.
 pub(super) struct WeakReports(Weak<Inner>);
 
@@ -63,13 +63,20 @@ impl WeakReports {
 }
 
 struct Inner {
+    state: PerProcess<State, MakeState>,
+    redactor: Redactor,
+    own_crates: Vec<String>,
+    service: Option<(String, String)>,
+}
+
+type MakeState = Box<dyn Fn() -> State + Send + Sync>;
+
+/// What changes. A child of `fork` has its own: what is on its way to the sinks is on its way from the parent.
+struct State {
     dispatch: Arc<Dispatch>,
     throttle: Mutex<Throttle>,
     progress: Mutex<Progress>,
     counters: Arc<Counters>,
-    redactor: Redactor,
-    own_crates: Vec<String>,
-    service: Option<(String, String)>,
 }
 
 /// What the builder makes [`Reports`] of.
@@ -90,18 +97,28 @@ impl Reports {
     }
 
     pub(super) fn from_parts(parts: Parts) -> Self {
-        let counters = Counters::registered();
+        let inherited = parts.spool.as_ref().map(Spool::held);
+        let first = Mutex::new(parts.spool);
+        let state = move || {
+            // The builder has opened the first one.
+            let opened = first.try_lock().ok().and_then(|mut first| first.take());
+            let spool = opened.or_else(|| open_in_child(inherited.as_ref()?));
+            let counters = Counters::registered();
+            State {
+                dispatch: Arc::new(Dispatch::new(parts.sinks.clone(), spool, parts.limits, Arc::clone(&counters))),
+                throttle: Mutex::new(Throttle::new(parts.repeat_after)),
+                progress: Mutex::default(),
+                counters,
+            }
+        };
         let inner = Inner {
-            dispatch: Arc::new(Dispatch::new(parts.sinks, parts.spool, parts.limits, Arc::clone(&counters))),
-            throttle: Mutex::new(Throttle::new(parts.repeat_after)),
-            progress: Mutex::default(),
-            counters,
+            state: PerProcess::new(Box::new(state) as MakeState),
             redactor: parts.redactor,
             own_crates: parts.own_crates,
             service: parts.service,
         };
         let reports = Self { inner: Arc::new(inner) };
-        if reports.inner.dispatch.has_spool() {
+        if reports.dispatch().has_spool() {
             // What an earlier process left behind goes out even if this one never has anything to report.
             reporter::start();
             reporter::know(&reports);
@@ -112,7 +129,20 @@ impl Reports {
     /// How many reports there were, and what became of them.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.inner.counters.read()
+        self.inner.state.get().counters.read()
+    }
+
+    /// How each sink fares, in the order in which sinks are called: the log, the directory, then the others. Tells which sink
+    /// is down, while the others go on.
+    ///
+    /// ```
+    /// for sink in heeler::Reports::default().sinks() {
+    ///     println!("{}: {} delivered, {} queued, {} failures", sink.name, sink.delivered, sink.queued, sink.failed_deliveries);
+    /// }
+    /// ```
+    #[must_use]
+    pub fn sinks(&self) -> Vec<SinkStats> {
+        self.inner.state.get().dispatch.sinks().collect()
     }
 
     /// The reports of everything that says nothing else: the log alone.
@@ -132,7 +162,7 @@ impl Reports {
     pub fn flush(&self, timeout: Duration) -> bool {
         // None is for ever: so long a wait ends after the last time that can be told.
         let deadline = Instant::now().checked_add(timeout);
-        let dispatch = &self.inner.dispatch;
+        let dispatch = &self.inner.state.get().dispatch;
         dispatch.hurry();
         let delivered = reporter::flush(deadline) && {
             // Again, for what has come since.
@@ -148,35 +178,40 @@ impl Reports {
         WeakReports(Arc::downgrade(&self.inner))
     }
 
+    /// Tells these reports, and their clones, from others while they exist.
+    pub(super) fn address(&self) -> usize {
+        Arc::as_ptr(&self.inner).addr()
+    }
+
+    /// Bytes of evidence that may wait to be made reports.
+    pub(super) fn evidence_bytes(&self) -> usize {
+        self.inner.state.get().dispatch.evidence_bytes()
+    }
+
     /// Headers that a report may show.
     pub(crate) fn allowed_headers(&self) -> &[HeaderName] {
         self.inner.redactor.allowed_headers()
     }
 
-    /// Reduces requests to what a report may hold.
-    pub(crate) fn redactor(&self) -> &Redactor {
-        &self.inner.redactor
-    }
-
     /// A capture was thrown away because too many waited for the reporter.
     pub(crate) fn count_dropped(&self) {
-        count(&self.inner.counters.dropped);
-        self.inner.dispatch.lost();
+        count(&self.inner.state.get().counters.dropped);
+        self.inner.state.get().dispatch.lost();
     }
 
     /// A capture was due and not taken, because the budget was used up or the work ended first.
     pub(crate) fn count_not_captured(&self) {
-        count(&self.inner.counters.not_captured);
+        count(&self.inner.state.get().counters.not_captured);
     }
 
     /// One that was counted so is being taken later.
     pub(crate) fn count_captured_after_all(&self) {
-        self.inner.counters.not_captured.fetch_sub(1, Ordering::Relaxed);
+        self.inner.state.get().counters.not_captured.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// How many captures were not taken since this was asked last.
     pub(crate) fn take_not_captured(&self) -> u64 {
-        let counters = &self.inner.counters;
+        let counters = &self.inner.state.get().counters;
         let all = counters.not_captured.load(Ordering::Relaxed);
         all.saturating_sub(counters.not_captured_before.swap(all, Ordering::Relaxed))
     }
@@ -184,8 +219,8 @@ impl Reports {
     /// Completes a report, decides whether it goes out, and hands it to every sink. To be called on the reporter thread,
     /// for it may take as long as the sinks do. Never panics because of a sink.
     ///
-    /// The report's maker leaves `fingerprint`, `location`, `suppressed`, `Frame::source` and `process` empty; its request
-    /// went through the [`redactor`](Self::redactor).
+    /// The report's maker leaves `fingerprint`, `location`, `suppressed`, `Frame::source` and `process` empty, and everything
+    /// that came from the request or the application as it is: what of it may be told is decided here.
     pub(crate) fn deliver(&self, report: Report) {
         self.deliver_at(report, Instant::now());
     }
@@ -198,28 +233,28 @@ impl Reports {
     }
 
     fn deliver_at(&self, mut report: Report, now: Instant) {
-        let inner = &*self.inner;
+        let (inner, state) = (&*self.inner, self.inner.state.get());
         inner.complete(&mut report);
-        report.notes.extend(lock_std(&inner.progress).note(&report));
+        report.notes.extend(lock_std(&state.progress).note(&report));
         let decision = {
-            let mut throttle = lock_std(&inner.throttle);
+            let mut throttle = lock_std(&state.throttle);
             throttle.decide(&report.id, report.update, &report.fingerprint, now, || report.sentence())
         };
         // Not before: one that is lost while it is put together is counted as dropped.
-        inner.counters.count_made(&report);
+        state.counters.count_made(&report);
         match decision {
-            Decision::Hold => count(&inner.counters.suppressed),
+            Decision::Hold => count(&state.counters.suppressed),
             Decision::Send { suppressed } => {
                 report.suppressed = suppressed;
                 source::quote(&mut report.stacks);
-                inner.dispatch.accept(report, now);
+                state.dispatch.accept(report, now);
             }
         }
     }
 
     /// The sinks and what is on its way to them.
     pub(super) fn dispatch(&self) -> &Arc<Dispatch> {
-        &self.inner.dispatch
+        &self.inner.state.get().dispatch
     }
 
     /// Logs how many reports were held back that no later report will speak of. To be called every now and then.
@@ -228,7 +263,7 @@ impl Reports {
     }
 
     fn tick_at(&self, now: Instant) {
-        let overdue = lock_std(&self.inner.throttle).overdue(now);
+        let overdue = lock_std(&self.inner.state.get().throttle).overdue(now);
         say(&overdue);
     }
 
@@ -241,7 +276,7 @@ impl Reports {
 impl Default for Reports {
     /// Reports to the log alone: one `tracing` event a report, at level WARN.
     fn default() -> Self {
-        let log = Outlet::Sink(Box::new(Log::new(tracing::Level::WARN, TARGET)));
+        let log = Outlet::Sink(Arc::new(Log::new(tracing::Level::WARN, TARGET)));
         Self::from_parts(Parts { sinks: vec![log], ..Parts::default() })
     }
 }
@@ -263,9 +298,19 @@ impl Default for Parts {
 impl fmt::Debug for Reports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // No sink is printed, but by name: one may hold a password.
-        let sinks: Vec<&str> = self.inner.dispatch.names().collect();
+        let sinks: Vec<&str> = self.inner.state.get().dispatch.names().collect();
         f.debug_struct("Reports").field("sinks", &sinks).field("stats", &self.stats()).finish_non_exhaustive()
     }
+}
+
+fn open_in_child(inherited: &Inherited) -> Option<Spool> {
+    let opened = inherited.open();
+    if let Err(error) = &opened {
+        log_safely(|| {
+            tracing::error!(target: TARGET, %error, "the spool could not be opened after a fork: reports are kept in memory alone");
+        });
+    }
+    opened.ok()
 }
 
 impl Inner {
@@ -275,12 +320,9 @@ impl Inner {
                 frame.own = is_of(frame, &self.own_crates);
             }
         }
-        for (name, value) in report.spans.iter_mut().flat_map(|span| &mut span.fields) {
-            *value = self.redactor.field(name, value);
-        }
-        if let Some(job) = &mut report.job {
-            *job = escape(job, MAX_JOB).into_owned();
-        }
+        report.stacks.iter_mut().for_each(|stack| disown_wrappers(&mut stack.frames));
+        // Before anything is made of it: its sentence, its fingerprint.
+        self.redactor.report(report);
         if let Some((name, version)) = &self.service {
             report.process.service = Some(name.clone());
             report.process.version = Some(version.clone());
@@ -292,8 +334,10 @@ impl Inner {
     }
 
     fn flush(&self) {
-        let overdue = lock_std(&self.throttle).flush();
-        say(&overdue);
+        // Nothing was said here yet if there is no state.
+        if let Some(state) = self.state.existing() {
+            say(&lock_std(&state.throttle).flush());
+        }
     }
 }
 
@@ -317,12 +361,41 @@ fn say(overdue: &[Overdue]) {
 mod tests {
     use std::io;
 
-    use tracing_subscriber::fmt::MakeWriter;
-
     use super::*;
     use crate::report::Sink;
     use crate::report::delivery::LOG_FAILURES_EVERY;
-    use crate::report::testing::{await_stack, own, plumbing, report};
+    use crate::report::testing::{await_stack, logged, own, plumbing, report};
+
+    /// Guards: a directory that others can write to is used all the same, and whoever reads the log knows what to do.
+    #[cfg(unix)]
+    #[test]
+    fn directories_that_are_open_to_others_are_warned_of() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let place = tempfile::tempdir().unwrap();
+        let set_mode = |mode| {
+            for name in ["slow", "spool"] {
+                let path = place.path().join(name);
+                std::fs::create_dir_all(&path).unwrap();
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            }
+        };
+        let build = || {
+            let (slow, spool) = (place.path().join("slow"), place.path().join("spool"));
+            logged(|| drop(Reports::builder().log(false).directory(slow).spool(spool).build().unwrap()))
+        };
+        for (mode, problem) in [(0o777, "can be written to by other users"), (0o755, "can be entered by other users")] {
+            set_mode(mode);
+            let text = build();
+            assert_eq!(text.matches(problem).count(), 2, "{text}");
+            for (what, name) in [("the report directory `", "slow"), ("the spool `", "spool")] {
+                let remedy = format!("`chmod 700 '{}'`", place.path().join(name).display());
+                assert!(text.contains(what) && text.contains(&remedy), "{text}");
+            }
+        }
+        set_mode(0o700);
+        assert_eq!(build(), "");
+    }
 
     #[derive(Default)]
     struct Collect(Mutex<Vec<Report>>);
@@ -353,37 +426,6 @@ mod tests {
         }
     }
 
-    /// Collects what is logged, as text.
-    #[derive(Default, Clone)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl MakeWriter<'_> for Lines {
-        type Writer = Self;
-
-        fn make_writer(&self) -> Self {
-            self.clone()
-        }
-    }
-
-    fn logged(run: impl FnOnce()) -> String {
-        let lines = Lines::default();
-        let subscriber = tracing_subscriber::fmt().with_writer(lines.clone()).with_ansi(false).finish();
-        tracing::subscriber::with_default(subscriber, run);
-        let bytes = lines.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
-    }
-
     fn collecting() -> (Arc<Collect>, ReportsBuilder) {
         let collect = Arc::new(Collect::default());
         (Arc::clone(&collect), Reports::builder().log(false).sink(collect))
@@ -411,7 +453,7 @@ mod tests {
         assert_eq!(got.process.pid, std::process::id());
         assert_eq!(got.spans[0].fields[0].1, "[redacted]");
         assert_eq!(got.spans[0].fields[1].1, "1\\n");
-        assert_eq!(reports.stats().totals(), Stats { made: 1, delivered: 1, ..Stats::default() });
+        assert_eq!(reports.stats().totals(), Stats { made: 1, delivered: 1, deliveries: 1, ..Stats::default() });
     }
 
     /// Guards: a sink that panics or fails costs the others nothing, and the log one line a minute.
@@ -469,7 +511,10 @@ mod tests {
         });
         assert_eq!(log.lines().count(), 1, "{log}");
         assert!(log.contains("INFO heeler: held back 1 more like: GET /slow/lock is waiting"), "{log}");
-        assert_eq!(reports.stats().totals(), Stats { made: 13, delivered: 2, suppressed: 11, ..Stats::default() });
+        assert_eq!(
+            reports.stats().totals(),
+            Stats { made: 13, delivered: 2, deliveries: 2, suppressed: 11, ..Stats::default() }
+        );
     }
 
     #[test]

@@ -6,20 +6,25 @@ use std::sync::{Arc, Mutex};
 
 use super::model::Report;
 use super::words::Verdict;
-pub(crate) use crate::sync::count;
+use crate::capture::PerProcess;
 use crate::sync::lock_std;
+pub(crate) use crate::sync::{add, count};
 
 /// How many reports there were, and what became of them, since these [`Reports`](crate::Reports) were built.
 ///
 /// `made` and `recovered` together are the sum of `delivered`, `undelivered`, `suppressed` and `queued`, whenever nothing is
-/// being handed over at that moment; `dropped` and `not_captured` come on top.
+/// being handed over at that moment; `dropped` and `not_captured` come on top. What each sink has taken is in
+/// [`Reports::sinks`](crate::Reports::sinks).
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Reports (and updates) that were put together.
     pub made: u64,
-    /// Those that every sink has taken.
+    /// Those that every sink has taken. While one sink is down this stands still, and `deliveries` goes on.
     pub delivered: u64,
+    /// How often a sink has taken a report: with four sinks, up to four times each. Which sink, is in
+    /// [`Reports::sinks`](crate::Reports::sinks).
+    pub deliveries: u64,
     /// Those that at least one sink has not taken and never will: it refused them, was out of order for too long, or had
     /// too many to take.
     pub undelivered: u64,
@@ -27,6 +32,11 @@ pub struct Stats {
     pub queued: u64,
     /// Reports that an earlier or another process left in the spool, and that this one has taken over.
     pub recovered: u64,
+    /// Reports in the spool that a later version of heeler wrote: they wait for a process of that version. Those that wait in
+    /// vain for as long as [reports are tried again](crate::ReportsBuilder::retry_for), an hour at least, are removed, and count
+    /// as `recovered` and `undelivered` then. So do the oldest beyond 256 MiB. Each process that shares the spool counts all of
+    /// them: take the largest of these numbers, and not their sum.
+    pub left_to_later_version: u64,
     /// Reports that the spool had no room for, or that could not be written to it: they were kept in memory alone.
     pub not_spooled: u64,
     /// Those that were held back because one about the same had just gone out.
@@ -39,6 +49,22 @@ pub struct Stats {
     /// ended first. Goes down again where one is taken later.
     pub not_captured: u64,
     pub(super) by_verdict: [u64; Verdict::ALL.len()],
+}
+
+/// How one sink fares: see [`Reports::sinks`](crate::Reports::sinks).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SinkStats {
+    /// The sink's name in the log: `email`, `email 2`.
+    pub name: String,
+    /// Reports (and updates) that it has taken.
+    pub delivered: u64,
+    /// Those that it has not taken and never will: see [`Stats::undelivered`].
+    pub undelivered: u64,
+    /// Those that are on their way to it, or wait for another try.
+    pub queued: u64,
+    /// Attempts that failed or panicked.
+    pub failed_deliveries: u64,
 }
 
 impl Stats {
@@ -60,9 +86,11 @@ impl Stats {
         Self {
             made: self.made + other.made,
             delivered: self.delivered + other.delivered,
+            deliveries: self.deliveries + other.deliveries,
             undelivered: self.undelivered + other.undelivered,
             queued: self.queued + other.queued,
             recovered: self.recovered + other.recovered,
+            left_to_later_version: self.left_to_later_version + other.left_to_later_version,
             not_spooled: self.not_spooled + other.not_spooled,
             suppressed: self.suppressed + other.suppressed,
             dropped: self.dropped + other.dropped,
@@ -85,9 +113,11 @@ impl fmt::Debug for Stats {
         let Self {
             made,
             delivered,
+            deliveries,
             undelivered,
             queued,
             recovered,
+            left_to_later_version,
             not_spooled,
             suppressed,
             dropped,
@@ -98,9 +128,11 @@ impl fmt::Debug for Stats {
         f.debug_struct("Stats")
             .field("made", made)
             .field("delivered", delivered)
+            .field("deliveries", deliveries)
             .field("undelivered", undelivered)
             .field("queued", queued)
             .field("recovered", recovered)
+            .field("left_to_later_version", left_to_later_version)
             .field("not_spooled", not_spooled)
             .field("suppressed", suppressed)
             .field("dropped", dropped)
@@ -125,9 +157,11 @@ impl fmt::Debug for ByVerdict<'_> {
 pub(crate) struct Counters {
     pub(crate) made: AtomicU64,
     pub(crate) delivered: AtomicU64,
+    pub(crate) deliveries: AtomicU64,
     pub(crate) undelivered: AtomicU64,
     queued: AtomicU64,
     pub(crate) recovered: AtomicU64,
+    left_to_later_version: AtomicU64,
     pub(crate) not_spooled: AtomicU64,
     pub(crate) suppressed: AtomicU64,
     pub(crate) dropped: AtomicU64,
@@ -139,12 +173,13 @@ pub(crate) struct Counters {
 }
 
 /// The counters of all [`Reports`](crate::Reports) that may still count, and the sums of those that are gone.
+#[derive(Default)]
 struct All {
     counters: Vec<Arc<Counters>>,
     gone: Option<Stats>,
 }
 
-static ALL: Mutex<All> = Mutex::new(All { counters: Vec::new(), gone: None });
+static ALL: PerProcess<Mutex<All>> = PerProcess::new(Mutex::default);
 
 impl All {
     /// Adds up what nobody else has any more: it is final, for what is shared by nobody is given to nobody.
@@ -153,7 +188,7 @@ impl All {
         self.counters.retain_mut(|counters| {
             // By a mutable borrow, which waits for nothing but sees all that was counted before others let go.
             // What was on its way then is so no longer.
-            let last = Arc::get_mut(counters).map(|last| Stats { queued: 0, ..last.read() });
+            let last = Arc::get_mut(counters).map(|last| Stats { queued: 0, left_to_later_version: 0, ..last.read() });
             gone = last.map_or(gone, |last| gone.plus(last));
             last.is_none()
         });
@@ -163,7 +198,7 @@ impl All {
 
 /// What became of all reports of the process.
 pub(crate) fn total() -> Stats {
-    let mut all = lock_std(&ALL);
+    let mut all = lock_std(ALL.get());
     let gone = all.settle();
     all.counters.iter().fold(gone, |sum, counters| sum.plus(counters.read()))
 }
@@ -174,10 +209,15 @@ impl Counters {
         self.queued.store(reports as u64, Relaxed);
     }
 
+    /// So many reports of a later version are in the spool. Returns how many there were.
+    pub(crate) fn set_left_to_later(&self, reports: usize) -> u64 {
+        self.left_to_later_version.swap(reports as u64, Relaxed)
+    }
+
     /// Counters that [`total`] knows of.
     pub(crate) fn registered() -> Arc<Self> {
         let counters = Arc::new(Self::default());
-        let mut all = lock_std(&ALL);
+        let mut all = lock_std(ALL.get());
         if all.counters.len() == all.counters.capacity() {
             all.settle();
         }
@@ -197,9 +237,11 @@ impl Counters {
         Stats {
             made: self.made.load(Relaxed),
             delivered: self.delivered.load(Relaxed),
+            deliveries: self.deliveries.load(Relaxed),
             undelivered: self.undelivered.load(Relaxed),
             queued: self.queued.load(Relaxed),
             recovered: self.recovered.load(Relaxed),
+            left_to_later_version: self.left_to_later_version.load(Relaxed),
             not_spooled: self.not_spooled.load(Relaxed),
             suppressed: self.suppressed.load(Relaxed),
             dropped: self.dropped.load(Relaxed),

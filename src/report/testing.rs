@@ -1,5 +1,7 @@
 //! Reports for unit tests.
 
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::around::Around;
@@ -8,6 +10,30 @@ use super::words::{Activity, Kind, StackKind, Verdict};
 use super::{Evidence, Reports};
 use crate::capture::Frame;
 use crate::inflight::{RowId, Subject};
+
+/// What is logged by this thread while `run` runs, as text.
+pub(crate) fn logged(run: impl FnOnce()) -> String {
+    #[derive(Default, Clone)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    tracing::subscriber::with_default(subscriber, run);
+    let bytes = std::mem::take(&mut *lines.0.lock().unwrap());
+    String::from_utf8(bytes).unwrap()
+}
 
 /// A frame of the application's, in `src/app.rs`.
 pub(crate) fn own(function: &str, line: u32) -> Frame {
@@ -141,6 +167,7 @@ pub(crate) fn evidence(reports: Reports) -> Evidence {
         subject: Subject::Nothing,
         started: 0,
         captured: UNIX_EPOCH,
+        moment: 0,
         elapsed: 0,
         threshold: 0,
         polls: 0,
@@ -150,6 +177,7 @@ pub(crate) fn evidence(reports: Reports) -> Evidence {
         runnable: 0,
         waits: Vec::new(),
         current: None,
+        silence: None,
         thread: None,
         culprits: Vec::new(),
         children: Vec::new(),

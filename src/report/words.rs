@@ -38,13 +38,15 @@ pub enum Verdict {
     Starved,
     /// The request woke itself, or used up tokio's budget: it has work to do and gives way to others.
     Yielding,
-    /// The request returned `Pending`, and its last poll left no waker: as far as can be seen, nobody will wake it.
+    /// The request returned `Pending`, and its last poll left no waker: nobody will wake it, unless a waker from before it was
+    /// traced is still registered. A note says which of the two is known.
     NoWaker,
     /// The request was dropped; the stacks are the last that were seen.
     Abandoned,
     /// A timebox expired.
     Interrupted,
-    /// Nothing could be captured; the notes say why.
+    /// Nothing could be captured; the notes say why. A verdict that only a later version of heeler knows is read as this one.
+    #[serde(other)]
     Unknown,
 }
 
@@ -137,12 +139,43 @@ pub enum StackKind {
 pub enum Activity {
     /// It waited to be woken.
     Waiting,
-    /// It was inside a poll.
+    /// It was inside a poll: on a CPU, or blocked there.
     Running,
-    /// It was woken and waited to be polled, as far as heeler knows: from when it woke the task itself.
+    /// Heeler had woken it, and it waited to be polled. When somebody else has woken it is not known.
     Runnable,
     /// It had woken itself and waited to be polled again.
     Yielding,
     /// Nobody looked.
+    #[serde(other)]
     Unobserved,
+}
+
+/// Reads words of a report that a later version wrote: one that is not known here is the most common one.
+pub(super) mod lenient {
+    use serde::de::IgnoredAny;
+    use serde::{Deserialize, Deserializer};
+
+    use super::{Kind, StackKind};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Word<T> {
+        Known(T),
+        Unknown(IgnoredAny),
+    }
+
+    fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D, fallback: T) -> Result<T, D::Error> {
+        Ok(match Word::deserialize(deserializer)? {
+            Word::Known(word) => word,
+            Word::Unknown(_) => fallback,
+        })
+    }
+
+    pub(in crate::report) fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
+        word(deserializer, Kind::SlowRequest)
+    }
+
+    pub(in crate::report) fn stack_kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StackKind, D::Error> {
+        word(deserializer, StackKind::Await)
+    }
 }

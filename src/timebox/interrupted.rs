@@ -16,6 +16,9 @@ use crate::report::{self, Described, Evidence, Kind, Report, Stack, Verdict};
 /// The namer names a place within a millisecond, the first of a process within a hundred.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The longest label that is printed, in characters.
+const MAX_LABEL: usize = 200;
+
 /// A timebox has expired: which one, and where its work was.
 ///
 /// Prints as one sentence. Where the work was is named on heeler's own thread, and only if somebody asks: the first
@@ -71,13 +74,15 @@ impl Interrupted {
 
     /// Of work that is being dropped. Copies nothing more: its last traced poll has.
     pub(super) fn dropped(row: &'static Row, id: RowId, label: Option<Cow<'static, str>>) -> Self {
-        let now = inflight::now();
-        let started = row.started().map_or(now, |ticks| Clock::get().nanos(ticks));
-        let place = match evidence(row, id, now) {
-            Some(evidence) => Place::Dropped(Described::new(evidence)),
-            None => Place::Unknown,
+        let (elapsed, place) = match evidence(row, id) {
+            Some(evidence) => (evidence.elapsed, Place::Dropped(Described::new(evidence))),
+            None => {
+                let now = inflight::now();
+                let started = row.started().map_or(now, |ticks| Clock::get().nanos(ticks));
+                (now.saturating_sub(started), Place::Unknown)
+            }
         };
-        Self::from_parts(label, row.threshold(), now.saturating_sub(started), place)
+        Self::from_parts(label, row.threshold(), elapsed, place)
     }
 
     fn from_parts(label: Option<Cow<'static, str>>, limit: u64, elapsed: u64, place: Place) -> Self {
@@ -149,15 +154,15 @@ impl Interrupted {
 pub(super) fn report(row: &'static Row, id: RowId) {
     // Unless it has been said that the work goes on although its time is up.
     if row.flags() & flags::REPORTED == 0
-        && let Some(evidence) = evidence(row, id, inflight::now())
+        && let Some(evidence) = evidence(row, id)
     {
         report::send(evidence);
     }
 }
 
 /// What the row says at its end.
-fn evidence(row: &'static Row, id: RowId, now: u64) -> Option<Evidence> {
-    let evidence = monitor::evidence(row, id, now)?;
+fn evidence(row: &'static Row, id: RowId) -> Option<Evidence> {
+    let evidence = monitor::evidence(row, id)?;
     Some(Evidence { kind: Kind::Interrupted, verdict: Verdict::Interrupted, ..evidence })
 }
 
@@ -167,7 +172,7 @@ impl fmt::Display for Interrupted {
         let inner = &*self.inner;
         f.write_str("the timebox ")?;
         if let Some(label) = &inner.label {
-            write!(f, "{label:?} ")?;
+            write!(f, "{:?} ", report::told(label, MAX_LABEL))?;
         }
         write!(f, "of {:?} was up after {:?}", round(inner.limit), round(inner.elapsed))?;
         match &inner.place {
@@ -189,7 +194,7 @@ fn round(elapsed: Duration) -> Duration {
 impl fmt::Debug for Interrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Interrupted")
-            .field("label", &self.inner.label)
+            .field("label", &self.inner.label.as_deref().map(|label| report::told(label, MAX_LABEL)))
             .field("limit", &self.inner.limit)
             .field("elapsed", &self.inner.elapsed)
             .finish_non_exhaustive()

@@ -2,16 +2,19 @@
 //! know stands in the row, or with the owner.
 
 use std::borrow::Cow;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use super::core::Step;
 use super::interrupted::{self, Interrupted};
 use super::switch;
 use crate::capture;
+use crate::figures::COUNTS;
 use crate::inflight::{
     self, Ambient, Clock, Details, Inside, PolicyId, PollKind, Registered, Row, RowId, ThreadSlot, Timebox, Watched,
     Work, flags, frame_address,
 };
+use crate::sync::count;
 
 /// A box that is open, or none: because boxes are switched off, or it would have no effect. Ends when it is dropped; its
 /// owner drops its work before.
@@ -65,7 +68,13 @@ impl Open {
         (label, grace): (Label<'_>, u64),
         fill: impl FnOnce(&mut Details),
     ) -> Self {
-        let inside = ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current);
+        let slot = ThreadSlot::existing();
+        let inside = slot.map_or(RowId::NONE, ThreadSlot::current);
+        // Before it has a row: it is never taken for a request, not for a moment.
+        match slot {
+            Some(slot) => slot.count_box(),
+            None => count(&COUNTS.timeboxes),
+        }
         let up = match (limit, grace) {
             (0, 0) => flags::EXPIRED | flags::OVER,
             (0, _) => flags::EXPIRED,
@@ -80,6 +89,12 @@ impl Open {
             }
             fill(details);
         });
+        if registered.is_none() {
+            match slot {
+                Some(slot) => slot.uncount_box(),
+                None => drop(COUNTS.timeboxes.fetch_sub(1, Relaxed)),
+            }
+        }
         if around != RowId::NONE
             && let Some(registered) = &registered
         {

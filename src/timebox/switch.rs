@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::disabled::is_disabled;
+
 const UNKNOWN: u8 = 0;
 const ON: u8 = 1;
 const OFF: u8 = 2;
@@ -9,7 +11,7 @@ const OFF: u8 = 2;
 static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// Whether new boxes fire. They do, unless the environment has `HEELER_DISABLE_TIMEBOXES=1` or [`set_enabled`] says
-/// otherwise.
+/// otherwise; never with `HEELER_DISABLE=1`.
 #[inline]
 #[must_use]
 pub fn is_enabled() -> bool {
@@ -19,14 +21,14 @@ pub fn is_enabled() -> bool {
     }
 }
 
-/// Has new boxes fire or not; those that run keep their limits. Goes before the environment.
+/// Has new boxes fire or not; those that run keep their limits. Goes before `HEELER_DISABLE_TIMEBOXES`.
 pub fn set_enabled(enabled: bool) {
-    STATE.store(if enabled { ON } else { OFF }, Ordering::Relaxed);
+    STATE.store(if enabled && !is_disabled() { ON } else { OFF }, Ordering::Relaxed);
 }
 
 #[cold]
 fn read() -> bool {
-    let off = std::env::var_os("HEELER_DISABLE_TIMEBOXES").is_some_and(|value| value == "1");
+    let off = is_disabled() || std::env::var_os("HEELER_DISABLE_TIMEBOXES").is_some_and(|value| value == "1");
     // Unless somebody has called `set_enabled` meanwhile.
     let state = if off { OFF } else { ON };
     let before = STATE.compare_exchange(UNKNOWN, state, Ordering::Relaxed, Ordering::Relaxed);

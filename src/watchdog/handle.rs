@@ -15,7 +15,8 @@ impl WatchdogHandle {
         Self { policy }
     }
 
-    /// Switches watching on or off, for requests that come from now on.
+    /// Switches watching on or off, for requests that come from now on. With `HEELER_DISABLE=1` in the environment it stays
+    /// off.
     pub fn set_enabled(&self, enabled: bool) {
         self.policy.set_enabled(enabled);
     }

@@ -11,6 +11,7 @@ use super::{Watchdog, WatchdogHandle};
 use crate::inflight::{Policy, Settings, Tool};
 use crate::monitor;
 use crate::report::Reports;
+use crate::sync::keep;
 
 type ThresholdFor = Arc<dyn Fn(&Parts) -> Option<Duration> + Send + Sync>;
 type Ignore = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
@@ -129,12 +130,12 @@ impl WatchdogLayer {
     fn config(&self) -> &'static Config {
         self.config.get_or_init(|| {
             monitor::start();
-            let config: &'static Config = Box::leak(Box::new(Config {
+            let config = keep(Config {
                 policy: Policy::register(self.settings.clone()),
                 threshold_for: self.threshold_for.clone(),
                 ignore: self.ignore.clone(),
                 body: self.body,
-            }));
+            });
             // It may have gone to sleep for long: before there was this limit on single polls.
             monitor::answered();
             config
@@ -148,6 +149,12 @@ impl Default for WatchdogLayer {
         Self::new(Duration::from_secs(25))
     }
 }
+
+// A rule of the application's that panics fails its request, and is called anew for the next one.
+impl std::panic::UnwindSafe for WatchdogLayer {}
+impl std::panic::RefUnwindSafe for WatchdogLayer {}
+impl std::panic::UnwindSafe for Config {}
+impl std::panic::RefUnwindSafe for Config {}
 
 impl<S> Layer<S> for WatchdogLayer {
     type Service = Watchdog<S>;

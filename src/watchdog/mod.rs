@@ -35,9 +35,9 @@
 //!
 //! A capture wakes the task that polls the request, so that its future is polled once more than it would have been.
 //!
-//! A thread that is inside a long poll gets a signal if it runs. If it sleeps in a system call, it is left alone on Linux
-//! x86_64: its stack is copied while it sleeps. Only where that does not work (another platform, or a stack that does not
-//! unwind from there) it gets the signal, too. System calls are then restarted (`SA_RESTART`), except those that never are:
+//! A thread that is inside a long poll gets a signal if it runs. If it sleeps in a system call, it is left alone: its stack is
+//! copied while it sleeps. Only where that does not work (a stack that does not unwind from there; on aarch64, calls by
+//! `syscall`, such as a `futex`) it gets the signal, too. System calls are then restarted (`SA_RESTART`), except those that never are:
 //!
 //! | the poll sits in | after a signal |
 //! |---|---|
@@ -46,7 +46,11 @@
 //! | `poll`, `ppoll`, `select`, `epoll_wait` | ends with `EINTR` |
 //! | `recv` or `send` on a socket with `SO_RCVTIMEO`/`SO_SNDTIMEO` | ends with `EINTR` |
 //!
-//! A thread is signalled only while it is inside a watched poll, and never again while it still sits in the same call.
+//! A thread is signalled only while it is inside a watched poll, and never again while it still sits in the same call. One that
+//! runs on a stack of its own there (a fiber's, a coroutine's) is signalled at most once a poll, unless it computes.
+//!
+//! The handler runs on the thread's alternate signal stack. A thread that has none, or one that is too small, gets one when it
+//! first polls watched work, until it ends. Where that fails, it is never signalled.
 
 mod body;
 mod child;

@@ -107,7 +107,7 @@ fn none_is_free() {
         let report = blocking(|| {});
         assert_eq!(report.verdict, Verdict::Blocking);
         let text = report.to_text();
-        assert!(report.notes.iter().any(|note| note.contains("not to be had")), "{text}");
+        assert!(report.notes.iter().any(|note| note.contains("could not capture")), "{text}");
         assert!(report.stacks.iter().all(|stack| !stack.current), "{text}");
         let (seen, reports) = collect();
         assert_eq!(ask(&WatchdogLayer::new(ms(50)).reports(reports), get("/waits"), ms(200)), "answered");

@@ -20,10 +20,25 @@ impl std::io::Write for Log {
 impl Log {
     /// Everything from now on; for a process that nothing else logs in.
     pub(crate) fn start() -> Self {
+        Self::begin(false)
+    }
+
+    /// The same, with the name of the thread in each line.
+    pub(crate) fn start_with_threads() -> Self {
+        Self::begin(true)
+    }
+
+    fn begin(threads: bool) -> Self {
         let log = Self::default();
         let writer = log.clone();
-        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_thread_names(threads);
+        subscriber.with_writer(move || writer.clone()).init();
         log
+    }
+
+    /// The lines that say this.
+    pub(crate) fn lines_with(&self, words: &str) -> Vec<String> {
+        self.text().lines().filter(|line| line.contains(words)).map(str::to_owned).collect()
     }
 
     pub(crate) fn text(&self) -> String {

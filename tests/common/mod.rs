@@ -3,8 +3,11 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod chromium;
+#[cfg(target_os = "linux")]
+pub(crate) mod limits;
 pub(crate) mod log;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -21,8 +24,36 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 /// Longer than any test takes.
 pub(crate) const FOREVER: Duration = Duration::from_secs(3_600);
 
+/// URIs that ask for a profile, in every spelling, and what is left of them for somebody else.
+pub(crate) const FLAGGED: [(&str, &str); 9] = [
+    ("/a?__geordi__=200x", "/a"),
+    ("/a?b=1&__geordi__&c=%26", "/a?b=1&c=%26"),
+    ("/?__geordi__&__geordi__=svg", "/"),
+    ("/a?%5F%5Fgeordi%5F%5F", "/a"),
+    ("/a?%5f%5fgeordi%5f%5f=200x&b=%26", "/a?b=%26"),
+    ("/a?b&%5F_g%65ordi_%5f=svg&c", "/a?b&c"),
+    ("/a?__geordi__&%5F%5Fgeordi%5F%5F=1&b&%5f_geordi__=2", "/a?b"),
+    (
+        "/a?b=__geordi__&c=%5F%5Fgeordi%5F%5F&%5F%5Fgeordi%5F%5Fx",
+        "/a?b=__geordi__&c=%5F%5Fgeordi%5F%5F&%5F%5Fgeordi%5F%5Fx",
+    ),
+    ("/a", "/a"),
+];
+
 pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
+}
+
+/// Two clocks are compared: heeler counts the CPU's ticks, and what it has calibrated goes up to a thousandth faster or slower than
+/// `Instant` and the timers of tokio do (see `src/inflight/clock.rs`). What one of them says is at least `time` may be so much by
+/// the other.
+pub(crate) fn at_least(time: Duration) -> Duration {
+    time - time / 1_000
+}
+
+/// The same of what is at most `time`.
+pub(crate) fn at_most(time: Duration) -> Duration {
+    time + time / 1_000
 }
 
 /// Whether every poll is traced, from the first one on.
@@ -105,6 +136,14 @@ impl Collected {
         }
     }
 
+    /// A report that has arrived with such a thread's stack, else the last one: a thread that did not get the CPU in time is
+    /// shown at another look.
+    pub(crate) fn with_thread_in(&self, function: &str) -> Option<Report> {
+        let mut all = self.all();
+        let found = all.iter().position(|report| goes_through(report, StackKind::Thread, function));
+        found.or(all.len().checked_sub(1)).map(|index| all.swap_remove(index))
+    }
+
     /// The first report.
     #[track_caller]
     pub(crate) fn first(&self) -> Report {
@@ -156,6 +195,29 @@ impl Drop for Driven {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
+    }
+}
+
+/// Where threads block until the test opens it, and which counts them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wall(Arc<(AtomicUsize, Mutex<bool>, Condvar)>);
+
+impl Wall {
+    pub(crate) fn block(&self) {
+        let (inside, open, opened) = &*self.0;
+        inside.fetch_add(1, Ordering::SeqCst);
+        drop(opened.wait_while(open.lock().unwrap(), |open| !*open).unwrap());
+        inside.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn open(&self) {
+        *self.0.1.lock().unwrap() = true;
+        self.0.2.notify_all();
+    }
+
+    #[track_caller]
+    pub(crate) fn until_blocked(&self, many: usize) {
+        until("threads block, or none does", || self.0.0.load(Ordering::SeqCst) == many);
     }
 }
 

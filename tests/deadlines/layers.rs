@@ -15,7 +15,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::sync::mpsc;
 use tower::{Layer as _, ServiceExt as _};
 
-use crate::common::{FOREVER, ms};
+use crate::common::{FOREVER, at_least, ms};
 use crate::server::{LIMIT, NAMED, next, serve};
 
 /// A service whose requests take for ever, but for its layer; and the ends of its boxes.
@@ -63,7 +63,7 @@ async fn two_hops() {
 
     let b = next(&mut of_b).await;
     let left = left.lock().unwrap().expect("A is in its box");
-    assert!(left <= LIMIT - ms(100) && b.limit() <= left, "{left:?} {b:?}");
+    assert!(left <= LIMIT - at_least(ms(100)) && b.limit() <= left, "{left:?} {b:?}");
     // B was called after `begun`, and A's box opened after that
     assert!(b.limit() + ms(2) >= LIMIT.saturating_sub(begun.elapsed()), "{b:?}");
     assert!(b.elapsed() >= b.limit() && b.elapsed() < b.limit() + ms(5_000), "{b:?}");

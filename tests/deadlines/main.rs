@@ -9,6 +9,7 @@ mod headers;
 mod hyper;
 mod layers;
 mod limits;
+mod profiles;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 mod server;

@@ -112,7 +112,7 @@ fn a_wrong_password_is_not_logged() {
         let (_, reports) = mailed(to(&server).root_certificate(server.root.clone()).credentials(USER, "wrong-secret"));
         assert_eq!((reports.stats().failed_deliveries, server.look(|seen| seen.logins.len())), (1, 1));
         let text = log.text();
-        assert!(text.contains("refuses user or password: 535"), "{text}");
+        assert!(text.contains("refuses the login with 535"), "{text}");
         assert!(!text.contains("wrong-secret"), "{text}");
     });
 }

@@ -1,8 +1,8 @@
 //! Jobs: their course, their ends, and how many there can be.
 
 use std::collections::BTreeMap;
+#[cfg(feature = "object-store")]
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ fn the_asker_goes_away() {
         asker.abort();
         gate.until_waiting(0);
     }
-    // The lane is free.
+    // Its turn is over.
     gate.open(1);
     assert_eq!(server.get("/?__geordi__=json").json()["outcome"], "finished");
 }
@@ -113,41 +113,13 @@ fn the_asker_leaves_the_queue() {
 fn too_long() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer().cap(ms(200))));
+    let asked = std::time::Instant::now();
     let profile = server.get("/?__geordi__=json").json();
     assert_eq!((&profile["outcome"], gate.waiting()), (&"too_long".into(), 0));
-    assert!(profile["wall_nanos"].as_u64().unwrap() >= 200_000_000);
+    assert!(asked.elapsed() >= ms(200));
     let answer = server.send(server.request(Method::GET, "/").header("x-geordi", "1"));
     assert_eq!((answer.status, gate.waiting()), (503, 0));
     assert_eq!(server.profile(answer.id())["outcome"], "too_long");
-}
-
-/// Guards: a poll that does not return cannot be stopped; whoever asked hears of it all the same, and nobody else's turn
-/// comes before its end.
-#[test]
-fn a_poll_that_does_not_return() {
-    let release = Arc::new(AtomicBool::new(false));
-    let handler = {
-        let release = Arc::clone(&release);
-        async move || {
-            while !release.load(Ordering::SeqCst) {
-                thread::sleep(ms(5));
-            }
-        }
-    };
-    // On the application's own runtime: the lane is for the other tests.
-    let router = Router::new()
-        .route("/", get(handler))
-        .route("/quick", get(async || ()))
-        .layer(layer().inline(true).cap(ms(50)));
-    let server = Server::start(router);
-    let answer = server.get("/?__geordi__=json");
-    let profile = answer.json();
-    assert_eq!(profile["outcome"], "too_long");
-    assert!(profile["notes"][0].as_str().unwrap().contains("has not returned"), "{:?}", profile["notes"]);
-    let next = server.start_job("/quick?__geordi__");
-    assert_eq!(server.status(&next)["phase"]["queued"]["place"], 0);
-    release.store(true, Ordering::SeqCst);
-    assert_eq!(server.profile(&next)["outcome"], "finished");
 }
 
 /// Guards: a few wait, each at its place; the rest is sent away and told when to come back. They run in their order.
@@ -198,7 +170,7 @@ fn concurrent() {
 }
 
 /// Guards: a panic of the handler is the profile's outcome; with the header, it is the connection's, as it would be without
-/// a layer. The lane goes on.
+/// a layer. The next one finishes.
 #[test]
 fn panics() {
     let main = thread::current().id();
@@ -260,32 +232,6 @@ fn a_destructor_panics() {
         server.send(server.request(Method::POST, &format!("/?__geordi__={id}.cancel")));
         assert!(server.profile(&id)["outcome"]["panicked"].as_str().unwrap().contains("destructor"));
     }
-}
-
-/// Guards: what the handler spawns stays on the lane, and may outlive the request.
-#[test]
-fn what_it_spawns() {
-    let gate = Gate::new();
-    let calls = Calls::default();
-    let handler = {
-        let (gate, calls) = (gate.clone(), calls.clone());
-        async move || {
-            let name = || thread::current().name().map(str::to_owned).unwrap_or_default();
-            let spawned = tokio::spawn(async move { name() }).await.unwrap();
-            let blocking = tokio::task::spawn_blocking(name).await.unwrap();
-            tokio::spawn(async move {
-                gate.pass().await;
-                calls.count();
-            });
-            format!("{spawned} {blocking} {}", tokio::task::block_in_place(name))
-        }
-    };
-    let server = Server::start(Router::new().route("/", get(handler)).layer(layer()));
-    let id = server.get("/?__geordi__=json").id().to_owned();
-    let said = server.get(&format!("/?__geordi__={id}.response"));
-    assert_eq!(said.text(), "heeler-lane heeler-lane heeler-lane");
-    gate.open(1);
-    until("it goes on without the request", || calls.get() == 1);
 }
 
 /// Guards: 200 who ask at once each get the profile of their own request; nobody is forgotten.

@@ -3,26 +3,39 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod csrf;
 mod jobs;
 mod matrix;
+mod own_frames;
 mod starts;
 mod streams;
+mod thread;
 mod unchanged;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
+use axum::body::Body;
+use futures::{StreamExt as _, stream};
 use heeler::ProfileLayer;
 use http::request::Parts;
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
 use reqwest::{Method, RequestBuilder};
 use tokio::task::JoinHandle;
+use tower::{Service, ServiceExt as _};
 
-use common::{Driven, PATIENCE, until};
+use common::{Driven, PATIENCE, ms, until};
 
 /// What a browser accepts.
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+
+/// What a browser says of an address that somebody has typed.
+const TYPED: [(&str, &str); 3] =
+    [("sec-fetch-site", "none"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
 
 /// What the header `who` of those says who may.
 const WHO: &str = "who";
@@ -43,19 +56,28 @@ fn layer() -> ProfileLayer {
 struct Server {
     address: SocketAddr,
     /// Its connections end with this.
-    _server: Driven,
+    server: Driven,
     client: Driven,
     http: reqwest::Client,
 }
 
 impl Server {
     fn start(router: Router) -> Self {
-        let server = Driven::new(2);
+        Self::start_on(2, router)
+    }
+
+    /// On so many workers, or with none on a current-thread runtime.
+    fn start_on(workers: usize, router: Router) -> Self {
+        let server = Driven::new(workers);
         let listener = block_on(server.spawn(tokio::net::TcpListener::bind("127.0.0.1:0"))).unwrap();
         let address = listener.local_addr().unwrap();
         server.spawn(async { axum::serve(listener, router).await });
         let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { address, _server: server, client: Driven::new(1), http }
+        Self { address, server, client: Driven::new(1), http }
+    }
+
+    fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.server.handle
     }
 
     /// A request of `ada`'s, from a client that is no browser.
@@ -88,10 +110,10 @@ impl Server {
         self.send(self.request(Method::GET, path))
     }
 
-    /// The same from a browser.
+    /// The same from a browser, as somebody does who types it.
     #[track_caller]
     fn browse(&self, path: &str) -> Answer {
-        self.send(self.request(Method::GET, path).header("accept", BROWSER))
+        self.send(typed(self.request(Method::GET, path)))
     }
 
     /// Starts a job as a browser does. Its id.
@@ -123,6 +145,11 @@ impl Server {
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
     }
+}
+
+/// From a browser whose user has typed the address.
+fn typed(request: RequestBuilder) -> RequestBuilder {
+    TYPED.into_iter().fold(request.header("accept", BROWSER), |request, (name, value)| request.header(name, value))
 }
 
 #[derive(Debug)]
@@ -195,6 +222,57 @@ impl Gate {
     fn until_waiting(&self, many: usize) {
         until("somebody waits at the gate, or nobody any more", || self.waiting() == many);
     }
+}
+
+/// A body of so many frames, `0;` and on. Each of them waits at the gate before it is made, but for so many.
+fn frames(many: usize, at_once: usize, gate: &Gate) -> Body {
+    let gate = gate.clone();
+    Body::from_stream(stream::iter(0..many).then(move |at| {
+        let gate = gate.clone();
+        async move {
+            if at >= at_once {
+                gate.pass().await;
+            }
+            Ok::<_, Infallible>(format!("{at};"))
+        }
+    }))
+}
+
+/// For services that are asked without a server: anybody may profile.
+fn anybody() -> ProfileLayer {
+    ProfileLayer::new(|_: &Parts| true)
+}
+
+/// Starts a job as a browser does that has credentials and no cookie, without a server. Its id.
+async fn start_at<S, B>(service: &S, path: &str) -> String
+where
+    S: Service<Request<String>, Response = Response<B>, Error = Infallible> + Clone,
+{
+    let request = Request::get(path).header("accept", BROWSER).header("authorization", "Bearer of it");
+    let started = service.clone().oneshot(request.body(String::new()).unwrap()).await.unwrap();
+    started.headers()["x-geordi-id"].to_str().unwrap().to_owned()
+}
+
+/// Waits until a job is over, without a server. Its profile.
+async fn profile_at<S, B>(service: &S, id: &str) -> serde_json::Value
+where
+    S: Service<Request<String>, Response = Response<B>, Error = Infallible> + Clone,
+    B: http_body::Body<Error: std::fmt::Debug>,
+{
+    let is_over = async {
+        loop {
+            let request = Request::get(format!("/?__geordi__={id}.json")).body(String::new()).unwrap();
+            let answer = service.clone().oneshot(request).await.unwrap();
+            let status = answer.status();
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            if status != 202 {
+                assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+                return serde_json::from_slice(&body).unwrap();
+            }
+            tokio::time::sleep(ms(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_over).await.expect("the job is over")
 }
 
 #[track_caller]

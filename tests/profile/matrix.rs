@@ -4,7 +4,7 @@ use axum::Router;
 use axum::routing::any;
 use reqwest::Method;
 
-use super::{BROWSER, Calls, Server, layer};
+use super::{BROWSER, Calls, Server, TYPED, layer};
 
 /// An id that nobody has.
 const GUESSED: &str = "0123456789abcdef0123456789abcdef";
@@ -194,7 +194,7 @@ fn other_sites() {
     assert_eq!(matrix.ask("ada", &Method::POST, "?__geordi__=ID.cancel", &foreign), (403, false));
     assert_eq!(matrix.ask("ada", &Method::POST, "", &[("x-geordi", "1"), foreign[0]]), (403, false));
     for site in ["none", "same-origin"] {
-        let headers = [("sec-fetch-site", site)];
+        let headers = [("sec-fetch-site", site), TYPED[1], TYPED[2]];
         assert_eq!(matrix.ask("ada", &Method::GET, "?__geordi__=json", &headers), (200, true), "{site}");
     }
     let own = [("sec-fetch-site", "same-origin")];

@@ -9,9 +9,9 @@ use axum::routing::{any, get};
 use reqwest::Method;
 
 use super::common::{PORTABLE, ms};
-use super::{BROWSER, Calls, Server, layer};
+use super::{Calls, Server, layer};
 
-/// Guards: the request itself runs, once, on the lane, without the flag; a client that is no browser gets the profile.
+/// Guards: the request itself runs, once, on a profile thread, without the flag; a client that is no browser gets the profile.
 #[test]
 fn a_client_gets_the_profile() {
     let calls = Calls::default();
@@ -36,8 +36,7 @@ fn a_client_gets_the_profile() {
     assert_eq!(request["route"], "/users/{id}");
     assert_eq!(profile["response"]["status"], 200);
     let kept = server.send(server.request(Method::GET, &format!("/users/7?__geordi__={}.response", answer.id())));
-    let seen =
-        r#"/users/7?a=%41&&b=password /users/7?a=%41&&b=password Some("a=%41&&b=password") Some("heeler-lane") false"#;
+    let seen = r#"/users/7?a=%41&&b=password /users/7?a=%41&&b=password Some("a=%41&&b=password") Some("heeler-profile") false"#;
     assert_eq!((kept.status, kept.text()), (200, seen));
 }
 
@@ -65,7 +64,7 @@ fn a_browser_is_sent_to_the_page() {
         super::until("it is done", || server.get(&at_page).status == 200);
         assert_eq!(calls.get(), at + 1);
     }
-    let head = server.send(server.request(Method::HEAD, "/a?__geordi__").header("accept", BROWSER));
+    let head = server.send(super::typed(server.request(Method::HEAD, "/a?__geordi__")));
     assert_eq!((head.status, head.text()), (303, ""));
 }
 
@@ -102,7 +101,7 @@ fn a_body_is_passed_through() {
     let handler = async |method: Method, body: String| format!("{method} {body}");
     let server = Server::start(Router::new().route("/", any(handler)).layer(layer()));
     for (method, body) in [(Method::POST, "a=1"), (Method::PUT, "x"), (Method::GET, "y"), (Method::DELETE, "")] {
-        let request = server.request(method.clone(), "/?__geordi__=json").header("accept", BROWSER).body(body);
+        let request = super::typed(server.request(method.clone(), "/?__geordi__=json")).body(body);
         let answer = server.send(request);
         let profile = answer.json();
         assert_eq!((answer.status, &profile["outcome"]), (200, &"finished".into()));
@@ -146,7 +145,7 @@ fn many_runs() {
     assert_eq!((once.status, calls.get(), &once.json()["runs"]), (200, before + 1, &1.into()));
 }
 
-/// Guards: with `inline`, asked for or set, the handler runs on the application's own runtime.
+/// Guards: with `inline`, asked for or set, the handler runs as a task of the application's runtime.
 #[test]
 fn inline() {
     let handler = async || thread::current().name().map(str::to_owned).unwrap_or_default();
@@ -156,7 +155,7 @@ fn inline() {
         server.get(&format!("/?__geordi__={id}.response")).text().to_owned()
     };
     let server = Server::start(router().layer(layer()));
-    assert_eq!(ran_on(&server, ""), "heeler-lane");
+    assert_eq!(ran_on(&server, ""), "heeler-profile");
     assert!(!ran_on(&server, ",inline").contains("heeler"));
     let server = Server::start(router().layer(layer().inline(true)));
     assert!(!ran_on(&server, "").contains("heeler"));
@@ -268,7 +267,7 @@ fn what_others_did() {
     let meanwhile = profile.meanwhile.unwrap_or_else(|| panic!("{:?}", profile.notes));
     let is_theirs = |stack: &ProcessStack| stack.functions.iter().any(|name| name.contains("others_work"));
     assert!(meanwhile.samples > 0 && meanwhile.stacks.iter().any(is_theirs), "{meanwhile:?}");
-    assert!(meanwhile.stacks.iter().all(|stack| stack.thread != "heeler-lane"));
+    assert!(meanwhile.stacks.iter().all(|stack| stack.thread != "heeler-profile"));
 }
 
 /// Guards: credentials are in no profile: neither those of the request nor those that its response sets.
@@ -279,9 +278,46 @@ fn credentials() {
     let request = server.request(Method::GET, "/?token=s3cret&__geordi__=json");
     let request =
         request.header("authorization", "Bearer s3cret").header("cookie", "a=s3cret").header("x-api-key", "s3cret");
+    let request = super::TYPED.into_iter().fold(request, |request, (name, value)| request.header(name, value));
     let answer = server.send(request.header("x-other", "shown"));
     assert_eq!((answer.status, answer.text().matches("s3cret").count()), (200, 0), "{}", answer.text());
     assert_eq!(answer.text().matches("shown").count(), 2);
+}
+
+/// Guards: what proxies hand on of a request's URI and of its user is reduced like the request itself.
+#[test]
+fn headers_of_proxies_tell_no_secrets() {
+    let layer = layer().secret_paths(["/reset/{token}"]).unwrap();
+    let server =
+        Server::start(Router::new().fallback(any(async || ([("location", "/x?token=s3cret")], "x"))).layer(layer));
+    let table = [
+        ("x-original-uri", "/a?token=s3cret&page=2", "/a?token=[redacted]&page=2"),
+        ("x-forwarded-uri", "/reset/s3cret", "/reset/[redacted]"),
+        ("x-original-url", "https://me:s3cret@host/a", "https://host/a"),
+        ("x-rewrite-url", "/a?next=%2Fb%3Fpassword%3Ds3cret", "/a?next=[redacted]"),
+        ("x-amzn-oidc-data", "eyJ0eXAi.s3cret.sig", "[redacted]"),
+        ("x-amzn-oidc-identity", "s3cret", "[redacted]"),
+        ("x-forwarded-client-cert", "Cert=s3cret", "[redacted]"),
+        ("x-amz-security", "s3cret", "[redacted]"),
+        ("x-forwarded-access-token", "s3cret", "[redacted]"),
+        ("proxy-authorization", "Basic s3cret", "[redacted]"),
+        ("forwarded", "for=192.0.2.60;proto=https;host=example.com", "for=192.0.2.60;proto=https;host=example.com"),
+        ("x-forwarded-for", "203.0.113.195", "203.0.113.195"),
+        ("x-debug", "sent Authorization: Bearer s3cret", "sent Authorization: [redacted]"),
+    ];
+    let mut request = server.request(Method::GET, "/reset/s3cret?__geordi__=json");
+    for (name, value, _) in table {
+        request = request.header(name, value);
+    }
+    let answer = server.send(request);
+    let profile = answer.json();
+    assert_eq!(profile["request"]["uri"], "/reset/[redacted]");
+    let headers = profile["request"]["headers"].as_array().unwrap();
+    for (name, _, expected) in table {
+        let header = headers.iter().find(|header| header[0] == name).unwrap();
+        assert_eq!(header[1], expected, "{name}");
+    }
+    assert!(!answer.text().contains("s3cret"), "{}", answer.text());
 }
 
 /// Guards: what the application says of secrets and of its own code holds for profiles, too.

@@ -10,7 +10,6 @@ use axum::body::Body;
 use axum::routing::get;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use heeler::ProfileLayer;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -18,7 +17,7 @@ use reqwest::Method;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::common::until;
-use super::{Gate, Server, block_on, layer};
+use super::{Gate, Server, anybody, block_on, frames, layer, profile_at};
 
 /// Guards: a frame is there before the next one is made, and the profile lasts until the last one.
 #[test]
@@ -26,15 +25,7 @@ fn frames_come_as_they_are_made() {
     let gate = Gate::new();
     let handler = {
         let gate = gate.clone();
-        async move || {
-            Body::from_stream(stream::iter(0..3).then(move |at| {
-                let gate = gate.clone();
-                async move {
-                    gate.pass().await;
-                    Ok::<_, Infallible>(format!("frame {at};"))
-                }
-            }))
-        }
+        async move || frames(3, 0, &gate)
     };
     let server = Server::start(Router::new().route("/", get(handler)).layer(layer()));
     let request = server.request(Method::GET, "/").header("x-geordi", "1");
@@ -49,14 +40,14 @@ fn frames_come_as_they_are_made() {
             (frame, response)
         }));
         response = rest;
-        assert_eq!(frame, format!("frame {at};"));
+        assert_eq!(frame, format!("{at};"));
     }
     assert_eq!(block_on(server.client.spawn(async move { response.chunk().await })).unwrap(), None);
     let profile = server.profile(&id);
-    assert_eq!((&profile["outcome"], &profile["response"]["body_bytes"]), (&"finished".into(), &24.into()));
+    assert_eq!((&profile["outcome"], &profile["response"]["body_bytes"]), (&"finished".into(), &6.into()));
 }
 
-/// Guards: a reader who does not read holds up the handler: the lane does not run ahead into memory.
+/// Guards: a reader who does not read holds up the handler: the profiled request does not run ahead into memory.
 #[test]
 fn a_slow_reader_is_waited_for() {
     let made = Arc::new(AtomicUsize::new(0));
@@ -71,14 +62,14 @@ fn a_slow_reader_is_waited_for() {
             async { Ok::<_, Infallible>(Response::new(StreamBody::new(frames))) }
         })
     };
-    let service = ProfileLayer::new(|_: &http::request::Parts| true).layer(service);
+    let service = anybody().layer(service);
     super::common::runtime(1).block_on(async {
         let request = Request::get("/").header("x-geordi", "1").body(String::new()).unwrap();
         let mut response = service.oneshot(request).await.unwrap();
         for read in 1..=10 {
             let frame = response.body_mut().frame().await.unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap(), "x");
-            until("the lane is ahead", || made.load(Ordering::SeqCst) > read);
+            until("the request is ahead", || made.load(Ordering::SeqCst) > read);
             // A few are on their way.
             assert!(made.load(Ordering::SeqCst) <= read + 4, "{} of {read}", made.load(Ordering::SeqCst));
         }
@@ -100,15 +91,11 @@ fn trailers_and_errors() {
         let frames = stream::iter([Ok(Frame::data(Bytes::from_static(b"data"))), last]);
         Ok::<_, Infallible>(Response::new(StreamBody::new(frames)))
     });
-    let service = ProfileLayer::new(|_: &http::request::Parts| true).layer(service);
+    let service = anybody().layer(service);
     super::common::runtime(1).block_on(async {
         for path in ["/trailers", "/error"] {
-            let request = |uri: String, header: bool| {
-                let request = Request::get(uri);
-                let request = if header { request.header("x-geordi", "1") } else { request };
-                request.body(String::new()).unwrap()
-            };
-            let response = service.clone().oneshot(request(path.to_owned(), true)).await.unwrap();
+            let request = Request::get(path).header("x-geordi", "1").body(String::new()).unwrap();
+            let response = service.clone().oneshot(request).await.unwrap();
             let id = response.headers()["x-geordi-id"].to_str().unwrap().to_owned();
             let collected = response.into_body().collect().await;
             let outcome = match collected {
@@ -122,19 +109,8 @@ fn trailers_and_errors() {
                     serde_json::json!({ "failed": "the disk is gone" })
                 }
             };
-            loop {
-                let uri = format!("/?__geordi__={id}.json");
-                let response = service.clone().oneshot(request(uri, false)).await.unwrap();
-                let status = response.status();
-                let body = response.into_body().collect().await.unwrap().to_bytes();
-                if status == 200 {
-                    let profile: serde_json::Value = serde_json::from_slice(&body).unwrap();
-                    assert_eq!((&profile["outcome"], &profile["response"]["body_bytes"]), (&outcome, &4.into()));
-                    break;
-                }
-                assert_eq!(status, 202);
-                tokio::task::yield_now().await;
-            }
+            let profile = profile_at(&service, &id).await;
+            assert_eq!((&profile["outcome"], &profile["response"]["body_bytes"]), (&outcome, &4.into()));
         }
     });
 }
@@ -145,17 +121,7 @@ fn a_reader_who_goes_away() {
     let gate = Gate::new();
     let handler = {
         let gate = gate.clone();
-        async move || {
-            Body::from_stream(stream::iter(0..2).then(move |at| {
-                let gate = gate.clone();
-                async move {
-                    if at > 0 {
-                        gate.pass().await;
-                    }
-                    Ok::<_, Infallible>("frame")
-                }
-            }))
-        }
+        async move || frames(2, 1, &gate)
     };
     let server = Server::start(Router::new().route("/", get(handler)).layer(layer()));
     let request = server.request(Method::GET, "/").header("x-geordi", "1");
@@ -165,7 +131,7 @@ fn a_reader_who_goes_away() {
     drop(response);
     gate.until_waiting(0);
     let profile = server.profile(&id);
-    assert_eq!((&profile["outcome"], &profile["response"]["body_bytes"]), (&"cancelled".into(), &5.into()));
+    assert_eq!((&profile["outcome"], &profile["response"]["body_bytes"]), (&"cancelled".into(), &2.into()));
 }
 
 /// Guards: what is complete is not taken for abandoned: bodies that are not sent, or whose length is promised.

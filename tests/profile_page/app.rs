@@ -62,6 +62,9 @@ impl App {
         };
         let layer = ProfileLayer::new(authorize::bearer(SECRET).unwrap());
         let router = Router::new().route("/albums", get(handler)).layer(layer);
+        // A page without a policy, into which somebody may have put something.
+        let router =
+            router.route("/guests", get(async || axum::response::Html("<!doctype html><title>Guests</title>")));
         let server = Driven::new(2);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();

@@ -10,7 +10,7 @@ use futures::stream::FuturesUnordered;
 use heeler::timebox::Limit;
 use heeler::{Interrupted, TimeboxExt, checkpoint, timebox};
 
-use super::common::{FOREVER, PATIENCE, alone, beside_others, ms, runtime, until};
+use super::common::{FOREVER, PATIENCE, alone, at_least, beside_others, ms, runtime, until};
 use super::{Drops, SHORT, forever, run, work};
 
 /// Guards: there is no timer to register, so that no runtime is needed.
@@ -89,7 +89,7 @@ fn moved_between_tasks() {
             let mut future = future;
             let began = Instant::now();
             let ready = futures::poll!(&mut future).is_ready();
-            assert!(!ready || began.elapsed() >= limit);
+            assert!(!ready || began.elapsed() >= at_least(limit));
             if !ready {
                 let _ = sender.send(future);
             }
@@ -317,7 +317,7 @@ fn polled_once_more() {
         let mut polls_after = 0;
         let start = Instant::now();
         let counted = std::future::poll_fn(|_| {
-            polls_after += u32::from(start.elapsed() > SHORT);
+            polls_after += u32::from(start.elapsed() > at_least(SHORT));
             Poll::<()>::Pending
         });
         let result: Result<(), Interrupted> = timebox(SHORT, counted).await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use heeler::timebox::blocking;
 use heeler::{Interrupted, Quota, TimeboxExt, timebox};
 
-use super::common::{FOREVER, ms};
+use super::common::{FOREVER, at_least, at_most, ms};
 use super::{Drops, SHORT, forever, run, work, work_for};
 
 /// "Interrupts the block if it runs longer than so many seconds", and leaves it alone otherwise.
@@ -171,7 +171,7 @@ mod smaller_inner {
                 forever().await
             });
             let error = outer.label("outer").await.unwrap_err();
-            assert!(error.is_from("outer") && start.elapsed() >= OUTER, "{error}");
+            assert!(error.is_from("outer") && start.elapsed() >= at_least(OUTER), "{error}");
             let inner = inner.expect("the inner one was interrupted by itself");
             assert!(inner.is_from("inner") && inner.limit() == SHORT && inner.elapsed() < error.elapsed(), "{inner}");
         });
@@ -186,7 +186,7 @@ mod smaller_inner {
             match work()? {}
         });
         assert_eq!(outer.unwrap_err().limit(), OUTER);
-        assert!(start.elapsed() >= OUTER);
+        assert!(start.elapsed() >= at_least(OUTER));
         assert_eq!(inner.expect("the inner one was interrupted by itself").limit(), SHORT);
     }
 }
@@ -212,7 +212,7 @@ mod after_the_inner {
             });
             let error: Interrupted = outer.await.unwrap_err();
             assert_eq!(error.limit(), OUTER);
-            assert!(TURN * turns <= error.elapsed(), "{turns} turns: {error}");
+            assert!(TURN * turns <= at_most(error.elapsed()), "{turns} turns: {error}");
         });
     }
 
@@ -226,7 +226,7 @@ mod after_the_inner {
             }
         });
         let error = outer.unwrap_err();
-        assert!(TURN * turns <= error.elapsed(), "{turns} turns: {error}");
+        assert!(TURN * turns <= at_most(error.elapsed()), "{turns} turns: {error}");
     }
 }
 
@@ -254,7 +254,7 @@ mod quota_in_a_loop {
                 let result = timebox(&quota, turn).await;
                 inside += start.elapsed();
                 let spent = TOTAL.saturating_sub(quota.remaining());
-                assert!(spent <= inside, "spent {spent:?} in {inside:?}");
+                assert!(spent <= at_most(inside), "spent {spent:?} in {inside:?}");
                 if let Err(error) = result {
                     assert!(error.limit() <= before);
                     break;
@@ -262,7 +262,7 @@ mod quota_in_a_loop {
                 turns += 1;
                 assert!(turns <= 6, "ten milliseconds or more each, of sixty");
             }
-            assert!(quota.remaining().is_zero() && inside >= TOTAL);
+            assert!(quota.remaining().is_zero() && inside >= at_least(TOTAL));
         });
     }
 
@@ -286,7 +286,7 @@ mod quota_in_a_loop {
             turns += 1;
             assert!(turns <= 6, "ten milliseconds or more each, of sixty");
         }
-        assert!(quota.remaining().is_zero() && inside >= TOTAL);
+        assert!(quota.remaining().is_zero() && inside >= at_least(TOTAL));
     }
 }
 
@@ -301,7 +301,7 @@ mod quota_nested {
     fn spent_once(quota: &Quota, elapsed: Duration) {
         let spent = quota.total() - quota.remaining();
         assert!(!quota.running());
-        assert!((NAP..=elapsed).contains(&spent), "spent {spent:?} in {elapsed:?}");
+        assert!((at_least(NAP)..=at_most(elapsed)).contains(&spent), "spent {spent:?} in {elapsed:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use heeler::{Current, WatchdogLayer, current};
 use tower::{Layer as _, ServiceExt as _};
 
-use super::common::{FOREVER, ms, runtime};
+use super::common::{FOREVER, at_least, ms, runtime};
 use super::{get, service_of};
 
 /// Guards: the request inside of it and in its children, nothing outside and in tasks that were not handed over.
@@ -54,7 +54,7 @@ fn nested() {
         let job = job.await;
         assert_ne!(job, request);
         assert_eq!(current(), Some(request));
-        assert!(request.elapsed() >= ms(7), "{:?}", request.elapsed());
+        assert!(request.elapsed() >= at_least(ms(7)), "{:?}", request.elapsed());
     }));
     runtime(0).block_on(service.oneshot(get("/"))).unwrap();
 }

@@ -9,6 +9,7 @@ mod children;
 mod controls;
 mod current;
 mod layers;
+mod nested;
 mod rows;
 mod runtimes;
 mod silent;

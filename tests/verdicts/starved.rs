@@ -19,11 +19,33 @@ async fn innocent() {
     tokio::time::sleep(THRESHOLD).await;
 }
 
+/// A profiled request that blocks its own thread until the other end is dropped.
+fn profiled(driven: &Driven) -> Sender<()> {
+    let (release, wait) = channel::<()>();
+    let (blocks, is_blocked) = channel();
+    let wait = Arc::new(std::sync::Mutex::new(wait));
+    let service = tower::service_fn(move |_: http::Request<String>| {
+        let (wait, blocks) = (Arc::clone(&wait), blocks.clone());
+        async move {
+            blocks.send(()).unwrap();
+            let _ = wait.lock().unwrap().recv();
+            Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
+        }
+    });
+    let service = heeler::ProfileLayer::new(|_: &http::request::Parts| true).layer(service);
+    driven.spawn(service.oneshot(http::Request::get("/?__geordi__=json").body(String::new()).unwrap()));
+    is_blocked.recv().unwrap();
+    release
+}
+
 /// A request that is woken while every worker is held by watched work.
 fn starved(workers: usize) -> Report {
+    starved_on(&Driven::new(workers), workers)
+}
+
+fn starved_on(driven: &Driven, workers: usize) -> Report {
     let (seen, reports) = collect();
     let (hogs_seen, hogs_reports) = collect();
-    let driven = Driven::new(workers);
     let running = Arc::new(AtomicUsize::new(0));
     let layer = WatchdogLayer::new(THRESHOLD).reports(reports);
     let innocent = driven.spawn(layer.layer(service_of(innocent())).oneshot(get("/innocent")));
@@ -79,4 +101,16 @@ fn on_a_current_thread_runtime() {
 fn on_every_worker() {
     let _guard = beside_others();
     assert_starved(&starved(2), 2);
+}
+
+/// Guards: a profile thread is no worker: what blocks there starves nobody.
+#[test]
+fn beside_a_profile_that_blocks() {
+    let _guard = beside_others();
+    for workers in [0, 1] {
+        let driven = Driven::new(workers);
+        let release = profiled(&driven);
+        assert_starved(&starved_on(&driven, workers), 1);
+        drop(release);
+    }
 }

@@ -50,12 +50,37 @@ fn verifies(post: &Post, body: &[u8]) -> bool {
     mac.verify_slice(&sent).is_ok()
 }
 
-/// Guards: the receiver gets the very report that every sink gets, with the headers that were asked for, and can tell that
-/// nobody changed it.
+/// Guards: the receiver gets what tells, and what it gets can be read as a report.
+#[test]
+fn the_short_form_unless_asked() {
+    let server = Server::start();
+    let (report, _) = report_to(server.hook("/hook"), "photos");
+    let json = server.post().json();
+    let whole: Value = serde_json::from_str(&report.to_json()).unwrap();
+    for key in
+        ["schema", "id", "verdict", "sentence", "job", "process", "location", "elapsed_ms", "fingerprint", "notes"]
+    {
+        assert_eq!(json[key], whole[key], "{key}");
+    }
+    let read: Report = serde_json::from_value(json.clone()).unwrap();
+    assert_eq!(read.sentence(), report.sentence());
+    let frames = |report: &Report| report.stacks.iter().map(|stack| stack.frames.len()).sum::<usize>();
+    assert_eq!(json["omitted"]["frames"], frames(&report) - frames(&read));
+    assert!(read.stacks[0].frames.iter().any(|frame| frame.own) && frames(&read) < frames(&report), "{json:#}");
+    assert_eq!(whole["omitted"], Value::Null);
+}
+
+/// Guards: if asked to, the receiver gets the very report that every sink gets, with the headers that were asked for, and can
+/// tell that nobody changed it.
 #[test]
 fn json_that_is_signed() {
     let server = Server::start();
-    let hook = server.hook("/hook").secret(SECRET).header("authorization", "Bearer 4711").header("x-team", "photos");
+    let hook = server
+        .hook("/hook")
+        .whole_reports()
+        .secret(SECRET)
+        .header("authorization", "Bearer 4711")
+        .header("x-team", "photos");
     let (report, reports) = report_to(hook, "photos");
     let post = server.post();
     assert_eq!(post.json(), serde_json::from_str::<Value>(&report.to_json()).unwrap());
@@ -192,6 +217,7 @@ fn settings() {
         Webhook::new("not a URL, T0KEN"),
         Webhook::new("http://hooks.example.com/T0KEN"),
         Webhook::new("https://hooks.example.com/T0KEN").timeout(Duration::ZERO),
+        Webhook::new("https://hooks.example.com/T0KEN").slack().whole_reports(),
         Webhook::new("https://hooks.example.com/T0KEN").header("x-key", "T0KEN\n"),
     ];
     for hook in bad {

@@ -106,7 +106,8 @@ fn frames(report: &Value, blame: Blame) -> Box<dyn Iterator<Item = &Value> + '_>
         Blame::Stack(kind) => {
             let stacks = report["stacks"].as_array().into_iter().flatten();
             let of_kind = stacks.filter(move |stack| stack["kind"] == kind);
-            Box::new(of_kind.flat_map(|stack| stack["frames"].as_array().into_iter().flatten()))
+            let numbers = of_kind.flat_map(|stack| stack["frames"].as_array().into_iter().flatten());
+            Box::new(numbers.filter_map(|number| report["frames"].get(usize::try_from(number.as_u64()?).ok()?)))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Registers of aarch64. Written with the same care as x86_64, but not tested on hardware.
+//! Registers of aarch64.
 
 use std::arch::asm;
 
@@ -23,6 +23,15 @@ pub(crate) fn registers() -> Registers {
     Registers { pc, sp, fp, lr }
 }
 
+/// The stack pointer of the function that this is inlined into.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    let sp: usize;
+    // SAFETY: reads a register and writes nothing but its output.
+    unsafe { asm!("mov {sp}, sp", sp = out(reg) sp, options(nomem, nostack, preserves_flags)) };
+    sp
+}
+
 /// The interrupted thread's registers.
 ///
 /// # Safety
@@ -32,6 +41,33 @@ pub(crate) unsafe fn interrupted(context: *const libc::c_void) -> Registers {
     // SAFETY: the kernel passes a `ucontext_t` there, which outlives the handler's call.
     let context = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
     Registers { pc: context.pc, sp: context.sp, fp: context.regs[29], lr: context.regs[30] }
+}
+
+/// Whether these are the two instructions by which a handler's return ends the signal.
+///
+/// # Safety
+///
+/// Both can be read.
+pub(crate) unsafe fn returns_from_signal(code: *const u32) -> bool {
+    // mov x8, #139 (rt_sigreturn); svc #0
+    const RETURN: [u32; 2] = [0xd280_1168, 0xd400_0001];
+    // SAFETY: the caller's promise.
+    RETURN == unsafe { [code.read(), code.add(1).read()] }
+}
+
+/// The registers that the kernel has saved for a handler, whose stack began at `sp`.
+pub(crate) fn saved_by_signal(sp: u64, read: &mut impl FnMut(u64) -> Result<u64, ()>) -> Option<Registers> {
+    use std::mem::offset_of;
+    // The kernel lays a `siginfo_t` there, and the `ucontext_t` behind it.
+    let context = size_of::<libc::siginfo_t>() + offset_of!(libc::ucontext_t, uc_mcontext);
+    let mut word = |offset: usize| read(sp.checked_add((context + offset) as u64)?).ok();
+    let general = offset_of!(libc::mcontext_t, regs);
+    Some(Registers {
+        pc: word(offset_of!(libc::mcontext_t, pc))?,
+        sp: word(offset_of!(libc::mcontext_t, sp))?,
+        fp: word(general + 29 * 8)?,
+        lr: word(general + 30 * 8)?,
+    })
 }
 
 /// Copies `count` words without calling anything, so that no frame is laid over what is read.
@@ -55,6 +91,27 @@ pub(crate) unsafe fn copy_words(from: *const u64, to: *mut u64, count: usize) {
             options(nostack, preserves_flags),
         );
     }
+}
+
+/// `pread64`, without the C library: for the signal handler. The number of bytes, or an error's negative number.
+///
+/// # Safety
+///
+/// `to` is writable for `len` bytes.
+#[inline(always)]
+pub(crate) unsafe fn read_at(descriptor: i32, to: *mut u8, len: usize, offset: u64) -> isize {
+    let result: isize;
+    // SAFETY: the caller's promise. The kernel changes x0 and writes to `to`; it leaves the stack alone.
+    unsafe {
+        asm!(
+            "svc 0",
+            in("x8") libc::SYS_pread64 as isize,
+            inlateout("x0") descriptor as isize => result,
+            in("x1") to, in("x2") len, in("x3") offset,
+            options(nostack),
+        );
+    }
+    result
 }
 
 /// Fills the words from `lowest` up to the stack pointer with zeros, without calling anything.

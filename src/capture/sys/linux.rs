@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-pub(crate) use super::arch::{copy_words, interrupted, registers, wipe_stack};
+pub(crate) use super::arch::{copy_words, interrupted, read_at, registers, wipe_stack};
+#[cfg(target_arch = "aarch64")]
+pub(crate) use super::arch::{returns_from_signal, saved_by_signal};
 
 /// Stacks can be copied, threads captured.
 pub(crate) const SUPPORTED: bool = true;
@@ -13,8 +15,62 @@ pub(crate) fn thread_id() -> i32 {
     unsafe { libc::gettid() }
 }
 
+/// The id of this process.
+pub(crate) fn process_id() -> i32 {
+    // SAFETY: takes nothing, touches nothing, cannot fail.
+    unsafe { libc::getpid() }
+}
+
+/// An address in the frame of the function that this is inlined into, above its stack pointer. Not that of a local variable:
+/// with the address sanitizer, those live elsewhere.
+#[inline(always)]
+pub(crate) fn frame_address(_local: &u8) -> usize {
+    super::arch::stack_pointer() + 16
+}
+
 /// The addresses of this thread's stack; empty if the system does not tell, and then nothing of it is ever read.
 pub(crate) fn stack_bounds() -> Range<usize> {
+    let here = super::arch::stack_pointer();
+    let told = told_stack_bounds();
+    // Of the main thread's, musl tells what is mapped at this moment, and glibc nothing without `/proc`.
+    let is_vague = cfg!(target_env = "musl") || !told.contains(&here);
+    match main_stack().filter(|main| is_vague && main.contains(&here)) {
+        Some(main) => main.start.min(if told.is_empty() { main.start } else { told.start })..main.end.max(told.end),
+        None => told,
+    }
+}
+
+/// The stack that the kernel has made for the first thread, as far as it may grow: nothing else is mapped there.
+pub(super) fn main_stack() -> Option<Range<usize>> {
+    /// The kernel leaves at least this much below it to grow into.
+    const GAP: u64 = 64 << 20;
+    const PAGE: usize = 4096;
+    // The path is what the kernel has put there first, and so at its very end.
+    let path = started_with()?;
+    let end = (path.as_ptr().addr() + path.count_bytes()).checked_next_multiple_of(PAGE)?;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: writes the limit, or fails.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) } == 0;
+    let size = if known { limit.rlim_cur.min(GAP) } else { GAP };
+    Some(end.checked_sub(size as usize)?..end)
+}
+
+/// The path that this program was started with.
+pub(crate) fn started_path() -> Option<std::path::PathBuf> {
+    use std::os::unix::ffi::OsStrExt as _;
+    Some(std::ffi::OsStr::from_bytes(started_with()?.to_bytes()).into())
+}
+
+fn started_with() -> Option<&'static std::ffi::CStr> {
+    const AT_EXECFN: libc::c_ulong = 31;
+    // SAFETY: looks a number up: the address of a string that the kernel has put above the first frame, where it stays.
+    unsafe {
+        let path = libc::getauxval(AT_EXECFN) as usize;
+        (path != 0).then(|| std::ffi::CStr::from_ptr(std::ptr::with_exposed_provenance(path)))
+    }
+}
+
+fn told_stack_bounds() -> Range<usize> {
     let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
     // SAFETY: `pthread_getattr_np` fills in the attributes of a living thread, this one, or says that it failed.
     if unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) } != 0 {
@@ -49,12 +105,28 @@ pub(crate) fn own_cpu_time() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Keeps all signals off this thread: they belong to the application's threads.
+/// How often the calling thread has given up the CPU by itself: to sleep, or to wait for a lock.
+pub(crate) fn own_sleeps() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: fills one `rusage`, whose fields are numbers: zeros, where the system should refuse.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    usage.ru_nvcsw as u64
+}
+
+/// Keeps signals off this thread: they belong to the application's threads. But for those that say what the thread itself has
+/// done: where they are blocked, a fault that a handler would mend ends the process.
 pub(crate) fn block_signals() {
     // SAFETY: fills a set and applies it to this thread alone.
     unsafe {
         let mut all = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
+        use libc::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
+        for signal in [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP] {
+            libc::sigdelset(&raw mut all, signal);
+        }
         libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
     }
 }

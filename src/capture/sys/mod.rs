@@ -11,10 +11,14 @@ mod arch;
 mod arch;
 #[cfg(heeler_copies)]
 mod linux;
+#[cfg(heeler_copies)]
+mod signal_stack;
 #[cfg(not(heeler_copies))]
 mod unsupported;
 
 #[cfg(heeler_copies)]
 pub(crate) use linux::*;
+#[cfg(heeler_copies)]
+pub(crate) use signal_stack::SignalStack;
 #[cfg(not(heeler_copies))]
 pub(crate) use unsupported::*;

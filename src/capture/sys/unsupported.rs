@@ -12,9 +12,20 @@ pub(crate) fn thread_id() -> i32 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// An address in the frame of the function that has the variable.
+#[inline(always)]
+pub(crate) fn frame_address(local: &u8) -> usize {
+    std::ptr::from_ref(local).expose_provenance()
+}
+
 /// Unknown: nothing of the stack is read.
 pub(crate) fn stack_bounds() -> Range<usize> {
     0..0
+}
+
+/// Unknown.
+pub(crate) fn started_path() -> Option<std::path::PathBuf> {
+    None
 }
 
 /// Unknown.
@@ -27,5 +38,29 @@ pub(crate) fn own_cpu_time() -> u64 {
     0
 }
 
+/// Unknown.
+pub(crate) fn own_sleeps() -> u64 {
+    0
+}
+
 /// Does nothing.
 pub(crate) fn block_signals() {}
+
+/// Nobody is signalled.
+#[derive(Debug)]
+pub(crate) struct SignalStack;
+
+impl SignalStack {
+    pub(crate) fn ensure() -> Self {
+        Self
+    }
+
+    pub(crate) fn is_enough(&self) -> bool {
+        false
+    }
+}
+
+impl Drop for SignalStack {
+    /// There is nothing to give back: this says that it ends here, as it does where there is.
+    fn drop(&mut self) {}
+}

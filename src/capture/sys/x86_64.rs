@@ -21,6 +21,15 @@ pub(crate) fn registers() -> Registers {
     Registers { pc, sp, fp, lr: 0 }
 }
 
+/// The stack pointer of the function that this is inlined into.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    let sp: usize;
+    // SAFETY: reads a register and writes nothing but its output.
+    unsafe { asm!("mov {sp}, rsp", sp = out(reg) sp, options(nomem, nostack, preserves_flags)) };
+    sp
+}
+
 /// The interrupted thread's registers.
 ///
 /// # Safety
@@ -52,6 +61,27 @@ pub(crate) unsafe fn copy_words(from: *const u64, to: *mut u64, count: usize) {
             options(nostack, preserves_flags),
         );
     }
+}
+
+/// `pread64`, without the C library: for the signal handler. The number of bytes, or an error's negative number.
+///
+/// # Safety
+///
+/// `to` is writable for `len` bytes.
+#[inline(always)]
+pub(crate) unsafe fn read_at(descriptor: i32, to: *mut u8, len: usize, offset: u64) -> isize {
+    let result: isize;
+    // SAFETY: the caller's promise. The kernel changes the registers named and writes to `to`; it leaves the stack alone.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") libc::SYS_pread64 as isize => result,
+            in("rdi") descriptor as isize, in("rsi") to, in("rdx") len, in("r10") offset,
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result
 }
 
 /// Fills the words from `lowest` up to the stack pointer with zeros, without calling anything.

@@ -1,8 +1,12 @@
 //! The stack of a thread that is inside a poll: signal it, and copy its stack in the handler.
 //!
 //! The handler copies registers and stack into memory that is ready, publishes with one atomic store and returns. It
-//! takes no lock, allocates nothing, calls nothing that might. It answers one kind of signal only: queued by this process,
-//! with the cookie of the question that stands.
+//! takes no lock, allocates nothing, calls nothing that might. It answers two kinds of signals only: queued by this process,
+//! with the cookie of the question that stands; and where the system refuses those, sent by this process to the thread that
+//! the question is put to, which its cookie says.
+//!
+//! The handler runs on the thread's alternate stack. A thread without one that is large enough is never signalled. One that runs
+//! on a stack which is not its own (a fiber's) is copied with reads that fail instead of faulting, and is signalled once a poll.
 
 mod outcome;
 #[cfg(not(heeler_copies))]
@@ -20,4 +24,4 @@ pub(crate) use portable::{Sampler, install};
 #[cfg(heeler_copies)]
 pub(crate) use sampler::Sampler;
 #[cfg(heeler_copies)]
-pub(crate) use signal::install;
+pub(crate) use signal::{install, sending};

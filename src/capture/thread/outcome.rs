@@ -14,6 +14,8 @@ pub(crate) enum Outcome {
     Missed,
     /// No answer within 50 ms: uninterruptible, or the signal is masked.
     NoAnswer(Activity),
+    /// It runs on a stack that is not its own, which is not to be had, and why. Final for this poll: it is not asked again.
+    Foreign(Activity, &'static str),
     /// Thread stacks are not to be had, and why.
     Unavailable(&'static str),
 }

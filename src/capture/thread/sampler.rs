@@ -1,13 +1,17 @@
 //! Asking threads for their stacks.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::signal::{DESK, install, is_ours, queue};
+use super::signal::{DESK, Desk, cookie, install, is_ours, send};
 use super::{MAX_COPY, Outcome, Sample};
+use crate::capture::fork::PerProcess;
 use crate::capture::handover::Answer;
+use crate::capture::memory::Memory;
+use crate::capture::peek::Peeker;
 use crate::capture::procfs::{Activity, look};
 use crate::capture::snapshot::{Data, Origin, Registers, Snapshot};
 use crate::capture::sys;
@@ -18,19 +22,21 @@ use crate::sync::lock_std;
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// There is one desk, for one question at a time; and which signal the first of those who ask has chosen.
-static ASKING: Mutex<Option<i32>> = Mutex::new(None);
+static ASKING: PerProcess<Mutex<Option<i32>>> = PerProcess::new(Mutex::default);
 
 /// Asks threads for their stacks, one at a time. The monitor has one of these, and so has the profiler.
 pub(crate) struct Sampler {
     signal: Result<i32, &'static str>,
     room: Box<[u64]>,
-    cookie: u64,
+    /// Of the last question.
+    number: u64,
     /// The last answer of each slot, to leave a thread alone that still sits in the same system call.
     last: HashMap<usize, Last>,
+    /// The last poll of each slot that was signalled on a stack that is not the thread's own.
+    foreign: HashMap<usize, Foreign>,
     /// Threads that have a signal coming which they have not taken.
     silent: Vec<Silent>,
-    #[cfg(target_arch = "x86_64")]
-    peeker: crate::capture::peek::Peeker,
+    peeker: Peeker,
 }
 
 /// A thread that owes an answer: to which question, and where on the desk that is noted.
@@ -49,10 +55,31 @@ struct Last {
     snapshot: Snapshot,
 }
 
+/// A poll that was signalled on a stack that is not the thread's own, and when.
+#[derive(Debug)]
+struct Foreign {
+    sequence: u64,
+    is_readable: bool,
+    at: Instant,
+    cpu: Option<u64>,
+}
+
+impl Foreign {
+    /// Whether the thread has computed for most of the time since: then no system call is likely to notice a signal.
+    fn computes(&self, activity: &Activity, cpu: Option<u64>) -> bool {
+        let used = cpu.zip(self.cpu).map_or(0, |(now, then)| now.saturating_sub(then));
+        activity.on_cpu() == Some(true) && u128::from(used) * 4 >= self.at.elapsed().as_nanos() * 3
+    }
+}
+
+const UNREADABLE: &str = "its poll runs on a stack of its own (a fiber's), which could not be read";
+const ASKED_ONCE: &str = "its poll runs on a stack of its own (a fiber's), for which it is signalled only once a poll";
+const NO_SIGNAL_STACK: &str = "the thread has no alternate stack that is large enough for a signal handler";
+
 impl Sampler {
     /// Installs the handler on `signal`, or on the first real-time signal that nobody uses.
     pub(crate) fn new(signal: Option<i32>) -> Self {
-        let mut chosen = lock_std(&ASKING);
+        let mut chosen = lock_std(ASKING.get());
         let signal = match signal.or(*chosen) {
             Some(signal) => install(signal).map(|()| signal),
             // From the top: glibc and most programs that want one count from the bottom.
@@ -63,6 +90,8 @@ impl Sampler {
         };
         *chosen = signal.ok().or(*chosen);
         drop(chosen);
+        // For traced polls on other stacks, which do not open it.
+        let _ = Memory::prepare();
         // Not zeros: those would be pages that are only mapped at the first touch, in the handler.
         let room = vec![1; MAX_COPY / 8].into();
         // A cookie that another program cannot guess, so that no signal but ours is answered.
@@ -70,11 +99,11 @@ impl Sampler {
         Self {
             signal,
             room,
-            cookie: seed >> 4,
+            number: seed,
             last: HashMap::new(),
+            foreign: HashMap::new(),
             silent: Vec::new(),
-            #[cfg(target_arch = "x86_64")]
-            peeker: crate::capture::peek::Peeker::new(),
+            peeker: Peeker::new(),
         }
     }
 
@@ -86,9 +115,8 @@ impl Sampler {
     /// The stack of the slot's thread, if it is still in its poll number `sequence`.
     pub(crate) fn capture(&mut self, slot: &'static ThreadSlot, sequence: u64) -> Outcome {
         let key = std::ptr::from_ref(slot).addr();
-        let Some((tid, bounds)) = slot.with_life(|life| (life.tid, life.stack.clone())) else {
-            return Outcome::Missed;
-        };
+        let known = slot.with_life(|life| (life.tid, life.stack.clone(), life.may_be_signalled));
+        let Some((tid, bounds, may_be_signalled)) = known else { return Outcome::Missed };
         let (activity, cpu) = (look(tid), sys::cpu_time(tid));
         if let Some(last) = self.last.get(&key) {
             let unmoved = last.sequence == sequence && last.cpu == cpu && last.activity.same_call(&activity);
@@ -96,7 +124,6 @@ impl Sampler {
                 return Outcome::Captured(last.snapshot.clone(), activity);
             }
         }
-        #[cfg(target_arch = "x86_64")]
         if let Some(snapshot) = self.peeker.peek(slot, sequence, &activity, cpu, &mut self.room) {
             return Outcome::Captured(snapshot, activity);
         }
@@ -107,10 +134,20 @@ impl Sampler {
         if !is_ours(signal) {
             return Outcome::Unavailable("another handler has replaced heeler's");
         }
+        if !may_be_signalled {
+            return Outcome::Unavailable(NO_SIGNAL_STACK);
+        }
         if self.is_silent(slot) {
             return Outcome::NoAnswer(activity);
         }
-        match self.ask(signal, slot, sequence, bounds) {
+        if slot.is_foreign(sequence) {
+            let asked = self.foreign.get(&key).filter(|foreign| foreign.sequence == sequence);
+            if !asked.is_some_and(|foreign| foreign.is_readable && foreign.computes(&activity, cpu)) {
+                let is_readable = asked.is_none_or(|foreign| foreign.is_readable);
+                return Outcome::Foreign(activity, if is_readable { ASKED_ONCE } else { UNREADABLE });
+            }
+        }
+        match self.ask(signal, slot, sequence, tid, bounds) {
             Reply::Done(snapshot) => {
                 let last = Last { sequence, activity: activity.clone(), cpu: None, snapshot: snapshot.clone() };
                 // A thread that goes back to the call it was in has spent some CPU time on the handler.
@@ -118,6 +155,7 @@ impl Sampler {
                 Outcome::Captured(snapshot, activity)
             }
             Reply::Missed => Outcome::Missed,
+            Reply::Unreadable => Outcome::Foreign(activity, UNREADABLE),
             Reply::Refused => Outcome::Unavailable("the system refuses to send the signal"),
             Reply::None if slot.is_in(sequence) => Outcome::NoAnswer(look(tid)),
             Reply::None => Outcome::Missed,
@@ -143,26 +181,30 @@ impl Sampler {
                     Sample::Stack(snapshot)
                 }
                 Outcome::Missed => Sample::Missed,
-                Outcome::NoAnswer(_) | Outcome::Unavailable(_) => Sample::Lost,
+                Outcome::NoAnswer(_) | Outcome::Foreign(..) | Outcome::Unavailable(_) => Sample::Lost,
             };
         }
-        let Some(bounds) = slot.with_life(|life| life.stack.clone()) else { return Sample::Missed };
+        let known = slot.with_life(|life| (life.tid, life.stack.clone(), life.may_be_signalled));
+        let Some((tid, bounds, may_be_signalled)) = known else { return Sample::Missed };
         let Some(signal) = self.signal.ok().filter(|signal| is_ours(*signal)) else { return Sample::Lost };
-        if self.is_silent(slot) {
+        let foreign = self.foreign.get(&key).filter(|foreign| foreign.sequence == sequence);
+        let is_unreadable = foreign.is_some_and(|foreign| !foreign.is_readable);
+        if !may_be_signalled || is_unreadable || self.is_silent(slot) {
             return Sample::Lost;
         }
-        match self.ask(signal, slot, sequence, bounds) {
+        match self.ask(signal, slot, sequence, tid, bounds) {
             Reply::Done(snapshot) => Sample::Stack(snapshot),
             Reply::Missed => Sample::Missed,
             Reply::None if !slot.is_in(sequence) => Sample::Missed,
-            Reply::Refused | Reply::None => Sample::Lost,
+            Reply::Unreadable | Reply::Refused | Reply::None => Sample::Lost,
         }
     }
 
     /// Whether the thread still owes an answer: then it is not asked again, or signals would pile up.
     fn is_silent(&mut self, slot: &'static ThreadSlot) -> bool {
+        let desk = DESK.get();
         self.silent.retain(|silent| {
-            let place = &DESK.unanswered[silent.place];
+            let place = &desk.unanswered[silent.place];
             if place.load(Ordering::Acquire) != silent.cookie {
                 return false;
             }
@@ -176,44 +218,65 @@ impl Sampler {
         self.silent.iter().any(|silent| std::ptr::eq(silent.slot, slot))
     }
 
-    fn ask(&mut self, signal: i32, slot: &'static ThreadSlot, sequence: u64, bounds: std::ops::Range<usize>) -> Reply {
-        self.cookie = self.cookie.wrapping_add(1) & (u64::MAX >> 4);
-        let cookie = self.cookie;
-        let _desk = lock_std(&ASKING);
+    fn ask(&mut self, signal: i32, slot: &'static ThreadSlot, sequence: u64, tid: i32, bounds: Range<usize>) -> Reply {
+        let reply = self.put(signal, slot, sequence, tid, bounds);
+        let is_readable = match &reply {
+            Reply::Done(snapshot) if snapshot.foreign => true,
+            Reply::Unreadable => false,
+            _ => return reply,
+        };
+        slot.note_foreign(sequence);
+        let cpu = slot.with_life(|life| sys::cpu_time(life.tid)).flatten();
+        let foreign = Foreign { sequence, is_readable, at: Instant::now(), cpu };
+        self.foreign.insert(std::ptr::from_ref(slot).addr(), foreign);
+        reply
+    }
+
+    /// Puts one question, and waits for the answer.
+    fn put(&mut self, signal: i32, slot: &'static ThreadSlot, sequence: u64, tid: i32, bounds: Range<usize>) -> Reply {
+        self.number = self.number.wrapping_add(1);
+        let cookie = cookie(self.number, tid);
+        let _asking = lock_std(ASKING.get());
+        let desk = DESK.get();
         // With no place to note another that does not answer, to whoever has asked, nobody is asked.
-        let free = DESK.unanswered.iter().position(|place| place.load(Ordering::Relaxed) == 0);
+        let free = desk.unanswered.iter().position(|place| place.load(Ordering::Relaxed) == 0);
         let Some(place) = free else { return Reply::None };
         // SAFETY: no arguments, cannot fail.
-        DESK.process.store(unsafe { libc::getpid() }, Ordering::Relaxed);
-        DESK.slot.store(std::ptr::from_ref(slot).cast_mut(), Ordering::Relaxed);
-        DESK.sequence.store(sequence, Ordering::Relaxed);
-        DESK.stack_start.store(bounds.start, Ordering::Relaxed);
-        DESK.stack_end.store(bounds.end, Ordering::Relaxed);
-        DESK.room.store(self.room.as_mut_ptr(), Ordering::Relaxed);
-        DESK.handover.ask(cookie);
+        desk.process.store(unsafe { libc::getpid() }, Ordering::Relaxed);
+        desk.memory.store(Memory::to_bits(Memory::prepare()), Ordering::Relaxed);
+        desk.slot.store(std::ptr::from_ref(slot).cast_mut(), Ordering::Relaxed);
+        desk.sequence.store(sequence, Ordering::Relaxed);
+        desk.stack_start.store(bounds.start, Ordering::Relaxed);
+        desk.stack_end.store(bounds.end, Ordering::Relaxed);
+        desk.room.store(self.room.as_mut_ptr(), Ordering::Relaxed);
+        desk.handover.ask(cookie);
         // The thread cannot end, nor its id be given to another, while its life is held.
-        let sent = slot.with_life(|life| slot.is_in(sequence).then(|| queue(life.tid, signal, cookie))).flatten();
+        let sent = slot.with_life(|life| {
+            let is_there = life.tid == tid && slot.is_in(sequence);
+            is_there.then(|| send(tid, signal, cookie).is_some())
+        });
+        let sent = sent.flatten();
         if sent != Some(true) {
-            DESK.handover.withdraw(cookie);
+            desk.handover.withdraw(cookie);
             return if sent.is_some() { Reply::Refused } else { Reply::Missed };
         }
         let asked = Instant::now();
         loop {
-            match DESK.handover.poll() {
+            match desk.handover.poll() {
                 Answer::Pending => {}
-                Answer::Done => return Reply::Done(self.collect()),
+                Answer::Done => return Reply::Done(self.collect(desk)),
                 Answer::Missed => return Reply::Missed,
+                Answer::Unreadable => return Reply::Unreadable,
             }
             let waited = asked.elapsed();
             if waited > PATIENCE {
                 // Noted before it is withdrawn: the handler may run at any moment.
-                DESK.unanswered[place].store(cookie, Ordering::Release);
-                if DESK.handover.withdraw(cookie) {
-                    let tid = slot.with_life(|life| life.tid);
-                    self.silent.extend(tid.map(|tid| Silent { slot, tid, cookie, place }));
+                desk.unanswered[place].store(cookie, Ordering::Release);
+                if desk.handover.withdraw(cookie) {
+                    self.silent.push(Silent { slot, tid, cookie, place });
                     return Reply::None;
                 }
-                DESK.unanswered[place].store(0, Ordering::Relaxed);
+                desk.unanswered[place].store(0, Ordering::Relaxed);
             }
             if waited < Duration::from_micros(30) {
                 std::hint::spin_loop();
@@ -223,14 +286,15 @@ impl Sampler {
         }
     }
 
-    fn collect(&self) -> Snapshot {
-        let [pc, sp, fp, lr] = [0, 1, 2, 3].map(|index| DESK.registers[index].load(Ordering::Relaxed));
-        let words: Arc<[u64]> = self.room[..DESK.len.load(Ordering::Relaxed)].into();
+    fn collect(&self, desk: &Desk) -> Snapshot {
+        let [pc, sp, fp, lr] = [0, 1, 2, 3].map(|index| desk.registers[index].load(Ordering::Relaxed));
+        let words: Arc<[u64]> = self.room[..desk.len.load(Ordering::Relaxed)].into();
         Snapshot {
             origin: Origin::Signal,
             data: Data::Copied { registers: Registers { pc, sp, fp, lr }, words },
-            truncated: DESK.truncated.load(Ordering::Relaxed),
-            spans: DESK.spans.iter().map(|id| id.load(Ordering::Relaxed)).take_while(|id| *id != 0).collect(),
+            truncated: desk.truncated.load(Ordering::Relaxed),
+            foreign: desk.foreign.load(Ordering::Relaxed),
+            spans: desk.spans.iter().map(|id| id.load(Ordering::Relaxed)).take_while(|id| *id != 0).collect(),
         }
     }
 }
@@ -240,8 +304,74 @@ enum Reply {
     Done(Snapshot),
     /// Not in that poll any more.
     Missed,
+    /// On a stack that could not be read.
+    Unreadable,
     /// The signal could not be sent: too many are queued, or a sandbox forbids it.
     Refused,
     /// Not in time.
     None,
+}
+
+#[cfg(all(test, not(heeler_loom)))]
+mod tests {
+    use std::process::Command;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::capture::notice_forks;
+    use crate::inflight::{PolicyId, Registered, Watched, frame_address, slots};
+
+    /// Whether a thread that computes is captured within so many tries.
+    fn captures(tries: usize) -> bool {
+        let (mut sampler, stop) = (Sampler::new(None), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let watched = Watched::new(Registered::new(PolicyId::NONE, u64::MAX, 0, |_| {}));
+                let _inside = watched.enter(frame_address!());
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            let captured = (0..tries).any(|_| {
+                std::thread::sleep(Duration::from_millis(5));
+                let polled = slots().into_iter().find_map(|slot| Some((slot, slot.polling()?.1)));
+                polled.is_some_and(|(slot, poll)| matches!(sampler.capture(slot, poll), Outcome::Captured(..)))
+            });
+            stop.store(true, Ordering::Relaxed);
+            captured
+        })
+    }
+
+    /// Guards: what threads of the parent owe at a fork, and the question that stands, take no place in the child, which has
+    /// none of those threads.
+    #[test]
+    fn nobody_owes_a_child_an_answer() {
+        const ALONE: &str = "HEELER_TEST_OWED";
+        if std::env::var_os(ALONE).is_none() {
+            let name = format!("{}::nobody_owes_a_child_an_answer", module_path!().split_once("::").unwrap().1);
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            let output = command.args(["--exact", &name, "--nocapture"]).env(ALONE, "1").output().unwrap();
+            let (said, why) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert!(output.status.success() && said.contains("1 passed"), "{said}\n{why}");
+            return;
+        }
+        notice_forks();
+        assert!(captures(2_000));
+        DESK.get().handover.ask(7);
+        DESK.get().unanswered.iter().for_each(|place| place.store(7, Ordering::Relaxed));
+        // SAFETY: the child goes on with this thread alone, as heeler is made for.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: ends the child if it hangs.
+            unsafe { libc::alarm(60) };
+            let captured = std::panic::catch_unwind(|| captures(2_000)).unwrap_or(false);
+            // SAFETY: ends the child without anybody's destructors.
+            unsafe { libc::_exit(i32::from(!captured)) };
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child that was made above.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0, "the child captures nothing");
+        assert!(!captures(20), "in the parent, there is no place for another who owes an answer");
+    }
 }

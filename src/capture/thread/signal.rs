@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize
 
 use super::MAX_COPY;
 use crate::capture::SPANS;
-use crate::capture::handover::Handover;
+use crate::capture::fork::PerProcess;
+use crate::capture::handover::{Answer, Handover};
+use crate::capture::memory::{LEAST, Memory, THREAD_APART, extent, reaches};
 use crate::capture::snapshot::Registers;
 use crate::capture::sys;
 use crate::inflight::ThreadSlot;
@@ -13,7 +15,7 @@ use crate::inflight::ThreadSlot;
 pub(super) const UNANSWERED: usize = 64;
 
 /// The question and the room for its answer. Written by the asker while the hand-over is idle, by the handler while
-/// it is copying.
+/// it is copying. Each process has its own: the threads that owe a child's parent an answer are not in the child.
 pub(super) struct Desk {
     pub(super) handover: Handover,
     pub(super) process: AtomicI32,
@@ -22,16 +24,20 @@ pub(super) struct Desk {
     pub(super) stack_start: AtomicUsize,
     pub(super) stack_end: AtomicUsize,
     pub(super) room: AtomicPtr<u64>,
+    /// For stacks that are not the thread's own: see [`Memory::to_bits`].
+    pub(super) memory: AtomicI32,
     pub(super) registers: [AtomicU64; 4],
     pub(super) len: AtomicUsize,
     pub(super) truncated: AtomicBool,
+    pub(super) foreign: AtomicBool,
     pub(super) spans: [AtomicU64; SPANS],
-    /// Cookies of questions that were withdrawn before their signal arrived; zero for a free place. The handler takes
+    /// [Cookies](cookie) of questions that were withdrawn before their signal arrived; zero for a free place. The handler takes
     /// a cookie out when its signal arrives after all.
     pub(super) unanswered: [AtomicU64; UNANSWERED],
 }
 
-pub(super) static DESK: Desk = Desk {
+/// Made by the first who asks. The handler makes none: it must not allocate.
+pub(super) static DESK: PerProcess<Desk> = PerProcess::new(|| Desk {
     handover: Handover::new(),
     process: AtomicI32::new(0),
     slot: AtomicPtr::new(std::ptr::null_mut()),
@@ -39,15 +45,58 @@ pub(super) static DESK: Desk = Desk {
     stack_start: AtomicUsize::new(0),
     stack_end: AtomicUsize::new(0),
     room: AtomicPtr::new(std::ptr::null_mut()),
+    memory: AtomicI32::new(-1),
     registers: [const { AtomicU64::new(0) }; 4],
     len: AtomicUsize::new(0),
     truncated: AtomicBool::new(false),
+    foreign: AtomicBool::new(false),
     spans: [const { AtomicU64::new(0) }; SPANS],
     unanswered: [const { AtomicU64::new(0) }; UNANSWERED],
-};
+});
+
+/// Thread ids have no more bits (`PID_MAX_LIMIT`).
+const TID_BITS: u32 = 22;
+/// The hand-over keeps a state beside it.
+const COOKIE_BITS: u32 = 60;
+
+/// What tells a question to that thread from others. A signal that could not carry it finds it by the thread's id.
+pub(super) fn cookie(number: u64, tid: i32) -> u64 {
+    let tid = u64::from(tid as u32);
+    (number << TID_BITS | tid & ((1 << TID_BITS) - 1)) & ((1 << COOKIE_BITS) - 1)
+}
+
+fn is_for(cookie: u64, tid: i32) -> bool {
+    cookie != 0 && cookie == self::cookie(cookie >> TID_BITS, tid)
+}
+
+/// How a signal can be sent to one thread of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// Queued, with a cookie.
+    Queued,
+    /// Without one: some sandboxes, and emulators of Linux, refuse queued signals.
+    Directed,
+}
+
+/// Sends the signal to one thread of this process. `None` if the system refuses to.
+pub(super) fn send(tid: i32, signal: i32, cookie: u64) -> Option<Sending> {
+    if queue(tid, signal, cookie) {
+        return Some(Sending::Queued);
+    }
+    // Too many are queued: then one more is not to be had in any way.
+    let refused = std::io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN);
+    // SAFETY: sends a signal that has heeler's handler, to a thread of this process.
+    let sent = refused && unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, signal) } == 0;
+    sent.then_some(Sending::Directed)
+}
+
+/// How signals can be sent here. Sends none: the number 0 stands for a trial.
+pub(crate) fn sending() -> Option<Sending> {
+    send(sys::thread_id(), 0, 0)
+}
 
 /// Queues the signal for one thread of this process.
-pub(super) fn queue(tid: i32, signal: i32, cookie: u64) -> bool {
+fn queue(tid: i32, signal: i32, cookie: u64) -> bool {
     // SAFETY: `siginfo_t` is plain data for which zeros are valid; the kernel's layout for a queued signal has the
     // value behind three `int`s and, for `SI_QUEUE`, sender and user.
     unsafe {
@@ -105,7 +154,8 @@ pub(crate) fn install(signal: i32) -> Result<(), &'static str> {
     let installed = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+        // On the alternate stack: the interrupted one may be a coroutine's, or nearly full.
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
         libc::sigfillset(&raw mut action.sa_mask);
         libc::sigaction(signal, &raw const action, std::ptr::null_mut())
     };
@@ -114,48 +164,74 @@ pub(crate) fn install(signal: i32) -> Result<(), &'static str> {
 
 /// Copies the interrupted thread's stack, if the question that stands is about it.
 ///
-/// Async-signal-safe: atomics and one copy, without a call; `errno` is not touched.
+/// Async-signal-safe: atomics and one copy, in place or by a system call, without the C library; the thread's id; `errno` is not touched. It runs on the thread's
+/// alternate stack, on which `SignalStack` counts 4 KiB for it.
 extern "C" fn handler(_signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel passes a `siginfo_t`; its layout is that of a queued signal if the code says so.
+    // SAFETY: the kernel passes a `siginfo_t`; its layout is that of a queued signal if the code says so. Of one that was sent by
+    // `tgkill`, the fields up to the sender are the same.
     let info = unsafe { &*info.cast::<QueuedInfo>() };
-    if info.code != libc::SI_QUEUE || info.pid != DESK.process.load(Ordering::Relaxed) {
+    let Some(desk) = DESK.existing() else { return };
+    if info.pid != desk.process.load(Ordering::Relaxed) {
         return;
     }
-    let cookie = info.value;
-    if !DESK.handover.take(cookie) {
+    let cookie = match info.code {
+        libc::SI_QUEUE => Some(info.value),
+        // The question that stands, if it is put to this thread.
+        libc::SI_TKILL => Some(desk.handover.cookie()).filter(|cookie| is_for(*cookie, sys::thread_id())),
+        _ => return,
+    };
+    let Some(cookie) = cookie.filter(|cookie| desk.handover.take(*cookie)) else {
         // Late: the question was withdrawn. From now on the thread may be asked again.
-        for place in &DESK.unanswered {
-            if place.load(Ordering::Relaxed) == cookie {
-                place.store(0, Ordering::Release);
-            }
+        let tid = sys::thread_id();
+        let is_answered = |place: &&AtomicU64| match (place.load(Ordering::Relaxed), info.code) {
+            (noted, libc::SI_QUEUE) => noted == info.value && noted != 0,
+            (noted, _) => is_for(noted, tid),
+        };
+        if let Some(place) = desk.unanswered.iter().find(is_answered) {
+            place.store(0, Ordering::Release);
         }
         return;
-    }
+    };
     // SAFETY: slots are never freed; the asker stored this one before it asked.
-    let slot = unsafe { &*DESK.slot.load(Ordering::Relaxed) };
+    let slot = unsafe { &*desk.slot.load(Ordering::Relaxed) };
     // SAFETY: the kernel passes the interrupted context.
     let registers = unsafe { sys::interrupted(context) };
     let (sp, end) = (registers.sp as usize & !7, slot.frame());
-    let stack = DESK.stack_start.load(Ordering::Relaxed)..DESK.stack_end.load(Ordering::Relaxed);
-    // On another stack (a stackful coroutine) nothing says what may be read.
-    let inside = slot.is_in(DESK.sequence.load(Ordering::Relaxed)) && stack.contains(&sp) && stack.contains(&end);
-    if !inside || sp >= end {
-        DESK.handover.answer(cookie, false);
+    let stack = desk.stack_start.load(Ordering::Relaxed)..desk.stack_end.load(Ordering::Relaxed);
+    if !slot.is_in(desk.sequence.load(Ordering::Relaxed)) {
+        desk.handover.answer(cookie, Answer::Missed);
         return;
     }
-    let wanted = (end - sp) / 8;
-    let len = wanted.min(MAX_COPY / 8);
-    // SAFETY: this thread is inside the poll whose frame `end` lies in, on the same stack: all of `[sp, end)` is
-    // mapped and stays, for the thread is here. The room has `MAX_COPY` bytes and is the handler's until it answers.
-    // No `memcpy`: with lazy binding, its first call would enter the loader.
-    unsafe { sys::copy_words(sp as *const u64, DESK.room.load(Ordering::Relaxed), len) };
+    let room = desk.room.load(Ordering::Relaxed);
+    let is_own = stack.contains(&sp) && stack.contains(&end) && sp < end;
+    let (len, truncated, foreign) = if is_own {
+        let wanted = (end - sp) / 8;
+        let len = wanted.min(MAX_COPY / 8);
+        // SAFETY: this thread is inside the poll whose frame `end` lies in, on the same stack: all of `[sp, end)` is
+        // mapped and stays, for the thread is here. The room has `MAX_COPY` bytes and is the handler's until it answers.
+        // No `memcpy`: with lazy binding, its first call would enter the loader.
+        unsafe { sys::copy_words(sp as *const u64, room, len) };
+        (len, len < wanted, false)
+    } else {
+        let wanted = extent(sp, end, THREAD_APART) / 8;
+        // SAFETY: as for the room. What is read may be anything.
+        let len = Memory::from_bits(desk.memory.load(Ordering::Relaxed))
+            .map_or(0, |memory| unsafe { memory.read(sp, room, wanted) });
+        if len < LEAST {
+            desk.handover.answer(cookie, Answer::Unreadable);
+            return;
+        }
+        let foreign = !reaches(sp, end, len * 8);
+        (len, foreign && len == wanted, foreign)
+    };
     let Registers { pc, fp, lr, .. } = registers;
-    for (to, value) in DESK.registers.iter().zip([pc, registers.sp, fp, lr]) {
+    for (to, value) in desk.registers.iter().zip([pc, registers.sp, fp, lr]) {
         to.store(value, Ordering::Relaxed);
     }
-    DESK.len.store(len, Ordering::Relaxed);
-    DESK.truncated.store(len < wanted, Ordering::Relaxed);
+    desk.len.store(len, Ordering::Relaxed);
+    desk.truncated.store(truncated, Ordering::Relaxed);
+    desk.foreign.store(foreign, Ordering::Relaxed);
     #[cfg(feature = "spans")]
-    slot.spans.publish(&DESK.spans);
-    DESK.handover.answer(cookie, true);
+    slot.spans.publish(&desk.spans);
+    desk.handover.answer(cookie, Answer::Done);
 }

@@ -7,12 +7,18 @@ use framehop::{
     UnwinderNative,
 };
 
-use super::{Address, Unwound};
+use super::{Address, End, Unwound};
 use crate::capture::modules::{Bytes, Module, Modules};
 use crate::capture::snapshot::{Data, Origin, Registers, Snapshot};
+#[cfg(target_arch = "aarch64")]
+use crate::capture::{code_range, sys};
 
 /// The poll's own frame is cut by the copy's end; a frame larger than this is taken for a mistake of the unwinder.
 const LARGEST_FRAME: u64 = 256 * 1024;
+
+/// The same at the end of a copy that was cut somewhere, on a stack of which nobody knows the end: what is further away is not
+/// the next frame, but on another stack.
+const LARGEST_CUT_FRAME: u64 = 16 * 1024;
 
 /// More frames than any real stack has: a loop in a damaged one ends here.
 const MAX_FRAMES: usize = 1024;
@@ -22,6 +28,8 @@ pub(crate) struct Unwinder {
     pub(super) modules: Arc<Modules>,
     unwinder: UnwinderNative<Bytes, MayAllocateDuringUnwind>,
     cache: CacheNative<MayAllocateDuringUnwind>,
+    /// The bits of an address; in a signed return address (`paciasp`), the others hold the signature.
+    address_bits: u64,
 }
 
 impl std::fmt::Debug for Unwinder {
@@ -36,6 +44,15 @@ pub(super) struct Stack<'a> {
     pub(super) start: u64,
     /// A read beyond the end: the unwinder has come to the poll's own frame.
     reached_end: bool,
+    /// Not the thread's own: it ends before the poll's own frame. Whether the copy was cut before that.
+    foreign: Option<bool>,
+}
+
+impl<'a> Stack<'a> {
+    /// The thread's own.
+    pub(super) fn new(start: u64, words: &'a [u64]) -> Self {
+        Self { words, start, reached_end: false, foreign: None }
+    }
 }
 
 impl Stack<'_> {
@@ -47,11 +64,24 @@ impl Stack<'_> {
         self.reached_end |= word.is_none() && over < LARGEST_FRAME;
         word.ok_or(())
     }
+
+    /// Whether unwinding has ended because the stack has: one that is not the thread's own. `last` is the frame it came to.
+    fn has_ended(&self, last: &Address, end: End) -> bool {
+        let top = self.start + self.words.len() as u64 * 8;
+        let is_next = matches!(end, End::Elsewhere(address) if address.wrapping_sub(top) < LARGEST_CUT_FRAME);
+        // Without a module it is only by the frame pointer that it came there, or not any further.
+        self.foreign.is_some_and(|cut| last.module.is_some() && !(cut && is_next))
+    }
 }
 
 impl Unwinder {
     pub(crate) fn new() -> Self {
-        let mut unwinder = Self { modules: Arc::default(), unwinder: UnwinderNative::new(), cache: CacheNative::new() };
+        let mut unwinder = Self {
+            modules: Arc::default(),
+            unwinder: UnwinderNative::new(),
+            cache: CacheNative::new(),
+            address_bits: u64::MAX,
+        };
         unwinder.refresh();
         unwinder
     }
@@ -68,7 +98,13 @@ impl Unwinder {
         for module in &self.modules.list {
             self.unwinder.add_module(describe(module));
         }
+        self.address_bits = address_bits(&self.modules);
         true
+    }
+
+    /// A return address without its signature, if it has one.
+    pub(crate) fn plain(&self, word: u64) -> u64 {
+        word & self.address_bits
     }
 
     /// Unwinds by what the modules say, and by nothing else.
@@ -79,7 +115,17 @@ impl Unwinder {
     /// Unwinds. Where the modules do not say how, what lies on the stack may.
     pub(crate) fn unwind(&mut self, snapshot: &Snapshot) -> Unwound {
         self.run(snapshot, |this, unwound, registers, at_end, stack| {
-            if unwound.complete || snapshot.truncated {
+            // Without tables it may seem to have come to the end, and has left frames out.
+            let is_own = !snapshot.truncated && !snapshot.foreign;
+            if is_own
+                && this.is_untabled(registers.pc)
+                && !(unwound.complete && this.is_certain(&unwound))
+                && let Some(found) = this.step_out(registers, stack)
+            {
+                return found;
+            }
+            // A guess is known to be right by where it ends, which nothing says of a stack that is not the thread's own.
+            if unwound.complete || snapshot.truncated || snapshot.foreign {
                 return unwound;
             }
             let lost = |address: &Address| address.module.is_none();
@@ -101,15 +147,16 @@ impl Unwinder {
             Data::Copied { registers, words } => (registers, words),
             Data::Walked(addresses) => {
                 let addresses = addresses.iter().map(|pc| self.address(*pc, true)).collect();
-                return Unwound { addresses, complete: !snapshot.truncated };
+                return Unwound { addresses, complete: !snapshot.truncated, end: End::Known };
             }
         };
-        let mut stack = Stack { words, start: registers.sp & !7, reached_end: false };
+        let foreign = snapshot.foreign.then_some(snapshot.truncated);
+        let mut stack = Stack { foreign, ..Stack::new(registers.sp & !7, words) };
         let mut unwound = if snapshot.origin == Origin::Residue {
             self.search(registers, &mut stack)
         } else {
             let first = FrameAddress::from_instruction_pointer(registers.pc);
-            let mut at_end = unwind_registers(registers);
+            let mut at_end = self.unwind_registers(registers);
             let unwound = self.walk(first, &mut at_end, &mut stack);
             amend(self, unwound, registers, &at_end, &mut stack)
         };
@@ -117,14 +164,14 @@ impl Unwinder {
             // The callback's own frame.
             unwound.addresses.remove(0);
         }
-        unwound.complete &= !snapshot.truncated;
+        unwound.complete &= !snapshot.truncated || snapshot.foreign;
         unwound
     }
 
     /// Walks from a guessed frame.
     pub(super) fn walk_anew(&mut self, first: FrameAddress, registers: &Registers, stack: &mut Stack<'_>) -> Unwound {
         stack.reached_end = false;
-        self.walk(first, &mut unwind_registers(registers), stack)
+        self.walk(first, &mut self.unwind_registers(registers), stack)
     }
 
     /// Leaves in `registers` those of the last frame.
@@ -134,14 +181,31 @@ impl Unwinder {
         loop {
             addresses.push(self.address(frame.address(), frame.is_return_address()));
             let read = &mut |address| stack.read(address);
-            match self.unwinder.unwind_frame(frame, registers, &mut self.cache, read) {
+            let next = match self.interrupted(frame, registers, read) {
+                Some(context) if addresses.len() < MAX_FRAMES => {
+                    *registers = self.unwind_registers(&context);
+                    frame = FrameAddress::from_instruction_pointer(context.pc);
+                    continue;
+                }
+                _ => self.unwinder.unwind_frame(frame, registers, &mut self.cache, read),
+            };
+            match next {
                 Ok(Some(next)) if addresses.len() < MAX_FRAMES => match FrameAddress::from_return_address(next) {
                     Some(next) => frame = next,
-                    None => return Unwound { addresses, complete: false },
+                    None => return Unwound { addresses, complete: false, end: End::Known },
                 },
-                Ok(Some(_)) => return Unwound { addresses, complete: false },
+                Ok(Some(_)) => return Unwound { addresses, complete: false, end: End::Known },
+                ended if stack.foreign.is_some() => {
+                    let end = match ended {
+                        Ok(_) => End::Known,
+                        Err(framehop::Error::CouldNotReadStack(address)) => End::Elsewhere(address),
+                        Err(_) => End::Lost,
+                    };
+                    let complete = stack.has_ended(&addresses[addresses.len() - 1], end);
+                    return Unwound { addresses, complete, end };
+                }
                 // Also where the unwinder takes a zero for the end of the stack: that is not in the copy.
-                Ok(None) | Err(_) => return Unwound { addresses, complete: stack.reached_end },
+                Ok(None) | Err(_) => return Unwound { addresses, complete: stack.reached_end, end: End::Known },
             }
         }
     }
@@ -156,13 +220,64 @@ impl Unwinder {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn unwind_registers(registers: &Registers) -> UnwindRegsNative {
-    UnwindRegsNative::new(registers.pc, registers.sp, registers.fp)
+impl Unwinder {
+    fn unwind_registers(&self, registers: &Registers) -> UnwindRegsNative {
+        UnwindRegsNative::new(registers.pc, registers.sp, registers.fp)
+    }
+
+    /// The trampoline to which a handler returns says by itself how to unwind.
+    fn interrupted(
+        &self,
+        _frame: FrameAddress,
+        _registers: &UnwindRegsNative,
+        _read: &mut impl FnMut(u64) -> Result<u64, ()>,
+    ) -> Option<Registers> {
+        None
+    }
 }
 
 #[cfg(target_arch = "aarch64")]
-fn unwind_registers(registers: &Registers) -> UnwindRegsNative {
-    UnwindRegsNative::new(registers.lr, registers.sp, registers.fp)
+impl Unwinder {
+    fn unwind_registers(&self, registers: &Registers) -> UnwindRegsNative {
+        let mask = framehop::aarch64::PtrAuthMask(self.address_bits);
+        UnwindRegsNative::new_with_ptr_auth_mask(mask, registers.lr, registers.sp, registers.fp)
+    }
+
+    /// The registers that a signal has interrupted, if the frame is the trampoline to which its handler returns. The kernel's
+    /// own says nothing of how to unwind: the unwinder is meant to know it by its instructions.
+    fn interrupted(
+        &self,
+        frame: FrameAddress,
+        registers: &UnwindRegsNative,
+        read: &mut impl FnMut(u64) -> Result<u64, ()>,
+    ) -> Option<Registers> {
+        let pc = frame.address();
+        // Neither is ever unmapped.
+        let stays =
+            |module: &Module| module.name.name == "linux-vdso.so.1" || module.range.contains(&code_range().start);
+        let module = self.modules.find(pc).filter(|_| frame.is_return_address() && pc.is_multiple_of(4));
+        let code = module.filter(|module| stays(module))?.code.iter().find(|code| code.contains(&pc))?;
+        // SAFETY: within the code of a module that stays mapped.
+        let is_trampoline = pc + 8 <= code.end && unsafe { sys::returns_from_signal(pc as *const u32) };
+        is_trampoline.then(|| sys::saved_by_signal(registers.sp(), read)).flatten()
+    }
+}
+
+/// No address that is in use has others than these: no code's, and no stack's.
+#[cfg(target_arch = "aarch64")]
+fn address_bits(modules: &Modules) -> u64 {
+    // The least that a kernel is built for.
+    const LEAST: u64 = 1 << 38;
+    let local = 0_u8;
+    let stack = (&raw const local).addr() as u64;
+    let highest = modules.list.iter().map(|module| module.range.end).chain([stack, LEAST]).max();
+    u64::MAX >> highest.unwrap_or(LEAST).leading_zeros()
+}
+
+/// Return addresses are not signed.
+#[cfg(target_arch = "x86_64")]
+fn address_bits(_modules: &Modules) -> u64 {
+    u64::MAX
 }
 
 fn describe(module: &Module) -> framehop::Module<Bytes> {

@@ -2,8 +2,8 @@
 
 use framehop::{FrameAddress, UnwindRegsNative};
 
-use super::Unwound;
 use super::copied::{Stack, Unwinder};
+use super::{Address, End, Unwound};
 use crate::capture::modules::Module;
 use crate::capture::residue::DEPTH;
 use crate::capture::snapshot::Registers;
@@ -11,24 +11,32 @@ use crate::capture::snapshot::Registers;
 impl Unwinder {
     /// The stack of a thread that was interrupted where nothing says how to unwind: at the edges of a library that is
     /// being loaded or is gone by now, or in code written by hand or made at run time. Its caller's return address is
-    /// on top of the stack, or not far below.
+    /// in the link register, on top of the stack, or not far below.
     pub(super) fn step_over(&mut self, registers: &Registers, stack: &mut Stack<'_>) -> Option<Unwound> {
         const NEAR: usize = 32;
-        for index in 0..NEAR.min(stack.words.len()) {
-            let word = stack.words[index];
-            let is_code = |module: &Module| module.code.iter().any(|code| code.contains(&(word - 1)));
-            if word == 0 || !self.modules.find(word - 1).is_some_and(is_code) {
-                continue;
-            }
-            let Some(caller) = FrameAddress::from_return_address(word) else { continue };
-            let at_call = Registers { pc: word, sp: stack.start + (index as u64 + 1) * 8, ..*registers };
-            let mut unwound = self.walk_anew(caller, &at_call, stack);
-            if unwound.complete && unwound.addresses.iter().all(|address| address.module.is_some()) {
-                unwound.addresses.insert(0, self.address(registers.pc, false));
-                return Some(unwound);
-            }
+        // Where the processor has one, the link register may have it still.
+        self.continue_at(registers.lr, stack.start, registers, stack)
+            .or_else(|| (0..NEAR.min(stack.words.len())).find_map(|index| self.step_to(index, registers, stack)))
+    }
+
+    /// The stack from the return address with that index, if it leads to the end.
+    pub(super) fn step_to(&mut self, index: usize, registers: &Registers, stack: &mut Stack<'_>) -> Option<Unwound> {
+        self.continue_at(stack.words[index], stack.start + (index as u64 + 1) * 8, registers, stack)
+    }
+
+    fn continue_at(&mut self, word: u64, sp: u64, registers: &Registers, stack: &mut Stack<'_>) -> Option<Unwound> {
+        let word = self.plain(word);
+        let is_code = |module: &Module| module.code.iter().any(|code| code.contains(&(word - 1)));
+        if word == 0 || !self.modules.find(word - 1).is_some_and(is_code) {
+            return None;
         }
-        None
+        let at_call = Registers { pc: word, sp, ..*registers };
+        let mut unwound = self.walk_anew(FrameAddress::from_return_address(word)?, &at_call, stack);
+        let is_good = unwound.complete && unwound.addresses.iter().all(|address| address.module.is_some());
+        is_good.then(|| {
+            unwound.addresses.insert(0, self.address(registers.pc, false));
+            unwound
+        })
     }
 
     /// The stack of a thread whose panic is about to go on in one of its frames. The library that unwinds writes that
@@ -48,10 +56,11 @@ impl Unwinder {
         let (start, sp, fp) = (stack.start, at_end.sp(), frame_pointer(at_end));
         let address = |index: usize| start + index as u64 * 8;
         let words = stack.words;
-        let further_up = (0..words.len()).filter(|index| words[*index] == target).map(|index| (address(index + 1), fp));
+        let further_up =
+            (0..words.len()).filter(|index| self.plain(words[*index]) == target).map(|index| (address(index + 1), fp));
         let own_pointers = (1..words.len())
             .filter(|index| known + 1 == unwound.addresses.len() && address(*index - 1) >= sp)
-            .filter(|index| self.modules.find(words[*index]).is_some())
+            .filter(|index| self.modules.find(self.plain(words[*index])).is_some())
             .map(|index| (sp, address(index - 1)));
         let tries: Vec<(u64, u64)> = own_pointers.take(MAX_TRIES).chain(further_up.take(MAX_TRIES)).collect();
         tries.into_iter().find_map(|(sp, fp)| {
@@ -59,7 +68,7 @@ impl Unwinder {
             let good = rest.complete && rest.addresses.iter().all(|address| address.module.is_some());
             good.then(|| {
                 let addresses = unwound.addresses[..known].iter().cloned().chain(rest.addresses);
-                Unwound { addresses: addresses.collect(), complete: true }
+                Unwound { addresses: addresses.collect(), complete: true, end: End::Known }
             })
         })
     }
@@ -67,10 +76,14 @@ impl Unwinder {
     /// The deepest call that a finished poll has made, from the words it left: the first word that is a return
     /// address from which the remains unwind as far as the traced poll's own frame. Where a poll has made no call,
     /// whoever polled it is what can be said.
+    ///
+    /// What one part of the work has left further down may lead into what another has left since: then a frame is not of the
+    /// function that the one around it has called. The remains with the fewest such are taken, and the deepest of those.
     pub(super) fn search(&mut self, polling: &Registers, stack: &mut Stack<'_>) -> Unwound {
         let code = crate::capture::code_range();
+        let mut best: Option<(usize, u64, Unwound)> = None;
         for index in 1..DEPTH.min(stack.words.len()) {
-            let word = stack.words[index];
+            let word = self.plain(stack.words[index]);
             if !code.contains(&word) {
                 continue;
             }
@@ -78,36 +91,61 @@ impl Unwinder {
             // A function that uses a frame pointer saves its caller's right below the return address.
             let registers =
                 Registers { pc: word, sp: stack.start + (index as u64 + 1) * 8, fp: stack.words[index - 1], lr: 0 };
-            let mut unwound = self.walk_anew(first, &registers, stack);
+            let unwound = self.walk_anew(first, &registers, stack);
             if unwound.complete && unwound.addresses.iter().all(|address| address.module.is_some()) {
-                // The function that was called from there has left nothing, but the call says which one it is.
-                if let Some(callee) = callee(word, &code) {
-                    unwound.addresses.insert(0, self.address(callee, false));
+                let wrong = self.wrong_calls(&unwound.addresses, &code);
+                if best.as_ref().is_none_or(|(fewest, ..)| wrong < *fewest) {
+                    best = Some((wrong, word, unwound));
                 }
-                return unwound;
+                if wrong == 0 {
+                    break;
+                }
             }
+        }
+        if let Some((_, word, mut unwound)) = best {
+            // The function that was called from there has left nothing, but the call says which one it is.
+            if let Some(callee) = callee(word, &code) {
+                unwound.addresses.insert(0, self.address(callee, false));
+            }
+            return unwound;
         }
         let registers = Registers { sp: stack.start + DEPTH as u64 * 8, ..*polling };
         let mut unwound = self.walk_anew(FrameAddress::from_instruction_pointer(polling.pc), &registers, stack);
         unwound.addresses.remove(0);
         unwound
     }
+
+    /// How many of these return addresses, innermost first, are of a direct call of another function than the frame within is of.
+    fn wrong_calls(&self, addresses: &[Address], code: &std::ops::Range<u64>) -> usize {
+        let is_wrong = |pair: &[Address]| {
+            let within = pair[0].pc - 1;
+            let module = self.modules.find(within).filter(|_| code.contains(&within));
+            match (callee(pair[1].pc, code), module.and_then(|module| module.function_at(within))) {
+                (Some(called), Some(is)) => called != is,
+                _ => false,
+            }
+        };
+        addresses.windows(2).filter(|pair| is_wrong(pair)).count()
+    }
 }
 
 /// Which function the direct call before that return address calls.
 #[cfg(target_arch = "x86_64")]
-fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
+pub(super) fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
     const CALL_REL32: u8 = 0xe8;
-    let start = return_address.checked_sub(5).filter(|start| code.contains(start))?;
+    let start = return_address.checked_sub(6).filter(|start| code.contains(start))?;
     // SAFETY: within the code of the module that this function is in, too: mapped for as long as it can be asked.
-    let call = unsafe { std::ptr::read_unaligned(start as *const [u8; 5]) };
-    let offset = i32::from_le_bytes([call[1], call[2], call[3], call[4]]);
-    let target = return_address.wrapping_add_signed(i64::from(offset));
-    (call[0] == CALL_REL32 && code.contains(&target)).then_some(target)
+    let call = unsafe { std::ptr::read_unaligned(start as *const [u8; 6]) };
+    let offset = i32::from_le_bytes([call[2], call[3], call[4], call[5]]);
+    let place = return_address.wrapping_add_signed(i64::from(offset));
+    match call {
+        [_, CALL_REL32, ..] => code.contains(&place).then_some(place),
+        _ => None,
+    }
 }
 
 #[cfg(target_arch = "aarch64")]
-fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
+pub(super) fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
     let start = return_address.checked_sub(4).filter(|start| code.contains(start))?;
     // SAFETY: within the code of the module that this function is in, too: mapped for as long as it can be asked.
     let call = unsafe { std::ptr::read_unaligned(start as *const u32) };

@@ -6,6 +6,10 @@ mod copied;
 mod guess;
 #[cfg(not(heeler_copies))]
 mod portable;
+#[cfg(all(test, heeler_copies, target_arch = "aarch64"))]
+mod tests;
+#[cfg(heeler_copies)]
+mod untabled;
 
 #[cfg(heeler_copies)]
 pub(crate) use copied::Unwinder;
@@ -19,6 +23,21 @@ use super::symbols::Address;
 pub(crate) struct Unwound {
     /// Innermost first.
     pub(crate) addresses: Vec<Address>,
-    /// The unwinder came as far as the poll's own frame.
+    /// The unwinder came as far as the poll's own frame; on a stack that is not the thread's own, to the end of that.
     pub(crate) complete: bool,
+    /// How such a stack ended.
+    #[cfg_attr(not(heeler_copies), allow(dead_code, reason = "stacks are not copied"))]
+    pub(crate) end: End,
+}
+
+/// How a stack ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(heeler_copies), allow(dead_code, reason = "stacks are not copied"))]
+pub(crate) enum End {
+    /// At the poll's own frame, or where the modules say so.
+    Known,
+    /// It goes on at that address, on another stack.
+    Elsewhere(u64),
+    /// Nothing says how to go on from there: at the entry of most fibers.
+    Lost,
 }

@@ -1,6 +1,6 @@
 //! Where stacks are walked, there is nothing left to do.
 
-use super::{Address, Unwound};
+use super::{Address, End, Unwound};
 use crate::capture::snapshot::{Data, Snapshot};
 
 /// Passes on what was walked.
@@ -18,9 +18,9 @@ impl Unwinder {
 
     pub(crate) fn unwind(&mut self, snapshot: &Snapshot) -> Unwound {
         let Data::Walked(addresses) = &snapshot.data else {
-            return Unwound { addresses: Vec::new(), complete: false };
+            return Unwound { addresses: Vec::new(), complete: false, end: End::Known };
         };
         let addresses = addresses.iter().map(|pc| Address { pc: *pc, is_return: true, module: None, relative: *pc });
-        Unwound { addresses: addresses.collect(), complete: !snapshot.truncated }
+        Unwound { addresses: addresses.collect(), complete: !snapshot.truncated, end: End::Known }
     }
 }

@@ -15,5 +15,5 @@ mod session;
 mod wake;
 
 pub(crate) use log::{Log, PollEntry, WaitEntry};
-pub(crate) use run::{Strand, current_strand, forget_ended};
+pub(crate) use run::{Strand, current_strand};
 pub(crate) use session::{Active, Place, Session};

@@ -47,11 +47,16 @@ struct Last {
     session: u64,
     strand: u32,
     ended: u64,
+    /// How often the thread had slept.
+    sleeps: u64,
 }
 
-/// This thread is about to sleep: what it wakes from here on has nothing to do with what it has run.
-pub(crate) fn forget_ended() {
-    LAST.set(None);
+impl Last {
+    /// Whether the calling code may still be what follows a strand's end: a thread that has slept since wakes whom it wakes
+    /// for another reason.
+    fn is_just_over(&self) -> bool {
+        now().saturating_sub(self.ended) < AT_ONCE && sys::own_sleeps() == self.sleeps
+    }
 }
 
 /// The strand of the calling code, to hand on work in; `None` outside of any recording.
@@ -70,7 +75,7 @@ pub(super) fn running(strand: &Inner) -> Option<u32> {
     let number = current.ok().flatten();
     let last = || {
         let last = LAST.get().filter(|last| last.session == strand.session.id())?;
-        (now().saturating_sub(last.ended) < AT_ONCE).then_some(last.strand)
+        last.is_just_over().then_some(last.strand)
     };
     number.or_else(last).filter(|number| *number != strand.number)
 }
@@ -117,7 +122,7 @@ impl Strand {
         let had_budget = tokio::task::coop::has_budget_remaining();
         let tracing = Tracing { strand: &self.0, numbers: Arc::new(OnceLock::new()) };
         let running = Running::begin(&self.0);
-        let result = capture::trace_branches(&mut arena, frame, false, Some(&tracing), cx, poll);
+        let result = capture::trace_branches(&mut arena, frame, &tracing, cx, poll);
         let kind = match (arena.wakes, arena.clones) {
             (0, 0) => WaitKind::NoWaker,
             (0, _) if had_budget => WaitKind::Waiting,
@@ -214,7 +219,8 @@ impl<'a> Running<'a> {
         if pending.is_none() {
             log.ended = Some(ended);
             if is_outermost {
-                LAST.set(Some(Last { session: strand.session.id(), strand: strand.number, ended }));
+                let session = strand.session.id();
+                LAST.set(Some(Last { session, strand: strand.number, ended, sleeps: sys::own_sleeps() }));
             }
         }
         let own = began.saturating_sub(self.entered) + now().saturating_sub(ended);

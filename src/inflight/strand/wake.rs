@@ -66,9 +66,9 @@ pub(super) struct Tracing<'a> {
 
 impl capture::Branches for Tracing<'_> {
     // To allocate here, where the leaf may hold a lock of its own, is what wakers do that are no plain reference counts.
-    fn branch(&self, stack: Option<usize>, original: &Waker) -> Waker {
+    fn branch(&self, stack: Option<usize>, original: Waker) -> Waker {
         let (strand, numbers) = (Arc::clone(self.strand), Arc::clone(&self.numbers));
-        Waker::from(Arc::new(Branch { strand, numbers, stack, original: original.clone() }))
+        Waker::from(Arc::new(Branch { strand, numbers, stack, original }))
     }
 
     fn woken(&self) {

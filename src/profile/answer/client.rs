@@ -15,8 +15,8 @@ pub(in crate::profile) struct Client {
 }
 
 impl Client {
-    pub(in crate::profile) fn of(head: &Parts, is_end_stream: bool) -> Self {
-        Self { method: head.method.clone(), shows_pages: accepts_html(&head.headers), sends_body: !is_end_stream }
+    pub(in crate::profile) fn of(head: &Parts, sends_body: bool) -> Self {
+        Self { method: head.method.clone(), shows_pages: accepts_html(&head.headers), sends_body }
     }
 
     /// Whether it asks without changing anything.

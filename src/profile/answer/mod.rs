@@ -2,10 +2,12 @@
 
 mod client;
 mod find;
+mod intent;
 mod plan;
+mod question;
 mod respond;
-mod same_origin;
 
 pub(super) use client::Client;
 pub(super) use plan::{By, Plan, Wanted, plan};
+pub(super) use question::Questions;
 pub(super) use respond::Respond;

@@ -5,7 +5,8 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
 use super::find::{Found, find};
-use super::same_origin::{is_own_action, is_own_start};
+use super::intent::{Intent, Way, goes_on, is_own_action};
+use super::question::Stage;
 use super::{Client, Respond};
 use crate::authorize::Access;
 use crate::profile::Profile;
@@ -60,7 +61,7 @@ pub(in crate::profile) async fn plan(config: &Config, access: &Access, head: &Pa
         Some(value) => Ask::parse(value),
         None => match config.header.as_ref().and_then(|name| head.headers.get(name)) {
             Some(value) => match Start::of_header(value.as_bytes()) {
-                Ok(Some(start)) => return started(respond, head, client, start, By::Response),
+                Ok(Some(start)) => return started(respond, access, head, client, start, By::Response),
                 Ok(None) => return Plan::Pass,
                 Err(nonsense) => Err(nonsense),
             },
@@ -75,18 +76,38 @@ pub(in crate::profile) async fn plan(config: &Config, access: &Access, head: &Pa
             } else {
                 By::Form(start.form.unwrap_or(DEFAULT_FORM))
             };
-            started(respond, head, client, start, by)
+            started(respond, access, head, client, start, by)
         }
+        Ok(Ask::Confirm(token)) => Plan::Answer(confirmed(respond, access, head, token)),
+        Ok(Ask::Go(token)) => go(respond, access, head, token),
         Ok(ask) => Plan::Answer(answered(respond, access, head, client, ask).await),
     }
 }
 
-fn started(respond: Respond<'_>, head: &Parts, client: &Client, start: Start, by: By) -> Plan {
+fn started(respond: Respond<'_>, access: &Access, head: &Parts, client: &Client, start: Start, by: By) -> Plan {
     let refuse = |status, sentence| Plan::Answer(respond.say(status, sentence));
-    if !is_own_start(head) {
-        return refuse(StatusCode::FORBIDDEN, "Another site cannot start a profile: open the address yourself.");
-    }
-    if start.runs.is_some_and(|runs| runs > 1) && (!client.reads() || client.sends_body) {
+    let many = start.runs.is_some_and(|runs| runs > 1);
+    let way = if by == By::Response { Way::Header } else { Way::Flag };
+    let is_clear = match Intent::of(head, way, many) {
+        Intent::Act => true,
+        Intent::Unclear => false,
+        Intent::Preparation => return refuse(StatusCode::SERVICE_UNAVAILABLE, "Nothing is profiled in advance."),
+        Intent::Foreign => {
+            return refuse(StatusCode::FORBIDDEN, "Another site cannot start a profile: open the address yourself.");
+        }
+        Intent::Embedded => {
+            return refuse(
+                StatusCode::FORBIDDEN,
+                "A part of a page cannot start a profile: open the address yourself.",
+            );
+        }
+        Intent::ManyByHeader => {
+            let sentence = "More than one run has to be confirmed: open the address with the parameter in a browser, or \
+                            send the credentials in `Authorization` and no cookie.";
+            return refuse(StatusCode::FORBIDDEN, sentence);
+        }
+    };
+    if many && (!client.reads() || client.sends_body) {
         return refuse(
             StatusCode::BAD_REQUEST,
             "Only a GET or HEAD request without a body can be run more than once: of others, nobody knows what that does.",
@@ -103,7 +124,59 @@ fn started(respond: Respond<'_>, head: &Parts, client: &Client, start: Start, by
     if start.process && !cfg!(feature = "pprof") {
         return refuse(StatusCode::BAD_REQUEST, "This program is built without heeler's feature `pprof`.");
     }
+    if !is_clear {
+        return Plan::Answer(asked(respond, access, head, client, start));
+    }
     Plan::Start(Wanted { start, by })
+}
+
+/// Asks whether it is meant, on a page that nobody else can read or frame.
+fn asked(respond: Respond<'_>, access: &Access, head: &Parts, client: &Client, start: Start) -> Response<Bytes> {
+    if !client.shows_pages || head.method != Method::GET || client.sends_body {
+        // Of what a page could have made a browser send, a POST cannot be repeated, and an image has no buttons.
+        let sentence = "Nobody seems to have meant this: open the address yourself, or send the credentials in \
+                        `Authorization` and no cookie, or ask with the header instead of the parameter.";
+        return respond.say(StatusCode::FORBIDDEN, sentence);
+    }
+    let config = respond.config;
+    match config.questions.ask(head, &config.flag, access, start, Stage::Asked) {
+        Ok(token) => respond.confirm(start, token),
+        Err(_) => respond.say(StatusCode::SERVICE_UNAVAILABLE, "There are no random numbers."),
+    }
+}
+
+const NOT_OPEN: &str = "This question is no longer open, or another instance has asked it: open the address again.";
+
+/// Somebody has said yes: they are sent on to where it starts.
+fn confirmed(respond: Respond<'_>, access: &Access, head: &Parts, token: Id) -> Response<Bytes> {
+    if head.method != Method::POST {
+        return respond.wrong_method("POST");
+    }
+    if !is_own_action(head) {
+        return respond.say(StatusCode::FORBIDDEN, "Another site cannot start a profile.");
+    }
+    let (questions, flag) = (&respond.config.questions, &respond.config.flag);
+    let Some(start) = questions.answer(token, head, flag, access, Stage::Asked) else {
+        return respond.say(StatusCode::FORBIDDEN, NOT_OPEN);
+    };
+    match questions.ask(head, flag, access, start, Stage::Confirmed) {
+        Ok(token) => respond.go_to(&format!("{token}.go")),
+        Err(_) => respond.say(StatusCode::SERVICE_UNAVAILABLE, "There are no random numbers."),
+    }
+}
+
+/// Somebody has said yes, and comes from there.
+fn go(respond: Respond<'_>, access: &Access, head: &Parts, token: Id) -> Plan {
+    if head.method != Method::GET {
+        return Plan::Answer(respond.wrong_method("GET"));
+    }
+    let config = respond.config;
+    let start =
+        goes_on(head).then(|| config.questions.answer(token, head, &config.flag, access, Stage::Confirmed)).flatten();
+    match start {
+        Some(start) => Plan::Start(Wanted { start, by: By::Page }),
+        None => Plan::Answer(respond.say(StatusCode::FORBIDDEN, NOT_OPEN)),
+    }
 }
 
 async fn answered(respond: Respond<'_>, access: &Access, head: &Parts, client: &Client, ask: Ask) -> Response<Bytes> {
@@ -121,7 +194,7 @@ async fn answered(respond: Respond<'_>, access: &Access, head: &Parts, client: &
         Ask::Compare(one, other) => compared(respond, access, one, other).await,
         Ask::Index => index(respond, access).await,
         // Seen to before.
-        Ask::Start(_) | Ask::Cancel(_) => Ok(respond.not_found()),
+        Ask::Start(_) | Ask::Cancel(_) | Ask::Confirm(_) | Ask::Go(_) => Ok(respond.not_found()),
     };
     answered.unwrap_or_else(|error| respond.store_failed(&error))
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, LINK, LOCATION,
-    REFERRER_POLICY, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
+    REFERRER_POLICY, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use std::fmt::Display;
 use std::sync::Arc;
@@ -11,13 +11,14 @@ use std::sync::Arc;
 use http::{HeaderValue, Response, StatusCode, Uri};
 
 use crate::profile::Profile;
+use crate::profile::flag::Start;
 use crate::profile::form::Form;
 use crate::profile::format;
 use crate::profile::id::Id;
-use crate::profile::lane::apart;
 use crate::profile::layer::Config;
-use crate::profile::page::{Context, Policy, Which, compare, error, html, index, live, nonce, result, svg};
+use crate::profile::page::{Context, Policy, Which, compare, confirm, error, html, index, live, nonce, result, svg};
 use crate::profile::store::{Phase, Status, StoreError, Summary};
+use crate::profile::supervisor::apart;
 
 pub(in crate::profile) const X_GEORDI_ID: HeaderName = HeaderName::from_static("x-geordi-id");
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -75,13 +76,26 @@ impl Respond<'_> {
             // With no referrer at all, a browser would not say either which page cancels.
             (REFERRER_POLICY, "same-origin"),
             (CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"),
-            (VARY, "accept, authorization, cookie, sec-fetch-site"),
+            // As the policy says, for browsers that do not know it.
+            (X_FRAME_OPTIONS, "DENY"),
+            (VARY, "accept, authorization, cookie, sec-fetch-dest, sec-fetch-mode, sec-fetch-site"),
         ];
         for (name, value) in fixed {
             headers.insert(name, HeaderValue::from_static(value));
         }
         set(&mut response, CONTENT_SECURITY_POLICY, &policy.header());
         response
+    }
+
+    /// The page that asks whether this is to be started.
+    pub(super) fn confirm(&self, start: Start, token: Id) -> Response<Bytes> {
+        let Ok(nonce) = nonce() else {
+            return self.say(StatusCode::SERVICE_UNAVAILABLE, "There are no random numbers.");
+        };
+        let (flag, base) = (self.config.flag.name(), self.base());
+        let uri = self.config.redactor.uri(&base);
+        let page = confirm(&uri, start, token, &Context::new(flag, &base, &nonce));
+        self.answer(StatusCode::OK, "text/html; charset=utf-8", Policy::Page(&nonce), Bytes::from(page))
     }
 
     /// One sentence: on a page, for whoever looks at pages.
@@ -128,10 +142,16 @@ impl Respond<'_> {
 
     /// To the page of a profile.
     pub(in crate::profile) fn see_other(&self, id: Id) -> Response<Bytes> {
-        let link = self.link(&id.to_string());
+        let mut response = self.go_to(&id.to_string());
+        self.mark(&mut response, id);
+        response
+    }
+
+    /// To where the flag has another value.
+    pub(super) fn go_to(&self, value: &str) -> Response<Bytes> {
+        let link = self.link(value);
         let mut response = self.say(StatusCode::SEE_OTHER, &link);
         set(&mut response, LOCATION, &link);
-        self.mark(&mut response, id);
         response
     }
 

@@ -1,8 +1,8 @@
 //! What the flag's value asks for.
 
-use std::borrow::Cow;
 use std::fmt;
 
+use crate::flag::decode;
 use crate::profile::form::Form;
 use crate::profile::id::Id;
 use crate::report::escape;
@@ -26,6 +26,10 @@ pub(crate) enum Ask {
     Status(Id),
     /// To stop it.
     Cancel(Id),
+    /// To say yes to what a page has asked, with that question's token.
+    Confirm(Id),
+    /// To start what was said yes to, with the token of the answer.
+    Go(Id),
     /// What was kept of the response's body.
     Response(Id),
     /// The comparison of a profile with an earlier one.
@@ -74,6 +78,8 @@ impl Ask {
             None => Self::Page(id),
             Some("status") => Self::Status(id),
             Some("cancel") => Self::Cancel(id),
+            Some("confirm") => Self::Confirm(id),
+            Some("go") => Self::Go(id),
             Some("response") => Self::Response(id),
             Some(rest) => match (rest.parse::<Form>(), rest.strip_prefix("vs.").map(str::parse::<Id>)) {
                 (Ok(form), _) => Self::Download(id, form),
@@ -155,31 +161,6 @@ fn forms() -> String {
     names.join(", ")
 }
 
-/// `text` with `%2C` read as what it stands for, and `+` as a space. What is not encoded properly, or no text, stays as it
-/// is, and is no word.
-pub(crate) fn decode(text: &str) -> Cow<'_, str> {
-    if !text.contains(['%', '+']) {
-        return Cow::Borrowed(text);
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let digit = |at: usize| after.get(at).and_then(|&byte| char::from(byte).to_digit(16));
-        match (first, digit(0), digit(1)) {
-            // Two digits fit a byte.
-            (b'%', Some(high), Some(low)) => {
-                bytes.push((high << 4 | low) as u8);
-                rest = &after[2..];
-            }
-            (first, ..) => {
-                bytes.push(if *first == b'+' { b' ' } else { *first });
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(bytes).map_or(Cow::Borrowed(text), Cow::Owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,6 +191,8 @@ mod tests {
             (ONE.into(), Ask::Page(one)),
             (format!("{ONE}.status"), Ask::Status(one)),
             (format!("{ONE}.cancel"), Ask::Cancel(one)),
+            (format!("{ONE}.confirm"), Ask::Confirm(one)),
+            (format!("{ONE}.go"), Ask::Go(one)),
             (format!("{ONE}.response"), Ask::Response(one)),
             (format!("{ONE}.vs.{TWO}"), Ask::Compare(one, two)),
         ] {

@@ -10,6 +10,7 @@
 //! | `<id>` | the page of a profile |
 //! | `<id>.<form>` | a download |
 //! | `<id>.status`, `<id>.cancel`, `<id>.response` | what they say |
+//! | `<id>.confirm`, `<id>.go` | the profile that a page has asked about: the id is that question's, or its answer's |
 //! | `<id>.vs.<id>` | the comparison of two |
 //! | `index` | the profiles that are stored |
 //!
@@ -19,11 +20,11 @@
 mod ask;
 #[cfg(test)]
 mod fuzz;
-mod query;
 
 #[cfg(test)]
 use ask::MAX_RUNS;
-pub(crate) use ask::{Ask, Start, decode};
+pub(crate) use ask::{Ask, Start};
+
 #[cfg(test)]
-use query::DEFAULT_NAME;
-pub(crate) use query::Flag;
+use crate::flag::DEFAULT_NAME;
+pub(crate) use crate::flag::{Flag, decode};

@@ -57,7 +57,7 @@ fn samples(
     thread: fx::ThreadHandle,
     profile: &Profile,
     slices: &[Slice],
-    categories: &[fx::CategoryPairHandle; 4],
+    categories: &[fx::CategoryPairHandle; 5],
 ) -> Value {
     let paths = Paths::of(profile);
     let names: Vec<_> = profile.frames.iter().map(|frame| out.intern_string(&label(frame))).collect();
@@ -97,6 +97,7 @@ fn color(state: State) -> fx::CategoryColor {
     match state {
         State::OnCpu => fx::CategoryColor::Yellow,
         State::Blocked => fx::CategoryColor::Orange,
+        State::NoCpu => fx::CategoryColor::Red,
         State::Waiting => fx::CategoryColor::LightBlue,
         State::Runnable => fx::CategoryColor::Magenta,
     }

@@ -51,11 +51,12 @@ pub(super) fn title(profile: &Profile) -> String {
     format!("{runs}{method} {uri}: {}", duration(profile.wall_nanos as f64 / 1e6))
 }
 
-/// As in the reports' flamegraphs: `on CPU`, `blocked in a poll`, `waiting`, `woken, not polled`.
+/// As in the reports' flamegraphs: `on CPU`, `blocked in a poll`, `waiting`, `woken, not polled`; and `runnable, no CPU`.
 pub(crate) const fn state_name(state: State) -> &'static str {
     match state {
         State::OnCpu => "on CPU",
         State::Blocked => "blocked in a poll",
+        State::NoCpu => "runnable, no CPU",
         State::Waiting => "waiting",
         State::Runnable => "woken, not polled",
     }
@@ -68,6 +69,7 @@ pub(super) const fn color(state: State) -> [u8; 3] {
     match state {
         State::OnCpu => [0xe6, 0x9f, 0x00],
         State::Blocked => [0xe8, 0x6a, 0x1c],
+        State::NoCpu => [0xf0, 0xe4, 0x42],
         State::Waiting => [0x56, 0xb4, 0xe9],
         State::Runnable => [0xcc, 0x79, 0xa7],
     }

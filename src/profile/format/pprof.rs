@@ -124,6 +124,7 @@ impl<'a> Writer<'a> {
         let word = match stack.state {
             State::OnCpu => "on_cpu",
             State::Blocked => "blocked",
+            State::NoCpu => "no_cpu",
             State::Waiting => "waiting",
             State::Runnable => "runnable",
         };
@@ -168,7 +169,8 @@ impl<'a> Writer<'a> {
         let functions = &mut self.out.function;
         let function_id = *self.functions.entry((name, filename)).or_insert_with(|| {
             let id = functions.len() as u64 + 1;
-            functions.push(protos::Function { id, name, system_name: name, filename, start_line: 0 });
+            // Without a system name: pprof would take one that equals the name for a C++ name, and strip `<..>` from it.
+            functions.push(protos::Function { id, name, system_name: 0, filename, start_line: 0 });
             id
         });
         protos::Line { function_id, line: frame.line.map_or(0, i64::from) }

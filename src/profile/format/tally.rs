@@ -11,11 +11,11 @@ use crate::report::Frame;
 /// Time by what the request did meanwhile.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Times {
-    nanos: [u64; 4],
+    nanos: [u64; 5],
 }
 
 impl Times {
-    pub(crate) const STATES: [State; 4] = [State::OnCpu, State::Blocked, State::Waiting, State::Runnable];
+    pub(crate) const STATES: [State; 5] = [State::OnCpu, State::Blocked, State::NoCpu, State::Waiting, State::Runnable];
 
     /// Nanoseconds in all states.
     pub(crate) fn sum(&self) -> u64 {
@@ -43,8 +43,9 @@ fn place(state: State) -> usize {
     match state {
         State::OnCpu => 0,
         State::Blocked => 1,
-        State::Waiting => 2,
-        State::Runnable => 3,
+        State::NoCpu => 2,
+        State::Waiting => 3,
+        State::Runnable => 4,
     }
 }
 

@@ -10,15 +10,18 @@ use crate::profile::record::Record;
 use crate::profile::{Outcome, Profile, Request, Response, SCHEMA};
 use crate::report::{Process, Redactor, complete};
 
+/// The longest text that somebody else wrote, in characters.
+const MAX_WORDS: usize = 4096;
+
 /// So many headers are kept of a request or a response.
 const MAX_HEADERS: usize = 128;
 
 /// What a profile says of its request. `uri` is without the flag.
 pub(in crate::profile) fn request(redactor: &Redactor, head: &Parts, uri: &Uri, body_bytes: u64) -> Request {
     Request {
-        method: head.method.to_string(),
+        method: redactor.text(head.method.as_str(), MAX_WORDS),
         uri: redactor.uri(uri.path_and_query().map_or("/", |path| path.as_str())),
-        route: route(head),
+        route: route(head).map(|route| redactor.uri(&route)),
         version: format!("{:?}", head.version),
         headers: headers(redactor, &head.headers),
         body_bytes,
@@ -48,6 +51,17 @@ pub(super) fn response(redactor: &Redactor, head: &response::Parts) -> Response 
 fn headers(redactor: &Redactor, headers: &HeaderMap) -> Vec<(String, String)> {
     let shown = headers.iter().take(MAX_HEADERS);
     shown.map(|(name, value)| (name.as_str().to_owned(), redactor.any_header(name, value))).collect()
+}
+
+/// Takes from a profile what it must not tell. Its request and response are without that already.
+pub(super) fn reduce(redactor: &Redactor, profile: &mut Profile) {
+    let text = |text: &mut String| *text = redactor.text(text, MAX_WORDS);
+    if let Outcome::Failed(words) | Outcome::Panicked(words) = &mut profile.outcome {
+        text(words);
+    }
+    profile.notes.iter_mut().for_each(text);
+    let stacks = profile.meanwhile.iter_mut().flat_map(|meanwhile| &mut meanwhile.stacks);
+    stacks.for_each(|stack| text(&mut stack.thread));
 }
 
 /// The profile of a job that is over.
@@ -92,3 +106,6 @@ pub(super) fn profile(
         notes,
     }
 }
+
+#[cfg(all(test, not(heeler_loom)))]
+mod tests;

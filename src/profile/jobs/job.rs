@@ -8,9 +8,9 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use crate::profile::id::Id;
-use crate::profile::lane::apart;
 use crate::profile::record::{Progress, Recording};
 use crate::profile::store::{Phase, Status};
+use crate::profile::supervisor::apart;
 use crate::profile::{Outcome, Request};
 use crate::sync::lock_std;
 
@@ -19,13 +19,16 @@ use crate::sync::lock_std;
 pub(in crate::profile) enum Stop {
     Cancelled,
     TooLong,
+    /// The application's runtime has shut down.
+    RuntimeEnded,
 }
 
 impl Stop {
-    pub(in crate::profile) const fn outcome(self) -> Outcome {
+    pub(in crate::profile) fn outcome(self) -> Outcome {
         match self {
             Self::Cancelled => Outcome::Cancelled,
             Self::TooLong => Outcome::TooLong,
+            Self::RuntimeEnded => Outcome::Failed("the application's runtime has shut down".to_owned()),
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::profile::Meanwhile as Seen;
 #[cfg(feature = "pprof")]
-use crate::profile::lane::{LANE, apart};
-#[cfg(feature = "pprof")]
 use crate::profile::meanwhile::Watching;
+#[cfg(feature = "pprof")]
+use crate::profile::supervisor::apart;
 
 /// A look at the rest of the process, if there is one.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl Meanwhile {
     #[cfg(feature = "pprof")]
     pub(super) async fn finish(self, notes: &mut Vec<String>) -> Option<Seen> {
         let seen = match self.watching? {
-            Ok(watching) => apart(|| watching.finish(LANE.name())).await?,
+            Ok(watching) => apart(|| watching.finish()).await?,
             Err(why) => Err(why),
         };
         seen.map_err(|why| notes.push(why)).ok()

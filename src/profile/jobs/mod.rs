@@ -6,9 +6,12 @@ mod meanwhile;
 mod queue;
 mod run;
 mod supervise;
+mod thread;
+mod turn;
 
 pub(super) use assemble::request;
 pub(super) use job::{Asker, Job, Jobs, Stop};
 pub(super) use queue::{Queue, Ticket};
 pub(super) use run::{Again, Head, Run, Seen, Thrown, run};
 pub(super) use supervise::{Course, Ended, supervise};
+pub(super) use turn::UNRETURNED;

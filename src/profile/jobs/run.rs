@@ -1,4 +1,4 @@
-//! The request itself, as it is run on the lane.
+//! The request itself, as it runs on its profile thread.
 
 use std::any::Any;
 use std::fmt::Display;
@@ -20,7 +20,7 @@ use crate::profile::layer::Config;
 use crate::profile::{Outcome, Response as Shown};
 use crate::sync::lock_std;
 
-/// How many frames of a body the lane is ahead of its reader, at most.
+/// How many frames of a body the request is ahead of its reader, at most.
 const AHEAD: usize = 2;
 
 /// What a job runs.

@@ -1,19 +1,20 @@
-//! A job's course, minded from outside of the lane: its one worker may be inside the request's code.
+//! A job's course, as the supervisor sees to it: its own thread may be inside the request's code.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::job::Entered;
 use super::meanwhile::Meanwhile;
-use super::{Job, Run, Seen, Stop, Ticket, assemble};
+use super::thread::Drive;
+use super::turn::{GiveUp, Turn};
+use super::{Job, Run, Seen, Stop, Ticket, UNRETURNED, assemble};
 use crate::profile::layer::Config;
 use crate::profile::store::{HEARTBEAT, Phase, Status};
 use crate::profile::{Outcome, Profile};
@@ -43,24 +44,42 @@ pub(in crate::profile) struct Course {
     pub(in crate::profile) seen: Seen,
     /// Whether the rest of the process is watched meanwhile.
     pub(in crate::profile) process: bool,
-    /// Where the request runs.
-    pub(in crate::profile) on: Handle,
+    /// Whether the request runs as a task of its runtime, not on a profile thread.
+    pub(in crate::profile) inline: bool,
+    /// The application's: where the request would have run.
+    pub(in crate::profile) runtime: Handle,
 }
 
-/// Takes a job from the queue to the store. Runs on the clerk, whose blocking pool does what takes long: that of the lane may
-/// be full of what requests have left behind.
+/// Takes a job from the queue to the store. Runs on the supervisor, whose blocking pool does what takes long: that of the
+/// application may be full of what requests have left behind.
 pub(in crate::profile) async fn supervise(course: Course) -> Ended {
-    let Course { config, job, mut ticket, entered: _entered, run, seen, process, on } = course;
+    let Course { config, job, mut ticket, entered: _entered, run, seen, process, inline, runtime } = course;
     let over = Notify::new();
     let ended = async {
         let ended = async {
-            queue(&job, &mut ticket).await?;
+            let its_turn = queue(&job, &mut ticket).await;
+            let (turn, give_up) = Turn::new(ticket);
+            let drive = Drive { job: Arc::clone(&job), turn, run, rate_hz: config.rate_hz };
+            if let Err(phase) = its_turn {
+                drive.discard(runtime, &give_up);
+                return Err(phase);
+            }
             let meanwhile = if process { Meanwhile::start().await } else { Meanwhile::default() };
-            let task = on.spawn(drive(Arc::clone(&job), ticket, run, config.rate_hz));
-            let (outcome, mut notes) = watch(&config, &job, task).await;
+            let running = if inline {
+                drive.inline(&runtime)
+            } else {
+                match drive.on_thread(runtime.clone(), Handle::current()) {
+                    Ok(running) => running,
+                    Err((error, drive)) => {
+                        drive.discard(runtime, &give_up);
+                        return Err(Phase::Failed(format!("a thread for it could not be started: {error}")));
+                    }
+                }
+            };
+            let (outcome, mut notes) = watch(&config, &job, running, &give_up).await;
             let meanwhile = meanwhile.finish(&mut notes).await;
             let Some(recording) = job.recording().cloned() else {
-                return Err(Phase::Failed("its runtime has shut down".to_owned()));
+                return Err(Phase::Failed("the application's runtime has shut down".to_owned()));
             };
             let record = spawn_blocking(move || recording.finish()).await;
             let Ok(record) = record else {
@@ -69,6 +88,7 @@ pub(in crate::profile) async fn supervise(course: Course) -> Ended {
             let (runs, response) = seen.take();
             let mut profile = assemble::profile(&job, &config, record, outcome, runs, response, notes);
             profile.meanwhile = meanwhile;
+            assemble::reduce(&config.redactor, &mut profile);
             Ok(Arc::new(profile))
         }
         .await;
@@ -97,52 +117,62 @@ pub(in crate::profile) async fn supervise(course: Course) -> Ended {
 
 /// Waits for the job's turn.
 async fn queue(job: &Job, ticket: &mut Ticket) -> Result<(), Phase> {
+    let mut was_full = false;
     loop {
-        {
+        let has_turn = {
             let (turn, stopped) = (pin!(ticket.turn()), pin!(job.stopped()));
             match timeout(BEAT, either(turn, stopped)).await {
-                Ok(Either::First(())) => return Ok(()),
+                Ok(Either::First(())) => true,
                 Ok(Either::Second(_)) => return Err(Phase::Cancelled),
-                Err(_) => {}
+                Err(_) => false,
+            }
+        };
+        let is_full = UNRETURNED.get().is_full();
+        if has_turn && !is_full {
+            return Ok(());
+        }
+        if is_full && was_full {
+            return Err(Phase::Failed(
+                "too many profiled requests have been given up and have not returned".to_owned(),
+            ));
+        }
+        was_full = is_full;
+        if has_turn {
+            // It may be so for a moment only: those that leave the queue together count until each is dropped, on a thread of its
+            // own.
+            if let Either::Second(_) = either(pin!(sleep(BEAT)), pin!(job.stopped())).await {
+                return Err(Phase::Cancelled);
             }
         }
         job.set_phase(Phase::Queued { place: ticket.place() });
     }
 }
 
-/// The request itself. Its turn is over when this is: when nothing of it is polled any more.
-async fn drive(job: Arc<Job>, ticket: Ticket, run: Run, rate_hz: u32) -> Outcome {
-    let recording = job.begin(rate_hz);
-    let mut run = recording.record(run);
-    let outcome = match either(pin!(&mut run), pin!(job.stopped())).await {
-        Either::First(outcome) => outcome,
-        Either::Second(stop) => stop.outcome(),
-    };
-    // Here and now, so that what its destructors do is over when somebody else's turn comes.
-    let dropped = catch_unwind(AssertUnwindSafe(|| drop(run)));
-    recording.stop();
-    drop(ticket);
-    match dropped {
-        Ok(()) => outcome,
-        Err(_) => Outcome::Panicked("a destructor panicked when the request was stopped".to_owned()),
-    }
-}
-
 /// Waits for the request's end, and brings it about when its time is up.
-async fn watch(config: &Config, job: &Job, mut task: JoinHandle<Outcome>) -> (Outcome, Vec<String>) {
+async fn watch(
+    config: &Config,
+    job: &Job,
+    mut running: oneshot::Receiver<Outcome>,
+    give_up: &GiveUp,
+) -> (Outcome, Vec<String>) {
     let stopped = async {
         let _ = timeout(config.cap, job.stopped()).await;
         job.stop(Stop::TooLong);
         sleep(GIVE_UP_AFTER).await;
     };
-    match either(Pin::new(&mut task), pin!(stopped)).await {
+    match either(Pin::new(&mut running), pin!(stopped)).await {
         Either::First(Ok(outcome)) => (outcome, Vec::new()),
-        Either::First(Err(error)) => (Outcome::Failed(format!("its task ended early: {error}")), Vec::new()),
+        // A runtime that shuts down drops its tasks.
+        Either::First(Err(_)) => (Stop::RuntimeEnded.outcome(), Vec::new()),
         Either::Second(()) => {
             let outcome = job.is_stopped().map_or(Outcome::TooLong, Stop::outcome);
-            let note = "The request was stopped, but a poll of it has not returned since: its thread is still in it, and \
-                        the next profile waits for it.";
-            (outcome, vec![note.to_owned()])
+            let rest = if give_up.give_up(UNRETURNED.get()) {
+                ""
+            } else {
+                ", and the next profile waits for it, because too many others have not returned either"
+            };
+            let note = "The request was stopped, but a poll of it has not returned since: its thread is still in it";
+            (outcome, vec![format!("{note}{rest}.")])
         }
     }
 }

@@ -10,7 +10,9 @@ const MAX_ROWS: usize = 40;
 const MAX_FUNCTIONS: usize = 8;
 
 pub(super) fn meanwhile(html: &mut Html, meanwhile: &Meanwhile) {
-    html.raw("<p>").number(meanwhile.samples).raw(" samples of the CPU time of all other threads, at most ");
+    html.raw("<p>")
+        .text(&words::count(meanwhile.samples, "sample"))
+        .raw(" of the CPU time of all other threads, at most ");
     html.number(meanwhile.rate_hz).raw(
         " a second of it, taken by the <code>pprof</code> crate. It does not look into libc, the unwinder and the vdso: \
          what is spent there is missing.</p>\n",
@@ -27,7 +29,7 @@ pub(super) fn meanwhile(html: &mut Html, meanwhile: &Meanwhile) {
     let more = meanwhile.stacks.len().saturating_sub(MAX_ROWS);
     if more > 0 || meanwhile.unlisted > 0 {
         html.raw("<p class=\"dim\">More stacks are in the JSON form: ").number(more);
-        html.raw(" listed there, and ").number(meanwhile.unlisted).raw(" samples in rarer ones.</p>\n");
+        html.raw(" listed there, and ").text(&words::count(meanwhile.unlisted, "sample")).raw(" in rarer ones.</p>\n");
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`Policy`] it needs; scripts are named in it by a nonce.
 
 mod compare;
+mod confirm;
 mod context;
 mod error;
 mod frame;
@@ -28,6 +29,7 @@ mod tree;
 mod words;
 
 pub(crate) use compare::compare;
+pub(crate) use confirm::confirm;
 pub(crate) use context::{Context, Policy, nonce};
 pub(crate) use error::error;
 pub(crate) use index::index;

@@ -110,6 +110,7 @@ fn color(state: State, own: bool) -> inferno::flamegraph::color::Color {
     match state {
         State::OnCpu => flamegraph::State::OnCpu,
         State::Blocked => flamegraph::State::Blocked,
+        State::NoCpu => flamegraph::State::NoCpu,
         State::Waiting => flamegraph::State::Waiting,
         State::Runnable => flamegraph::State::Runnable,
     }

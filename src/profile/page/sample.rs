@@ -151,7 +151,7 @@ pub(super) const HOSTILE: [&str; 7] = [
 pub(super) fn hostile() -> Profile {
     let mut builder = ProfileBuilder::new();
     for (round, name) in HOSTILE.into_iter().enumerate() {
-        let state = super::words::STATES[round % 4];
+        let state = super::words::STATES[round % 5];
         let frame = at(name, name, 7);
         builder.slice(state, 10 * MS + round as u64, 1, &[plumbing(name), frame.clone(), plumbing(name)]);
         builder.beside(state, 10 * MS, 1, &[frame]);
@@ -192,7 +192,7 @@ pub(super) fn wide() -> Profile {
                 _ => own(&format!("app::layer{depth}::step{number}"), number),
             });
         }
-        let state = super::words::STATES[random.usize(0..4)];
+        let state = super::words::STATES[random.usize(0..5)];
         builder.slice(state, random.u64(100_000..3_000_000), 1 + round % 3, &frames);
     }
     builder.build()

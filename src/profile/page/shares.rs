@@ -4,7 +4,7 @@ use super::html::Html;
 use super::words::{self, STATES};
 
 /// The bar and its legend. The percentages sum to 100.
-pub(super) fn shares(html: &mut Html, sums: [u64; 4]) {
+pub(super) fn shares(html: &mut Html, sums: [u64; 5]) {
     let whole = sums.iter().fold(0u64, |sum, &nanos| sum.saturating_add(nanos));
     bar(html, sums, whole);
     html.raw("<ul class=\"legend\">\n");
@@ -19,7 +19,7 @@ pub(super) fn shares(html: &mut Html, sums: [u64; 4]) {
 }
 
 /// A bar of which `whole` is the full length.
-pub(super) fn bar(html: &mut Html, sums: [u64; 4], whole: u64) {
+pub(super) fn bar(html: &mut Html, sums: [u64; 5], whole: u64) {
     html.raw("<svg class=\"shares\" viewBox=\"0 0 1000 1\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"");
     let parts = STATES.into_iter().zip(words::per_mille(sums));
     let parts: Vec<_> =

@@ -3,6 +3,8 @@
 use super::inspect::{Seen, inspect};
 use super::sample::{HOSTILE, album, earlier, hostile, status, summary, wide};
 use super::*;
+use crate::profile::flag::Start;
+use crate::profile::id::Id;
 use crate::profile::store::Phase;
 use crate::profile::{Meanwhile, Outcome, ProcessStack, Profile, State};
 
@@ -92,6 +94,21 @@ fn tabs_and_links() {
     let mut posted = album();
     posted.request.method = "POST".to_owned();
     assert!(!page_of(&posted).targets.contains(&flag("")));
+}
+
+/// Guards: the page that asks says what would run, and how often; its form leads to the answer, and needs no script.
+#[test]
+fn a_question() {
+    let token: Id = "0123456789abcdef0000000000000009".parse().unwrap();
+    let start = Start { runs: Some(200), inline: true, process: true, form: None };
+    let page = confirm("/vote?a=<b>", start, token, &context());
+    for text in ["GET /vote?a=<b>", "It runs", "200 times", "own runtime", "The rest of the process"] {
+        assert_says(&page, text);
+    }
+    let seen = inspect(&page, NONCE);
+    let answer = format!("?sort=date&page=2&__geordi__={token}.confirm");
+    assert_eq!((seen.scripts, seen.targets), (0, vec![answer, "?sort=date&page=2".to_owned()]));
+    assert_says(&confirm("/", Start::default(), token, &context()), "once");
 }
 
 /// Guards: what the rest of the process did is shown if it was asked for, with what is missing there, and names are text.

@@ -15,12 +15,13 @@ use crate::report::render::units::{self, at};
 use crate::report::time::timestamp;
 
 /// In the order in which they are told.
-pub(super) const STATES: [State; 4] = Times::STATES;
+pub(super) const STATES: [State; 5] = Times::STATES;
 
 /// What the request did, where commas part what it did.
 pub(super) const fn in_list(it_was: State) -> &'static str {
     match it_was {
         State::Runnable => "woken but not polled",
+        State::NoCpu => "runnable without a CPU",
         _ => state(it_was),
     }
 }
@@ -29,7 +30,8 @@ pub(super) const fn in_list(it_was: State) -> &'static str {
 pub(super) const fn meaning(state: State) -> &'static str {
     match state {
         State::OnCpu => "a thread ran its code",
-        State::Blocked => "a thread was inside its code and did not run: in a system call, or at a lock",
+        State::Blocked => "a thread was inside its code and could not run: in a system call, or at a lock",
+        State::NoCpu => "a thread was inside its code and could run, but others had the CPU",
         State::Waiting => "suspended at an await point",
         State::Runnable => "ready to go on, and no thread was free for it",
     }
@@ -40,6 +42,7 @@ pub(super) const fn class(state: State) -> &'static str {
     match state {
         State::OnCpu => "cpu",
         State::Blocked => "blocked",
+        State::NoCpu => "nocpu",
         State::Waiting => "waiting",
         State::Runnable => "runnable",
     }
@@ -48,7 +51,7 @@ pub(super) const fn class(state: State) -> &'static str {
 /// What is counted.
 pub(super) const fn unit(state: State) -> &'static str {
     match state {
-        State::OnCpu | State::Blocked => "sample",
+        State::OnCpu | State::Blocked | State::NoCpu => "sample",
         State::Waiting => "wait",
         State::Runnable => "time",
     }
@@ -86,7 +89,7 @@ pub(super) fn work(method: &str, uri: &str) -> String {
 }
 
 /// What each state took, in the order of [`STATES`].
-pub(super) fn sums(profile: &Profile) -> [u64; 4] {
+pub(super) fn sums(profile: &Profile) -> [u64; 5] {
     STATES.map(|state| {
         let slices = profile.slices.iter().filter(|slice| slice.state == state);
         slices.fold(0u64, |sum, slice| sum.saturating_add(slice.nanos))
@@ -185,11 +188,11 @@ pub(super) fn quality(profile: &Profile) -> Vec<String> {
     let Quality { polls, waits, expected, taken, lost, late, truncated, waits_lost, own_nanos, sampler_nanos } =
         profile.quality;
     let mut lines = vec![
-        format!("{} polls, {} waits between them.", grouped(polls), grouped(waits)),
+        format!("{}, {} between them.", counted(polls, "poll"), counted(waits, "wait")),
         format!(
-            "{} of {} samples taken at {} Hz, {} lost, {} late; {} cut at their outer end.",
+            "{} of {} taken at {} Hz, {} lost, {} late; {} cut at their outer end.",
             grouped(taken),
-            grouped(expected),
+            counted(expected, "sample"),
             grouped(profile.rate_hz.into()),
             grouped(lost),
             grouped(late),
@@ -221,6 +224,12 @@ pub(super) fn grouped(number: u64) -> String {
     out
 }
 
+/// `1 sample`, `12,345 samples`.
+pub(super) fn counted(number: u64, what: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{} {what}{s}", grouped(number))
+}
+
 /// `340 bytes`, `12.3 kB`.
 pub(super) fn bytes(number: u64) -> String {
     let in_units = |unit: f64, name: &str| {
@@ -243,10 +252,17 @@ mod tests {
     use crate::profile::page::sample::album;
     use crate::profile::testing::{ProfileBuilder, own, plumbing, remark};
 
+    /// Guards: one is one, and large numbers are readable.
+    #[test]
+    fn counts() {
+        let polls = [0, 1, 2, 12_345].map(|polls| counted(polls, "poll"));
+        assert_eq!(polls, ["0 polls", "1 poll", "2 polls", "12,345 polls"]);
+    }
+
     proptest! {
         /// Guards: shares sum to the whole, and none is further from its part than a tenth of a percent.
         #[test]
-        fn percentages_sum(parts in any::<[u64; 4]>(), shift in 0u32..64) {
+        fn percentages_sum(parts in any::<[u64; 5]>(), shift in 0u32..64) {
             let parts = parts.map(|part| part >> shift);
             let tenths = per_mille(parts);
             let whole: u128 = parts.iter().map(|&part| u128::from(part)).sum();

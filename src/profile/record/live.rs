@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use super::samples::{Sample, Samples};
+use super::samples::{Sample, Samples, Spent};
 use super::stacks::Stacks;
-use crate::capture::{self, Sampler, sys};
+use crate::capture::{self, RunDelays, Sampler, is_runnable, sys};
 use crate::inflight::now;
 use crate::inflight::strand::{Active, Session};
 use crate::sync::lock_std;
 
-/// Samples that a recording keeps; the rest is lost. Some 24 bytes each: a thousand a second of one thread for an hour.
+/// Samples that a recording keeps; the rest is lost. Some 32 bytes each: a thousand a second of one thread for an hour.
 const MAX_SAMPLES: usize = 4_000_000;
 
 /// See the module.
@@ -29,6 +29,7 @@ pub(super) struct Data {
     pub(super) samples: Samples,
     /// The last look at each thread.
     last: HashMap<usize, Last>,
+    delays: RunDelays,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -36,12 +37,19 @@ struct Last {
     began: u64,
     at: u64,
     cpu: u64,
+    /// How long the thread has ever waited for a CPU, if that is known.
+    delay: Option<u64>,
     stack: u32,
 }
 
 impl Live {
     pub(super) fn new(session: Arc<Session>, period: u64) -> Self {
-        let data = Data { stacks: Stacks::new(), samples: Samples::default(), last: HashMap::new() };
+        let data = Data {
+            stacks: Stacks::new(),
+            samples: Samples::default(),
+            last: HashMap::new(),
+            delays: RunDelays::default(),
+        };
         Self { session, period, data: Mutex::new(data) }
     }
 
@@ -70,14 +78,23 @@ impl Data {
         }
         let key = std::ptr::from_ref(poll.slot).addr();
         let at = now();
-        let Some(cpu) = poll.slot.with_life(|life| sys::cpu_time(life.tid)).flatten() else {
+        let clock = poll.slot.with_life(|life| Some((life.tid, sys::cpu_time(life.tid)?))).flatten();
+        let Some((tid, cpu)) = clock else {
             self.samples.lost += 1;
             return;
         };
+        let delay = self.delays.of(tid);
         let last = self.last.get(&key).copied().filter(|last| last.began == poll.began);
         let (since, used) = last.map_or((poll.began, poll.cpu), |last| (last.at, last.cpu));
         let (elapsed, used) = (at.saturating_sub(since), cpu.saturating_sub(used));
         let runs = used >= elapsed / 4 * 3;
+        let delayed = match (last.and_then(|last| last.delay), delay) {
+            (Some(before), Some(delay)) => delay.saturating_sub(before),
+            // Nobody knows how long it was when the poll began; but whether it could run now.
+            _ if used < elapsed / 2 && is_runnable(tid) => elapsed - used,
+            _ => 0,
+        };
+        let (spent, surplus) = Spent::new(elapsed, used, delayed);
         let stack = match sampler.sample(poll.slot, poll.sequence, cpu, runs) {
             capture::Sample::Stack(snapshot) => self.stacks.add(&snapshot),
             // It has not run since it was asked last, which was by this recording: nobody else asks so often.
@@ -91,8 +108,9 @@ impl Data {
                 return;
             }
         };
-        self.last.insert(key, Last { began: poll.began, at, cpu, stack });
+        self.last.insert(key, Last { began: poll.began, at, cpu, delay, stack });
+        self.samples.credit(poll.strand, poll.began, surplus);
         self.samples.late += u64::from(late);
-        self.samples.taken.push(Sample { at, strand: poll.strand, stack, on_cpu: used >= elapsed / 2 });
+        self.samples.taken.push(Sample { at, strand: poll.strand, stack, spent });
     }
 }

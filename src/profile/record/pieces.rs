@@ -4,16 +4,17 @@
 //! short polls speak for the polls between them. Where samples are missing, the time belongs to what those on both sides
 //! have in common, and is marked as unattributed.
 
-use super::samples::Sample;
+use super::samples::{Sample, Spent};
 use super::stacks::{EMPTY, Stacks};
 use crate::inflight::strand::Log;
+use crate::profile::State;
 
 /// A stretch inside one poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) from: u64,
     pub(super) to: u64,
-    pub(super) on_cpu: bool,
+    pub(super) state: State,
     pub(super) place: u32,
     /// Nobody looked.
     pub(super) unattributed: bool,
@@ -24,7 +25,7 @@ pub(super) struct Piece {
 struct Claim {
     /// Where it ends.
     to: u64,
-    on_cpu: bool,
+    spent: Spent,
     place: u32,
     unattributed: bool,
     /// Whether it is a sample's.
@@ -61,18 +62,25 @@ pub(super) fn pieces(log: &Log, samples: &[Sample], stacks: &Stacks, ended: u64,
             let Some(current) = claims.get(claim) else { break };
             let to = current.to.min(end);
             if to > at {
-                let count = u32::from(current.counts && fresh);
+                let mut count = u32::from(current.counts && fresh);
                 fresh = false;
-                let (from, to_wall) = (wall(at), wall(to));
-                let Claim { on_cpu, place, unattributed, .. } = *current;
-                if unattributed && place == EMPTY {
+                let Claim { spent, place, unattributed, .. } = *current;
+                let nanos = to - at;
+                let parts = if unattributed && spent.micros() == 0 {
                     // Nothing is known but how much of the poll was spent on a CPU.
-                    let cpu = cpu.unwrap_or(u64::MAX).min(to - at);
-                    let blank = Piece { from, to: from + cpu, on_cpu: true, place, unattributed, count };
-                    pieces.push(blank);
-                    pieces.push(Piece { from: from + cpu, to: to_wall, on_cpu: false, ..blank });
+                    let cpu = cpu.unwrap_or(u64::MAX).min(nanos);
+                    [(State::OnCpu, cpu), (State::NoCpu, 0), (State::Blocked, nanos - cpu)]
+                } else if spent.micros() * 1_000 > period + period / 2 {
+                    // A look that came late speaks for all that the thread did meanwhile.
+                    spent.divide(nanos)
                 } else {
-                    pieces.push(Piece { from, to: to_wall, on_cpu, place, unattributed, count });
+                    [(spent.mostly(), nanos), (State::NoCpu, 0), (State::Blocked, 0)]
+                };
+                let mut from = wall(at);
+                for (state, nanos) in parts.into_iter().filter(|(_, nanos)| *nanos > 0) {
+                    pieces.push(Piece { from, to: from + nanos, state, place, unattributed, count });
+                    from += nanos;
+                    count = 0;
                 }
             }
             at = to.max(at);
@@ -88,7 +96,7 @@ pub(super) fn pieces(log: &Log, samples: &[Sample], stacks: &Stacks, ended: u64,
 /// Who speaks for which time, from zero to `total`.
 fn claims(located: &[(u64, usize, Sample)], total: u64, stacks: &Stacks, period: u64) -> Vec<Claim> {
     let half = period / 2;
-    let blank = |to: u64| Claim { to, on_cpu: true, place: EMPTY, unattributed: true, counts: false };
+    let blank = |to: u64| Claim { to, spent: Spent::default(), place: EMPTY, unattributed: true, counts: false };
     let mut claims = Vec::with_capacity(located.len() + 2);
     let Some((first, ..)) = located.first() else { return vec![blank(total)] };
     // A first sample is due within a period.
@@ -97,7 +105,7 @@ fn claims(located: &[(u64, usize, Sample)], total: u64, stacks: &Stacks, period:
     }
     for (index, (at, poll, sample)) in located.iter().enumerate() {
         let speaks =
-            |to: u64| Claim { to, on_cpu: sample.on_cpu, place: sample.stack, unattributed: false, counts: true };
+            |to: u64| Claim { to, spent: sample.spent, place: sample.stack, unattributed: false, counts: true };
         let Some((next_at, next_poll, next)) = located.get(index + 1) else {
             if total.saturating_sub(*at) <= period {
                 claims.push(speaks(total));
@@ -116,7 +124,7 @@ fn claims(located: &[(u64, usize, Sample)], total: u64, stacks: &Stacks, period:
         let to = next_at - half;
         if poll == next_poll {
             let place = stacks.common(sample.stack, next.stack);
-            claims.push(Claim { to, on_cpu: next.on_cpu, place, unattributed: true, counts: false });
+            claims.push(Claim { to, spent: next.spent, place, unattributed: true, counts: false });
         } else {
             claims.push(blank(to));
         }

@@ -1,8 +1,8 @@
 //! One recording: from the first poll of a request to the last byte of its response.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
@@ -57,9 +57,6 @@ pub(crate) struct Record {
     pub(crate) notes: Vec<String>,
 }
 
-/// Names for what is shown while a recording is under way. Behind a lock, for to name a first place takes long.
-static NAMES: Mutex<Option<Names>> = Mutex::new(None);
-
 impl Recording {
     /// Begins now. `rate_hz`: samples a second of a thread that is inside a poll.
     pub(crate) fn start(rate_hz: u32) -> Self {
@@ -101,7 +98,8 @@ impl Recording {
         lock_std(&self.0.live.data)
     }
 
-    /// How far it is. `own_crates` are the application's own, too. May take milliseconds, the first time of a process many: for a thread that may block.
+    /// How far it is. `own_crates` are the application's own, too. Without a place while other
+    /// profiles are named. May take milliseconds, the first time of a process many: for a thread that may block.
     pub(crate) fn progress(&self, own_crates: &[String]) -> Progress {
         let Inner { began, live, .. } = &*self.0;
         let place = live.session.place();
@@ -117,7 +115,7 @@ impl Recording {
         let place = if addresses.is_empty() {
             None
         } else {
-            lock_std(&NAMES).get_or_insert_with(Names::new).own_place(&addresses, own_crates)
+            Names::try_get().and_then(|mut names| names.own_place(&addresses, own_crates))
         };
         Progress { nanos: live.session.until().saturating_sub(*began), polls: live.session.polls(), samples, place }
     }

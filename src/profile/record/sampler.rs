@@ -2,49 +2,54 @@
 //! it is told otherwise, and only while there is a recording.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use super::live::Live;
-use crate::capture::{self, Sampler};
+use crate::capture::{self, PerProcess, Sampler};
 use crate::inflight::now;
 use crate::report::log_safely;
 use crate::sync::lock_std;
 
 /// Recordings under way.
-static LIVE: Mutex<Vec<Arc<Live>>> = Mutex::new(Vec::new());
-static BEGUN: Condvar = Condvar::new();
+#[derive(Default)]
+struct Recordings {
+    live: Mutex<Vec<Arc<Live>>>,
+    begun: Condvar,
+}
+
+static RECORDINGS: PerProcess<Recordings> = PerProcess::new(Recordings::default);
 
 /// Looks at what the recording's polls do, until [`leave`]. False if there is no thread to do so.
 pub(super) fn join(live: &Arc<Live>) -> bool {
-    static STARTED: OnceLock<bool> = OnceLock::new();
-    let started = *STARTED.get_or_init(|| {
+    static STARTED: PerProcess<bool> = PerProcess::new(|| {
         let started = std::thread::Builder::new().name("heeler-sampler".into()).spawn(run);
         if let Err(error) = &started {
             tracing::error!(target: "heeler", %error, "the sampler's thread did not start: polls are not looked into");
         }
         started.is_ok()
     });
-    lock_std(&LIVE).push(Arc::clone(live));
-    BEGUN.notify_one();
-    started
+    let recordings = RECORDINGS.get();
+    lock_std(&recordings.live).push(Arc::clone(live));
+    recordings.begun.notify_one();
+    *STARTED.get()
 }
 
 pub(super) fn leave(live: &Arc<Live>) {
-    lock_std(&LIVE).retain(|other| !Arc::ptr_eq(other, live));
+    lock_std(&RECORDINGS.get().live).retain(|other| !Arc::ptr_eq(other, live));
 }
 
 fn run() {
     capture::sys::block_signals();
-    let mut sampler = Sampler::new(None);
+    let (mut sampler, recordings) = (Sampler::new(None), RECORDINGS.get());
     // When each recording's next look is due.
     let mut due: Vec<(Arc<Live>, u64)> = Vec::new();
     loop {
         {
-            let mut live = lock_std(&LIVE);
+            let mut live = lock_std(&recordings.live);
             while live.is_empty() {
                 due.clear();
-                live = BEGUN.wait(live).unwrap_or_else(std::sync::PoisonError::into_inner);
+                live = recordings.begun.wait(live).unwrap_or_else(std::sync::PoisonError::into_inner);
             }
             due.retain(|(one, _)| live.iter().any(|other| Arc::ptr_eq(one, other)));
             for one in live.iter() {

@@ -1,5 +1,7 @@
 //! What the sampler has seen.
 
+use crate::profile::State;
+
 /// A look at a thread that was inside a poll. Times are nanoseconds of [`now`](crate::inflight::now).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sample {
@@ -8,8 +10,59 @@ pub(super) struct Sample {
     pub(super) strand: u32,
     /// A place of [`Stacks`](super::stacks::Stacks).
     pub(super) stack: u32,
-    /// Since the last look, or since the poll began, the thread was mostly on a CPU.
-    pub(super) on_cpu: bool,
+    /// Since the last look, or since the poll began.
+    pub(super) spent: Spent,
+}
+
+/// What a thread did in a stretch of time, in microseconds: those of an hour fit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Spent {
+    cpu: u32,
+    /// Ready to run, without a CPU.
+    ready: u32,
+    blocked: u32,
+}
+
+impl Spent {
+    /// Of `elapsed` nanoseconds, in which the thread used the CPU for so many, and of whose waits for a CPU so many have
+    /// ended. Those may have begun before: what does not fit in is returned, too.
+    pub(super) fn new(elapsed: u64, used: u64, delayed: u64) -> (Self, u64) {
+        let used = used.min(elapsed);
+        let ready = delayed.min(elapsed - used);
+        let micros = |nanos: u64| u32::try_from(nanos / 1_000).unwrap_or(u32::MAX);
+        let spent = Self { cpu: micros(used), ready: micros(ready), blocked: micros(elapsed - used - ready) };
+        (spent, delayed - ready)
+    }
+
+    /// All of it.
+    pub(super) fn micros(&self) -> u64 {
+        u64::from(self.cpu) + u64::from(self.ready) + u64::from(self.blocked)
+    }
+
+    /// What it is, if it has to be one of them: for a stretch as short as samples are apart.
+    pub(super) fn mostly(&self) -> State {
+        match self {
+            Self { cpu, ready, blocked } if u64::from(*cpu) >= u64::from(*ready) + u64::from(*blocked) => State::OnCpu,
+            Self { ready, blocked, .. } if ready >= blocked => State::NoCpu,
+            _ => State::Blocked,
+        }
+    }
+
+    /// Parts of `nanos` in the same proportions, which sum to that.
+    pub(super) fn divide(&self, nanos: u64) -> [(State, u64); 3] {
+        let whole = u128::from(self.micros().max(1));
+        let part = |micros: u32| (u128::from(nanos) * u128::from(micros) / whole) as u64;
+        let (cpu, ready) = (part(self.cpu), part(self.ready));
+        [(State::OnCpu, cpu), (State::NoCpu, ready), (State::Blocked, nanos - cpu - ready)]
+    }
+
+    /// What was taken for blocked was a wait for a CPU, so far as `nanos` go. Returns what is left of them.
+    fn credit(&mut self, nanos: u64) -> u64 {
+        let micros = u32::try_from(nanos / 1_000).unwrap_or(u32::MAX).min(self.blocked);
+        self.blocked -= micros;
+        self.ready = self.ready.saturating_add(micros);
+        nanos - u64::from(micros) * 1_000
+    }
 }
 
 /// All of them, in order, and what is missing.
@@ -20,4 +73,77 @@ pub(super) struct Samples {
     pub(super) late: u64,
     /// CPU time that the sampler has used for this recording, in nanoseconds.
     pub(super) cpu: u64,
+}
+
+impl Samples {
+    /// How far back a wait for a CPU is followed: a second of looks at one thread.
+    const MAX_BACK: usize = 1_000;
+
+    /// A wait for a CPU is told when it is over. So many nanoseconds of it were before the last look at the strand, in its
+    /// poll that began then.
+    pub(super) fn credit(&mut self, strand: u32, began: u64, mut nanos: u64) {
+        for sample in self.taken.iter_mut().rev().take(Self::MAX_BACK).take_while(|sample| sample.at >= began) {
+            if nanos < 1_000 {
+                return;
+            }
+            if sample.strand == strand {
+                nanos = sample.spent.credit(nanos);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    proptest! {
+        /// Guards: whatever the clocks say, the parts of a stretch sum to it, and nothing of a wait for a CPU is lost.
+        #[test]
+        fn parts_sum_to_the_stretch(elapsed in 0..10_000 * MS, used: u64, delayed in 0..20_000 * MS, of: u64) {
+            let (spent, surplus) = Spent::new(elapsed, used, delayed);
+            let micros = elapsed / 1_000;
+            prop_assert!((micros.saturating_sub(2)..=micros).contains(&spent.micros()), "{spent:?}");
+            prop_assert!(surplus <= delayed && (surplus == 0 || spent.blocked == 0), "{spent:?} {surplus}");
+            prop_assert_eq!(delayed - surplus, delayed.min(elapsed - used.min(elapsed)));
+            let parts = spent.divide(of);
+            prop_assert_eq!(parts.iter().map(|(_, nanos)| nanos).sum::<u64>(), of);
+        }
+    }
+
+    /// Guards: which of the three a short stretch is.
+    #[test]
+    fn what_a_stretch_mostly_is() {
+        for (used, delayed, state) in [
+            (10, 0, State::OnCpu),
+            (5, 5, State::OnCpu),
+            (4, 6, State::NoCpu),
+            (4, 3, State::NoCpu),
+            (4, 2, State::Blocked),
+            (0, 0, State::Blocked),
+            (0, 100, State::NoCpu),
+        ] {
+            assert_eq!(Spent::new(10 * MS, used * MS, delayed * MS).0.mostly(), state, "{used} {delayed}");
+        }
+    }
+
+    /// Guards: a wait for a CPU that is told late is taken out of what was seen as blocked, latest first, within the poll.
+    #[test]
+    fn late_news_of_a_wait() {
+        let sample = |at, strand, used| Sample { at, strand, stack: 0, spent: Spent::new(MS, used, 0).0 };
+        let mut samples = Samples {
+            taken: vec![sample(1, 7, 0), sample(2, 7, MS / 4), sample(3, 9, 0), sample(4, 7, MS), sample(5, 7, MS / 2)],
+            ..Samples::default()
+        };
+        let ready = |samples: &Samples| samples.taken.iter().map(|sample| sample.spent.ready).collect::<Vec<_>>();
+        samples.credit(7, 2, MS);
+        assert_eq!(ready(&samples), [0, 500, 0, 0, 500]);
+        samples.credit(7, 2, 100 * MS);
+        assert_eq!(ready(&samples), [0, 750, 0, 0, 500]);
+        assert_eq!(samples.taken[1].spent, Spent { cpu: 250, ready: 750, blocked: 0 });
+    }
 }

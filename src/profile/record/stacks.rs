@@ -84,6 +84,11 @@ impl Stacks {
         &self.places[at as usize]
     }
 
+    /// The addresses of all places.
+    pub(super) fn addresses(&self) -> Vec<Address> {
+        self.places.iter().filter_map(|place| place.address.clone()).collect()
+    }
+
     /// The stack of a place, innermost first.
     pub(super) fn path(&self, mut at: u32) -> Vec<Address> {
         let mut path = Vec::new();

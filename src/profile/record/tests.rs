@@ -11,7 +11,7 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Runs work as the lane does, and records it.
+/// Runs work as an inline profile does, and records it.
 fn record<F>(work: F) -> Record
 where
     F: Future + Send + 'static,
@@ -39,7 +39,10 @@ fn through(record: &Record, function: &str, states: &[State]) -> f64 {
     slices.map(|slice| slice.nanos as f64 / 1e6).sum()
 }
 
-const ALL: [State; 4] = [State::OnCpu, State::Blocked, State::Waiting, State::Runnable];
+const ALL: [State; 5] = [State::OnCpu, State::Blocked, State::NoCpu, State::Waiting, State::Runnable];
+
+/// Inside polls: on a busy machine a thread does not always have a CPU.
+const INSIDE: [State; 3] = [State::OnCpu, State::Blocked, State::NoCpu];
 
 /// The slices follow each other without a gap, and sum to the wall time.
 #[track_caller]
@@ -121,9 +124,9 @@ fn shares() {
     });
     is_whole(&record);
     if cfg!(heeler_copies) {
-        close(&record, "burn_a", &[State::OnCpu, State::Blocked], 60.0);
-        close(&record, "burn_b", &[State::OnCpu, State::Blocked], 40.0);
-        close(&record, "sleep_in_a_poll", &[State::OnCpu, State::Blocked], 40.0);
+        close(&record, "burn_a", &INSIDE, 60.0);
+        close(&record, "burn_b", &INSIDE, 40.0);
+        close(&record, "sleep_in_a_poll", &INSIDE, 40.0);
     }
     close(&record, "wait_one", &[State::Waiting], 50.0);
     close(&record, "wait_two", &[State::Waiting], 70.0);
@@ -259,6 +262,23 @@ fn what_ended_long_ago_wakes_nobody() {
     close(&record, "wait_one", &[State::Waiting], 100.0);
 }
 
+/// Guards: nor for one that has ended just before, if the thread has slept since.
+#[test]
+fn what_ended_before_the_thread_slept_wakes_nobody() {
+    let record = record(async {
+        for _ in 0..10 {
+            drop(crate::spawn(wait_two(ms(20))));
+            wait_one(ms(23)).await;
+        }
+    });
+    is_whole(&record);
+    if cfg!(heeler_copies) {
+        // Timers that are late, on a busy machine, may fire one after the other without sleep.
+        let wrong = through(&record, "[spawned task]", &ALL);
+        assert!(wrong < record.wall_nanos as f64 / 2e6, "{wrong} ms\n{}", folded(&record));
+    }
+}
+
 /// Guards: what is still inside a poll when the request is over stands beside it, up to its end.
 #[test]
 fn beside_goes_on() {
@@ -280,7 +300,8 @@ fn beside_goes_on() {
     });
     is_whole(&record);
     let beside: u64 = record.beside.iter().map(|slice| slice.nanos).sum();
-    assert!(beside >= 50_000_000, "{beside}\n{}", folded(&record));
+    // The timer's fifty milliseconds, by a clock that may be a little slower.
+    assert!(beside >= 49_950_000, "{beside}\n{}", folded(&record));
     for slice in &record.beside {
         assert!(slice.start_nanos + slice.nanos <= record.wall_nanos, "{slice:?} of {}", record.wall_nanos);
     }

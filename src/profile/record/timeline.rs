@@ -11,6 +11,7 @@ use super::tree::Tree;
 use crate::inflight::strand::{Log, PollEntry, WaitEntry};
 use crate::inflight::{How, WaitKind};
 use crate::profile::{Quality, Slice, State};
+use crate::report::render::units::{count, were};
 
 /// Hand-overs within hand-overs that are followed.
 const MAX_DEPTH: u32 = 32;
@@ -53,9 +54,11 @@ pub(super) fn build(logs: &[Log], stacks: &Stacks, samples: &Samples, began: u64
     };
     let mut notes = Vec::new();
     if unwritten > 0 {
-        notes.push(format!("{unwritten} polls were too many to be written down: their time is unattributed"));
+        let their = if unwritten == 1 { "its" } else { "their" };
+        let (polls, were) = (count(unwritten, "poll"), were(unwritten));
+        notes.push(format!("{polls} {were} too many to be written down: {their} time is unattributed"));
     }
-    let Tree { frames, nodes, .. } = builder.tree;
+    let (frames, nodes) = builder.tree.finish();
     Record {
         started_at: std::time::SystemTime::UNIX_EPOCH,
         wall_nanos: ended.saturating_sub(began),
@@ -213,12 +216,13 @@ impl Builder<'_> {
             }
             self.emit_label((at, piece.from), State::OnCpu, parent, "[unattributed]");
             let (start, end) = (piece.from.max(at), piece.to.min(to));
-            let state = if piece.on_cpu { State::OnCpu } else { State::Blocked };
+            let state = piece.state;
             let node = self.tree.place(parent, piece.place);
+            let is_known = !piece.unattributed && piece.place != EMPTY;
             match node {
-                Some(node) if !piece.unattributed && piece.place != EMPTY => {
-                    self.emit((start, end), state, node, piece.count)
-                }
+                // A look at the bookkeeping before the work or after it.
+                node if is_known && node == parent => self.emit_label((start, end), state, node, "[profiler]"),
+                Some(node) if is_known => self.emit((start, end), state, node, piece.count),
                 node => self.emit_label((start, end), state, node, "[unattributed]"),
             }
             at = end;

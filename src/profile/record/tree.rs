@@ -1,37 +1,57 @@
 //! Stacks with names, as a profile has them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use super::stacks::{EMPTY, Stacks};
-use crate::capture::{Address, Symbols, is_of};
+use crate::capture::{Address, PerProcess, Symbols, disown_wrappers, drop_copying, drop_own, drop_polling, is_of};
 use crate::profile::Node;
-use crate::report::{Frame, Location};
+use crate::report::{Frame, at};
+use crate::sync::lock_std;
 
-/// Names places.
+/// Names places. Shared by all profiles: most of them go through the same ones.
 #[derive(Debug)]
 pub(super) struct Names(Symbols);
 
+static NAMES: PerProcess<Mutex<Names>> = PerProcess::new(|| Mutex::new(Names(Symbols::new())));
+
 impl Names {
-    pub(super) fn new() -> Self {
-        Self(Symbols::new())
+    /// Waits while others are named.
+    fn get() -> MutexGuard<'static, Self> {
+        lock_std(NAMES.get())
+    }
+
+    /// `None` while others are named, which may take long.
+    pub(super) fn try_get() -> Option<MutexGuard<'static, Self>> {
+        match NAMES.get().try_lock() {
+            Ok(names) => Some(names),
+            Err(TryLockError::Poisoned(names)) => Some(names.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// The innermost function of the application's own, in words. `addresses` are innermost first.
     pub(super) fn own_place(&mut self, addresses: &[Address], own_crates: &[String]) -> Option<String> {
         let is_own = |frame: &&Frame| frame.own || is_of(frame, own_crates);
-        let own = addresses.iter().find_map(|address| self.0.name(address).iter().find(is_own).cloned())?;
-        Some(Location { function: own.function, file: own.file, line: own.line }.to_string())
+        let frames = self.0.frames(addresses);
+        self.0.trim();
+        frames.iter().find(is_own).map(in_words)
     }
+}
+
+/// The function and its place, as on the page of the result: with a path no longer than it has to be.
+fn in_words(frame: &Frame) -> String {
+    let place = at(frame.file.as_deref(), frame.line);
+    let words: Vec<&str> = [frame.function.as_deref(), place.as_deref()].into_iter().flatten().collect();
+    words.join(" ")
 }
 
 /// The frames and nodes of a profile as they come.
 #[derive(Debug)]
 pub(super) struct Tree<'a> {
     stacks: &'a Stacks,
-    names: Names,
-    pub(super) frames: Vec<Frame>,
-    pub(super) nodes: Vec<Node>,
+    frames: Vec<Frame>,
+    nodes: Vec<Node>,
     frame_of: HashMap<Frame, u32>,
     node_of: HashMap<Node, u32>,
     /// By what it stands on and its place.
@@ -40,9 +60,9 @@ pub(super) struct Tree<'a> {
 
 impl<'a> Tree<'a> {
     pub(super) fn new(stacks: &'a Stacks) -> Self {
+        Names::get().0.learn(&stacks.addresses());
         Self {
             stacks,
-            names: Names::new(),
             frames: Vec::new(),
             nodes: Vec::new(),
             frame_of: HashMap::new(),
@@ -51,12 +71,18 @@ impl<'a> Tree<'a> {
         }
     }
 
+    /// The frames, and the nodes that refer to them.
+    pub(super) fn finish(self) -> (Vec<Frame>, Vec<Node>) {
+        Names::get().0.trim();
+        (self.frames, self.nodes)
+    }
+
     /// Something that is said, on top of `parent`.
     pub(super) fn label(&mut self, parent: Option<u32>, text: &str) -> u32 {
         self.node(parent, &Frame { function: Some(text.to_owned()), own: true, ..Frame::default() })
     }
 
-    /// The stack of a place on top of `parent`; `None` if both are empty.
+    /// The stack of a place on top of `parent`, which it is if all of the stack is heeler's own; `None` if both are empty.
     pub(super) fn place(&mut self, parent: Option<u32>, at: u32) -> Option<u32> {
         if at == EMPTY {
             return parent;
@@ -87,43 +113,37 @@ impl<'a> Tree<'a> {
         })
     }
 
-    /// The frames of a stack, outermost first, without heeler's own at its ends.
+    /// The frames of a stack, outermost first, without heeler's own.
     fn named(&mut self, at: u32) -> Vec<Frame> {
-        let mut frames: Vec<Frame> = Vec::new();
-        for address in self.stacks.path(at) {
-            let named: Arc<[Frame]> = self.names.0.name(&address);
-            frames.extend(named.iter().cloned());
-        }
-        // Innermost first until here. How the waker was cloned and kept for the copy:
-        let is_callback = |frame: &Frame| frame.function.as_deref().is_some_and(copies);
-        if let Some(last) = frames.iter().take(16).rposition(is_callback) {
-            frames.drain(..=last);
-        }
+        let addresses = self.stacks.path(at);
+        let mut frames = Names::get().0.frames(&addresses);
+        // Innermost first until here.
+        drop_copying(&mut frames);
+        disown_wrappers(&mut frames);
         frames.reverse();
-        if let Some(last) = frames.iter().rposition(|frame| frame.function.as_deref().is_some_and(polls)) {
-            frames.drain(..=last);
-        }
+        drop_polling(&mut frames);
+        drop_own(&mut frames);
         frames
     }
 }
 
-/// Whether a function of heeler's copies the stack for a waker.
-fn copies(name: &str) -> bool {
-    ["clone", "wake", "wake_by_ref", "Tracer"]
-        .iter()
-        .any(|callback| name.strip_prefix("heeler::capture::task::").is_some_and(|name| name.starts_with(callback)))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Whether a function of heeler's polls recorded work.
-fn polls(name: &str) -> bool {
-    const POLLS: [&str; 6] = [
-        "capture::task::",
-        "inflight::poll::",
-        "inflight::strand::run::",
-        "profile::jobs::run::",
-        "profile::record::recording::",
-        "watchdog::child::",
-    ];
-    let name = name.strip_prefix('<').unwrap_or(name);
-    name.strip_prefix("heeler::").is_some_and(|name| POLLS.iter().any(|prefix| name.starts_with(prefix)))
+    /// Guards: paths of the machine that built it are not told while a request runs, no more than afterwards.
+    #[test]
+    fn paths_are_short() {
+        let here = std::env::current_dir().unwrap();
+        let registry = "/home/me/.cargo/registry/src/index-0123456789abcdef/tokio-1.2.3/src/lib.rs".to_owned();
+        for (function, file, line, words) in [
+            (Some("app::load"), Some(here.join("src/a.rs").display().to_string()), Some(7), "app::load src/a.rs:7"),
+            (Some("tokio::run"), Some(registry), None, "tokio::run tokio-1.2.3/src/lib.rs"),
+            (None, Some("src/b.rs".to_owned()), Some(1), "src/b.rs:1"),
+            (Some("app::load"), None, None, "app::load"),
+        ] {
+            let frame = Frame { function: function.map(str::to_owned), file, line, ..Frame::default() };
+            assert_eq!(in_words(&frame), words);
+        }
+    }
 }

@@ -56,6 +56,10 @@ pub struct ProfileStore {
     shared: Arc<Shared>,
 }
 
+// What is inside is valid after every single statement, also for those who come after a panic.
+impl std::panic::UnwindSafe for ProfileStore {}
+impl std::panic::RefUnwindSafe for ProfileStore {}
+
 struct Shared {
     backend: Backend,
     tally: Tally,

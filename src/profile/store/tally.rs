@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::StoreError;
-use crate::report::log_safely;
+use crate::report::{log_safely, told};
 
 /// What a [`ProfileStore`](super::ProfileStore) of this process has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,17 +59,23 @@ impl Tally {
         if self.said.swap(minute, Relaxed) == minute {
             return;
         }
-        let kind = error.source().map(without_names);
-        log_safely(|| match kind {
-            Some(kind) => tracing::error!(target: "heeler", "{error}: {kind}"),
-            None => tracing::error!(target: "heeler", "{error}"),
-        });
+        let error = logged(error);
+        log_safely(|| tracing::error!(target: "heeler", "{error}"));
     }
 }
 
-/// What is wrong, with anything in it that could be an id cut to the part that can be logged: causes quote paths.
-fn without_names(cause: &(dyn std::error::Error + 'static)) -> String {
-    let text = cause.to_string();
+/// What is logged of an error: other people's stores quote their addresses, with a signature or a password in them.
+fn logged(error: &StoreError) -> String {
+    let text = match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    };
+    // In this order: half of a key is not known for one.
+    without_ids(&told(&text, 600))
+}
+
+/// With anything that could be an id cut to the part that can be logged: causes quote paths.
+fn without_ids(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut digits = 0;
     for c in text.chars() {
@@ -80,17 +86,45 @@ fn without_names(cause: &(dyn std::error::Error + 'static)) -> String {
             _ => {}
         }
     }
-    crate::report::escape(&out, 500).into_owned()
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What the log is told of an error with this cause.
+    fn of(cause: &str) -> String {
+        let error = StoreError::unavailable("write", cause.to_owned());
+        crate::report::testing::logged(|| Tally::default().failed(&error))
+    }
+
     /// Guards: the log is told which object, not how to get it.
     #[test]
     fn causes_have_no_ids() {
-        let cause = std::io::Error::other("/p/0123456789abcdef0000000000000001.json.gz is a directory\n");
-        assert_eq!(without_names(&cause), "/p/01234567….json.gz is a directory\\n");
+        let log = of("/p/0123456789abcdef0000000000000001.json.gz is a directory\n");
+        let expected = "ERROR heeler: the store of profiles cannot write: /p/01234567….json.gz is a directory\\n\n";
+        assert!(log.ends_with(expected), "{log}");
+    }
+
+    /// Guards: an object store's error quotes the address that it has asked, which is not for the log; what is wrong is.
+    #[test]
+    fn causes_have_no_secrets() {
+        let signed = "https://me:q7hunter2@bucket.example.com/profiles/1?X-Amz-Credential=AKIA0123456789ABCDEF&X-Amz-Signature=q7f00dz";
+        let corrupt = StoreError::Corrupt { what: "profile", id: "01234567".to_owned(), why: signed.to_owned() };
+        let logs = [
+            of(&format!("error sending request for url ({signed}): connection refused")),
+            of("client { key: AKIA0123456789ABCDEF, secret: Some(\"q7hunter2\") }: connection refused"),
+            crate::report::testing::logged(|| Tally::default().failed(&corrupt)),
+        ];
+        for log in &logs {
+            assert!(!log.contains("q7") && !log.contains("AKIA"), "{log}");
+            assert!(log.contains("ERROR heeler: the store"), "{log}");
+        }
+        assert!(
+            logs[0].contains("bucket.example.com/profiles/1") && logs[0].contains("connection refused"),
+            "{}",
+            logs[0]
+        );
     }
 }

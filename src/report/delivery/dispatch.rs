@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 use super::guard::attempt;
+use super::kept::{Kept, Memory};
+use super::left_behind::{Bounds, Found};
 use super::outbox::Outbox;
 use super::pending::Pending;
 use super::queue::{Next, Rules};
@@ -14,8 +16,8 @@ use super::receipt::{Entry, Outcome, Receipt, Standing};
 use super::slot::{Outlet, Slot, call};
 use super::spool::Spool;
 use crate::report::sink::{Failure, TARGET};
-use crate::report::stats::{Counters, count};
-use crate::report::{Report, log_safely};
+use crate::report::stats::{Counters, add, count};
+use crate::report::{Report, SinkStats, log_safely};
 use crate::sync::lock_std;
 
 /// How often the spool is searched for what other processes left behind.
@@ -27,6 +29,13 @@ const LOG_NOT_SPOOLED_EVERY: Duration = Duration::from_secs(60);
 /// Reports in the spool that may wait for one sink.
 const MAX_SPOOLED: usize = 10_000;
 
+/// A report of a later version waits in the spool for as long as others are tried again, but so long at least: a deployment
+/// takes its time.
+const LATER_WAIT: Duration = Duration::from_secs(60 * 60);
+
+/// Bytes of reports of a later version in the spool: ten thousand are of so many, mostly.
+const LATER_BYTES: u64 = 256 << 20;
+
 /// For how long sinks that are waited for may keep the reporter from everything else, unless one report takes longer.
 const TURN: Duration = Duration::from_millis(100);
 
@@ -37,11 +46,13 @@ pub(in crate::report) struct Limits {
     pub(in crate::report) queue: usize,
     /// How long a report is tried again that a sink did not take.
     pub(in crate::report) retry_for: Duration,
+    /// Bytes that may wait in memory: half of them evidence, half of them reports.
+    pub(in crate::report) memory: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { queue: 1_000, retry_for: Duration::from_secs(3 * 24 * 60 * 60) }
+        Self { queue: 1_000, retry_for: Duration::from_secs(3 * 24 * 60 * 60), memory: 64 << 20 }
     }
 }
 
@@ -51,8 +62,11 @@ pub(in crate::report) struct Dispatch {
     spool: Option<Spool>,
     taken_over: Mutex<Option<Instant>>,
     not_spooled_logged: Mutex<Option<Instant>>,
+    later: Bounds,
     pub(super) counters: Arc<Counters>,
     pub(super) pending: Pending,
+    memory: Memory,
+    max_memory: usize,
 }
 
 /// The time, as the runtime tells it.
@@ -99,14 +113,31 @@ impl Dispatch {
             spool,
             taken_over: Mutex::default(),
             not_spooled_logged: Mutex::default(),
+            later: Bounds {
+                reports: limits.queue.max(MAX_SPOOLED),
+                bytes: LATER_BYTES,
+                time: limits.retry_for.max(LATER_WAIT),
+            },
             counters,
             pending: Pending::default(),
+            memory: Memory::default(),
+            max_memory: limits.memory,
         }
+    }
+
+    /// Bytes of evidence that may wait to be made reports.
+    pub(in crate::report) fn evidence_bytes(&self) -> usize {
+        self.max_memory / 2
     }
 
     /// The names of the sinks, in order.
     pub(in crate::report) fn names(&self) -> impl Iterator<Item = &str> {
         self.outboxes.iter().map(|outbox| &*outbox.slot.name)
+    }
+
+    /// How each sink fares, in order.
+    pub(in crate::report) fn sinks(&self) -> impl Iterator<Item = SinkStats> {
+        self.outboxes.iter().map(|outbox| outbox.slot.stats())
     }
 
     /// Whether reports are on their way.
@@ -143,12 +174,35 @@ impl Dispatch {
         });
         let number = self.pending.open(&self.counters);
         let all = (0..self.outboxes.len()).collect();
-        self.enqueue(Receipt::new(number, all, file), Some(Arc::new(report)), now);
+        self.enqueue(Receipt::new(number, all, file), Some(self.memory.keep(report)), now);
+        self.make_room(number, now);
         self.call_sinks(now);
     }
 
+    /// Keeps what waits in memory within its bound. The newest stays.
+    fn make_room(&self, newest: u64, now: Instant) {
+        while self.memory.bytes() > self.max_memory - self.max_memory / 2 {
+            // What is in the spool is read from there when its turn comes, the newest last.
+            let spooled = self.outboxes.iter().filter_map(|outbox| outbox.queue().newest_in_both()).max();
+            if let Some(number) = spooled {
+                self.outboxes.iter().for_each(|outbox| outbox.queue().leave_to_spool(number));
+                continue;
+            }
+            let oldest = self.outboxes.iter().filter_map(|outbox| outbox.queue().oldest_in_memory()).min();
+            let Some(number) = oldest.filter(|oldest| *oldest < newest) else { return };
+            for (at, outbox) in self.outboxes.iter().enumerate() {
+                let dropped = outbox.queue().drop_number(number);
+                if let Some(dropped) = dropped {
+                    let failure = "what waits for it takes too much memory: the oldest report is dropped";
+                    outbox.slot.log(&Failure::permanent(failure), now);
+                    self.settle(at, &dropped, Outcome::GivenUp);
+                }
+            }
+        }
+    }
+
     /// Puts a report into the queues of those who are to get it.
-    fn enqueue(&self, receipt: Receipt, report: Option<Arc<Report>>, now: Instant) {
+    fn enqueue(&self, receipt: Receipt, report: Option<Arc<Kept>>, now: Instant) {
         let sinks = receipt.left();
         let receipt = Arc::new(receipt);
         if sinks.is_empty() {
@@ -156,6 +210,7 @@ impl Dispatch {
         }
         for at in sinks {
             let outbox = &self.outboxes[at];
+            outbox.slot.count_accepted();
             let entry = Entry { receipt: Arc::clone(&receipt), report: report.clone() };
             let dropped = outbox.queue().push(entry, &outbox.rules);
             if let Some(dropped) = dropped {
@@ -237,10 +292,12 @@ impl Dispatch {
     /// Takes over what other processes have left in the spool, now and then.
     pub(in crate::report) fn take_over(&self, now: Instant) {
         let Some(spool) = &self.spool else { return };
+        spool.touch(now);
         if !due(&self.taken_over, TAKE_OVER_EVERY, now) {
             return;
         }
-        let (files, done) = spool.take_over();
+        let Found { taken: files, left, given_up, done } = spool.take_over(now, self.later);
+        self.count_later(left, given_up);
         if let Err(error) = done {
             log_safely(
                 || tracing::error!(target: TARGET, %error, "the spool cannot be searched for reports left behind"),
@@ -258,6 +315,25 @@ impl Dispatch {
             log_safely(
                 || tracing::info!(target: TARGET, reports, "took over reports that a process left in the spool"),
             );
+        }
+    }
+
+    /// Counts the reports of a later version that are in the spool, and those that were removed from it.
+    fn count_later(&self, left: usize, given_up: u64) {
+        let before = self.counters.set_left_to_later(left);
+        if before == 0 && left > 0 {
+            log_safely(|| {
+                tracing::warn!(target: TARGET, reports = left, "a later version of heeler wrote reports that wait in the spool: they are left to a process of that version");
+            });
+        }
+        if given_up > 0 {
+            // As if they had been taken over.
+            add(&self.counters.recovered, given_up);
+            add(&self.counters.undelivered, given_up);
+            self.outboxes.iter().for_each(|outbox| outbox.lost(given_up));
+            log_safely(|| {
+                tracing::error!(target: TARGET, reports = given_up, "reports in the spool were removed: a later version of heeler wrote them, and no process of that version came for them");
+            });
         }
     }
 
@@ -282,7 +358,7 @@ mod tests {
     use crate::report::Sink;
     use crate::report::sink::{Delivery, Remote};
     use crate::report::stats::Stats;
-    use crate::report::testing::report;
+    use crate::report::testing::{logged, report};
 
     /// What a remote does with one attempt.
     #[derive(Debug, Clone, Copy, PartialEq)]
@@ -409,7 +485,7 @@ mod tests {
     }
 
     fn dispatch(remotes: &[&Arc<Fake>], spool: Option<&Path>, limits: Limits) -> Arc<Dispatch> {
-        let outlets = remotes.iter().map(|remote| Outlet::Remote(Box::new(Arc::clone(remote)))).collect();
+        let outlets = remotes.iter().map(|remote| Outlet::Remote(Arc::new(Arc::clone(remote)))).collect();
         with_outlets(outlets, spool, limits)
     }
 
@@ -675,11 +751,82 @@ mod tests {
         assert_eq!(stats(&dispatch, 10).delivered, 3);
     }
 
+    /// Guards: while one of four sinks is down, it can be seen that the three others have everything.
+    #[tokio::test(start_paused = true)]
+    async fn deliveries_are_counted_by_sink() {
+        let (down, refuses) = (Fake::new("down", [Fail; 3]), Fake::new("refuses", [Refuse]));
+        let (good, same) = (Fake::new("good", []), Fake::new("good", []));
+        let dispatch = dispatch(&[&good, &down, &refuses, &same], None, Limits::default());
+        dispatch.accept(with_id("a"), clock());
+        turn(&dispatch, 1).await;
+        let seen = || {
+            let sinks = dispatch
+                .sinks()
+                .map(|sink| (sink.name, [sink.delivered, sink.undelivered, sink.queued, sink.failed_deliveries]));
+            sinks.collect::<Vec<_>>()
+        };
+        let named = |counts: [[u64; 4]; 4]| {
+            ["good", "down", "refuses", "good 2"].map(str::to_owned).into_iter().zip(counts).collect::<Vec<_>>()
+        };
+        assert_eq!(seen(), named([[1, 0, 0, 0], [0, 0, 1, 1], [0, 1, 0, 1], [1, 0, 0, 0]]));
+        let stats_now = stats(&dispatch, 1);
+        assert_eq!((stats_now.delivered, stats_now.deliveries, stats_now.queued), (0, 2, 1));
+        dispatch.accept(with_id("b"), clock());
+        turn(&dispatch, 60).await;
+        assert_eq!(seen(), named([[2, 0, 0, 0], [2, 0, 0, 3], [1, 1, 0, 1], [2, 0, 0, 0]]));
+        let stats = stats(&dispatch, 2);
+        assert_eq!((stats.delivered, stats.deliveries, stats.undelivered), (1, 7, 1));
+    }
+
+    /// Guards: reports of any size wait for a sink that hangs in bounded memory, where what two sinks wait for counts once; the
+    /// oldest go first, are counted and spoken of.
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_a_sink_is_bounded_in_bytes() {
+        let (hangs, other) = (Fake::new("hangs", [NeverEnd]), Fake::new("other", [NeverEnd]));
+        let large = |number: u64| Report { job: Some("x".repeat(100_000)), ..with_id(number) };
+        let limits = Limits { memory: 2_500_000, ..Limits::default() };
+        let dispatch = dispatch(&[&hangs, &other], None, limits);
+        for number in 0..100 {
+            dispatch.accept(large(number), clock());
+            dispatch.start_remotes(&Handle::current(), clock());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(dispatch.memory.bytes() <= 1_250_000, "{}", dispatch.memory.bytes());
+        }
+        let stats = stats(&dispatch, 100);
+        assert_eq!((stats.queued, stats.undelivered), (11, 89), "one of 107 kB is being sent, and ten wait");
+        turn(&dispatch, 600).await;
+        let expected: Vec<String> = (90..100).chain([0]).map(|number| number.to_string()).collect();
+        for remote in [&hangs, &other] {
+            assert_eq!(remote.taken(), expected, "the newest");
+            let notes = remote.taken.lock().unwrap()[0].notes.concat();
+            assert!(notes.starts_with("89 reports before this one were lost"), "{notes}");
+        }
+        assert_eq!(dispatch.memory.bytes(), 0);
+        dispatch.accept(Report { job: Some("x".repeat(3_000_000)), ..with_id("huge") }, clock());
+        turn(&dispatch, 600).await;
+        assert_eq!(hangs.taken().last().unwrap(), "huge", "one that is larger than all that may wait is sent, too");
+    }
+
+    /// Guards: with a spool, too little memory costs no report.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_the_spool_needs_no_memory() {
+        let place = tempfile::tempdir().unwrap();
+        let hangs = Fake::new("hangs", [NeverEnd]);
+        let limits = Limits { memory: 1_000_000, ..Limits::default() };
+        let dispatch = dispatch(&[&hangs], Some(place.path()), limits);
+        for number in 0..40 {
+            dispatch.accept(Report { job: Some("x".repeat(100_000)), ..with_id(number) }, clock());
+            assert!(dispatch.memory.bytes() <= 500_000, "{}", dispatch.memory.bytes());
+        }
+        turn(&dispatch, 600).await;
+        assert_eq!((hangs.taken().len(), stats(&dispatch, 40).delivered), (40, 40));
+    }
+
     /// Guards: ten thousand at once for a sink that is down: what may wait arrives later, the rest is counted and spoken of.
     #[tokio::test(start_paused = true)]
     async fn ten_thousand_at_once() {
         let down = Fake::new("down", [Fail; 3]);
-        let outlets = vec![Outlet::Sink(Box::new(Waited(|| Ok(())))), Outlet::Remote(Box::new(Arc::clone(&down)))];
+        let outlets = vec![Outlet::Sink(Arc::new(Waited(|| Ok(())))), Outlet::Remote(Arc::new(Arc::clone(&down)))];
         let dispatch = with_outlets(outlets, None, Limits::default());
         for number in 0..10_000 {
             dispatch.accept(with_id(number), clock());
@@ -791,6 +938,83 @@ mod tests {
         assert_eq!(files(place.path(), ""), ["lock"]);
     }
 
+    /// Guards: reports of a later version that nobody comes for are counted, said once, and given up in the end, with a count.
+    #[tokio::test(start_paused = true)]
+    async fn reports_of_a_later_version_are_counted_and_age() {
+        let place = tempfile::tempdir().unwrap();
+        let newer = Spool::open(place.path()).unwrap();
+        for number in 0..3 {
+            newer.write_of_a_later_version(&with_id(number));
+        }
+        drop(newer);
+        let remote = Fake::new("remote", []);
+        let limits = Limits { retry_for: Duration::from_secs(2 * HOUR), ..Limits::default() };
+        let old = dispatch(&[&remote], Some(place.path()), limits);
+        let began = clock();
+        let look = |seconds: u64| old.take_over(began + Duration::from_secs(seconds));
+        let log = logged(|| (0..4).for_each(|turn| look(turn * 60)));
+        assert_eq!(log.matches("a later version of heeler wrote reports").count(), 1, "{log}");
+        assert!(log.contains("reports=3"), "{log}");
+        assert_eq!((stats(&old, 0).left_to_later_version, stats(&old, 0).recovered), (3, 0));
+        look(2 * HOUR - 1);
+        assert_eq!(files(place.path(), "json").len(), 3);
+        let log = logged(|| look(2 * HOUR + 60));
+        assert!(log.contains("reports in the spool were removed"), "{log}");
+        let counted = stats(&old, 0);
+        assert_eq!((counted.left_to_later_version, counted.recovered, counted.undelivered), (0, 3, 3));
+        assert_eq!(files(place.path(), ""), ["lock"], "its own");
+        old.accept(with_id("a"), clock());
+        turn(&old, 3).await;
+        let taken = remote.taken.lock().unwrap();
+        assert!(taken[0].notes[0].starts_with("3 reports before this one were lost"), "{:?}", taken[0].notes);
+    }
+
+    /// Guards: so many reports of a later version are bounded in number, too: the oldest go.
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_reports_of_a_later_version_go_first() {
+        let place = tempfile::tempdir().unwrap();
+        let old = Spool::open(place.path()).unwrap();
+        let newer = Spool::open(place.path()).unwrap();
+        for number in 0..5 {
+            let file = newer.write_of_a_later_version(&with_id(number));
+            let at = std::time::SystemTime::now() - Duration::from_secs(100 - number);
+            std::fs::File::options().write(true).open(&file.path).unwrap().set_modified(at).unwrap();
+        }
+        drop(newer);
+        let bounds = Bounds { reports: 2, bytes: LATER_BYTES, time: Duration::from_secs(HOUR) };
+        let found = old.take_over(Instant::now(), bounds);
+        assert_eq!((found.taken.len(), found.left, found.given_up), (0, 2, 3));
+        let mut left = files(place.path(), "json");
+        left.sort();
+        assert_eq!(left, ["000000000003-3.0.json", "000000000004-4.0.json"]);
+    }
+
+    /// Guards: a file in the spool that is longer than any report is not read, but set aside, and counted.
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_too_long_is_set_aside() {
+        let place = tempfile::tempdir().unwrap();
+        let gone = Spool::open(place.path()).unwrap();
+        let long = gone.write(&with_id("long")).unwrap();
+        let mut text = std::fs::read(&long.path).unwrap();
+        // Still a report, if it were read.
+        text.resize(crate::report::delivery::spool::LONGEST as usize + 1, b' ');
+        std::fs::write(&long.path, text).unwrap();
+        // Of a later version or not.
+        let later = gone.write_of_a_later_version(&with_id("later"));
+        let length = crate::report::delivery::spool::LONGEST + 1;
+        std::fs::File::options().write(true).open(&later.path).unwrap().set_len(length).unwrap();
+        gone.write(&with_id("a")).unwrap();
+        drop(gone);
+        let remote = Fake::new("remote", []);
+        let dispatch = dispatch(&[&remote], Some(place.path()), Limits::default());
+        dispatch.take_over(clock());
+        turn(&dispatch, 10).await;
+        assert_eq!(remote.taken(), ["a"]);
+        let stats = stats(&dispatch, 0);
+        assert_eq!((stats.recovered, stats.delivered, stats.undelivered), (3, 1, 2));
+        assert_eq!(std::fs::read_dir(place.path().join("unreadable")).unwrap().count(), 2);
+    }
+
     /// Guards: the spool is searched every half a minute, whoever asks.
     #[tokio::test(start_paused = true)]
     async fn a_sibling_takes_over() {
@@ -827,7 +1051,7 @@ mod tests {
             Err("down".into())
         });
         let outlets =
-            [slow, Waited(|| panic!("on purpose")), Waited(|| Ok(()))].map(|sink| Outlet::Sink(Box::new(sink)));
+            [slow, Waited(|| panic!("on purpose")), Waited(|| Ok(()))].map(|sink| Outlet::Sink(Arc::new(sink)));
         let dispatch = with_outlets(outlets.into(), None, Limits::default());
         let now = Instant::now();
         dispatch.accept(with_id("a"), now);
@@ -846,11 +1070,16 @@ mod tests {
             std::thread::sleep(TURN / 3);
             Ok(())
         });
-        let dispatch = with_outlets(vec![Outlet::Sink(Box::new(slow))], None, Limits::default());
+        let dispatch = with_outlets(vec![Outlet::Sink(Arc::new(slow))], None, Limits::default());
         let (outbox, now) = (&dispatch.outboxes[0], Instant::now());
         for _ in 0..5 {
             let receipt = Arc::new(Receipt::new(dispatch.pending.open(&dispatch.counters), [0].into(), None));
-            assert!(outbox.queue().push(Entry { receipt, report: Some(Arc::new(report())) }, &outbox.rules).is_none());
+            assert!(
+                outbox
+                    .queue()
+                    .push(Entry { receipt, report: Some(Memory::default().keep(report())) }, &outbox.rules)
+                    .is_none()
+            );
         }
         dispatch.call_sinks(now);
         assert!((1..=3).contains(&stats(&dispatch, 5).delivered));
@@ -863,10 +1092,15 @@ mod tests {
     /// Guards: a driver that panics leaves the queue to the next one.
     #[test]
     fn a_panic_at_the_wheel() {
-        let dispatch = with_outlets(vec![Outlet::Sink(Box::new(Waited(|| Ok(()))))], None, Limits::default());
+        let dispatch = with_outlets(vec![Outlet::Sink(Arc::new(Waited(|| Ok(()))))], None, Limits::default());
         let outbox = &dispatch.outboxes[0];
         let receipt = Arc::new(Receipt::new(dispatch.pending.open(&dispatch.counters), [0].into(), None));
-        assert!(outbox.queue().push(Entry { receipt, report: Some(Arc::new(report())) }, &outbox.rules).is_none());
+        assert!(
+            outbox
+                .queue()
+                .push(Entry { receipt, report: Some(Memory::default().keep(report())) }, &outbox.rules)
+                .is_none()
+        );
         let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let _wheel = outbox.take_wheel(Instant::now()).unwrap();
             panic!("on purpose");

@@ -9,6 +9,8 @@
 mod backoff;
 mod dispatch;
 mod guard;
+mod kept;
+mod left_behind;
 mod outbox;
 mod outcome;
 mod pending;
@@ -21,4 +23,4 @@ pub(super) use dispatch::{Dispatch, Limits};
 #[cfg(test)]
 pub(super) use slot::LOG_FAILURES_EVERY;
 pub(super) use slot::Outlet;
-pub(super) use spool::Spool;
+pub(super) use spool::{Inherited, Spool};

@@ -8,6 +8,7 @@ use super::queue::{Next, Queue, Rules, Waiting};
 use super::slot::Slot;
 use super::spool::ReadError;
 use crate::report::Report;
+use crate::report::render::units::{count, were};
 use crate::report::sink::Failure;
 use crate::sync::lock_std;
 
@@ -65,7 +66,7 @@ impl Outbox {
     pub(super) fn load(&self, waiting: &Waiting) -> Result<(Arc<Report>, u64), Failure> {
         let receipt = &waiting.entry.receipt;
         let mut report = match (&waiting.entry.report, &receipt.file) {
-            (Some(report), _) => Arc::clone(report),
+            (Some(kept), _) => Arc::clone(kept.report()),
             (None, Some(file)) => match file.read() {
                 Ok(report) => Arc::new(report),
                 Err(ReadError::Io(error)) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -95,8 +96,7 @@ impl Outbox {
 }
 
 fn note(lost: u64, sink: &str) -> String {
-    let (reports, were, they) =
-        if lost == 1 { ("1 report", "was", "it") } else { (&*format!("{lost} reports"), "were", "they") };
+    let (reports, were, they) = (count(lost, "report"), were(lost), if lost == 1 { "it" } else { "they" });
     format!(
         "{reports} before this one {were} lost on the way to {sink}: more came than could be sent, or {they} could not be"
     )

@@ -82,8 +82,10 @@ impl Dispatch {
     /// One sink is done with a report.
     pub(super) fn settle(&self, at: usize, receipt: &Receipt, outcome: Outcome) {
         let outbox = &self.outboxes[at];
-        if outcome == Outcome::GivenUp {
-            outbox.lost(1);
+        outbox.slot.count_settled(outcome);
+        match outcome {
+            Outcome::Taken => count(&self.counters.deliveries),
+            Outcome::GivenUp => outbox.lost(1),
         }
         match receipt.settle(at, outcome) {
             Standing::Open => {

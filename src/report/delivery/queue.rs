@@ -105,6 +105,30 @@ impl Queue {
         if self.waiting.len() > rules.spooled { self.drop_oldest(|_| true) } else { None }
     }
 
+    /// The number of the oldest report that waits in memory.
+    pub(super) fn oldest_in_memory(&self) -> Option<u64> {
+        let in_memory = self.waiting.iter().filter(|waiting| waiting.entry.report.is_some());
+        in_memory.map(|waiting| waiting.entry.receipt.number).min()
+    }
+
+    /// The number of the newest report that waits in memory although it is in the spool, too.
+    pub(super) fn newest_in_both(&self) -> Option<u64> {
+        let in_both = |entry: &&Entry| entry.report.is_some() && entry.receipt.file.is_some();
+        self.waiting.iter().map(|waiting| &waiting.entry).filter(in_both).map(|entry| entry.receipt.number).max()
+    }
+
+    /// Leaves the report with that number to the spool, which has it.
+    pub(super) fn leave_to_spool(&mut self, number: u64) {
+        let which = |waiting: &&mut Waiting| waiting.entry.receipt.number == number;
+        self.waiting.iter_mut().filter(which).for_each(|waiting| waiting.entry.report = None);
+    }
+
+    /// Drops the report with that number, if it waits in here.
+    #[must_use]
+    pub(super) fn drop_number(&mut self, number: u64) -> Option<Arc<Receipt>> {
+        self.drop_oldest(|waiting| waiting.entry.receipt.number == number)
+    }
+
     fn drop_oldest(&mut self, which: impl Fn(&Waiting) -> bool) -> Option<Arc<Receipt>> {
         let at = self.waiting.iter().position(which)?;
         self.waiting.remove(at).map(|waiting| waiting.entry.receipt)
@@ -251,13 +275,14 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::delivery::kept::Memory;
     use crate::report::testing::report;
 
     const RULES: Rules = Rules { capacity: 3, spooled: 10, retry_for: Duration::from_secs(100), per_hour: None };
 
     fn entry(number: u64) -> Entry {
         let receipt = Receipt::new(number, [0].into(), None);
-        Entry { receipt: Arc::new(receipt), report: Some(Arc::new(report())) }
+        Entry { receipt: Arc::new(receipt), report: Some(Memory::default().keep(report())) }
     }
 
     fn filled(numbers: std::ops::Range<u64>) -> Queue {

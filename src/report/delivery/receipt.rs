@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
+use super::kept::Kept;
 use super::spool::SpoolFile;
-use crate::report::Report;
 use crate::sync::lock_std;
 
 /// What is kept of a report until every sink has it, or has given it up.
@@ -70,7 +70,7 @@ impl Receipt {
 pub(super) struct Entry {
     pub(super) receipt: Arc<Receipt>,
     /// `None` if it is in the spool alone.
-    pub(super) report: Option<Arc<Report>>,
+    pub(super) report: Option<Arc<Kept>>,
 }
 
 #[cfg(test)]

@@ -2,14 +2,19 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::report::Report;
+use super::receipt::Outcome;
 use crate::report::by_sink::BySink;
 use crate::report::escape::escape;
 use crate::report::log_safely;
+use crate::report::privacy::told;
 use crate::report::sink::{Failure, Remote, Sink, TARGET};
+use crate::report::stats::count;
+use crate::report::{Report, SinkStats};
 use crate::sync::lock_std;
 
 /// A sink that fails is logged this often at most.
@@ -21,12 +26,17 @@ pub(super) struct Slot {
     pub(super) outlet: Outlet,
     failures: Mutex<Failures>,
     counts: &'static BySink,
+    accepted: AtomicU64,
+    taken: AtomicU64,
+    given_up: AtomicU64,
+    failed: AtomicU64,
 }
 
-/// The two kinds of sinks.
+/// The two kinds of sinks. Shared, because a child of `fork` has the same ones.
+#[derive(Clone)]
 pub(in crate::report) enum Outlet {
-    Sink(Box<dyn Sink>),
-    Remote(Box<dyn Remote>),
+    Sink(Arc<dyn Sink>),
+    Remote(Arc<dyn Remote>),
 }
 
 #[derive(Default)]
@@ -43,7 +53,36 @@ impl Slot {
             Outlet::Remote(remote) => remote.name(),
         };
         let name = escape(name, 64).into_owned();
-        Self { counts: BySink::named(&name), name, outlet, failures: Mutex::default() }
+        let counts = BySink::named(&name);
+        let [accepted, taken, given_up, failed] = [const { AtomicU64::new(0) }; 4];
+        Self { name, outlet, failures: Mutex::default(), counts, accepted, taken, given_up, failed }
+    }
+
+    /// What became of the reports that were meant for it.
+    pub(super) fn stats(&self) -> SinkStats {
+        // In the opposite order of counting: none is settled that was not accepted.
+        let (delivered, undelivered) = (self.taken.load(Acquire), self.given_up.load(Acquire));
+        let queued = self.accepted.load(Relaxed).saturating_sub(delivered + undelivered);
+        let failed_deliveries = self.failed.load(Relaxed);
+        SinkStats { name: self.name.clone(), delivered, undelivered, queued, failed_deliveries }
+    }
+
+    /// A report is on its way to it.
+    pub(super) fn count_accepted(&self) {
+        count(&self.accepted);
+    }
+
+    /// It is done with a report.
+    pub(super) fn count_settled(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Taken => {
+                self.taken.fetch_add(1, Release);
+                self.counts.count_taken();
+            }
+            Outcome::GivenUp => {
+                self.given_up.fetch_add(1, Release);
+            }
+        }
     }
 
     /// How many reports may go out in an hour.
@@ -56,6 +95,7 @@ impl Slot {
 
     /// An attempt failed: counted, and logged.
     pub(super) fn failed(&self, failure: &Failure, now: Instant) {
+        count(&self.failed);
         self.counts.count_failed();
         self.log(failure, now);
     }
@@ -74,7 +114,7 @@ impl Slot {
         failures.logged_at = Some(now);
         let before = std::mem::take(&mut failures.unlogged);
         drop(failures);
-        let (sink, error) = (&*self.name, &*escape(error, 1024));
+        let (sink, error) = (&*self.name, &*told(error, 1024));
         tracing::error!(target: TARGET, sink, error, unlogged_failures = before, "a report did not arrive: {sink}: {error}");
     }
 }

@@ -4,48 +4,83 @@
 //! spool/4242-1f0e9a/lock                             held by the process as long as it lives
 //! spool/4242-1f0e9a/000000000017-8f14e45f.0.json     a report
 //! spool/4242-1f0e9a/000000000017-8f14e45f.0.taken    the names of the sinks that have it already, one a line
-//! spool/unreadable/                                  what could not be read
+//! spool/unreadable/                                  what could not be read: the last hundred, of 64 MiB at most
 //! ```
 //!
 //! A folder a process, for several processes of a service share a spool: while an old one drains, a new one starts. The
 //! folder of a process that is gone is known by its lock, which the operating system releases whatever the end was; the
-//! first one that takes the lock takes over the reports.
+//! first one that takes the lock takes over the reports. See [`left_behind`](super::left_behind).
+//!
+//! Reports are written as schema 1, which every version reads: while a service is deployed, an old process may take over what a
+//! new one has left, and leaves alone what says that it is of a later schema. Both schemas are read, so that a later version may
+//! write schema 2 here, once no process of a version before this one can be beside it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::{self, File, FileTimes};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::left_behind::LaterVersions;
 use crate::error::{Error, Result};
-use crate::report::private::{create, directory};
+use crate::private::{create, directory, for_this_user_alone, options};
+use crate::report::logging::warn_if_exposed;
+use crate::report::privacy::again;
+use crate::report::schema::Schema1;
 use crate::report::{Report, SCHEMA};
 use crate::sync::lock_std;
 
-const LOCK: &str = "lock";
-const UNREADABLE: &str = "unreadable";
-/// No report is as long, in bytes: what is, was written by somebody else.
-const LONGEST: u64 = 64 << 20;
+pub(super) const LOCK: &str = "lock";
+pub(super) const UNREADABLE: &str = "unreadable";
+/// No longer report is written, in bytes: a file that is, was written by somebody else.
+pub(super) const LONGEST: u64 = 16 << 20;
+/// So long is a list of sinks at most.
+const LONGEST_LIST: u64 = 64 << 10;
+/// So much is kept of what could not be read: the newest, in number and in bytes.
+const MAX_UNREADABLE: usize = 100;
+const MAX_UNREADABLE_BYTES: u64 = 64 << 20;
+/// The lock is touched so often: what cleans temporary directories takes files away that nobody has touched for days.
+const TOUCH_EVERY: Duration = Duration::from_secs(60 * 60);
 /// A folder that is being made is called so: nobody takes it over.
 const NEW: &str = ".new-";
 
 /// A folder of this process's own within a spool.
 #[derive(Debug)]
 pub(in crate::report) struct Spool {
-    root: PathBuf,
-    own: PathBuf,
+    pub(super) root: PathBuf,
+    pub(super) own: PathBuf,
     /// Numbers files, so that their names tell their order.
     next: AtomicU64,
     /// Held until the process ends, or nobody uses the spool any more.
-    lock: Mutex<File>,
+    lock: Arc<Mutex<Option<File>>>,
+    touched: Mutex<Instant>,
+    pub(super) later: LaterVersions,
+}
+
+/// What a child of `fork` needs to have a folder of its own.
+#[derive(Debug)]
+pub(in crate::report) struct Inherited {
+    root: PathBuf,
+    lock: Arc<Mutex<Option<File>>>,
+}
+
+impl Inherited {
+    /// A spool for this process, in the same place. The lock that was inherited is closed: the other process alone is to hold
+    /// it, or nobody could take over its reports once it is gone.
+    pub(in crate::report) fn open(&self) -> Result<Spool> {
+        if let Ok(mut lock) = self.lock.try_lock() {
+            *lock = None;
+        }
+        Spool::open(&self.root)
+    }
 }
 
 /// A report in the spool.
 #[derive(Debug)]
 pub(super) struct SpoolFile {
-    path: PathBuf,
-    unreadable: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl Spool {
@@ -64,7 +99,27 @@ impl Spool {
         directory(root).map_err(failed("cannot be created"))?;
         let name = format!("{}-{:08x}", std::process::id(), fastrand::u32(..));
         let lock = claim(root, &name).map_err(failed("cannot be written to, or knows no locks"))?;
-        Ok(Self { root: root.clone(), own: root.join(name), next: AtomicU64::new(0), lock: Mutex::new(lock) })
+        warn_if_exposed("spool", root);
+        let (own, lock, touched) = (root.join(name), Arc::new(Mutex::new(Some(lock))), Mutex::new(Instant::now()));
+        let (next, later) = (AtomicU64::new(0), LaterVersions::default());
+        Ok(Self { root: root.clone(), own, next, lock, touched, later })
+    }
+
+    /// The lock, and the spool's own directory.
+    pub(in crate::report) fn held(&self) -> Inherited {
+        Inherited { root: self.root.clone(), lock: Arc::clone(&self.lock) }
+    }
+
+    /// Shows that the own folder is in use, every now and then.
+    pub(super) fn touch(&self, now: Instant) {
+        let mut touched = lock_std(&self.touched);
+        if now.saturating_duration_since(*touched) >= TOUCH_EVERY {
+            *touched = now;
+            let now = SystemTime::now();
+            if let Some(lock) = &*lock_std(&self.lock) {
+                let _ = lock.set_times(FileTimes::new().set_accessed(now).set_modified(now));
+            }
+        }
     }
 
     /// Writes a report. It is on disk, and survives the end of the machine, when this returns.
@@ -74,7 +129,7 @@ impl Spool {
             // Somebody cleaned up.
             directory(&self.root)?;
             let name = self.own.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            *lock_std(&self.lock) = claim(&self.root, name)?;
+            *lock_std(&self.lock) = Some(claim(&self.root, name)?);
             return self.try_write(report);
         }
         written
@@ -84,11 +139,15 @@ impl Spool {
         // Ids are made by heeler, and have only letters, digits and hyphens; one from elsewhere names no path.
         let id: String =
             report.id.chars().filter(|char| char.is_ascii_alphanumeric() || *char == '-').take(64).collect();
+        let bytes = serde_json::to_vec(&Schema1(report))?;
+        if bytes.len() as u64 > LONGEST {
+            return Err(io::Error::other("the report is too long for the spool"));
+        }
         let file = self.file(&format!("{id}.{}.json", report.update));
         let temporary = file.path.with_extension("tmp");
         let written = || -> io::Result<()> {
             let mut to = create(&temporary)?;
-            to.write_all(&serde_json::to_vec(report)?)?;
+            to.write_all(&bytes)?;
             to.sync_data()?;
             fs::rename(&temporary, &file.path)?;
             sync_directory(&self.own);
@@ -100,70 +159,9 @@ impl Spool {
         Ok(file)
     }
 
-    fn file(&self, name: &str) -> SpoolFile {
+    pub(super) fn file(&self, name: &str) -> SpoolFile {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        SpoolFile { path: self.own.join(format!("{number:012}-{name}")), unreadable: self.root.join(UNREADABLE) }
-    }
-
-    /// Takes over the reports of processes that are gone, oldest first within each. What could not be taken over stays
-    /// where it is, and keeps nobody from the rest: the last error is returned.
-    pub(super) fn take_over(&self) -> (Vec<SpoolFile>, io::Result<()>) {
-        let mut taken = Vec::new();
-        let entries = match fs::read_dir(&self.root) {
-            Ok(entries) => entries,
-            Err(error) => return (taken, Err(error)),
-        };
-        let mut done = Ok(());
-        for path in entries.flatten().map(|entry| entry.path()) {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if path == self.own || name == UNREADABLE || name.starts_with('.') || !path.is_dir() {
-                continue;
-            }
-            let Ok(lock) = OpenOptions::new().write(true).open(path.join(LOCK)) else { continue };
-            if lock.try_lock().is_err() {
-                continue;
-            }
-            match self.empty(&path, &mut taken) {
-                // Another process was here, between the opening of its lock and the taking.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => done = Err(error),
-                Ok(()) => {}
-            }
-        }
-        (taken, done)
-    }
-
-    /// Moves all reports of `from`, whose lock is held, into the own folder, and removes it.
-    fn empty(&self, from: &Path, taken: &mut Vec<SpoolFile>) -> io::Result<()> {
-        let (mut reports, mut notes): (Vec<PathBuf>, Vec<PathBuf>) = Default::default();
-        for entry in fs::read_dir(from)? {
-            let path = entry?.path();
-            match path.extension().and_then(|extension| extension.to_str()) {
-                Some("json") => reports.push(path),
-                // Half a report: whoever wrote it was stopped, and has not tried to deliver it yet.
-                Some("tmp") => fs::remove_file(path)?,
-                Some("taken") => notes.push(path),
-                _ => {}
-            }
-        }
-        reports.sort();
-        for path in reports {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("report.json");
-            let rest = name.split_once('-').map_or(name, |(_, rest)| rest);
-            let file = self.file(rest);
-            // What is known of it first: a report that comes without is delivered twice, which is better than never.
-            let _ = fs::rename(path.with_extension("taken"), file.taken());
-            fs::rename(&path, &file.path)?;
-            taken.push(file);
-        }
-        // Their reports were removed: everybody had them.
-        for path in notes {
-            let _ = fs::remove_file(path);
-        }
-        let _ = fs::remove_file(from.join(LOCK));
-        // Fails if somebody put something else in there: so be it.
-        let _ = fs::remove_dir(from);
-        Ok(())
+        SpoolFile { path: self.own.join(format!("{number:012}-{name}")) }
     }
 }
 
@@ -192,33 +190,38 @@ impl SpoolFile {
     /// The report.
     pub(super) fn read(&self) -> Result<Report, ReadError> {
         let unreadable = |what: &str| Err(ReadError::Unreadable(io::Error::other(what)));
-        // What is no file, a pipe for example, may keep its reader for ever.
-        let about = fs::symlink_metadata(&self.path).map_err(ReadError::Io)?;
-        if !about.is_file() || about.len() > LONGEST {
+        if !is_file(&self.path).map_err(ReadError::Io)? {
             return unreadable("it is no file of a report");
         }
-        let bytes = fs::read(&self.path).map_err(ReadError::Io)?;
+        let bytes = read_at_most(&self.path, LONGEST).map_err(ReadError::Io)?;
+        let Some(bytes) = bytes else { return unreadable("it is longer than any report") };
         match serde_json::from_slice::<Report>(&bytes) {
-            Ok(report) if report.schema == SCHEMA => Ok(report),
-            Ok(_) => unreadable("it was written by another version of heeler"),
+            Ok(mut report) if report.schema <= SCHEMA => {
+                again(&mut report);
+                Ok(report)
+            }
+            Ok(_) => unreadable("it was written by a later version of heeler"),
             Err(error) => Err(ReadError::Unreadable(error.into())),
         }
     }
 
-    fn taken(&self) -> PathBuf {
+    pub(super) fn taken(&self) -> PathBuf {
         self.path.with_extension("taken")
     }
 
     /// The sinks that have it.
     pub(super) fn taken_by(&self) -> BTreeSet<String> {
-        let text = fs::read_to_string(self.taken()).unwrap_or_default();
+        let path = self.taken();
+        let list =
+            is_file(&path).ok().filter(|is_file| *is_file).and_then(|_| read_at_most(&path, LONGEST_LIST).ok()?);
+        let text = list.and_then(|list| String::from_utf8(list).ok()).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
     /// One more sink has it. If that cannot be noted, it may get it twice.
     pub(super) fn note_taken(&self, sink: &str) {
-        let file = OpenOptions::new().create(true).append(true).open(self.taken());
-        let _ = file.and_then(|mut file| writeln!(file, "{sink}"));
+        let file = options().create(true).append(true).open(self.taken());
+        let _ = file.and_then(|mut file| for_this_user_alone(&file).and_then(|()| writeln!(file, "{sink}")));
     }
 
     /// Everybody has it.
@@ -230,16 +233,66 @@ impl SpoolFile {
 
     /// Moves it out of the way, for a person to look at.
     pub(super) fn set_aside(&self) {
-        let _ = directory(&self.unreadable);
-        let folder = self.path.parent().and_then(Path::file_name);
-        if let (Some(folder), Some(name)) = (folder, self.path.file_name()) {
+        let folder = self.path.parent();
+        let root = folder.and_then(Path::parent);
+        if let (Some(root), Some(folder), Some(name)) = (root, folder.and_then(Path::file_name), self.path.file_name())
+        {
+            let unreadable = root.join(UNREADABLE);
+            let _ = directory(&unreadable);
             // Other processes may have set aside one of that name.
-            let to = self.unreadable.join(format!("{}-{}", folder.display(), name.display()));
+            let to = unreadable.join(format!("{}-{}", folder.display(), name.display()));
             if fs::rename(&self.path, to).is_err() {
                 let _ = fs::remove_file(&self.path);
             }
+            let _ = make_room(&unreadable);
         }
         let _ = fs::remove_file(self.taken());
+    }
+}
+
+/// Whether it is a file, and no pipe, which may keep its reader for ever.
+pub(super) fn is_file(path: &Path) -> io::Result<bool> {
+    fs::symlink_metadata(path).map(|about| about.is_file())
+}
+
+/// What is in a file; `None` if that is more than `most` bytes.
+fn read_at_most(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= most).then_some(bytes))
+}
+
+/// Removes the oldest of what could not be read, down to its bounds. The newest stays, whatever its size.
+fn make_room(unreadable: &Path) -> io::Result<()> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(unreadable)?.flatten() {
+        // Since when it is there: the time of its last change is that of its last renaming, too.
+        let Ok(about) = fs::symlink_metadata(entry.path()) else { continue };
+        let bytes = if about.is_file() { about.len() } else { 0 };
+        found.push((set_aside_at(&about), entry.path(), bytes, about.is_dir()));
+    }
+    found.sort();
+    let (mut kept, mut bytes) = (0, 0_u64);
+    for (_, path, size, is_directory) in found.into_iter().rev() {
+        (kept, bytes) = (kept + 1, bytes.saturating_add(size));
+        if kept > 1 && (kept > MAX_UNREADABLE || bytes > MAX_UNREADABLE_BYTES) {
+            let _ = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        }
+    }
+    Ok(())
+}
+
+/// When a file got its name.
+fn set_aside_at(about: &fs::Metadata) -> (i64, i64) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        (about.ctime(), about.ctime_nsec())
+    }
+    #[cfg(not(unix))]
+    {
+        let modified = about.modified().ok().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        modified.map_or((0, 0), |at| (at.as_secs() as i64, at.subsec_nanos().into()))
     }
 }
 
@@ -265,8 +318,28 @@ fn claim(root: &Path, name: &str) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::left_behind::Bounds;
     use super::*;
+    use crate::report::Verdict;
     use crate::report::testing::report;
+
+    impl Spool {
+        /// Writes a report as a version would whose schema is later than this one's.
+        pub(in crate::report::delivery) fn write_of_a_later_version(&self, report: &Report) -> SpoolFile {
+            let file = self.write(report).unwrap();
+            let text = fs::read_to_string(&file.path).unwrap();
+            let rest = text.strip_prefix("{\"schema\":1,").unwrap();
+            fs::write(&file.path, format!("{{\"schema\":{},{rest}", SCHEMA + 1)).unwrap();
+            file
+        }
+
+        /// All reports of processes that are gone, whoever wrote them.
+        fn take_over_all(&self) -> (Vec<SpoolFile>, io::Result<()>) {
+            let bounds = Bounds { reports: 10, bytes: 1 << 20, time: Duration::from_secs(60) };
+            let found = self.take_over(Instant::now(), bounds);
+            (found.taken, found.done)
+        }
+    }
 
     fn names(path: &Path) -> Vec<String> {
         let mut names: Vec<String> =
@@ -303,14 +376,165 @@ mod tests {
         fs::write(gone.own.join("half.tmp"), b"{").unwrap();
         fs::write(gone.own.join("000-removed.0.taken"), b"log").unwrap();
         let next = Spool::open(place.path()).unwrap();
-        assert_eq!(next.take_over().0.len(), 0, "its owner lives");
+        assert_eq!(next.take_over_all().0.len(), 0, "its owner lives");
         drop(gone);
-        let (files, done) = next.take_over();
+        let (files, done) = next.take_over_all();
         done.unwrap();
         let ids: Vec<String> = files.iter().map(|file| file.read().unwrap().id).collect();
         assert_eq!(ids, ["b", "a"], "the order in which they were written");
         assert!(files.iter().all(|file| file.taken_by().contains("log")));
         assert_eq!(names(place.path()).len(), 1, "the folder of the dead is gone");
+    }
+
+    /// Guards: while a service is deployed, old and new processes share a spool. What the old ones wrote is delivered by the new
+    /// ones, with all that is in it: the recorded spool is one of the first version, and stays as it is.
+    #[test]
+    fn a_recorded_spool_is_taken_over() {
+        let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/spool-1");
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("4242-1f0e9a00");
+        fs::create_dir(&folder).unwrap();
+        for name in names(&recorded) {
+            fs::copy(recorded.join(&name), folder.join(&name)).unwrap();
+        }
+        let spool = Spool::open(place.path()).unwrap();
+        let (files, done) = spool.take_over_all();
+        done.unwrap();
+        assert_eq!(files.len(), 3);
+        assert_eq!(files.iter().map(|file| file.taken_by().len()).collect::<Vec<_>>(), [2, 0, 0]);
+        let sources = names(&recorded).into_iter().filter(|name| name.ends_with(".json"));
+        for (name, file) in sources.zip(&files) {
+            let then: serde_json::Value = serde_json::from_slice(&fs::read(recorded.join(&name)).unwrap()).unwrap();
+            let read = file.read().unwrap();
+            assert_eq!(read.schema, SCHEMA);
+            contains(&serde_json::to_value(Schema1(&read)).unwrap(), &then, &name);
+        }
+        assert_eq!(names(place.path()).len(), 1, "the folder of the old process is gone");
+    }
+
+    /// Guards: the other way round, an old process reads what a new one wrote: to the byte what the first version wrote.
+    #[test]
+    fn what_is_written_can_be_read_by_the_first_version() {
+        let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/spool-1");
+        let place = tempfile::tempdir().unwrap();
+        let spool = Spool::open(place.path()).unwrap();
+        let file = spool.write(&report()).unwrap();
+        let then = fs::read_to_string(recorded.join("000000000000-8f14e45fceea167a-17.0.json")).unwrap();
+        assert_eq!(fs::read_to_string(&file.path).unwrap(), then);
+    }
+
+    /// Guards: what a later version of heeler writes once nobody needs schema 1 is taken over by this one.
+    #[test]
+    fn schema_2_is_read() {
+        let place = tempfile::tempdir().unwrap();
+        let newer = Spool::open(place.path()).unwrap();
+        let file = newer.write(&report()).unwrap();
+        fs::write(&file.path, serde_json::to_vec(&report()).unwrap()).unwrap();
+        assert!(fs::read_to_string(&file.path).unwrap().starts_with("{\"schema\":2,"));
+        drop(newer);
+        let next = Spool::open(place.path()).unwrap();
+        let (files, done) = next.take_over_all();
+        done.unwrap();
+        let [taken] = &files[..] else { panic!("{files:?}") };
+        assert_eq!(taken.read().unwrap().to_json(), report().to_json());
+    }
+
+    /// Everything in `then` is in `now`, which may have more.
+    fn contains(now: &serde_json::Value, then: &serde_json::Value, at: &str) {
+        use serde_json::Value;
+        match (now, then) {
+            (Value::Object(now), Value::Object(then)) => {
+                then.iter().for_each(|(key, then)| contains(&now[key], then, &format!("{at}.{key}")));
+            }
+            (Value::Array(now), Value::Array(then)) => {
+                assert_eq!(now.len(), then.len(), "{at}");
+                now.iter().zip(then).for_each(|(now, then)| contains(now, then, at));
+            }
+            _ => assert_eq!(now, then, "{at}"),
+        }
+    }
+
+    /// Guards: an old process that takes over a newer one's folder leaves what it does not know where a newer one finds it,
+    /// with what is known of it, and takes the rest.
+    #[test]
+    fn reports_of_a_later_schema_are_left_to_a_later_version() {
+        let place = tempfile::tempdir().unwrap();
+        let newer = Spool::open(place.path()).unwrap();
+        let later = newer.write_of_a_later_version(&Report { id: "later".to_owned(), ..report() });
+        later.note_taken("log");
+        newer.write(&Report { id: "same".to_owned(), ..report() }).unwrap();
+        drop(newer);
+        let old = Spool::open(place.path()).unwrap();
+        for round in 0..2 {
+            let (files, done) = old.take_over_all();
+            done.unwrap();
+            assert_eq!(files.len(), 1 - round, "once");
+        }
+        assert!(later.path.exists() && later.taken().exists());
+        assert!(later.path.with_file_name(LOCK).exists(), "without it nobody would look into the folder");
+        assert!(!place.path().join(UNREADABLE).exists());
+    }
+
+    /// Guards: a word that a later version has within the schema costs a report that word alone.
+    #[test]
+    fn unknown_words_are_read() {
+        let place = tempfile::tempdir().unwrap();
+        let spool = Spool::open(place.path()).unwrap();
+        let file = spool.write(&report()).unwrap();
+        let mut text: serde_json::Value = serde_json::from_slice(&fs::read(&file.path).unwrap()).unwrap();
+        for key in ["kind", "verdict"] {
+            text[key] = "churning".into();
+        }
+        text["timeline"][0]["activity"] = "throttled".into();
+        text["stacks"][0]["kind"] = "kernel".into();
+        text["added"] = vec![1].into();
+        fs::write(&file.path, text.to_string()).unwrap();
+        let read = file.read().unwrap();
+        assert_eq!((read.id, read.verdict, read.stacks.len()), (report().id, Verdict::Unknown, 1));
+    }
+
+    /// Guards: a spool that cannot be read for days does not fill the disk: the newest of what was set aside stay.
+    #[test]
+    fn unreadable_files_are_bounded() {
+        let place = tempfile::tempdir().unwrap();
+        let spool = Spool::open(place.path()).unwrap();
+        let set_aside = |length: u64| {
+            let file = spool.write(&report()).unwrap();
+            File::create(&file.path).unwrap().set_len(length).unwrap();
+            file.set_aside();
+            file
+        };
+        let first = set_aside(1);
+        (0..MAX_UNREADABLE).for_each(|_| drop(set_aside(1)));
+        let unreadable = place.path().join(UNREADABLE);
+        let left = names(&unreadable);
+        assert_eq!(left.len(), MAX_UNREADABLE);
+        let first = first.path.file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(left.iter().all(|name| !name.ends_with(&first)), "the oldest went");
+        set_aside(MAX_UNREADABLE_BYTES / 2);
+        set_aside(MAX_UNREADABLE_BYTES / 2);
+        let total = |path: &Path| {
+            fs::read_dir(path).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum::<u64>()
+        };
+        assert!(names(&unreadable).len() > 1 && total(&unreadable) <= MAX_UNREADABLE_BYTES);
+        set_aside(2 * MAX_UNREADABLE_BYTES);
+        assert_eq!(names(&unreadable).len(), 1, "the newest stays");
+    }
+
+    /// Guards: a process that runs for weeks has a lock that looks used, or its folder would never be taken over.
+    #[test]
+    fn the_lock_is_touched() {
+        let place = tempfile::tempdir().unwrap();
+        let spool = Spool::open(place.path()).unwrap();
+        let lock = spool.own.join(LOCK);
+        let old = SystemTime::now() - 24 * TOUCH_EVERY;
+        let times = FileTimes::new().set_accessed(old).set_modified(old);
+        lock_std(&spool.lock).as_ref().unwrap().set_times(times).unwrap();
+        let age = || fs::metadata(&lock).unwrap().modified().unwrap().elapsed().unwrap_or_default();
+        spool.touch(Instant::now());
+        assert!(age() > TOUCH_EVERY, "not at each look");
+        spool.touch(Instant::now() + TOUCH_EVERY);
+        assert!(age() < TOUCH_EVERY);
     }
 
     /// Guards: a folder that cannot be emptied keeps nobody from the next one.
@@ -329,7 +553,7 @@ mod tests {
         gone.write(&report()).unwrap();
         drop(gone);
         let next = Spool::open(place.path()).unwrap();
-        let (files, done) = next.take_over();
+        let (files, done) = next.take_over_all();
         assert_eq!(files.len(), 1);
         assert!(done.is_err());
     }
@@ -343,9 +567,9 @@ mod tests {
         fs::remove_dir_all(&root).unwrap();
         let file = spool.write(&report()).unwrap();
         assert_eq!(file.read().unwrap().to_json(), report().to_json());
-        assert_eq!(Spool::open(&root).unwrap().take_over().0.len(), 0, "it is locked again");
+        assert_eq!(Spool::open(&root).unwrap().take_over_all().0.len(), 0, "it is locked again");
         drop(spool);
-        assert_eq!(Spool::open(&root).unwrap().take_over().0.len(), 1);
+        assert_eq!(Spool::open(&root).unwrap().take_over_all().0.len(), 1);
     }
 
     /// Guards: ids in a file name no path.
@@ -367,10 +591,11 @@ mod tests {
             fs::write(&file.path, damage).unwrap();
             assert!(matches!(file.read(), Err(ReadError::Unreadable(_))));
         }
-        fs::write(&file.path, Report { schema: SCHEMA + 1, ..report() }.to_json()).unwrap();
-        assert!(matches!(file.read(), Err(ReadError::Unreadable(_))), "of another version");
+        let later = spool.write_of_a_later_version(&report());
+        assert!(matches!(later.read(), Err(ReadError::Unreadable(_))), "of a later version");
         File::create(&file.path).unwrap().set_len(LONGEST + 1).unwrap();
         assert!(matches!(file.read(), Err(ReadError::Unreadable(_))), "too long");
+        File::create(&file.path).unwrap().set_len(1).unwrap();
         file.set_aside();
         assert!(matches!(file.read(), Err(ReadError::Io(_))));
         // A directory, of the same name but for the process.

@@ -51,26 +51,31 @@ pub(crate) fn telling(frames: &[&Frame], waits: bool) -> Vec<bool> {
 
 /// How many of the innermost frames say nothing: how an await point's waker is cloned and kept.
 fn beginning(frames: &[&Frame], waits: bool) -> usize {
-    frames.iter().position(|frame| !waits || !is_dull(frame)).unwrap_or(0)
+    frames.iter().position(|frame| !waits || !(is_dull(frame) || frame.is_heelers())).unwrap_or(0)
 }
 
 /// Which frames are worth a line: the application's own, and of what they call the innermost and the outermost that say
 /// what is waited on (`tokio::sync::Mutex::lock`).
 fn shown(frames: &[&Frame]) -> Vec<bool> {
     let Some(own) = frames.iter().position(|frame| frame.own) else {
-        return (0..frames.len()).map(|at| at < WITHOUT_OWN).collect();
+        // heeler's own explain nothing, unless there is nothing else.
+        let says = |frame: &Frame| !frame.is_heelers() || frames.iter().all(|frame| frame.is_heelers());
+        return frames.iter().enumerate().map(|(at, frame)| at < WITHOUT_OWN && says(frame)).collect();
     };
     let mut shown: Vec<bool> = frames.iter().map(|frame| frame.own).collect();
     let leaf = &frames[..own];
     // A line of `tokio::select!` in the same function says less than what the branch polls.
-    let says = |frame: &Frame| frame.function.is_some() && frame.function != frames[own].function && !is_dull(frame);
+    let says = |frame: &Frame| {
+        let is_named = frame.function.is_some() && frame.function != frames[own].function;
+        is_named && !is_dull(frame) && !frame.is_heelers()
+    };
     let mut telling = (0..own).filter(|&at| says(leaf[at]));
     let innermost = telling.next();
     for at in [innermost, telling.next_back()].into_iter().flatten() {
         shown[at] = true;
     }
     if innermost.is_none()
-        && let Some(at) = leaf.iter().rposition(|frame| frame.function.is_some())
+        && let Some(at) = leaf.iter().rposition(|frame| frame.function.is_some() && !frame.is_heelers())
     {
         shown[at] = true;
     }

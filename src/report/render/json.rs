@@ -1,14 +1,22 @@
-//! The JSON form, schema 1.
+//! The JSON form, for files and for people.
 
+use serde::Serialize as _;
+
+use super::layout::Layout;
 use crate::report::Report;
 
 impl Report {
-    /// This report as JSON, indented, for files and for people. Durations are milliseconds, times are RFC 3339 in UTC; see
-    /// [`SCHEMA`](crate::report::SCHEMA). For one line, or another format, serialize the report itself.
+    /// This report as JSON, indented, for files and for people, with a line per frame and per stack: see
+    /// [`SCHEMA`](crate::report::SCHEMA). For one line, or another format that knows names of fields, serialize the report itself.
     #[must_use]
     pub fn to_json(&self) -> String {
+        let mut json = Vec::new();
+        let written = self.serialize(&mut serde_json::Serializer::with_formatter(&mut json, Layout::default()));
         // Fails for maps with odd keys and for values that refuse to be serialized: a report has neither.
-        serde_json::to_string_pretty(self).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
+        match written {
+            Ok(()) => String::from_utf8_lossy(&json).into_owned(),
+            Err(error) => format!("{{\"error\": \"{error}\"}}"),
+        }
     }
 }
 
@@ -18,14 +26,14 @@ mod tests {
 
     use crate::report::testing::report;
 
-    /// Guards: the names and units that readers of schema 1 rely on.
+    /// Guards: the names and units that readers of schema 2 rely on.
     #[test]
-    fn schema_1() {
+    fn schema_2() {
         let mut report = report();
         report.elapsed_ms = 2_510.5;
         let value: Value = serde_json::from_str(&report.to_json()).unwrap();
         for (pointer, expected) in [
-            ("/schema", json!(1)),
+            ("/schema", json!(2)),
             ("/kind", json!("slow_request")),
             ("/verdict", json!("waiting")),
             ("/captured_at", json!("2025-01-01T00:00:02.510Z")),
@@ -35,13 +43,42 @@ mod tests {
             ("/request/headers/0", json!(["host", "localhost:3000"])),
             ("/process/pid", json!(4242)),
             ("/stacks/0/kind", json!("await")),
-            ("/stacks/0/frames/3/function", json!("photos::wait_for_import")),
-            ("/stacks/0/frames/3/own", json!(true)),
+            ("/stacks/0/frames/3", json!(3)),
+            ("/frames/3/function", json!("photos::wait_for_import")),
+            ("/frames/3/own", json!(true)),
+            ("/frames/3/address", json!("0x1f00")),
+            ("/frames/3/module", json!(0)),
+            ("/frames/3/inlined", Value::Null),
+            ("/modules", json!([{"name": "photos", "build_id": null}])),
             ("/timeline/0", json!({"activity": "waiting", "stack": 0, "waits": 1, "ms": 2200.0})),
             ("/suppressed", json!(0)),
         ] {
-            assert_eq!(value.pointer(pointer), Some(&expected), "{pointer}");
+            assert_eq!(value.pointer(pointer).unwrap_or(&Value::Null), &expected, "{pointer}");
         }
+        assert_eq!(value["sentence"], report.sentence());
+    }
+
+    /// Guards: people can read it: rows of tables on a line each, the numbers of frames side by side.
+    #[test]
+    fn a_line_per_row() {
+        let mut report = report();
+        report.stacks[0].frames.truncate(2);
+        report.process.executable = "[{\"\\".to_owned();
+        let json = report.to_json();
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), serde_json::to_value(&report).unwrap());
+        let lines: Vec<&str> = json.lines().collect();
+        assert_eq!(lines[..2], ["{", "  \"schema\": 2,"]);
+        for line in [
+            "  \"request\": {",
+            "    \"headers\": [[\"host\",\"localhost:3000\"]]",
+            "    {\"name\": \"photos\", \"build_id\": null}",
+            "  \"notes\": [],",
+            "    {\"activity\": \"waiting\", \"stack\": 0, \"waits\": 1, \"ms\": 2200.0},",
+        ] {
+            assert!(lines.contains(&line), "{line} in {json}");
+        }
+        assert!(lines.iter().any(|line| line.ends_with("\"frames\": [0,1]}")), "{json}");
+        assert_eq!(lines.last(), Some(&"}"));
     }
 
     #[test]

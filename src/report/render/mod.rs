@@ -6,6 +6,7 @@ pub(crate) mod flamegraph;
 pub(crate) mod fold;
 mod html;
 mod json;
+mod layout;
 mod markup;
 mod page;
 mod sections;

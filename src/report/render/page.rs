@@ -70,8 +70,8 @@ fn facts(report: &Report) -> Vec<Fact> {
     if let Some(thread) = &report.thread {
         facts.push(("thread", describe_thread(thread)));
     }
-    let busy = format!("{} busy, {} waiting", duration(report.busy_ms), duration(report.waiting_ms));
-    facts.push(("polls", format!("{}: {busy}, longest poll {}", report.polls, duration(report.longest_poll_ms))));
+    let [inside, between, longest] = [report.busy_ms, report.waiting_ms, report.longest_poll_ms].map(duration);
+    facts.push(("polls", format!("{}: {inside} inside, {between} between them, longest {longest}", report.polls)));
     facts
 }
 

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::sentence::busy_with;
 use super::stacks::{Line, lines};
 use super::units::count;
+use crate::report::location::is_idle;
 use crate::report::{Report, Stack, StackKind, Thread, Verdict};
 
 /// How many stacks of one kind are shown. The JSON form has all.
@@ -125,9 +126,12 @@ fn title(stack: &Stack, verdict: Verdict) -> String {
         (StackKind::Await, Verdict::Abandoned | Verdict::Interrupted | Verdict::NoWaker) => {
             "Where it last was".to_owned()
         }
-        (StackKind::Await, Verdict::Yielding) => "Where it yields".to_owned(),
+        (StackKind::Await, Verdict::Yielding) if !is_idle(stack) => "Where it yields".to_owned(),
         (StackKind::Await, _) => "Where it waits".to_owned(),
-        (StackKind::Thread | StackKind::Culprit, _) => format!("What runs{}", thread()),
+        (StackKind::Thread | StackKind::Culprit, _) => {
+            let blocks = stack.thread.as_ref().is_some_and(|thread| thread.on_cpu == Some(false));
+            format!("{}{}", if blocks { "Where it blocks" } else { "What runs" }, thread())
+        }
     }
 }
 

@@ -41,9 +41,7 @@ impl Report {
                 format!("{subject} yields: {elapsed} and {} so far{limit}{place}", count(self.polls, "poll"))
             }
             Verdict::NoWaker => {
-                format!(
-                    "{subject} is pending with nobody to wake it: {elapsed} so far{limit}, its last poll left no waker{place}"
-                )
+                format!("{subject} is pending and its last poll left no waker: {elapsed} so far{limit}{place}")
             }
             Verdict::Abandoned => {
                 // By whom is not known: a client that leaves, a timeout around it and a shutdown all drop it alike.
@@ -208,7 +206,7 @@ mod tests {
         assert!(
             say(with(Verdict::Yielding)).contains("/lock yields: 2.51 s and 2 polls so far (threshold 2.50 s), in")
         );
-        let pending = "GET /slow/lock is pending with nobody to wake it: 2.51 s so far (threshold 2.50 s), its last poll left no waker, last in photos::";
+        let pending = "GET /slow/lock is pending and its last poll left no waker: 2.51 s so far (threshold 2.50 s), last in photos::";
         assert!(say(with(Verdict::NoWaker)).starts_with(pending));
         let gone = "GET /slow/lock was abandoned: dropped before it had an answer, after 2.51 s (threshold 2.50 s), last in photos::";
         assert!(say(with(Verdict::Abandoned)).starts_with(gone));

@@ -129,6 +129,31 @@ mod tests {
         assert_eq!(print(&await_stack(&frames[..2])).len(), 2, "better than nothing");
     }
 
+    /// Guards: of heeler's own frames nothing is shown, wherever they stand, unless there are no others.
+    #[test]
+    fn frames_of_heeler_are_folded() {
+        let heelers = || plumbing("<heeler::watchdog::job::Watch<F> as core::future::future::Future>::poll");
+        let stack = await_stack(&[
+            heelers(),
+            plumbing("tokio::sync::mutex::Mutex<T>::lock"),
+            heelers(),
+            own("photos::nap", 5),
+            heelers(),
+            own("photos::page", 9),
+            heelers(),
+        ]);
+        let folded = "     … 1 frame of heeler";
+        let lines = print(&stack);
+        assert_eq!(lines[0], "     tokio::sync::mutex::Mutex<T>::lock  tokio-1.2.3/src/lib.rs:100");
+        assert_eq!(
+            lines[1..],
+            [folded, "  => photos::nap  src/app.rs:5", folded, "  => photos::page  src/app.rs:9", folded]
+        );
+        assert_eq!(print(&await_stack(&[heelers(), plumbing("tokio::x"), heelers()]))[1..], [folded]);
+        assert_eq!(print(&thread_stack(&[heelers(), plumbing("tokio::x")]))[0], folded);
+        assert!(print(&await_stack(&[heelers()]))[0].contains("heeler::watchdog::job::Watch"), "better than nothing");
+    }
+
     #[test]
     fn without_own_frames() {
         let mut stack = await_stack(&vec![plumbing("tokio::x"); 20]);

@@ -145,7 +145,7 @@ GET /slow/lock is waiting: 2.51 s so far (threshold 2.50 s), in photos::wait_for
   host        web1
   process     4242 /opt/photos (build id abcdef)
   thread      4243 tokio-rt-worker, running
-  polls       2: 0.40 ms busy, 2.20 s waiting, longest poll 0.30 ms
+  polls       2: 0.40 ms inside, 2.20 s between them, longest 0.30 ms
 
 Where it waits
      <tokio::sync::batch_semaphore::Acquire as core::future::future::Future>::poll  tokio-1.2.3/src/lib.rs:100
@@ -162,7 +162,7 @@ Spans, outermost first
 Where the time went
   2.20 s of 2.51 s waiting in photos::wait_for_import at examples/photos/slow.rs:88, 1 wait
   310 ms of 2.51 s not observed (12 %)
-  0.40 ms of 2.51 s running, 2 polls
+  0.40 ms of 2.51 s inside 2 polls
 
   held back   12 reports like this one since the last that went out
   fingerprint 00c0ffee00c0ffee

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use super::sentence::busy_with;
 use super::units::{count, duration, place};
 use crate::report::location::location_of;
 use crate::report::{Activity, Interval, Report};
@@ -76,6 +77,13 @@ fn by_place(report: &Report) -> Vec<Interval> {
     merged
 }
 
+/// What the thread does that is inside the last of these polls: it may well be asleep.
+fn now(interval: &Interval, report: &Report) -> String {
+    let thread = interval.stack.and_then(|at| report.stacks.get(at)).filter(|stack| stack.current);
+    let what = thread.and_then(|stack| stack.thread.as_ref()).and_then(busy_with);
+    what.map(|what| format!(", now {what}")).unwrap_or_default()
+}
+
 /// `9.80 s of 10.0 s waiting in PhotoStore::get at photos.rs:41, 3 waits`.
 fn describe(interval: &Interval, report: &Report) -> String {
     let share = format!("{} of {}", duration(interval.ms), duration(report.elapsed_ms));
@@ -83,8 +91,10 @@ fn describe(interval: &Interval, report: &Report) -> String {
     let place = location.map(|location| format!(" in {}", place(&location))).unwrap_or_default();
     match interval.activity {
         Activity::Waiting => format!("{share} waiting{place}, {}", count(interval.waits, "wait")),
-        Activity::Running => format!("{share} running{place}, {}", count(interval.waits, "poll")),
-        Activity::Runnable => format!("{share} woken and not polled"),
+        Activity::Running => {
+            format!("{share} inside {}{place}{}", count(interval.waits, "poll"), now(interval, report))
+        }
+        Activity::Runnable => format!("{share} woken by heeler and not polled"),
         Activity::Yielding => format!("{share} yielding{place}, {}", count(interval.waits, "time")),
         Activity::Unobserved => {
             let percent = if report.elapsed_ms > 0.0 { interval.ms / report.elapsed_ms * 100.0 } else { 0.0 };

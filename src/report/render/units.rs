@@ -33,6 +33,11 @@ pub(crate) fn count(number: impl Into<u64>, what: &str) -> String {
     }
 }
 
+/// The verb after a [`count`].
+pub(crate) fn were(number: impl Into<u64>) -> &'static str {
+    if number.into() == 1 { "was" } else { "were" }
+}
+
 /// `photos::load at src/slow.rs:88`, as far as known.
 pub(crate) fn place(location: &Location) -> String {
     let at = at(location.file.as_deref(), location.line);
@@ -127,5 +132,6 @@ mod tests {
         location.file = None;
         assert_eq!(place(&location), "an unknown place");
         assert_eq!((count(1u64, "wait"), count(0u64, "wait")), ("1 wait".to_owned(), "0 waits".to_owned()));
+        assert_eq!((were(1u64), were(0u64), were(2u64)), ("was", "were", "were"));
     }
 }

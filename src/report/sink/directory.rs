@@ -8,8 +8,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Sink, TARGET};
+use crate::capture::PerProcess;
 use crate::error::{Error, Result};
-use crate::report::private::write_new;
+use crate::private::{directory, write_new};
+use crate::report::logging::warn_if_exposed;
 use crate::report::time::timestamp;
 use crate::report::{Report, log_safely};
 
@@ -32,7 +34,7 @@ pub(crate) struct Directory {
     path: PathBuf,
     max_bytes: u64,
     max_reports: usize,
-    index: Mutex<Index>,
+    index: PerProcess<Mutex<Index>>,
 }
 
 /// What is in the directory, as far as known without reading it: bytes by name without extension, so oldest first.
@@ -57,7 +59,7 @@ impl Directory {
         if fs::metadata(path).is_ok_and(|about| !about.is_dir()) {
             return Err(Error::directory(path, "is not a directory", None));
         }
-        fs::create_dir_all(path).map_err(|error| Error::directory(path, "cannot be created", Some(error)))?;
+        directory(path).map_err(|error| Error::directory(path, "cannot be created", Some(error)))?;
         let probe = path.join(format!(".{PREFIX}probe.{}.tmp", std::process::id()));
         write_new(&probe, &mut |file| file.write_all(b"heeler")).and_then(|()| fs::remove_file(&probe)).map_err(
             |error| {
@@ -65,9 +67,10 @@ impl Directory {
                 Error::directory(path, "cannot be written to", Some(error))
             },
         )?;
-        let directory = Self { path: path.clone(), max_bytes, max_reports, index: Mutex::default() };
+        warn_if_exposed("report directory", path);
+        let directory = Self { path: path.clone(), max_bytes, max_reports, index: PerProcess::new(Mutex::default) };
         let index = directory.scan().map_err(|error| Error::directory(path, "cannot be read", Some(error)))?;
-        *directory.index.lock().unwrap_or_else(PoisonError::into_inner) = index;
+        *directory.index.get().lock().unwrap_or_else(PoisonError::into_inner) = index;
         Ok(directory)
     }
 
@@ -99,7 +102,7 @@ impl Directory {
     /// a millisecond from one time to the next: the id does not.
     fn known_stem(&self, report: &Report) -> Option<String> {
         let id = file_id(report);
-        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = self.index.get().lock().unwrap_or_else(PoisonError::into_inner);
         index.reports.keys().rev().find(|stem| parts_of(stem).is_some_and(|(_, known)| known == id)).cloned()
     }
 
@@ -172,7 +175,7 @@ impl Sink for Directory {
 
     fn deliver(&self, report: &Report) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let stem = self.known_stem(report).unwrap_or_else(|| stem(report));
-        let known = self.index.lock().unwrap_or_else(PoisonError::into_inner).updates.get(&stem).copied();
+        let known = self.index.get().lock().unwrap_or_else(PoisonError::into_inner).updates.get(&stem).copied();
         if known.is_some_and(|known| known > report.update) {
             // It failed before, and waited while a later one was written.
             return Ok(());
@@ -186,10 +189,10 @@ impl Sink for Directory {
         let mut written = self.write(&stem, &mut content);
         if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             // Somebody cleaned up.
-            written = fs::create_dir_all(&self.path).and_then(|()| self.write(&stem, &mut content));
+            written = directory(&self.path).and_then(|()| self.write(&stem, &mut content));
         }
         written.map_err(|error| Error::directory(&self.path, "cannot be written to", Some(error)))?;
-        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut index = self.index.get().lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = contents.iter().map(|content| content.len() as u64).sum();
         index.reports.insert(stem.clone(), bytes);
         index.updates.insert(stem.clone(), report.update);

@@ -10,6 +10,7 @@ use tracing::subscriber::Interest;
 use tracing::{Callsite, Event, Id, Level, Metadata, dispatcher};
 
 use super::Sink;
+use crate::capture::PerProcess;
 use crate::report::Report;
 
 /// The target of events unless another is set.
@@ -130,8 +131,8 @@ struct Site {
 impl Site {
     /// The site of this level and target: made once, and leaked.
     fn of(level: Level, target: &str) -> &'static Self {
-        static SITES: Mutex<Vec<&'static Site>> = Mutex::new(Vec::new());
-        let mut sites = SITES.lock().unwrap_or_else(PoisonError::into_inner);
+        static SITES: PerProcess<Mutex<Vec<&'static Site>>> = PerProcess::new(Mutex::default);
+        let mut sites = SITES.get().lock().unwrap_or_else(PoisonError::into_inner);
         let known = sites.iter().find(|site| *site.metadata().level() == level && site.metadata().target() == target);
         if let Some(site) = known {
             return site;

@@ -32,6 +32,20 @@ pub use webhook::Webhook;
 
 use super::Report;
 
+/// What sinks with features make of a report, as text.
+#[cfg(test)]
+#[allow(unused_variables, unused_mut, reason = "without features there are none")]
+pub(super) fn printed(report: &Report, digest: &super::Digest) -> String {
+    let mut text = String::new();
+    #[cfg(feature = "sentry")]
+    text.push_str(&self::sentry::printed(report));
+    #[cfg(feature = "webhook")]
+    text.push_str(&webhook::printed(report, digest));
+    #[cfg(feature = "otel")]
+    text.push_str(&otel::printed(report));
+    text
+}
+
 /// A place that reports go to.
 ///
 /// Sinks are called one after the other on heeler's reporter thread, never on a thread of the application's runtime: a

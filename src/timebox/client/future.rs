@@ -42,6 +42,9 @@ struct Over {
     polls: u8,
 }
 
+// An error is moved out, and not looked at before.
+impl std::panic::UnwindSafe for Over {}
+
 impl<F> ResponseFuture<F> {
     pub(super) fn limited(inner: F, core: Core, deadline: Instant) -> Self {
         Self { inner: Some(inner), core, deadline: Some(deadline), over: Over::default() }

@@ -49,8 +49,11 @@
 //! | the peer answers in time that its time was up | that answer is the answer |
 //! | the caller has set the header, or a `reqwest` timeout, to less | it is kept, and limits the call, too |
 //! | … to more, or to garbage, or twice | it is replaced |
-//! | boxes are [switched off](crate::timebox::set_enabled) | calls pass unchanged |
+//! | boxes are [switched off](crate::timebox::set_enabled) | calls have no limit, and say none |
 //! | the box around has a grace | a call that runs may go on during the grace; new ones are refused |
+//!
+//! No call asks for a profile: `__geordi__` in its query and the header `x-geordi` do not go out, whatever was passed on to
+//! the client. [Why](crate::authorize#gateways).
 //!
 //! [`Interrupted::find`](crate::Interrupted::find) finds the interruption in the error, also in the `tonic::Status` that a
 //! generated client makes of it.

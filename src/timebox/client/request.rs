@@ -2,13 +2,39 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderName, Request};
+
+use crate::flag::{DEFAULT_HEADER, Flag, with_query};
 
 /// A request that a [`Deadline`](super::Deadline) can limit: [`http::Request`], and with the feature `reqwest` the
 /// `reqwest::Request`. Sealed: there are no others.
 pub trait Outbound: sealed::Outbound {}
 
 impl<R: sealed::Outbound> Outbound for R {}
+
+/// What asks a service for a profile, and stays out of calls.
+#[derive(Clone, Debug)]
+pub(super) struct ProfileFlags {
+    pub(super) parameters: Vec<Flag>,
+    pub(super) headers: Vec<HeaderName>,
+}
+
+impl Default for ProfileFlags {
+    fn default() -> Self {
+        Self { parameters: vec![Flag::default()], headers: vec![DEFAULT_HEADER] }
+    }
+}
+
+impl ProfileFlags {
+    pub(super) fn remove_from(&self, request: &mut impl sealed::Outbound) {
+        for flag in &self.parameters {
+            request.change_query(&|query| flag.purge(query));
+        }
+        for name in &self.headers {
+            request.headers_mut().remove(name);
+        }
+    }
+}
 
 pub(super) mod sealed {
     use super::{Duration, HeaderMap};
@@ -23,6 +49,8 @@ pub(super) mod sealed {
         fn path(&self) -> &str;
         /// A limit that the caller has set for this request by other means than a header.
         fn limit(&self) -> Option<Duration>;
+        /// Puts what `change` makes of the query in its place, if it makes anything of it.
+        fn change_query(&mut self, change: &dyn Fn(&str) -> Option<String>);
     }
 }
 
@@ -46,6 +74,12 @@ impl<B> sealed::Outbound for Request<B> {
     fn limit(&self) -> Option<Duration> {
         None
     }
+
+    fn change_query(&mut self, change: &dyn Fn(&str) -> Option<String>) {
+        if let Some(query) = self.uri().query().and_then(change) {
+            *self.uri_mut() = with_query(self.uri(), &query);
+        }
+    }
 }
 
 #[cfg(feature = "reqwest")]
@@ -68,5 +102,11 @@ impl sealed::Outbound for reqwest::Request {
 
     fn limit(&self) -> Option<Duration> {
         self.timeout().copied()
+    }
+
+    fn change_query(&mut self, change: &dyn Fn(&str) -> Option<String>) {
+        if let Some(query) = self.url().query().and_then(change) {
+            self.url_mut().set_query(Some(&*query).filter(|query| !query.is_empty()));
+        }
     }
 }

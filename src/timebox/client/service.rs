@@ -1,6 +1,7 @@
 //! The service: decides how long a call may take, and says so in its request.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use http::{HeaderMap, HeaderName};
 use tower_service::Service;
 
 use super::ResponseFuture;
-use super::request::{Outbound, sealed};
+use super::request::{Outbound, ProfileFlags, sealed};
 use crate::inflight::PolicyId;
 use crate::timebox::core::Core;
 use crate::timebox::{Limit, is_enabled, remaining, wire};
@@ -19,11 +20,12 @@ pub struct Deadline<S> {
     inner: S,
     default: Duration,
     header: Option<HeaderName>,
+    flags: Arc<ProfileFlags>,
 }
 
 impl<S> Deadline<S> {
-    pub(super) fn new(inner: S, default: Duration, header: Option<HeaderName>) -> Self {
-        Self { inner, default, header }
+    pub(super) fn new(inner: S, default: Duration, header: Option<HeaderName>, flags: Arc<ProfileFlags>) -> Self {
+        Self { inner, default, header, flags }
     }
 
     /// The service inside.
@@ -57,6 +59,8 @@ where
     }
 
     fn call(&mut self, mut request: R) -> Self::Future {
+        // Whether or not there are limits: what a caller has been refused is not to be had from a peer.
+        self.flags.remove_from(&mut request);
         if !is_enabled() {
             return ResponseFuture::unlimited(self.inner.call(request));
         }

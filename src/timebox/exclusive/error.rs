@@ -1,5 +1,6 @@
 //! Why an exclusive job did not run, or not to its end.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ enum Kind {
     /// `problem` completes "the directory of locks `/x` ..".
     Directory {
         path: PathBuf,
-        problem: &'static str,
+        problem: Cow<'static, str>,
         cause: Option<io::Error>,
     },
     Nameless,
@@ -51,8 +52,8 @@ impl ExclusiveError {
         Self::new(Kind::File { path: path.to_owned(), problem, cause })
     }
 
-    pub(super) fn directory(path: &Path, problem: &'static str, cause: Option<io::Error>) -> Self {
-        Self::new(Kind::Directory { path: path.to_owned(), problem, cause })
+    pub(super) fn directory(path: &Path, problem: impl Into<Cow<'static, str>>, cause: Option<io::Error>) -> Self {
+        Self::new(Kind::Directory { path: path.to_owned(), problem: problem.into(), cause })
     }
 
     pub(super) fn nameless() -> Self {

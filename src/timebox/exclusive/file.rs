@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::error::ExclusiveError;
 use super::holder::{LONGEST, SIGNATURE};
+use crate::private::{self, for_this_user_alone};
 
 /// How often the file may be removed or replaced between two looks at it before that is an error.
 pub(super) const TRIES: usize = 16;
@@ -15,7 +16,10 @@ pub(super) fn open(path: &Path) -> Result<File, ExclusiveError> {
     for _ in 0..TRIES {
         // Exclusively: through no link, not even one to nothing.
         match options().create_new(true).open(path) {
-            Ok(file) => return Ok(file),
+            Ok(file) => {
+                let made = for_this_user_alone(&file);
+                return made.map(|()| file).map_err(|error| ExclusiveError::file(path, "cannot be made", Some(error)));
+            }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             // Some systems look at what they may do first.
             Err(_) if fs::symlink_metadata(path).is_ok() => {}
@@ -42,10 +46,8 @@ pub(super) fn replaced(path: &Path) -> ExclusiveError {
 }
 
 fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
+    let mut options = private::options();
     options.read(true).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
 }
 

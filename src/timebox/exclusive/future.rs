@@ -34,7 +34,8 @@ pin_project! {
 ///
 /// The lock is one of the operating system (`flock` on Unix): it ends with its process, and a run that crashed, or was
 /// killed, is in nobody's way. The file stays, empty, and is never removed; do not remove it while a job runs, or a second
-/// run may begin.
+/// run may begin. While it is held, a thread touches it every ten minutes, so that what cleans temporary directories leaves it
+/// alone.
 ///
 /// # Where the lock of a name is
 ///
@@ -46,7 +47,7 @@ pin_project! {
 /// # Errors
 ///
 /// [`ExclusiveError::is_held`] if another run holds the lock; [`ExclusiveError::interrupted`] if the limit has passed; others
-/// if the lock file can't be made or opened, or is not one: a file that holds anything else is never written to. What the
+/// if the lock file can't be made or opened, or is not one, or if the directory of locks is not this user's alone: a file that holds anything else is never written to. What the
 /// job itself returns is inside `Ok`.
 ///
 /// # Example

@@ -3,17 +3,29 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::error::ExclusiveError;
 use super::holder::Holder;
-use super::{file, place};
+use super::{file, keep, place};
 
 /// A lock that is held until this is dropped.
 ///
 /// Two of one process exclude each other, too: a lock belongs to one opening of its file.
 #[derive(Debug)]
 pub(super) struct Lock {
-    file: File,
+    file: Arc<File>,
+    // Dropped after the file: by then it need not be kept.
+    _end: End,
+}
+
+#[derive(Debug)]
+struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        keep::let_go();
+    }
 }
 
 impl Lock {
@@ -38,8 +50,9 @@ impl Lock {
             if !file::is_ours(&mut file).map_err(|error| broken("cannot be read", error))? {
                 return Err(ExclusiveError::file(&path, "is not empty, and no lock file: it is left as it is", None));
             }
-            let mut lock = Self { file };
+            let lock = Self { file: Arc::new(file), _end: End };
             lock.sign().map_err(|error| broken("cannot be written to", error))?;
+            keep::keep(&lock.file);
             return Ok(lock);
         }
         Err(file::replaced(&path))
@@ -47,10 +60,16 @@ impl Lock {
 
     /// Says who holds it, for whoever comes next. What a holder that has crashed has left goes first: a reader finds
     /// nothing rather than the wrong process.
-    fn sign(&mut self) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.write_all(Holder::new().text().as_bytes())
+    fn sign(&self) -> io::Result<()> {
+        let mut file = &*self.file;
+        file.set_len(0)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(Holder::new().text().as_bytes())
+    }
+
+    #[cfg(test)]
+    pub(super) fn file(&self) -> &Arc<File> {
+        &self.file
     }
 }
 

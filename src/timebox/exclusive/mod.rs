@@ -5,6 +5,7 @@ mod error;
 mod file;
 mod future;
 mod holder;
+mod keep;
 mod lock;
 mod place;
 

@@ -1,11 +1,15 @@
 //! Which file a job's lock is: the path it was given, or a file of its name in a directory of this user alone.
 
+#[cfg(unix)]
+use std::borrow::Cow;
 use std::fs;
 #[cfg(unix)]
 use std::io;
 use std::path::{Component, Path, PathBuf, is_separator};
 
 use super::error::ExclusiveError;
+#[cfg(unix)]
+use crate::private::{self, user};
 
 /// The lock file of a job.
 ///
@@ -46,16 +50,14 @@ fn directory() -> Result<PathBuf, ExclusiveError> {
     })?;
     // Not `XDG_RUNTIME_DIR`, which a login has and cron has not: a job that is run by both must find itself.
     let directory = std::env::temp_dir().join(format!("heeler-{user}"));
-    let mut builder = fs::DirBuilder::new();
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    match builder.create(&directory) {
+    match private::make(&directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             return Err(ExclusiveError::directory(&directory, "cannot be made", Some(error)));
         }
         _ => {}
     }
     // Also if it was made just now: another user who may write to a directory without a sticky bit may have replaced it.
-    match private(&directory, user) {
+    match fault(&directory, user) {
         Ok(None) => Ok(directory),
         Ok(Some(fault)) => Err(ExclusiveError::directory(&directory, fault, None)),
         Err(error) => Err(ExclusiveError::directory(&directory, "cannot be looked at", Some(error))),
@@ -64,31 +66,20 @@ fn directory() -> Result<PathBuf, ExclusiveError> {
 
 /// What keeps a directory from being this user's alone.
 #[cfg(unix)]
-fn private(path: &Path, user: u32) -> io::Result<Option<&'static str>> {
+fn fault(path: &Path, user: u32) -> io::Result<Option<Cow<'static, str>>> {
     use std::os::unix::fs::MetadataExt as _;
 
     let found = fs::symlink_metadata(path)?;
     Ok(if !found.is_dir() {
-        Some("is no directory")
+        Some("is no directory".into())
     } else if found.uid() != user {
-        Some("belongs to another user")
+        let owner = found.uid();
+        Some(format!("belongs to user {owner}: have it removed, or name the job by the path of a lock file").into())
     } else if found.mode() & 0o077 != 0 {
-        Some("is open to other users")
+        Some("is open to other users".into())
     } else {
         None
     })
-}
-
-/// The user that files of this process belong to.
-///
-/// A pipe belongs to whoever made it, and asking whose it is needs neither a file system nor a foreign function.
-#[cfg(unix)]
-fn user() -> io::Result<u32> {
-    use std::os::fd::OwnedFd;
-    use std::os::unix::fs::MetadataExt as _;
-
-    let (reader, _) = io::pipe()?;
-    Ok(fs::File::from(OwnedFd::from(reader)).metadata()?.uid())
 }
 
 /// The directory of this user's locks; made if it is not there. Temporary directories are a user's own here.
@@ -117,15 +108,6 @@ mod tests {
         assert_eq!(of(Path::new("")).unwrap_err().to_string(), "an exclusive job has to have a name");
     }
 
-    /// Guards: the pipe says what a file says.
-    #[cfg(unix)]
-    #[test]
-    fn whose_files_these_are() {
-        use std::os::unix::fs::MetadataExt as _;
-        let file = tempfile::tempfile().unwrap();
-        assert_eq!(user().unwrap(), file.metadata().unwrap().uid());
-    }
-
     /// Guards: a directory that others can enter, that others own, or that is a link, is not taken.
     #[cfg(unix)]
     #[test]
@@ -133,14 +115,15 @@ mod tests {
         use std::os::unix::fs::{PermissionsExt as _, symlink};
         let place = tempfile::tempdir().unwrap();
         let user = user().unwrap();
-        let fault = |path: &Path, user| private(path, user).unwrap();
+        let fault = |path: &Path, user| super::fault(path, user).unwrap();
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o700)).unwrap();
         assert_eq!(fault(place.path(), user), None);
-        assert_eq!(fault(place.path(), user + 1), Some("belongs to another user"));
+        let of_another = format!("belongs to user {user}: have it removed, or name the job by the path of a lock file");
+        assert_eq!(fault(place.path(), user + 1).as_deref(), Some(&*of_another));
         let link = place.path().join("link");
         symlink(place.path(), &link).unwrap();
-        assert_eq!(fault(&link, user), Some("is no directory"));
+        assert_eq!(fault(&link, user), Some("is no directory".into()));
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o750)).unwrap();
-        assert_eq!(fault(place.path(), user), Some("is open to other users"));
+        assert_eq!(fault(place.path(), user), Some("is open to other users".into()));
     }
 }

@@ -34,6 +34,9 @@ pin_project! {
     }
 }
 
+// A request's head is for reading alone.
+impl<F: std::panic::UnwindSafe> std::panic::UnwindSafe for ResponseFuture<F> {}
+
 impl<F> ResponseFuture<F> {
     #[inline]
     pub(super) fn new(

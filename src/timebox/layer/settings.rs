@@ -14,6 +14,7 @@ use super::TimeboxService;
 use crate::inflight::{Policy, Settings, Tool};
 use crate::monitor;
 use crate::report::Reports;
+use crate::sync::keep;
 use crate::timebox::Interrupted;
 
 type LimitFor = Arc<dyn Fn(&Parts) -> Option<Duration> + Send + Sync>;
@@ -150,7 +151,7 @@ impl TimeboxLayer {
     fn config(&self) -> &'static Config {
         self.config.get_or_init(|| {
             monitor::start();
-            Box::leak(Box::new(Config {
+            keep(Config {
                 policy: Policy::register(Settings {
                     tool: Tool::Timebox,
                     reports: self.reports.clone(),
@@ -166,10 +167,16 @@ impl TimeboxLayer {
                 status: self.status,
                 respond: self.respond.clone(),
                 body: self.body,
-            }))
+            })
         })
     }
 }
+
+// As of the watchdog's layer.
+impl std::panic::UnwindSafe for TimeboxLayer {}
+impl std::panic::RefUnwindSafe for TimeboxLayer {}
+impl std::panic::UnwindSafe for Config {}
+impl std::panic::RefUnwindSafe for Config {}
 
 impl<S> Layer<S> for TimeboxLayer {
     type Service = TimeboxService<S>;

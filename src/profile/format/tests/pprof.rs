@@ -31,6 +31,7 @@ pub(super) fn check(profile: &Profile) -> protos::Profile {
     for (at, function) in message.function.iter().enumerate() {
         assert_eq!(function.id, at as u64 + 1);
         assert!(!text(function.name).is_empty() && text(function.filename).len() <= 16_000);
+        assert_ne!(function.system_name, function.name, "pprof would take it for a C++ name");
     }
     for (at, location) in message.location.iter().enumerate() {
         assert_eq!(location.id, at as u64 + 1);
@@ -112,4 +113,23 @@ fn go_tool_pprof() {
     let counts = consume("go", &[&top[..], &["-sample_index=samples"]].concat(), &file).unwrap();
     assert_eq!(row(&counts, "app::digit").map(|row| row[0].clone()), Some("30".to_owned()));
     consume("go", &["tool", "pprof", "-raw", "-symbolize=none"], &file).unwrap();
+}
+
+/// Guards: Go's pprof leaves names as they are, with their types and traits.
+#[test]
+fn go_tool_pprof_keeps_what_is_in_angle_brackets() {
+    let names =
+        ["<app::User as app::Load>::get_user", "app::call::<alloc::vec::Vec<u8>>", "<F as core::ops::Fn>::call"];
+    let mut builder = ProfileBuilder::new();
+    for name in names {
+        builder.slice(State::OnCpu, 10_000_000, 10, &[own("app::handler", 1), own(name, 2)]);
+    }
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("profile.pb.gz");
+    std::fs::write(&file, bytes(Form::Pprof, &builder.build())).unwrap();
+    let top = ["tool", "pprof", "-top", "-symbolize=none", "-nodecount=50"];
+    let Some(all) = consume("go", &top, &file) else { return };
+    for name in names {
+        assert!(all.lines().any(|line| line.ends_with(name)), "no {name} in {all}");
+    }
 }

@@ -26,7 +26,7 @@ impl Report {
     /// | waiting | blue | between polls, until something wakes it |
     /// | blocked in a poll | vermilion | inside a poll whose thread does not run: in a system call, or waiting for a lock |
     /// | on CPU | orange | inside a poll whose thread runs |
-    /// | running | green | inside polls that ended before anybody looked at their thread |
+    /// | inside polls | green | those that ended before anybody looked at their thread |
     /// | yielding | yellow | it woke itself, and waits for its turn |
     /// | woken, not polled | purple | the runtime does not get to it |
     /// | not observed | grey | nobody looked |
@@ -214,7 +214,7 @@ mod tests {
             "all: 2.51 s (100 %)",
             "all: 2.51 s",
             "waiting: 2.20 s, 1 wait (87.6 %)",
-            "running: 0.40 ms, 2 polls (0.02 %)",
+            "inside polls: 0.40 ms, 2 polls (0.02 %)",
             "not observed: 310 ms (12.3 %)",
             "photos::wait_for_import examples/photos/slow.rs:88 (2.20 s, 87.6 %, 1 wait)",
             "photos::wait_for_import examples/photos/slow.rs:88",

@@ -11,6 +11,8 @@ pub(crate) enum State {
     Waiting,
     Blocked,
     OnCpu,
+    /// Could run, but others have the CPU. Profiles tell; reports say that it blocks.
+    NoCpu,
     /// Inside polls, which nobody looked into.
     Running,
     Yielding,
@@ -40,7 +42,8 @@ impl State {
             Self::Waiting => "waiting",
             Self::Blocked => "blocked in a poll",
             Self::OnCpu => "on CPU",
-            Self::Running => "running",
+            Self::NoCpu => "runnable, no CPU",
+            Self::Running => "inside polls",
             Self::Yielding => "yielding",
             Self::Runnable => "woken, not polled",
             Self::Unobserved => "not observed",
@@ -56,7 +59,7 @@ impl State {
     pub(super) const fn unit(self) -> Option<&'static str> {
         match self {
             Self::Waiting => Some("wait"),
-            Self::Blocked | Self::OnCpu | Self::Running => Some("poll"),
+            Self::Blocked | Self::OnCpu | Self::NoCpu | Self::Running => Some("poll"),
             Self::Yielding => Some("time"),
             Self::Runnable | Self::Unobserved => None,
         }
@@ -70,7 +73,7 @@ impl State {
             Self::Blocked => (0xe8, 0x6a, 0x1c),
             Self::OnCpu => (0xe6, 0x9f, 0x00),
             Self::Running => (0x3f, 0xb9, 0x94),
-            Self::Yielding => (0xf0, 0xe4, 0x42),
+            Self::NoCpu | Self::Yielding => (0xf0, 0xe4, 0x42),
             Self::Runnable => (0xcc, 0x79, 0xa7),
             Self::Unobserved => (0xc8, 0xc8, 0xc8),
         };

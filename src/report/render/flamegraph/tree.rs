@@ -427,7 +427,7 @@ mod tests {
             blocked(None, Some("futex")),
             " blocked in a poll, in system call futex 10,  app::read src/app.rs:3 10"
         );
-        assert_eq!(blocked(None, None), " running 10,  app::read src/app.rs:3 10");
+        assert_eq!(blocked(None, None), " inside polls 10,  app::read src/app.rs:3 10");
         let stacks =
             vec![culprit(&[own("app::hog", 4)]), culprit(&[own("app::hog", 4)]), culprit(&[own("app::pig", 5)])];
         let timeline = vec![interval(Activity::Runnable, None, 8.0), interval(Activity::Yielding, None, 2.0)];
@@ -477,13 +477,13 @@ mod tests {
     fn odd_durations() {
         let odd = [f64::NAN, -5.0, 0.0, f64::NEG_INFINITY, 0.0004, 40.0];
         let timeline = || odd.map(|ms| interval(Activity::Running, None, ms)).to_vec();
-        assert_eq!(draw(report(), 100.0, vec![], timeline()), ["all 100", " running 40", " not observed 60"]);
+        assert_eq!(draw(report(), 100.0, vec![], timeline()), ["all 100", " inside polls 40", " not observed 60"]);
         // Without a time of its own, the work took what its shares did.
-        assert_eq!(draw(report(), f64::NAN, vec![], timeline()), ["all 40", " running 40"]);
+        assert_eq!(draw(report(), f64::NAN, vec![], timeline()), ["all 40", " inside polls 40"]);
         assert_eq!(draw(report(), -1.0, vec![], vec![]), ["all 0"]);
         // Shares of more than the whole: the shortest lose.
         let more = vec![interval(Activity::Waiting, 9, 90.0), interval(Activity::Running, 9, 20.0)];
-        assert_eq!(draw(report(), 100.0, vec![], more), ["all 100", " waiting 90", " running 10"]);
+        assert_eq!(draw(report(), 100.0, vec![], more), ["all 100", " waiting 90", " inside polls 10"]);
         let endless =
             vec![interval(Activity::Waiting, None, f64::INFINITY), interval(Activity::Running, None, f64::MAX)];
         draw(report(), f64::INFINITY, vec![], endless.clone());

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::report::private::{directory, write_new};
+use crate::private::{directory, write_new};
+use crate::report::logging::warn_if_exposed;
 
 /// Mails that are kept.
 const MAX_FILES: usize = 1_000;
@@ -31,6 +32,7 @@ impl Files {
         let probe = files.path.join(format!(".probe.{}.eml.tmp", std::process::id()));
         let probed = write_new(&probe, &mut |file| file.write_all(b"heeler")).and_then(|()| fs::remove_file(&probe));
         probed.map_err(|error| Error::mail_directory(&files.path, "cannot be written to", Some(error)))?;
+        warn_if_exposed("mail directory", &files.path);
         Ok(files)
     }
 

@@ -12,6 +12,7 @@ use super::letter::Letters;
 use super::sendmail;
 use super::smtp::{Smtp, Trouble};
 use super::thread::{Place, Threads};
+use crate::capture::PerProcess;
 use crate::report::sink::directory::stem;
 use crate::report::sink::news::Bounded;
 use crate::report::sink::{Delivery, Failure, Remote, TARGET};
@@ -32,10 +33,10 @@ pub(crate) struct Mailer {
     carrier: Carrier,
     timeout: Duration,
     per_hour: Option<u32>,
-    threads: Mutex<Threads>,
+    threads: PerProcess<Mutex<Threads>>,
     /// Mails that not all recipients have, by their Message-ID.
-    partly: Mutex<Bounded<String, Partly>>,
-    refusal_logged: Mutex<Option<Instant>>,
+    partly: PerProcess<Mutex<Bounded<String, Partly>>>,
+    refusal_logged: PerProcess<Mutex<Option<Instant>>>,
 }
 
 pub(super) enum Carrier {
@@ -71,19 +72,19 @@ impl Mailer {
             carrier,
             timeout,
             per_hour,
-            threads: Mutex::new(Threads::new()),
-            partly: Mutex::new(Bounded::new()),
-            refusal_logged: Mutex::default(),
+            threads: PerProcess::new(|| Mutex::new(Threads::new())),
+            partly: PerProcess::new(|| Mutex::new(Bounded::new())),
+            refusal_logged: PerProcess::new(Mutex::default),
         }
     }
 
     async fn send_report(&self, report: &Report) -> Result<(), Failure> {
         let (id, root) = (self.letters.report_id(report), self.letters.root_id(report));
-        let place = lock_std(&self.threads).place(report, id, root);
+        let place = lock_std(self.threads.get()).place(report, id, root);
         let mail = self.letters.report(report, &place).map_err(Failure::permanent)?;
         let update = if report.update > 0 { format!("_{}", report.update) } else { String::new() };
         self.send(&place.message_id, &format!("{}{update}", stem(report)), &mail).await?;
-        lock_std(&self.threads).sent(report, &place);
+        lock_std(self.threads.get()).sent(report, &place);
         Ok(())
     }
 
@@ -113,12 +114,12 @@ impl Mailer {
     async fn send_by(&self, smtp: &Smtp, id: &str, mail: &[u8]) -> Result<(), Failure> {
         let id = id.to_owned();
         let left: Vec<Address> = {
-            let mut partly = lock_std(&self.partly);
+            let mut partly = lock_std(self.partly.get());
             let partly = partly.entry(&id, Partly::default);
             self.to.iter().filter(|address| !partly.is_done(address)).cloned().collect()
         };
         let told = |address: &Address, fate: &Result<(), Trouble>| {
-            let mut partly = lock_std(&self.partly);
+            let mut partly = lock_std(self.partly.get());
             let partly = partly.entry(&id, Partly::default);
             match fate {
                 Ok(()) => partly.has.push(address.clone()),
@@ -135,7 +136,7 @@ impl Mailer {
         if let Some(later) = later {
             return Err(Failure::transient(later));
         }
-        let Some(Partly { has, refused }) = lock_std(&self.partly).remove(&id) else { return Ok(()) };
+        let Some(Partly { has, refused }) = lock_std(self.partly.get()).remove(&id) else { return Ok(()) };
         let Some((address, trouble)) = refused.first() else { return Ok(()) };
         if has.is_empty() {
             return Err(Failure::permanent(format!("{address} is refused: {trouble}")));
@@ -149,7 +150,7 @@ impl Mailer {
     /// Others have the mail, so it counts as delivered; somebody must hear of it all the same.
     fn log_refusal(&self, recipient: &Address, answer: &Trouble) {
         let now = Instant::now();
-        let mut logged = lock_std(&self.refusal_logged);
+        let mut logged = lock_std(self.refusal_logged.get());
         if logged.is_none_or(|at| now.saturating_duration_since(at) >= LOG_REFUSALS_EVERY) {
             *logged = Some(now);
             drop(logged);
@@ -166,7 +167,7 @@ impl Remote for Mailer {
     }
 
     fn has_news(&self, report: &Report) -> bool {
-        lock_std(&self.threads).has_news(report)
+        lock_std(self.threads.get()).has_news(report)
     }
 
     fn deliver<'a>(&'a self, report: &'a Report) -> Delivery<'a> {

@@ -24,9 +24,13 @@
 //!
 //! | variable | example |
 //! |---|---|
-//! | `HEELER_SMTP_URL` | `smtps://user:password@smtp.example.com:465` |
+//! | `HEELER_SMTP_URL` | `smtps://user:password@smtp.example.com:465`, `smtp://..` (STARTTLS), `smtp+plaintext://127.0.0.1` |
 //! | `HEELER_MAIL_FROM` | `Watchdog <watchdog@example.com>` |
 //! | `HEELER_MAIL_TO` | `oncall@example.com, archive@example.com` |
+//!
+//! The URL's scheme says how the connection is encrypted, see [`from_url`](Email::from_url): `smtp://` by STARTTLS, without which
+//! nothing is sent, `smtps://` from the first byte on, and `smtp+plaintext://` not at all, for a relay on this machine or in a
+//! network that nobody else can read. With the last one, a user and a password go to this machine alone (`localhost` or a loopback address).
 //!
 //! # What a mail holds
 //!

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lettre::Address;
@@ -16,6 +16,7 @@ use super::letter::Letters;
 use super::mailer::{Carrier, Mailer};
 use super::settings::{Email, Security, Server, Way};
 use super::smtp::{Protection, Smtp};
+use crate::capture::PerProcess;
 use crate::error::{Error, Result};
 use crate::report::escape::is_unsafe;
 use crate::report::process;
@@ -108,7 +109,7 @@ impl Server {
                 .map(|credentials| authentication::Credentials::new(credentials.user, credentials.password)),
             hello: ClientId::Domain(local_domain()),
             timeout,
-            kept: Arc::default(),
+            kept: Arc::new(PerProcess::new(Mutex::default)),
         })
     }
 

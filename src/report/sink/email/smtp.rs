@@ -12,7 +12,8 @@ use lettre::transport::smtp::commands::{Data, Mail, Noop, Rcpt, Rset};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::response::Response;
 
-use crate::report::escape::escape;
+use crate::capture::PerProcess;
+use crate::report::told;
 use crate::sync::lock_std;
 
 /// For how long a connection is kept for the next mail.
@@ -34,7 +35,7 @@ pub(super) struct Smtp {
     pub(super) hello: ClientId,
     /// A step takes no longer.
     pub(super) timeout: Duration,
-    pub(super) kept: Arc<Mutex<Option<Kept>>>,
+    pub(super) kept: Arc<PerProcess<Mutex<Option<Kept>>>>,
 }
 
 /// How the conversation is kept from others.
@@ -196,7 +197,7 @@ impl Smtp {
             let log_in = connection.auth(&[Mechanism::Plain, Mechanism::Login], credentials);
             // The text of an answer to a password may hold it.
             self.bounded("answered AUTH", log_in).await?.map_err(|error| match error.status() {
-                Some(code) => Trouble::Lost(format!("{} refuses user or password: {code}", self.name())),
+                Some(code) => Trouble::Lost(format!("{} refuses the login with {code}", self.name())),
                 None if error.is_client() => Trouble::Lost(format!("{} offers no way to log in", self.name())),
                 None => Trouble::Lost(format!("the login at {} was not finished", self.name())),
             })?;
@@ -276,7 +277,7 @@ impl Smtp {
 
     /// The connection that was kept, if it answers.
     async fn take_kept(&self) -> Option<AsyncSmtpConnection> {
-        let Kept { mut connection, since } = lock_std(&self.kept).take()?;
+        let Kept { mut connection, since } = lock_std(self.kept.get()).take()?;
         if since.elapsed() < IDLE && matches!(self.step("answered NOOP", connection.command(Noop)).await, Ok(None)) {
             return Some(connection);
         }
@@ -286,11 +287,11 @@ impl Smtp {
     /// Keeps a connection for the next mail, and takes leave of the server if there is none for a while.
     fn keep(&self, connection: AsyncSmtpConnection) {
         let since = Instant::now();
-        *lock_std(&self.kept) = Some(Kept { connection, since });
+        *lock_std(self.kept.get()) = Some(Kept { connection, since });
         let (kept, timeout) = (Arc::clone(&self.kept), self.timeout);
         tokio::spawn(async move {
             tokio::time::sleep(IDLE).await;
-            let idle = lock_std(&kept).take_if(|kept| kept.since == since);
+            let idle = lock_std(kept.get()).take_if(|kept| kept.since == since);
             if let Some(mut idle) = idle {
                 let _ = tokio::time::timeout(timeout, idle.connection.abort()).await;
             }
@@ -311,7 +312,7 @@ fn classify(error: &lettre::transport::smtp::Error) -> Trouble {
         innermost = Some(below);
     }
     let cause = innermost.map(ToString::to_string).unwrap_or_default();
-    let text = escape(&cause, MAX_ANSWER).into_owned();
+    let text = told(&cause, MAX_ANSWER);
     match error.status() {
         Some(code) => Trouble::Answer { code: code.into(), text },
         None if text.is_empty() => Trouble::Lost("the conversation broke off".to_owned()),

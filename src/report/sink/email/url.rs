@@ -12,6 +12,11 @@ impl Email {
     /// | `smtps` | [`tls`](Self::tls), port 465 |
     /// | `smtp+plaintext` | [`plaintext`](Self::plaintext), port 25 |
     ///
+    /// `smtp+plaintext://127.0.0.1` is a relay on this machine, `smtp+plaintext://relay.internal:2525` one in a network that nobody
+    /// else can read: whoever is on the way sees the reports. A URL without encryption says so itself, because with `smtp://` a
+    /// server that offers no STARTTLS gets nothing. With user and password it is for `localhost` or a loopback address alone:
+    /// [`build`](crate::ReportsBuilder::build) refuses any other.
+    ///
     /// User and password may be left out; what is special in a URL is written as `%40` in them. An IPv6 address stands in
     /// brackets: `smtp://[2001:db8::1]`.
     ///

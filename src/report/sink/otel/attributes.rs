@@ -88,14 +88,6 @@ pub(super) fn of_findings(report: &Report) -> Vec<KeyValue> {
 
 /// The host that was asked, if the request says so and the report may, and the rest of the URI.
 fn host_and_target(request: &Request) -> (Option<&str>, &str) {
-    if let Some(rest) = request.uri.strip_prefix("//") {
-        // HTTP/2: the report has the host in the URI.
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (host, target) = rest.split_at(end);
-        if request.version != "HTTP/1.1" && request.version != "HTTP/1.0" {
-            return (Some(host), target);
-        }
-    }
     let header = request.headers.iter().find(|(name, _)| name == "host").map(|(_, host)| &**host);
     (header, &request.uri)
 }
@@ -134,10 +126,10 @@ mod tests {
         assert_eq!(of(|_| {}), expected);
         let http2 = of(|request| {
             "HTTP/2.0".clone_into(&mut request.version);
-            "//[::1]:8443/a?b=c&d=e?f".clone_into(&mut request.uri);
+            "/a?b=c&d=e?f".clone_into(&mut request.uri);
             "BREW".clone_into(&mut request.method);
             request.route = None;
-            request.headers.clear();
+            request.headers = vec![("host".to_owned(), "[::1]:8443".to_owned())];
         });
         let expected = [
             "http.request.method=_OTHER",
@@ -155,12 +147,15 @@ mod tests {
     /// Guards: a path with two slashes is no host, and no host is no address.
     #[test]
     fn odd_targets() {
-        let odd = of(|request| {
-            "//evil.example/x".clone_into(&mut request.uri);
-            request.headers.clear();
-        });
-        assert!(odd.contains(&"url.path=//evil.example/x".to_owned()), "{odd:?}");
-        assert!(!odd.iter().any(|text| text.starts_with("server.")), "{odd:?}");
+        for version in ["HTTP/1.1", "HTTP/2.0"] {
+            let odd = of(|request| {
+                version.clone_into(&mut request.version);
+                "//evil.example/x".clone_into(&mut request.uri);
+                request.headers.clear();
+            });
+            assert!(odd.contains(&"url.path=//evil.example/x".to_owned()), "{odd:?}");
+            assert!(!odd.iter().any(|text| text.starts_with("server.")), "{odd:?}");
+        }
         assert_eq!(address_and_port("a:b"), ("a:b", None));
         assert_eq!(address_and_port("[::1]"), ("::1", None));
         assert_eq!(address_and_port(""), ("", None));

@@ -8,6 +8,7 @@ use opentelemetry::metrics::{AsyncInstrument, Meter};
 use opentelemetry::{KeyValue, global};
 
 use super::scope;
+use crate::capture::PerProcess;
 use crate::figures::{Figures, Pieces, figures};
 use crate::report::Verdict;
 use crate::report::by_sink;
@@ -37,8 +38,8 @@ pub(super) fn start(meters: &Meters) {
 /// The figures at most this old: so one collection, which asks for each instrument, walks the table once.
 fn recent() -> Figures {
     const FRESH: Duration = Duration::from_millis(100);
-    static RECENT: Mutex<Option<(Instant, Figures)>> = Mutex::new(None);
-    let mut recent = lock_std(&RECENT);
+    static RECENT: PerProcess<Mutex<Option<(Instant, Figures)>>> = PerProcess::new(Mutex::default);
+    let mut recent = lock_std(RECENT.get());
     match *recent {
         Some((at, figures)) if at.elapsed() < FRESH => figures,
         _ => {
@@ -76,13 +77,24 @@ fn gauge(
     meter.i64_observable_up_down_counter(name).with_unit(unit).with_description(what).with_callback(observe).build();
 }
 
+/// A number that is not to be added up.
+fn level(meter: &Meter, name: &'static str, unit: &'static str, what: &'static str, value: fn(&Figures) -> f64) {
+    let observe = move |instrument: &dyn AsyncInstrument<f64>| instrument.observe(value(&recent()), &[]);
+    meter.f64_observable_gauge(name).with_unit(unit).with_description(what).with_callback(observe).build();
+}
+
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn works(pieces: Pieces) -> [(KeyValue, u64); 3] {
+fn works(pieces: Pieces) -> [(KeyValue, u64); 4] {
     let work = |name| KeyValue::new("heeler.work", name);
-    [(work("request"), pieces.requests), (work("job"), pieces.jobs), (work("child"), pieces.children)]
+    [
+        (work("request"), pieces.requests),
+        (work("job"), pieces.jobs),
+        (work("child"), pieces.children),
+        (work("timebox"), pieces.timeboxes),
+    ]
 }
 
 fn make(meter: &Meter) {
@@ -103,7 +115,7 @@ fn make(meter: &Meter) {
     gauge(meter, "heeler.queued", "{report}", what, |instrument| {
         instrument.observe(signed(recent().reports.queued), &[]);
     });
-    let what = "Requests, jobs and child work that were watched.";
+    let what = "Requests, jobs, child work and timeboxes that were watched.";
     counters(meter, "heeler.watched", "{piece}", what, |instrument| {
         for (work, number) in works(recent().watched) {
             instrument.observe(number, &[work]);
@@ -113,7 +125,7 @@ fn make(meter: &Meter) {
         meter,
         "heeler.in_flight",
         "{piece}",
-        "Requests, jobs and child work that are in flight now.",
+        "Requests, jobs, child work and timeboxes that are in flight now.",
         |instrument| {
             for (work, number) in works(recent().in_flight) {
                 instrument.observe(signed(number), &[work]);
@@ -134,6 +146,18 @@ fn make(meter: &Meter) {
         ];
         for (result, number) in results {
             instrument.observe(number, &[KeyValue::new("heeler.result", result)]);
+        }
+    });
+    let running = |figures: &Figures| if figures.monitor.running { 1.0 } else { 0.0 };
+    level(meter, "heeler.monitor.up", "1", "1 if the monitor's threads run, else 0.", running);
+    let what = "Time since the monitor last turned, which it does every second.";
+    level(meter, "heeler.monitor.heartbeat_age", "s", what, |figures| figures.monitor.heartbeat_age.as_secs_f64());
+    let what = "The longest that the monitor was late in the last thirty to sixty seconds.";
+    level(meter, "heeler.monitor.max_lag", "s", what, |figures| figures.monitor.max_lag.as_secs_f64());
+    let what = "Reports that a sink has taken, updates included.";
+    counters(meter, "heeler.deliveries", "{report}", what, |instrument| {
+        for (sink, taken) in by_sink::deliveries() {
+            instrument.observe(taken, &[KeyValue::new("heeler.sink", sink)]);
         }
     });
     let what = "Deliveries to a sink that failed.";

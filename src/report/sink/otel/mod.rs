@@ -8,6 +8,12 @@ mod stacktrace;
 
 pub use open_telemetry::OpenTelemetry;
 
+/// The attributes of log records and events, as text.
+#[cfg(test)]
+pub(super) fn printed(report: &crate::report::Report) -> String {
+    format!("{:?} {:?}", attributes::of_request(report), attributes::of_findings(report))
+}
+
 /// The version of the semantic conventions that attributes follow.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.40.0";
 

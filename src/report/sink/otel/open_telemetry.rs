@@ -66,10 +66,11 @@ use crate::report::{Report, Sink};
 /// | `heeler.dropped` | `{capture}` | | captures thrown away, for too many waited for the reporter |
 /// | `heeler.undelivered` | `{report}` | | reports that at least one sink has not taken and never will |
 /// | `heeler.queued` | `{report}` | | reports that are on their way to at least one sink, or wait for another try |
-/// | `heeler.watched` | `{piece}` | `heeler.work` | requests, jobs and child work that were watched |
+/// | `heeler.watched` | `{piece}` | `heeler.work` | requests, jobs, child work and timeboxes that were watched |
 /// | `heeler.in_flight` | `{piece}` | `heeler.work` | those that are in flight now |
 /// | `heeler.armed` | `{piece}` | | requests and jobs whose polls are traced now |
 /// | `heeler.captures` | `{capture}` | `heeler.result` | captures of slow work: taken, missed, refused, truncated |
+/// | `heeler.deliveries` | `{report}` | `heeler.sink` | reports that a sink has taken, updates included |
 /// | `heeler.delivery.failures` | `{delivery}` | `heeler.sink` | deliveries to a sink that failed |
 ///
 /// They are observed when metrics are collected, by the thread that collects them, and hold the

@@ -4,27 +4,32 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::slack;
+use crate::report::schema::Short;
 use crate::report::time::timestamp;
 use crate::report::{Digest, Report, SCHEMA, Verdict};
 
 /// How a report is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    Json,
+    /// JSON, without the stacks and frames that tell little.
+    Short,
+    /// JSON, with everything.
+    Whole,
     Slack,
 }
 
 impl Form {
     pub(super) fn report(self, report: &Report) -> serde_json::Result<Vec<u8>> {
         match self {
-            Self::Json => serde_json::to_vec(report),
+            Self::Short => serde_json::to_vec(&Short(report)),
+            Self::Whole => serde_json::to_vec(report),
             Self::Slack => serde_json::to_vec(&slack::report(report)),
         }
     }
 
     pub(super) fn digest(self, digest: &Digest) -> serde_json::Result<Vec<u8>> {
         match self {
-            Self::Json => serde_json::to_vec(&json_digest(digest)),
+            Self::Short | Self::Whole => serde_json::to_vec(&json_digest(digest)),
             Self::Slack => serde_json::to_vec::<Value>(&slack::digest(digest)),
         }
     }
@@ -90,9 +95,9 @@ mod tests {
     use crate::report::testing::report;
 
     #[test]
-    fn a_report_on_one_line() {
+    fn a_whole_report_on_one_line() {
         let report = report();
-        let body = Form::Json.report(&report).unwrap();
+        let body = Form::Whole.report(&report).unwrap();
         assert!(!body.contains(&b'\n'));
         let expected: Value = serde_json::from_str(&report.to_json()).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), expected);
@@ -106,9 +111,9 @@ mod tests {
         report.suppressed = 2;
         let mut digest = Digest::of(&report);
         digest.add(&report);
-        let body: Value = serde_json::from_slice(&Form::Json.digest(&digest).unwrap()).unwrap();
+        let body: Value = serde_json::from_slice(&Form::Short.digest(&digest).unwrap()).unwrap();
         let expected = json!({
-            "schema": 1, "kind": "digest", "since": "2025-01-01T00:00:02.510Z", "until": "2025-01-01T00:00:02.510Z",
+            "schema": 2, "kind": "digest", "since": "2025-01-01T00:00:02.510Z", "until": "2025-01-01T00:00:02.510Z",
             "hostname": "web1", "service": null, "reports": 2, "held_back": 4, "others": 0, "lost": 0,
             "entries": [{"fingerprint": "81d7", "count": 6, "what": "GET /slow/{what}", "verdict": "waiting", "place": null,
                          "worst_ms": 2510.0, "worst_id": "8f14e45fceea167a-17"}],

@@ -7,3 +7,11 @@ mod sign;
 mod slack;
 
 pub use settings::Webhook;
+
+/// What is posted of a report, and of a digest, in each form.
+#[cfg(test)]
+pub(super) fn printed(report: &crate::report::Report, digest: &crate::report::Digest) -> String {
+    let forms = [body::Form::Short, body::Form::Whole, body::Form::Slack];
+    let bodies = forms.map(|form| [form.report(report).unwrap(), form.digest(digest).unwrap()].concat());
+    String::from_utf8(bodies.concat()).unwrap()
+}

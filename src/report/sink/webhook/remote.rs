@@ -10,9 +10,9 @@ use reqwest::{Client, Response, Url};
 use super::body::Form;
 use super::settings::origin;
 use super::sign::{digits_of, signature};
+use crate::capture::PerProcess;
 use crate::report::escape::escape;
-use crate::report::redact::REDACTED;
-use crate::report::secrets::decode;
+use crate::report::privacy::{REDACTED, decode};
 use crate::report::sink::news::News;
 use crate::report::sink::{Delivery, Failure, Remote};
 use crate::report::{Digest, Report};
@@ -46,7 +46,7 @@ pub(crate) struct Post {
     /// What an answer may repeat and an error must not, longest first.
     secrets: Vec<String>,
     /// What was said, where people read it: programs get every update.
-    news: Option<Mutex<News>>,
+    news: Option<PerProcess<Mutex<News>>>,
 }
 
 impl Post {
@@ -61,11 +61,11 @@ impl Post {
     ) -> Self {
         let secrets = secrets(&url, &headers);
         let kind = match form {
-            Form::Json => "webhook",
+            Form::Short | Form::Whole => "webhook",
             Form::Slack => "slack",
         };
         let name = format!("{kind} {}", url.host_str().unwrap_or_default());
-        let news = matches!(form, Form::Slack).then(|| Mutex::new(News::new()));
+        let news = matches!(form, Form::Slack).then(|| PerProcess::new((|| Mutex::new(News::new())) as fn() -> _));
         Self { name, client, url, form, headers, secret, timeout, per_hour, secrets, news }
     }
 
@@ -166,7 +166,7 @@ impl Remote for Post {
     }
 
     fn has_news(&self, report: &Report) -> bool {
-        self.news.as_ref().is_none_or(|news| lock_std(news).are_in(report))
+        self.news.as_ref().is_none_or(|news| lock_std(news.get()).are_in(report))
     }
 
     fn deliver<'a>(&'a self, report: &'a Report) -> Delivery<'a> {
@@ -174,7 +174,7 @@ impl Remote for Post {
             let key = format!("{}.{}", report.id, report.update);
             self.post(&key, self.form.report(report)).await?;
             if let Some(news) = &self.news {
-                lock_std(news).told(report);
+                lock_std(news.get()).told(report);
             }
             Ok(())
         })

@@ -33,7 +33,8 @@ const OUR_HEADERS: [HeaderName; 9] = [
     HeaderName::from_static("idempotency-key"),
 ];
 
-/// Posts reports to a URL: as [JSON](crate::Report::to_json), or as a message for [Slack](Self::slack) and its like.
+/// Posts reports to a URL: as [short JSON](crate::report::SCHEMA#the-short-form), or as a message for [Slack](Self::slack) and its
+/// like.
 ///
 /// ```
 /// use heeler::{Reports, Webhook};
@@ -61,12 +62,13 @@ const OUR_HEADERS: [HeaderName; 9] = [
 /// | `X-Heeler-Timestamp` | with a [secret](Self::secret): when it was sent, in seconds since 1970 |
 /// | `X-Heeler-Signature` | with a secret: `v1=` and a hexadecimal HMAC-SHA256 |
 ///
-/// The body is the report, as [`Report::to_json`](crate::Report::to_json) has it but on one line. Beyond a limit
-/// [an hour](Self::per_hour) it is a digest, which has no stacks but a line a fingerprint, the most frequent first:
+/// The body is the report in its [short form](crate::report::SCHEMA#the-short-form): all that is said of the request, the process
+/// and the time, and the stacks and frames that tell where it is stuck, in a few kilobytes.
+/// [`whole_reports`](Self::whole_reports) has all stacks sent with all their frames. Beyond a limit [an hour](Self::per_hour) it is a digest, which has no stacks but a line a fingerprint, the most frequent first:
 ///
 /// ```json
 /// {
-///   "schema": 1, "kind": "digest", "hostname": "web-1", "service": "photos",
+///   "schema": 2, "kind": "digest", "hostname": "web-1", "service": "photos",
 ///   "since": "2025-01-01T10:00:00.000Z", "until": "2025-01-01T10:59:12.345Z",
 ///   "reports": 4, "held_back": 7, "others": 0, "lost": 0,
 ///   "entries": [{
@@ -126,6 +128,7 @@ const OUR_HEADERS: [HeaderName; 9] = [
 pub struct Webhook {
     url: String,
     form: Form,
+    whole: bool,
     headers: Vec<(String, String)>,
     secret: Option<Vec<u8>>,
     timeout: Duration,
@@ -141,7 +144,8 @@ impl Webhook {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
-            form: Form::Json,
+            form: Form::Short,
+            whole: false,
             headers: Vec::new(),
             secret: None,
             timeout: TIMEOUT,
@@ -160,6 +164,15 @@ impl Webhook {
     /// posted last.
     pub fn slack(mut self) -> Self {
         self.form = Form::Slack;
+        self
+    }
+
+    /// Posts each report as a whole, with all its stacks and frames, as [`Report::to_json`](crate::Report::to_json) has it but on
+    /// one line: tens of kilobytes, or a hundred for many branches. Without, it is the
+    /// [short form](crate::report::SCHEMA#the-short-form). Messages for [Slack](Self::slack) have no whole form, so the two together
+    /// are an error at [`build`](crate::ReportsBuilder::build).
+    pub fn whole_reports(mut self) -> Self {
+        self.whole = true;
         self
     }
 
@@ -209,6 +222,15 @@ impl Webhook {
         if self.per_hour == Some(0) {
             return Err(Error::config("the webhook may send no report an hour: leave it out instead"));
         }
+        let form = match (self.form, self.whole) {
+            (Form::Slack, true) => {
+                return Err(Error::config(
+                    "the webhook's messages for Slack have no whole form: leave `whole_reports` out",
+                ));
+            }
+            (_, true) => Form::Whole,
+            (form, false) => form,
+        };
         let headers = self.checked_headers()?;
         let mut client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -223,8 +245,8 @@ impl Webhook {
         // Fails if there is no way to verify certificates; its text has no URL, for none is known to it.
         let client =
             client.build().map_err(|error| Error::config(format!("no HTTP client for the webhook: {error}")))?;
-        let per_hour = self.per_hour.or((self.form == Form::Slack).then_some(SLACK_PER_HOUR));
-        Ok(Post::new(client, url, self.form, headers, self.secret, self.timeout, per_hour))
+        let per_hour = self.per_hour.or((form == Form::Slack).then_some(SLACK_PER_HOUR));
+        Ok(Post::new(client, url, form, headers, self.secret, self.timeout, per_hour))
     }
 
     fn checked_url(&self) -> Result<Url> {
@@ -279,6 +301,7 @@ impl fmt::Debug for Webhook {
         f.debug_struct("Webhook")
             .field("url", &Url::parse(&self.url).map_or_else(|_| "not a URL".to_owned(), |url| origin(&url)))
             .field("form", &self.form)
+            .field("whole", &self.whole)
             .field("headers", &names)
             .field("signed", &self.secret.is_some())
             .field("timeout", &self.timeout)
@@ -316,6 +339,8 @@ mod tests {
             hook().timeout(Duration::ZERO),
             hook().secret(""),
             hook().per_hour(0),
+            hook().slack().whole_reports(),
+            hook().whole_reports().slack(),
             hook().header("Bearer hunter2", "x"),
             hook().header("authorization", "hunter2\r\nx: y"),
             hook().header("Content-Type", "hunter2"),

@@ -1,0 +1,143 @@
+//! Which process this is: a child of `fork` has a copy of everything but the threads, and must use none of it.
+//!
+//! A lock may have been held at the moment of the fork, by a thread that the child does not have; the monitor and the
+//! reporter are such threads. So what heeler keeps under locks, and who works with it, belongs to one process: a
+//! [`PerProcess`] begins anew in the child, and rows and thread slots carry the number of the process that made them.
+//!
+//! The kernel says that there was a fork: one page of memory reads as zeros in the child (`MADV_WIPEONFORK`, Linux 4.14),
+//! whichever system call made it. Where the kernel does not know that advice, a handler of `pthread_atfork` stores the
+//! zero. On platforms other than Linux a fork is not noticed.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+/// Forks in a row, each the child of the one before, that are told apart. Work of a later one is not watched.
+pub(crate) const MAX_PROCESSES: usize = 64;
+
+/// The word before the first [`start`], and where the kernel wipes no page.
+static PLAIN: AtomicU32 = AtomicU32::new(1);
+/// The word: the process's number plus one, or zero right after a fork.
+static WORD: AtomicPtr<AtomicU32> = AtomicPtr::new((&raw const PLAIN).cast_mut());
+/// The number that was written last: the parent's, until the child has one of its own.
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// How many forks lie between this process and the one that loaded heeler first. From [`MAX_PROCESSES`] on, it stays.
+#[inline]
+pub(crate) fn process_number() -> u32 {
+    // SAFETY: it points to a static, or to a page that is never unmapped; both hold an aligned word that all threads
+    // access as an atomic. After a fork the page is there, filled with zeros.
+    let word = unsafe { &*WORD.load(Ordering::Acquire) };
+    match word.load(Ordering::Relaxed) {
+        0 => number_anew(word),
+        number => number - 1,
+    }
+}
+
+/// The first call after a fork.
+#[cold]
+#[inline(never)]
+fn number_anew(word: &AtomicU32) -> u32 {
+    let parents = NUMBER.load(Ordering::Acquire);
+    let next = (parents + 1).min(MAX_PROCESSES as u32);
+    // Of several threads, one writes the number, and the others take what it has written. Before: a child that another
+    // thread forks in between counts from it.
+    let _ = NUMBER.compare_exchange(parents, next, Ordering::AcqRel, Ordering::Acquire);
+    match word.compare_exchange(0, next + 1, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => next,
+        Err(written) => written - 1,
+    }
+}
+
+/// From here on forks are noticed: in this process, and in all that come of it.
+pub(crate) fn notice_forks() {
+    static STARTED: OnceLock<()> = OnceLock::new();
+    #[cfg(target_os = "linux")]
+    STARTED.get_or_init(|| match wiped_page() {
+        Some(page) => {
+            page.store(1, Ordering::Relaxed);
+            WORD.store(std::ptr::from_ref(page).cast_mut(), Ordering::Release);
+        }
+        // SAFETY: the handler stores one word, which is allowed between a fork and whatever comes next.
+        None => drop(unsafe { libc::pthread_atfork(None, None, Some(wipe)) }),
+    });
+    #[cfg(not(target_os = "linux"))]
+    STARTED.get_or_init(|| ());
+}
+
+#[cfg(target_os = "linux")]
+unsafe extern "C" fn wipe() {
+    PLAIN.store(0, Ordering::Relaxed);
+}
+
+/// A page of zeros, and of zeros again in each child of `fork`. It stays for the life of the process.
+#[cfg(target_os = "linux")]
+fn wiped_page() -> Option<&'static AtomicU32> {
+    // SAFETY: takes no argument but a constant, and touches nothing.
+    let size = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: asks for memory of its own, wherever the kernel puts it.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), size, access, kind, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: the page mapped above, whole; nobody else knows of it.
+    if unsafe { libc::madvise(page, size, libc::MADV_WIPEONFORK) } != 0 {
+        // SAFETY: as above.
+        unsafe { libc::munmap(page, size) };
+        return None;
+    }
+    // SAFETY: it is never unmapped, holds zeros, which are an atomic's, and is aligned for it. Only atomics use it.
+    Some(unsafe { &*page.cast::<AtomicU32>() })
+}
+
+/// A value that each process has for itself, made when it is first asked for.
+///
+/// What the parent had stays where it is, untouched: it may be in the middle of a change.
+pub(crate) struct PerProcess<T: 'static, F = fn() -> T> {
+    values: [OnceLock<Box<T>>; MAX_PROCESSES + 1],
+    make: F,
+}
+
+impl<T, F> PerProcess<T, F> {
+    pub(crate) const fn new(make: F) -> Self {
+        Self { values: [const { OnceLock::new() }; MAX_PROCESSES + 1], make }
+    }
+}
+
+impl<T, F> fmt::Debug for PerProcess<T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerProcess").finish_non_exhaustive()
+    }
+}
+
+impl<T, F> Drop for PerProcess<T, F> {
+    fn drop(&mut self) {
+        let own = process_number() as usize;
+        let of_others = self.values.iter_mut().enumerate().filter(|(number, _)| *number != own);
+        of_others.filter_map(|(_, value)| value.take()).for_each(std::mem::forget);
+    }
+}
+
+impl<T, F: Fn() -> T> PerProcess<T, F> {
+    /// This process's value.
+    pub(crate) fn get(&self) -> &T {
+        self.values[process_number() as usize].get_or_init(|| Box::new((self.make)()))
+    }
+
+    /// The value of the nearest of those that this process comes of. Whoever locks it must not wait.
+    #[cfg(feature = "spans")]
+    pub(crate) fn parent(&self) -> Option<&T> {
+        self.values[..process_number() as usize].iter().rev().find_map(OnceLock::get).map(|value| &**value)
+    }
+
+    /// The value of that process, this one or one that it comes of, if that has one. Whoever locks it must not wait.
+    pub(crate) fn of(&self, process: u32) -> Option<&T> {
+        self.values.get(process as usize)?.get().map(|value| &**value)
+    }
+
+    /// This process's value, if it has one already.
+    pub(crate) fn existing(&self) -> Option<&T> {
+        self.values[process_number() as usize].get().map(|value| &**value)
+    }
+}

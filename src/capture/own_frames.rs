@@ -1,0 +1,252 @@
+//! Which frames are heeler's own: the one place that knows its functions by name.
+//!
+//! heeler polls the application's futures and copies their stacks within a poll, so its functions are on nearly every stack.
+//! They are never what a report is about, wherever they stand.
+
+use std::sync::LazyLock;
+
+use super::crates::{crate_of_function, dependency_of_path, is_std, is_std_crate};
+use super::frame::Frame;
+
+/// What copies a stack within the call of a waker, by the beginning of its name after the crate's: innermost on a stack that
+/// was walked.
+const COPIES: [&str; 5] = [
+    "capture::task::clone",
+    "capture::task::wake",
+    "capture::task::Tracer",
+    "capture::row_waker::clone",
+    "capture::row_waker::wake",
+];
+
+/// The modules that poll work, by their paths after the crate's: outermost on a stack that ends at a poll.
+const POLLS: [&str; 6] = [
+    "capture::task::",
+    "inflight::poll::",
+    "inflight::strand::run::",
+    "profile::jobs::run::",
+    "profile::record::recording::",
+    "watchdog::child::",
+];
+
+/// Innermost frames among which [`COPIES`] are looked for.
+const COPYING: usize = 24;
+
+/// The crate's name, as each of its functions' names begins.
+fn crate_name() -> &'static str {
+    module_path!().split("::").next().unwrap_or_default()
+}
+
+/// Whether the function in that file is heeler's. The name decides; where it names no crate, or one of the standard library's,
+/// the file does.
+pub(super) fn is_heelers(function: Option<&str>, file: Option<&str>) -> bool {
+    match function.and_then(crate_of_function) {
+        Some(name) if name == crate_name() => true,
+        Some(name) if !is_std_crate(name) => false,
+        _ => file.is_some_and(|file| is_heelers_file(&file.replace('\\', "/"))),
+    }
+}
+
+impl Frame {
+    /// Whether it is a function of heeler's.
+    pub(crate) fn is_heelers(&self) -> bool {
+        is_heelers(self.function.as_deref(), self.file.as_deref())
+    }
+
+    fn begins_with_one_of(&self, list: &[&str]) -> bool {
+        let name = self.function.as_deref().unwrap_or_default();
+        let name = name.strip_prefix('<').unwrap_or(name);
+        let within = name.strip_prefix(crate_name()).and_then(|name| name.strip_prefix("::"));
+        within.is_some_and(|name| list.iter().any(|beginning| name.starts_with(beginning)))
+    }
+}
+
+/// Leaves out how a waker was cloned for the copy: the innermost frames of a stack, innermost first, as far as they are that.
+pub(crate) fn drop_copying(frames: &mut Vec<Frame>) {
+    if let Some(last) = frames.iter().take(COPYING).rposition(|frame| frame.begins_with_one_of(&COPIES)) {
+        frames.drain(..=last);
+    }
+}
+
+/// Leaves out how heeler polls the work: the frames of a stack, outermost first, up to where others begin. What heeler does
+/// further in is a part of the work.
+pub(crate) fn drop_polling(frames: &mut Vec<Frame>) {
+    let around = frames.iter().take_while(|frame| frame.is_heelers() || is_std(frame)).count();
+    if let Some(last) = frames[..around].iter().rposition(|frame| frame.begins_with_one_of(&POLLS)) {
+        frames.drain(..=last);
+    }
+}
+
+/// Leaves out all that is heeler's of a stack, outermost first, wherever it stands: also what of the standard library is of its
+/// types or between its functions. What it calls for the work stays.
+pub(crate) fn drop_own(frames: &mut Vec<Frame>) {
+    // In heeler's own tests, what is in them stands for the application.
+    let is_tests = |frame: &Frame| frame.function.as_deref().is_some_and(|function| function.contains("::tests::"));
+    let goes = |frame: &Frame| (frame.is_heelers() || is_glue(frame)) && !(cfg!(test) && is_tests(frame));
+    let mut is_own: Vec<bool> = frames.iter().map(goes).collect();
+    let mut last = None;
+    for at in 0..is_own.len() {
+        if is_own[at] {
+            if let Some(last) = last {
+                is_own[last..at].fill(true);
+            }
+            last = Some(at);
+        } else if !is_std(&frames[at]) {
+            last = None;
+        }
+    }
+    // Outside of what was inlined into a function that goes, there is no function at that address any more.
+    let mut around = None;
+    let mut own = is_own.into_iter();
+    frames.retain_mut(|frame| {
+        if own.next().unwrap_or_default() {
+            return false;
+        }
+        let address = (frame.module.clone(), frame.address.clone());
+        frame.inlined &= around.as_ref() == Some(&address);
+        around = Some(address);
+        true
+    });
+}
+
+/// Whether a function of the standard library is one of a type of heeler's: `drop_in_place<heeler::..>`.
+fn is_glue(frame: &Frame) -> bool {
+    let names_own = |function: &str| {
+        let own = function.match_indices(crate_name());
+        let is_path = |(at, _): (usize, &str)| {
+            let is_word = |before: char| before.is_alphanumeric() || matches!(before, '_' | ':');
+            function[at + crate_name().len()..].starts_with("::") && !function[..at].ends_with(is_word)
+        };
+        own.into_iter().any(is_path)
+    };
+    is_std(frame) && frame.function.as_deref().is_some_and(names_own)
+}
+
+/// heeler's own sources: in a registry or a checkout, or where the compiler says that this very file is. The latter says nothing
+/// if that is only `src/`, as for a package at its workspace's root, where any file of the application's could be, too.
+fn is_heelers_file(file: &str) -> bool {
+    static ROOT: LazyLock<Option<String>> = LazyLock::new(|| {
+        let root = file!().replace('\\', "/").strip_suffix("capture/own_frames.rs")?.to_owned();
+        (root != "src/").then_some(root)
+    });
+    let in_root = |root: &str| file.starts_with(root) || file.contains(&format!("/{root}"));
+    dependency_of_path(file) == Some(crate_name()) || ROOT.as_deref().is_some_and(in_root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: heeler's frames are told from the application's by the crate, wherever heeler was built.
+    #[test]
+    fn frames_of_heeler() {
+        let registry = "/r/registry/src/mirror-0123456789abcdef/heeler-0.1.0/src/inflight/poll.rs";
+        let other = "/r/registry/src/mirror-0123456789abcdef/heeler-top-0.1.0/src/main.rs";
+        let table = [
+            (true, Some("heeler::capture::task::clone"), Some("src/capture/task.rs")),
+            (true, Some("heeler::inflight::poll::Watched::poll"), None),
+            (true, Some("<heeler::watchdog::job::Watch<F> as core::future::future::Future>::poll"), None),
+            (true, Some("<&mut heeler::Timebox<F> as core::future::future::Future>::poll"), None),
+            // With line tables alone, an inlined function has no path, or no name at all.
+            (true, Some("poll<..>"), Some(registry)),
+            (true, None, Some(registry)),
+            (true, None, Some(r"C:\r\registry\src\mirror-0123456789abcdef\heeler-0.1.0\src\lib.rs")),
+            (true, Some("<core::option::Option<T> as heeler::Poll>::poll"), Some(registry)),
+            (false, Some("heeler_app::load"), Some("/build/heeler_app/src/main.rs")),
+            (false, Some("app::heeler::load"), Some("/build/app/src/heeler.rs")),
+            (false, Some("<app::Sink as heeler::report::Sink>::deliver"), Some("/build/app/src/main.rs")),
+            // A line of a macro of heeler's in a function of the application's.
+            (false, Some("app::load"), Some(registry)),
+            (false, None, Some(other)),
+            (false, Some("core::task::wake::Waker::wake"), Some("/rustc/5980/library/core/src/task/wake.rs")),
+            (false, None, None),
+        ];
+        for (expected, function, file) in table {
+            assert_eq!(is_heelers(function, file), expected, "{function:?} {file:?}");
+        }
+    }
+
+    fn frame(name: &str) -> Frame {
+        Frame { function: Some(name.to_owned()), ..Frame::default() }
+    }
+
+    /// Guards: the lists name functions and modules that there are, whatever they are called some day.
+    #[test]
+    fn the_lists_are_up_to_date() {
+        let (tracers, rows) = (super::super::task::names_of_callbacks(), super::super::row_waker::names_of_callbacks());
+        let callbacks: Vec<Frame> = tracers.into_iter().chain(rows).map(frame).collect();
+        assert!(callbacks.iter().all(|callback| callback.begins_with_one_of(&COPIES)), "{callbacks:?}");
+        for copies in COPIES {
+            assert!(callbacks.iter().any(|callback| callback.begins_with_one_of(&[copies])), "{copies}");
+        }
+        for polls in POLLS {
+            let file = format!("src/{}.rs", polls.trim_end_matches("::").replace("::", "/"));
+            assert!(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(&file).is_file(), "{file}");
+        }
+    }
+
+    #[test]
+    fn how_a_stack_was_copied_is_left_out() {
+        let leaf = ["tokio::runtime::context::defer", "heeler::capture::task::trace", "app::load"];
+        let walked = ["backtrace::trace", "heeler::capture::task::clone", "heeler::capture::task::Tracer::walk"];
+        let mut frames: Vec<Frame> = walked.iter().chain(&leaf).map(|name| frame(name)).collect();
+        drop_copying(&mut frames);
+        assert_eq!(frames, leaf.map(frame), "only the innermost");
+        drop_copying(&mut frames);
+        assert_eq!(frames.len(), leaf.len());
+    }
+
+    /// Guards: a watch within the work hides nothing of what is around it.
+    #[test]
+    fn how_work_is_polled_is_left_out() {
+        let around = ["heeler::inflight::strand::run::Strand::poll", "core::ops::function::FnOnce::call_once"];
+        let polls = ["heeler::capture::task::trace_branches"];
+        let work = ["core::pin::Pin<P>::poll", "app::load", "heeler::inflight::poll::Watched::poll", "app::leaf"];
+        let mut frames: Vec<Frame> = around.iter().chain(&polls).chain(&work).map(|name| frame(name)).collect();
+        drop_polling(&mut frames);
+        assert_eq!(frames, work.map(frame));
+        drop_polling(&mut frames);
+        assert_eq!(frames.len(), work.len());
+    }
+
+    fn left(frames: &[&str]) -> Vec<String> {
+        let mut frames: Vec<Frame> = frames.iter().map(|name| frame(name)).collect();
+        drop_own(&mut frames);
+        frames.into_iter().filter_map(|frame| frame.function).collect()
+    }
+
+    /// Guards: nothing of heeler's is left, wherever it stands; of what is around it and further in, all is.
+    #[test]
+    fn all_that_is_heelers_is_left_out() {
+        let stack = [
+            "core::ops::function::FnOnce::call_once",
+            "<heeler::watchdog::job::Watch<F> as core::future::future::Future>::poll",
+            "app::page",
+            "<heeler::timebox::future::Timebox<F> as core::future::future::Future>::poll",
+            "core::ops::function::FnOnce::call_once",
+            "heeler::inflight::poll::Watched::poll",
+            "<core::pin::Pin<P> as core::future::future::Future>::poll",
+            "app::load",
+            "core::ptr::drop_in_place<heeler::timebox::future::Timebox<F>>",
+            "heeler::inflight::clock::now",
+        ];
+        let expected = [stack[0], stack[2], stack[6], stack[7]];
+        assert_eq!(left(&stack), expected);
+        assert_eq!(left(&stack[3..6]), [""; 0]);
+        let others = ["app::heeler::load", "core::ptr::drop_in_place<app::heeler::Page>", "my_heeler::load"];
+        assert_eq!(left(&others), others);
+    }
+
+    /// Guards: where a function goes that others were inlined into, the outermost of those has the code.
+    #[test]
+    fn what_was_inlined_into_heeler_stands_by_itself() {
+        let at = |name: &str, address: &str, inlined| Frame { address: address.to_owned(), inlined, ..frame(name) };
+        let mut frames = vec![
+            at("app::page", "0x1", false),
+            at("heeler::timebox::poll", "0x2", false),
+            at("app::load", "0x2", true),
+            at("app::leaf", "0x2", true),
+        ];
+        drop_own(&mut frames);
+        assert_eq!(frames.iter().map(|frame| frame.inlined).collect::<Vec<_>>(), [false, false, true]);
+    }
+}

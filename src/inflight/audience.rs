@@ -1,0 +1,87 @@
+//! Rows that are to be told of something that happens at most once.
+
+use std::sync::Mutex;
+
+use super::{RowId, table};
+use crate::sync::lock_std;
+
+/// The fewest rows that there is room for before those that have ended are looked for.
+const MIN_ROOM: usize = 4;
+
+/// Who is to be told. A row joins, or learns that it has happened: there is nothing in between.
+///
+/// Rows leave it by ending: now and then, when the list would have to grow, those that have ended make room. So joining takes
+/// constant time on average, and the list is at most twice as long as the number of rows that were ever in it at once.
+#[derive(Debug, Default)]
+pub(crate) struct Audience(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    closed: bool,
+    rows: Vec<RowId>,
+}
+
+impl Audience {
+    /// Adds a row. False if it has happened: then the caller tells the row.
+    pub(super) fn join(&self, id: RowId) -> bool {
+        let mut state = lock_std(&self.0);
+        if state.closed {
+            return false;
+        }
+        if state.rows.len() == state.rows.capacity() {
+            state.rows.retain(|id| table().row(*id).is_some_and(|row| row.is_live(*id)));
+            let room = state.rows.len().max(MIN_ROOM);
+            state.rows.reserve(room);
+        }
+        state.rows.push(id);
+        true
+    }
+
+    /// It has happened. Returns who is to be told; nobody the second time.
+    pub(crate) fn close(&self) -> Vec<RowId> {
+        let mut state = lock_std(&self.0);
+        state.closed = true;
+        std::mem::take(&mut state.rows)
+    }
+
+    /// Whether it has happened.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock_std(&self.0).closed
+    }
+}
+
+#[cfg(all(test, not(heeler_loom)))]
+mod tests {
+    use super::*;
+    use crate::inflight::{PolicyId, Registered, flags};
+
+    fn row() -> Registered {
+        Registered::new(PolicyId::NONE, u64::MAX, flags::CHILD, |_| {}).unwrap()
+    }
+
+    /// Guards: a list of rows that come and go stays short, and keeps those that are still there.
+    #[test]
+    fn rows_that_have_ended_make_room() {
+        let audience = Audience::default();
+        let stays: Vec<_> = (0..20).map(|_| row()).collect();
+        for one in &stays {
+            assert!(audience.join(one.id()));
+            for _ in 0..500 {
+                assert!(audience.join(row().id()));
+            }
+        }
+        assert!(lock_std(&audience.0).rows.capacity() <= 128, "{}", lock_std(&audience.0).rows.capacity());
+        let told = audience.close();
+        assert!(stays.iter().all(|one| told.contains(&one.id())));
+    }
+
+    /// Guards: whoever comes too late learns that.
+    #[test]
+    fn nobody_joins_what_has_happened() {
+        let (audience, one, other) = (Audience::default(), row(), row());
+        assert!(audience.join(one.id()) && !audience.is_closed());
+        assert_eq!(audience.close(), [one.id()]);
+        assert!(!audience.join(other.id()) && audience.is_closed());
+        assert!(audience.close().is_empty());
+    }
+}

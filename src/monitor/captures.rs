@@ -1,0 +1,299 @@
+//! The thread that captures: keeps the deadlines of requests and jobs, and finds out where slow work is. Threads that do not
+//! answer and loggers that take their time hold up this one, never the one that keeps the limits of boxes.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::basis::Basis;
+use super::boxes::Overruns;
+use super::budget;
+use super::children::Children;
+use super::desk::{self, Handed};
+use super::evidence::reports;
+use super::hunt::{Hunt, Scene, Step, ask_for_poll};
+use super::stacks::Stacks;
+use super::workers::{LongPolls, Roll};
+use crate::capture::{self, Sampler};
+use crate::figures::COUNTS;
+use crate::inflight::{RowId, now, slots, table};
+use crate::report::render::units;
+use crate::report::{self, Evidence, log_safely};
+use crate::sync::count;
+
+/// Later looks at work that is still slow: at these multiples of its threshold.
+const FACTORS: [u64; 4] = [1, 2, 4, 8];
+/// What does not fit into a second's budget is tried again after this.
+const RETRY: u64 = 1_000_000_000;
+/// Polls of newly armed work that are asked for in one turn.
+const ASKS: usize = 64;
+
+/// A time at which work is to be looked at. Ordered by that time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Deadline {
+    due: u64,
+    /// The how-manieth look it is, counted from 0. A first look goes before later ones at the same time.
+    look: u32,
+    id: RowId,
+    /// What the time was computed from. A row whose clock or threshold is another by then has a deadline of its own.
+    basis: Basis,
+    /// Put off for want of budget, and counted as not captured until it is.
+    put_off: bool,
+}
+
+struct Captures {
+    stacks: Stacks,
+    deadlines: BinaryHeap<Reverse<Deadline>>,
+    hunts: Vec<(u64, Hunt)>,
+    /// Whose hunts these are.
+    hunted: HashSet<RowId>,
+    children: Children,
+    asks: VecDeque<RowId>,
+    overruns: Overruns,
+    long_polls: LongPolls,
+}
+
+/// Runs for the life of the process.
+pub(super) fn run(signal: Option<i32>) {
+    capture::sys::block_signals();
+    let sampler = Sampler::new(signal);
+    report::self_check(sampler.signal());
+    log_safely(|| {
+        for loss in capture::abilities().losses() {
+            tracing::warn!(target: "heeler", "{loss}");
+        }
+    });
+    let mut captures = Captures {
+        stacks: Stacks::new(sampler),
+        deadlines: BinaryHeap::new(),
+        hunts: Vec::new(),
+        hunted: HashSet::new(),
+        children: Children::default(),
+        asks: VecDeque::new(),
+        overruns: Overruns::default(),
+        long_polls: LongPolls::default(),
+    };
+    loop {
+        // Loggers of others run here, too. One that panics must not be the end of captures.
+        let wait = catch_unwind(AssertUnwindSafe(|| captures.turn())).unwrap_or_else(|_| {
+            log_safely(|| {
+                tracing::error!(target: "heeler", "the monitor panicked: captures that were under way are lost");
+            });
+            captures.hunted.clear();
+            captures.hunts.drain(..).for_each(|(_, hunt)| hunt.reports().count_not_captured());
+            Duration::from_nanos(RETRY)
+        });
+        std::thread::park_timeout(wait);
+    }
+}
+
+impl Captures {
+    /// Does what is due, and says for how long nothing will be.
+    fn turn(&mut self) -> Duration {
+        let now = now();
+        self.take(desk::take());
+        self.begin(now);
+        self.hunt();
+        for evidence in self.overruns.look(crate::inflight::now(), &mut self.stacks) {
+            send(evidence);
+        }
+        if now >= self.long_polls.due() {
+            for evidence in self.long_polls.look(now, &mut self.stacks) {
+                send(evidence);
+            }
+        }
+        for id in self.asks.drain(..self.asks.len().min(ASKS)) {
+            if let Some(row) = table().row(id) {
+                ask_for_poll(row, id, now);
+            }
+        }
+        let mut next = self.deadlines.peek().map_or(u64::MAX, |Reverse(deadline)| deadline.due);
+        next = self.hunts.iter().map(|(due, _)| *due).min().unwrap_or(u64::MAX).min(next);
+        next = next.min(self.long_polls.due()).min(self.overruns.due());
+        if !self.asks.is_empty() {
+            next = 0;
+        }
+        if !report::is_running() {
+            // Whoever has this much to do can see to that, too. What it finds meanwhile waits there.
+            report::start();
+            next = next.min(now + RETRY);
+        }
+        desk::sleep(next, crate::inflight::now())
+    }
+
+    fn take(&mut self, handed: Handed) {
+        let Handed { watched, armed, overruns, words } = handed;
+        let deadline = |(id, basis): (RowId, Basis)| {
+            Reverse(Deadline { due: basis.deadline(FACTORS[0]), id, look: 0, basis, put_off: false })
+        };
+        self.deadlines.extend(watched.into_iter().map(deadline));
+        self.asks.extend(armed);
+        self.overruns.add(overruns);
+        words.iter().for_each(super::desk::Word::say);
+    }
+
+    /// Begins the hunts that are due.
+    fn begin(&mut self, now: u64) {
+        let mut roll = None;
+        while let Some(Reverse(deadline)) = self.deadlines.peek().copied() {
+            if deadline.due > now {
+                break;
+            }
+            self.deadlines.pop();
+            self.due(now, deadline, &mut roll);
+        }
+    }
+
+    /// A deadline has come: begins a hunt, unless it holds no longer, or the budget is used up.
+    fn due(&mut self, now: u64, deadline: Deadline, roll: &mut Option<Rc<Roll>>) {
+        let Deadline { id, look, basis, put_off, .. } = deadline;
+        let Some(row) = table().row(id) else { return };
+        if !row.is_live(id) || Basis::of(row) != Some(basis) {
+            return;
+        }
+        if self.hunted.contains(&id) {
+            // Still looking: what it finds is as good as another look.
+            self.push_next(now, deadline);
+            return;
+        }
+        let Some(reports) = reports(row, id) else { return };
+        if !budget::CAPTURES.take(now) {
+            count(&COUNTS.refused);
+            if !put_off {
+                reports.count_not_captured();
+            }
+            if look == 0 {
+                self.deadlines.push(Reverse(Deadline { due: now + RETRY, put_off: true, ..deadline }));
+            } else {
+                // First looks at others go before later looks at this one.
+                self.push_next(now, deadline);
+            }
+            return;
+        }
+        if put_off {
+            reports.count_captured_after_all();
+        }
+        // Before the first of them is woken.
+        let roll = roll.get_or_insert_with(|| {
+            let slots = slots();
+            self.stacks.forget_ended(&slots);
+            Rc::new(Roll::call(&slots))
+        });
+        let scene = Scene { now, roll: Rc::clone(roll), children: &mut self.children };
+        let hunt = Hunt::begin(row, id, basis, reports, look, scene);
+        self.hunted.insert(id);
+        self.hunts.push((now, hunt));
+        self.push_next(now, deadline);
+    }
+
+    /// The next look: the first of those that still lie ahead.
+    fn push_next(&mut self, now: u64, deadline: Deadline) {
+        let later = FACTORS.iter().enumerate().skip(deadline.look as usize + 1);
+        let mut later = later.map(|(look, factor)| (look as u32, deadline.basis.deadline(*factor)));
+        if let Some((look, due)) = later.find(|(_, due)| *due > now) {
+            self.deadlines.push(Reverse(Deadline { due, look, put_off: false, ..deadline }));
+        }
+    }
+
+    fn hunt(&mut self) {
+        let mut index = 0;
+        while index < self.hunts.len() {
+            // Each step may take a while (a thread that does not answer): the time is read anew.
+            let now = now();
+            let (due, hunt) = &mut self.hunts[index];
+            if now < *due && !hunt.is_answered() {
+                index += 1;
+                continue;
+            }
+            match hunt.step(now, &mut self.stacks) {
+                Step::Wait(until) => {
+                    *due = until;
+                    index += 1;
+                }
+                Step::Found(evidence) => {
+                    let hunt = self.end(index);
+                    if let Some(poll) = hunt.blocked_poll() {
+                        self.long_polls.is_reported(poll, now);
+                    }
+                    send(*evidence);
+                }
+                Step::Gone => {
+                    let hunt = self.end(index);
+                    count(&COUNTS.missed);
+                    // Work that ends between two looks at it is not missed: there is a report.
+                    if hunt.update() == 0 {
+                        hunt.reports().count_not_captured();
+                    }
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, index: usize) -> Hunt {
+        let (_, hunt) = self.hunts.swap_remove(index);
+        self.hunted.remove(&hunt.id());
+        hunt
+    }
+}
+
+fn send(mut evidence: Evidence) {
+    count(&COUNTS.captured);
+    let missed = evidence.reports.take_not_captured();
+    if missed > 0 {
+        let (captures, were) = (units::count(missed, "capture"), units::were(missed));
+        evidence.notes.push(format!(
+            "{captures} before this one {were} due and not taken: the budget was used up, or the work ended first"
+        ));
+    }
+    report::send(evidence);
+}
+
+#[cfg(all(test, heeler_copies, not(heeler_loom)))]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::{Duration, Instant};
+
+    use crate::inflight::ThreadSlot;
+    use crate::{Interrupted, checkpoint, timebox};
+
+    /// Whether a box is told within so long.
+    fn is_told(patience: Duration) -> bool {
+        let began = Instant::now();
+        let told: Result<(), Interrupted> = timebox::blocking(Duration::from_millis(5), || {
+            while began.elapsed() < patience {
+                checkpoint()?;
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            Ok(())
+        });
+        told.is_err()
+    }
+
+    /// Guards: a box expires while the capture of a thread does not come to an end.
+    #[test]
+    fn a_capture_that_hangs_delays_no_box() {
+        // From here on this thread has a slot, and needs no lock of others.
+        assert!(is_told(Duration::from_secs(40)));
+        let (tell, slot) = channel();
+        let (stop, stopped) = channel::<()>();
+        let blocks = std::thread::spawn(move || {
+            let work = async move {
+                tell.send(ThreadSlot::existing().expect("it is polled")).expect("somebody listens");
+                let _ = stopped.recv();
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            runtime.block_on(crate::watch("blocks", Duration::from_millis(50), work));
+        });
+        let slot: &'static ThreadSlot = slot.recv().expect("the slot");
+        // Whoever wants its stack waits for this lock.
+        let told = slot.with_life(|_| {
+            std::thread::sleep(Duration::from_millis(500));
+            is_told(Duration::from_secs(20))
+        });
+        assert_eq!(told, Some(true));
+        stop.send(()).expect("it waits");
+        blocks.join().expect("no panic");
+    }
+}

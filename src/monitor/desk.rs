@@ -1,0 +1,149 @@
+//! What the monitor leaves for the thread that captures. It waits for that thread at most while that takes what is here, and runs
+//! nothing that others wrote: no wakers, no loggers.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::basis::Basis;
+use super::boxes::Overrun;
+use crate::capture::PerProcess;
+use crate::inflight::{Policy, RowId, table};
+use crate::report::log_safely;
+use crate::sync::lock_std;
+
+/// With fewer entries, nobody looks for those that are over.
+const MIN_SWEEP: usize = 4096;
+/// Log lines that may wait.
+const MAX_WORDS: usize = 16;
+
+/// Something for the log.
+#[derive(Debug)]
+pub(super) enum Word {
+    /// So much work found no row.
+    Unwatched(u64),
+    /// A layer has seen no request for long.
+    Silent(&'static Policy),
+    Panicked,
+    /// Threads that did not start have started now.
+    Runs,
+}
+
+impl Word {
+    pub(super) fn say(&self) {
+        log_safely(|| match self {
+            Self::Unwatched(unwatched) => {
+                tracing::warn!(target: "heeler", unwatched, "more work is in flight than can be watched");
+            }
+            Self::Silent(policy) => tracing::warn!(
+                target: "heeler",
+                threshold_ms = policy.threshold().as_millis() as u64,
+                "a {} layer has seen no request in its first ten minutes: is it on the service that serves?",
+                policy.tool.as_str()
+            ),
+            Self::Panicked => tracing::error!(target: "heeler", "the monitor panicked, and goes on"),
+            Self::Runs => tracing::info!(target: "heeler", "the monitor's threads run now"),
+        });
+    }
+}
+
+/// What is left for the other thread.
+#[derive(Debug)]
+pub(super) struct Handed {
+    /// Work other than boxes whose deadline is near, with what that follows from.
+    pub(super) watched: Vec<(RowId, Basis)>,
+    /// Work that has just been armed, to be asked for a poll.
+    pub(super) armed: Vec<RowId>,
+    /// Work that may run on although its time is up.
+    pub(super) overruns: Vec<Overrun>,
+    pub(super) words: Vec<Word>,
+}
+
+impl Handed {
+    pub(super) const fn new() -> Self {
+        Self { watched: Vec::new(), armed: Vec::new(), overruns: Vec::new(), words: Vec::new() }
+    }
+
+    fn len(&self) -> usize {
+        self.watched.len() + self.armed.len() + self.overruns.len()
+    }
+
+    /// When something of it is to be done; `u64::MAX` if there is nothing.
+    fn due(&self) -> u64 {
+        if !self.armed.is_empty() || !self.words.is_empty() {
+            return 0;
+        }
+        let watched = self.watched.iter().map(|(_, basis)| basis.deadline(1)).min();
+        let overrun = self.overruns.iter().map(Overrun::due).min();
+        watched.unwrap_or(u64::MAX).min(overrun.unwrap_or(u64::MAX))
+    }
+
+    /// Forgets what is over, for nobody may come for it.
+    fn sweep(&mut self) {
+        let lives = |id: RowId| table().row(id).is_some_and(|row| row.is_live(id));
+        // A response body's clock stops and starts: what its deadline followed from before, nobody needs.
+        let holds = |id: RowId, basis: Basis| table().row(id).is_some_and(|row| Basis::of(row) == Some(basis));
+        self.watched.retain(|(id, basis)| lives(*id) && holds(*id, *basis));
+        self.armed.sort_unstable();
+        self.armed.dedup();
+        self.armed.retain(|id| lives(*id));
+        self.overruns.retain(Overrun::goes_on);
+    }
+}
+
+#[derive(Debug)]
+struct Desk {
+    handed: Handed,
+    sweep_at: usize,
+    /// Until then nobody looks here; 0 while somebody is about to.
+    asleep_until: u64,
+}
+
+static DESK: PerProcess<Mutex<Desk>> =
+    PerProcess::new(|| Mutex::new(Desk { handed: Handed::new(), sweep_at: MIN_SWEEP, asleep_until: 0 }));
+
+/// Leaves it all. Its memory is bounded by what is in flight, whether or not anybody comes for it.
+pub(super) fn leave(found: &mut Handed) {
+    let due = found.due();
+    if due == u64::MAX {
+        return;
+    }
+    let mut desk = lock_std(DESK.get());
+    let Desk { handed, sweep_at, asleep_until } = &mut *desk;
+    handed.watched.append(&mut found.watched);
+    handed.armed.append(&mut found.armed);
+    handed.overruns.append(&mut found.overruns);
+    handed.words.append(&mut found.words);
+    handed.words.truncate(MAX_WORDS);
+    if handed.len() > *sweep_at {
+        handed.sweep();
+        *sweep_at = (2 * handed.len()).max(MIN_SWEEP);
+    }
+    let is_early = due < *asleep_until;
+    drop(desk);
+    if is_early {
+        super::answered();
+    }
+}
+
+/// Leaves something for the log alone.
+pub(super) fn leave_word(word: Word) {
+    leave(&mut Handed { words: vec![word], ..Handed::new() });
+}
+
+/// Takes everything.
+pub(super) fn take() -> Handed {
+    let mut desk = lock_std(DESK.get());
+    desk.asleep_until = 0;
+    desk.sweep_at = MIN_SWEEP;
+    std::mem::replace(&mut desk.handed, Handed::new())
+}
+
+/// For how long the thread that takes may sleep if it has nothing to do before `until`.
+pub(super) fn sleep(until: u64, now: u64) -> Duration {
+    let mut desk = lock_std(DESK.get());
+    if desk.handed.due() < until {
+        return Duration::ZERO;
+    }
+    desk.asleep_until = until;
+    Duration::from_nanos(until.saturating_sub(now))
+}

@@ -1,0 +1,173 @@
+//! Questions that a page has put to somebody: whether this request is to be profiled, so often.
+//!
+//! The answer, a POST, has to name the question, by 128 random bits that are in no other page. It holds once, for five minutes,
+//! for the same request, and for whoever was asked. It is answered with a redirect to a number of the same kind, whose GET
+//! starts the profile: routers tell methods apart before they come to a layer, so that only a GET leads to the service that
+//! was asked about. Questions are this process's own: another instance does not know them.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+
+use crate::authorize::Access;
+use crate::profile::flag::{Flag, Start};
+use crate::profile::id::Id;
+use crate::sync::lock_std;
+
+/// How long a question can be answered.
+const LIFE: Duration = Duration::from_secs(5 * 60);
+
+/// How many wait for an answer. The oldest makes room.
+const MAX: usize = 256;
+
+/// Those that wait for an answer, oldest first.
+#[derive(Default)]
+pub(in crate::profile) struct Questions(Mutex<VecDeque<Question>>);
+
+struct Question {
+    token: Id,
+    asked: Instant,
+    principal: Option<String>,
+    /// Path and query without the flag.
+    target: String,
+    start: Start,
+    stage: Stage,
+}
+
+/// How far a question is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Asked,
+    /// Somebody has said yes, and is on the way.
+    Confirmed,
+}
+
+impl Questions {
+    /// Puts one. Only GET requests are asked about: the answer is the method's.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system has no random numbers to give.
+    pub(super) fn ask(
+        &self,
+        head: &Parts,
+        flag: &Flag,
+        access: &Access,
+        start: Start,
+        stage: Stage,
+    ) -> Result<Id, getrandom::Error> {
+        let token = Id::random()?;
+        let principal = access.principal().map(str::to_owned);
+        let question = Question { token, asked: Instant::now(), principal, target: target(head, flag), start, stage };
+        let mut waiting = lock_std(&self.0);
+        if waiting.len() == MAX {
+            waiting.pop_front();
+        }
+        waiting.push_back(question);
+        Ok(token)
+    }
+
+    /// What is to be started, if the question is this one's to answer. It cannot be answered again, not even rightly.
+    pub(super) fn answer(&self, token: Id, head: &Parts, flag: &Flag, access: &Access, stage: Stage) -> Option<Start> {
+        self.answer_at(token, head, flag, access, stage, Instant::now())
+    }
+
+    fn answer_at(
+        &self,
+        token: Id,
+        head: &Parts,
+        flag: &Flag,
+        access: &Access,
+        stage: Stage,
+        now: Instant,
+    ) -> Option<Start> {
+        let mut waiting = lock_std(&self.0);
+        waiting.retain(|question| now.saturating_duration_since(question.asked) < LIFE);
+        // All of them, however early one is found: how long that takes tells nothing.
+        let found = waiting.iter().enumerate().fold(None, |found, (at, question)| {
+            if bool::from(question.token.ct_eq(&token)) { Some(at) } else { found }
+        });
+        let question = waiting.remove(found?)?;
+        drop(waiting);
+        let is_theirs = question.stage == stage
+            && question.principal.as_deref() == access.principal()
+            && question.target == target(head, flag);
+        is_theirs.then_some(question.start)
+    }
+}
+
+fn target(head: &Parts, flag: &Flag) -> String {
+    flag.strip(&head.uri).path_and_query().map_or("/", |target| target.as_str()).to_owned()
+}
+
+impl fmt::Debug for Questions {
+    /// Leaves out what they are about.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Questions").field("waiting", &lock_std(&self.0).len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Stage::{Asked, Confirmed};
+    use super::*;
+
+    fn head(uri: &str) -> Parts {
+        http::Request::post(uri).body(()).unwrap().into_parts().0
+    }
+
+    fn many() -> Start {
+        Start { runs: Some(200), ..Start::default() }
+    }
+
+    /// Guards: an answer holds once, for the same request, the same person, and for a while.
+    #[test]
+    fn an_answer_holds_once() {
+        let (questions, flag, ada) = (Questions::default(), Flag::default(), Access::allowed_as("ada"));
+        let about = head("/vote?a=1&__geordi__=200x");
+        let ask = || questions.ask(&about, &flag, &ada, many(), Asked).unwrap();
+        let answered = head("/vote?a=1&__geordi__=0123456789abcdef0123456789abcdef.confirm");
+
+        let token = ask();
+        assert_eq!(questions.answer(Id::random().unwrap(), &answered, &flag, &ada, Asked), None);
+        assert_eq!(questions.answer(token, &answered, &flag, &ada, Asked), Some(many()));
+        assert_eq!(questions.answer(token, &answered, &flag, &ada, Asked), None, "a second time");
+
+        for (uri, access) in [
+            ("/vote?a=2", Access::allowed_as("ada")),
+            ("/vote", Access::allowed_as("ada")),
+            ("/delete?a=1", Access::allowed_as("ada")),
+            ("/vote?a=1", Access::allowed_as("bob")),
+            ("/vote?a=1", Access::allowed()),
+        ] {
+            let token = ask();
+            assert_eq!(questions.answer(token, &head(uri), &flag, &access, Asked), None, "{uri}");
+            assert_eq!(questions.answer(token, &answered, &flag, &ada, Asked), None, "spent on a wrong answer");
+        }
+
+        // The one number is not the other.
+        let token = ask();
+        assert_eq!(questions.answer(token, &answered, &flag, &ada, Confirmed), None);
+        let token = questions.ask(&about, &flag, &ada, many(), Confirmed).unwrap();
+        assert_eq!(questions.answer(token, &answered, &flag, &ada, Confirmed), Some(many()));
+
+        let token = ask();
+        let late = Instant::now() + LIFE;
+        assert_eq!(questions.answer_at(token, &answered, &flag, &ada, Asked, late), None);
+        assert_eq!(lock_std(&questions.0).len(), 0);
+    }
+
+    /// Guards: however many are asked, so many are kept, the latest.
+    #[test]
+    fn the_oldest_makes_room() {
+        let (questions, flag, all) = (Questions::default(), Flag::default(), Access::allowed());
+        let head = head("/");
+        let tokens: Vec<_> = (0..MAX + 2).map(|_| questions.ask(&head, &flag, &all, many(), Asked).unwrap()).collect();
+        assert_eq!(lock_std(&questions.0).len(), MAX);
+        assert_eq!(questions.answer(tokens[1], &head, &flag, &all, Asked), None);
+        assert_eq!(questions.answer(tokens[2], &head, &flag, &all, Asked), Some(many()));
+    }
+}

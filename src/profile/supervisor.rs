@@ -1,0 +1,80 @@
+//! The supervisor: a runtime that keeps the books of profiled requests. It writes down how far each is, stops it when its time
+//! is up, and brings its profile to the store, whatever the application's own runtime is doing.
+
+use std::io;
+use std::panic::catch_unwind;
+use std::sync::Mutex;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::capture::PerProcess;
+use crate::sync::lock_std;
+
+/// Where jobs are supervised.
+pub(in crate::profile) static SUPERVISOR: PerProcess<Supervisor> = PerProcess::new(Supervisor::new);
+
+/// As much as a program's first thread has: what fits on the application's threads, whose size nobody can ask for, should
+/// fit on those of a profile. Memory is taken as it is used.
+pub(in crate::profile) const STACK: usize = 8 << 20;
+
+/// A runtime of one worker and a blocking pool of its own, which starts on first use and stays.
+#[derive(Debug)]
+pub(in crate::profile) struct Supervisor {
+    started: Mutex<Option<&'static Runtime>>,
+}
+
+impl Supervisor {
+    const fn new() -> Self {
+        Self { started: Mutex::new(None) }
+    }
+
+    /// The runtime, started if it is not.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started: threads or file descriptors are out. The next call tries again.
+    pub(in crate::profile) fn handle(&self) -> io::Result<Handle> {
+        self.start_by(|| {
+            Builder::new_multi_thread()
+                .worker_threads(1)
+                .thread_name("heeler-supervisor")
+                .thread_stack_size(STACK)
+                .enable_all()
+                .build()
+        })
+    }
+
+    fn start_by(&self, build: impl FnOnce() -> io::Result<Runtime> + std::panic::UnwindSafe) -> io::Result<Handle> {
+        let mut started = lock_std(&self.started);
+        if let Some(runtime) = *started {
+            return Ok(runtime.handle().clone());
+        }
+        // tokio panics where it cannot start a thread.
+        let built = catch_unwind(build).unwrap_or_else(|_| Err(io::Error::other("a thread could not be started")))?;
+        let runtime: &'static Runtime = Box::leak(Box::new(built));
+        *started = Some(runtime);
+        Ok(runtime.handle().clone())
+    }
+}
+
+/// What `make` makes, which may take a while: off the application's threads. `None` if it cannot be made.
+pub(in crate::profile) async fn apart<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    SUPERVISOR.get().handle().ok()?.spawn_blocking(make).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: a start that fails or panics is an error, and the next one may succeed; then there is one runtime for good.
+    #[test]
+    fn a_failed_start_is_tried_again() {
+        let supervisor = Supervisor::new();
+        assert!(supervisor.start_by(|| Err(io::ErrorKind::OutOfMemory.into())).is_err());
+        let error = supervisor.start_by(|| panic!("OS can't spawn worker thread")).unwrap_err();
+        assert_eq!(error.to_string(), "a thread could not be started");
+        let (one, other) = (supervisor.handle().unwrap(), supervisor.handle().unwrap());
+        assert_eq!(one.id(), other.id());
+        assert_eq!(one.metrics().num_workers(), 1);
+    }
+}

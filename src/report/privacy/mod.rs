@@ -1,0 +1,33 @@
+//! What may be told: the one place through which everything goes that came from a request, or that somebody else wrote.
+//!
+//! A [`Redactor`] knows secrets by their names, and by what they look like. A report is redacted when it is
+//! [completed](Redactor::report), and so is one of an earlier process that is read from a spool; a profile when it is put
+//! together. What is only logged goes through [`told`].
+
+mod brackets;
+mod code;
+mod constraints;
+mod found;
+mod headers;
+mod looks;
+mod names;
+#[cfg(test)]
+mod ordinary;
+mod pairs;
+mod paths;
+#[cfg(test)]
+pub(crate) mod planted;
+mod redactor;
+mod report;
+mod scan;
+mod shapes;
+mod sql;
+mod uri;
+mod values;
+
+#[cfg(feature = "webhook")]
+pub(crate) use found::REDACTED;
+#[cfg(feature = "webhook")]
+pub(crate) use names::decode;
+pub(crate) use redactor::{Redactor, code, header_value, told};
+pub(super) use report::again;

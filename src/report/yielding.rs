@@ -1,0 +1,120 @@
+//! Whether work that waits has only given way.
+
+use super::location::is_idle;
+use super::model::Stack;
+use crate::capture::{Frame, is_std, origin};
+
+/// Whether work with these branches goes on at once: beside those that gave way, others only wait for a timer.
+///
+/// `gave_way`: one of them did, as was seen when it was polled. Which one, its functions say, where they have names.
+pub(super) fn yields(stacks: &[Stack], gave_way: bool) -> bool {
+    let (idle, others): (Vec<&Stack>, Vec<&Stack>) = stacks.iter().partition(|stack| is_idle(stack));
+    match others[..] {
+        [] => false,
+        // Unless it was the timer, for which there was no budget left.
+        [one] => says_so(one) || (gave_way && !idle.into_iter().any(says_so)),
+        _ => others.iter().all(|stack| says_so(stack) || (gave_way && !has_names(stack))),
+    }
+}
+
+/// The innermost frames that tell. Of what std and heeler do in between there is more in a debug build.
+fn leaf(stack: &Stack) -> impl Iterator<Item = &Frame> {
+    stack.frames.iter().filter(|frame| !is_std(frame) && !frame.is_heelers()).take(6)
+}
+
+/// Whether a stack's waker went to where tokio keeps those that it wakes at once. Which of these functions are there depends on
+/// what was inlined, and whether they have more than a file on how much is said of that.
+fn says_so(stack: &Stack) -> bool {
+    let by_name = |name: &str| {
+        let leads_to_it =
+            ["tokio::runtime::context::defer", "tokio::task::coop::register", "tokio::task::yield_now::yield_now"];
+        (name.contains("tokio::runtime::scheduler::") && name.contains("::defer"))
+            || leads_to_it.iter().any(|part| name.contains(part))
+    };
+    let by_file = |file: &str| {
+        let file = file.replace('\\', "/");
+        ["/src/runtime/scheduler/defer.rs", "/src/task/yield_now.rs"].iter().any(|end| file.ends_with(end))
+    };
+    leaf(stack).any(|frame| {
+        let is_tokios = || origin(frame).as_deref() == Some("tokio");
+        frame.function.as_deref().is_some_and(by_name) || (frame.file.as_deref().is_some_and(by_file) && is_tokios())
+    })
+}
+
+fn has_names(stack: &Stack) -> bool {
+    leaf(stack).any(|frame| frame.function.is_some() || frame.file.is_some())
+}
+
+#[cfg(all(test, not(heeler_loom)))]
+mod tests {
+    use super::super::testing::{await_stack, own, plumbing};
+    use super::*;
+
+    /// As they were recorded in a debug build, of a `yield_now` within two watches: functions of heeler's on top of the leaf.
+    fn nested_yield() -> Stack {
+        await_stack(&[
+            plumbing("<core::task::wake::Waker as core::clone::Clone>::clone"),
+            plumbing("heeler::capture::task::Tracer::clone_original"),
+            plumbing("heeler::capture::task::clone"),
+            plumbing("<core::task::wake::Waker as core::clone::Clone>::clone"),
+            plumbing("tokio::runtime::scheduler::defer::Defer::defer"),
+            plumbing("tokio::runtime::scheduler::current_thread::Context::defer"),
+            plumbing("tokio::runtime::context::with_scheduler"),
+            plumbing("std::thread::local::LocalKey<T>::try_with"),
+            plumbing("std::thread::local::LocalKey<T>::with"),
+            plumbing("tokio::runtime::context::defer"),
+            plumbing("<tokio::task::yield_now::YieldNow as core::future::future::Future>::poll"),
+            own("app::give_way", 12),
+        ])
+    }
+
+    /// Guards: heeler's and std's frames, of which a debug build has many, do not hide that the leaf gave way.
+    #[test]
+    fn what_gives_way_yields() {
+        let sleep = await_stack(&[plumbing("tokio::time::sleep::Sleep::poll"), own("app::limited", 3)]);
+        let lock = await_stack(&[plumbing("tokio::sync::mutex::Mutex<T>::lock"), own("app::locked", 3)]);
+        assert!(yields(&[nested_yield()], false));
+        assert!(yields(&[nested_yield(), sleep.clone()], false), "beside a timer");
+        for gave_way in [false, true] {
+            assert!(!yields(&[nested_yield(), lock.clone()], gave_way), "the other one waits");
+            assert!(!yields(&[], gave_way));
+        }
+        assert!(!yields(&[sleep], false));
+    }
+
+    /// Guards: as in a release build, where nothing but the innermost is a function of its own.
+    #[test]
+    fn what_was_inlined_yields() {
+        for leaf in ["tokio::runtime::scheduler::defer::Defer::defer", "tokio::task::yield_now::yield_now"] {
+            assert!(yields(&[await_stack(&[plumbing(leaf), own("app::give_way", 12)])], false), "{leaf}");
+        }
+        let nameless = |file: &str| {
+            let file = Some(format!("/r/registry/src/mirror-0123456789abcdef/{file}"));
+            await_stack(&[Frame { file, ..Frame::default() }, own("app::give_way", 12)])
+        };
+        assert!(yields(&[nameless("tokio-1.54.1/src/runtime/scheduler/defer.rs")], false));
+        assert!(!yields(&[nameless("tokio-1.54.1/src/sync/mutex.rs")], false));
+        assert!(!yields(&[nameless("other-1.0.0/src/task/yield_now.rs")], false));
+    }
+
+    /// Guards: what was seen counts where no function says it.
+    #[test]
+    fn what_was_seen_to_give_way_yields() {
+        let of_app = await_stack(&[own("app::give_way", 12)]);
+        let sleep = await_stack(&[plumbing("tokio::time::sleep::Sleep::poll"), own("app::limited", 3)]);
+        let nameless = await_stack(&[Frame::default(), Frame::default()]);
+        for alone in [&of_app, &nameless] {
+            assert!(yields(std::slice::from_ref(alone), true));
+            assert!(yields(&[sleep.clone(), alone.clone()], true));
+            assert!(!yields(&[sleep.clone(), alone.clone()], false));
+        }
+        assert!(yields(&[nameless.clone(), nameless], true), "which of the two it was, nobody can say");
+        assert!(!yields(&[of_app, await_stack(&[own("app::locked", 3)])], true), "one of them waits");
+        let no_budget = await_stack(&[
+            plumbing("tokio::runtime::context::defer"),
+            plumbing("tokio::time::sleep::Sleep::poll"),
+            own("app::limited", 3),
+        ]);
+        assert!(!yields(&[no_budget, await_stack(&[own("app::locked", 3)])], true), "it was the timer");
+    }
+}

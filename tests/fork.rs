@@ -1,0 +1,270 @@
+//! A child of `fork` has none of its parent's threads, and whatever lock they held stays locked: heeler begins anew there.
+
+#![cfg(target_os = "linux")]
+#![allow(unsafe_code, reason = "forks")]
+
+use std::io::Read as _;
+use std::os::fd::FromRawFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use heeler::{Interrupted, TimeboxExt as _, checkpoint, timebox};
+
+/// One test at a time: a bare call copies locks of the C library, too, which nothing else may hold.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// What a child may take. It has no other way to say that it hangs.
+const PATIENCE: u32 = 60;
+
+/// By which system call: C libraries run handlers in the child, bare calls do not.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    Library,
+    BareCall,
+}
+
+/// Runs `work` in a child of this process, and returns what it returns, as text.
+fn in_child(by: By, work: impl FnOnce() -> String) -> String {
+    let mut ends = [0; 2];
+    // SAFETY: fills in the two ends of a pipe.
+    assert_eq!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+    let child = match by {
+        // SAFETY: the child goes on with this thread alone, which is what the test is about.
+        By::Library => unsafe { libc::fork() },
+        // SAFETY: as above; no pointer is passed.
+        By::BareCall => unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as i32 },
+    };
+    assert!(child >= 0);
+    if child == 0 {
+        // SAFETY: ends the process if it takes too long.
+        unsafe { libc::alarm(PATIENCE) };
+        let text = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+            .unwrap_or_else(|panic| format!("{:?}", panic.downcast_ref::<String>()));
+        // SAFETY: writes the bytes of a string that lives on, and ends the process without running anybody's destructors.
+        unsafe {
+            libc::write(ends[1], text.as_ptr().cast(), text.len());
+            libc::_exit(0);
+        }
+    }
+    // SAFETY: both are open, and nobody else closes them.
+    let mut reader = unsafe {
+        libc::close(ends[1]);
+        std::fs::File::from_raw_fd(ends[0])
+    };
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    let mut status = 0;
+    // SAFETY: waits for the child that was made above.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert!(libc::WIFEXITED(status), "{by:?}: the child did not come to an end: {status:#x}");
+    text
+}
+
+/// A box that only the monitor can end: says how that went.
+fn box_of_plain_code() -> String {
+    let began = Instant::now();
+    let result: Result<(), Interrupted> = timebox::blocking(Duration::from_millis(30), || {
+        while began.elapsed() < Duration::from_secs(20) {
+            checkpoint()?;
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    });
+    if result.is_err() { "expired".to_owned() } else { "not expired".to_owned() }
+}
+
+/// The same around a future.
+fn box_of_a_future() -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let work = async { tokio::time::sleep(Duration::from_secs(20)).await };
+    match runtime.block_on(work.timebox(Duration::from_millis(30))) {
+        Ok(()) => "not expired".to_owned(),
+        Err(_) => "expired".to_owned(),
+    }
+}
+
+/// Guards: boxes in a child expire, however it was made, and in the child of a child.
+#[test]
+fn boxes_expire_in_a_child() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    assert_eq!(box_of_plain_code(), "expired", "in the parent, which has a monitor from here on");
+    for by in [By::Library, By::BareCall] {
+        assert_eq!(in_child(by, box_of_plain_code), "expired", "{by:?}");
+        assert_eq!(in_child(by, box_of_a_future), "expired", "{by:?}");
+        assert_eq!(in_child(by, || in_child(by, box_of_plain_code)), "expired", "{by:?}, twice");
+        // On a thread that the child has made, and then on the one that it began with.
+        let elsewhere = || format!("{} {}", std::thread::spawn(box_of_plain_code).join().unwrap(), box_of_plain_code());
+        assert_eq!(in_child(by, elsewhere), "expired expired", "{by:?}");
+    }
+    assert_eq!(box_of_plain_code(), "expired", "in the parent, as before");
+}
+
+/// Guards: work that was under way at the fork can be polled and dropped in the child. It is watched in the parent alone.
+#[test]
+fn what_was_under_way_is_inert_in_the_child() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut polls = 0;
+    let work = std::future::poll_fn(move |_| {
+        polls += 1;
+        if polls == 1 {
+            return Poll::Pending;
+        }
+        Poll::Ready(in_child(By::Library, || format!("{} {}", box_of_plain_code(), box_of_a_future())))
+    });
+    let job = heeler::watch("forks", Duration::from_secs(60), work.timebox(Duration::from_secs(50)));
+    let mut job = Some(Box::pin(job));
+    let mut poll = || job.as_mut().map(|job| job.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+    assert!(poll().is_some_and(|polled| polled.is_pending()));
+    let polled = in_child(By::Library, || format!("{}", poll().is_some_and(|polled| polled.is_ready())));
+    assert_eq!(polled, "true");
+    match poll() {
+        Some(Poll::Ready(Ok(seen))) => assert_eq!(seen, "expired expired"),
+        other => panic!("{other:?}"),
+    }
+    let dropped = in_child(By::Library, || {
+        job = None;
+        box_of_plain_code()
+    });
+    assert_eq!(dropped, "expired");
+}
+
+/// Guards: a task that was pending at the fork is woken in the child by what it waits for.
+#[test]
+fn what_waited_at_the_fork_is_woken_in_the_child() {
+    /// Keeps its waker, and is never ready.
+    struct Leaf(Arc<Mutex<Option<Waker>>>);
+
+    impl Future for Leaf {
+        type Output = ();
+
+        fn poll(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            *self.0.lock().unwrap() = Some(cx.waker().clone());
+            Poll::Pending
+        }
+    }
+
+    struct Flag(AtomicBool);
+
+    impl std::task::Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (task, kept) = (Arc::new(Flag(AtomicBool::new(false))), Arc::new(Mutex::new(None)));
+    let waker = Waker::from(task.clone());
+    let mut work = Box::pin(heeler::watch("waits", Duration::from_secs(60), Leaf(kept.clone())));
+    assert!(work.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    for by in [By::Library, By::BareCall] {
+        let woken = in_child(by, || {
+            // A child's own work begins a table of its own.
+            let ended = box_of_plain_code();
+            kept.lock().unwrap().take().unwrap().wake();
+            let woken = task.0.swap(false, Ordering::SeqCst);
+            let polled = work.as_mut().poll(&mut Context::from_waker(&waker)).is_pending();
+            kept.lock().unwrap().take().unwrap().wake();
+            format!("{ended} {woken} {polled} {}", task.0.load(Ordering::SeqCst))
+        });
+        assert_eq!(woken, "expired true true true", "{by:?}");
+    }
+    assert!(!task.0.load(Ordering::SeqCst), "the parent's own is not touched");
+}
+
+/// Guards: a fork in the middle of everything leaves no lock behind that the child waits for.
+#[test]
+fn a_child_waits_for_no_lock_of_its_parents() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    let work = async { tokio::time::sleep(Duration::from_millis(3)).await };
+                    let watched = heeler::watch("busy", Duration::from_millis(1), work);
+                    let _ = runtime.block_on(watched.timebox(Duration::from_millis(2)));
+                }
+            });
+        }
+        let rounds = if cfg!(debug_assertions) { 60 } else { 300 };
+        for _ in 0..rounds {
+            assert_eq!(in_child(By::Library, box_of_plain_code), "expired");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Guards: the figures of a child are its own.
+#[test]
+fn a_child_counts_for_itself() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(heeler::watch("one", Duration::from_secs(60), async {}));
+    let seen = in_child(By::Library, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(heeler::watch("another", Duration::from_secs(60), async {}));
+        format!("{}", heeler::figures().watched.jobs)
+    });
+    assert_eq!(seen, "1");
+}
+
+/// Collects reports, and fails for as long as it is told to.
+#[derive(Default)]
+struct Sink {
+    is_down: AtomicBool,
+    taken: Mutex<Vec<String>>,
+}
+
+impl heeler::Sink for Sink {
+    fn name(&self) -> &str {
+        "test"
+    }
+
+    fn deliver(&self, report: &heeler::Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        if self.is_down.load(Ordering::Relaxed) {
+            return Err("down".into());
+        }
+        self.taken.lock().unwrap().push(report.job.clone().unwrap_or_default());
+        Ok(())
+    }
+}
+
+fn slow(name: &'static str, reports: &heeler::Reports) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let work = async { tokio::time::sleep(Duration::from_millis(60)).await };
+    runtime.block_on(heeler::watch(name, Duration::from_millis(5), work).reports(reports.clone()));
+}
+
+/// Guards: a child reports through what the parent has built, in a spool folder of its own; it sends nothing that was on its
+/// way from the parent, and does not keep the parent's folder from whoever takes it over.
+#[test]
+fn a_child_reports_for_itself() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (place, sink) = (tempfile::tempdir().unwrap(), Arc::new(Sink::default()));
+    let builder = heeler::Reports::builder().log(false).repeat_after(Duration::ZERO).spool(place.path());
+    let reports = builder.sink(Arc::clone(&sink)).build().unwrap();
+    sink.is_down.store(true, Ordering::Relaxed);
+    slow("of the parent", &reports);
+    let began = Instant::now();
+    while reports.stats().queued == 0 {
+        assert!(began.elapsed() < Duration::from_secs(40));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let seen = in_child(By::Library, || {
+        sink.is_down.store(false, Ordering::Relaxed);
+        slow("of the child", &reports);
+        let flushed = reports.flush(Duration::from_secs(40));
+        let mut taken = sink.taken.lock().unwrap().clone();
+        taken.dedup();
+        format!("{flushed} {taken:?} {}", std::fs::read_dir(place.path()).unwrap().count())
+    });
+    assert_eq!(seen, r#"true ["of the child"] 2"#);
+    sink.is_down.store(false, Ordering::Relaxed);
+    assert!(reports.flush(Duration::from_secs(40)));
+    let mut taken = sink.taken.lock().unwrap().clone();
+    taken.dedup();
+    assert_eq!(taken, ["of the parent"]);
+}
