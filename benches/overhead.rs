@@ -37,12 +37,15 @@ use std::convert::Infallible;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use axum::Router;
+use axum::routing::get;
 use common::{Contender, at_least, at_most, median, pick, plain, race, undisturbed};
 use http::{Request, Response};
 use http_body_util::Full;
-use peers::{Answers, Body, Requests, Visit, drive, hyper_requests, plain_request, services};
+use peers::{Answers, Body, LIMIT, Requests, Visit, drive, hyper_requests, plain_request, services};
 use tokio::runtime::Runtime;
-use tower::Service;
+use tower::{Layer, Service};
+use tower_http::trace::TraceLayer;
 
 /// Counts the allocations of each thread by itself: the monitor's are not the request's.
 struct Counting;
@@ -100,13 +103,37 @@ fn main() {
         allocations(&runtime, &waker);
     }
     if wanted("axum") {
-        let (rate, shares) = loopback::compare(pick(Duration::from_secs(50), Duration::from_secs(14)));
-        plain("overhead.axum.requests_per_second_alone", rate, "1/s");
-        for (name, mut shares) in shares {
-            match name {
-                "heeler" => at_least("overhead.axum.throughput_with_layer", median(&mut shares), 0.98),
-                _ => plain(&format!("overhead.axum.throughput_with_{name}"), median(&mut shares), "of that alone"),
-            }
+        axum(pick(Duration::from_secs(50), Duration::from_secs(14)));
+    }
+}
+
+/// Requests a second of a router alone, and what share of them is left with a layer.
+///
+/// A layer goes around the router; and, for comparison, into it: `Router::layer` puts each route into a box of its own,
+/// whatever the layer does, and `any_layer` is one that does nothing.
+fn axum(duration: Duration) {
+    let app = || Router::new().route("/users/{id}/photos", get(|| async { "hello" }));
+    let status = http::StatusCode::GATEWAY_TIMEOUT;
+    let timeout = || tower_http::timeout::TimeoutLayer::with_status_code(status, LIMIT);
+    let heeler = || heeler::WatchdogLayer::new(LIMIT);
+    let path = "/users/4711/photos";
+    let mut servers = [
+        loopback::serve("router", path, async move || app()),
+        loopback::serve("heeler", path, async move || heeler().layer(app())),
+        loopback::serve("tower_http_timeout", path, async move || timeout().layer(app())),
+        loopback::serve("tower_http_trace", path, async move || TraceLayer::new_for_http().layer(app())),
+        loopback::serve("any_layer_inside", path, async move || app().layer(tower::layer::util::Identity::new())),
+        loopback::serve("inside_heeler", path, async move || app().layer(heeler())),
+        // The noise: what this measurement makes of no difference.
+        loopback::serve("again_router", path, async move || app()),
+    ];
+    let rates = loopback::race(&mut servers, duration);
+    plain("overhead.axum.requests_per_second_alone", median(&mut rates[0].clone()), "1/s");
+    for (client, with) in servers.iter().zip(&rates).skip(1) {
+        let share = median(&mut with.iter().zip(&rates[0]).map(|(with, alone)| with / alone).collect::<Vec<_>>());
+        match client.name {
+            "heeler" => at_least("overhead.axum.throughput_with_layer", share, 0.98),
+            name => plain(&format!("overhead.axum.throughput_with_{name}"), share, "of that alone"),
         }
     }
 }

@@ -143,14 +143,23 @@ pub(crate) fn resident() -> u64 {
 
 /// The directory in `/proc` of this process's thread of that name.
 pub(crate) fn thread(name: &str) -> Option<String> {
-    // The kernel keeps fifteen characters.
-    let name = &name[..name.len().min(15)];
-    let tasks = std::fs::read_dir("/proc/self/task").ok()?;
-    tasks.filter_map(Result::ok).find_map(|task| {
-        let path = task.path();
-        let comm = std::fs::read_to_string(path.join("comm")).ok()?;
-        (comm.trim_end() == name).then(|| path.to_string_lossy().into_owned())
-    })
+    threads_where(|comm| comm == kept(name)).pop()
+}
+
+/// Of the thread of that name, and of those named `name/..`.
+pub(crate) fn threads(name: &str) -> Vec<String> {
+    threads_where(|comm| comm == kept(name) || comm.split_once('/').is_some_and(|(first, _)| first == name))
+}
+
+/// The kernel keeps fifteen characters of a thread's name.
+fn kept(name: &str) -> &str {
+    &name[..name.len().min(15)]
+}
+
+fn threads_where(holds: impl Fn(&str) -> bool) -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().filter_map(Result::ok);
+    let named = tasks.filter_map(|task| Some((std::fs::read_to_string(task.path().join("comm")).ok()?, task.path())));
+    named.filter(|(comm, _)| holds(comm.trim_end())).map(|(_, path)| path.to_string_lossy().into_owned()).collect()
 }
 
 /// How long the thread with that directory in `/proc` has been on a processor.
