@@ -79,12 +79,8 @@ where
     [
         serve("alone", path, async move || alone("alone").await),
         serve("again", path, async move || again("again").await),
-        serve("around", path, async move || {
-            watchdog().layer(profile().layer(timebox().layer(around("around").await)))
-        }),
-        serve("inside", path, async move || {
-            inside("inside").await.layer(timebox()).layer(profile()).layer(watchdog())
-        }),
+        serve("around", path, async move || watchdog().layer(profile().layer(timebox().layer(around("around").await)))),
+        serve("inside", path, async move || inside("inside").await.layer(timebox()).layer(profile()).layer(watchdog())),
         serve("nothing", path, async move || {
             nothing("nothing").await.layer(Identity::new()).layer(Identity::new()).layer(Identity::new())
         }),

@@ -114,7 +114,7 @@ fn main() {
 fn axum(duration: Duration) {
     let app = || Router::new().route("/users/{id}/photos", get(|| async { "hello" }));
     let status = http::StatusCode::GATEWAY_TIMEOUT;
-    let timeout = || tower_http::timeout::TimeoutLayer::with_status_code(status, LIMIT);
+    let timeout = move || tower_http::timeout::TimeoutLayer::with_status_code(status, LIMIT);
     let heeler = || heeler::WatchdogLayer::new(LIMIT);
     let path = "/users/4711/photos";
     let mut servers = [

@@ -112,25 +112,28 @@
 
 pub mod authorize;
 mod capture;
+mod clock;
+mod counts;
 mod disabled;
 mod error;
-pub mod figures;
 mod flag;
 mod inflight;
+mod log;
 mod monitor;
 mod parts;
 mod private;
 pub mod profile;
 pub mod report;
-#[cfg(feature = "spans")]
-mod spans;
 mod sync;
+mod text;
 pub mod timebox;
 mod tries;
 pub mod watchdog;
 
 pub use error::Error;
-pub use figures::{Figures, figures};
+#[cfg(feature = "spans")]
+#[cfg_attr(docsrs, doc(cfg(feature = "spans")))]
+pub use inflight::spans::SpanLayer;
 pub use inflight::{Current, current};
 pub use monitor::use_signal;
 pub use profile::ProfileLayer;
@@ -146,10 +149,8 @@ pub use report::Webhook;
 #[cfg(feature = "email")]
 #[cfg_attr(docsrs, doc(cfg(feature = "email")))]
 pub use report::email::Email;
+pub use report::figures::{self, Figures, figures};
 pub use report::{Report, Reports, ReportsBuilder, Sink, Stats};
-#[cfg(feature = "spans")]
-#[cfg_attr(docsrs, doc(cfg(feature = "spans")))]
-pub use spans::SpanLayer;
 pub use timebox::client::DeadlineLayer;
 pub use timebox::{Interrupted, Quota, TimeboxExt, TimeboxLayer, checkpoint, timebox};
 pub use watchdog::{WatchdogHandle, WatchdogLayer, spawn, spawn_blocking, watch, watch_child};

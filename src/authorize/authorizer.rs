@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use http::request::Parts;
 
 use super::Access;
-use crate::report::log_safely;
+use crate::log::log_safely;
 
 /// Whatever can say who may: the authorisers of [this module](crate::authorize), and closures and functions over [`Parts`], async or
 /// not, that answer with a `bool`, an `Option<String>` or an [`Access`].

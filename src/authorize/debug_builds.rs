@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::authorizer::kinds::Built;
 use super::{Access, Authorize, Authorizer};
-use crate::report::log_safely;
+use crate::log::log_safely;
 
 /// Allows everybody in a build with debug assertions, and nobody in any other: for a developer's own machine.
 ///

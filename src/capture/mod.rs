@@ -55,18 +55,29 @@ pub(crate) use row_waker::{LENDS, Lent, RowWaker, Rows, hold, name_of, named};
 pub(crate) use snapshot::{Origin, Snapshot};
 pub(crate) use symbols::{Address, DebugInformation, Symbols, survey};
 pub(crate) use task::{Branches, is_traced, is_tracing, original, row_of, trace, trace_branches, warm_up};
-pub(crate) use thread::{Outcome, Sample, Sampler, install as install_handler};
+pub(crate) use thread::{
+    Outcome, Poller, RowId, RuntimeId, Sample, Sampler, ThreadSlot, install as install_handler, slots,
+};
 pub(crate) use unwind::Unwinder;
+
+/// An address in the frame of the function that uses it: the stack below belongs to what that function calls.
+macro_rules! frame_address {
+    () => {{
+        let here = 0_u8;
+        $crate::capture::sys::frame_address(&here)
+    }};
+}
+pub(crate) use frame_address;
 
 /// The stack of this thread; empty if it polls no watched work. Takes no lock.
 fn threads_stack() -> std::ops::Range<usize> {
-    crate::inflight::ThreadSlot::existing().map_or(0..0, |slot| slot.stack())
+    ThreadSlot::existing().map_or(0..0, |slot| slot.stack())
 }
 
 /// The ids of the spans that this thread has entered, outermost first. Takes no lock and allocates nothing.
 fn copy_spans(spans: &mut [u64; SPANS]) {
     #[cfg(feature = "spans")]
-    if let Some(slot) = crate::inflight::ThreadSlot::existing() {
+    if let Some(slot) = ThreadSlot::existing() {
         slot.spans.copy(spans);
     }
     #[cfg(not(feature = "spans"))]

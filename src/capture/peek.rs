@@ -18,7 +18,7 @@ use super::snapshot::{Data, Origin, Registers, Snapshot};
 use super::thread::MAX_COPY;
 use super::unwind::{End, Unwinder, Unwound};
 use super::{code_range, sys};
-use crate::inflight::ThreadSlot;
+use crate::capture::ThreadSlot;
 
 /// Stands for the link register, which is not known: a return address that no module has.
 const UNKNOWN: u64 = 8;

@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{Outcome, Sampler, Unwinder};
-use crate::inflight::{PolicyId, Registered, ThreadSlot, Watched, frame_address, slots};
+use crate::capture::frame_address;
+use crate::capture::{ThreadSlot, slots};
+use crate::inflight::{PolicyId, Registered, Watched};
 
 const CAPTURES: usize = if cfg!(debug_assertions) { 20_000 } else { 200_000 };
 /// Ten times what it takes.

@@ -8,7 +8,9 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::subject::{Inheritance, Inherited, More};
-use super::{Audience, Clock, Row, RowId, ThreadSlot, Timebox, Work, flags, table, work_of};
+use super::{Audience, Row, Timebox, Work, flags, table, work_of};
+use crate::capture::{RowId, ThreadSlot};
+use crate::clock::Clock;
 
 thread_local! {
     // Without a destructor, so that an access costs no check and works while the thread ends.
@@ -63,7 +65,7 @@ impl Drop for Ambient {
 }
 
 impl Row {
-    /// When the limit or the threshold passes, in nanoseconds of [`super::now`]; `u64::MAX` for never.
+    /// When the limit or the threshold passes, in nanoseconds of [`now`](crate::clock::now); `u64::MAX` for never.
     pub(crate) fn deadline(&self) -> u64 {
         let started = self.started().map_or(u64::MAX, |ticks| Clock::get().nanos(ticks));
         started.saturating_add(self.threshold())

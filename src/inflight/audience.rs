@@ -2,7 +2,8 @@
 
 use std::sync::Mutex;
 
-use super::{RowId, table};
+use super::table;
+use crate::capture::RowId;
 use crate::sync::lock_std;
 
 /// The fewest rows that there is room for before those that have ended are looked for.

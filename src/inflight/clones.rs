@@ -13,7 +13,8 @@ use std::task::Waker;
 
 use super::lending::state_of;
 use super::row::{ASKED, ASKED_AGAIN, NOBODY, WOKEN};
-use super::{Row, RowId, flags, table, waking};
+use super::{Row, flags, table, waking};
+use crate::capture::RowId;
 use crate::capture::{self, Rows};
 
 /// So many clones are counted. Where there are more, the executor's waker is kept until the work ends.

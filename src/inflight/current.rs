@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::join::root;
-use super::{Clock, RowId, ThreadSlot, now, table};
+use super::table;
+use crate::capture::{RowId, ThreadSlot};
+use crate::clock::{Clock, now};
 
 /// The request or job that the calling code runs for: see [`current`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,12 +1,13 @@
 //! Rows that refer to other rows: layers that share one, and children.
 
 use super::ambient::{inheritance, tell_heir};
-use super::{Child, Details, How, Policy, PolicyId, Registered, RowId, ThreadSlot, Watched, Work, flags, table};
-use crate::figures::COUNTS;
+use super::{Child, Details, How, Policy, PolicyId, Registered, Watched, Work, flags, table};
+use crate::capture::{RowId, ThreadSlot};
+use crate::counts::COUNTS;
 use crate::sync::count;
 
 /// If a layer further out has a row for the request that is being called, adopts it: the shorter threshold counts, and goes
-/// with the reports of its layer; `body` counts if it is true for either.
+/// with the reports of its layer; `body` counts if it is true for either. The monitor must be told of the threshold.
 #[inline]
 pub(crate) fn join(policy: &'static Policy, threshold: u64, body: bool) -> bool {
     let Some(slot) = ThreadSlot::existing() else { return false };
@@ -25,7 +26,6 @@ fn adopt(id: RowId, policy: &'static Policy, threshold: u64, body: bool) -> bool
         row.set_threshold(threshold);
         row.set_policy(policy.id);
         row.forget_deadline(id);
-        crate::monitor::expect(threshold);
     }
     if body {
         row.update(id, flags::WATCH_BODY, 0);

@@ -20,7 +20,8 @@ use std::task::Waker;
 use super::clones::{row_of, rows};
 use super::registered::wake_self;
 use super::row::{ASKED, ASKED_AGAIN, Details, NOBODY, OTHER};
-use super::{Registered, Row, RowId, executors, flags};
+use super::{Registered, Row, executors, flags};
+use crate::capture::RowId;
 use crate::capture::{self, RowWaker};
 
 /// Which of the row's two wakers was lent last; the other bits count its holds.

@@ -4,15 +4,16 @@
 
 mod ambient;
 mod audience;
-mod clock;
+pub(crate) mod budget;
 mod clones;
 mod current;
 pub(crate) mod executors;
 pub(crate) mod flags;
 mod giving_way;
-mod id;
+mod inside;
 mod join;
 mod lending;
+mod monitor_link;
 #[cfg(feature = "otel")]
 mod otel;
 mod policy;
@@ -22,11 +23,12 @@ mod row;
 
 #[cfg(all(test, heeler_loom))]
 mod row_loom;
-mod runtime_id;
+#[cfg(feature = "spans")]
+pub(crate) mod spans;
 pub(crate) mod strand;
 mod subject;
 mod table;
-mod threads;
+mod target;
 mod trace;
 pub(crate) mod undercut;
 pub(crate) mod waiters;
@@ -38,17 +40,16 @@ pub(crate) use ambient::{
     Ambient, Around, innermost, is_aside, lift_limits, nearest_deadline, tell_box, walk as walk_boxes,
 };
 pub(crate) use audience::Audience;
-pub(crate) use clock::{Clock, now};
-pub(crate) use id::RowId;
+pub(crate) use inside::Inside;
 pub(crate) use join::{child, is_in_request, join, root, work_of};
+pub(crate) use monitor_link::{MonitorLink, initial_flags, install as install_monitor, set_initial_flags};
 #[cfg(feature = "otel")]
 pub(crate) use otel::span_of;
 pub(crate) use policy::{Policy, PolicyId, Settings, Tool, nanos};
-pub(crate) use poll::{PollKind, Watched, frame_address};
+pub(crate) use poll::{PollKind, Watched};
 pub(crate) use registered::Registered;
 pub(crate) use row::{Asked, Details, Row};
-pub(crate) use runtime_id::RuntimeId;
 pub(crate) use subject::{Child, Head, How, Job, Request, Subject, Timebox, Work};
 pub(crate) use table::{Tally, table};
-pub(crate) use threads::{Inside, Poller, ThreadSlot, slots};
+pub(crate) use target::{ReportTarget, Target};
 pub(crate) use trace::{Silence, Stacks, Trace, WaitKind, WaitRecord};

@@ -6,7 +6,8 @@
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt as _;
 
-use super::{Row, RowId, flags, table};
+use super::{Row, flags, table};
+use crate::capture::RowId;
 
 /// Notes in which span the calling thread polls the row, unless one is known. Only before traced polls: so it costs the
 /// others nothing.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::ReportTarget;
 use crate::disabled::is_disabled;
-use crate::report::Reports;
 
 /// Which policy; zero is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Tool {
 pub(crate) struct Policy {
     pub(crate) id: PolicyId,
     pub(crate) tool: Tool,
-    pub(crate) reports: Reports,
+    pub(crate) reports: ReportTarget,
     /// Headers that reports may show.
     pub(crate) headers: Vec<HeaderName>,
     /// Nanoseconds; `u64::MAX` for never. Of a timebox, the limit.
@@ -83,7 +83,7 @@ pub(crate) struct Policy {
     pub(crate) abandoned_after: f64,
     enabled: AtomicBool,
     seen: AtomicBool,
-    /// When the layer was made, in nanoseconds of [`super::now`].
+    /// When the layer was made, in nanoseconds of [`now`](crate::clock::now).
     pub(crate) since: u64,
 }
 
@@ -91,7 +91,9 @@ pub(crate) struct Policy {
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) tool: Tool,
-    pub(crate) reports: Reports,
+    pub(crate) reports: ReportTarget,
+    /// Headers that reports may show.
+    pub(crate) headers: Vec<HeaderName>,
     pub(crate) threshold: Duration,
     pub(crate) varies: bool,
     pub(crate) blocking_after: Option<Duration>,
@@ -110,7 +112,7 @@ impl Policy {
         let policy: &'static Self = Box::leak(Box::new(Self {
             id: PolicyId(index + 1),
             tool: settings.tool,
-            headers: settings.reports.allowed_headers().to_vec(),
+            headers: settings.headers,
             reports: settings.reports,
             threshold: AtomicU64::new(nanos(settings.threshold)),
             varies: settings.varies,
@@ -118,7 +120,7 @@ impl Policy {
             abandoned_after: settings.abandoned_after.unwrap_or(f64::INFINITY),
             enabled: AtomicBool::new(!is_disabled()),
             seen: AtomicBool::new(false),
-            since: super::now(),
+            since: crate::clock::now(),
         }));
         let (bucket, at) = bucket(index);
         let places =

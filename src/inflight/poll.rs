@@ -5,10 +5,13 @@ use std::task::{Context, Poll, Waker};
 
 use super::lending::{Loan, is_kept, passed_on, to_wake};
 use super::registered::wake_self;
-use super::threads::Inside;
-use super::{Ambient, Registered, Row, RowId, Silence, Trace, clones, executors, flags, giving_way, now};
+use super::{
+    Ambient, Inside, Registered, Row, Silence, Trace, budget, clones, executors, flags, giving_way, monitor_link,
+};
+use crate::capture::RowId;
+use crate::capture::frame_address;
 use crate::capture::{self, Arena, RowWaker};
-use crate::monitor;
+use crate::clock::now;
 
 /// Work with a row of its own, or none: because watching is off, or a layer further out has one.
 #[derive(Debug)]
@@ -53,15 +56,6 @@ pub(super) fn give_arena(arena: Arena) {
         arenas.set(list);
     });
 }
-
-/// An address in the frame of the function that uses it: the stack below belongs to what that function calls.
-macro_rules! frame_address {
-    () => {{
-        let here = 0_u8;
-        $crate::capture::sys::frame_address(&here)
-    }};
-}
-pub(crate) use frame_address;
 
 impl Watched {
     pub(crate) fn new(registered: Option<Registered>) -> Self {
@@ -113,7 +107,7 @@ impl Watched {
             row.forget_deadline(registered.id());
             const RECORDED: u32 = flags::ARMED | flags::REPORTED | flags::WANTED;
             if set != 0 || row.flags() & RECORDED != 0 {
-                let clear = RECORDED & !monitor::initial_flags();
+                let clear = RECORDED & !monitor_link::initial_flags();
                 row.update(registered.id(), set, clear);
                 let record = row.details(registered.id()).and_then(|mut details| details.trace.take());
                 drop(record);
@@ -339,7 +333,7 @@ fn end(
             if is_silent && is_kept {
                 trace.go_on_waiting(now);
             } else {
-                trace.end_poll(now, arena, key, had_budget, forced, || monitor::may_copy(now));
+                trace.end_poll(now, arena, key, had_budget, forced, || budget::COPIES.take(now));
                 // Where an earlier poll has kept it is known.
                 silent &= trace.silence != Some(Silence::Earlier);
             }
@@ -355,7 +349,7 @@ fn end(
         return;
     }
     row.update(id, 0, flags::WANTED);
-    monitor::answered();
+    monitor_link::answered();
 }
 
 /// The request was armed while it was inside a poll, which has ended now: it is polled once more, to see where it waits.

@@ -4,8 +4,10 @@
 use std::task::Waker;
 
 use super::lending::Keep;
-use super::{Clock, Details, PolicyId, Row, RowId, executors, flags, table, waking};
-use crate::{capture, monitor};
+use super::{Details, PolicyId, Row, executors, flags, monitor_link, table, waking};
+use crate::capture;
+use crate::capture::RowId;
+use crate::clock::Clock;
 
 /// A live row and the duty to free it.
 ///
@@ -19,15 +21,15 @@ pub(crate) struct Registered {
 
 impl Registered {
     /// Registers work that begins now, with a threshold in nanoseconds or `u64::MAX` for none; `None` if there is no row left.
+    /// The monitor must be told of the threshold.
     #[inline]
     pub(crate) fn new(policy: PolicyId, threshold: u64, extra: u32, fill: impl FnOnce(&mut Details)) -> Option<Self> {
         let row = table::allocate()?;
-        let id = row.occupy(policy, threshold, Clock::get().ticks(), extra | monitor::initial_flags(), fill);
-        monitor::expect(threshold);
+        let id = row.occupy(policy, threshold, Clock::get().ticks(), extra | monitor_link::initial_flags(), fill);
         Some(Self { row, id })
     }
 
-    /// Registers a box that begins at `started`, in ticks.
+    /// Registers a box that begins at `started`, in ticks. The monitor must be told of the limit.
     #[inline]
     pub(crate) fn timebox(
         policy: PolicyId,
@@ -37,8 +39,7 @@ impl Registered {
         fill: impl FnOnce(&mut Details),
     ) -> Option<Self> {
         let row = table::allocate()?;
-        let id = row.occupy(policy, limit, started, flags::BOX | extra | monitor::initial_flags(), fill);
-        monitor::expect_box(policy, limit);
+        let id = row.occupy(policy, limit, started, flags::BOX | extra | monitor_link::initial_flags(), fill);
         Some(Self { row, id })
     }
 
@@ -123,7 +124,7 @@ fn release(row: &'static Row, id: RowId) {
     }
     if !row.is_completed() {
         capture::forget_residue();
-        monitor::dropped(row, id);
+        monitor_link::dropped(row, id);
     }
     if row.has_clones() {
         return drain(row);

@@ -3,8 +3,9 @@
 use std::task::Waker;
 
 use super::clones::{MANY_CLONES, reaches_somebody};
-use super::{Job, PolicyId, Poller, Request, RowId, Subject, Trace, Work, flags};
+use super::{Job, PolicyId, Request, Subject, Trace, Work, flags};
 use crate::capture;
+use crate::capture::{Poller, RowId};
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use crate::sync::{RowGuard, RowLock, lock, try_lock, wait};
 

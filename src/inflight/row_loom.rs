@@ -6,7 +6,8 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use loom::thread;
 
-use super::{Asked, Child, How, PolicyId, Row, RowId, Work, clones, flags};
+use super::{Asked, Child, How, PolicyId, Row, Work, clones, flags};
+use crate::capture::RowId;
 
 /// Work that tells which generation it is of.
 fn occupy(row: &Row, number: u64) -> RowId {

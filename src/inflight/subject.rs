@@ -7,8 +7,8 @@ use std::sync::Arc;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
-use super::{Audience, PolicyId, Row, RowId};
-use crate::report::Reports;
+use super::{Audience, PolicyId, ReportTarget, Row};
+use crate::capture::RowId;
 
 /// What a row's work is. A request's parts stand beside it in the row, so that they are written and dropped in place.
 #[derive(Default)]
@@ -88,7 +88,7 @@ impl<'a> Head<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(crate) name: Cow<'static, str>,
-    pub(crate) reports: Option<Reports>,
+    pub(crate) reports: Option<ReportTarget>,
 }
 
 /// Work that a request or a job has handed on.
@@ -118,7 +118,7 @@ pub(crate) struct Inherited {
     pub(crate) label: Option<Cow<'static, str>>,
     /// Nanoseconds.
     pub(crate) limit: u64,
-    /// Nanoseconds of [`super::now`]; `u64::MAX` for never.
+    /// Nanoseconds of [`now`](crate::clock::now); `u64::MAX` for never.
     pub(crate) deadline: u64,
     /// The work that was handed on within it, told when it expires: a box that ended in time never does.
     pub(crate) heirs: Audience,

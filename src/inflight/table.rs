@@ -9,10 +9,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::row::PROCESS_SHIFT;
-use super::{Row, RowId, flags};
+use super::{Row, flags};
+use crate::capture::RowId;
 use crate::capture::{MAX_PROCESSES, PerProcess, process_number};
+use crate::counts::Pieces;
 use crate::disabled::is_disabled;
-use crate::figures::Pieces;
 
 /// Rows allocated at once: 64 KiB, some ten microseconds of one request's time, and small enough for the allocator not to
 /// spend a page on each.
@@ -146,7 +147,7 @@ impl Table {
         }
         // The first work of a child of `fork`, which has no monitor yet.
         if self.first != 0 {
-            crate::monitor::start();
+            super::monitor_link::start();
         }
         let mut batch = {
             let mut free = crate::sync::lock_std(&self.free);

@@ -98,7 +98,7 @@ enum Phase {
     Polling(u64),
 }
 
-/// The record of one armed request. Times are nanoseconds of [`super::now`].
+/// The record of one armed request. Times are nanoseconds of [`now`](crate::clock::now).
 ///
 /// Each is read before the row is locked, on one of several threads, and so they may come out of order. None is taken to be
 /// before one that is known already: what is recorded never adds up to more than has passed.

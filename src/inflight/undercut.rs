@@ -3,8 +3,9 @@
 
 use super::ambient::innermost;
 use super::join::work_of;
-use super::{Policy, RowId, ThreadSlot, Tool, flags, table};
-use crate::report::log_safely;
+use super::{Policy, Tool, flags, table};
+use crate::capture::{RowId, ThreadSlot};
+use crate::log::log_safely;
 
 /// To be called by a timebox layer for its first request: looks at the watchdog around.
 #[cold]

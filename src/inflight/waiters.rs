@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::task::Waker;
 
-use super::{Row, RowId, flags};
+use super::{Row, flags};
 use crate::capture::PerProcess;
+use crate::capture::RowId;
 use crate::sync::lock_std;
 
 /// Of one row: who, and whom to wake.

@@ -9,7 +9,8 @@ use std::sync::{Condvar, Mutex};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::{RowId, clones};
+use super::clones;
+use crate::capture::RowId;
 use crate::capture::{self, PerProcess};
 use crate::sync::lock_std;
 

@@ -1,6 +1,7 @@
 //! What a row's deadlines follow from.
 
-use crate::inflight::{Clock, Row};
+use crate::clock::Clock;
+use crate::inflight::Row;
 
 /// What a row's deadlines follow from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

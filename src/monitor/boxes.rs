@@ -7,12 +7,12 @@
 //!                            └─ neither, for a while ─▶ reported, with its thread's stack
 //! ```
 
-use super::budget;
-use super::evidence::evidence;
+use super::gather::evidence;
 use super::stacks::{CURRENT, Look, Stacks};
-use crate::figures::COUNTS;
-use crate::inflight::{Asked, Poller, Row, RowId, flags, table, waiters, waking};
-use crate::report::{Evidence, Kind, Verdict};
+use super::{Evidence, Kind, Verdict};
+use crate::capture::{Poller, RowId};
+use crate::counts::COUNTS;
+use crate::inflight::{Asked, Row, budget, flags, table, waiters, waking};
 use crate::sync::count;
 
 const MILLISECOND: u64 = 1_000_000;
@@ -146,7 +146,7 @@ impl Overrun {
         };
         if self.tries == 0 && !budget::CAPTURES.take(now) {
             count(&COUNTS.refused);
-            if let Some(reports) = super::evidence::reports(self.row, self.id) {
+            if let Some(reports) = super::gather::reports(self.row, self.id) {
                 reports.count_not_captured();
             }
             return Some(None);

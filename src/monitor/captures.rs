@@ -7,21 +7,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::Evidence;
 use super::basis::Basis;
 use super::boxes::Overruns;
-use super::budget;
 use super::children::Children;
 use super::desk::{self, Handed};
-use super::evidence::reports;
+use super::gather::reports;
 use super::hunt::{Hunt, Scene, Step, ask_for_poll};
+use super::link;
 use super::stacks::Stacks;
 use super::workers::{LongPolls, Roll};
 use crate::capture::{self, Sampler};
-use crate::figures::COUNTS;
-use crate::inflight::{RowId, now, slots, table};
-use crate::report::render::units;
-use crate::report::{self, Evidence, log_safely};
+use crate::capture::{RowId, slots};
+use crate::clock::now;
+use crate::counts::COUNTS;
+use crate::inflight::{budget, table};
+use crate::log::log_safely;
 use crate::sync::count;
+use crate::text::units;
 
 /// Later looks at work that is still slow: at these multiples of its threshold.
 const FACTORS: [u64; 4] = [1, 2, 4, 8];
@@ -59,7 +62,7 @@ struct Captures {
 pub(super) fn run(signal: Option<i32>) {
     capture::sys::block_signals();
     let sampler = Sampler::new(signal);
-    report::self_check(sampler.signal());
+    link::self_check(sampler.signal());
     log_safely(|| {
         for loss in capture::abilities().losses() {
             tracing::warn!(target: "heeler", "{loss}");
@@ -96,7 +99,7 @@ impl Captures {
         self.take(desk::take());
         self.begin(now);
         self.hunt();
-        for evidence in self.overruns.look(crate::inflight::now(), &mut self.stacks) {
+        for evidence in self.overruns.look(crate::clock::now(), &mut self.stacks) {
             send(evidence);
         }
         if now >= self.long_polls.due() {
@@ -115,12 +118,12 @@ impl Captures {
         if !self.asks.is_empty() {
             next = 0;
         }
-        if !report::is_running() {
+        if !link::is_reporter_running() {
             // Whoever has this much to do can see to that, too. What it finds meanwhile waits there.
-            report::start();
+            link::start_reporter();
             next = next.min(now + RETRY);
         }
-        desk::sleep(next, crate::inflight::now())
+        desk::sleep(next, crate::clock::now())
     }
 
     fn take(&mut self, handed: Handed) {
@@ -247,7 +250,7 @@ fn send(mut evidence: Evidence) {
             "{captures} before this one {were} due and not taken: the budget was used up, or the work ended first"
         ));
     }
-    report::send(evidence);
+    link::send(evidence);
 }
 
 #[cfg(all(test, heeler_copies, not(heeler_loom)))]
@@ -255,7 +258,7 @@ mod tests {
     use std::sync::mpsc::channel;
     use std::time::{Duration, Instant};
 
-    use crate::inflight::ThreadSlot;
+    use crate::capture::ThreadSlot;
     use crate::{Interrupted, checkpoint, timebox};
 
     /// Whether a box is told within so long.

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 
+use super::ChildEvidence;
 use super::long_poll::LongPoll;
 use super::stacks::{CURRENT, Look, Stacks};
-use crate::inflight::{How, Row, RowId, Work, flags, now, table};
-use crate::report::ChildEvidence;
+use crate::capture::RowId;
+use crate::clock::now;
+use crate::inflight::{How, Row, Work, flags, table};
 
 const MAX_CHILDREN: usize = 32;
 /// The table may be looked through for children during a tenth of the time.

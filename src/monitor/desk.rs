@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::basis::Basis;
 use super::boxes::Overrun;
 use crate::capture::PerProcess;
-use crate::inflight::{Policy, RowId, table};
-use crate::report::log_safely;
+use crate::capture::RowId;
+use crate::inflight::{Policy, table};
+use crate::log::log_safely;
 use crate::sync::lock_std;
 
 /// With fewer entries, nobody looks for those that are over.

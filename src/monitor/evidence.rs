@@ -1,174 +1,130 @@
-//! What a row and its record say by themselves.
+//! What the monitor has found of one slow piece of work: raw stacks and numbers, nothing named yet. Plain data, for the floor
+//! above.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::inflight::{
-    self, Child, Clock, Details, Job, Row, RowId, Silence, Subject, Trace, WaitKind, Work, flags, root, table,
-};
-use crate::report::render::units::{count, were};
-use crate::report::{Evidence, Kind, Reports, Verdict};
+use super::{Kind, Verdict};
+use crate::capture::RowId;
+use crate::capture::{self, Snapshot, ThreadSlot};
+use crate::counts::COUNTS;
+use crate::inflight::{ReportTarget, Silence, Stacks, Subject, WaitRecord};
+use crate::sync::count;
 
-/// Where reports about the row go; `None` if it is gone.
-pub(super) fn reports(row: &'static Row, id: RowId) -> Option<Reports> {
-    let reports = reports_of(row, &*row.details(id)?);
-    Some(reports.or_else(|| around(row, id)?.2).unwrap_or_else(Reports::shared))
-}
-
-/// The request or job that a box or a child belongs to, and where reports about it go.
-fn around(row: &'static Row, id: RowId) -> Option<(RowId, Subject, Option<Reports>)> {
-    let work = match &row.details(id)?.work {
-        Work::Timebox(timebox) => timebox.inside,
-        Work::Child(child) => child.parent,
-        Work::Nothing | Work::Request | Work::Job(_) => return None,
-    };
-    let root = root(work);
-    let row = table().row(root)?;
-    let details = row.details(root)?;
-    Some((root, details.subject(), reports_of(row, &details)))
-}
-
-/// What the report is about, and whose row that has: of a box or a child, the request or the job that it belongs to. A layer's
-/// box knows the request, too: it may be within a job, or outlive the row around it.
-fn subject(row: &'static Row, id: RowId, own: Subject, notes: &mut Vec<String>) -> (RowId, Subject) {
-    let label = match row.details(id).as_deref().map(|details| &details.work) {
-        Some(Work::Timebox(timebox)) => timebox.label().cloned(),
-        Some(Work::Child(child)) => {
-            child.boxes.as_ref().and_then(|inheritance| inheritance.boxes.first()?.label.clone())
-        }
-        _ => None,
-    };
-    let mut noted = |subject| {
-        notes.extend(label.as_ref().map(|label| format!("in the timebox \"{label}\"")));
-        subject
-    };
-    let name = match (around(row, id), own) {
-        (Some((work, subject @ Subject::Request(_), _)), _) => return (work, noted(subject)),
-        (_, own @ Subject::Request(_)) => return (id, noted(own)),
-        (Some((work, subject @ Subject::Job(_), _)), _) => return (work, noted(subject)),
-        (_, own @ (Subject::Job(_) | Subject::Nothing)) => return (id, own),
-        (_, Subject::Timebox(_)) => label.unwrap_or("timebox".into()),
-        (_, Subject::Child(child)) => match label {
-            Some(label) => format!("{} in {label}", child.how.as_str()).into(),
-            None => format!("{} in a timebox", child.how.as_str()).into(),
-        },
-    };
-    (id, Subject::Job(Job { name, reports: None }))
-}
-
-fn reports_of(row: &Row, details: &Details) -> Option<Reports> {
-    let own = match &details.work {
-        Work::Job(job) => job.reports.clone(),
-        // It may outlive the box, and the request.
-        Work::Child(Child { boxes: Some(inheritance), .. }) => {
-            inheritance.boxes.iter().find_map(|inherited| inherited.policy.get()).map(|policy| policy.reports.clone())
-        }
-        _ => None,
-    };
-    own.or_else(|| row.policy().get().map(|policy| policy.reports.clone()))
-}
-
-/// What the row and its record say by themselves; `None` if it is gone.
-///
-/// All of it is as of one moment, which is read where nothing can be added to the record: no part is longer than the whole.
-pub(crate) fn evidence(row: &'static Row, id: RowId) -> Option<Evidence> {
-    let reports = reports(row, id)?;
-    let details = row.details(id)?;
-    let started = row.started()?;
-    let trace = details.trace.as_deref().map(Trace::copy);
-    let now = inflight::now().max(trace.as_ref().map_or(0, Trace::latest));
-    let captured = SystemTime::now();
-    let elapsed = now.saturating_sub(Clock::get().nanos(started));
-    let kind = match &details.work {
-        Work::Job(_) => Kind::SlowJob,
-        Work::Timebox(_) => Kind::Interrupted,
-        _ if row.flags() & flags::BODY != 0 => Kind::SlowBody,
-        _ => Kind::SlowRequest,
-    };
-    let own = details.subject();
+/// One slow piece of work, as found. Durations are nanoseconds.
+pub(crate) struct Evidence {
+    pub(crate) id: RowId,
+    /// What `subject` is of: the row, or what it is a part of.
+    pub(crate) work: RowId,
+    /// 0 for the first capture, then the number of the later one.
+    pub(crate) update: u32,
+    pub(crate) kind: Kind,
+    pub(crate) verdict: Verdict,
+    /// Where reports about it go.
+    pub(crate) reports: ReportTarget,
+    pub(crate) subject: Subject,
+    /// Clock ticks when it began, or when the body was asked for the frame that it does not deliver.
+    pub(crate) started: u64,
+    pub(crate) captured: SystemTime,
+    /// The same, in nanoseconds of heeler's clock: all times are as of then.
+    pub(crate) moment: u64,
+    pub(crate) elapsed: u64,
+    pub(crate) threshold: u64,
+    pub(crate) polls: u32,
+    pub(crate) busy: u64,
+    pub(crate) busy_polls: u32,
+    pub(crate) longest_poll: u64,
+    pub(crate) runnable: u64,
+    /// The waits by place.
+    pub(crate) waits: Vec<WaitRecord>,
+    /// Which of them is going on, or was the last.
+    pub(crate) current: Option<usize>,
+    /// If the last poll has left no waker.
+    pub(crate) silence: Option<Silence>,
+    /// The thread in whose poll it is.
+    pub(crate) thread: Option<ThreadEvidence>,
+    pub(crate) culprits: Vec<Culprit>,
+    pub(crate) children: Vec<ChildEvidence>,
+    pub(crate) notes: Vec<String>,
+    /// The span around it.
     #[cfg(feature = "otel")]
-    let span = details.trace.as_ref().and_then(|trace| trace.span.as_ref());
-    #[cfg(feature = "otel")]
-    let span = span.map(|span| opentelemetry::trace::TraceContextExt::span(span).span_context().clone());
-    drop(details);
-    let mut trace = trace.unwrap_or_else(|| Trace::new(now, true));
-    trace.close(now);
-    let missed = trace.missed;
-    let mut notes = Vec::new();
-    let (work, subject) = subject(row, id, own, &mut notes);
-    if missed > 0 {
-        let (stacks, were) = (count(missed, "stack"), were(missed));
-        notes.push(format!("{stacks} of earlier waits {were} not kept: too many places, or the budget was used up"));
-    }
-    Some(Evidence {
-        id,
-        work,
-        update: 0,
-        kind,
-        verdict: Verdict::Unknown,
-        reports,
-        subject,
-        started,
-        captured,
-        moment: now,
-        elapsed,
-        threshold: row.threshold(),
-        polls: row.polls(),
-        busy: trace.busy,
-        busy_polls: trace.busy_polls,
-        runnable: trace.runnable,
-        longest_poll: trace.longest,
-        current: trace.current(),
-        silence: trace.silence,
-        waits: trace.records,
-        thread: None,
-        culprits: Vec::new(),
-        children: Vec::new(),
-        notes,
-        #[cfg(feature = "otel")]
-        span,
-    })
+    pub(crate) span: Option<opentelemetry::trace::SpanContext>,
 }
 
-/// What a poll that was asked for says, of what the work waits for; with a note.
-pub(super) fn verdict_of_wait(evidence: &Evidence) -> (Verdict, Option<&'static str>) {
-    let Some(current) = evidence.current else { return (Verdict::Unknown, None) };
-    match (evidence.waits[current].kind, evidence.silence) {
-        (_, Some(Silence::Earlier)) => {
-            (Verdict::Waiting, Some("its last poll left no waker, but an earlier one did: that is what it waits for"))
-        }
-        (WaitKind::NoWaker, Some(Silence::Unknown)) => (
-            Verdict::NoWaker,
-            Some("a poll from before it was traced may have left a waker: then that can still wake it"),
-        ),
-        (WaitKind::NoWaker, _) => {
-            (Verdict::NoWaker, Some("no poll has left a waker since it was last woken: nobody will wake it"))
-        }
-        (WaitKind::Waiting, _) => (Verdict::Waiting, None),
-        (WaitKind::Yielding, _) => (Verdict::Yielding, None),
+impl Evidence {
+    /// Whether a stack that is shown is not its thread's own, and so has no frames of what is outside of it.
+    pub(crate) fn has_foreign_stack(&self) -> bool {
+        let threads = self.thread.iter().chain(self.culprits.iter().map(|culprit| &culprit.thread));
+        let threads = threads.chain(self.children.iter().filter_map(|child| child.thread.as_ref()));
+        let waits = self.current.map(|index| &self.waits[index].stacks);
+        let waits = waits.into_iter().chain(self.children.iter().filter_map(|child| child.stacks.as_ref()));
+        let awaits = waits.flat_map(|stacks| &stacks.list);
+        threads.filter_map(|thread| thread.snapshot.as_ref()).chain(awaits).any(|snapshot| snapshot.foreign)
     }
 }
 
-#[cfg(all(test, not(heeler_loom)))]
-mod tests {
-    use super::*;
-    use crate::inflight::{PolicyId, Registered};
-
-    /// Guards: another CPU's clock may be ahead of this one's. What it has recorded is a part of the whole nevertheless.
-    #[test]
-    fn no_part_is_longer_than_the_whole() {
-        let job = Job { name: "ahead".into(), reports: Some(Reports::builder().log(false).build().unwrap()) };
-        let fill = |details: &mut Details| details.work = Work::Job(Box::new(job.clone()));
-        let registered = Registered::new(PolicyId::NONE, u64::MAX, 0, fill).unwrap();
-        let (row, id) = (registered.row(), registered.id());
-        let began = inflight::now();
-        let mut trace = Trace::new(began, false);
-        trace.begin_poll(began, false);
-        trace.end_untraced(began + 1_000_000_000);
-        row.details(id).unwrap().trace = Some(Box::new(trace));
-        let evidence = evidence(row, id).unwrap();
-        assert!(evidence.busy >= 1_000_000_000);
-        let observed = evidence.busy + evidence.runnable + evidence.waits.iter().map(|wait| wait.nanos).sum::<u64>();
-        assert!(observed <= evidence.elapsed, "{observed} of {}", evidence.elapsed);
-        registered.complete(true);
+#[cfg(feature = "spans")]
+impl Evidence {
+    /// The ids of the spans that each of the current stacks is in, outermost first.
+    pub(crate) fn span_ids(&self) -> Vec<&[u64]> {
+        let thread = self.thread.iter().filter_map(|thread| thread.snapshot.as_ref());
+        let waits = self.current.map(|index| &self.waits[index].stacks.list);
+        thread.chain(waits.into_iter().flatten()).map(|snapshot| &*snapshot.spans).collect()
     }
+}
+
+/// A thread inside a poll.
+#[derive(Clone)]
+pub(crate) struct ThreadEvidence {
+    pub(crate) activity: capture::Activity,
+    /// `None` if it did not answer.
+    pub(crate) snapshot: Option<Snapshot>,
+}
+
+impl ThreadEvidence {
+    /// What an outcome says of the slot's thread, and what a reader should know of it; `None` if the poll was over.
+    pub(crate) fn of(outcome: capture::Outcome, slot: &ThreadSlot) -> Option<(Self, Option<String>)> {
+        use capture::Outcome;
+        count(match &outcome {
+            Outcome::Captured(..) => &COUNTS.threads_captured,
+            Outcome::Missed => &COUNTS.threads_missed,
+            Outcome::NoAnswer(_) => &COUNTS.threads_unanswered,
+            Outcome::Foreign(..) | Outcome::Unavailable(_) => &COUNTS.threads_unavailable,
+        });
+        if let Outcome::Captured(snapshot, _) = &outcome
+            && snapshot.truncated
+            && !snapshot.foreign
+        {
+            count(&COUNTS.threads_truncated);
+        }
+        Some(match outcome {
+            Outcome::Captured(snapshot, activity) => (Self { activity, snapshot: Some(snapshot) }, None),
+            Outcome::NoAnswer(activity) => {
+                let note = "the thread did not answer within 50 ms: it is uninterruptible, or masks the signal";
+                (Self { activity, snapshot: None }, Some(note.to_owned()))
+            }
+            Outcome::Foreign(activity, why) => {
+                (Self { activity, snapshot: None }, Some(format!("could not capture the thread's stack: {why}")))
+            }
+            Outcome::Unavailable(why) => {
+                let activity = capture::look(slot.with_life(|life| life.tid)?);
+                (Self { activity, snapshot: None }, Some(format!("could not capture the thread's stack: {why}")))
+            }
+            Outcome::Missed => return None,
+        })
+    }
+}
+
+/// A thread that holds a worker.
+pub(crate) struct Culprit {
+    pub(crate) thread: ThreadEvidence,
+    pub(crate) work: Subject,
+}
+
+/// Child work: its await stacks, or its thread.
+pub(crate) struct ChildEvidence {
+    /// `spawn`, `spawn_blocking`, `watch_child`.
+    pub(crate) how: &'static str,
+    pub(crate) stacks: Option<Arc<Stacks>>,
+    pub(crate) thread: Option<ThreadEvidence>,
 }

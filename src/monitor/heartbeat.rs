@@ -4,13 +4,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::capture::PerProcess;
-use crate::figures::Monitor;
-use crate::inflight::now;
+use crate::clock::now;
 
 /// The longest that the monitor sleeps: it turns at least so often.
 pub(super) const LONGEST_SLEEP: u64 = 1_000_000_000;
 /// The longest lag of so long a time is kept, and that of the time before.
 const WINDOW: u64 = 30_000_000_000;
+
+/// Whether the monitor lives, and how late it is: without it, nothing is reported and no timebox expires.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Monitor {
+    /// Whether its threads run. If one could not be started, that is tried again every second.
+    pub running: bool,
+    /// Time since it last turned. It does so every second at the latest; zero if it has not yet.
+    pub heartbeat_age: Duration,
+    /// The longest that it was late with anything, a timebox above all, in the last thirty to sixty seconds, or that it is
+    /// late now.
+    pub max_lag: Duration,
+}
 
 /// Times are nanoseconds of [`now`].
 #[derive(Debug, Default)]

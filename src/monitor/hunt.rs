@@ -10,13 +10,15 @@ use std::rc::Rc;
 
 use super::basis::Basis;
 use super::children::{Children, Prey};
-use super::evidence::{evidence, verdict_of_wait};
+use super::gather::{evidence, verdict_of_wait};
 use super::long_poll::LongPoll;
 use super::stacks::{CURRENT, Look, SlotKey, Stacks, key};
 use super::workers::Roll;
-use crate::inflight::{Asked, Poller, Row, RowId, Trace, WaitKind, flags, waking};
-use crate::report::render::units::count;
-use crate::report::{Evidence, Reports, Verdict};
+use super::{Culprit, Evidence, Verdict};
+use crate::capture::{Poller, RowId};
+use crate::inflight::ReportTarget;
+use crate::inflight::{Asked, Row, Trace, WaitKind, flags, waking};
+use crate::text::units::count;
 
 const MILLISECOND: u64 = 1_000_000;
 /// Woken, and not polled for this long: look at who holds the workers.
@@ -49,7 +51,7 @@ pub(super) struct Hunt {
     id: RowId,
     /// Why it is slow: no longer so if its clock was restarted.
     basis: Basis,
-    reports: Reports,
+    reports: ReportTarget,
     update: u32,
     began: u64,
     /// Since when it has been asked to be polled; `None` as long as it has no waker, or is inside a poll that began before.
@@ -58,7 +60,7 @@ pub(super) struct Hunt {
     due: u64,
     poll: LongPoll,
     roll: Rc<Roll>,
-    culprits: Option<Vec<crate::report::Culprit>>,
+    culprits: Option<Vec<Culprit>>,
     children: Vec<Prey>,
     /// The slot and the number of the poll that was found not to return.
     blocked_poll: Option<(SlotKey, u64)>,
@@ -90,7 +92,7 @@ impl Hunt {
         row: &'static Row,
         id: RowId,
         basis: Basis,
-        reports: Reports,
+        reports: ReportTarget,
         update: u32,
         scene: Scene<'_>,
     ) -> Self {
@@ -143,7 +145,7 @@ impl Hunt {
     }
 
     /// Where what it finds goes.
-    pub(super) fn reports(&self) -> &Reports {
+    pub(super) fn reports(&self) -> &ReportTarget {
         &self.reports
     }
 

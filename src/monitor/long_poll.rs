@@ -1,6 +1,7 @@
 //! Whether a poll that is going on is one that does not return.
 
-use crate::inflight::{Poller, Row};
+use crate::capture::Poller;
+use crate::inflight::Row;
 
 /// One that goes on when somebody begins to look has lasted too long after this, in nanoseconds.
 const GOING_ON: u64 = 1_000_000;

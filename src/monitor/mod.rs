@@ -8,38 +8,44 @@
 
 mod basis;
 mod boxes;
-mod budget;
 mod captures;
 mod children;
 mod desk;
 mod evidence;
+mod gather;
 mod heartbeat;
 mod hunt;
+mod link;
 mod long_poll;
 mod scan;
 mod stacks;
 mod thread;
+mod verdict;
 mod workers;
 
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Once, OnceLock};
 use std::thread::Thread;
 
 use self::desk::Word;
+use crate::capture::RowId;
 use crate::capture::{self, PerProcess};
+use crate::counts::COUNTS;
 use crate::disabled::is_disabled;
 use crate::error::Error;
-use crate::figures::COUNTS;
-use crate::inflight::{self, PolicyId, Row, RowId, flags};
-use crate::report::{self, Evidence, Kind, Verdict, log_safely};
+use crate::inflight::{self, MonitorLink, PolicyId, Row, flags};
+use crate::log::log_safely;
 use crate::tries::{Tried, Tries};
 
-pub(crate) use evidence::evidence;
+pub use heartbeat::Monitor;
+pub use verdict::{Kind, Verdict};
+
+pub(crate) use evidence::{ChildEvidence, Culprit, Evidence, ThreadEvidence};
+pub(crate) use gather::evidence;
 pub(crate) use heartbeat::figures;
+pub(crate) use link::{Reporter, install};
 
 static THREADS: PerProcess<Threads> = PerProcess::new(Threads::default);
-/// Flags that a new row starts with: `ARMED` where every poll is to be traced.
-static INITIAL_FLAGS: AtomicU32 = AtomicU32::new(0);
 /// The shortest threshold that the monitor's looks at the table are timed for, in nanoseconds; `u64::MAX` while there is no
 /// monitor, so that whatever begins has it tried again.
 static SHORTEST: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -55,7 +61,8 @@ struct Threads {
     tries: Tries,
 }
 
-/// Starts the monitor's threads and the reporter unless they run. Reads `HEELER_TRACE_EVERY_POLL`.
+/// Starts the monitor's threads and the reporter unless they run. Reads `HEELER_TRACE_EVERY_POLL`. The reporter is to be
+/// [installed](install) before.
 #[inline]
 pub(crate) fn start() {
     if !is_running() {
@@ -65,7 +72,7 @@ pub(crate) fn start() {
 
 /// Whether both of the monitor's threads have been started.
 #[inline]
-fn is_running() -> bool {
+pub(crate) fn is_running() -> bool {
     THREADS.existing().is_some_and(|threads| threads.monitor.get().is_some() && threads.captures.get().is_some())
 }
 
@@ -82,8 +89,9 @@ fn start_threads() {
         return;
     }
     capture::notice_forks();
+    inflight::install_monitor(MonitorLink { start, answered, dropped });
     // Before the threads, which have something to tell it.
-    report::start();
+    link::start_reporter();
     if let Err(error) = try_to_start() {
         log_safely(|| {
             tracing::error!(
@@ -105,7 +113,7 @@ fn start_threads() {
 #[cold]
 fn try_to_start() -> std::io::Result<()> {
     let threads = THREADS.get();
-    let tried = threads.tries.again(inflight::now, is_running, || {
+    let tried = threads.tries.again(crate::clock::now, is_running, || {
         threads.prepared.get_or_init(prepare);
         let signal = SIGNAL.load(Ordering::Relaxed);
         let signal = (signal != 0).then_some(signal);
@@ -129,11 +137,11 @@ fn prepare() {
     // Its parent's, in a child. Later there may be somebody's who has found the monitor: that must not be lost.
     SHORTEST.store(u64::MAX, Ordering::Relaxed);
     // What the first request would otherwise have to wait for.
-    inflight::Clock::get();
+    crate::clock::Clock::get();
     capture::warm_up();
     inflight::executors::learn();
     if std::env::var_os("HEELER_TRACE_EVERY_POLL").is_some_and(|value| value == "1") {
-        INITIAL_FLAGS.store(flags::ARMED, Ordering::Relaxed);
+        inflight::set_initial_flags(flags::ARMED);
     }
 }
 
@@ -170,32 +178,16 @@ pub fn use_signal(signal: i32) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether the monitor has to [`hurry`] for work with that threshold, which begins now.
 #[inline]
-pub(crate) fn initial_flags() -> u32 {
-    INITIAL_FLAGS.load(Ordering::Relaxed)
+pub(crate) fn is_shorter(nanos: u64) -> bool {
+    nanos < SHORTEST.load(Ordering::Relaxed)
 }
 
-/// Work with that threshold begins: if it is shorter than any before, the monitor must look sooner.
-#[inline]
-pub(crate) fn expect(nanos: u64) {
-    if nanos < SHORTEST.load(Ordering::Relaxed) {
-        hurry(nanos);
-    }
-}
-
-/// A box with that limit begins. Without a policy there is nothing to do before its limit has passed, and so the monitor
-/// may look four times less often than for a threshold.
-#[inline]
-pub(crate) fn expect_box(policy: PolicyId, limit: u64) {
-    // A limit of nothing needs no haste: it is told that before its first poll.
-    let limit = limit.max(1_000_000);
-    expect(if policy == PolicyId::NONE { limit.saturating_mul(4) } else { limit });
-}
-
+/// The monitor looks sooner: no work was as short before. It runs by now if it can.
 #[cold]
 #[inline(never)]
-fn hurry(nanos: u64) {
-    start();
+pub(crate) fn hurry(nanos: u64) {
     // Without a monitor, whoever comes next is to try again.
     if let Some(thread) = THREADS.existing().and_then(|threads| threads.monitor.get()) {
         SHORTEST.fetch_min(nanos, Ordering::Relaxed);
@@ -208,11 +200,6 @@ pub(crate) fn answered() {
     if let Some(thread) = THREADS.existing().and_then(|threads| threads.captures.get()) {
         thread.unpark();
     }
-}
-
-/// Whether one more stack may be copied in this second.
-pub(crate) fn may_copy(now: u64) -> bool {
-    budget::COPIES.take(now)
 }
 
 /// The row's owner is dropped and the work has no outcome: reports it as abandoned, if it was slow by then.
@@ -229,12 +216,12 @@ pub(crate) fn dropped(row: &'static Row, id: RowId) {
     if inflight::innermost().is_some_and(interrupted) {
         return;
     }
-    let now = inflight::now();
-    let elapsed = now.saturating_sub(inflight::Clock::get().nanos(started));
+    let now = crate::clock::now();
+    let elapsed = now.saturating_sub(crate::clock::Clock::get().nanos(started));
     if (elapsed as f64) < threshold as f64 * policy.abandoned_after {
         return;
     }
     if let Some(evidence) = evidence(row, id) {
-        report::send(Evidence { kind: Kind::Abandoned, verdict: Verdict::Abandoned, ..evidence });
+        link::send(Evidence { kind: Kind::Abandoned, verdict: Verdict::Abandoned, ..evidence });
     }
 }

@@ -4,9 +4,10 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::basis::Basis;
 use super::desk::Handed;
-use super::{budget, initial_flags};
-use crate::figures::COUNTS;
-use crate::inflight::{Policy, PolicyId, Row, RowId, Trace, flags, now};
+use crate::capture::RowId;
+use crate::clock::now;
+use crate::counts::COUNTS;
+use crate::inflight::{Policy, PolicyId, Row, Trace, budget, flags, initial_flags};
 use crate::sync::count;
 
 /// Work is armed when this share of its threshold has passed.

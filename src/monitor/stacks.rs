@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::ThreadEvidence;
+use crate::capture::ThreadSlot;
 use crate::capture::{Activity, Sampler, look, sys};
-use crate::inflight::{ThreadSlot, now};
-use crate::report::ThreadEvidence;
+use crate::clock::now;
 
 /// The slot of a thread, as a key.
 pub(super) type SlotKey = usize;

@@ -13,7 +13,9 @@ use super::heartbeat::{LONGEST_SLEEP, heartbeat};
 use super::scan::Scan;
 use super::{SHORTEST, boxes, is_running};
 use crate::capture;
-use crate::inflight::{Policy, RowId, now, table};
+use crate::capture::RowId;
+use crate::clock::now;
+use crate::inflight::{Policy, table};
 
 /// Work as short as the shortest that has begun is looked for during this time.
 const EXPECT_FOR: u64 = 2_000_000_000;

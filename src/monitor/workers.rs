@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use super::stacks::{CURRENT, Look, RECENT, SlotKey, Stacks, key};
-use crate::inflight::{Policy, RowId, RuntimeId, Subject, ThreadSlot, flags, slots, table, work_of};
-use crate::report::{Culprit, Evidence, Kind, Verdict};
+use super::{Culprit, Evidence, Kind, Verdict};
+use crate::capture::{RowId, RuntimeId, ThreadSlot, slots};
+use crate::inflight::{Policy, Subject, flags, table, work_of};
 
 /// Threads whose stacks one starved request is worth.
 const MAX_CULPRITS: usize = 8;

@@ -14,9 +14,9 @@ use super::flag::Flag;
 use super::jobs::{Jobs, Queue};
 use super::store::ProfileStore;
 use crate::authorize::{Authorize, Authorizer};
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::flag::DEFAULT_HEADER;
-use crate::inflight::Clock;
 use crate::report::Redactor;
 
 /// Samples a second that can be asked for.

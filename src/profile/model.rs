@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Frame, Process, rfc3339};
+use crate::report::{Frame, Process};
+use crate::text::time::rfc3339;
 
 /// The version of the JSON form of a [`Profile`]. Fields may be added within a version; none changes its meaning.
 pub const SCHEMA: u32 = 1;

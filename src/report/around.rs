@@ -1,13 +1,13 @@
 //! What reported work is part of: for sinks that speak to that.
 
-use super::evidence::Evidence;
+use crate::monitor::Evidence;
 
 /// The spans around reported work. Plain data, which keeps nothing open.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Around {
     /// Of OpenTelemetry, and the row that has the span itself while it is in flight.
     #[cfg(feature = "otel")]
-    otel: Option<(opentelemetry::trace::SpanContext, crate::inflight::RowId)>,
+    otel: Option<(opentelemetry::trace::SpanContext, crate::capture::RowId)>,
     /// Of `tracing`: ids of those around all that was captured, outermost first.
     #[cfg(feature = "spans")]
     spans: Vec<u64>,
@@ -40,7 +40,7 @@ impl Around {
     /// The innermost of the `tracing` spans around all that was captured, if this thread's subscriber has it open.
     pub(crate) fn open_parent(&self) -> Option<tracing::Id> {
         #[cfg(feature = "spans")]
-        return self.spans.iter().rev().find_map(|id| crate::spans::open(*id));
+        return self.spans.iter().rev().find_map(|id| crate::inflight::spans::open(*id));
         #[cfg(not(feature = "spans"))]
         None
     }

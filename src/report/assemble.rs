@@ -6,16 +6,17 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::around::Around;
-use super::evidence::{Culprit, Evidence, ThreadEvidence};
 use super::location::is_idle;
 use super::model::{Interval, Process, Report, SCHEMA, Span, Stack, Thread};
 use super::request::describe;
 use super::waits::Group;
-use super::words::{Activity, Kind, StackKind, Verdict};
+use super::words::{Activity, StackKind};
 use super::yielding::yields;
 use crate::capture::{self, Origin, Snapshot, Symbols, Unwinder};
-use crate::figures::COUNTS;
+use crate::counts::COUNTS;
 use crate::inflight::{Subject, WaitKind};
+use crate::monitor::{Culprit, Evidence, ThreadEvidence};
+use crate::monitor::{Kind, Verdict};
 use crate::sync::count;
 
 /// Makes ids that differ between processes; of one piece of work, whoever assembles, the same.
@@ -291,7 +292,7 @@ fn spans(evidence: &Evidence) -> Vec<Span> {
                 ids.push(*id);
             }
         }
-        crate::spans::resolve(&ids).into_iter().map(|(name, fields)| Span { name, fields }).collect()
+        crate::inflight::spans::resolve(&ids).into_iter().map(|(name, fields)| Span { name, fields }).collect()
     }
     #[cfg(not(feature = "spans"))]
     {

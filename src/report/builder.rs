@@ -10,8 +10,9 @@ use tracing::Level;
 use super::delivery::{Limits, Outlet, Spool};
 use super::privacy::Redactor;
 use super::reports::{Parts, Reports};
-use super::sink::{Directory, Log, Sink, TARGET};
+use super::sink::{Directory, Log, Sink};
 use crate::error::Error;
+use crate::log::TARGET;
 
 /// The default bounds of a report directory: 256 MiB, and as many reports as one looks through.
 const MAX_BYTES: u64 = 256 << 20;

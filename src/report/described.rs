@@ -3,7 +3,8 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{Evidence, Report, namer};
+use super::{Report, namer};
+use crate::monitor::Evidence;
 use crate::sync::lock_std;
 
 /// A report to be.

@@ -2,10 +2,10 @@
 
 use std::time::SystemTime;
 
+use super::location::place;
 use super::model::Report;
-use super::render::place;
 use super::route::route_line;
-use super::words::Verdict;
+use crate::monitor::Verdict;
 
 /// Different things that are told apart; the rest is counted together.
 const MAX_ENTRIES: usize = 100;

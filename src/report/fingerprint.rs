@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::location::{locate, own_frame};
 use super::model::{Report, Stack};
 use super::route::{route_of, without_id};
-use super::words::{StackKind, Verdict};
+use super::words::StackKind;
+use crate::monitor::Verdict;
 
 /// Equal for reports of the same kind and verdict, about the same place, on the same route: 16 hexadecimal digits.
 ///

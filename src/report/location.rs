@@ -4,8 +4,10 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use super::model::{Location, Report, Stack};
-use super::words::{StackKind, Verdict};
+use super::words::StackKind;
 use crate::capture::{Frame, is_std, origin};
+use crate::monitor::Verdict;
+use crate::text::units::at;
 
 /// Innermost functions that say: this branch only waits for a time or for the end of the program.
 ///
@@ -50,6 +52,16 @@ const PLUMBING: [&str; 16] = [
     "axum_core",
     "tracing",
 ];
+
+/// `photos::load at src/slow.rs:88`, as far as known.
+pub(crate) fn place(location: &Location) -> String {
+    let at = at(location.file.as_deref(), location.line);
+    match (location.function.as_deref(), at) {
+        (Some(function), Some(at)) => format!("{function} at {at}"),
+        (Some(function), None) => function.to_owned(),
+        (None, at) => at.unwrap_or_else(|| "an unknown place".to_owned()),
+    }
+}
 
 /// Puts the stacks into the order in which they should be read, and the timeline's references with them. The order
 /// depends on what the stacks say alone, not on the order in which `select!` polled its branches.
@@ -304,5 +316,18 @@ mod tests {
         assert_eq!(place(&mut report).unwrap(), "app::is_valid_tag src/app.rs:5");
         report.stacks.retain(|stack| stack.kind != StackKind::Culprit);
         assert_eq!(place(&mut report), None, "its own await point is not where it is stuck");
+    }
+
+    #[test]
+    fn a_place_is_told_as_far_as_it_is_known() {
+        let mut location =
+            Location { function: Some("app::f".to_owned()), file: Some("a.rs".to_owned()), line: Some(3) };
+        assert_eq!(super::place(&location), "app::f at a.rs:3");
+        location.line = None;
+        assert_eq!(super::place(&location), "app::f at a.rs");
+        location.function = None;
+        assert_eq!(super::place(&location), "a.rs");
+        location.file = None;
+        assert_eq!(super::place(&location), "an unknown place");
     }
 }

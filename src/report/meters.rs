@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use super::by_sink;
-use super::log_safely;
 use super::model::Report;
-use super::words::Verdict;
 use crate::capture::PerProcess;
-use crate::figures::figures;
+use crate::log::log_safely;
+use crate::monitor::Verdict;
+use crate::report::figures::figures;
 use crate::sync::lock_std;
 
 const REQUESTS: &str = "heeler_requests_watched_total";

@@ -120,18 +120,17 @@ mod assemble;
 mod builder;
 mod by_sink;
 // Without a feature that reaches over a network, parts of it wait for one.
+mod charge;
 #[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
 mod delivery;
 mod described;
 #[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
 mod digest;
-pub(crate) mod escape;
-mod evidence;
+pub mod figures;
 mod fingerprint;
 mod inbox;
 mod ledger;
 mod location;
-mod logging;
 #[cfg(feature = "metrics")]
 mod meters;
 mod model;
@@ -159,8 +158,8 @@ mod symbolize;
 #[cfg(test)]
 pub(crate) mod testing;
 mod throttle;
-pub(crate) mod time;
 mod waits;
+mod watching;
 mod words;
 mod yielding;
 
@@ -168,7 +167,6 @@ mod yielding;
 pub(crate) use privacy::planted as secrets;
 pub(crate) use privacy::{Redactor, told};
 pub(crate) use process::complete;
-pub(crate) use time::rfc3339;
 
 pub use builder::ReportsBuilder;
 pub use model::{Interval, Location, Process, Report, Request, SCHEMA, Span, Stack, Thread};
@@ -187,15 +185,14 @@ pub use sink::Webhook;
 #[cfg_attr(docsrs, doc(cfg(feature = "email")))]
 pub use sink::email;
 pub use stats::{SinkStats, Stats};
-pub use words::{Activity, Kind, StackKind, Verdict};
+pub use words::{Activity, StackKind};
 
 pub use crate::capture::Frame;
+pub use crate::monitor::{Kind, Verdict};
 
 pub(crate) use described::Described;
 pub(crate) use digest::Digest;
-pub(crate) use escape::escape;
-pub(crate) use evidence::{ChildEvidence, Culprit, Evidence, ThreadEvidence};
-pub(crate) use logging::log_safely;
-pub(crate) use render::{at, duration, telling};
-pub(crate) use reporter::{is_running, self_check, send, start};
+pub(crate) use render::telling;
+pub(crate) use reporter::send;
 pub(crate) use stats::total;
+pub(crate) use watching::{expect, expect_box, start_watching};

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::around::Around;
 use super::schema;
-use super::time::rfc3339;
-use super::words::{Activity, Kind, StackKind, Verdict, lenient};
+use super::words::{Activity, StackKind, lenient};
 use crate::capture::Frame;
+use crate::monitor::{Kind, Verdict};
+use crate::text::time::rfc3339;
 
 /// The version of the JSON form of a [`Report`]. Fields may be added within a version; none changes its meaning.
 ///

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, ThreadId};
 
+use super::Reports;
 use super::assemble::Assembler;
 use super::described::Described;
-use super::{Evidence, log_safely};
 use crate::capture::{self, PerProcess};
+use crate::log::log_safely;
+use crate::monitor::Evidence;
 
 type Message = (Box<Evidence>, Arc<Described>);
 
@@ -45,7 +47,7 @@ fn run(messages: &Receiver<Message>) {
     capture::sys::block_signals();
     let mut assembler = Assembler::new();
     while let Ok((evidence, described)) = messages.recv() {
-        let reports = evidence.reports.clone();
+        let reports = Reports::of(&evidence.reports);
         let report = catch_unwind(AssertUnwindSafe(|| reports.describe(assembler.assemble(*evidence))));
         let is_lost = report.is_err();
         described.set(report.ok());

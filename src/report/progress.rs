@@ -4,9 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::fingerprint::current_places;
+use super::location::place;
 use super::model::{Location, Report};
-use super::render::{duration, place};
-use super::words::Verdict;
+use crate::monitor::Verdict;
+use crate::text::units::duration;
 
 /// Requests that are remembered; the oldest are forgotten first.
 const MAX_REQUESTS: usize = 4096;

@@ -21,7 +21,7 @@ pub(super) fn publish() {
         due
     };
     if due {
-        crate::figures::keep_up();
+        crate::report::figures::keep_up();
     }
     #[cfg(feature = "metrics")]
     super::meters::publish();

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::assemble::Assembler;
+use super::charge::charge;
 use super::delivery::Dispatch;
-use super::evidence::Evidence;
 use super::inbox::Inbox;
-use super::log_safely;
 use super::reports::{Reports, WeakReports};
 use crate::capture::{self, PerProcess};
 use crate::disabled::is_disabled;
+use crate::log::log_safely;
+use crate::monitor::Evidence;
 use crate::sync::lock_std;
 use crate::tries::{Tried, Tries};
 
@@ -50,7 +51,7 @@ pub(crate) fn start() {
     }
     let desk = DESK.get();
     let tried = desk.tries.again(
-        crate::inflight::now,
+        crate::clock::now,
         || desk.runs.load(Ordering::Acquire),
         || {
             start_thread(&desk.inbox)?;
@@ -109,12 +110,15 @@ fn inbox() -> Option<&'static Inbox<Message>> {
 /// Adds a message. What has to go for it is counted as dropped.
 fn post(inbox: &Inbox<Message>, message: Message) {
     let charge = match &message {
-        Message::Evidence(evidence) => Some(evidence.charge()),
+        Message::Evidence(evidence) => {
+            let reports = Reports::of(&evidence.reports);
+            Some(charge(evidence, &reports))
+        }
         Message::Flush(_) | Message::Know(_) | Message::SelfCheck(_) => None,
     };
     for dropped in inbox.push(message, charge, QUEUE) {
         if let Message::Evidence(evidence) = dropped {
-            evidence.reports.count_dropped();
+            Reports::of(&evidence.reports).count_dropped();
         }
     }
 }
@@ -123,7 +127,7 @@ fn post(inbox: &Inbox<Message>, message: Message) {
 pub(crate) fn send(evidence: Evidence) {
     match inbox() {
         Some(inbox) => post(inbox, Message::Evidence(Box::new(evidence))),
-        None => evidence.reports.count_dropped(),
+        None => Reports::of(&evidence.reports).count_dropped(),
     }
 }
 
@@ -257,7 +261,7 @@ impl Reporter {
     }
 
     fn report(&mut self, evidence: Evidence) {
-        let reports = evidence.reports.clone();
+        let reports = Reports::of(&evidence.reports);
         // Caught here already: the loss is to be counted, and `reports`, which may be the last that hold their sinks, must
         // not be dropped by a panic. A sink that panics in its turn would end the process.
         let done = catch_unwind(AssertUnwindSafe(|| reports.deliver(self.assembler.assemble(evidence))));
@@ -285,8 +289,9 @@ mod tests {
     use super::*;
     use crate::capture::Snapshot;
     use crate::inflight::Subject;
+    use crate::monitor::{Culprit, ThreadEvidence};
     use crate::report::testing::evidence;
-    use crate::report::{Culprit, Report, Sink, ThreadEvidence};
+    use crate::report::{Report, Sink};
 
     fn starved(reports: &Reports, stack: &Snapshot) -> Message {
         let activity = capture::look(0);

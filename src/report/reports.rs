@@ -11,17 +11,19 @@ use super::builder::ReportsBuilder;
 use super::delivery::{Dispatch, Inherited, Limits, Outlet, Spool};
 use super::fingerprint::fingerprint;
 use super::location::{arrange, locate};
-use super::log_safely;
 use super::model::Report;
 use super::privacy::Redactor;
 use super::process;
 use super::progress::Progress;
 use super::reporter;
-use super::sink::{Log, TARGET};
+use super::sink::Log;
 use super::source;
 use super::stats::{Counters, SinkStats, Stats, count};
 use super::throttle::{Decision, Overdue, Throttle};
 use crate::capture::{PerProcess, disown_wrappers, is_of};
+use crate::inflight::{ReportTarget, Target};
+use crate::log::TARGET;
+use crate::log::log_safely;
 use crate::sync::lock_std;
 
 /// Where reports go, and what is in them. Build it once, clone it freely: clones share everything.
@@ -88,6 +90,22 @@ pub(super) struct Parts {
     pub(super) redactor: Redactor,
     pub(super) own_crates: Vec<String>,
     pub(super) service: Option<(String, String)>,
+}
+
+impl Target for Inner {
+    fn count_not_captured(&self) {
+        count(&self.state.get().counters.not_captured);
+    }
+
+    fn count_captured_after_all(&self) {
+        self.state.get().counters.not_captured.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn take_not_captured(&self) -> u64 {
+        let counters = &self.state.get().counters;
+        let all = counters.not_captured.load(Ordering::Relaxed);
+        all.saturating_sub(counters.not_captured_before.swap(all, Ordering::Relaxed))
+    }
 }
 
 impl Reports {
@@ -199,21 +217,14 @@ impl Reports {
         self.inner.state.get().dispatch.lost();
     }
 
-    /// A capture was due and not taken, because the budget was used up or the work ended first.
-    pub(crate) fn count_not_captured(&self) {
-        count(&self.inner.state.get().counters.not_captured);
+    /// What the floors below keep of them.
+    pub(crate) fn target(&self) -> ReportTarget {
+        ReportTarget::new(Arc::clone(&self.inner))
     }
 
-    /// One that was counted so is being taken later.
-    pub(crate) fn count_captured_after_all(&self) {
-        self.inner.state.get().counters.not_captured.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// How many captures were not taken since this was asked last.
-    pub(crate) fn take_not_captured(&self) -> u64 {
-        let counters = &self.inner.state.get().counters;
-        let all = counters.not_captured.load(Ordering::Relaxed);
-        all.saturating_sub(counters.not_captured_before.swap(all, Ordering::Relaxed))
+    /// What such a target is of.
+    pub(super) fn of(target: &ReportTarget) -> Self {
+        target.downcast().map_or_else(Self::shared, |inner| Self { inner })
     }
 
     /// Completes a report, decides whether it goes out, and hands it to every sink. To be called on the reporter thread,
@@ -527,8 +538,9 @@ mod tests {
             drop(reports);
             clone.deliver(with_id(3));
             clone.count_dropped();
-            clone.count_not_captured();
-            assert_eq!((clone.take_not_captured(), clone.take_not_captured()), (1, 0));
+            let target = clone.target();
+            target.count_not_captured();
+            assert_eq!((target.take_not_captured(), target.take_not_captured()), (1, 0));
             assert_eq!((clone.stats().dropped, clone.stats().not_captured), (1, 1));
         });
         assert!(log.contains("held back 2 more like"), "{log}");

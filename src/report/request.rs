@@ -4,10 +4,11 @@ use http::HeaderValue;
 use http::header::HOST;
 use http::uri::Authority;
 
-use super::evidence::Evidence;
+use super::Reports;
 use super::model::Request;
 use super::privacy::header_value;
 use crate::inflight;
+use crate::monitor::Evidence;
 
 pub(super) fn describe(request: &inflight::Request, evidence: &Evidence) -> Request {
     let path = request.path.as_ref().map_or("/", |path| path.as_str());
@@ -19,7 +20,8 @@ pub(super) fn describe(request: &inflight::Request, evidence: &Evidence) -> Requ
     let names = request.headers_of.get().map(|policy| policy.headers.as_slice()).unwrap_or_default();
     let headers = request.headers.iter().filter_map(|(index, value)| Some((names.get(usize::from(*index))?, value)));
     // They were kept as the outer layer allows; these reports may be an inner layer's.
-    let allowed = evidence.reports.allowed_headers();
+    let reports = Reports::of(&evidence.reports);
+    let allowed = reports.allowed_headers();
     let headers = headers.filter(|(name, _)| allowed.contains(name));
     let mut headers: Vec<_> =
         headers.map(|(name, value)| (name.as_str().to_owned(), header_value(value).into_owned())).collect();

@@ -1,7 +1,7 @@
 //! A path without its ids, for services whose router does not tell the template.
 
-use super::escape::escape;
 use super::model::Report;
+use crate::text::escape::escape;
 
 /// The longest route, in characters.
 const MAX_ROUTE: usize = 200;

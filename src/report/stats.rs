@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use super::model::Report;
-use super::words::Verdict;
 use crate::capture::PerProcess;
+use crate::monitor::Verdict;
 use crate::sync::lock_std;
 pub(crate) use crate::sync::{add, count};
 

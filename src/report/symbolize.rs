@@ -2,9 +2,10 @@
 
 use super::location::{arrange, locate};
 use super::model::{Location, Process, Report, Stack};
-use super::words::{StackKind, Verdict};
+use super::words::StackKind;
 use super::yielding::yields;
 use crate::capture::{Frame, disown_wrappers, drop_copying, is_own_elsewhere, readable};
+use crate::monitor::Verdict;
 
 impl Report {
     /// Names the frames of a report whose process could not: that of a stripped binary, for instance. Frames that already have names are named again.

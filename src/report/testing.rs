@@ -4,12 +4,15 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::Reports;
 use super::around::Around;
 use super::model::{Interval, Process, Report, Request, SCHEMA, Span, Stack, Thread};
-use super::words::{Activity, Kind, StackKind, Verdict};
-use super::{Evidence, Reports};
+use super::words::{Activity, StackKind};
 use crate::capture::Frame;
-use crate::inflight::{RowId, Subject};
+use crate::capture::RowId;
+use crate::inflight::Subject;
+use crate::monitor::Evidence;
+use crate::monitor::{Kind, Verdict};
 
 /// What is logged by this thread while `run` runs, as text.
 pub(crate) fn logged(run: impl FnOnce()) -> String {
@@ -163,7 +166,7 @@ pub(crate) fn evidence(reports: Reports) -> Evidence {
         update: 0,
         kind: Kind::SlowRequest,
         verdict: Verdict::Unknown,
-        reports,
+        reports: reports.target(),
         subject: Subject::Nothing,
         started: 0,
         captured: UNIX_EPOCH,

@@ -1,123 +1,6 @@
-//! The words that a report uses: what happened, where the time goes, what a stack is of.
-
-use std::fmt;
+//! The words that a report uses besides its kind and verdict: what a stack is of, what the work did.
 
 use serde::{Deserialize, Serialize};
-
-/// What happened, as the event that made heeler look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Kind {
-    /// A request ran longer than its threshold.
-    SlowRequest,
-    /// A job watched with [`watch`](crate::watch) ran longer than its threshold.
-    SlowJob,
-    /// A response body did not deliver its next frame within the threshold.
-    SlowBody,
-    /// One poll held its thread for longer than
-    /// [`blocking_after`](crate::WatchdogLayer::blocking_after), although its request is not slow yet.
-    BlockingPoll,
-    /// The request was dropped before it had an answer: its client left, a timeout around it ran out, or the server shut
-    /// down.
-    Abandoned,
-    /// A timebox expired: its work was interrupted, or goes on although it was told.
-    Interrupted,
-}
-
-/// Where the time goes, at the moment of the capture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Verdict {
-    /// Every branch waits to be woken: the stacks are those of the await points.
-    Waiting,
-    /// The request's poll does not return: the stack is that of its thread.
-    Blocking,
-    /// The request was woken but nobody polls it: the stacks are those of the polls that hold the workers.
-    Starved,
-    /// The request woke itself, or used up tokio's budget: it has work to do and gives way to others.
-    Yielding,
-    /// The request returned `Pending`, and its last poll left no waker: nobody will wake it, unless a waker from before it was
-    /// traced is still registered. A note says which of the two is known.
-    NoWaker,
-    /// The request was dropped; the stacks are the last that were seen.
-    Abandoned,
-    /// A timebox expired.
-    Interrupted,
-    /// Nothing could be captured; the notes say why. A verdict that only a later version of heeler knows is read as this one.
-    #[serde(other)]
-    Unknown,
-}
-
-impl Verdict {
-    /// All of them, in the order of their numbers.
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Waiting,
-        Self::Blocking,
-        Self::Starved,
-        Self::Yielding,
-        Self::NoWaker,
-        Self::Abandoned,
-        Self::Interrupted,
-        Self::Unknown,
-    ];
-
-    /// The verdict as in JSON: `waiting`, `blocking`, `starved`, `yielding`, `no_waker`, `abandoned`, `interrupted` or `unknown`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Blocking => "blocking",
-            Self::Starved => "starved",
-            Self::Yielding => "yielding",
-            Self::NoWaker => "no_waker",
-            Self::Abandoned => "abandoned",
-            Self::Interrupted => "interrupted",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-impl Kind {
-    /// The kind as in JSON: `slow_request`, `slow_job`, `slow_body`, `blocking_poll`, `abandoned` or `interrupted`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::SlowRequest => "slow_request",
-            Self::SlowJob => "slow_job",
-            Self::SlowBody => "slow_body",
-            Self::BlockingPoll => "blocking_poll",
-            Self::Abandoned => "abandoned",
-            Self::Interrupted => "interrupted",
-        }
-    }
-
-    /// For a headline.
-    #[cfg(any(feature = "sentry", feature = "webhook"))]
-    pub(crate) const fn title(self) -> &'static str {
-        match self {
-            Self::SlowRequest => "Slow request",
-            Self::SlowJob => "Slow job",
-            Self::SlowBody => "Slow response body",
-            Self::BlockingPoll => "Blocking poll",
-            Self::Abandoned => "Abandoned request",
-            Self::Interrupted => "Timebox expired",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// What a stack is a stack of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -155,7 +38,8 @@ pub(super) mod lenient {
     use serde::de::IgnoredAny;
     use serde::{Deserialize, Deserializer};
 
-    use super::{Kind, StackKind};
+    use super::StackKind;
+    use crate::monitor::Kind;
 
     #[derive(Deserialize)]
     #[serde(untagged)]

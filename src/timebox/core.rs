@@ -9,9 +9,11 @@ use super::interrupted::Interrupted;
 use super::limit::{Limit, Time};
 use super::open::{Open, around};
 use super::switch;
-use crate::inflight::{Clock, Details, PolicyId, RowId, flags, nanos};
-use crate::monitor;
-use crate::report::log_safely;
+use crate::capture::RowId;
+use crate::clock::Clock;
+use crate::inflight::{Details, PolicyId, flags, nanos};
+use crate::log::log_safely;
+use crate::report;
 
 /// What came of a poll.
 pub(crate) enum Step<T> {
@@ -93,7 +95,7 @@ impl Core {
         self.began = OPEN;
         self.register(PolicyId::NONE, limit, started, around, |_| {});
         // Less is left than the monitor would think of a new box.
-        monitor::expect_box(PolicyId::NONE, limit.saturating_sub(elapsed));
+        report::expect_box(PolicyId::NONE, limit.saturating_sub(elapsed));
     }
 
     /// A box of a quota begins, whether or not it will have an effect. Returns the nanoseconds that are left, and the ticks at

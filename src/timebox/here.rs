@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::Interrupted;
 use crate::capture;
-use crate::inflight::{self, Around, Clock, RowId, flags, waiters};
+use crate::capture::RowId;
+use crate::clock::Clock;
+use crate::inflight::{self, Around, flags, waiters};
 
 /// Says whether the time of the box around is up: [`Interrupted`] if so. Outside of any box it never is.
 ///
@@ -57,7 +59,7 @@ pub fn remaining() -> Option<Duration> {
     }
     let deadline = inflight::nearest_deadline()?;
     // Boxes that this work was handed on in, and that have ended since, limit nothing any more.
-    (deadline != u64::MAX).then(|| Duration::from_nanos(deadline.saturating_sub(inflight::now())))
+    (deadline != u64::MAX).then(|| Duration::from_nanos(deadline.saturating_sub(crate::clock::now())))
 }
 
 /// The future of [`interrupted`].
@@ -117,7 +119,7 @@ impl Drop for Interruption {
 #[cold]
 #[inline(never)]
 fn told(at: &'static Location<'static>) -> Interrupted {
-    let now = inflight::now();
+    let now = crate::clock::now();
     let mut found: Option<(Option<Cow<'static, str>>, u64, u64)> = None;
     inflight::walk_boxes(|step| match step {
         Around::Box(row, id) => {

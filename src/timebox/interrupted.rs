@@ -9,9 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::duration;
-use crate::inflight::{self, Clock, Row, RowId, flags};
+use crate::capture::RowId;
+use crate::clock::Clock;
+use crate::inflight::{Row, flags};
 use crate::monitor;
-use crate::report::{self, Described, Evidence, Kind, Report, Stack, Verdict};
+use crate::monitor::Evidence;
+use crate::report::{self, Described, Kind, Report, Stack, Verdict};
 
 /// The namer names a place within a millisecond, the first of a process within a hundred.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -77,7 +80,7 @@ impl Interrupted {
         let (elapsed, place) = match evidence(row, id) {
             Some(evidence) => (evidence.elapsed, Place::Dropped(Described::new(evidence))),
             None => {
-                let now = inflight::now();
+                let now = crate::clock::now();
                 let started = row.started().map_or(now, |ticks| Clock::get().nanos(ticks));
                 (now.saturating_sub(started), Place::Unknown)
             }

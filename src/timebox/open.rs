@@ -9,11 +9,14 @@ use super::core::Step;
 use super::interrupted::{self, Interrupted};
 use super::switch;
 use crate::capture;
-use crate::figures::COUNTS;
+use crate::capture::frame_address;
+use crate::capture::{RowId, ThreadSlot};
+use crate::clock::Clock;
+use crate::counts::COUNTS;
 use crate::inflight::{
-    self, Ambient, Clock, Details, Inside, PolicyId, PollKind, Registered, Row, RowId, ThreadSlot, Timebox, Watched,
-    Work, flags, frame_address,
+    self, Ambient, Details, Inside, PolicyId, PollKind, Registered, Row, Timebox, Watched, Work, flags,
 };
+use crate::report;
 use crate::sync::count;
 
 /// A box that is open, or none: because boxes are switched off, or it would have no effect. Ends when it is dropped; its
@@ -89,6 +92,7 @@ impl Open {
             }
             fill(details);
         });
+        report::expect_box(policy, limit);
         if registered.is_none() {
             match slot {
                 Some(slot) => slot.uncount_box(),

@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::clock::{Clock, now};
 use crate::error::{Error, Result};
-use crate::inflight::{Clock, nanos, now};
+use crate::inflight::nanos;
 use crate::sync::lock_std;
 
 /// A budget of time that many boxes share: the turns of a loop, the calls of a job, several tasks at once.

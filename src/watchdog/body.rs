@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::inflight::{Clock, Watched, flags};
+use crate::clock::Clock;
+use crate::inflight::{Watched, flags};
 
 pin_project! {
     /// The body of a response of a [`Watchdog`](super::Watchdog). Frames, trailers, errors, size hint and end of stream

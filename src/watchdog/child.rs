@@ -6,8 +6,9 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 
+use crate::capture::frame_address;
 use crate::inflight::strand::{Strand, current_strand};
-use crate::inflight::{self, How, Watched, flags, frame_address};
+use crate::inflight::{self, How, Watched, flags};
 
 pin_project! {
     /// The future of [`watch_child`].

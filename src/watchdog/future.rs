@@ -7,7 +7,8 @@ use http::Response;
 use pin_project_lite::pin_project;
 
 use super::ResponseBody;
-use crate::inflight::{PollKind, Watched, frame_address};
+use crate::capture::frame_address;
+use crate::inflight::{PollKind, Watched};
 
 pin_project! {
     /// The future of a [`Watchdog`](super::Watchdog).

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use crate::figures::COUNTS;
+use crate::counts::COUNTS;
 use crate::inflight::{self, Job, PolicyId, Registered, Watched, Work};
-use crate::monitor;
+use crate::report;
 use crate::report::Reports;
 use crate::sync::count;
 
@@ -41,7 +41,7 @@ pin_project! {
 /// ```
 pub fn watch<F: Future>(name: impl Into<Cow<'static, str>>, threshold: Duration, future: F) -> Watch<F> {
     // Here, for a first start takes a while, and the first poll is on a worker.
-    monitor::start();
+    report::start_watching();
     let threshold = threshold.max(Duration::from_millis(1));
     let job = Job { name: name.into(), reports: None };
     Watch { inner: future, watched: Watched::off(), begin: Some((threshold, job)) }
@@ -51,7 +51,7 @@ impl<F> Watch<F> {
     /// Where reports go. Without effect once the future has been polled.
     pub fn reports(mut self, reports: Reports) -> Self {
         if let Some((_, job)) = &mut self.begin {
-            job.reports = Some(reports);
+            job.reports = Some(reports.target());
         }
         self
     }
@@ -67,6 +67,7 @@ impl<F: Future> Future for Watch<F> {
             let registered = Registered::new(PolicyId::NONE, threshold, 0, |details| {
                 details.work = Work::Job(Box::new(job));
             });
+            report::expect(threshold);
             if registered.is_some() {
                 count(&COUNTS.jobs);
             }

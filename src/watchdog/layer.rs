@@ -10,6 +10,7 @@ use tower_layer::Layer;
 use super::{Watchdog, WatchdogHandle};
 use crate::inflight::{Policy, Settings, Tool};
 use crate::monitor;
+use crate::report;
 use crate::report::Reports;
 use crate::sync::keep;
 
@@ -52,10 +53,12 @@ impl WatchdogLayer {
     /// A threshold below one millisecond counts as one millisecond; [`Duration::MAX`] as never.
     #[must_use]
     pub fn new(threshold: Duration) -> Self {
+        let reports = Reports::shared();
         Self {
             settings: Settings {
                 tool: Tool::Watchdog,
-                reports: Reports::shared(),
+                headers: reports.allowed_headers().to_vec(),
+                reports: reports.target(),
                 threshold: threshold.max(SHORTEST),
                 varies: false,
                 blocking_after: Some(Duration::from_secs(1)),
@@ -78,7 +81,10 @@ impl WatchdogLayer {
     /// Where reports go; the log by default.
     #[must_use]
     pub fn reports(self, reports: Reports) -> Self {
-        self.with(|layer| layer.settings.reports = reports)
+        self.with(|layer| {
+            layer.settings.headers = reports.allowed_headers().to_vec();
+            layer.settings.reports = reports.target();
+        })
     }
 
     /// A threshold of its own for some requests; `None` means the layer's.
@@ -129,7 +135,7 @@ impl WatchdogLayer {
 
     fn config(&self) -> &'static Config {
         self.config.get_or_init(|| {
-            monitor::start();
+            report::start_watching();
             let config = keep(Config {
                 policy: Policy::register(self.settings.clone()),
                 threshold_for: self.threshold_for.clone(),

@@ -8,8 +8,10 @@ use tower_service::Service;
 
 use super::layer::{Config, SHORTEST};
 use super::{ResponseBody, ResponseFuture};
-use crate::inflight::{self, Head, Registered, Watched, Work, flags, frame_address};
+use crate::capture::frame_address;
+use crate::inflight::{self, Head, Registered, Watched, Work, flags};
 use crate::parts::with_parts;
+use crate::report;
 
 /// A service whose requests are watched: see [`WatchdogLayer`](super::WatchdogLayer).
 #[derive(Clone)]
@@ -88,6 +90,7 @@ where
 fn register(config: &Config, threshold: u64, head: &Head<'_>) -> Watched {
     let policy = config.policy;
     if inflight::join(policy, threshold, config.body) {
+        report::expect(threshold);
         return Watched::off();
     }
     // Before the row's lock is taken: then the stores have landed when the path is moved.
@@ -97,6 +100,7 @@ fn register(config: &Config, threshold: u64, head: &Head<'_>) -> Watched {
         details.request.fill(&mut path, head, &policy.headers);
         details.request.headers_of = policy.id;
     });
+    report::expect(threshold);
     Watched::new(registered)
 }
 

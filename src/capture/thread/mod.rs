@@ -11,17 +11,27 @@
 mod outcome;
 #[cfg(not(heeler_copies))]
 mod portable;
+mod row_id;
+mod runtime_id;
 #[cfg(heeler_copies)]
 mod sampler;
 #[cfg(heeler_copies)]
 mod signal;
+mod slots;
+#[cfg(feature = "spans")]
+mod span_stack;
 
 #[cfg(heeler_copies)]
 pub(crate) use outcome::MAX_COPY;
 pub(crate) use outcome::{Outcome, Sample};
 #[cfg(not(heeler_copies))]
 pub(crate) use portable::{Sampler, install};
+pub(crate) use row_id::RowId;
+pub(crate) use runtime_id::RuntimeId;
 #[cfg(heeler_copies)]
 pub(crate) use sampler::Sampler;
 #[cfg(heeler_copies)]
 pub(crate) use signal::{install, sending};
+pub(crate) use slots::{Poller, ThreadSlot, slots};
+#[cfg(feature = "spans")]
+use span_stack::SpanStack;

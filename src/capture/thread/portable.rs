@@ -1,7 +1,7 @@
 //! Where threads cannot be captured.
 
 use super::{Outcome, Sample};
-use crate::inflight::ThreadSlot;
+use crate::capture::ThreadSlot;
 
 const WHY: &str = "this platform or build has no thread stacks";
 

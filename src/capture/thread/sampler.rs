@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::signal::{DESK, Desk, cookie, install, is_ours, send};
 use super::{MAX_COPY, Outcome, Sample};
+use crate::capture::ThreadSlot;
 use crate::capture::fork::PerProcess;
 use crate::capture::handover::Answer;
 use crate::capture::memory::Memory;
@@ -15,7 +16,6 @@ use crate::capture::peek::Peeker;
 use crate::capture::procfs::{Activity, look};
 use crate::capture::snapshot::{Data, Origin, Registers, Snapshot};
 use crate::capture::sys;
-use crate::inflight::ThreadSlot;
 use crate::sync::lock_std;
 
 /// A thread that has not answered by then is not going to.
@@ -318,8 +318,10 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
+    use crate::capture::frame_address;
     use crate::capture::notice_forks;
-    use crate::inflight::{PolicyId, Registered, Watched, frame_address, slots};
+    use crate::capture::slots;
+    use crate::inflight::{PolicyId, Registered, Watched};
 
     /// Whether a thread that computes is captured within so many tries.
     fn captures(tries: usize) -> bool {

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize
 
 use super::MAX_COPY;
 use crate::capture::SPANS;
+use crate::capture::ThreadSlot;
 use crate::capture::fork::PerProcess;
 use crate::capture::handover::{Answer, Handover};
 use crate::capture::memory::{LEAST, Memory, THREAD_APART, extent, reaches};
 use crate::capture::snapshot::Registers;
 use crate::capture::sys;
-use crate::inflight::ThreadSlot;
 
 /// Signals that may be on their way at once, to threads that mask them or cannot be interrupted.
 pub(super) const UNANSWERED: usize = 64;

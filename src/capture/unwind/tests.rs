@@ -5,8 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Unwinder;
+use crate::capture::frame_address;
 use crate::capture::{Outcome, Sampler};
-use crate::inflight::{PolicyId, Registered, ThreadSlot, Watched, frame_address, slots};
+use crate::capture::{ThreadSlot, slots};
+use crate::inflight::{PolicyId, Registered, Watched};
 
 /// One test at a time: they share these.
 static ALONE: Mutex<()> = Mutex::new(());

@@ -5,7 +5,7 @@ use crate::inflight::{How, WaitKind};
 /// No stack, or no strand.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// One poll, and what led to it. Times are nanoseconds of [`now`](crate::inflight::now).
+/// One poll, and what led to it. Times are nanoseconds of [`now`](crate::clock::now).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PollEntry {
     pub(crate) began: u64,

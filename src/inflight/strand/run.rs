@@ -7,9 +7,12 @@ use std::task::{Context, Poll};
 use super::log::{Log, PollEntry, WaitEntry};
 use super::session::{Active, Session};
 use super::wake::{Tracing, Woken};
+use crate::capture::ThreadSlot;
+use crate::capture::frame_address;
 use crate::capture::{self, Arena, sys};
+use crate::clock::now;
 use crate::inflight::poll::{give_arena, take_arena};
-use crate::inflight::{How, ThreadSlot, WaitKind, frame_address, now};
+use crate::inflight::{How, WaitKind};
 use crate::sync::lock_std;
 
 /// Recorded work, as its owner has it. To drop it is its end.

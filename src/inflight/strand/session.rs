@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use super::log::Log;
 use super::run::Inner;
+use crate::capture::ThreadSlot;
 use crate::capture::{Arena, Snapshot, code_range};
-use crate::inflight::{ThreadSlot, now};
+use crate::clock::now;
 use crate::sync::lock_std;
 
 /// Different await stacks that a recording keeps; what is more is counted as lost. Each is some kilobytes until it is unwound.

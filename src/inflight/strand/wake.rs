@@ -6,7 +6,7 @@ use std::task::{Wake, Waker};
 use super::log::{NONE, WakeEntry};
 use super::run::{Inner, running};
 use crate::capture;
-use crate::inflight::now;
+use crate::clock::now;
 
 /// The numbers of the stacks that a poll has left, once they are known.
 pub(super) type Numbers = Arc<OnceLock<Box<[u32]>>>;

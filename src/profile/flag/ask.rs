@@ -5,7 +5,7 @@ use std::fmt;
 use crate::flag::decode;
 use crate::profile::form::Form;
 use crate::profile::id::Id;
-use crate::report::escape;
+use crate::text::escape;
 
 /// How often one asking can have a request run.
 pub(crate) const MAX_RUNS: u32 = 1_000;

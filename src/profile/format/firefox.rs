@@ -10,7 +10,9 @@ use super::stacks::Paths;
 use super::tally::Times;
 use super::timeline::in_order;
 use crate::profile::{Profile, Slice, State};
-use crate::report::{Frame, at, escape};
+use crate::report::Frame;
+use crate::text::escape;
+use crate::text::units::at;
 
 /// A place of source longer than this says nothing.
 const MAX_PLACE: usize = 300;

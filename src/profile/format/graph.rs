@@ -6,7 +6,8 @@ use super::names::{frame_name, short, title};
 use super::stacks::stacks;
 use super::tally::{Groups, Row, Times, tally};
 use crate::profile::Profile;
-use crate::report::{Frame, at, duration};
+use crate::report::Frame;
+use crate::text::units::{at, duration};
 
 /// More boxes than these nobody reads.
 const MAX_NODES: usize = 60;
@@ -93,7 +94,7 @@ fn node(row: &Row, frame: &Frame) -> Node {
     let place = at(frame.file.as_deref(), None).filter(|_| frame.function.is_some());
     Node {
         name: short(&frame_name(frame), MAX_NAME),
-        place: place.map(|place| short(&crate::report::escape(&place, usize::MAX), MAX_PLACE)),
+        place: place.map(|place| short(&crate::text::escape(&place, usize::MAX), MAX_PLACE)),
         own: row.own,
         total: row.total,
         recursive: false,

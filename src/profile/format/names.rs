@@ -1,7 +1,9 @@
 //! What frames and states are called.
 
 use crate::profile::{Profile, State};
-use crate::report::{Frame, at, duration, escape};
+use crate::report::Frame;
+use crate::text::escape;
+use crate::text::units::{at, duration};
 
 /// Room for any name that a compiler makes; what is longer was made to be long.
 const MAX_NAME: usize = 16 * 1024;

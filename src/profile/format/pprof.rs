@@ -13,7 +13,8 @@ use pprof::protos::{self, Message as _};
 use super::names::{frame_name, title};
 use super::stacks::{Stack, stacks};
 use crate::profile::{Profile, State};
-use crate::report::{Frame, escape};
+use crate::report::Frame;
+use crate::text::escape;
 
 /// Addresses are relative to their modules: each module gets so much room of its own.
 const ROOM: u64 = 1 << 40;

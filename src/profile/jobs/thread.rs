@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use super::turn::{GiveUp, Turn};
 use super::{Job, Run, Stop, UNRETURNED};
-use crate::inflight::ThreadSlot;
+use crate::capture::ThreadSlot;
 use crate::profile::Outcome;
 use crate::profile::supervisor::STACK;
 use crate::sync::lock_std;

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write as _};
 
 use super::context::{Context, in_page};
-use crate::report::escape::escape;
+use crate::text::escape::escape;
 
 /// The most of one text, in characters.
 const MAX_TEXT: usize = 2_000;

@@ -5,7 +5,7 @@ use super::html::Html;
 use super::result::top;
 use super::words;
 use crate::profile::store::{Phase, Status};
-use crate::report::render::units::duration;
+use crate::text::units::duration;
 
 const SCRIPT: &str = include_str!("live.js");
 

@@ -9,8 +9,8 @@ use super::words;
 use crate::profile::{Profile, State};
 use crate::report::render::flamegraph::picture::{Picture, Tile, share, xml};
 use crate::report::render::flamegraph::{self, label};
-use crate::report::render::units::count;
-use crate::report::time::timestamp;
+use crate::text::time::timestamp;
+use crate::text::units::count;
 
 /// The most boxes of a picture in a page, of which there are many, and of one by itself. A browser lays all of them out at
 /// each zoom.

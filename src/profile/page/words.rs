@@ -10,9 +10,9 @@ use crate::profile::{Outcome, Profile, Quality, State};
 use crate::report::Frame;
 use crate::report::render::flamegraph::label;
 pub(super) use crate::report::render::flamegraph::picture::share;
-pub(super) use crate::report::render::units::count;
-use crate::report::render::units::{self, at};
-use crate::report::time::timestamp;
+use crate::text::time::timestamp;
+pub(super) use crate::text::units::count;
+use crate::text::units::{self, at};
 
 /// In the order in which they are told.
 pub(super) const STATES: [State; 5] = Times::STATES;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::samples::{Sample, Samples, Spent};
 use super::stacks::Stacks;
 use crate::capture::{self, RunDelays, Sampler, is_runnable, sys};
-use crate::inflight::now;
+use crate::clock::now;
 use crate::inflight::strand::{Active, Session};
 use crate::sync::lock_std;
 

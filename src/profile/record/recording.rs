@@ -11,10 +11,11 @@ use pin_project_lite::pin_project;
 use super::live::Live;
 use super::tree::Names;
 use super::{sampler, timeline};
+use crate::clock::now;
 use crate::inflight::strand::{Place, Session, Strand};
-use crate::inflight::{Ambient, Job, PolicyId, Registered, Watched, Work, flags, now};
-use crate::monitor;
+use crate::inflight::{Ambient, Job, PolicyId, Registered, Watched, Work, flags};
 use crate::profile::{Node, Quality, Slice};
+use crate::report;
 use crate::report::Frame;
 use crate::sync::lock_std;
 
@@ -60,7 +61,7 @@ pub(crate) struct Record {
 impl Recording {
     /// Begins now. `rate_hz`: samples a second of a thread that is inside a poll.
     pub(crate) fn start(rate_hz: u32) -> Self {
-        monitor::start();
+        report::start_watching();
         let session = Session::new();
         let root = Arc::new(Strand::root(&session));
         let live = Arc::new(Live::new(session, 1_000_000_000 / u64::from(rate_hz.max(1))));

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::live::Live;
 use crate::capture::{self, PerProcess, Sampler};
-use crate::inflight::now;
-use crate::report::log_safely;
+use crate::clock::now;
+use crate::log::log_safely;
 use crate::sync::lock_std;
 
 /// Recordings under way.

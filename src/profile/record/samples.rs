@@ -2,7 +2,7 @@
 
 use crate::profile::State;
 
-/// A look at a thread that was inside a poll. Times are nanoseconds of [`now`](crate::inflight::now).
+/// A look at a thread that was inside a poll. Times are nanoseconds of [`now`](crate::clock::now).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sample {
     pub(super) at: u64,

@@ -11,7 +11,7 @@ use super::tree::Tree;
 use crate::inflight::strand::{Log, PollEntry, WaitEntry};
 use crate::inflight::{How, WaitKind};
 use crate::profile::{Quality, Slice, State};
-use crate::report::render::units::{count, were};
+use crate::text::units::{count, were};
 
 /// Hand-overs within hand-overs that are followed.
 const MAX_DEPTH: u32 = 32;

@@ -6,8 +6,9 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 use super::stacks::{EMPTY, Stacks};
 use crate::capture::{Address, PerProcess, Symbols, disown_wrappers, drop_copying, drop_own, drop_polling, is_of};
 use crate::profile::Node;
-use crate::report::{Frame, at};
+use crate::report::Frame;
 use crate::sync::lock_std;
+use crate::text::units::at;
 
 /// Names places. Shared by all profiles: most of them go through the same ones.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::profile::id::Id;
-use crate::report::rfc3339;
+use crate::text::time::rfc3339;
 
 /// How often whoever runs a job, or has it in a queue, puts its status anew, changed or not.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(3);

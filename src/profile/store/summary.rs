@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::profile::id::Id;
 use crate::profile::{Outcome, Profile};
-use crate::report::rfc3339;
+use crate::text::time::rfc3339;
 
 /// A profile in one line.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

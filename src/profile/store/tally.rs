@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::StoreError;
-use crate::report::{log_safely, told};
+use crate::log::log_safely;
+use crate::report::told;
 
 /// What a [`ProfileStore`](super::ProfileStore) of this process has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -15,9 +15,11 @@ use super::queue::{Next, Rules};
 use super::receipt::{Entry, Outcome, Receipt, Standing};
 use super::slot::{Outlet, Slot, call};
 use super::spool::Spool;
-use crate::report::sink::{Failure, TARGET};
+use crate::log::TARGET;
+use crate::log::log_safely;
+use crate::report::sink::Failure;
 use crate::report::stats::{Counters, add, count};
-use crate::report::{Report, SinkStats, log_safely};
+use crate::report::{Report, SinkStats};
 use crate::sync::lock_std;
 
 /// How often the spool is searched for what other processes left behind.

@@ -8,9 +8,9 @@ use super::queue::{Next, Queue, Rules, Waiting};
 use super::slot::Slot;
 use super::spool::ReadError;
 use crate::report::Report;
-use crate::report::render::units::{count, were};
 use crate::report::sink::Failure;
 use crate::sync::lock_std;
+use crate::text::units::{count, were};
 
 /// One sink, and what waits for it.
 pub(super) struct Outbox {

@@ -8,14 +8,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::receipt::Outcome;
+use crate::log::TARGET;
+use crate::log::log_safely;
 use crate::report::by_sink::BySink;
-use crate::report::escape::escape;
-use crate::report::log_safely;
 use crate::report::privacy::told;
-use crate::report::sink::{Failure, Remote, Sink, TARGET};
+use crate::report::sink::{Failure, Remote, Sink};
 use crate::report::stats::count;
 use crate::report::{Report, SinkStats};
 use crate::sync::lock_std;
+use crate::text::escape::escape;
 
 /// A sink that fails is logged this often at most.
 pub(in crate::report) const LOG_FAILURES_EVERY: Duration = Duration::from_secs(60);

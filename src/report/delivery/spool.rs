@@ -25,8 +25,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::left_behind::LaterVersions;
 use crate::error::{Error, Result};
+use crate::log::warn_if_exposed;
 use crate::private::{create, directory, for_this_user_alone, options};
-use crate::report::logging::warn_if_exposed;
 use crate::report::privacy::again;
 use crate::report::schema::Schema1;
 use crate::report::{Report, SCHEMA};

@@ -1,6 +1,6 @@
 //! What was found in a text, and the text without it.
 
-use super::super::escape::{push_cut, push_escaped};
+use crate::text::escape::{push_cut, push_escaped};
 
 /// Stands in the place of a value that is not shown.
 pub(crate) const REDACTED: &str = "[redacted]";

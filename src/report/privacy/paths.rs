@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::found::Found;
 use super::names::decode;
 use crate::error::{Error, Result};
-use crate::report::escape;
+use crate::text::escape;
 
 /// The longest pattern, in bytes.
 const MAX_PATTERN: usize = 512;

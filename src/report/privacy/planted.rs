@@ -469,7 +469,7 @@ fn check(text: &str) -> Result<(), TestCaseError> {
         (redactor.text(text, MAX_VALUE), &|text: &str| redactor.text(text, usize::MAX)),
         (redactor.code(text, MAX_VALUE), &|text: &str| redactor.code(text, usize::MAX)),
     ] {
-        prop_assert!(!out.contains(crate::report::escape::is_unsafe));
+        prop_assert!(!out.contains(crate::text::escape::is_unsafe));
         let once = again(&out);
         prop_assert_eq!(again(&once), once, "{}", text);
     }

@@ -12,7 +12,7 @@ use super::paths::SecretPaths;
 use super::scan::Scan;
 use crate::capture::front;
 use crate::error::{Error, Result};
-use crate::report::escape;
+use crate::text::escape;
 
 /// The longest URI in a report, in characters before escaping.
 pub(super) const MAX_URI: usize = 2048;
@@ -188,7 +188,7 @@ mod tests {
 
     use super::*;
     use crate::capture::sys::own_cpu_time;
-    use crate::report::escape::is_unsafe;
+    use crate::text::escape::is_unsafe;
 
     #[test]
     fn uris() {

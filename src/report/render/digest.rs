@@ -4,9 +4,9 @@ use super::markup::{Colour, Html};
 use super::page::Fact;
 use super::subject::{MAX_SUBJECT, MAX_WHAT, cut, on};
 use super::text::Text;
-use super::units::{count, duration};
 use crate::report::digest::{Digest, Entry};
-use crate::report::time::timestamp;
+use crate::text::time::timestamp;
+use crate::text::units::{count, duration};
 
 /// How many places are shown, of those that were seen most often.
 const MAX_SHOWN: usize = 40;

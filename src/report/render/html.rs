@@ -5,8 +5,8 @@ use super::page::{Page, meaning};
 use super::sections::Section;
 use super::stacks::Line;
 use super::subject::state;
-use super::units::place;
 use crate::report::Report;
+use crate::report::location::place;
 
 /// How many bytes each part may have. A mail client such as Gmail shows the first 102 KB of a letter; all parts together
 /// are less, also where each letter of the text must be escaped.
@@ -383,7 +383,7 @@ mod tests {
             report.stacks.last_mut().unwrap().work = Some(other.clone());
             let text = read(report);
             // It is there, and legible.
-            let shown = crate::report::escape::escape(&evil, 400).into_owned();
+            let shown = crate::text::escape::escape(&evil, 400).into_owned();
             prop_assert!(text.contains(shown.trim_end()), "{shown:?} is not in {text:?}");
         }
     }

@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 
 use super::page::Fact;
-use crate::report::escape::escape;
 use crate::report::{Activity, Verdict};
+use crate::text::escape::escape;
 
 /// The most of one text, in characters.
 const MAX_TEXT: usize = 400;

@@ -15,14 +15,7 @@ mod stacks;
 mod subject;
 mod text;
 mod timeline;
-pub(crate) mod units;
 
 pub(crate) use fold::telling;
 #[cfg(feature = "sentry")]
 pub(super) use timeline::timeline;
-#[cfg(feature = "webhook")]
-pub(super) use units::count;
-pub(super) use units::place;
-#[cfg(feature = "sentry")]
-pub(super) use units::short_path;
-pub(crate) use units::{at, duration};

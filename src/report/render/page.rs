@@ -2,9 +2,9 @@
 
 use super::sections::{Section, current_sections, describe_thread, earlier_sections};
 use super::timeline::{Share, shares};
-use super::units::{count, duration};
-use crate::report::time::timestamp;
 use crate::report::{Kind, Report, Verdict};
+use crate::text::time::timestamp;
+use crate::text::units::{count, duration};
 
 /// What is known, by name: `("elapsed", "2.51 s (threshold 2.50 s)")`.
 pub(super) type Fact = (&'static str, String);

@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::sentence::busy_with;
 use super::stacks::{Line, lines};
-use super::units::count;
 use crate::report::location::is_idle;
 use crate::report::{Report, Stack, StackKind, Thread, Verdict};
+use crate::text::units::count;
 
 /// How many stacks of one kind are shown. The JSON form has all.
 pub(super) const MAX_STACKS: usize = 16;

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use super::units::{count, duration, place};
-use crate::report::escape::escape;
 use crate::report::location::locate_child;
+use crate::report::location::place;
 use crate::report::{Kind, Report, StackKind, Thread, Verdict};
+use crate::text::escape::escape;
+use crate::text::units::{count, duration};
 
 /// The most of a URI or a name that the sentence quotes, in characters.
 const MAX_SUBJECT: usize = 120;

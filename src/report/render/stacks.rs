@@ -1,9 +1,9 @@
 //! One stack in lines: the application's own frames marked, what they wait on shown, the rest folded.
 
 use super::fold::{Part, describe_folded, readable};
-use super::units::at;
 use crate::capture::Frame;
 use crate::report::Stack;
+use crate::text::units::at;
 
 /// How many lines of a stack are shown, of its inner and of its outer end: more are a recursion.
 const INNER: usize = 40;

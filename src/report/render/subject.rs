@@ -1,9 +1,9 @@
 //! The subject of a letter: what a mail client lists, and a pager reads out.
 
-use super::units::duration;
-use crate::report::escape::escape;
 use crate::report::route::route_line;
 use crate::report::{Kind, Report, Verdict};
+use crate::text::escape::escape;
+use crate::text::units::duration;
 
 /// The most of all, in characters.
 pub(super) const MAX_SUBJECT: usize = 150;
@@ -65,8 +65,8 @@ mod tests {
 
     use super::super::markup::tests::hostile;
     use super::*;
-    use crate::report::escape::is_unsafe;
     use crate::report::testing::report;
+    use crate::text::escape::is_unsafe;
 
     #[test]
     fn verdicts() {

@@ -4,7 +4,7 @@ use super::page::{Fact, Page};
 use super::sections::Section;
 use super::stacks::Line;
 use crate::report::Report;
-use crate::report::escape::escape;
+use crate::text::escape::escape;
 
 /// A line up to this long holds function and place; a longer one is broken between them.
 const WIDTH: usize = 120;
@@ -110,10 +110,10 @@ impl Text {
 mod tests {
     use super::super::sections::MAX_STACKS;
     use super::*;
-    use crate::report::escape::is_unsafe;
     use crate::report::location::{arrange, locate};
     use crate::report::testing::{await_stack, culprit, own, report, thread, thread_stack};
     use crate::report::{Thread, Verdict};
+    use crate::text::escape::is_unsafe;
 
     fn text(mut report: Report) -> String {
         arrange(&mut report);

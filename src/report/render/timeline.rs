@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::sentence::busy_with;
-use super::units::{count, duration, place};
 use crate::report::location::location_of;
+use crate::report::location::place;
 use crate::report::{Activity, Interval, Report};
+use crate::text::units::{count, duration};
 
 /// How many shares are shown. The JSON form has all.
 const MAX_SHARES: usize = 20;

@@ -5,8 +5,8 @@ use serde::{Serialize, Serializer};
 
 use super::short::{Omitted, shorten};
 use super::tables::{Picked, Tables};
-use crate::report::time::timestamp;
 use crate::report::{Interval, Report, SCHEMA};
+use crate::text::time::timestamp;
 
 /// How many fields all forms have, `schema` and `stacks` included.
 pub(super) const FIELDS: usize = 25;

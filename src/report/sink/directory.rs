@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Sink, TARGET};
+use super::Sink;
 use crate::capture::PerProcess;
 use crate::error::{Error, Result};
+use crate::log::TARGET;
+use crate::log::log_safely;
+use crate::log::warn_if_exposed;
 use crate::private::{directory, write_new};
-use crate::report::logging::warn_if_exposed;
-use crate::report::time::timestamp;
-use crate::report::{Report, log_safely};
+use crate::report::Report;
+use crate::text::time::timestamp;
 
 const PREFIX: &str = "slow_request_";
 const EXTENSIONS: [&str; 3] = ["txt", "json", "svg"];

@@ -11,10 +11,10 @@ use tracing::{Callsite, Event, Id, Level, Metadata, dispatcher};
 
 use super::Sink;
 use crate::capture::PerProcess;
+use crate::log::TARGET;
 use crate::report::Report;
 
 /// The target of events unless another is set.
-pub(crate) const TARGET: &str = "heeler";
 
 /// The fields of an event, in order. Those that a report has no value for are left out.
 const FIELDS: &[&str] = &[

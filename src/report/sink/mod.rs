@@ -23,7 +23,7 @@ use std::sync::Arc;
 #[cfg(feature = "sentry")]
 pub use self::sentry::Sentry;
 pub(crate) use directory::Directory;
-pub(crate) use log::{Log, TARGET};
+pub(crate) use log::Log;
 #[cfg(feature = "otel")]
 pub use otel::OpenTelemetry;
 pub(crate) use remote::{Delivery, Failure, Remote};

@@ -10,7 +10,7 @@ use super::Deadline;
 use super::request::ProfileFlags;
 use crate::error::Error;
 use crate::flag::Flag;
-use crate::monitor;
+use crate::report;
 
 /// Gives every call of a client service a limit, and tells the peer. See the [module](crate::timebox::client).
 ///
@@ -68,7 +68,7 @@ impl<S> Layer<S> for DeadlineLayer {
 
     fn layer(&self, inner: S) -> Deadline<S> {
         // Here, and not in the first call: it calibrates the clock.
-        monitor::start();
+        report::start_watching();
         Deadline::new(inner, self.default, self.header.clone(), Arc::clone(&self.flags))
     }
 }

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use serde::Serialize;
 
 use super::settings::Config;
-use crate::report::duration;
+use crate::text::units::duration;
 use crate::timebox::Interrupted;
 use crate::timebox::wire::is_grpc;
 

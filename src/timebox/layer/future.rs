@@ -11,7 +11,8 @@ use pin_project_lite::pin_project;
 use super::ResponseBody;
 use super::answer::{Protocol, answer};
 use super::settings::Config;
-use crate::inflight::{PollKind, frame_address};
+use crate::capture::frame_address;
+use crate::inflight::PollKind;
 use crate::timebox::core::Step;
 use crate::timebox::open::Open;
 

@@ -12,7 +12,7 @@ use tower_layer::Layer;
 
 use super::TimeboxService;
 use crate::inflight::{Policy, Settings, Tool};
-use crate::monitor;
+use crate::report;
 use crate::report::Reports;
 use crate::sync::keep;
 use crate::timebox::Interrupted;
@@ -150,11 +150,12 @@ impl TimeboxLayer {
 
     fn config(&self) -> &'static Config {
         self.config.get_or_init(|| {
-            monitor::start();
+            report::start_watching();
             keep(Config {
                 policy: Policy::register(Settings {
                     tool: Tool::Timebox,
-                    reports: self.reports.clone(),
+                    headers: self.reports.allowed_headers().to_vec(),
+                    reports: self.reports.target(),
                     threshold: self.limit,
                     varies: self.limit_for.is_some(),
                     blocking_after: None,

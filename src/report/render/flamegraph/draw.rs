@@ -2,12 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::super::units::{count, duration, place};
 use super::label;
 use super::picture::{GREY, Picture, Tile, share, xml};
 use super::tree::{Node, tree};
 use crate::report::Report;
-use crate::report::time::timestamp;
+use crate::report::location::place;
+use crate::text::time::timestamp;
+use crate::text::units::{count, duration};
 
 /// The most characters of the title and of the line below it.
 const MAX_TITLE: usize = 90;

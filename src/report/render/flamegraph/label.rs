@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::super::units::at;
 use crate::capture::Frame;
-use crate::report::escape::escape;
+use crate::text::escape::escape;
+use crate::text::units::at;
 
 /// The most characters of a box's text.
 const MAX_LABEL: usize = 160;

@@ -5,10 +5,10 @@ use std::collections::hash_map::Entry;
 
 use super::super::fold::{Part, describe_folded, readable};
 use super::super::sentence::busy_with;
-use super::super::units::count;
 use super::label;
 use super::state::State;
 use crate::report::{Activity, Interval, Report, Stack, StackKind};
+use crate::text::units::count;
 
 /// How many branches, children or culprits stand beside each other; what is more is in the JSON form.
 const MAX_COLUMNS: usize = 16;

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::log::warn_if_exposed;
 use crate::private::{directory, write_new};
-use crate::report::logging::warn_if_exposed;
 
 /// Mails that are kept.
 const MAX_FILES: usize = 1_000;

@@ -7,9 +7,9 @@ use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, 
 use lettre::message::{Attachment, Body, Mailbox, MultiPart, SinglePart};
 
 use super::thread::Place;
-use crate::report::escape::escape;
 use crate::report::sink::directory::file_id;
 use crate::report::{Digest, Report};
+use crate::text::escape::escape;
 
 /// An attachment of more bytes is left out: a mail that a server refuses for its size tells nobody anything.
 const MAX_ATTACHMENT: usize = 4 << 20;

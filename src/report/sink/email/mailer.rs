@@ -13,12 +13,14 @@ use super::sendmail;
 use super::smtp::{Smtp, Trouble};
 use super::thread::{Place, Threads};
 use crate::capture::PerProcess;
+use crate::log::TARGET;
+use crate::log::log_safely;
 use crate::report::sink::directory::stem;
 use crate::report::sink::news::Bounded;
-use crate::report::sink::{Delivery, Failure, Remote, TARGET};
-use crate::report::time::timestamp;
-use crate::report::{Digest, Report, log_safely};
+use crate::report::sink::{Delivery, Failure, Remote};
+use crate::report::{Digest, Report};
 use crate::sync::lock_std;
+use crate::text::time::timestamp;
 
 /// No attempt takes longer, whatever the timeout of a step.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(5 * 60);

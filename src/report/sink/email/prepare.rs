@@ -18,8 +18,8 @@ use super::settings::{Email, Security, Server, Way};
 use super::smtp::{Protection, Smtp};
 use crate::capture::PerProcess;
 use crate::error::{Error, Result};
-use crate::report::escape::is_unsafe;
 use crate::report::process;
+use crate::text::escape::is_unsafe;
 
 const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 

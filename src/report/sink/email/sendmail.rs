@@ -8,8 +8,8 @@ use lettre::Address;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-use crate::report::escape::escape;
 use crate::report::sink::Failure;
+use crate::text::escape::escape;
 
 /// The most of what it says that is told, in characters.
 const MAX_WORDS: usize = 200;

@@ -9,9 +9,9 @@ use opentelemetry::{KeyValue, global};
 
 use super::scope;
 use crate::capture::PerProcess;
-use crate::figures::{Figures, Pieces, figures};
 use crate::report::Verdict;
 use crate::report::by_sink;
+use crate::report::figures::{Figures, Pieces, figures};
 use crate::sync::lock_std;
 
 /// Where instruments come from.

@@ -8,11 +8,11 @@ use serde_json::json;
 
 use super::request::{request, trace};
 use super::stacks::{Images, MAIN, arranged, stacktrace};
-use crate::report::escape::escape;
 use crate::report::render::timeline;
 use crate::report::route::route_line;
-use crate::report::time::timestamp;
 use crate::report::{Report, Verdict};
+use crate::text::escape::escape;
+use crate::text::time::timestamp;
 
 /// The longest value of a tag, in characters, as Sentry has it.
 const MAX_TAG: usize = 200;

@@ -6,9 +6,9 @@ use sentry::protocol::{DebugImage, DebugMeta, Frame, Stacktrace, SymbolicDebugIm
 use sentry::types::{CodeId, DebugId};
 
 use crate::capture;
-use crate::report::escape::escape;
-use crate::report::render::short_path;
 use crate::report::{Report, Stack, StackKind};
+use crate::text::escape::escape;
+use crate::text::units::short_path;
 
 /// The thread whose stack the exception has.
 pub(super) const MAIN: ThreadId = ThreadId::Int(0);

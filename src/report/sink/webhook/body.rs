@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::slack;
 use crate::report::schema::Short;
-use crate::report::time::timestamp;
 use crate::report::{Digest, Report, SCHEMA, Verdict};
+use crate::text::time::timestamp;
 
 /// How a report is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

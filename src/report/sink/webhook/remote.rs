@@ -11,12 +11,12 @@ use super::body::Form;
 use super::settings::origin;
 use super::sign::{digits_of, signature};
 use crate::capture::PerProcess;
-use crate::report::escape::escape;
 use crate::report::privacy::{REDACTED, decode};
 use crate::report::sink::news::News;
 use crate::report::sink::{Delivery, Failure, Remote};
 use crate::report::{Digest, Report};
 use crate::sync::lock_std;
+use crate::text::escape::escape;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TIMESTAMP: HeaderName = HeaderName::from_static("x-heeler-timestamp");

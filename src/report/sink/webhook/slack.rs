@@ -6,10 +6,10 @@
 use serde_json::{Value, json};
 
 use crate::capture::Frame;
-use crate::report::escape::push_escaped;
-use crate::report::render::{at, count, duration};
-use crate::report::time::timestamp;
 use crate::report::{Digest, Report, Stack, StackKind};
+use crate::text::escape::push_escaped;
+use crate::text::time::timestamp;
+use crate::text::units::{at, count, duration};
 
 /// The longest text of a section, as Slack counts: it refuses 3,000 and more.
 const MAX_SECTION: usize = 2_900;

@@ -98,7 +98,7 @@ proptest! {
         prop_assert!(mail.bcc().is_none() && mail.cc().is_none());
         prop_assert_eq!(mail.to().unwrap().iter().count(), 2);
         let subject = mail.subject().unwrap();
-        prop_assert!(!subject.contains(crate::report::escape::is_unsafe), "{subject:?}");
+        prop_assert!(!subject.contains(crate::text::escape::is_unsafe), "{subject:?}");
         let whole = format!("{prefix}{}", report.subject());
         let whole = escape(&whole, MAX_SUBJECT).replace("=?", "= ?");
         // Of several blanks in a row some may be lost where a long header is folded.

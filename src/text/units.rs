@@ -3,8 +3,6 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use crate::report::Location;
-
 /// Milliseconds with three significant digits and the unit that fits: `0.42 ms`, `340 ms`, `2.51 s`, `2 min 05 s`.
 pub(crate) fn duration(ms: f64) -> String {
     let ms = if ms.is_finite() { ms.max(0.0) } else { 0.0 };
@@ -36,16 +34,6 @@ pub(crate) fn count(number: impl Into<u64>, what: &str) -> String {
 /// The verb after a [`count`].
 pub(crate) fn were(number: impl Into<u64>) -> &'static str {
     if number.into() == 1 { "was" } else { "were" }
-}
-
-/// `photos::load at src/slow.rs:88`, as far as known.
-pub(crate) fn place(location: &Location) -> String {
-    let at = at(location.file.as_deref(), location.line);
-    match (location.function.as_deref(), at) {
-        (Some(function), Some(at)) => format!("{function} at {at}"),
-        (Some(function), None) => function.to_owned(),
-        (None, at) => at.unwrap_or_else(|| "an unknown place".to_owned()),
-    }
 }
 
 /// `src/slow.rs:88`, as far as known.
@@ -121,16 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn places() {
-        let mut location =
-            Location { function: Some("app::f".to_owned()), file: Some("a.rs".to_owned()), line: Some(3) };
-        assert_eq!(place(&location), "app::f at a.rs:3");
-        location.line = None;
-        assert_eq!(place(&location), "app::f at a.rs");
-        location.function = None;
-        assert_eq!(place(&location), "a.rs");
-        location.file = None;
-        assert_eq!(place(&location), "an unknown place");
+    fn counts_agree_with_their_verbs() {
         assert_eq!((count(1u64, "wait"), count(0u64, "wait")), ("1 wait".to_owned(), "0 waits".to_owned()));
         assert_eq!((were(1u64), were(0u64), were(2u64)), ("was", "were", "were"));
     }

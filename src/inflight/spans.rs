@@ -1,9 +1,9 @@
-//! The `tracing` spans that slow work is in: a subscriber layer that remembers their fields, and for each thread which spans
-//! it has entered.
+//! The `tracing` spans that slow work is in: a subscriber layer that remembers their fields, and tells each thread's slot which
+//! spans it has entered.
 
 use std::fmt::{self, Write};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -11,10 +11,8 @@ use tracing::{Dispatch, Subscriber, dispatcher::WeakDispatch};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
-use crate::capture::PerProcess;
-use crate::capture::{SPANS, front};
+use crate::capture::{PerProcess, ThreadSlot, front};
 use crate::disabled::is_disabled;
-use crate::inflight::ThreadSlot;
 use crate::sync::lock_std;
 
 /// Fields of one span that are kept; the rest is cut.
@@ -165,67 +163,6 @@ where
     }
 }
 
-/// The spans that a thread is in, outermost first. Written by the thread, read by it and by a handler on it.
-#[derive(Debug)]
-pub(crate) struct SpanStack {
-    depth: AtomicUsize,
-    ids: [AtomicU64; SPANS],
-}
-
-impl SpanStack {
-    pub(crate) const fn new() -> Self {
-        Self { depth: AtomicUsize::new(0), ids: [const { AtomicU64::new(0) }; SPANS] }
-    }
-
-    /// For another thread.
-    pub(crate) fn clear(&self) {
-        self.depth.store(0, Ordering::Relaxed);
-    }
-
-    fn enter(&self, id: u64) {
-        let depth = self.depth.load(Ordering::Relaxed);
-        if let Some(place) = self.ids.get(depth) {
-            place.store(id, Ordering::Relaxed);
-        }
-        // Deeper ones are counted and not kept. The handler must see the id before the depth that includes it.
-        self.depth.store(depth + 1, Ordering::Release);
-    }
-
-    fn exit(&self, id: u64) {
-        let depth = self.depth.load(Ordering::Relaxed);
-        // Spans may be left in another order than they were entered in; one entered before the slot existed is unknown.
-        let known = depth.min(SPANS);
-        let place = (0..known).rev().find(|place| self.ids[*place].load(Ordering::Relaxed) == id);
-        if let Some(place) = place {
-            for later in place + 1..known {
-                let id = self.ids[later].load(Ordering::Relaxed);
-                self.ids[later - 1].store(id, Ordering::Relaxed);
-            }
-            self.depth.store(depth - 1, Ordering::Release);
-        } else if depth > SPANS {
-            self.depth.store(depth - 1, Ordering::Release);
-        }
-    }
-
-    /// Copies the ids; zero ends them.
-    pub(crate) fn copy(&self, to: &mut [u64; SPANS]) {
-        let depth = self.depth.load(Ordering::Acquire);
-        for (place, to) in to.iter_mut().enumerate() {
-            *to = if place < depth { self.ids[place].load(Ordering::Relaxed) } else { 0 };
-        }
-    }
-
-    /// The same, to where another thread will read them. For the handler.
-    #[cfg(heeler_copies)]
-    pub(crate) fn publish(&self, to: &[AtomicU64; SPANS]) {
-        let mut ids = [0; SPANS];
-        self.copy(&mut ids);
-        for (to, id) in to.iter().zip(ids) {
-            to.store(id, Ordering::Relaxed);
-        }
-    }
-}
-
 /// Names and fields of the spans that are still open.
 pub(crate) fn resolve(ids: &[u64]) -> Vec<(String, Vec<(String, String)>)> {
     let dispatches: Vec<Dispatch> = lock_std(DISPATCHES.get()).iter().filter_map(WeakDispatch::upgrade).collect();
@@ -252,28 +189,4 @@ pub(crate) fn open(id: u64) -> Option<Id> {
         let span = dispatch.downcast_ref::<Registry>()?.span(&id)?;
         span.extensions().get::<Fields>().is_some().then(|| id.clone())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Spans left out of order, or too deep to keep, leave the right ones behind.
-    #[test]
-    fn the_stack_keeps_what_is_entered() {
-        let stack = SpanStack::new();
-        let ids = || {
-            let mut ids = [0; SPANS];
-            stack.copy(&mut ids);
-            ids.into_iter().take_while(|id| *id != 0).collect::<Vec<_>>()
-        };
-        (1..=3).for_each(|id| stack.enter(id));
-        stack.exit(2);
-        assert_eq!(ids(), [1, 3]);
-        (10..10 + SPANS as u64).for_each(|id| stack.enter(id));
-        (10..10 + SPANS as u64).rev().for_each(|id| stack.exit(id));
-        assert_eq!(ids(), [1, 3]);
-        stack.exit(99);
-        assert_eq!(ids(), [1, 3]);
-    }
 }

@@ -3,15 +3,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Copies of stacks: at some 300 ns each, three thousandths of one core.
-pub(super) static COPIES: Budget = Budget::new(10_000);
+pub(crate) static COPIES: Budget = Budget::new(10_000);
 /// Captures of slow work: each wakes a task and makes a report.
-pub(super) static CAPTURES: Budget = Budget::new(500);
+pub(crate) static CAPTURES: Budget = Budget::new(500);
 /// Polls that heeler asks for when it arms a request.
-pub(super) static ARMINGS: Budget = Budget::new(2_000);
+pub(crate) static ARMINGS: Budget = Budget::new(2_000);
 
 /// A number of things a second.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     limit: u32,
     /// The second, and how many were taken in it.
     state: AtomicU64,
@@ -23,7 +23,7 @@ impl Budget {
     }
 
     /// Takes one, if the second that `now` (in nanoseconds) lies in has one left.
-    pub(super) fn take(&self, now: u64) -> bool {
+    pub(crate) fn take(&self, now: u64) -> bool {
         let second = (now / 1_000_000_000) << 32;
         let taken = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| {
             let used = if state & !0xffff_ffff == second { state as u32 } else { 0 };

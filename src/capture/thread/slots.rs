@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::{Row, RowId, RuntimeId};
+use super::{RowId, RuntimeId};
 use crate::capture::{self, PerProcess, sys};
 use crate::sync::lock_std;
 
@@ -42,7 +42,7 @@ impl Poller {
     }
 
     #[inline]
-    const fn ended(self) -> Self {
+    pub(crate) const fn ended(self) -> Self {
         Self(self.0 & !IN_POLL)
     }
 
@@ -76,7 +76,7 @@ pub(crate) struct ThreadSlot {
     /// The process whose thread it is, as [`capture::process_number`] counts.
     process: u32,
     #[cfg(feature = "spans")]
-    pub(crate) spans: crate::spans::SpanStack,
+    pub(crate) spans: super::SpanStack,
     /// Held while a signal is sent, so that the thread cannot end meanwhile.
     life: Mutex<Option<Life>>,
 }
@@ -139,11 +139,41 @@ impl ThreadSlot {
         SLOT.get()
     }
 
-    /// The thread that called `fork` has the slot of the parent's thread. `None` for a row of the parent's: poll unwatched.
+    /// This thread's slot, to poll something of that process in. `None` once the thread is ending, and in a child of `fork` for
+    /// what is the parent's.
+    #[inline]
+    pub(crate) fn in_process(process: u32) -> Option<&'static Self> {
+        let slot = Self::mine()?;
+        if slot.process == process { Some(slot) } else { Self::after_fork(process) }
+    }
+
+    /// The thread that called `fork` has the slot of the parent's thread.
     #[cold]
     #[inline(never)]
-    fn after_fork(row: &Row) -> Option<&'static Self> {
-        if row.process() == capture::process_number() { Self::register() } else { None }
+    fn after_fork(process: u32) -> Option<&'static Self> {
+        if process == capture::process_number() { Self::register() } else { None }
+    }
+
+    /// The thread begins to poll that work; `frame` is an address in the frame of what polls it. Returns which poll it is, and
+    /// what [`ThreadSlot::leave`] is to be given.
+    #[inline]
+    pub(crate) fn enter(&self, id: RowId, frame: usize) -> (Poller, RowId) {
+        let outer = self.current();
+        let mut sequence = self.sequence.load(Ordering::Relaxed);
+        if outer == RowId::NONE {
+            sequence += 1;
+            self.frame.store(frame, Ordering::Relaxed);
+            self.outer.store(id.to_bits(), Ordering::Relaxed);
+            self.sequence.store(sequence, Ordering::Release);
+        }
+        self.current.store(id.to_bits(), Ordering::Release);
+        (Poller::new(self, sequence), outer)
+    }
+
+    /// The poll is over: the thread polls what it polled before.
+    #[inline]
+    pub(crate) fn leave(&self, outer: RowId) {
+        self.current.store(outer.to_bits(), Ordering::Release);
     }
 
     #[cold]
@@ -175,7 +205,7 @@ impl ThreadSlot {
                 foreign: AtomicU64::new(0),
                 poller: IN_POLL | (slots.len() as u64 + 1) << SEQUENCE_BITS,
                 #[cfg(feature = "spans")]
-                spans: crate::spans::SpanStack::new(),
+                spans: super::SpanStack::new(),
                 life: Mutex::new(None),
             }));
             slots.push(slot);
@@ -257,49 +287,5 @@ impl ThreadSlot {
     /// Runs `f` with what is known of the thread, which cannot end meanwhile; `None` if it has ended.
     pub(crate) fn with_life<T>(&self, f: impl FnOnce(&Life) -> T) -> Option<T> {
         lock_std(&self.life).as_ref().map(f)
-    }
-}
-
-/// This thread is inside a poll of a row, until the value is dropped.
-#[derive(Debug)]
-pub(crate) struct Inside {
-    slot: &'static ThreadSlot,
-    row: &'static Row,
-    poller: Poller,
-    previous: u64,
-}
-
-impl Inside {
-    /// `frame` is an address in the caller's frame. `None` while the thread ends: poll unwatched.
-    #[inline]
-    pub(crate) fn enter(row: &'static Row, id: RowId, frame: usize) -> Option<Self> {
-        let mut slot = ThreadSlot::mine()?;
-        if slot.process != row.process() {
-            slot = ThreadSlot::after_fork(row)?;
-        }
-        let previous = slot.current.load(Ordering::Relaxed);
-        let mut sequence = slot.sequence.load(Ordering::Relaxed);
-        if previous == 0 {
-            sequence += 1;
-            slot.frame.store(frame, Ordering::Relaxed);
-            slot.outer.store(id.to_bits(), Ordering::Relaxed);
-            slot.sequence.store(sequence, Ordering::Release);
-        }
-        slot.current.store(id.to_bits(), Ordering::Release);
-        let poller = Poller::new(slot, sequence);
-        row.set_poller(poller);
-        Some(Self { slot, row, poller, previous })
-    }
-
-    pub(crate) fn row(&self) -> &'static Row {
-        self.row
-    }
-}
-
-impl Drop for Inside {
-    #[inline]
-    fn drop(&mut self) {
-        self.row.set_poller(self.poller.ended());
-        self.slot.current.store(self.previous, Ordering::Release);
     }
 }

@@ -10,7 +10,7 @@ pub(crate) struct RowId(u64);
 impl RowId {
     pub(crate) const NONE: Self = Self(0);
 
-    pub(super) const fn new(index: u32, generation: u32) -> Self {
+    pub(crate) const fn new(index: u32, generation: u32) -> Self {
         Self((generation as u64) << 32 | (index as u64 + 1))
     }
 
@@ -27,7 +27,7 @@ impl RowId {
         (self.0 as u32).checked_sub(1)
     }
 
-    pub(super) const fn generation(self) -> u32 {
+    pub(crate) const fn generation(self) -> u32 {
         (self.0 >> 32) as u32
     }
 }

@@ -1,0 +1,50 @@
+//! Where reports about a piece of work go. What that is, only the report floor knows.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
+
+/// What this floor and the monitor's need of it.
+pub(crate) trait Target: Any + Send + Sync {
+    /// A capture was due and not taken: the budget was used up, or the work ended first.
+    fn count_not_captured(&self);
+    /// One that was counted so is taken later.
+    fn count_captured_after_all(&self);
+    /// How many captures were not taken since this was asked last.
+    fn take_not_captured(&self) -> u64;
+}
+
+/// Clones are one and the same.
+#[derive(Clone)]
+pub(crate) struct ReportTarget(Arc<dyn Target>);
+
+// As `Reports`: what is inside is valid after every single statement.
+impl UnwindSafe for ReportTarget {}
+impl RefUnwindSafe for ReportTarget {}
+
+impl ReportTarget {
+    pub(crate) fn new(target: Arc<impl Target>) -> Self {
+        Self(target)
+    }
+
+    /// What it was made of.
+    pub(crate) fn downcast<T: Target>(&self) -> Option<Arc<T>> {
+        let any: Arc<dyn Any + Send + Sync> = Arc::clone(&self.0) as _;
+        any.downcast().ok()
+    }
+}
+
+impl std::ops::Deref for ReportTarget {
+    type Target = dyn Target;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl fmt::Debug for ReportTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReportTarget")
+    }
+}

@@ -1,0 +1,53 @@
+//! What the monitor hands to the floor above, which installs itself here: before that, nothing is watched.
+
+use std::sync::OnceLock;
+
+use super::evidence::Evidence;
+use crate::inflight::ReportTarget;
+
+static REPORTER: OnceLock<Reporter> = OnceLock::new();
+
+/// Who makes reports of what the monitor finds.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    /// Starts it unless it runs, or has just failed to start.
+    pub(crate) start: fn(),
+    pub(crate) is_running: fn() -> bool,
+    /// Threads are captured with that signal, or are not, for that reason.
+    pub(crate) self_check: fn(Result<i32, &'static str>),
+    /// Never waits.
+    pub(crate) send: fn(Evidence),
+    /// Where reports go about work that says nothing of it.
+    pub(crate) default_target: fn() -> ReportTarget,
+}
+
+/// To be called before the monitor is started. The first one stays.
+pub(crate) fn install(reporter: Reporter) {
+    let _ = REPORTER.set(reporter);
+}
+
+pub(super) fn start_reporter() {
+    if let Some(reporter) = REPORTER.get() {
+        (reporter.start)();
+    }
+}
+
+pub(super) fn is_reporter_running() -> bool {
+    REPORTER.get().is_none_or(|reporter| (reporter.is_running)())
+}
+
+pub(super) fn self_check(signal: Result<i32, &'static str>) {
+    if let Some(reporter) = REPORTER.get() {
+        (reporter.self_check)(signal);
+    }
+}
+
+pub(super) fn send(evidence: Evidence) {
+    if let Some(reporter) = REPORTER.get() {
+        (reporter.send)(evidence);
+    }
+}
+
+pub(super) fn default_target() -> Option<ReportTarget> {
+    REPORTER.get().map(|reporter| (reporter.default_target)())
+}

@@ -1,0 +1,199 @@
+//! Reads the imports in `src/` and draws the floors of the house: a room knows the rooms below it, and no other. `cargo test --test
+//! architecture -- --nocapture` prints the plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// From the ground up. Rooms of the ground floor may know each other; on every other floor they may not.
+const FLOORS: [(&str, &[&str]); 7] = [
+    ("ground", &["clock", "counts", "disabled", "error", "flag", "log", "parts", "private", "sync", "text", "tries"]),
+    ("capture", &["capture"]),
+    ("inflight", &["inflight"]),
+    ("monitor", &["monitor"]),
+    ("report", &["report"]),
+    ("access", &["authorize"]),
+    ("tools", &["profile", "timebox", "watchdog"]),
+];
+
+fn floor_of(room: &str) -> Option<usize> {
+    FLOORS.iter().position(|(_, rooms)| rooms.contains(&room))
+}
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        if entry.is_dir() {
+            files(&entry, found);
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            found.push(entry);
+        }
+    }
+}
+
+/// The lines of a file that are compiled into the library: without comments, and without modules of tests, which may look wherever
+/// they like. Modules that are files of their own are named in `tests_in_files`.
+fn code(text: &str) -> Vec<(usize, &str)> {
+    let mut lines = Vec::new();
+    let mut test = false;
+    for (number, line) in text.lines().enumerate() {
+        if line.starts_with("#[cfg(") && line.contains("test") && !line.contains("not(test)") {
+            test = true;
+        } else if test && line.starts_with('}')
+            || test && !line.starts_with([' ', '}', '#', '/']) && line.ends_with(';')
+        {
+            test = false;
+        } else if !test && !line.trim_start().starts_with("//") {
+            lines.push((number + 1, line));
+        }
+    }
+    lines
+}
+
+/// Files that only tests compile: `#[cfg(test)] mod name;`.
+fn tests_in_files(files: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for file in files {
+        let text = std::fs::read_to_string(file).expect("text");
+        let mut attribute = "";
+        for line in text.lines() {
+            if let Some(name) = line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'))
+                && attribute.contains("test")
+            {
+                let folder = if file.ends_with("mod.rs") || file.ends_with("lib.rs") {
+                    file.parent().expect("a folder").to_owned()
+                } else {
+                    file.with_extension("")
+                };
+                found.extend([folder.join(format!("{name}.rs")), folder.join(name)]);
+            }
+            if !line.starts_with("#[") || line.starts_with("#[cfg(") {
+                attribute = line;
+            }
+        }
+    }
+    found
+}
+
+/// The names that follow `crate::` in a piece of code: one, or those of a list in braces.
+fn names_of_crate(code: &str) -> Vec<(usize, String)> {
+    let mut names = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+        let Some(list) = rest.strip_prefix('{') else {
+            names.push((at, word(rest)));
+            continue;
+        };
+        let (mut depth, mut begins) = (0, true);
+        for (offset, c) in list.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => begins = true,
+                c if depth == 0 && begins && !c.is_whitespace() => {
+                    names.push((at, word(&list[offset..])));
+                    begins = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    names
+}
+
+/// What `lib.rs` re-exports, with the room that each is from.
+fn re_exports(root: &str) -> BTreeMap<String, String> {
+    let mut rooms = BTreeMap::new();
+    for statement in root.split(';').filter_map(|statement| statement.split("pub use ").nth(1)) {
+        let (path, names) = match statement.split_once('{') {
+            Some((path, names)) => (path, names.trim_end().trim_end_matches('}')),
+            None => statement.rsplit_once("::").expect("a path"),
+        };
+        let room = path.split("::").next().expect("a room");
+        for name in names.split(',').map(str::trim).filter(|name| !name.is_empty() && *name != "self") {
+            rooms.insert(name.to_owned(), room.to_owned());
+        }
+    }
+    rooms
+}
+
+#[test]
+fn imports_point_down() {
+    let source = source();
+    let mut all = Vec::new();
+    files(&source, &mut all);
+    all.sort();
+    let tests = tests_in_files(&all);
+    let root = std::fs::read_to_string(source.join("lib.rs")).expect("lib.rs");
+    let root = code(&root).into_iter().map(|(_, line)| line).collect::<Vec<_>>().join("\n");
+    let re_exports = re_exports(&root);
+    let mut wrong = Vec::new();
+    let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut size: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for file in all.iter().filter(|file| !file.ends_with("src/lib.rs")) {
+        if file.ancestors().any(|path| tests.contains(path)) {
+            continue;
+        }
+        let relative = file.strip_prefix(&source).expect("inside");
+        let room = relative.iter().next().expect("a room").to_string_lossy().trim_end_matches(".rs").to_owned();
+        let Some(floor) = floor_of(&room) else {
+            wrong.push(format!("{}: on no floor; say in this test where it belongs", relative.display()));
+            continue;
+        };
+        let text = std::fs::read_to_string(file).expect("text");
+        let (files, lines) = size.entry(room.clone()).or_default();
+        (*files, *lines) = (*files + 1, *lines + text.lines().count());
+        let lines = code(&text);
+        let joined: String = lines.iter().flat_map(|(_, line)| [line, "\n"]).collect();
+        for (at, name) in names_of_crate(&joined) {
+            // A room first: the macro `timebox` and the function of that name are in the room of that name.
+            let other = match floor_of(&name) {
+                Some(_) => name.clone(),
+                None => re_exports.get(&name).cloned().unwrap_or_default(),
+            };
+            let line = lines[joined[..at].matches('\n').count()].0;
+            let place = format!("src/{}:{line}", relative.display());
+            match floor_of(&other) {
+                _ if other == room => {}
+                Some(below) if below < floor || (below == 0 && floor == 0) => {
+                    uses.entry(room.clone()).or_default().insert(other);
+                }
+                Some(same) if same == floor => {
+                    wrong.push(format!("{place}: `{room}` knows `{other}`, which is beside it"))
+                }
+                Some(_) => wrong.push(format!("{place}: `{room}` knows `{other}`, which is above it")),
+                None => wrong.push(format!("{place}: `crate::{name}` belongs to no room")),
+            }
+        }
+    }
+    println!("{}", plan(&uses, &size));
+    assert!(wrong.is_empty(), "arrows that do not point down:\n{}", wrong.join("\n"));
+}
+
+/// The floors from the top down: each room with its files and lines, and what it knows.
+fn plan(uses: &BTreeMap<String, BTreeSet<String>>, size: &BTreeMap<String, (usize, usize)>) -> String {
+    let mut plan = String::new();
+    for (floor, rooms) in FLOORS.iter().rev() {
+        for (index, room) in rooms.iter().enumerate() {
+            let floor = if index == 0 { floor } else { "" };
+            let (files, lines) = size.get(*room).copied().unwrap_or_default();
+            let known = uses.get(*room).into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" ");
+            let arrow = if known.is_empty() { "" } else { "→" };
+            let line = format!("{floor:<9} {room:<10} {files:>4} files {lines:>6} lines  {arrow} {known}");
+            let _ = writeln!(plan, "{}", line.trim_end());
+        }
+    }
+    plan
+}
+
+#[test]
+fn a_list_of_names_is_read() {
+    let names = |code| names_of_crate(code).into_iter().map(|(_, name)| name).collect::<Vec<_>>();
+    assert_eq!(names("use crate::{a, b::{c, d}, e};"), ["a", "b", "e"]);
+    assert_eq!(names("crate::report::send(crate::Kind)"), ["report", "Kind"]);
+}
