@@ -69,7 +69,6 @@ async fn title(Path(id): Path<i64>, State(pool): State<SqlitePool>) -> String {
 fn five<A>(path: &str, app: A) -> [Client; 5]
 where
     A: AsyncFn(&'static str) -> Router + Clone + Send + 'static,
-    for<'a> A::CallRefFuture<'a>: Send,
 {
     let limit = Duration::from_secs(25);
     let watchdog = move || heeler::WatchdogLayer::new(limit);
