@@ -10,9 +10,9 @@
 //! into a box for each of them, whatever they do: it is compared with three layers that do nothing.
 //!
 //! ```text
-//! cargo bench --bench cpu               # a minute and a half for each service
-//! cargo bench --bench cpu -- --quick
-//! cargo bench --bench cpu -- --only hello
+//! cargo bench -p benches --bench cpu               # a minute and a half for each service
+//! cargo bench -p benches --bench cpu -- --quick
+//! cargo bench -p benches --bench cpu -- --only hello
 //! ```
 
 #[path = "common/mod.rs"]
@@ -79,12 +79,8 @@ where
     [
         serve("alone", path, async move || alone("alone").await),
         serve("again", path, async move || again("again").await),
-        serve("around", path, async move || {
-            watchdog().layer(profile().layer(timebox().layer(around("around").await)))
-        }),
-        serve("inside", path, async move || {
-            inside("inside").await.layer(timebox()).layer(profile()).layer(watchdog())
-        }),
+        serve("around", path, async move || watchdog().layer(profile().layer(timebox().layer(around("around").await)))),
+        serve("inside", path, async move || inside("inside").await.layer(timebox()).layer(profile()).layer(watchdog())),
         serve("nothing", path, async move || {
             nothing("nothing").await.layer(Identity::new()).layer(Identity::new()).layer(Identity::new())
         }),
