@@ -20,8 +20,8 @@
 //! Every part runs in a process of its own. The goals are printed at the end.
 //!
 //! ```text
-//! cargo bench --bench capture               # a minute and a half
-//! cargo bench --bench capture -- --quick    # half a minute
+//! cargo bench -p benches --bench capture               # a minute and a half
+//! cargo bench -p benches --bench capture -- --quick    # half a minute
 //! ```
 
 #[path = "common/collected.rs"]

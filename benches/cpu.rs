@@ -10,9 +10,9 @@
 //! into a box for each of them, whatever they do: it is compared with three layers that do nothing.
 //!
 //! ```text
-//! cargo bench --bench cpu               # a minute and a half for each service
-//! cargo bench --bench cpu -- --quick
-//! cargo bench --bench cpu -- --only hello
+//! cargo bench -p benches --bench cpu               # a minute and a half for each service
+//! cargo bench -p benches --bench cpu -- --quick
+//! cargo bench -p benches --bench cpu -- --only hello
 //! ```
 
 #[path = "common/mod.rs"]

@@ -7,12 +7,12 @@
 //! The same is a test for a binary of 300 MB (`tests/memory.rs`), which prints this table, too.
 //!
 //! ```text
-//! cargo bench --bench memory
+//! cargo bench -p benches --bench memory
 //! ```
 
 #[path = "common/mod.rs"]
 mod common;
-#[path = "common/memory.rs"]
+#[path = "../tests/common/memory.rs"]
 mod memory;
 
 use common::{at_most, pick};

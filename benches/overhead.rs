@@ -8,9 +8,9 @@
 //! - `overhead.axum`: requests a second of an axum server over loopback, with the layer and without.
 //!
 //! ```text
-//! cargo bench --bench overhead               # some two minutes
-//! cargo bench --bench overhead -- --quick
-//! cargo bench --bench overhead -- --only ready suspend_once allocations axum
+//! cargo bench -p benches --bench overhead               # some two minutes
+//! cargo bench -p benches --bench overhead -- --quick
+//! cargo bench -p benches --bench overhead -- --only ready suspend_once allocations axum
 //! ```
 //!
 //! On a busy machine instructions say more than time. `--count <service>_<ready|once|hyper|task|oncetask> [n]` runs one

@@ -7,8 +7,8 @@
 //! - `profile.idle`: what the layer adds to a request that nobody asks to profile.
 //!
 //! ```text
-//! cargo bench --bench profile
-//! cargo bench --bench profile -- --quick
+//! cargo bench -p benches --bench profile
+//! cargo bench -p benches --bench profile -- --quick
 //! ```
 
 #[path = "common/mod.rs"]

@@ -23,9 +23,9 @@
 //! Each part runs in a process of its own.
 //!
 //! ```text
-//! cargo bench --bench reports               # two minutes
-//! cargo bench --bench reports -- --quick    # half a minute; 1,000 are queued instead of 10,000
-//! cargo bench --bench reports -- --part render      # for a profiler: this process alone
+//! cargo bench -p benches --bench reports               # two minutes
+//! cargo bench -p benches --bench reports -- --quick    # half a minute; 1,000 are queued instead of 10,000
+//! cargo bench -p benches --bench reports -- --part render      # for a profiler: this process alone
 //! ```
 
 #![allow(unsafe_code, reason = "the allocator that counts")]

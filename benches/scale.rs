@@ -8,8 +8,8 @@
 //! - `scale.expire_beside_starved`: how late boxes are while requests are starved behind workers that block.
 //!
 //! ```text
-//! cargo bench --bench scale               # some 40 seconds, and a gigabyte of memory
-//! cargo bench --bench scale -- --quick    # half of that time
+//! cargo bench -p benches --bench scale               # some 40 seconds, and a gigabyte of memory
+//! cargo bench -p benches --bench scale -- --quick    # half of that time
 //! ```
 
 #[path = "common/mod.rs"]

@@ -8,8 +8,8 @@
 //! - `timebox.flag_lateness`: from the limit until a checkpoint sees it, while every worker runs without a pause.
 //!
 //! ```text
-//! cargo bench --bench timebox
-//! cargo bench --bench timebox -- --quick
+//! cargo bench -p benches --bench timebox
+//! cargo bench -p benches --bench timebox -- --quick
 //! ```
 //!
 //! `--count <bare|heeler|tokio>_<ready|once> [n]` runs one loop and times nothing:

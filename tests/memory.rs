@@ -4,7 +4,7 @@
 // Elsewhere names are read by the `backtrace` crate, which keeps what it reads.
 #![cfg(heeler_copies)]
 
-#[path = "../benches/common/memory.rs"]
+#[path = "common/memory.rs"]
 mod memory;
 
 use std::pin::Pin;

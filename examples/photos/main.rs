@@ -1,9 +1,9 @@
 //! A photo-organising service with thirteen ways to be slow, and heeler watching it.
 //!
 //! ```text
-//! cargo run --release --example photos            # seed, serve, walk the tour, print a table, go on serving
-//! cargo run --release --example photos -- --tour  # exit after the tour: 0 only if every cause was found
-//! cargo run --release --example photos -- --serve # no tour; open http://127.0.0.1:3000 and click
+//! cargo run --release -p photos            # seed, serve, walk the tour, print a table, go on serving
+//! cargo run --release -p photos -- --tour  # exit after the tour: 0 only if every cause was found
+//! cargo run --release -p photos -- --serve # no tour; open http://127.0.0.1:3000 and click
 //! ```
 //!
 //! `--full` seeds 100,000 users and 1,000,000 photos instead of 10,000 and 100,000. The database is SQLite in a
