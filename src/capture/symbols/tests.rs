@@ -153,8 +153,12 @@ mod files {
         let all: Vec<&Address> = addresses.iter().collect();
         let (mut inlined, mut differ) = (0, Vec::new());
         for (address, ours) in all.iter().zip(look_up(&all)) {
-            let theirs = by_backtrace(address);
+            let mut theirs = by_backtrace(address);
             inlined += ours.len().saturating_sub(1);
+            // Lines alone have no name for what is not inlined. We take that from the table of symbols.
+            for (theirs, ours) in theirs.iter_mut().zip(&ours) {
+                theirs.function = theirs.function.take().or_else(|| ours.function.clone());
+            }
             if ours != theirs {
                 differ.push((address.relative, ours, theirs));
             }
