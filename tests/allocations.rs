@@ -114,9 +114,8 @@ fn the_wakers_clone() {
     });
 }
 
-/// Guards: a thread that is captured, and allocates nothing itself, has allocated nothing.
 #[test]
-fn the_handler() {
+fn capturing_a_thread_allocates_nothing_on_it() {
     let (seen, reports) = collect();
     let stop = Arc::new(AtomicBool::new(false));
     let theirs = stop.clone();

@@ -165,10 +165,10 @@ async fn keep(State(kept): State<Kept>, uri: Uri, body: Bytes) -> &'static str {
     "{}"
 }
 
-/// Guards: what `sentry::init` set up sends an envelope that a server can read: header, item header, event.
+/// Guards: the client that `sentry::init` set up sends an envelope that a server can read: header, item header, event.
 #[test]
-fn over_http() {
-    in_own_process("over_http", || {
+fn sends_a_valid_envelope_over_http() {
+    in_own_process("sends_a_valid_envelope_over_http", || {
         let driven = Driven::new(1);
         let kept = Kept::default();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -20,9 +20,9 @@ async fn waits_for_a_permit(semaphore: &tokio::sync::Semaphore) {
     let _permit = semaphore.acquire().await;
 }
 
-/// Guards: the box fires, with the await stack of the work and one sentence that says all of it.
+/// Guards: the timebox expires with the await stack of the work and one sentence that says all of it.
 #[tokio::test]
-async fn fires() {
+async fn interrupts_work_at_its_limit() {
     let semaphore = tokio::sync::Semaphore::new(0);
     let began = Instant::now();
     let interrupted = waits_for_a_permit(&semaphore).timebox(SHORT).label("permit").await.unwrap_err();
@@ -55,7 +55,7 @@ fn without_a_runtime() {
 
 /// Guards: a checkpoint in plain code sees that the time is up, and says where it is.
 #[test]
-fn checkpoints() {
+fn a_checkpoint_fails_when_time_is_up() {
     let limit = Limit::from(SHORT).label("loop");
     let interrupted = timebox::blocking(limit, || {
         loop {
@@ -71,9 +71,9 @@ fn checkpoints() {
     assert!(checkpoint().is_ok(), "outside of any box there is no limit");
 }
 
-/// Guards: what a box has handed on hears of its end.
+/// Guards: work that was spawned from a timebox learns when the timebox ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn heirs() {
+async fn spawned_work_is_told_of_the_interruption() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let work = async move {
         let other = sender.clone();
@@ -99,9 +99,9 @@ async fn heirs() {
     }
 }
 
-/// Guards: within its grace, work may end by itself, and its value counts; if it does not, it is dropped.
+/// Guards: within its grace, work may end by itself, and its value counts. Work that does not end is dropped.
 #[tokio::test]
-async fn grace() {
+async fn grace_lets_work_end_by_itself() {
     let work = async {
         timebox::interrupted().await;
         7

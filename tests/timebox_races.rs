@@ -124,9 +124,9 @@ async fn race(rng: &mut Rng, bell: &Notify, tally: &Arc<Tally>) {
     }
 }
 
-/// Guards: many boxes at once on several workers, whose works end by a timer, by another thread, or by themselves.
+/// Guards: many timeboxes at once on several workers, with work that ends by a timer, by another thread, or by itself.
 #[test]
-fn futures() {
+fn futures_end_by_timer_thread_or_themselves() {
     let (tally, runs) = (Arc::<Tally>::default(), runs());
     let bells: Arc<Vec<Notify>> = Arc::new((0..BELLS).map(|_| Notify::new()).collect());
     let over = Arc::new(AtomicBool::new(false));
@@ -171,10 +171,10 @@ fn futures() {
     assert!(ready > runs / 50 && interrupted > runs / 50, "no race: {ready} ready, {interrupted} interrupted");
 }
 
-/// Guards: plain code on several threads: what a checkpoint says is what the box says, and never of another box, although
-/// rows are reused at once.
+/// Guards: in plain code on several threads, a checkpoint says what its timebox says, and never what another one does,
+/// although rows are reused at once.
 #[test]
-fn plain_code() {
+fn checkpoints_agree_with_their_own_timebox() {
     let runs = runs() / 2_000;
     std::thread::scope(|scope| {
         for thread in 0..8 {

@@ -115,10 +115,10 @@ fn control_characters_and_markup() {
     });
 }
 
-/// Guards: nothing secret is in any output, wherever a client puts it.
+/// Guards: no output contains a secret, wherever a client puts it.
 #[test]
-fn secrets() {
-    in_own_process("requests::secrets", || {
+fn no_output_contains_a_secret_from_the_request() {
+    in_own_process("requests::no_output_contains_a_secret_from_the_request", || {
         let log = super::common::log::Log::start();
         let place = tempfile::tempdir().unwrap();
         let builder = Reports::builder().directory(place.path()).repeat_after(Duration::ZERO);

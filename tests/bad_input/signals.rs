@@ -115,10 +115,10 @@ fn none_is_free() {
     });
 }
 
-/// Guards: somebody who installs a handler over ours later gets no signal of ours, and is not replaced.
+/// Guards: a handler that is installed over ours later gets no signal from us, and is not replaced.
 #[test]
-fn replaced_later() {
-    in_own_process("signals::replaced_later", || {
+fn leaves_a_handler_installed_later_alone() {
+    in_own_process("signals::leaves_a_handler_installed_later_alone", || {
         if PORTABLE {
             return;
         }
@@ -133,11 +133,11 @@ fn replaced_later() {
     });
 }
 
-/// Guards: a thread that masks the signal does not answer; the report says what `/proc` says, and nothing hangs. Once it
-/// takes signals again it answers, and so does another thread that takes its place in the table.
+/// Guards: a thread that masks the signal does not answer. The report then says what `/proc` says, and nothing hangs. Once it
+/// accepts signals again it answers, and so does another thread that takes its place in the table.
 #[test]
-fn masked() {
-    in_own_process("signals::masked", || {
+fn reports_a_thread_that_masks_the_signal() {
+    in_own_process("signals::reports_a_thread_that_masks_the_signal", || {
         if PORTABLE {
             return;
         }

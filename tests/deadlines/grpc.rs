@@ -73,9 +73,9 @@ async fn serve(service: Service) -> SocketAddr {
     server::serve(Routes::new(HealthServer::new(service)).into_axum_router()).await
 }
 
-/// Guards: over two hops each service has what is left of its caller's time, and is stopped when that is up.
+/// Guards: over two hops, each service has what is left of its caller's time, and is stopped when that is up.
 #[tokio::test]
-async fn two_hops() {
+async fn grpc_calls_pass_the_remaining_time_on() {
     let (tell, mut stopped) = mpsc::unbounded_channel();
     let b = serve(Service::B { tell }).await;
     let (tell, mut fronts) = mpsc::unbounded_channel();

@@ -37,10 +37,10 @@ fn client(layer: DeadlineLayer) -> Deadline<Client<HttpConnector, String>> {
     layer.header(NAMED).layer(Client::builder(TokioExecutor::new()).build_http())
 }
 
-/// Guards: a service with two seconds hands what is left of them on to the next by the layers alone, and that one stops by
-/// it, although its own limit is far longer.
+/// Guards: a service with two seconds passes what is left of them to the next one by the layers alone. That one stops in
+/// time, although its own limit is far longer.
 #[tokio::test]
-async fn two_hops() {
+async fn layers_alone_pass_the_remaining_time_on() {
     let (b, mut of_b) = slow(TimeboxLayer::new(FOREVER)).await;
     let to_b = client(DeadlineLayer::new(FOREVER));
     let left = Arc::new(Mutex::new(None));

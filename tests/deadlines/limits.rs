@@ -43,9 +43,9 @@ fn get() -> Request<()> {
     to("http://photos.example/")
 }
 
-/// Guards: what a call in time returns, be it an answer or an error, is handed on as it is.
+/// Guards: whatever a call returns in time, a response or an error, is returned unchanged.
 #[tokio::test]
-async fn in_time() {
+async fn a_call_in_time_returns_its_own_result() {
     let (answers, _) = client(FOREVER, || ready(Ok(7)));
     assert_eq!(answers.oneshot(get()).await.unwrap(), 7);
     let (fails, _) = client(FOREVER, || ready(Err("refused")));
@@ -147,9 +147,9 @@ async fn no_call_without_time() {
     assert_eq!((made.load(Ordering::SeqCst), over.load(Ordering::SeqCst)), (0, 0));
 }
 
-/// Guards: a default of zero refuses every call, outside of any box and within one.
+/// Guards: a default of zero refuses every call, outside any timebox and inside one.
 #[tokio::test]
-async fn zero() {
+async fn a_default_of_zero_refuses_every_call() {
     let (client, made) = client(Duration::ZERO, || ready(Ok(7)));
     for around in [None, Some(FOREVER)] {
         let call = client.clone().oneshot(get());

@@ -26,9 +26,9 @@ async fn get(client: Deadline<Client>, request: Request) -> Result<String, BoxEr
     Ok(client.oneshot(request).await?.status().to_string())
 }
 
-/// Guards: over two hops each service has what is left of its caller's time, and is stopped when that is up.
+/// Guards: over two hops, each service has what is left of its caller's time, and is stopped when that is up.
 #[tokio::test]
-async fn two_hops() {
+async fn reqwest_calls_pass_the_remaining_time_on() {
     let (b, mut stopped) = slow().await;
     let to_b = client(DeadlineLayer::new(FOREVER).header(NAMED));
     let (a, mut fronts) = relay(move || get(to_b.clone(), to(b, None))).await;

@@ -213,9 +213,9 @@ mod sendmail {
         assert_eq!(mail.body_text(0).unwrap().replace("\r\n", "\n"), report.to_text());
     }
 
-    /// Guards: "temporary failure" is one, and "no user" is not.
+    /// Guards: "temporary failure" is tried again, and "no user" is not.
     #[test]
-    fn exit_codes() {
+    fn sendmail_exit_codes_decide_about_a_retry() {
         let place = tempfile::tempdir().unwrap();
         let once = "cat > mail; if [ -e tried ]; then mv mail done; else touch tried; echo later >&2; exit 75; fi";
         let reports_of_one = reports(email(script(place.path(), once)));
@@ -232,9 +232,8 @@ mod sendmail {
         assert_eq!((stats.failed_deliveries, stats.undelivered), (stats.made, stats.made));
     }
 
-    /// Guards: a program that never ends is ended.
     #[test]
-    fn hangs() {
+    fn a_sendmail_that_hangs_is_killed() {
         let place = tempfile::tempdir().unwrap();
         let command = script(place.path(), "echo $$ > pid.tmp; mv pid.tmp pid; exec sleep 3600");
         let (_, reports) = mailed(email(command).timeout(ms(300)));
@@ -247,7 +246,7 @@ mod sendmail {
     }
 
     #[test]
-    fn is_missing() {
+    fn a_missing_sendmail_leaves_the_report_undelivered() {
         let (_, reports) = mailed(email("/nonexistent/sendmail".into()));
         common::until("the attempt has ended", || reports.stats().undelivered > 0);
     }

@@ -137,9 +137,9 @@ fn a_digest_beyond_the_limit() {
     assert_eq!(header(&digest, "X-Heeler-Fingerprint"), None);
 }
 
-/// Guards: mails as files have what mails have, and names in order of time.
+/// Guards: mails written as files contain what mails contain, and their names are in order of time.
 #[test]
-fn files() {
+fn mails_are_written_as_files() {
     let place = tempfile::tempdir().unwrap();
     let (report, _) = mailed(Email::files(place.path().join("mail")));
     let mut names: Vec<_> = std::fs::read_dir(place.path().join("mail")).unwrap().map(|e| e.unwrap().path()).collect();

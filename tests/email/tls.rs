@@ -89,7 +89,7 @@ fn without_starttls_nothing_is_sent() {
 }
 
 #[test]
-fn logins() {
+fn logs_in_with_each_mechanism() {
     for mechanism in [AuthMechanism::Plain, AuthMechanism::Login] {
         let server = starttls(Some(mechanism.clone()));
         mailed(to(&server).root_certificate(server.root.clone()).credentials(USER, PASSWORD));

@@ -11,15 +11,15 @@ use crate::down::keys;
 use crate::server::Server;
 use crate::{get_stuck, sums_up};
 
-/// Guards: neither the spool nor the report directory takes a report: it is sent all the same, the failures are counted
-/// and logged, and no half of a file is left. A limit on the size of files stands in for the disk: the operating system
+/// Guards: neither the spool nor the report directory accepts a report. It is sent all the same, the failures are counted and
+/// logged, and no partial file is left. A limit on the size of files stands in for the full disk: the operating system
 /// refuses the rest of a file in the middle of it.
 #[test]
-fn full() {
+fn a_full_disk_does_not_stop_delivery() {
     let mut command = Command::new("sh");
     // In blocks of 512 or 1,024 bytes: shorter than any report.
     command.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
-    in_process_of(command, "disk::full", || {
+    in_process_of(command, "disk::a_full_disk_does_not_stop_delivery", || {
         let log = Log::start();
         let place = tempfile::tempdir().unwrap();
         let (spool, slow) = (place.path().join("spool"), place.path().join("slow"));

@@ -22,9 +22,9 @@ impl Sink for Panics {
     }
 }
 
-/// Guards: the others get every report; those that one has not taken are counted.
+/// Guards: the others get every report. Those that the panicking sink did not take are counted.
 #[test]
-fn panics() {
+fn a_panicking_sink_leaves_the_others_unharmed() {
     let server = Server::start();
     let (seen, reports) = collect_with(|builder| builder.sink(Panics).webhook(server.hook()));
     get_stuck(&reports, 3);

@@ -8,11 +8,11 @@ use crate::common::{PATIENCE, until};
 use crate::killed::{kill_a_process, left_in, successor};
 use crate::sums_up;
 
-/// Guards: what is no report is set aside and counted, whatever it is, what a later version wrote is left to it, and the others
-/// arrive.
+/// Guards: a file that isn't a report is set aside and counted, whatever it is. What a later version wrote is left for that
+/// version, and the other reports arrive.
 #[test]
-fn corrupted() {
-    let (spool, down, _) = kill_a_process("spool::corrupted", 7);
+fn corrupted_spool_files_are_set_aside() {
+    let (spool, down, _) = kill_a_process("spool::corrupted_spool_files_are_set_aside", 7);
     let files = left_in(spool.path());
     let good = fs::read_to_string(&files[0]).unwrap();
     fs::write(&files[0], &good[..good.len() / 2]).unwrap();

@@ -22,9 +22,9 @@ fn gated(gate: &Gate) -> Router {
     Router::new().route("/", get(async move || gate.pass().await))
 }
 
-/// Guards: while it runs, its status says so and goes on, and clients are told to come back; then it is done.
+/// Guards: while a job runs, its status says so and keeps changing, and clients are told to come back. Then it is done.
 #[test]
-fn its_course() {
+fn a_job_goes_from_running_to_done() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer()));
     let id = server.start_job("/?a&__geordi__");
@@ -110,7 +110,7 @@ fn the_asker_leaves_the_queue() {
 
 /// Guards: a request that takes longer than a profiled one may is dropped.
 #[test]
-fn too_long() {
+fn drops_a_request_that_takes_too_long() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer().cap(ms(200))));
     let asked = std::time::Instant::now();
@@ -122,9 +122,10 @@ fn too_long() {
     assert_eq!(server.profile(answer.id())["outcome"], "too_long");
 }
 
-/// Guards: a few wait, each at its place; the rest is sent away and told when to come back. They run in their order.
+/// Guards: a few requests wait, each at its own place. The rest are sent away and told when to come back. Those that wait run
+/// in order.
 #[test]
-fn queue() {
+fn a_full_queue_sends_further_requests_away() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer().queue(2)));
     let jobs: Vec<String> = (0..3)
@@ -155,9 +156,9 @@ fn queue() {
     }
 }
 
-/// Guards: as many at a time as the layer says, and no more.
+/// Guards: as many jobs run at a time as the layer allows, and no more.
 #[test]
-fn concurrent() {
+fn runs_only_as_many_jobs_as_allowed() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer().concurrent(3)));
     let jobs: Vec<String> = (0..5).map(|_| server.start_job("/?__geordi__")).collect();
@@ -169,10 +170,10 @@ fn concurrent() {
     }
 }
 
-/// Guards: a panic of the handler is the profile's outcome; with the header, it is the connection's, as it would be without
-/// a layer. The next one finishes.
+/// Guards: a panic of the handler is the profile's outcome. With the header, the panic reaches the connection, as it would
+/// without a layer. The next request finishes.
 #[test]
-fn panics() {
+fn a_panic_of_the_handler_is_the_outcome() {
     let main = thread::current().id();
     let router = Router::new()
         .route("/str", get(async || -> () { panic!("at the disco") }))
@@ -299,10 +300,10 @@ fn another_instance_answers() {
     }
 }
 
-/// Guards: whoever looks at pages gets pages: of progress, of the result, of all that are stored, of what went wrong; each
-/// with its policy, and none to be kept or framed.
+/// Guards: browsers get pages: of the progress, of the result, of all stored profiles and of errors. Each page has its
+/// policy, and none may be cached or framed.
 #[test]
-fn pages() {
+fn browsers_get_pages_with_a_strict_policy() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer()));
     let id = server.start_job("/?a=<b>&__geordi__");

@@ -110,9 +110,10 @@ fn a_body_is_passed_through() {
     }
 }
 
-/// Guards: what can be run again is, so often, and is one profile; what cannot be is refused and not run at all.
+/// Guards: a request that can be repeated runs as often as asked, in one profile. One that cannot is refused and does not run
+/// at all.
 #[test]
-fn many_runs() {
+fn only_repeatable_requests_run_many_times() {
     let calls = Calls::default();
     let handler = {
         let calls = calls.clone();
@@ -145,9 +146,9 @@ fn many_runs() {
     assert_eq!((once.status, calls.get(), &once.json()["runs"]), (200, before + 1, &1.into()));
 }
 
-/// Guards: with `inline`, asked for or set, the handler runs as a task of the application's runtime.
+/// Guards: with `inline`, in the request or in the settings, the handler runs as a task of the application's runtime.
 #[test]
-fn inline() {
+fn inline_runs_on_the_applications_runtime() {
     let handler = async || thread::current().name().map(str::to_owned).unwrap_or_default();
     let router = || Router::new().route("/", get(handler));
     let ran_on = |server: &Server, query: &str| {
@@ -161,9 +162,9 @@ fn inline() {
     assert!(!ran_on(&server, "").contains("heeler"));
 }
 
-/// Guards: nonsense is said to be nonsense, and nothing runs.
+/// Guards: an invalid flag gets an error, and nothing runs.
 #[test]
-fn nonsense() {
+fn an_invalid_flag_is_refused_without_running() {
     let calls = Calls::default();
     let handler = {
         let calls = calls.clone();
@@ -179,10 +180,10 @@ fn nonsense() {
     assert_eq!((answer.status, calls.get()), (400, 0));
 }
 
-/// Guards: each form is to be had directly and later, as what it is, with a name to save it by; nothing in it is run or shown
-/// as a page of the application's.
+/// Guards: each form is available directly and later, with its own content type and a name to save it by. Nothing in it runs
+/// or is shown as a page of the application.
 #[test]
-fn forms() {
+fn every_form_can_be_downloaded() {
     let server = Server::start(Router::new().route("/", get(async || "x")).layer(layer()));
     for (form, content_type, start) in [
         ("svg", "image/svg+xml", &b"<"[..]),
@@ -270,9 +271,9 @@ fn what_others_did() {
     assert!(meanwhile.stacks.iter().all(|stack| stack.thread != "heeler-profile"));
 }
 
-/// Guards: credentials are in no profile: neither those of the request nor those that its response sets.
+/// Guards: no profile contains credentials, neither those of the request nor those that its response sets.
 #[test]
-fn credentials() {
+fn profiles_contain_no_credentials() {
     let handler = async || [("set-cookie", "session=s3cret"), ("x-own", "shown")];
     let server = Server::start(Router::new().route("/", get(handler)).layer(layer()));
     let request = server.request(Method::GET, "/?token=s3cret&__geordi__=json");

@@ -139,9 +139,9 @@ fn called_at_once() {
     }
 }
 
-/// Guards: the copy that runs is the one that is ready, and each further run waits until its own copy is.
+/// Guards: the copy of the service that runs is the one that is ready, and each further run waits until its own copy is.
 #[test]
-fn readiness() {
+fn every_run_waits_until_its_service_is_ready() {
     let layer = ProfileLayer::new(|_: &Parts| true);
     let inner = Strict::default();
     let calls = Arc::clone(&inner.calls);
@@ -163,7 +163,7 @@ fn readiness() {
 
 /// Guards: the parameter and the header have the names they were given, and no others.
 #[test]
-fn other_names() {
+fn uses_only_the_configured_names() {
     let layer = ProfileLayer::new(|_: &Parts| true).parameter("prof").unwrap().header(None);
     let runtime = runtime();
     let ask = |request| said(runtime.block_on(layer.layer(Strict::default()).oneshot(request)).unwrap()).0.status;

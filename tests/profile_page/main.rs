@@ -172,9 +172,9 @@ fn from_page_to_page() {
     page.assert_quiet();
 }
 
-/// Guards: without script, the page of the progress loads itself again until the profile is there.
+/// Guards: without script, the progress page reloads itself until the profile is there.
 #[test]
-fn without_script() {
+fn the_progress_page_works_without_script() {
     let app = App::start();
     let Some(mut page) = app.page() else { return };
     page.cdp.command("Emulation.setScriptExecutionDisabled", serde_json::json!({"value": true}));

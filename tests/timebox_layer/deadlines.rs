@@ -134,9 +134,9 @@ fn limits_for_some() {
     assert_eq!(futures::executor::block_on(left(never, Request::new(()))), None);
 }
 
-/// Guards: a copy that is changed leaves alone what was made of the layer before.
+/// Guards: changing a clone of the layer does not change the services made before.
 #[test]
-fn changed_copies() {
+fn changing_a_clone_leaves_earlier_services_alone() {
     let layer = TimeboxLayer::new(seconds(60)).reports(collect().1);
     let before = layer.layer(tower::service_fn(async |_: Request<()>| {
         tokio::time::sleep(ms(20)).await;

@@ -14,10 +14,10 @@ use tower::{Layer as _, ServiceExt as _};
 use super::common::{beside_others, collect, ms, until};
 use super::{Dropped, Server, forever, layer, reports_in};
 
-/// Guards: a panic of the handler goes through the box as through nothing: the connection ends, the server goes on, and no
+/// Guards: a panic of the handler passes through the layer unchanged: the connection ends, the server goes on, and no
 /// interruption is reported.
 #[test]
-fn a_panic() {
+fn a_panic_passes_through_the_layer() {
     let _guard = beside_others();
     let (seen, reports, layer) = layer();
     async fn bad() -> &'static str {
@@ -42,9 +42,8 @@ fn a_panic() {
     assert_eq!(caught.unwrap_err().downcast_ref::<u8>(), Some(&7));
 }
 
-/// Guards: an error of the service is the service's.
 #[test]
-fn an_error() {
+fn an_error_passes_through_the_layer() {
     let (_seen, _reports, layer) = layer();
     let service = layer.layer(tower::service_fn(async |_: Request<()>| Err::<Response<String>, _>("no film")));
     assert_eq!(futures::executor::block_on(service.oneshot(Request::new(()))).unwrap_err(), "no film");

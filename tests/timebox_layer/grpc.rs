@@ -78,9 +78,9 @@ impl Clinic {
 }
 
 /// Guards: a call that takes too long ends with the status that every gRPC client knows, its future is dropped, and the
-/// report names it; one that does not is left alone.
+/// report names it. Other calls are left alone.
 #[test]
-fn a_call() {
+fn a_slow_call_ends_with_deadline_exceeded() {
     let _guard = beside_others();
     let clinic = Clinic::open(|layer| layer);
     assert_eq!(clinic.check("fast").unwrap(), 1);
@@ -119,9 +119,9 @@ fn the_callers_deadline() {
     assert_eq!(interrupted(&seen).threshold_ms, Some(120.0));
 }
 
-/// Guards: a stream that is cut off ends with the status in its trailers, after what had been sent; its future is dropped.
+/// Guards: a stream that is cut off ends with the status in its trailers, after what was sent before. Its future is dropped.
 #[test]
-fn a_stream() {
+fn a_slow_stream_ends_with_deadline_exceeded() {
     let _guard = beside_others();
     let clinic = Clinic::open(|layer| layer.body(true));
     let mut client = clinic.client.clone();

@@ -118,9 +118,9 @@ fn the_handler_is_dropped() {
     assert!(dropped.is());
 }
 
-/// Guards: the answer can be chosen, by a status or altogether; a closure sees the request's head.
+/// Guards: the response can be set, by its status or as a whole. A closure sees the request's head.
 #[test]
-fn other_answers() {
+fn the_response_at_the_limit_is_configurable() {
     let _guard = beside_others();
     let limit =
         |status: u16| TimeboxLayer::new(ms(50)).reports(collect().1).status(StatusCode::from_u16(status).unwrap());
@@ -214,10 +214,9 @@ fn the_connection_is_kept() {
     assert_eq!((statuses, answers.ends_with("fine")), (vec!["503", "200"], true), "{answers}");
 }
 
-/// Guards: switched off, a layer is as if it were not there.
 #[test]
-fn switched_off() {
-    super::common::in_own_process("http1::switched_off", || {
+fn a_disabled_layer_does_nothing() {
+    super::common::in_own_process("http1::a_disabled_layer_does_nothing", || {
         let (seen, reports, layer) = layer();
         heeler::timebox::set_enabled(false);
         let slow = get(async || tokio::time::sleep(LIMIT + ms(100)).await);
@@ -229,9 +228,9 @@ fn switched_off() {
     });
 }
 
-/// Guards: the branches of a wait are named each for itself.
+/// Guards: each branch of a wait has a name of its own.
 #[test]
-fn branches() {
+fn each_waiting_branch_is_named() {
     let _guard = beside_others();
     let (seen, _reports, layer) = layer();
     async fn left() {

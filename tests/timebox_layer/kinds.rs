@@ -50,9 +50,9 @@ fn where_layers_go() {
     let _ = ServiceBuilder::new().layer(layer).service_fn(answer);
 }
 
-/// Guards: nobody's secrets are printed with `{:?}`.
+/// Guards: `{:?}` prints no secrets.
 #[test]
-fn debug() {
+fn debug_output_contains_no_secrets() {
     let layer = TimeboxLayer::new(Duration::from_secs(5)).label("pages");
     let text = format!("{layer:?}");
     assert!(text.starts_with("TimeboxLayer { limit: 5s, reports: Reports"), "{text}");

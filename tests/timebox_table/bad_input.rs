@@ -12,9 +12,9 @@ use heeler::{Interrupted, checkpoint, timebox};
 use super::common::{FOREVER, ms};
 use super::{Drops, SHORT, forever, run, work};
 
-/// Guards: no time at all means one poll, and no call.
+/// Guards: with a limit of zero, a future gets one poll, and a closure is not called.
 #[test]
-fn zero() {
+fn a_limit_of_zero_allows_one_poll() {
     run(async {
         assert_eq!(timebox(Duration::ZERO, async { 7 }).await.unwrap(), 7);
         let mut began = false;
@@ -36,9 +36,9 @@ fn zero() {
     assert!(!began, "a closure is not called");
 }
 
-/// Guards: for ever is for ever, and nothing overflows on the way.
+/// Guards: the largest limit never expires, and nothing overflows on the way.
 #[test]
-fn the_largest() {
+fn the_largest_limit_never_expires() {
     for limit in [Duration::MAX, Duration::MAX - Duration::from_nanos(1), Duration::from_secs(u64::MAX / 2)] {
         run(async {
             let nap = async {
@@ -57,9 +57,9 @@ fn the_largest() {
     }
 }
 
-/// Guards: a deadline that has passed is no time at all; one in the far future never fires.
+/// Guards: a deadline in the past leaves no time at all. One in the far future never expires.
 #[test]
-fn deadlines() {
+fn past_deadlines_expire_and_far_ones_never_do() {
     run(async {
         let now = Instant::now();
         let past = now.checked_sub(ms(100)).unwrap_or(now);

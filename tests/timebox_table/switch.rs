@@ -23,8 +23,8 @@ fn nothing_fires() {
 
 /// "Can be disabled by a function": for a debugger that is attached while the program runs.
 #[test]
-fn by_function() {
-    in_own_process("switch::by_function", || {
+fn a_function_disables_timeboxes() {
+    in_own_process("switch::a_function_disables_timeboxes", || {
         assert!(is_enabled());
         let runtime = runtime(1);
         let (begun, begins) = mpsc::channel();
@@ -55,12 +55,12 @@ fn by_function() {
     });
 }
 
-/// "Can be disabled by an environment variable", and then by nothing but a call of the function be enabled.
+/// "Can be disabled by an environment variable". After that, only a call of the function enables them again.
 #[test]
-fn by_environment() {
+fn an_environment_variable_disables_timeboxes() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.env("HEELER_DISABLE_TIMEBOXES", "1");
-    in_process_of(command, "switch::by_environment", || {
+    in_process_of(command, "switch::an_environment_variable_disables_timeboxes", || {
         assert!(!is_enabled());
         nothing_fires();
         assert_eq!(run(timebox(FOREVER, async { 7 })).unwrap(), 7);

@@ -13,7 +13,7 @@ mod simple {
     use super::*;
 
     #[test]
-    fn future() {
+    fn a_future_is_interrupted_at_its_limit() {
         run(async {
             let drops = Drops::default();
             let guard = drops.guard();
@@ -37,7 +37,7 @@ mod simple {
     }
 
     #[test]
-    fn plain() {
+    fn a_closure_is_interrupted_at_its_limit() {
         let error = blocking(SHORT, work).unwrap_err();
         assert_eq!((error.limit(), error.label()), (SHORT, None));
         assert!(error.elapsed() >= SHORT, "{error}");
@@ -62,7 +62,7 @@ mod exception {
     }
 
     #[test]
-    fn future() {
+    fn a_future_fails_with_the_given_error() {
         run(async {
             assert_eq!(forever().timebox(SHORT).or(Failure::TooSlow).await, Err(Failure::TooSlow));
             assert_eq!(forever().timebox(SHORT).map(Failure::from).await, Err(Failure::After(SHORT)));
@@ -71,7 +71,7 @@ mod exception {
     }
 
     #[test]
-    fn plain() {
+    fn a_closure_fails_with_the_given_error() {
         assert_eq!(blocking::<(), Failure>(SHORT, || match work()? {}), Err(Failure::After(SHORT)));
         assert_eq!(blocking(FOREVER, || Err::<(), _>(Failure::TooSlow)), Err(Failure::TooSlow), "its own errors pass");
     }
@@ -82,7 +82,7 @@ mod decorator {
     use super::*;
 
     #[test]
-    fn future() {
+    fn each_async_call_has_its_own_limit() {
         async fn fetch(photo: u32) -> u32 {
             if photo == 0 {
                 forever().await;
@@ -98,7 +98,7 @@ mod decorator {
     }
 
     #[test]
-    fn plain() {
+    fn each_blocking_call_has_its_own_limit() {
         let fetch = |photo: u32| {
             blocking(ms(200), move || match photo {
                 0 => match work()? {},
@@ -117,7 +117,7 @@ mod larger_inner {
     use super::*;
 
     #[test]
-    fn future() {
+    fn the_outer_timebox_interrupts_a_future() {
         run(async {
             let (drops, caught) = (Drops::default(), Drops::default());
             let (guard, handler) = (drops.guard(), &caught);
@@ -137,7 +137,7 @@ mod larger_inner {
     }
 
     #[test]
-    fn plain() {
+    fn the_outer_timebox_interrupts_a_closure() {
         let mut handled = false;
         let outer = blocking(SHORT, || {
             let outer_limit = heeler::timebox::remaining().expect("within a box");
@@ -162,7 +162,7 @@ mod smaller_inner {
     const OUTER: Duration = ms(150);
 
     #[test]
-    fn future() {
+    fn futures_are_interrupted_each_in_its_time() {
         run(async {
             let start = Instant::now();
             let mut inner = None;
@@ -178,7 +178,7 @@ mod smaller_inner {
     }
 
     #[test]
-    fn plain() {
+    fn closures_are_interrupted_each_in_its_time() {
         let start = Instant::now();
         let mut inner = None;
         let outer: Result<(), Interrupted> = blocking(OUTER, || {
@@ -199,7 +199,7 @@ mod after_the_inner {
     const TURN: Duration = ms(10);
 
     #[test]
-    fn future() {
+    fn inner_futures_do_not_extend_the_outer_limit() {
         run(async {
             let mut turns = 0;
             let outer = timebox(OUTER, async {
@@ -217,7 +217,7 @@ mod after_the_inner {
     }
 
     #[test]
-    fn plain() {
+    fn inner_closures_do_not_extend_the_outer_limit() {
         let mut turns = 0;
         let outer: Result<(), Interrupted> = blocking(OUTER, || {
             loop {
@@ -237,7 +237,7 @@ mod quota_in_a_loop {
     const TOTAL: Duration = ms(60);
 
     #[test]
-    fn future() {
+    fn futures_spend_the_quota_only_inside() {
         run(async {
             let quota = Quota::new(TOTAL).unwrap();
             let (mut inside, mut turns) = (Duration::ZERO, 0);
@@ -267,7 +267,7 @@ mod quota_in_a_loop {
     }
 
     #[test]
-    fn plain() {
+    fn closures_spend_the_quota_only_inside() {
         let quota = Quota::new(TOTAL).unwrap();
         let (mut inside, mut turns) = (Duration::ZERO, 0);
         loop {
@@ -305,7 +305,7 @@ mod quota_nested {
     }
 
     #[test]
-    fn future() {
+    fn nested_futures_spend_the_quota_once() {
         run(async {
             let quota = Quota::new(TOTAL).unwrap();
             let start = Instant::now();
@@ -315,9 +315,8 @@ mod quota_nested {
         });
     }
 
-    /// At the same time, instead of one in the other.
     #[test]
-    fn concurrent_futures() {
+    fn concurrent_futures_spend_the_quota_once() {
         run(async {
             let quota = Quota::new(TOTAL).unwrap();
             let start = Instant::now();
@@ -330,7 +329,7 @@ mod quota_nested {
     }
 
     #[test]
-    fn plain() {
+    fn nested_closures_spend_the_quota_once() {
         let quota = Quota::new(TOTAL).unwrap();
         let start = Instant::now();
         blocking(&quota, || blocking(&quota, || work_for(NAP))).unwrap();
@@ -368,7 +367,7 @@ mod quota_while_running {
     use super::*;
 
     #[test]
-    fn future() {
+    fn a_future_runs_from_first_poll_to_outcome() {
         run(async {
             for around in [FOREVER, ms(2_000)] {
                 // Once with an effect of its own, and once within a box that ends sooner.
@@ -396,7 +395,7 @@ mod quota_while_running {
     }
 
     #[test]
-    fn plain() {
+    fn a_closure_runs_until_it_returns_or_panics() {
         let quota = Quota::new(FOREVER).unwrap();
         assert!(blocking(&quota, || Ok::<_, Interrupted>(quota.running())).unwrap());
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -419,7 +418,7 @@ mod quota_exhausted {
     }
 
     #[test]
-    fn future() {
+    fn an_exhausted_quota_allows_a_future_one_poll() {
         run(async {
             let quota = exhausted();
             let mut began = false;
@@ -435,7 +434,7 @@ mod quota_exhausted {
     }
 
     #[test]
-    fn plain() {
+    fn an_exhausted_quota_fails_the_first_checkpoint() {
         let quota = exhausted();
         let mut passed = 0;
         let late: Result<(), Interrupted> = blocking(&quota, || {

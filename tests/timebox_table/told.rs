@@ -80,9 +80,9 @@ fn and_then_dropped() {
     });
 }
 
-/// Guards: one that is dropped again leaves nothing behind, and the next one is told all the same.
+/// Guards: a notification that is dropped leaves nothing behind, and the next one still works.
 #[test]
-fn given_up() {
+fn a_dropped_notification_leaves_nothing_behind() {
     run(async {
         let work = async {
             for _ in 0..100 {

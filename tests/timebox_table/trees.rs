@@ -185,9 +185,9 @@ fn try_all(mut trees: Vec<(Tree, Events)>, all: impl Fn(&[(Tree, Events)]) -> Ve
     panic!("each time: {trees:?}");
 }
 
-/// Guards: who interrupts whom, and that the clock of an outer box goes on after the inner one ended, in futures.
+/// Guards: which timebox interrupts which future, and that the clock of an outer one goes on after the inner one ended.
 #[test]
-fn of_futures() {
+fn nested_futures_are_interrupted_by_the_right_timebox() {
     let _guard = alone();
     let runtime = runtime(2);
     try_all(clear_trees(&mut Rng::with_seed(4)), |trees| {

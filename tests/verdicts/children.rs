@@ -25,7 +25,7 @@ fn assert_parent_waits(report: &Report, function: &str) {
 }
 
 #[test]
-fn spawned_task() {
+fn reports_the_stack_of_a_spawned_task() {
     let _guard = beside_others();
     let report = caught(waits_for_spawned());
     assert_parent_waits(&report, "waits_for_spawned");
@@ -65,7 +65,7 @@ async fn waits_for_thread() {
 }
 
 #[test]
-fn blocking_thread() {
+fn reports_the_stack_of_a_blocking_thread() {
     let _guard = beside_others();
     let report = caught(waits_for_thread());
     assert_parent_waits(&report, "waits_for_thread");
@@ -89,9 +89,9 @@ async fn fetches_all() {
     while pages.next().await.is_some() {}
 }
 
-/// Guards: members of a `FuturesUnordered`, which are not polled when their parent is, are seen.
+/// Guards: members of a `FuturesUnordered`, which are not polled with their parent, are seen.
 #[test]
-fn watched_members() {
+fn watched_children_of_an_opaque_parent_are_reported() {
     let _guard = beside_others();
     let report = caught(fetches_all());
     assert_parent_waits(&report, "fetches_all");
@@ -103,9 +103,8 @@ async fn spawns_deeper() {
     heeler::spawn(waits_for_spawned()).await.unwrap();
 }
 
-/// Guards: the child of a child belongs to the same request.
 #[test]
-fn grandchildren() {
+fn grandchildren_belong_to_the_same_request() {
     let _guard = beside_others();
     let report = caught(spawns_deeper());
     assert_parent_waits(&report, "spawns_deeper");

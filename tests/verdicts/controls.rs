@@ -11,7 +11,7 @@ async fn stuck() {
 }
 
 #[test]
-fn set_enabled() {
+fn a_disabled_layer_watches_nothing() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(ms(100)).reports(reports);
@@ -35,9 +35,9 @@ fn set_enabled() {
     assert_eq!(handle.in_flight(), 1);
 }
 
-/// Guards: a new threshold holds for what comes from now on, also if it is much shorter than any before.
+/// Guards: a new threshold holds for what comes from now on, even if it is much shorter than any before.
 #[test]
-fn set_threshold() {
+fn a_new_threshold_holds_for_later_requests() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(FOREVER).reports(reports);
@@ -54,9 +54,9 @@ fn set_threshold() {
     assert!(seen.all().iter().all(|report| report.request.as_ref().unwrap().uri == "/after"));
 }
 
-/// Guards: a request's own threshold, shorter or longer than the layer's, and none for the rest.
+/// Guards: a request's own threshold may be shorter or longer than the layer's. The other requests keep the layer's.
 #[test]
-fn threshold_for() {
+fn a_request_can_have_its_own_threshold() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(ms(200)).reports(reports).threshold_for(|parts| match parts.uri.path() {
@@ -78,9 +78,9 @@ fn threshold_for() {
     assert_eq!(layer.handle().in_flight(), 3);
 }
 
-/// Guards: what is ignored has no row; headers and extensions of the others pass through the rules untouched.
+/// Guards: an ignored request has no row. Headers and extensions of the others pass through the rules untouched.
 #[test]
-fn ignore() {
+fn ignored_requests_are_not_watched() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(ms(100)).reports(reports).ignore(|parts| parts.uri.path() == "/events");

@@ -40,9 +40,9 @@ fn inside_and_outside() {
     }
 }
 
-/// Guards: a job inside a request is itself, and the request is back afterwards; time passes for each.
+/// Guards: inside a request, a job is the current work, and the request is current again afterwards. Time passes for each.
 #[test]
-fn nested() {
+fn a_job_inside_a_request_is_current() {
     let layer = WatchdogLayer::new(FOREVER);
     let service = layer.layer(service_of(async {
         let request = current().unwrap();
