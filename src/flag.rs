@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn names() {
+    fn accepts_only_names_that_fit_a_query() {
         for name in ["p", "__geordi__", "profile-1.x~", &"x".repeat(64)] {
             let flag = Flag::new(name).unwrap();
             let uri: Uri = format!("/?a&{name}=1").parse().unwrap();

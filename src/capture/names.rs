@@ -185,9 +185,9 @@ mod tests {
         format!("{:#}", backtrace::SymbolName::new(mangled.as_bytes()))
     }
 
-    /// Guards: what a person sees in front of `file:line`, for names as rustc and DWARF really spell them.
+    /// Guards: what a reader sees in front of `file:line`, for names as rustc and DWARF really spell them.
     #[test]
-    fn table() {
+    fn names_are_shortened_for_readers() {
         let table = [
             // Legacy mangling, as in debug info with "limited".
             ("app::load::{{closure}}", "app::load"),
@@ -272,7 +272,7 @@ mod tests {
 
     /// Guards: the same from what the linker sees, through the demangler in use.
     #[test]
-    fn mangled() {
+    fn mangled_names_are_made_readable() {
         let table = [
             ("_ZN3app4load28_$u7b$$u7b$closure$u7d$$u7d$17h0123456789abcdefE", "app::load"),
             (

@@ -83,9 +83,9 @@ impl<'de> Deserialize<'de> for Id {
 mod tests {
     use super::*;
 
-    /// Guards: strict, one spelling, and there and back.
+    /// Guards: only one spelling is accepted, and it survives a round trip.
     #[test]
-    fn one_spelling() {
+    fn an_id_has_only_one_spelling() {
         let text = "0123456789abcdef0000000000000007";
         let id: Id = text.parse().unwrap();
         assert_eq!(id.to_string(), text);

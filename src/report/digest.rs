@@ -152,16 +152,16 @@ mod tests {
 
     /// Guards: an hour of ever new places takes bounded memory, and every report is counted.
     #[test]
-    fn bounded() {
+    fn a_digest_takes_bounded_memory() {
         let mut digest = Digest::of(&like(0, 1.0, 0));
         (1..1_000).for_each(|number| digest.add(&like(number, 1.0, 0)));
         let told: u64 = digest.entries().iter().map(|entry| entry.count).sum();
         assert_eq!((digest.entries().len(), told + digest.others), (MAX_ENTRIES, 1_000));
     }
 
-    /// Guards: numbers that no honest file has end nobody's thread.
+    /// Guards: numbers that no honest file has cause no panic.
     #[test]
-    fn absurd_numbers() {
+    fn absurd_numbers_do_not_overflow() {
         let mut digest = Digest::of(&like(1, 1.0, u64::MAX));
         digest.add(&like(1, f64::MAX, u64::MAX));
         assert_eq!((digest.held_back, digest.entries()[0].count), (u64::MAX, u64::MAX));

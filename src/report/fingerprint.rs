@@ -98,10 +98,10 @@ mod tests {
         fingerprint(&report)
     }
 
-    /// Guards: equal across versions too, as long as this value does not change. Changing it is no breach, but ends every
-    /// comparison with older reports.
+    /// Guards: fingerprints are equal across versions, too, as long as this value does not change. Changing it breaks no
+    /// promise, but ends every comparison with older reports.
     #[test]
-    fn is_fixed() {
+    fn a_fingerprint_never_changes() {
         let mut hash = Fnv::default();
         hash.text("");
         assert_eq!(hash.0, 0xaf64_724c_8602_eb6e);

@@ -359,9 +359,10 @@ mod tests {
         }
     }
 
-    /// Guards: a sink that has to catch up leaves the reporter to others after each report, which comes back to it at once.
+    /// Guards: a sink with a backlog leaves the reporter to others after each report, and the reporter comes back to it at
+    /// once.
     #[test]
-    fn catching_up() {
+    fn a_busy_sink_lets_others_have_turns() {
         let mut reporter = Reporter::new(runtime().unwrap().handle().clone());
         let slow = Arc::new(Slow::default());
         let reports =

@@ -456,9 +456,9 @@ mod tests {
         assert_eq!(reports.stats().totals(), Stats { made: 1, delivered: 1, deliveries: 1, ..Stats::default() });
     }
 
-    /// Guards: a sink that panics or fails costs the others nothing, and the log one line a minute.
+    /// Guards: a sink that panics or fails costs the others nothing, and the log one line per minute.
     #[test]
-    fn broken_sinks() {
+    fn a_broken_sink_does_not_disturb_others() {
         let (collect, builder) = collecting();
         let reports = Reports::builder()
             .log(false)

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn routes() {
+    fn ids_in_a_path_become_placeholders() {
         let table = [
             ("", ""),
             ("/", "/"),
@@ -127,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bounded(path in any::<String>()) {
+        fn a_route_is_never_too_long(path in any::<String>()) {
             prop_assert!(route_of(&path).chars().count() <= MAX_ROUTE * 10 + 40);
         }
 

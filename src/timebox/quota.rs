@@ -227,7 +227,7 @@ mod tests {
 
     /// Guards: neither the largest budget nor the smallest overflows.
     #[test]
-    fn extremes() {
+    fn extreme_budgets_do_not_overflow() {
         let endless = Quota::new(Duration::MAX).unwrap();
         let running = endless.enter(now());
         assert_eq!(running.left(), u64::MAX);

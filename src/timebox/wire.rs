@@ -122,9 +122,9 @@ mod tests {
         read(&headers(name, &[value.as_bytes()]), name)
     }
 
-    /// Guards: each unit means what the spec says, up to the largest value there is.
+    /// Guards: each unit means what the specification says, up to the largest value there is.
     #[test]
-    fn grpc_units() {
+    fn reads_every_unit_of_grpc_timeout() {
         for (value, expected) in [
             ("1n", Duration::from_nanos(1)),
             ("20u", Duration::from_micros(20)),
@@ -215,9 +215,9 @@ mod tests {
         assert_eq!(read(&headers(&GRPC_TIMEOUT, &[b"x", b"y"]), &GRPC_TIMEOUT), None);
     }
 
-    /// Guards: the written value is in the finest unit that fits, rounded down, and of no more than eight digits.
+    /// Guards: the written value is in the finest unit that fits, rounded down, and has at most eight digits.
     #[test]
-    fn written_values() {
+    fn writes_the_finest_unit_that_fits() {
         let grpc = |left| write(&GRPC_TIMEOUT, left);
         for (left, expected) in [
             (Duration::from_nanos(1), "1n"),
@@ -312,9 +312,9 @@ mod tests {
             }
         }
 
-        /// Guards: no header makes it panic, and what is read is the smallest of what each value alone gives.
+        /// Guards: no header causes a panic, and the value read is the smallest of what each header gives alone.
         #[test]
-        fn any_headers(all in prop::collection::vec(values(), 0..5)) {
+        fn any_headers_give_the_smallest_value(all in prop::collection::vec(values(), 0..5)) {
             for name in [GRPC_TIMEOUT, NAMED] {
                 let mut headers = HeaderMap::new();
                 let mut each = Vec::new();

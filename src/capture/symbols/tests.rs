@@ -84,9 +84,9 @@ fn remembers_and_forgets() {
     assert!(!symbols.kept.has(&at));
 }
 
-/// Guards: an address of nothing is a frame with an address.
+/// Guards: an address outside every module gives a frame with the address alone.
 #[test]
-fn unknown_addresses() {
+fn an_unknown_address_is_a_frame_without_a_name() {
     let mut symbols = Symbols::new();
     for pc in [0, 1, u64::MAX] {
         for is_return in [true, false] {
@@ -289,9 +289,10 @@ mod files {
         assert_eq!(named(&other, &program), []);
     }
 
-    /// Guards: a file that is cut short, or damaged in what is read of it, gives fewer or other names, and harms nobody.
+    /// Guards: a file that is cut short, or damaged in the parts that are read, gives fewer or other names, and nothing
+    /// fails.
     #[test]
-    fn damaged_files() {
+    fn damaged_files_only_lose_names() {
         use object::{Object as _, ObjectSection as _};
         let (folder, program) = program(&["-Cdebuginfo=2"]);
         let whole = std::fs::read(&program).unwrap();

@@ -151,9 +151,9 @@ mod tests {
         assert_eq!(lock_std(&queue.state).running, 0);
     }
 
-    /// Guards: nobody waits where no queue is wanted, and whoever is sent away is told a time within bounds.
+    /// Guards: nobody waits where no queue is wanted. A request that is sent away gets a time to retry, within bounds.
     #[test]
-    fn full() {
+    fn a_full_queue_says_when_to_retry() {
         let queue = Queue::new(0, 0);
         let ticket = queue.enter().unwrap();
         assert_eq!(queue.enter().unwrap_err(), Full { retry_after: 2 });

@@ -107,7 +107,7 @@ mod tests {
 
     /// Guards: links stay on this path, whatever it is, and keep the request's own parameters.
     #[test]
-    fn links() {
+    fn links_stay_on_the_same_path() {
         let table = [
             ("/albums/7", "?p=index"),
             ("/albums/7?", "?p=index"),

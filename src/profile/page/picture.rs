@@ -318,9 +318,9 @@ mod tests {
         assert!(svg(&album(), Which::All, false) == svg(&album(), Which::All, false), "the same each time");
     }
 
-    /// Guards: under the picture stands how far it can be trusted, within its bounds.
+    /// Guards: lines below the picture, but within its bounds, say how far it can be trusted.
     #[test]
-    fn lines_below() {
+    fn the_picture_says_how_accurate_it_is() {
         let mut profile = album();
         profile.outcome = crate::profile::Outcome::Panicked("index <3>".to_owned());
         let drawn = svg(&profile, Which::All, false);

@@ -225,9 +225,9 @@ mod tests {
         assert_eq!((any.len(), any.last().unwrap().as_str()), (7, "[any of 3]"));
     }
 
-    /// Guards: samples of one function are one box, whatever the line; waits are told apart by theirs.
+    /// Guards: samples of one function share a box, whatever their line. Waits are separated by their line.
     #[test]
-    fn lines() {
+    fn only_waits_are_separated_by_line() {
         let frames = [own("app::page", 7), own("app::resize", 9)];
         assert_eq!(labels(State::OnCpu, false, &frames), ["app::page src/app.rs", "app::resize src/app.rs"]);
         assert_eq!(labels(State::Blocked, false, &frames), ["app::page src/app.rs:7", "app::resize src/app.rs:9"]);

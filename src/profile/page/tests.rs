@@ -47,9 +47,9 @@ fn it_leads_with_where_the_time_went() {
     assert_says(&page, "The request spawned one task, which was profiled beside it.");
 }
 
-/// Guards: how it ended is said in words where it did not end well, and what many runs mean.
+/// Guards: the page says how the request ended if it did not end well, and what many runs mean.
 #[test]
-fn ends() {
+fn the_page_says_how_the_request_ended() {
     let table = [
         (Outcome::Failed("connection reset".to_owned()), "The request failed. connection reset"),
         (Outcome::Panicked("index out of bounds".to_owned()), "The handler panicked. index out of bounds"),
@@ -96,9 +96,9 @@ fn tabs_and_links() {
     assert!(!page_of(&posted).targets.contains(&flag("")));
 }
 
-/// Guards: the page that asks says what would run, and how often; its form leads to the answer, and needs no script.
+/// Guards: the confirmation page says what would run, and how often. Its form leads to the result, and needs no script.
 #[test]
-fn a_question() {
+fn the_confirmation_says_what_would_run() {
     let token: Id = "0123456789abcdef0000000000000009".parse().unwrap();
     let start = Start { runs: Some(200), inline: true, process: true, form: None };
     let page = confirm("/vote?a=<b>", start, token, &context());
@@ -146,7 +146,7 @@ fn as_a_file() {
 /// Guards: names from a request or a binary are text, wherever they are shown. [`inspect`] fails on elements, attributes and
 /// handlers that are not a page's own, on scripts without the nonce, and on links to elsewhere.
 #[test]
-fn hostile_names() {
+fn hostile_names_are_shown_as_text() {
     let profile = hostile();
     let context = Context::new("__geordi__", "//evil.example/?a=\"><script>&b='", NONCE);
     let mut job = status(Phase::Failed(HOSTILE.join(" ")));
@@ -184,9 +184,10 @@ fn large_profiles_make_no_large_pages() {
     }
 }
 
-/// Guards: with a script it asks, without one the browser does; what is over does neither.
+/// Guards: the page asks for news, by its script or, without one, by a refresh of the browser. Once the job is over, it does
+/// neither.
 #[test]
-fn progress() {
+fn the_progress_page_refreshes_until_the_end() {
     let running = live(&status(Phase::Running), &context());
     assert_says(&running, "Running 12.3 s");
     assert_says(&running, "photos::store::PhotoStore::list at src/store.rs:33");
@@ -226,9 +227,9 @@ fn profiles_are_listed_and_searched() {
     assert_says(&index(&[], "x", &context()), "None of that name.");
 }
 
-/// Guards: what is slower is told first, and many runs count as their average.
+/// Guards: what is slower comes first, and many runs count as their average.
 #[test]
-fn comparison() {
+fn the_comparison_leads_with_what_is_slower() {
     let mut many = album();
     many.runs = 2;
     for slice in &mut many.slices {
@@ -263,9 +264,9 @@ fn errors_say_what_and_why() {
     assert!(inspect(&page, NONCE).targets.contains(&"?sort=date&page=2".to_owned()));
 }
 
-/// Guards: the policy that a page states itself lets nothing out of it.
+/// Guards: the policy that a page states itself lets nothing leave it.
 #[test]
-fn policies() {
+fn the_pages_policy_lets_nothing_out() {
     let header = Policy::Page(NONCE).header();
     for directive in ["default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"] {
         assert!(header.split("; ").any(|given| given == directive), "{directive}");

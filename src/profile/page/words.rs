@@ -252,17 +252,17 @@ mod tests {
     use crate::profile::page::sample::album;
     use crate::profile::testing::{ProfileBuilder, own, plumbing, remark};
 
-    /// Guards: one is one, and large numbers are readable.
+    /// Guards: one is singular, and large numbers are readable.
     #[test]
-    fn counts() {
+    fn counts_are_written_readably() {
         let polls = [0, 1, 2, 12_345].map(|polls| counted(polls, "poll"));
         assert_eq!(polls, ["0 polls", "1 poll", "2 polls", "12,345 polls"]);
     }
 
     proptest! {
-        /// Guards: shares sum to the whole, and none is further from its part than a tenth of a percent.
+        /// Guards: percentages sum to the whole, and none is further from its exact value than a tenth of a percent.
         #[test]
-        fn percentages_sum(parts in any::<[u64; 5]>(), shift in 0u32..64) {
+        fn percentages_sum_to_the_whole(parts in any::<[u64; 5]>(), shift in 0u32..64) {
             let parts = parts.map(|part| part >> shift);
             let tenths = per_mille(parts);
             let whole: u128 = parts.iter().map(|&part| u128::from(part)).sum();

@@ -114,7 +114,7 @@ fn close(record: &Record, function: &str, states: &[State], expected: f64) {
 
 /// Guards: each of the four things that a request can do is seen where it happens.
 #[test]
-fn shares() {
+fn time_goes_to_what_the_request_does() {
     let record = record(async {
         burn_a(ms(60));
         wait_one(ms(50)).await;
@@ -132,9 +132,8 @@ fn shares() {
     close(&record, "wait_two", &[State::Waiting], 70.0);
 }
 
-/// Guards: an interval goes to the branch that ended it.
 #[test]
-fn branches() {
+fn a_wait_goes_to_the_branch_that_ended_it() {
     let record = record(async {
         tokio::join!(wait_one(ms(50)), wait_two(ms(120)));
         tokio::select! {
@@ -147,9 +146,9 @@ fn branches() {
     close(&record, "wait_two", &[State::Waiting], 130.0);
 }
 
-/// Guards: a wait for work that was handed on is what that work did meanwhile, by whatever way it says that it is done.
+/// Guards: a wait for spawned work is shown as what that work did meanwhile, in whatever way it says that it is done.
 #[test]
-fn handed_on() {
+fn waiting_for_spawned_work_shows_that_work() {
     let record = record(async {
         crate::spawn_blocking(|| burn_a(ms(60))).await.unwrap();
         let child = crate::spawn(async {
@@ -176,9 +175,9 @@ fn handed_on() {
     close(&record, "wait_two", &[State::Waiting], 60.0);
 }
 
-/// Guards: what nobody waited for stands beside, and not in the request's own time.
+/// Guards: work that the request did not wait for is recorded beside it, and not in its own time.
 #[test]
-fn beside() {
+fn work_nobody_waits_for_is_separate() {
     let record = record(async {
         let child = crate::spawn_blocking(|| burn_b(ms(50)));
         burn_a(ms(100));
@@ -205,7 +204,7 @@ fn limits_stand_aside() {
 
 /// Guards: nothing of a recording stays when it is over, whoever still has a waker of it, and whether or not it was read.
 #[test]
-fn nothing_stays() {
+fn a_finished_recording_leaves_nothing_behind() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
     let gate = std::sync::Arc::new(tokio::sync::Notify::new());
@@ -307,9 +306,9 @@ fn beside_goes_on() {
     }
 }
 
-/// Guards: a request that yields or that nobody will wake is said to.
+/// Guards: the time of a request that yields is not counted as waiting.
 #[test]
-fn yields() {
+fn yielding_is_not_counted_as_waiting() {
     let record = record(async {
         let began = Instant::now();
         poll_fn(|cx| {

@@ -630,9 +630,9 @@ mod tests {
     }
 
     /// Guards: an attempt that never ends, even one that panics when it is dropped, is over after five minutes, and tried
-    /// again; other remotes do not wait for it.
+    /// again. Other sinks do not wait for it.
     #[tokio::test(start_paused = true)]
-    async fn never_ends() {
+    async fn an_endless_attempt_is_given_up() {
         for does in [NeverEnd, PanicOnDrop] {
             let (remote, other) = (Fake::new("remote", [does]), Fake::new("other", []));
             let dispatch = dispatch(&[&remote, &other], None, Limits::default());
@@ -666,9 +666,10 @@ mod tests {
         assert!((12..60).contains(&down.attempts()), "{}", down.attempts());
     }
 
-    /// Guards: beyond the limit of an hour, one digest at its end; at the end of the process, at once.
+    /// Guards: beyond the hourly limit, one digest is sent at the end of the hour. At the end of the process it is sent at
+    /// once.
     #[tokio::test(start_paused = true)]
-    async fn digests() {
+    async fn sends_one_digest_beyond_the_hourly_limit() {
         let remote = Fake::limited("remote", Some(2), []);
         let dispatch = dispatch(&[&remote], None, Limits::default());
         let began = clock();
@@ -732,10 +733,10 @@ mod tests {
         assert_eq!(*remote.digests.lock().unwrap(), [(2, 1), (1, 0)]);
     }
 
-    /// Guards: more than may wait: the oldest goes, is counted, and is spoken of once; captures that were lost before they
-    /// were reports are, too.
+    /// Guards: when more reports wait than may, the oldest is dropped and counted, and mentioned once. So are captures that
+    /// were lost before they became reports.
     #[tokio::test(start_paused = true)]
-    async fn too_many() {
+    async fn drops_the_oldest_report_when_the_queue_is_full() {
         let remote = Fake::new("remote", [Fail]);
         let dispatch = dispatch(&[&remote], None, Limits { queue: 3, ..Limits::default() });
         for number in 0..10 {
@@ -917,9 +918,9 @@ mod tests {
         assert_eq!(files(place.path(), ""), ["lock"]);
     }
 
-    /// Guards: what a process left behind goes to those who do not have it, and to nobody else.
+    /// Guards: what a process left behind goes to the sinks that do not have it, and to no others.
     #[tokio::test(start_paused = true)]
-    async fn taken_over() {
+    async fn a_successor_delivers_only_what_is_missing() {
         let place = tempfile::tempdir().unwrap();
         let gone =
             dispatch(&[&Fake::new("down", [Fail; 9]), &Fake::new("other", [])], Some(place.path()), Limits::default());
@@ -1034,9 +1035,9 @@ mod tests {
         assert_eq!(remote.taken(), ["a"]);
     }
 
-    /// Guards: the spool tells sinks apart whatever they are called.
+    /// Guards: the spool tells sinks apart whatever their names are.
     #[tokio::test(start_paused = true)]
-    async fn equal_names() {
+    async fn sinks_with_equal_names_are_told_apart() {
         let remotes = ["same", "same", "same 2", "same"].map(|name| Fake::new(name, []));
         let dispatch = dispatch(&remotes.each_ref(), None, Limits::default());
         assert_eq!(dispatch.names().collect::<Vec<_>>(), ["same", "same 2", "same 2 2", "same 3"]);

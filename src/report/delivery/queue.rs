@@ -331,10 +331,10 @@ mod tests {
         assert!(queue.take_wheel(at(0), &RULES));
     }
 
-    /// Guards: a failure keeps all alone for a while, goes to the end, and is over after its time; one that is refused does
-    /// not hold the others up.
+    /// Guards: after a failure the whole queue pauses, and the report that failed goes to the end and expires in time. A
+    /// refused report does not hold the others up.
     #[test]
-    fn failures_wait() {
+    fn a_failed_report_waits_and_goes_last() {
         let mut queue = filled(0..2);
         let first = sent(queue.next(at(0), &RULES));
         assert!(queue.failed(Failed::Send(first), at(0), &RULES, 0.5).is_empty());

@@ -572,9 +572,9 @@ mod tests {
         assert_eq!(Spool::open(&root).unwrap().take_over_all().0.len(), 1);
     }
 
-    /// Guards: ids in a file name no path.
+    /// Guards: an id in a file name never names a path.
     #[test]
-    fn odd_ids() {
+    fn an_id_never_names_a_path() {
         let place = tempfile::tempdir().unwrap();
         let spool = Spool::open(place.path()).unwrap();
         let file = spool.write(&Report { id: "../../x/\0é".to_owned(), ..report() }).unwrap();
@@ -610,7 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_spools() {
+    fn an_unusable_spool_is_an_error() {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("file");
         fs::write(&file, b"mine").unwrap();

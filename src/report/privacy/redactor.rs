@@ -191,7 +191,7 @@ mod tests {
     use crate::report::escape::is_unsafe;
 
     #[test]
-    fn uris() {
+    fn redacts_secrets_in_uris() {
         let redactor = Redactor::default();
         let table = [
             ("/", "/"),
@@ -388,9 +388,9 @@ mod tests {
         }
     }
 
-    /// Guards: values that look like something else, where those of secrets are.
+    /// Guards: secrets are redacted where secrets usually are, even if they look like something else.
     #[test]
-    fn texts() {
+    fn redacts_secrets_that_look_like_other_values() {
         let redactor = Redactor::default();
         let table = [
             ("ALTER USER me PASSWORD '$ecret1'", "ALTER USER me PASSWORD '[redacted]'"),
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn fields() {
+    fn redacts_fields_with_secret_names() {
         let mut redactor = Redactor::default();
         redactor.secret_names(&["patient".to_owned()]);
         assert_eq!(redactor.field("user", "me\n", MAX_VALUE), "me\\n");

@@ -225,9 +225,10 @@ mod tests {
         }
     }
 
-    /// Guards: everything the text page says, in its order, and first of all what is slow, where, and what that means.
+    /// Guards: the mail says everything that the text page says, in the same order. It leads with what is slow, where, and
+    /// what that means.
     #[test]
-    fn a_letter() {
+    fn the_mail_says_what_the_text_says() {
         let mut report = report();
         report.notes.push("armed late".to_owned());
         report.suppressed = 12;
@@ -315,9 +316,9 @@ mod tests {
         }
     }
 
-    /// Guards: no report makes a letter that mail clients cut, and a cut is said.
+    /// Guards: no report makes a mail so long that clients truncate it. The mail says what was left out.
     #[test]
-    fn bounded() {
+    fn a_mail_is_never_too_long() {
         let mut report = report();
         let frames: Vec<_> = (0..10_000).map(|line| own("app::again", line)).collect();
         report.stacks = vec![await_stack(&frames)];

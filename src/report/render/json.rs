@@ -28,7 +28,7 @@ mod tests {
 
     /// Guards: the names and units that readers of schema 2 rely on.
     #[test]
-    fn schema_2() {
+    fn json_keeps_the_names_of_schema_2() {
         let mut report = report();
         report.elapsed_ms = 2_510.5;
         let value: Value = serde_json::from_str(&report.to_json()).unwrap();

@@ -318,7 +318,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn bars() {
+    fn a_bar_is_1_to_100_percent_wide() {
         for (fraction, percent) in [(0.0, 1), (0.005, 1), (0.5, 50), (1.0, 100), (7.0, 100), (-1.0, 1), (f64::NAN, 1)] {
             let mut html = Html::page("");
             html.bar(Colour::GREY, fraction);

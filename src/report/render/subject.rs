@@ -69,7 +69,7 @@ mod tests {
     use crate::report::testing::report;
 
     #[test]
-    fn verdicts() {
+    fn the_subject_leads_with_the_verdict() {
         let say = |verdict| Report { verdict, ..report() }.subject();
         assert_eq!(say(Verdict::Waiting), "waiting 2.51 s: GET /slow/{what} on web1");
         assert_eq!(say(Verdict::NoWaker), "no waker 2.51 s: GET /slow/{what} on web1");

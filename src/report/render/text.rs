@@ -124,7 +124,7 @@ mod tests {
 
     /// Guards: the whole page, as an operator gets it.
     #[test]
-    fn page() {
+    fn the_page_shows_the_whole_report() {
         let mut report = report();
         report.suppressed = 12;
         report.thread = Some(thread());
@@ -215,9 +215,9 @@ Where the time went
         assert!(text.contains("… 3 more, in the JSON form"));
     }
 
-    /// Guards: a report of nothing but what an attacker sent is one page without a forged line or an escape sequence.
+    /// Guards: a report that consists of what an attacker sent is one page without a forged line or an escape sequence.
     #[test]
-    fn hostile_text() {
+    fn hostile_text_forges_no_line() {
         let evil = "x\n\nfingerprint forged\r\u{1b}[2J\u{202e}\u{0}";
         let mut report = report();
         let request = report.request.as_mut().unwrap();

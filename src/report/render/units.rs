@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
+    fn durations_have_a_fitting_unit() {
         let table = [
             (f64::NAN, "0 ms"),
             (-1.0, "0 ms"),
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn paths() {
+    fn paths_are_shortened_to_what_matters() {
         let here = std::env::current_dir().unwrap().join("src/lib.rs");
         let table = [
             ("/rustc/5980/library/core/src/task.rs", "core/src/task.rs"),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn places() {
+    fn a_place_prints_what_is_known() {
         let mut location =
             Location { function: Some("app::f".to_owned()), file: Some("a.rs".to_owned()), line: Some(3) };
         assert_eq!(place(&location), "app::f at a.rs:3");

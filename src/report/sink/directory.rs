@@ -361,10 +361,10 @@ mod tests {
         }
     }
 
-    /// Guards: a wrong directory is an error when it is set, not a failure at three in the morning. Read-only is tried
-    /// where even root may not write.
+    /// Guards: a wrong directory is an error when it is set, not a failure at three in the morning. A read-only one is tried
+    /// where not even root may write.
     #[test]
-    fn unusable_directories() {
+    fn an_unusable_directory_is_an_error_at_build() {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("file");
         fs::write(&file, "mine").unwrap();

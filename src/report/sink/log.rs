@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_apply() {
+    fn the_subscribers_filters_apply() {
         let collect = Collect::default();
         let seen = Arc::clone(&collect.0);
         let filtered = registry().with(collect).with(LevelFilter::ERROR);

@@ -117,9 +117,9 @@ fn check(profile: &Profile) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Guards: no name forges a line, a frame or a field, turns the text or ends the file; and no time is lost.
+    /// Guards: no name forges a line, a frame or a field, reverses the text or ends the file, and no time is lost.
     #[test]
-    fn hostile_names(profile in profile()) {
+    fn hostile_names_forge_nothing(profile in profile()) {
         check(&profile);
     }
 }

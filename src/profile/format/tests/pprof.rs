@@ -51,9 +51,9 @@ pub(super) fn check(profile: &Profile) -> protos::Profile {
     message
 }
 
-/// Guards: values, modules with their build ids, inlined functions, and nameless frames that can be named later.
+/// Guards: values, modules with their build ids, inlined functions, and frames without names that can be named later.
 #[test]
-fn fields() {
+fn the_pprof_profile_has_every_field() {
     let profile = sample();
     let message = check(&profile);
     let text = |at: i64| message.string_table[at as usize].as_str();

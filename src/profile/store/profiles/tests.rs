@@ -134,7 +134,7 @@ fn profile_as(got: &Profile, number: u64) -> Arc<Profile> {
 }
 
 #[tokio::test]
-async fn memory() {
+async fn a_store_in_memory_keeps_its_promises() {
     let store = ProfileStore::default();
     tokio::spawn(keeps_its_promises(store.clone(), store)).await.unwrap();
 }
@@ -177,9 +177,9 @@ fn memory_of(store: &ProfileStore) -> &Memory {
     }
 }
 
-/// Guards: what is too old is not to be had even before it is removed, and is removed at the next put.
+/// Guards: what is too old cannot be read even before it is removed. It is removed when the next profile is stored.
 #[tokio::test]
-async fn memory_forgets() {
+async fn a_store_in_memory_forgets_old_profiles() {
     let store = ProfileStore::memory().ttl(Duration::from_secs(100));
     store.put(profile(1, "/a"), None).await.unwrap();
     store.put_status(&status(1, None, Phase::Done)).await.unwrap();
@@ -194,9 +194,9 @@ async fn memory_forgets() {
     assert_eq!((memory.list(Kind::Profile).len(), memory.list(Kind::Status).len(), store.stats().removed), (1, 0, 1));
 }
 
-/// Guards: a job whose process is gone does not look as if it were running; one that is over is not lost.
+/// Guards: a job whose process is gone does not look as if it were running. A job that is over is not lost.
 #[tokio::test]
-async fn lost_jobs() {
+async fn a_job_of_a_dead_process_is_lost() {
     let store = ProfileStore::memory();
     let memory = memory_of(&store);
     let long_ago = SystemTime::now() - LOST_AFTER - Duration::from_secs(1);

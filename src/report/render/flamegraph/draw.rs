@@ -225,9 +225,9 @@ mod tests {
         assert_eq!(report.to_svg(), report.to_svg(), "the same each time");
     }
 
-    /// Guards: states are told apart by colour, and what is not the application's own is paler.
+    /// Guards: states differ by colour, and frames that are not the application's own are paler.
     #[test]
-    fn colours() {
+    fn states_have_different_colours() {
         let mut report = report();
         report.stacks.push(thread_stack(&[own("photos::compute", 3)]));
         report.stacks.push(culprit(&[own("photos::hog", 4)]));

@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_durations() {
+    fn odd_durations_are_drawn_without_panic() {
         let odd = [f64::NAN, -5.0, 0.0, f64::NEG_INFINITY, 0.0004, 40.0];
         let timeline = || odd.map(|ms| interval(Activity::Running, None, ms)).to_vec();
         assert_eq!(draw(report(), 100.0, vec![], timeline()), ["all 100", " inside polls 40", " not observed 60"]);
@@ -493,7 +493,7 @@ mod tests {
     proptest! {
         /// Guards: the widths sum to the time of the work, to the microsecond.
         #[test]
-        fn widths_sum(elapsed in 0.001..1e9f64, shares in prop::collection::vec((any::<f64>(), 0usize..6, 0usize..9), 0..40)) {
+        fn widths_sum_to_the_elapsed_time(elapsed in 0.001..1e9f64, shares in prop::collection::vec((any::<f64>(), 0usize..6, 0usize..9), 0..40)) {
             let mut report = report();
             report.elapsed_ms = elapsed;
             let at = |line| await_stack(&[own("app::branch", line), own("app::page", 1)]);

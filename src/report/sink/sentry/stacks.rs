@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn bounded() {
+    fn stacks_and_names_are_cut() {
         let frames = vec![own(&"Generic<".repeat(1_000), 1); 200];
         let mut slow = report();
         slow.stacks = vec![await_stack(&frames); 20];

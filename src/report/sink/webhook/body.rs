@@ -105,7 +105,7 @@ mod tests {
 
     /// Guards: the names that receivers rely on.
     #[test]
-    fn a_digest() {
+    fn the_json_of_a_digest_keeps_its_names() {
         let mut report = report();
         report.fingerprint = "81d7".to_owned();
         report.suppressed = 2;

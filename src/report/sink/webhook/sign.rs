@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn digits() {
+    fn hashes_into_16_hex_digits() {
         assert_eq!(digits_of(b""), "e3b0c44298fc1c14");
     }
 }

@@ -39,9 +39,9 @@ fn needs_no_runtime() {
     futures::executor::block_on(keeps_its_promises(store.clone(), store));
 }
 
-/// Guards: bounds and age hold for all instances, and what is not ours stays.
+/// Guards: bounds and age limits hold for all instances together, and files that are not ours stay.
 #[tokio::test]
-async fn is_bounded() {
+async fn bounds_hold_for_all_instances() {
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (store(directory.path()).max_count(5), store(directory.path()).max_count(5));
     for number in 0..12 {
@@ -78,9 +78,9 @@ async fn is_bounded() {
     assert!(!file(directory.path(), Kind::Profile, 11).exists() && foreign.exists());
 }
 
-/// Guards: damaged objects are said to be, counted, and keep nobody from the others.
+/// Guards: damaged objects are reported as such and counted, and the others stay readable.
 #[tokio::test]
-async fn corrupt_objects() {
+async fn corrupt_objects_are_counted_and_skipped() {
     let directory = tempfile::tempdir().unwrap();
     let store = store(directory.path()).max_bytes(100_000);
     for number in 1..=4 {

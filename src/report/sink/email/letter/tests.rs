@@ -130,9 +130,9 @@ fn any_time_has_a_date() {
     }
 }
 
-/// Guards: ids tell reports and places apart, and are the same in the next process: conversations outlive a restart.
+/// Guards: ids tell reports and places apart, and are the same in the next process, so that conversations outlive a restart.
 #[test]
-fn ids() {
+fn message_ids_are_stable_and_distinct() {
     let letters = letters("");
     let with = |id: &str, update, fingerprint: &str, service: Option<&str>| {
         let mut report = Report { id: id.to_owned(), update, fingerprint: fingerprint.to_owned(), ..report() };
