@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn crates_of_functions() {
+    fn finds_the_crate_of_a_function() {
         let table = [
             ("app::load", Some("app")),
             ("app::Photo<T>::load", Some("app")),
@@ -367,9 +367,9 @@ mod tests {
         }
     }
 
-    /// Guards: the executable is the application's wherever it is installed; libraries there are not.
+    /// Guards: the executable is the application's wherever it is installed. Libraries there are not.
     #[test]
-    fn an_executable_in_a_system_directory_is_the_applications() {
+    fn an_executable_in_a_system_directory_is_own_code() {
         assert!(executable().is_absolute() && executable().file_stem().is_some());
         for path in ["/nix/store/abc-app/bin/app", "/usr/libexec/app", "/usr/lib/app/app"] {
             assert!(!is_system_library(path, path.as_ref()) && is_system_library(path, "/opt/app".as_ref()));

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
     use crate::inflight::{PolicyId, Registered};
 
-    /// Guards: another CPU's clock may be ahead of this one's. What it has recorded is a part of the whole nevertheless.
+    /// Guards: another CPU's clock may be ahead of this one's. The times that it recorded are still parts of the whole.
     #[test]
     fn no_part_is_longer_than_the_whole() {
         let job = Job { name: "ahead".into(), reports: Some(Reports::builder().log(false).build().unwrap()) };

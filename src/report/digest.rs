@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn by_frequency_and_with_the_worst() {
+    fn lists_the_most_frequent_with_the_worst_report() {
         let mut digest = Digest::of(&like(1, 10.0, 0));
         digest.add(&like(2, 20.0, 7));
         digest.add(&like(1, 30.0, 0));
@@ -129,9 +129,10 @@ mod tests {
         assert_eq!(digest.entries()[1].what, "GET /slow/{what}");
     }
 
-    /// Guards: a clock that is set back, and reports of an earlier process: the digest is from the first to the last time.
+    /// Guards: with a clock that is set back, and reports of an earlier process, the digest still goes from the first to the
+    /// last time.
     #[test]
-    fn a_clock_that_is_set_back() {
+    fn a_clock_set_back_keeps_the_right_period() {
         let at = |seconds| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
         let mut digest = Digest::of(&Report { captured_at: at(5_000), ..report() });
         digest.add(&Report { captured_at: at(1_000), ..report() });
@@ -140,9 +141,9 @@ mod tests {
         assert_eq!((digest.since, digest.until, digest.reports), (at(1_000), at(9_000_000_000), 4));
     }
 
-    /// Guards: one request that is looked at four times is one.
+    /// Guards: one request that is looked at four times counts once.
     #[test]
-    fn updates_are_no_more_reports() {
+    fn updates_are_not_counted_as_reports() {
         let mut digest = Digest::of(&like(1, 10.0, 0));
         (1..4).for_each(|update| digest.add(&Report { update, ..like(1, 20.0, 0) }));
         digest.add(&Report { update: 1, ..like(2, 30.0, 0) });

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_places_apart() {
+    fn tells_different_places_apart() {
         let first = report();
         let changed = |change: &dyn Fn(&mut Report)| {
             let mut other = report();
@@ -157,9 +157,9 @@ mod tests {
         );
     }
 
-    /// Guards: a loop does not make a new report each time it is caught at another line.
+    /// Guards: a loop does not make a new report each time it is captured at another line.
     #[test]
-    fn a_busy_thread_moves_about() {
+    fn a_busy_thread_keeps_its_fingerprint() {
         let mut first = report();
         first.verdict = Verdict::Blocking;
         let mut second = first.clone();
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn starved_goes_by_what_holds_most_workers() {
+    fn starved_work_counts_by_its_main_culprit() {
         let mut first = report();
         first.verdict = Verdict::Starved;
         let mut second = first.clone();

@@ -295,8 +295,8 @@ mod tests {
         Message::Evidence(Box::new(Evidence { culprits, ..evidence(reports.clone()) }))
     }
 
-    /// Guards: while a sink does not return, evidence waits in bounded memory; what had to go is counted. Requests that wait
-    /// for one worker and have one copy of its stack take the memory of one.
+    /// Guards: while a sink does not return, evidence waits in bounded memory, and what had to be dropped is counted.
+    /// Requests that wait for one worker and share one copy of its stack take the memory of one.
     #[test]
     fn evidence_waits_in_bounded_memory() {
         let limited = |bytes| Reports::builder().log(false).memory_bytes(bytes).build().unwrap();
@@ -326,9 +326,9 @@ mod tests {
         }
     }
 
-    /// Guards: a subscriber that panics at every event ends neither the reporter nor whoever logs.
+    /// Guards: a subscriber that panics at every event ends neither the reporter nor the thread that logs.
     #[test]
-    fn a_subscriber_that_panics_is_survived() {
+    fn survives_a_subscriber_that_panics() {
         let mut reporter = Reporter::new(runtime().unwrap().handle().clone());
         tracing::subscriber::with_default(Registry::default().with(Panics), || {
             let log = || tracing::error!(target: "heeler", "said to nobody");
@@ -401,9 +401,9 @@ mod tests {
         }
     }
 
-    /// Guards: the reporter may be the last that holds somebody's sinks.
+    /// Guards: the reporter may be the last owner of somebody's sinks.
     #[test]
-    fn a_sink_that_panics_on_drop_is_survived() {
+    fn survives_a_sink_that_panics_on_drop() {
         let mut reporter = Reporter::new(runtime().unwrap().handle().clone());
         let (dropped, tell) = sync_channel(1);
         let reports = Reports::builder().log(false).sink(PanicsOnDrop(dropped)).build().unwrap();
@@ -414,9 +414,9 @@ mod tests {
         assert!(reporter.known.is_empty(), "what is gone is forgotten");
     }
 
-    /// Guards: for ever is a time to wait, too.
+    /// Guards: forever is a time to wait, too.
     #[test]
-    fn flush_without_an_end() {
+    fn flush_can_wait_forever() {
         start();
         assert!(flush(None));
     }

@@ -172,9 +172,8 @@ mod tests {
         Ask::Start(Start { form, runs, process, inline })
     }
 
-    /// Guards: the whole grammar.
     #[test]
-    fn what_is_asked_for() {
+    fn reads_the_whole_grammar() {
         let (one, two): (Id, Id) = (ONE.parse().unwrap(), TWO.parse().unwrap());
         for form in Form::ALL {
             assert_eq!(Ask::parse(form.name()), Ok(start(Some(form), None, false, false)));

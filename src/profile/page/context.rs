@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn nonces_are_used_once() {
+    fn each_page_has_a_new_nonce() {
         let (one, other) = (nonce().unwrap(), nonce().unwrap());
         assert!(one != other && one.len() == 24, "{one} {other}");
         assert!(!format!("{:?}", Context::new("p", "/secret", &one)).contains("secret"));

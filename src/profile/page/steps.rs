@@ -203,7 +203,7 @@ mod tests {
         ]
     }
 
-    /// Guards: the application's frames lead, and what it waits for keeps its name.
+    /// Guards: the application's frames lead, and what they wait for keeps its name.
     #[test]
     fn the_applications_frames_lead() {
         assert_eq!(
@@ -242,9 +242,9 @@ mod tests {
         assert!(labels[MAX_STEPS - 1].ends_with(":4999"));
     }
 
-    /// Guards: a damaged profile is no reason to panic or to loop.
+    /// Guards: a damaged profile causes neither a panic nor an endless loop.
     #[test]
-    fn references_to_nowhere() {
+    fn dangling_references_cause_no_panic() {
         let mut builder = ProfileBuilder::new();
         builder.slice(State::OnCpu, 1, 1, &[own("app::a", 1), own("app::b", 1)]);
         let mut profile = builder.build();

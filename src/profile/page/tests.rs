@@ -31,7 +31,7 @@ fn assert_says(page: &str, expected: &str) {
 
 /// Guards: an engineer sees at once where the time went.
 #[test]
-fn it_leads_with_where_the_time_went() {
+fn the_page_leads_with_where_the_time_went() {
     let page = result(&album(), &[], &context());
     assert_says(
         &page,
@@ -68,9 +68,10 @@ fn the_page_says_how_the_request_ended() {
     assert_says(&result(&profile, &[], &context()), "2.35 s in 20 runs, 117 ms each: ");
 }
 
-/// Guards: tabs for what there is, a frame with and one without plumbing for each picture, and ways to all else.
+/// Guards: there are tabs for everything in the profile, a frame with and one without library frames for each picture, and
+/// links to everything else.
 #[test]
-fn tabs_and_links() {
+fn the_page_has_tabs_and_links_to_everything() {
     let seen = page_of(&album());
     for id in ["t-all", "t-cpu", "t-wait", "t-chart", "t-beside", "t-table", "t-request", "t-compare", "t-files"] {
         assert!(seen.ids.iter().any(|seen| seen == id), "{id}");
@@ -111,9 +112,10 @@ fn the_confirmation_says_what_would_run() {
     assert_says(&confirm("/", Start::default(), token, &context()), "once");
 }
 
-/// Guards: what the rest of the process did is shown if it was asked for, with what is missing there, and names are text.
+/// Guards: what the rest of the process did is shown if it was asked for, and so is what is missing there. Names are shown as
+/// text.
 #[test]
-fn the_rest_of_the_process() {
+fn the_process_profile_is_shown_if_asked_for() {
     let mut profile = album();
     assert!(!page_of(&profile).ids.iter().any(|id| id == "t-process"));
     let stack = |function: &str, samples| ProcessStack {
@@ -130,9 +132,9 @@ fn the_rest_of_the_process() {
     assert_says(&page, "75.0 %");
 }
 
-/// Guards: a page as a file leads nowhere, and has its pictures.
+/// Guards: a page saved as a file links nowhere, and has its pictures.
 #[test]
-fn as_a_file() {
+fn a_saved_page_is_self_contained() {
     let file = html(&album());
     let nonce = file.split_once("<style nonce=\"").and_then(|(_, rest)| rest.split_once('"')).unwrap().0;
     let seen = inspect(&file, nonce);
@@ -174,7 +176,7 @@ fn hostile_names_are_shown_as_text() {
     }
 }
 
-/// Guards: pages of many thousand stacks are not so large that a browser hangs.
+/// Guards: a page of many thousand stacks is not so large that a browser hangs.
 #[test]
 fn large_profiles_make_no_large_pages() {
     let page = result(&wide(), &[], &context());

@@ -280,9 +280,9 @@ mod tests {
         assert_eq!(places(&profile).iter().map(|place| place.nanos).sum::<u64>(), profile.wall_nanos);
     }
 
-    /// Guards: what is told of a stack is the application's, and a remark only if there is nothing else.
+    /// Guards: a stack is represented by a frame of the application, and by a remark only if there is nothing else.
     #[test]
-    fn the_telling_place() {
+    fn the_applications_frame_represents_the_stack() {
         let mut builder = ProfileBuilder::new();
         builder.slice(State::Waiting, 5, 1, &[own("app::page", 1), plumbing("tokio::sync::Mutex::lock")]);
         builder.slice(State::Waiting, 4, 1, &[own("app::page", 1), remark("[any of 2]")]);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_for_people() {
+    fn numbers_are_written_for_people() {
         assert_eq!([0, 7, 999, 1_000, 1_234_567].map(grouped), ["0", "7", "999", "1,000", "1,234,567"]);
         let sizes = [1, 999, 1_000, 12_345, 999_949, 5_000_000_000];
         assert_eq!(sizes.map(bytes), ["1 byte", "999 bytes", "1.0 kB", "12.3 kB", "1000 kB", "5.0 GB"]);

@@ -188,9 +188,9 @@ fn work_nobody_waits_for_is_separate() {
     assert!(beside > 20_000_000, "{beside}\n{}", folded(&record));
 }
 
-/// Guards: no limit holds in a profiled request, nor in what it hands on.
+/// Guards: no limit holds in a profiled request, nor in the work that it spawns.
 #[test]
-fn limits_stand_aside() {
+fn no_limit_holds_in_a_profiled_request() {
     let record = record(async {
         let late = crate::timebox(ms(5), wait_one(ms(30)));
         late.await.expect("no limit holds");
@@ -236,9 +236,9 @@ fn a_finished_recording_leaves_nothing_behind() {
     }
 }
 
-/// Guards: a request's time ends with it, not when somebody gets round to reading what was recorded.
+/// Guards: a request's time ends with it, not when its recording is read.
 #[test]
-fn ends_with_the_request() {
+fn recording_ends_with_the_request() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let recording = Recording::start(1_000);
     runtime.block_on(async { tokio::spawn(recording.record(wait_one(ms(5)))).await.unwrap() });
@@ -249,9 +249,9 @@ fn ends_with_the_request() {
     assert!(record.wall_nanos < 900_000_000, "{}", folded(&record));
 }
 
-/// Guards: a timer is not taken for the last task that ended on the thread where it fires.
+/// Guards: a wake-up by a timer is not attributed to the last task that ended on the same thread.
 #[test]
-fn what_ended_long_ago_wakes_nobody() {
+fn a_task_that_ended_long_ago_is_no_cause() {
     let record = record(async {
         drop(crate::spawn(async { burn_b(ms(1)) }));
         wait_one(ms(100)).await;
@@ -261,9 +261,9 @@ fn what_ended_long_ago_wakes_nobody() {
     close(&record, "wait_one", &[State::Waiting], 100.0);
 }
 
-/// Guards: nor for one that has ended just before, if the thread has slept since.
+/// Guards: nor is it attributed to a task that ended just before, if the thread has slept since.
 #[test]
-fn what_ended_before_the_thread_slept_wakes_nobody() {
+fn a_task_that_ended_before_sleeping_is_no_cause() {
     let record = record(async {
         for _ in 0..10 {
             drop(crate::spawn(wait_two(ms(20))));
@@ -278,9 +278,9 @@ fn what_ended_before_the_thread_slept_wakes_nobody() {
     }
 }
 
-/// Guards: what is still inside a poll when the request is over stands beside it, up to its end.
+/// Guards: a poll that goes on after the request is over is recorded beside it, up to its end.
 #[test]
-fn beside_goes_on() {
+fn a_poll_beyond_the_request_is_recorded_separately() {
     let (end, ended) = std::sync::mpsc::channel::<()>();
     let (begun, mut has_begun) = tokio::sync::mpsc::channel(1);
     let record = record(async move {

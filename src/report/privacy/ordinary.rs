@@ -51,7 +51,7 @@ fn segment() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(planted::config(1))]
 
-    /// Guards: ids, hashes and slugs in paths and queries, unless they follow the name of a secret.
+    /// Guards: ids, hashes and slugs in paths and queries stay readable, unless they follow the name of a secret.
     #[test]
     fn ordinary_uris_stay_readable(
         segments in prop::collection::vec(segment(), 1..6),

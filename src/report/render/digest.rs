@@ -200,7 +200,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_gets_out_of_its_text(evil in hostile(), other in hostile()) {
+        fn hostile_text_adds_no_line_or_markup(evil in hostile(), other in hostile()) {
             let mut report = like(1, 1.0, 0);
             report.request.as_mut().unwrap().route = Some(evil.clone());
             report.process.hostname = other.clone();

@@ -264,9 +264,9 @@ mod tests {
         );
     }
 
-    /// Guards: whatever the text page says, the letter says too.
+    /// Guards: everything on the text page is in the mail, too.
     #[test]
-    fn says_what_the_text_says() {
+    fn the_mail_says_everything_in_the_text() {
         let mut report = report();
         report.verdict = Verdict::Starved;
         report.stacks.push(culprit(&[plumbing("regex::exec"), own("photos::is_valid_tag", 9)]));
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_jobs_and_nothing_at_all() {
+    fn every_kind_of_report_makes_a_mail() {
         for verdict in [
             Verdict::Waiting,
             Verdict::Blocking,
@@ -352,9 +352,9 @@ mod tests {
     }
 
     proptest! {
-        /// Guards: whatever a request says is text in the letter, never markup.
+        /// Guards: whatever a request says is text in the mail, never markup.
         #[test]
-        fn nothing_gets_out_of_its_text(evil in hostile(), other in hostile()) {
+        fn hostile_text_never_becomes_markup(evil in hostile(), other in hostile()) {
             let mut report = report();
             report.verdict = Verdict::Starved;
             let request = report.request.as_mut().unwrap();

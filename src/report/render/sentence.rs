@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_verdicts() {
+    fn the_sentence_explains_each_verdict() {
         let with = |verdict| Report { verdict, ..report() };
         let mut starved = with(Verdict::Starved);
         assert_eq!(

@@ -171,7 +171,7 @@ Where the time went
     }
 
     #[test]
-    fn branches_children_and_earlier_stacks() {
+    fn branches_children_and_earlier_stacks_have_sections() {
         let mut report = report();
         report.stacks.push(await_stack(&[own("photos::other", 90)]));
         for kind in [await_stack, thread_stack] {
@@ -205,7 +205,7 @@ Where the time went
     }
 
     #[test]
-    fn culprits_come_first() {
+    fn the_culprits_come_before_the_wait() {
         let mut report = report();
         report.verdict = Verdict::Starved;
         report.stacks.extend(vec![culprit(&[own("photos::is_valid_tag", 9)]); MAX_STACKS + 3]);
@@ -249,7 +249,7 @@ Where the time went
     }
 
     #[test]
-    fn empty_reports_are_pages_too() {
+    fn an_empty_report_is_still_a_page() {
         let mut report = report();
         report.stacks.clear();
         report.timeline.clear();

@@ -89,9 +89,9 @@ mod tests {
     use super::*;
     use crate::report::testing::report;
 
-    /// Guards: an update is news if it is about another place or verdict than what was said last, whatever came between.
+    /// Guards: an update is news if it is about another place or verdict than the last one sent, whatever came between.
     #[test]
-    fn another_place_or_verdict() {
+    fn another_place_or_verdict_is_news() {
         let of = |update: u32, verdict: Verdict| Report { update, verdict, ..report() };
         let mut news = News::new();
         assert!(news.are_in(&of(0, Verdict::Waiting)));

@@ -96,7 +96,7 @@ fn a_pdf_reader_finds_the_text() {
     }
 }
 
-/// Guards: the layout neither gives up nor walks all paths of a graph that has more than can be walked.
+/// Guards: the layout neither fails on a graph with very many paths, nor follows all of them.
 #[test]
 fn dense_graphs_are_laid_out() {
     for seed in 0..12 {

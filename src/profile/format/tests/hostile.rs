@@ -126,7 +126,7 @@ proptest! {
 
 /// Guards: the same names, all in one profile, through the programs that read the forms.
 #[test]
-fn hostile_names_in_real_consumers() {
+fn real_programs_read_hostile_names() {
     let mut builder = ProfileBuilder::new();
     let long = "alloc::vec::Vec<core::option::Option<u8>>, ".repeat(94);
     for (nasty, line) in NASTY.into_iter().chain([&*long]).zip(1..) {

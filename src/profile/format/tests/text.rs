@@ -107,9 +107,9 @@ fn speedscope_shows_each_state_in_its_time() {
     assert_eq!(file.profiles[5].end, 8_000_000);
 }
 
-/// Guards: ten minutes of samples do not make a file that no browser opens.
+/// Guards: ten minutes of samples do not make a file that no browser can open.
 #[test]
-fn speedscope_of_many_slices() {
+fn many_slices_make_no_huge_speedscope_file() {
     let mut builder = ProfileBuilder::new();
     for at in 0..100_000 {
         builder.slice(State::OnCpu, 1_000, 1, &[own("app::handler", 1), own("app::work", at % 100)]);

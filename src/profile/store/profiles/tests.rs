@@ -141,7 +141,7 @@ async fn a_store_in_memory_keeps_its_promises() {
 
 /// Guards: the bounds hold after every single put.
 #[tokio::test]
-async fn memory_is_bounded() {
+async fn a_store_in_memory_is_always_bounded() {
     let store = ProfileStore::memory().max_count(3);
     for number in 0..10 {
         store.put_status(&status(number, None, Phase::Done)).await.unwrap();
@@ -215,23 +215,23 @@ async fn a_job_of_a_dead_process_is_lost() {
     assert!(!store.request_cancel(&id(1), None).await.unwrap());
 }
 
-/// Guards: it works without a runtime, as for a page that is rendered in a thread.
+/// Guards: the store works without a runtime, as for a page that is rendered in a thread.
 #[test]
-fn memory_needs_no_runtime() {
+fn a_store_in_memory_needs_no_runtime() {
     let store = ProfileStore::memory();
     futures::executor::block_on(keeps_its_promises(store.clone(), store));
 }
 
-/// Guards: whose it is, and ids, are in nothing that may be logged.
+/// Guards: owners and ids are in nothing that may be logged.
 #[test]
-fn debug_shows_nothing() {
+fn debug_output_names_no_owner_or_id() {
     let shown = format!("{:?} {:?}", status(1, Some("ada"), Phase::Running), ProfileStore::memory());
     assert!(!shown.contains("ada") && !shown.contains("/a") && !shown.contains(&id(1).to_string()), "{shown}");
     let error = StoreError::corrupt(Kind::Profile, id(1), "no gzip");
     assert_eq!(error.to_string(), "the stored profile 00000000… is corrupt: no gzip");
 }
 
-/// Guards: what is shown was checked: a bucket is written to by others.
+/// Guards: profiles are checked before they are shown, because others may write to a bucket.
 #[tokio::test]
 async fn impossible_profiles_are_corrupt() {
     type Spoil = fn(&mut Profile);

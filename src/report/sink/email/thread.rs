@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn repeats_are_replies() {
+    fn repeated_reports_are_replies() {
         let mut threads = Threads::new();
         let of =
             |id: &str, fingerprint: &str| Report { id: id.to_owned(), fingerprint: fingerprint.to_owned(), ..report() };

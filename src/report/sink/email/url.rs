@@ -164,7 +164,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_refused_or_taken(url in any::<String>()) {
+        fn any_text_is_accepted_or_refused(url in any::<String>()) {
             let _ = Email::from_url(&url, "a@b", ["c@d"]);
             let _ = Email::from_url(&format!("smtp://{url}"), "a@b", ["c@d"]);
         }

@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(made(&report).get("level"), Some(&json!("info")));
     }
 
-    /// Guards: who sets up Sentry decides on release and server.
+    /// Guards: the application's Sentry options decide about the release and the server.
     #[test]
     fn the_clients_options_win() {
         let options = ClientOptions::new().release("shop@7").server_name("eu-1");

@@ -95,7 +95,7 @@ mod tests {
     use crate::report::testing::report;
 
     #[test]
-    fn a_whole_report_on_one_line() {
+    fn a_whole_report_is_one_line() {
         let report = report();
         let body = Form::Whole.report(&report).unwrap();
         assert!(!body.contains(&b'\n'));

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stack_is_of() {
+    fn each_stack_says_whose_it_is() {
         let mut slow = example();
         let many: Vec<_> = (1..=6).map(|line| own("photos::deep", line)).collect();
         slow.stacks = vec![culprit(&[own("photos::tags", 1)]), thread_stack(&many), await_stack(&[])];
