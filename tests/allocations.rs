@@ -70,11 +70,11 @@ impl Wake for Task {
     }
 }
 
-/// Guards: neither a clone of the waker nor a wake-up in a traced poll calls the allocator, from the first on; and a
-/// traced poll that waits where the last one did calls it not at all.
+/// Guards: neither a clone of the waker nor a wake-up in a traced poll calls the allocator, from the first on. A traced poll
+/// that waits at the same place as the last one does not call it at all.
 #[test]
-fn the_wakers_clone() {
-    in_own_process("the_wakers_clone", || {
+fn cloning_the_waker_never_allocates() {
+    in_own_process("cloning_the_waker_never_allocates", || {
         // SAFETY: heeler's threads do not run yet, and nobody else's read the environment.
         unsafe { std::env::set_var("HEELER_TRACE_EVERY_POLL", "1") };
         let task = Arc::new(Task::default());
@@ -141,10 +141,9 @@ fn spins(stop: &AtomicBool) {
     }
 }
 
-/// Guards: a profiler adds no allocation to a request that does not ask for a profile, nor to one whose asker is refused at
-/// once.
+/// Guards: a profiler adds no allocation to a request that does not ask for a profile, nor to one that is refused at once.
 #[test]
-fn a_request_without_a_profile() {
+fn a_request_without_a_profile_allocates_nothing_more() {
     use std::convert::Infallible;
 
     use bytes::Bytes;

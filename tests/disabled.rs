@@ -14,13 +14,13 @@ use crate::common::{collect, in_process_of, ms, runtime};
 
 mod common;
 
-/// Guards: with the switch set, requests, jobs and boxes run as they are, nothing is reported or profiled, and heeler has
+/// Guards: with the switch set, requests, jobs and timeboxes run unchanged, nothing is reported or profiled, and heeler has
 /// neither a thread nor a signal handler.
 #[test]
-fn everything_is_off_with_the_switch() {
+fn the_switch_disables_everything() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.env("HEELER_DISABLE", "1");
-    in_process_of(command, "everything_is_off_with_the_switch", || {
+    in_process_of(command, "the_switch_disables_everything", || {
         runtime(0).block_on(off());
         assert!(!timebox::is_enabled());
         timebox::set_enabled(true);

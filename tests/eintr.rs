@@ -146,10 +146,10 @@ std::arch::global_asm!(
     ".popsection",
 );
 
-/// Guards: the same for a call that is made by code without tables.
+/// Guards: the same for a call made by code without unwind tables.
 #[test]
 #[cfg(target_arch = "x86_64")]
-fn poll_by_code_without_tables() {
+fn a_poll_by_code_without_tables_is_left_alone() {
     unsafe extern "C" {
         fn heeler_test_untabled_poll(descriptors: *mut libc::pollfd, count: u64, millis: i32) -> i64;
     }
@@ -178,7 +178,7 @@ fn a_nanosleep_is_left_alone_where_possible() {
 
 /// Guards: a socket with a receive timeout ends with the timeout, not with `EINTR`.
 #[test]
-fn socket_with_timeout() {
+fn a_socket_with_a_timeout_ends_by_it() {
     let (mut socket, other) = UnixStream::pair().unwrap();
     socket.set_read_timeout(Some(CALL)).unwrap();
     let call = move || socket.read(&mut [0]).map(|read| read as i64).map_err(|error| error.raw_os_error().unwrap());

@@ -28,8 +28,8 @@ async fn request(layer: &WatchdogLayer, answer: impl Future<Output = ()>) {
     layer.layer(service).oneshot(http::Request::new(())).await.unwrap();
 }
 
-/// Guards: each piece of work is counted once, in its kind, while it is in flight and for ever after; what is late is
-/// armed, captured and reported, and counted so.
+/// Guards: each piece of work is counted once, in its kind, while it is in flight and forever after. What is late is armed,
+/// captured and reported, and counted so.
 #[test]
 fn everything_is_counted_once() {
     let (seen, reports) = collect();

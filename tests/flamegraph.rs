@@ -172,9 +172,9 @@ fn caught() -> Report {
     seen.first()
 }
 
-/// Guards: what a woken engineer opens works, whatever a name holds.
+/// Guards: the picture that an engineer opens works, whatever a name contains.
 #[test]
-fn a_real_report_can_be_used() {
+fn a_real_flamegraph_works_in_a_browser() {
     let report = caught();
     let Some(results) = used(&report.to_svg(), "waiting: ") else { return };
     assert_usable(&results);

@@ -117,8 +117,8 @@ impl Recorded {
     }
 }
 
-/// Guards: a slow job's figures arrive with names, units and descriptions, from the reporter's thread alone; a recorder
-/// that panics is survived, and gets what it missed.
+/// Guards: a slow job's metrics arrive with names, units and descriptions, from the reporter's thread alone. A recorder that
+/// panics is survived, and gets what it missed.
 #[test]
 fn a_slow_job_reaches_the_recorder() {
     let inner = DebuggingRecorder::new();

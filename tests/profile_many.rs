@@ -199,10 +199,10 @@ fn until_over(witness: &Arc<()>) {
     });
 }
 
-/// Guards: one after the other, some of whose askers go away: no request, recording, thread, file or memory is left behind,
-/// and each profile is of its own handler.
+/// Guards: profiles are made one after the other, and some clients leave. No request, recording, thread, file or memory is
+/// left behind, and each profile is of its own handler.
 #[test]
-fn in_a_row() {
+fn many_profiles_in_a_row_leave_nothing_behind() {
     let _alone = alone();
     let (many, witness) = (profiles(), Arc::new(()));
     let store = ProfileStore::memory().max_count(1);

@@ -165,11 +165,11 @@ impl Drop for Instance<'_> {
     }
 }
 
-/// Guards: a poll and a cancellation that come to the other instance are answered as by the one that runs the job; what is
-/// done outlives the process that did it, and what is not done then is said to be lost.
+/// Guards: a poll and a cancellation that reach the other instance are answered as by the one that runs the job. A finished
+/// job outlives its process, and an unfinished one is reported as lost.
 #[test]
-fn each_answers_for_the_other() {
-    const TEST: &str = "each_answers_for_the_other";
+fn each_instance_answers_for_the_other() {
+    const TEST: &str = "each_instance_answers_for_the_other";
     if let Some(directory) = std::env::var_os(SHARED) {
         return instance(Path::new(&directory));
     }

@@ -140,8 +140,8 @@ fn schema_1(mut report: Value) -> Value {
     report
 }
 
-/// Guards: a report of a stripped binary says in the end, with its debug information, what it would have said; it is not named from
-/// what it was not built as.
+/// Guards: with its debug information, a report of a stripped binary says in the end what it would have said. It is not named
+/// from another build.
 #[test]
 fn reports_of_a_stripped_binary_are_named_later() {
     if let Some(into) = std::env::var_os(INTO) {

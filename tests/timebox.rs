@@ -37,17 +37,16 @@ async fn interrupts_work_at_its_limit() {
     assert!(!interrupted.stacks().is_empty());
 }
 
-/// Guards: a future that nobody will wake is interrupted, too, and what is known of it is said.
+/// Guards: a future that nobody will wake is interrupted, too, and the error says what is known about it.
 #[tokio::test]
-async fn nobody_wakes_it() {
+async fn work_that_nobody_wakes_is_interrupted() {
     let interrupted = waits_for_ever().timebox(SHORT).await.unwrap_err();
     assert!(interrupted.elapsed() >= SHORT);
     assert!(interrupted.to_string().starts_with("the timebox of 20ms was up after "), "{interrupted}");
 }
 
-/// Guards: no runtime is needed.
 #[test]
-fn without_a_runtime() {
+fn a_timebox_works_without_a_runtime() {
     let result = futures::executor::block_on(waits_for_ever().timebox(SHORT));
     assert!(result.is_err());
     assert_eq!(futures::executor::block_on(async { 7 }.timebox(SHORT)).unwrap(), 7);

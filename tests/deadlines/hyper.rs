@@ -45,9 +45,9 @@ async fn a_call_outside_any_timebox_gets_the_default() {
     assert_eq!((stopped.left, stopped.interrupted.limit()), (ms(200), ms(200)));
 }
 
-/// Guards: a peer that says nothing at all holds a call no longer than its limit, connection and all.
+/// Guards: a peer that never says anything holds a call no longer than its limit, including the connection.
 #[tokio::test]
-async fn a_silent_peer() {
+async fn a_silent_peer_delays_only_until_the_limit() {
     let address = silent().await;
     let error = get(client(DeadlineLayer::new(ms(50))), address).await.unwrap_err();
     assert_eq!(interrupted(&*error).limit(), ms(50));

@@ -71,7 +71,7 @@ async fn layers_alone_pass_the_remaining_time_on() {
 
 /// Guards: what one layer writes the other reads as that, or as a little less.
 #[tokio::test]
-async fn what_is_written_is_read() {
+async fn one_layer_reads_what_another_writes() {
     let (b, mut of_b) = slow(TimeboxLayer::new(FOREVER)).await;
     for (limit, expected) in [(Duration::from_micros(400_900), ms(400)), (ms(700), ms(700))] {
         let request = Request::get(format!("http://{b}/")).body(String::new()).unwrap();

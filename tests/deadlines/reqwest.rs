@@ -37,9 +37,9 @@ async fn reqwest_calls_pass_the_remaining_time_on() {
     agree(&next(&mut fronts).await, &next(&mut stopped).await);
 }
 
-/// Guards: the timeout of a request limits its call and what its peer is told; a longer one is none of the layer's.
+/// Guards: the timeout of a request limits its call and what its peer is told. A longer one does not affect the layer.
 #[tokio::test]
-async fn the_requests_timeout() {
+async fn the_requests_own_timeout_is_respected() {
     let (b, mut told) = slow().await;
     let client = client(DeadlineLayer::new(ms(200)).header(NAMED));
     for (timeout, expected) in [(None, ms(200)), (Some(FOREVER), ms(200)), (Some(ms(100)), ms(100))] {

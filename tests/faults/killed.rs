@@ -65,10 +65,10 @@ pub(crate) fn successor(spool: &Path, server: &Down) -> Reports {
     Reports::builder().log(false).spool(spool).webhook(server.hook()).build().unwrap()
 }
 
-/// Guards: nothing is lost between two attempts: the next process sends every report, once, and nothing is left.
+/// Guards: nothing is lost between two attempts. The next process sends every report, once, and nothing is left.
 #[test]
-fn between_two_attempts() {
-    let (spool, down, made) = kill_a_process("killed::between_two_attempts", 5);
+fn a_kill_between_two_attempts_loses_nothing() {
+    let (spool, down, made) = kill_a_process("killed::a_kill_between_two_attempts_loses_nothing", 5);
     let next = successor(spool.path(), &down);
     until("it has taken them over", || next.stats().recovered > 0);
     let server = down.start();

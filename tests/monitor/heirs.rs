@@ -56,10 +56,10 @@ fn spent_on(boxes: usize) -> Duration {
     spent
 }
 
-/// Guards: the monitor looks at those who are to be told, and at nobody else: what it does is linear in what expires.
+/// Guards: the monitor looks only at the inheritors it has to tell, so that its work is linear in what expires.
 #[test]
-fn it_takes_as_long_as_there_are_boxes_to_tell() {
-    in_own_process("heirs::it_takes_as_long_as_there_are_boxes_to_tell", || {
+fn telling_inheritors_takes_linear_time() {
+    in_own_process("heirs::telling_inheritors_takes_linear_time", || {
         spent_on(100);
         let few = spent_on(1_000);
         let many = spent_on(8_000);

@@ -27,8 +27,8 @@ fn alone(test: &str, body: impl FnOnce()) {
 /// Guards: without room for a thread's stack there is no monitor and no reporter, which is said; as soon as there is room, there
 /// is one, and work that began before is watched. However much begins with the same limit, there is one try a second.
 #[test]
-fn it_is_tried_again_until_it_runs() {
-    alone("start::it_is_tried_again_until_it_runs", || {
+fn a_failed_start_is_tried_until_it_runs() {
+    alone("start::a_failed_start_is_tried_until_it_runs", || {
         let log = Log::start_with_threads();
         let first_try = Instant::now();
         let began_before = std::pin::pin!(timebox(ms(1), std::future::pending::<()>()));
@@ -58,11 +58,11 @@ fn it_is_tried_again_until_it_runs() {
     });
 }
 
-/// Guards: with room for the monitor and not for captures, boxes expire; and the monitor tries by itself until they run. It says
-/// so on another thread: what logs is other people's code.
+/// Guards: with room for the monitor but not for captures, timeboxes expire, and the monitor itself tries again until
+/// captures run. It logs that on another thread, because logging runs other people's code.
 #[test]
-fn the_monitor_starts_what_it_lacks() {
-    alone("start::the_monitor_starts_what_it_lacks", || {
+fn the_monitor_starts_what_is_missing() {
+    alone("start::the_monitor_starts_what_is_missing", || {
         let log = Log::start_with_threads();
         // The reporter, and the monitor.
         with_room_for(STACK * 5 / 2, || {
@@ -78,11 +78,11 @@ fn the_monitor_starts_what_it_lacks() {
     });
 }
 
-/// Guards: a reporter that could not be started, for want of file descriptors, is tried again until it runs; what was found
+/// Guards: a reporter that could not be started, for lack of file descriptors, is tried again until it runs. What was found
 /// meanwhile is reported then.
 #[test]
-fn what_is_found_waits_for_the_reporter() {
-    alone("start::what_is_found_waits_for_the_reporter", || {
+fn findings_wait_for_a_reporter_that_could_not_start() {
+    alone("start::findings_wait_for_a_reporter_that_could_not_start", || {
         let log = Log::start_with_threads();
         let ((seen, reports), runtime) = (collect(), runtime(0));
         without_file_descriptors(|| {
@@ -105,10 +105,10 @@ fn what_is_found_waits_for_the_reporter() {
     });
 }
 
-/// Guards: a layer that is made, and work that begins, inside of a runtime do not panic while no thread can be started.
+/// Guards: a layer that is made, and work that begins, inside a runtime do not panic while no thread can be started.
 #[test]
-fn what_begins_inside_of_a_runtime_goes_on() {
-    alone("start::what_begins_inside_of_a_runtime_goes_on", || {
+fn a_failed_start_inside_a_runtime_does_not_panic() {
+    alone("start::a_failed_start_inside_a_runtime_does_not_panic", || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             with_room_for(STACK / 2, || {

@@ -41,9 +41,9 @@ fn a_job_goes_from_running_to_done() {
     assert_eq!(server.status(&id)["phase"], "done");
 }
 
-/// Guards: somebody cancels it: the request is dropped, and there is a profile of what it had done.
+/// Guards: after a cancellation the request is dropped, and there is a profile of what it had done.
 #[test]
-fn cancelled_by_button() {
+fn a_job_can_be_cancelled_by_the_button() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer()));
     let id = server.start_job("/?__geordi__");
@@ -58,9 +58,9 @@ fn cancelled_by_button() {
     assert_eq!((again.status, &server.profile(&id)["outcome"]), (202, &"cancelled".into()));
 }
 
-/// Guards: somebody waits for the result and goes away: the request is dropped.
+/// Guards: if a client waits for the result and leaves, the request is dropped.
 #[test]
-fn the_asker_goes_away() {
+fn a_client_that_leaves_cancels_the_request() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer()));
     for (query, header) in [("?__geordi__", None), ("", Some("1"))] {
@@ -78,9 +78,9 @@ fn the_asker_goes_away() {
     assert_eq!(server.get("/?__geordi__=json").json()["outcome"], "finished");
 }
 
-/// Guards: whoever goes away while waiting for their turn leaves the queue.
+/// Guards: a client that leaves while waiting for its turn leaves the queue.
 #[test]
-fn the_asker_leaves_the_queue() {
+fn a_client_that_leaves_the_queue_is_removed() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer().queue(1)));
     let running = server.start_job("/?__geordi__");
@@ -209,7 +209,7 @@ fn a_panic_of_the_handler_is_the_outcome() {
 
 /// Guards: a panic while the request is dropped is caught as well.
 #[test]
-fn a_destructor_panics() {
+fn a_panic_in_a_destructor_is_caught() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -235,9 +235,9 @@ fn a_destructor_panics() {
     }
 }
 
-/// Guards: 200 who ask at once each get the profile of their own request; nobody is forgotten.
+/// Guards: 200 clients at once each get the profile of their own request, and none is forgotten.
 #[test]
-fn two_hundred_askers() {
+fn two_hundred_clients_get_their_own_profiles() {
     let calls = Calls::default();
     let handler = {
         let calls = calls.clone();
@@ -273,9 +273,9 @@ fn two_hundred_askers() {
     assert_eq!((ids.len(), calls.get()), (200, 200));
 }
 
-/// Guards: an instance answers for another that has the same store: how far a job is, its profile, and its cancellation.
+/// Guards: an instance answers for another one with the same store: the progress of a job, its profile, and its cancellation.
 #[test]
-fn another_instance_answers() {
+fn another_instance_can_answer_for_a_job() {
     let (gate, store) = (Gate::new(), ProfileStore::memory());
     let instance = || Server::start(gated(&gate).layer(layer().store(store.clone())));
     let (one, other) = (instance(), instance());
@@ -332,9 +332,9 @@ fn browsers_get_pages_with_a_strict_policy() {
     assert_eq!(listed[0]["id"], id);
 }
 
-/// Guards: who has waited for nothing is told why: a job that was cancelled before its turn.
+/// Guards: a client whose job was cancelled before its turn is told why.
 #[test]
-fn cancelled_in_the_queue() {
+fn a_queued_job_learns_of_its_cancellation() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer()));
     let running = server.start_job("/?__geordi__");
@@ -348,9 +348,8 @@ fn cancelled_in_the_queue() {
     assert_eq!(gate.waiting(), 0);
 }
 
-/// Guards: another instance with the same store cancels a job before its turn.
 #[test]
-fn cancelled_in_the_queue_by_another() {
+fn another_instance_can_cancel_a_queued_job() {
     let (gate, store) = (Gate::new(), ProfileStore::memory());
     let instance = || Server::start(gated(&gate).layer(layer().store(store.clone())));
     let (one, other) = (instance(), instance());
@@ -364,10 +363,10 @@ fn cancelled_in_the_queue_by_another() {
     gate.until_waiting(0);
 }
 
-/// Guards: a store that takes forever keeps nobody from their turn, and no stranger to the queue in it.
+/// Guards: a store that takes forever keeps nobody from their turn, nor others in the queue from theirs.
 #[cfg(feature = "object-store")]
 #[test]
-fn a_store_that_does_not_answer() {
+fn a_hanging_store_blocks_nobody() {
     use object_store::memory::InMemory;
     use object_store::throttle::{ThrottleConfig, ThrottledStore};
 

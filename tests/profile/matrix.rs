@@ -61,9 +61,8 @@ impl Matrix {
     }
 }
 
-/// Guards: whoever may not sees the application, whatever they ask for and however.
 #[test]
-fn whoever_may_not_sees_the_application() {
+fn callers_without_access_get_the_normal_response() {
     let matrix = Matrix::new();
     let queries = [
         "?__geordi__",
@@ -134,9 +133,9 @@ fn only_the_owner_can_see_a_profile() {
     }
 }
 
-/// Guards: somebody else's id and one that nobody has are answered with the same bytes.
+/// Guards: somebody else's id and one that does not exist get the same bytes.
 #[test]
-fn the_same_404() {
+fn foreign_and_unknown_ids_look_the_same() {
     let matrix = Matrix::new();
     for what in ["", ".svg", ".status", ".response"] {
         for accept in ["*/*", BROWSER] {

@@ -11,7 +11,8 @@ use reqwest::Method;
 use super::common::{PORTABLE, ms};
 use super::{Calls, Server, layer};
 
-/// Guards: the request itself runs, once, on a profile thread, without the flag; a client that is no browser gets the profile.
+/// Guards: the request itself runs, once, on a profile thread, without the flag. A client other than a browser gets the
+/// profile.
 #[test]
 fn a_client_gets_the_profile() {
     let calls = Calls::default();
@@ -68,9 +69,9 @@ fn a_browser_is_sent_to_the_page() {
     assert_eq!((head.status, head.text()), (303, ""));
 }
 
-/// Guards: the header leaves the response as it is, and says which profile belongs to it.
+/// Guards: with the header, the response is unchanged, and names the profile that belongs to it.
 #[test]
-fn the_header_leaves_the_response() {
+fn the_header_leaves_the_response_unchanged() {
     let handler = async |body: String| ([("x-own", "1"), ("link", "</a>; rel=\"next\"")], format!("got {body}"));
     let server = Server::start(Router::new().route("/", any(handler)).layer(layer()));
     for value in ["", "1", "json"] {
@@ -95,9 +96,9 @@ fn the_header_leaves_the_response() {
     }
 }
 
-/// Guards: a body reaches the handler also where the flag is in the URL; a browser's form gets the profile, not a page.
+/// Guards: a body reaches the handler even if the flag is in the URL. A browser's form gets the profile, not a page.
 #[test]
-fn a_body_is_passed_through() {
+fn a_body_reaches_the_handler() {
     let handler = async |method: Method, body: String| format!("{method} {body}");
     let server = Server::start(Router::new().route("/", any(handler)).layer(layer()));
     for (method, body) in [(Method::POST, "a=1"), (Method::PUT, "x"), (Method::GET, "y"), (Method::DELETE, "")] {
@@ -221,9 +222,9 @@ fn every_form_can_be_downloaded() {
 /// The `pprof` crate profiles a process once at a time.
 static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
-/// Guards: the rest of the process is looked at only where that is allowed, and only when asked for.
+/// Guards: the rest of the process is profiled only where that is allowed, and only when asked for.
 #[test]
-fn the_rest_of_the_process() {
+fn the_process_profile_is_only_made_if_allowed() {
     let _turn = ONE_AT_A_TIME.lock();
     let router = || Router::new().route("/", get(async || tokio::time::sleep(super::common::ms(50)).await));
     let server = Server::start(router().layer(layer().allow_process(true)));
@@ -239,10 +240,10 @@ fn the_rest_of_the_process() {
     assert_eq!(server.get("/?__geordi__=json,process").status, 400);
 }
 
-/// Guards: of the rest of the process, other people's work is seen, and not the request's.
+/// Guards: the process profile shows other people's work, and not the request's.
 #[test]
 #[cfg(feature = "pprof")]
-fn what_others_did() {
+fn the_process_profile_shows_only_other_work() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -285,9 +286,9 @@ fn profiles_contain_no_credentials() {
     assert_eq!(answer.text().matches("shown").count(), 2);
 }
 
-/// Guards: what proxies hand on of a request's URI and of its user is reduced like the request itself.
+/// Guards: what proxies pass on about a request's URI and its user is redacted like the request itself.
 #[test]
-fn headers_of_proxies_tell_no_secrets() {
+fn headers_of_proxies_reveal_no_secrets() {
     let layer = layer().secret_paths(["/reset/{token}"]).unwrap();
     let server =
         Server::start(Router::new().fallback(any(async || ([("location", "/x?token=s3cret")], "x"))).layer(layer));
@@ -321,9 +322,9 @@ fn headers_of_proxies_tell_no_secrets() {
     assert!(!answer.text().contains("s3cret"), "{}", answer.text());
 }
 
-/// Guards: what the application says of secrets and of its own code holds for profiles, too.
+/// Guards: the application's settings for secrets and for own crates hold for profiles, too.
 #[test]
-fn its_own_secrets_and_crates() {
+fn the_applications_settings_hold_for_profiles() {
     let handler = async || futures::future::lazy(|_| thread::sleep(ms(100))).await;
     for own_crates in [&[][..], &["futures-util"]] {
         let layer = layer().secret_params(["patient"]).own_crates(own_crates.iter().copied());

@@ -30,10 +30,10 @@ const HEADER: HeaderName = HeaderName::from_static("x-deadline-ms");
 /// The content type, the headers, and the seconds that are left of the box.
 type Case<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)], u64);
 
-/// Guards: each header a caller may send, in each protocol: the smallest limit counts, and what is garbage counts as not
-/// there.
+/// Guards: for each header a caller may send, in each protocol, the smallest limit counts, and an invalid one counts as
+/// missing.
 #[test]
-fn what_the_caller_says() {
+fn the_callers_smallest_deadline_counts() {
     const GRPC: Option<&str> = Some("application/grpc+proto");
     let limit = 100;
     let table: &[Case<'_>] = &[
@@ -88,9 +88,9 @@ fn what_the_caller_says() {
     assert_eq!(futures::executor::block_on(left(unnamed, request)), Some(limit), "a header that was not named");
 }
 
-/// Guards: a caller that has no time left gets one poll: an answer that is there at once, else none.
+/// Guards: a caller that has no time left gets one poll: a response that is there at once, or none.
 #[test]
-fn no_time_at_all() {
+fn a_caller_without_time_gets_one_poll() {
     let layer = TimeboxLayer::new(seconds(60)).deadline_header(HEADER).reports(collect().1);
     runtime(0).block_on(async {
         let nothing = || Request::get("/").header(HEADER, "0").body(()).unwrap();
@@ -105,10 +105,10 @@ fn no_time_at_all() {
     });
 }
 
-/// Guards: a limit of its own for some requests, longer or shorter; none at all for those that are to run for ever. The
-/// caller's word still counts.
+/// Guards: some requests have a limit of their own, longer or shorter, and those that are meant to run forever have none. The
+/// caller's deadline still counts.
 #[test]
-fn limits_for_some() {
+fn some_requests_can_have_their_own_limit() {
     let layer = TimeboxLayer::new(seconds(60)).deadline_header(HEADER).limit_for(|parts| match parts.uri.path() {
         "/export" => Some(seconds(600)),
         "/ping" => Some(seconds(1)),

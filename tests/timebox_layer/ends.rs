@@ -49,9 +49,9 @@ fn an_error_passes_through_the_layer() {
     assert_eq!(futures::executor::block_on(service.oneshot(Request::new(()))).unwrap_err(), "no film");
 }
 
-/// Guards: a client that leaves before the limit ends its request at once, and nothing is said of an interruption later.
+/// Guards: a client that leaves before the limit ends its request at once, and no interruption is reported later.
 #[test]
-fn a_client_that_leaves() {
+fn a_client_that_leaves_is_not_an_interruption() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let (entered, dropped) = (Dropped::default(), Dropped::default());
@@ -79,10 +79,10 @@ fn a_client_that_leaves() {
     }
 }
 
-/// Guards: the box ends with the answer: what the caller does with the time it has left is not in the box, and a service can
-/// be called any number of times beside itself.
+/// Guards: the timebox ends with the response. What the caller does with the rest of its time is not inside, and a service
+/// can be called any number of times at once.
 #[test]
-fn many_requests_at_once() {
+fn concurrent_requests_have_separate_limits() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = TimeboxLayer::new(ms(400)).reports(reports.clone());

@@ -32,10 +32,10 @@ async fn inner(_argument: Guard, guard: &impl Fn(&'static str) -> Guard, wait: i
 
 const ORDER: [&str; 5] = ["file", "permit", "argument", "transaction", "connection"];
 
-/// Guards: an interruption releases in the order that a return has: what was declared last goes first, so that a
-/// transaction ends before its connection. And all of it before the caller has the error.
+/// Guards: an interruption releases in the same order as a return: what was declared last goes first, so that a transaction
+/// ends before its connection. All of it is released before the caller has the error.
 #[test]
-fn as_if_it_had_returned() {
+fn an_interruption_releases_in_the_order_of_a_return() {
     crate::common::runtime(0).block_on(async {
         let released = Arc::default();
         work(&released, std::future::ready(())).timebox(FOREVER).await.unwrap();
@@ -60,9 +60,9 @@ fn as_if_it_had_returned() {
     });
 }
 
-/// Guards: a guard that panics when it is released keeps the others from nothing, and the panic is the caller's.
+/// Guards: a guard that panics when it is released does not stop the others, and the panic reaches the caller.
 #[test]
-fn the_rest_goes_too_if_one_panics() {
+fn a_panicking_guard_does_not_stop_the_others() {
     struct Panics;
 
     impl Drop for Panics {

@@ -27,8 +27,8 @@ async fn transfer(pool: &SqlitePool, run: &Run, stage: &AtomicU8) -> sqlx::Resul
     transaction.commit().await
 }
 
-/// Guards: a transfer is made wholly or not at all; what returned is made, what was dropped before its commit is not; and
-/// after a thousand interruptions every connection of the pool can write.
+/// Guards: a transfer is made as a whole or not at all. If the work returned, it is made, and if the work was dropped before
+/// its commit, it is not. After a thousand interruptions every connection of the pool can write.
 #[test]
 fn every_transaction_is_whole_or_rolled_back() {
     let place = tempfile::tempdir().unwrap();

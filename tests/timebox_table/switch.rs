@@ -71,10 +71,10 @@ fn an_environment_variable_disables_timeboxes() {
 
 /// Guards: any other value means nothing.
 #[test]
-fn by_another_value() {
+fn other_values_do_not_disable_timeboxes() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.env("HEELER_DISABLE_TIMEBOXES", "0");
-    in_process_of(command, "switch::by_another_value", || {
+    in_process_of(command, "switch::other_values_do_not_disable_timeboxes", || {
         assert!(is_enabled());
         blocking(SHORT, work).unwrap_err();
     });

@@ -338,7 +338,7 @@ mod quota_nested {
 
     /// Guards: both have the same deadline, to the nanosecond, and so the inner one does nothing.
     #[test]
-    fn the_outer_one_interrupts() {
+    fn the_outer_of_two_equal_uses_interrupts() {
         run(async {
             let quota = Quota::new(SHORT).unwrap();
             let mut caught = false;
@@ -350,9 +350,10 @@ mod quota_nested {
         });
     }
 
-    /// Guards: a box that does nothing, for the one around it ends sooner, is paid for all the same, until it is dropped.
+    /// Guards: a timebox that does nothing, because the one around it ends sooner, still spends its quota until it is
+    /// dropped.
     #[test]
-    fn in_a_smaller_box() {
+    fn a_quota_is_spent_in_a_smaller_timebox_too() {
         run(async {
             let quota = Quota::new(TOTAL).unwrap();
             let start = Instant::now();
@@ -450,7 +451,7 @@ mod quota_exhausted {
 
 /// "Seconds must be more than zero", for a quota.
 #[test]
-fn quota_of_zero() {
+fn a_quota_of_zero_is_an_error() {
     let error = Quota::new(Duration::ZERO).unwrap_err();
     assert!(error.is_quota(), "{error}");
 }

@@ -206,9 +206,9 @@ fn nested_futures_are_interrupted_by_the_right_timebox() {
     });
 }
 
-/// Guards: the same for plain code, on a thread a tree.
+/// Guards: the same for plain code, with one thread per tree.
 #[test]
-fn of_plain_code() {
+fn nested_closures_are_interrupted_by_the_right_timebox() {
     let _guard = alone();
     let mut trees = clear_trees(&mut Rng::with_seed(5));
     // Where two boxes have one limit, nobody could tell whose interruption it was.

@@ -48,7 +48,7 @@ async fn waits_for_long_polls() {
 
 /// Guards: a child whose polls take some milliseconds is waiting, too.
 #[test]
-fn spawned_task_with_long_polls() {
+fn a_child_with_long_polls_is_waiting_too() {
     let _guard = beside_others();
     let report = caught(waits_for_long_polls());
     assert_parent_waits(&report, "waits_for_long_polls");
@@ -112,9 +112,9 @@ fn grandchildren_belong_to_the_same_request() {
     assert_eq!(functions, ["resizes", "waits_for_spawned"], "{}", report.to_text());
 }
 
-/// Guards: child work that is over, and that of others, is not shown.
+/// Guards: child work that is over, and that of other requests, is not shown.
 #[test]
-fn only_its_own() {
+fn only_its_own_live_children_are_shown() {
     let _guard = beside_others();
     let others = super::Driven::new(1);
     let (_seen, reports) = super::collect();
@@ -127,9 +127,9 @@ fn only_its_own() {
     assert_eq!(children.count(), 1, "{}", report.to_text());
 }
 
-/// Guards: outside of watched work the three functions are what they stand for.
+/// Guards: outside watched work the three functions do only what the functions they stand for do.
 #[test]
-fn outside_of_watched_work() {
+fn spawning_outside_watched_work_does_nothing_more() {
     let value = super::common::runtime(1).block_on(async {
         let spawned = heeler::spawn(async { 1 }).await.unwrap();
         let blocking = heeler::spawn_blocking(|| 2).await.unwrap();

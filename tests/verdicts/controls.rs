@@ -103,7 +103,7 @@ fn ignored_requests_are_not_watched() {
 
 /// Guards: a panic in a rule is the request's, and leaves no row behind.
 #[test]
-fn a_rule_that_panics() {
+fn a_panicking_rule_leaves_no_row_behind() {
     let layer = WatchdogLayer::new(FOREVER).ignore(|_| panic!("on purpose"));
     let mut service = layer.layer(service_of(stuck()));
     let call = std::panic::AssertUnwindSafe(|| drop(tower::Service::call(&mut service, get("/"))));
@@ -113,7 +113,7 @@ fn a_rule_that_panics() {
 
 /// Guards: layers, services and futures can be used where any others can.
 #[test]
-fn types_are_what_they_should_be() {
+fn types_are_send_sync_and_clone() {
     fn shared<T: Send + Sync + Clone + 'static>() {}
     fn sent<T: Send + 'static>(_: &T) {}
     shared::<WatchdogLayer>();

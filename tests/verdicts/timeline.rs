@@ -40,10 +40,10 @@ fn works() {
     std::thread::sleep(ms(60));
 }
 
-/// Guards: work that computes past an eighth of its threshold and then waits is looked at as soon as it waits, and not when
+/// Guards: work that computes past an eighth of its threshold and then waits is traced as soon as it waits, and not only when
 /// it is late.
 #[test]
-fn a_wait_after_a_long_first_poll() {
+fn a_wait_after_a_long_poll_is_traced() {
     let _guard = beside_others();
     let report = caught(async {
         std::thread::sleep(super::THRESHOLD / 2);
@@ -58,7 +58,7 @@ fn a_wait_after_a_long_first_poll() {
 
 /// Guards: waits by place, work, and what was not observed, each as long as it took.
 #[test]
-fn shares_of_the_time() {
+fn the_timeline_has_true_shares() {
     let _guard = beside_others();
     let report = caught(async {
         first_wait().await;
@@ -114,8 +114,8 @@ async fn elsewhere() {
     tokio::time::sleep(FOREVER).await;
 }
 
-/// Guards: what is still slow at 2, 4 and 8 times its threshold is looked at again, under the id of its report; the
-/// later look says where it is then.
+/// Guards: work that is still slow at 2, 4 and 8 times its threshold is captured again, under the id of its report. The later
+/// report says where it is then.
 #[test]
 fn updates_keep_the_id() {
     let _guard = beside_others();
@@ -138,7 +138,7 @@ fn updates_keep_the_id() {
     assert_eq!(layer.handle().in_flight(), 1);
 }
 
-/// Guards: an update goes out although its place was reported a moment ago; another request there does not.
+/// Guards: an update is sent although its place was reported a moment ago. Another request there is held back.
 #[test]
 fn updates_pass_the_throttle() {
     let _guard = beside_others();

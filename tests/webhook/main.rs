@@ -50,9 +50,9 @@ fn verifies(post: &Post, body: &[u8]) -> bool {
     mac.verify_slice(&sent).is_ok()
 }
 
-/// Guards: the receiver gets what tells, and what it gets can be read as a report.
+/// Guards: the receiver gets the essentials, and can read them as a report.
 #[test]
-fn the_short_form_unless_asked() {
+fn sends_the_short_form_by_default() {
     let server = Server::start();
     let (report, _) = report_to(server.hook("/hook"), "photos");
     let json = server.post().json();
@@ -70,10 +70,10 @@ fn the_short_form_unless_asked() {
     assert_eq!(whole["omitted"], Value::Null);
 }
 
-/// Guards: if asked to, the receiver gets the very report that every sink gets, with the headers that were asked for, and can
-/// tell that nobody changed it.
+/// Guards: if asked to, the receiver gets the very report that every sink gets, with the configured headers, and can verify
+/// that nobody changed it.
 #[test]
-fn json_that_is_signed() {
+fn whole_reports_are_signed_json() {
     let server = Server::start();
     let hook = server
         .hook("/hook")
@@ -100,9 +100,10 @@ fn json_that_is_signed() {
     assert_eq!((stats.delivered, stats.failed_deliveries), (stats.made, 0));
 }
 
-/// Guards: a message that Slack takes, which says where it is stuck and mentions nobody, whatever the name says.
+/// Guards: Slack gets a message that it accepts, which says where the work is stuck and mentions nobody, whatever the name
+/// says.
 #[test]
-fn a_message_for_slack() {
+fn slack_gets_a_message_that_mentions_nobody() {
     let server = Server::start();
     let (seen, reports) = collect_with(|builder| builder.webhook(server.hook("/services/T/B/x").slack()));
     slow_job(&seen, &reports, "import `<!channel>` @everyone\n```& more");
