@@ -104,7 +104,7 @@ fn cloning_the_waker_never_allocates() {
         let kept = kept.unwrap();
         kept.wake();
         drop(waker);
-        assert_eq!(Arc::strong_count(&task), 1, "without a clone of the row's waker, the task is let go");
+        assert_eq!(Arc::strong_count(&task), 1, "without a clone of the row's waker, the task is dropped");
         assert_eq!(counted.iter().sum::<u64>(), 0, "{counted:?}");
         assert_eq!(task.0.load(Ordering::Relaxed), 100, "every wake-up reaches the task, once");
         // It is traced: the first poll makes room for what it finds.
@@ -124,7 +124,7 @@ fn capturing_a_thread_allocates_nothing_on_it() {
         futures::executor::block_on(heeler::watch("job", ms(100), job).reports(reports))
     });
     // Captured four times: it runs, so each takes a signal.
-    let report = seen.wait("the last look", |report| report.update == 3);
+    let report = seen.wait("the last capture", |report| report.update == 3);
     stop.store(true, Ordering::Relaxed);
     assert_eq!(busy.join().unwrap(), 0);
     assert_eq!(report.verdict, Verdict::Blocking);

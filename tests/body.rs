@@ -133,7 +133,7 @@ fn each_stall_is_reported_separately() {
     assert_eq!(seen.first().kind, Kind::SlowRequest);
     gate.add_permits(1);
     let of_stall = |update| move |report: &heeler::Report| report.kind == Kind::SlowBody && report.update == update;
-    seen.wait("the last look at the first stall", of_stall(3));
+    seen.wait("the last capture of the first stall", of_stall(3));
     assert_eq!(seen.all().iter().filter(|report| of_stall(0)(report)).count(), 1);
     send.send(data("some")).unwrap();
     until("the second stall is found", || seen.all().iter().filter(|report| of_stall(0)(report)).count() == 2);
@@ -186,7 +186,7 @@ fn frames_and_hints_pass_through() {
             assert_eq!(body.frame().await.unwrap().unwrap().into_trailers().unwrap(), trailers);
             send.send(Err("broken pipe")).unwrap();
             assert_eq!(body.frame().await.unwrap().unwrap_err(), "broken pipe");
-            assert_eq!(layer.handle().in_flight(), 0, "a body that failed is over");
+            assert_eq!(layer.handle().in_flight(), 0, "a body that failed has ended");
             drop(send);
             assert!(body.is_end_stream() && body.frame().await.is_none());
             let empty = answer(&layer, http_body_util::Empty::<Bytes>::new()).await;

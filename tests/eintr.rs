@@ -63,7 +63,7 @@ fn caught<T: Send + 'static>(
     });
     let tid = tid.recv().unwrap();
     until("the thread is in its call", || in_call(tid).is_some_and(|call| calls.contains(&call)));
-    seen.wait("the last look", |report| report.update == 3);
+    seen.wait("the last capture", |report| report.update == 3);
     release();
     let (outcome, sleeps) = thread.join().unwrap();
     // Four looks, but at most one signal: it has not moved.

@@ -63,7 +63,7 @@ fn other_process() {
 
 /// Fails if anybody else is here.
 fn alone_with(mark: &Path) -> Result<(), ExclusiveError> {
-    fs::File::create_new(mark).expect("two at once");
+    fs::File::create_new(mark).expect("two holders at once");
     std::thread::sleep(Duration::from_micros(300));
     fs::remove_file(mark).unwrap();
     Ok(())
@@ -82,7 +82,7 @@ impl Drop for Killed {
 fn holder(job: &Path) -> Killed {
     let mut child = Killed(process("hold", job).stdout(Stdio::piped()).spawn().unwrap());
     let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
-    assert!(lines.map_while(Result::ok).any(|line| line == "holds"), "the holder did not begin");
+    assert!(lines.map_while(Result::ok).any(|line| line == "holds"), "the holder did not start");
     child
 }
 
@@ -148,7 +148,7 @@ fn tasks_of_one_process_exclude_each_other() {
                     loop {
                         assert!(begin.elapsed() < PATIENCE, "never got the lock");
                         let work = async {
-                            assert_eq!(INSIDE.fetch_add(1, Ordering::SeqCst), 0, "two at once");
+                            assert_eq!(INSIDE.fetch_add(1, Ordering::SeqCst), 0, "two holders at once");
                             tokio::task::yield_now().await;
                             INSIDE.fetch_sub(1, Ordering::SeqCst);
                         };

@@ -99,7 +99,7 @@ fn everything_is_counted_once() {
         async move { request(&slow, async { std::thread::sleep(Duration::from_millis(600)) }).await }
     });
     if !PORTABLE {
-        seen.wait("the one that blocks", |report| report.verdict == Verdict::Blocking);
+        seen.wait("the blocking work", |report| report.verdict == Verdict::Blocking);
         assert!(figures().thread_stacks.taken >= 1);
         assert!(figures().reports.with_verdict(Verdict::Blocking) >= 1);
     }
@@ -112,7 +112,7 @@ fn everything_is_counted_once() {
     assert_eq!((pieces(figures().in_flight), figures().armed_now), ([0; 4], 0));
     assert_eq!(pieces(figures().watched), [1_004, 5, 1_000, 401]);
     assert!(reports.flush(common::PATIENCE));
-    until("all reports are these reports", || figures().reports == reports.stats());
+    until("all reports in the process are counted here", || figures().reports == reports.stats());
     let own = reports.stats();
     let verdicts = [Verdict::Waiting, Verdict::Blocking, Verdict::Starved, Verdict::Yielding, Verdict::NoWaker];
     let others = [Verdict::Abandoned, Verdict::Interrupted, Verdict::Unknown];

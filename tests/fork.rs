@@ -58,7 +58,7 @@ fn in_child(by: By, work: impl FnOnce() -> String) -> String {
     let mut status = 0;
     // SAFETY: waits for the child that was made above.
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    assert!(libc::WIFEXITED(status), "{by:?}: the child did not come to an end: {status:#x}");
+    assert!(libc::WIFEXITED(status), "{by:?}: the child did not end: {status:#x}");
     text
 }
 
@@ -170,7 +170,7 @@ fn tasks_pending_at_a_fork_wake_in_the_child() {
         });
         assert_eq!(woken, "expired true true true", "{by:?}");
     }
-    assert!(!task.0.load(Ordering::SeqCst), "the parent's own is not touched");
+    assert!(!task.0.load(Ordering::SeqCst), "the parent's task is not woken");
 }
 
 /// Guards: a fork at any moment leaves no lock behind that the child waits for.

@@ -140,7 +140,7 @@ fn a_slow_job_reaches_the_recorder() {
     let job = driven.spawn(job.reports(reports.clone()));
     let quick = driven.spawn(heeler::watch("quick", FOREVER, async {}));
     until("it is reported", || reports.stats().with_verdict(heeler::report::Verdict::Waiting) >= 1);
-    until("it goes on to its sinks", || reports.stats().failed_deliveries >= 1);
+    until("it reaches its sinks", || reports.stats().failed_deliveries >= 1);
     assert_eq!(reports.stats().dropped, 0);
     let calls = || recorder.calls.load(Ordering::Relaxed);
     let before = calls();

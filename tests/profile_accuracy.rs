@@ -93,7 +93,7 @@ async fn handler(truth: Truth, path: std::path::PathBuf) -> Result<Response<Stri
     tokio::join!(first_point(&truth), tokio::task::yield_now());
     tokio::select! {
         done = heeler::spawn(second_point(Arc::clone(&truth))) => done.unwrap(),
-        () = forever() => unreachable!("an hour is longer"),
+        () = forever() => unreachable!("an hour is long enough"),
     }
     note(&truth, "all", all);
     Ok(Response::new("done".to_owned()))

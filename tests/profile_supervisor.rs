@@ -55,9 +55,9 @@ fn asked(layer: ProfileLayer) -> impl Fn(&str, Option<&Wall>) -> (u16, String) {
             request.extensions_mut().insert(Arc::new(Parting(wall.clone())));
         }
         runtime.block_on(async {
-            let answer = timeout(PATIENCE, service.clone().oneshot(request)).await.expect("an answer").unwrap();
+            let answer = timeout(PATIENCE, service.clone().oneshot(request)).await.expect("a response").unwrap();
             let (head, body) = answer.into_parts();
-            let body = timeout(PATIENCE, body.collect()).await.expect("all of it").unwrap().to_bytes();
+            let body = timeout(PATIENCE, body.collect()).await.expect("the whole body").unwrap().to_bytes();
             (head.status.as_u16(), String::from_utf8_lossy(&body).into_owned())
         })
     }
@@ -104,7 +104,7 @@ fn a_request_without_a_thread_blocks_nobody() {
         assert!(status == 503 && said.starts_with("Too many profiled requests"), "{status} {said}");
         assert_eq!(ask("/", None).1, "well");
         others.open();
-        until("there are profiles again", || ask("/?__geordi__=json", None).0 == 200);
+        until("profiles are possible again", || ask("/?__geordi__=json", None).0 == 200);
         one.until_blocked(1);
         one.open();
         one.until_blocked(0);

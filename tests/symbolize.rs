@@ -73,13 +73,13 @@ fn make_reports(into: &Path) {
 fn reports_of(program: &Path, place: &Path) -> [PathBuf; 2] {
     let mut command = Command::new(program);
     command.env(INTO, place);
-    in_process_of(command, TEST, || unreachable!("its process makes reports, and ends"));
+    in_process_of(command, TEST, || unreachable!("the other process makes reports and ends"));
     let files = || fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
     let of = |job: &str| {
         let is_of = |path: &PathBuf| {
             path.extension().is_some_and(|extension| extension == "json") && json_of(path)["job"] == job
         };
-        files().find(is_of).unwrap_or_else(|| panic!("no report of {job}"))
+        files().find(is_of).unwrap_or_else(|| panic!("no report about {job}"))
     };
     ["waits", "blocks"].map(of)
 }

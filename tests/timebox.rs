@@ -67,7 +67,7 @@ fn a_checkpoint_fails_when_time_is_up() {
     let interrupted = interrupted.unwrap_err();
     assert!(interrupted.is_from("loop"));
     assert!(interrupted.to_string().contains("at the checkpoint in tests/timebox.rs:"), "{interrupted}");
-    assert!(checkpoint().is_ok(), "outside of any box there is no limit");
+    assert!(checkpoint().is_ok(), "outside any timebox there is no limit");
 }
 
 /// Guards: work that was spawned from a timebox learns when the timebox ends.

@@ -48,7 +48,7 @@ fn hand_on() -> Receiver<Interrupted> {
 #[track_caller]
 fn both_are_told_of(label: &str, receiver: &Receiver<Interrupted>) {
     for _ in 0..2 {
-        let told = receiver.recv_timeout(PATIENCE / 2).expect("work that was handed on is not told");
+        let told = receiver.recv_timeout(PATIENCE / 2).expect("the spawned work was not told");
         assert!(told.is_from(label), "{told}");
     }
 }
@@ -144,7 +144,7 @@ fn a_timebox_in_told_work_fails_at_once() {
         work.timebox(SHORT).label("parent").await.unwrap_err();
         for _ in 0..4 {
             let said = tokio::task::block_in_place(|| receiver.recv_timeout(PATIENCE)).unwrap();
-            assert!(said.expect_err("it is up").is_from("parent"));
+            assert!(said.expect_err("the time is up").is_from("parent"));
         }
     });
 }
@@ -363,7 +363,7 @@ fn a_timebox_expires_on_a_thread_that_is_ending() {
         LAST.with(|last| *last.borrow_mut() = Some(AtTheEnd(sender)));
     });
     for _ in 0..2 {
-        assert!(receiver.recv_timeout(PATIENCE / 2).expect("the box fires"));
+        assert!(receiver.recv_timeout(PATIENCE / 2).expect("the timebox expires"));
     }
 }
 
@@ -394,7 +394,7 @@ fn a_panic_leaves_the_thread_in_no_timebox() {
     });
     // And the next box works.
     assert!(futures::executor::block_on(forever().timebox(SHORT)).is_err());
-    until("boxes work", || blocking(SHORT, || Ok::<_, Interrupted>(timebox::remaining().is_some())).unwrap());
+    until("timeboxes work", || blocking(SHORT, || Ok::<_, Interrupted>(timebox::remaining().is_some())).unwrap());
 }
 
 async fn sleeps() {

@@ -114,7 +114,7 @@ async fn race(rng: &mut Rng, bell: &Notify, tally: &Arc<Tally>) {
     let hook = tally.clone();
     let result = timebox(limit, work).on_interrupt(move |_| add(&hook.hooks)).await;
     assert!(dropped.load(Ordering::SeqCst), "the work is not dropped yet");
-    assert_eq!(result.is_ok(), finished.load(Ordering::SeqCst), "a value that nobody has got, or one that nobody made");
+    assert_eq!(result.is_ok(), finished.load(Ordering::SeqCst), "a value was lost or invented");
     match result {
         Ok(_) => add(&tally.ready),
         Err(error) => {
@@ -157,7 +157,7 @@ fn futures_end_by_timer_thread_or_themselves() {
     let all = runtime.block_on(async { tokio::time::timeout(PATIENCE * 10, futures::future::join_all(tasks)).await });
     over.store(true, Ordering::Relaxed);
     ringer.join().unwrap();
-    for task in all.expect("a box had no outcome") {
+    for task in all.expect("a timebox had no outcome") {
         task.unwrap();
     }
     let get = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
@@ -201,7 +201,7 @@ fn checkpoints_agree_with_their_own_timebox() {
                     if let Err(error) = result {
                         assert!(error.limit() == limit && start.elapsed() >= at_least(limit), "{error}");
                     }
-                    checkpoint().expect("outside of any box");
+                    checkpoint().expect("outside any timebox");
                 }
             });
         }

@@ -89,7 +89,7 @@ fn an_unusable_directory_only_costs_reports() {
     ask_until_reported(&layer, &reports, || get("/"));
     assert!(reports.stats().failed_deliveries > 0);
     std::fs::remove_file(&path).unwrap();
-    assert!(reports.flush(super::common::PATIENCE), "what could not be written then is written now");
+    assert!(reports.flush(super::common::PATIENCE), "the reports that failed before are written now");
     let stats = reports.stats();
     assert_eq!((stats.delivered, stats.queued), (stats.made, 0));
     assert!(std::fs::read_dir(&path).unwrap().count() >= 3, "a report's files");

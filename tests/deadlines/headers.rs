@@ -41,7 +41,7 @@ fn all<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a str> {
 /// The only value of a header, in milliseconds; of gRPC's as the layer writes it for less than 100 s.
 fn left(headers: &HeaderMap, name: &HeaderName) -> f64 {
     let values = all(headers, name);
-    let [value] = values[..] else { panic!("not one: {values:?}") };
+    let [value] = values[..] else { panic!("more or less than one value: {values:?}") };
     if let Some(micros) = value.strip_suffix('u') {
         micros.parse::<f64>().unwrap() / 1e3
     } else if let Some(nanos) = value.strip_suffix('n') {

@@ -62,7 +62,7 @@ async fn layers_alone_pass_the_remaining_time_on() {
     assert!([200, 503].contains(&answer.status().as_u16()), "{answer:?}");
 
     let b = next(&mut of_b).await;
-    let left = left.lock().unwrap().expect("A is in its box");
+    let left = left.lock().unwrap().expect("A is inside its timebox");
     assert!(left <= LIMIT - at_least(ms(100)) && b.limit() <= left, "{left:?} {b:?}");
     // B was called after `begun`, and A's box opened after that
     assert!(b.limit() + ms(2) >= LIMIT.saturating_sub(begun.elapsed()), "{b:?}");

@@ -130,7 +130,7 @@ async fn no_call_is_made_without_time() {
     }
     .timebox(Limit::from(ms(10)).label("around").grace(FOREVER))
     .await;
-    let (interrupted, _waited) = result.expect("ends in its grace");
+    let (interrupted, _waited) = result.expect("the work ends within its grace");
     assert!(interrupted.is_from("around") && interrupted.to_string().contains("client"), "{interrupted}");
     assert_eq!(made.load(Ordering::SeqCst), 0);
 
@@ -164,7 +164,7 @@ async fn a_default_of_zero_refuses_every_call() {
     assert_eq!(made.load(Ordering::SeqCst), 0);
 
     // where no header says so, too
-    let never = service_fn(|_: Request<()>| -> Ready<Result<(), BoxError>> { panic!("a call is made") });
+    let never = service_fn(|_: Request<()>| -> Ready<Result<(), BoxError>> { panic!("a call was made") });
     let error = DeadlineLayer::new(Duration::ZERO).layer(never).oneshot(get()).await.unwrap_err();
     assert_eq!(interrupted(&*error).limit(), Duration::ZERO);
 }

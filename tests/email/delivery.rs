@@ -23,7 +23,7 @@ fn a_refused_recipient_does_not_stop_the_mail() {
     let server = Server::start(Rules { rcpt, ..Rules::default() });
     let (_, reports) = mailed(plain(&server).to(THREE));
     assert_eq!(server.mails(1)[0].to, ["one@example.com", "two@example.com"]);
-    assert_eq!(reports.stats().failed_deliveries, 0, "others have it");
+    assert_eq!(reports.stats().failed_deliveries, 0, "the others have the mail");
     assert_eq!(server.look(|seen| (seen.mails.len(), seen.recipients)), (1, 3));
 }
 

@@ -38,7 +38,7 @@ fn starttls_without_the_root_is_refused() {
         let (_, reports) = mailed(to(&server).credentials(USER, PASSWORD));
         assert_eq!(reports.stats().failed_deliveries, 1);
         server.look(|seen| {
-            assert!(seen.connections > 0, "it was asked");
+            assert!(seen.connections > 0, "the server was contacted");
             assert!(seen.mails.is_empty() && seen.logins.is_empty());
             assert!(seen.lines.iter().all(|line| line.starts_with("EHLO") || line == "STARTTLS"), "{:?}", seen.lines);
         });

@@ -32,5 +32,5 @@ fn flush_gives_up_in_time() {
     let stats = reports.stats();
     sums_up(&stats);
     assert_eq!((stats.queued, stats.delivered), (stats.made, 0));
-    crate::common::until("it was asked", || !server.keys().is_empty());
+    crate::common::until("the server was contacted", || !server.keys().is_empty());
 }

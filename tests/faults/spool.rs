@@ -27,7 +27,7 @@ fn corrupted_spool_files_are_set_aside() {
         fs::write(file.with_extension("taken"), b"\xff\x00\n").unwrap();
     }
     let next = successor(spool.path(), &down);
-    until("it has taken them over", || next.stats().recovered > 0);
+    until("the next process has taken the reports over", || next.stats().recovered > 0);
     let server = down.start();
     assert!(next.flush(PATIENCE));
     // What a later version wrote stays where that version will find it.

@@ -66,7 +66,7 @@ fn a_sleeping_fiber_is_reported_with_its_stack() {
     let (seen, reports) = collect();
     let interrupted = watched(reports, || on_fiber(|| sleeps(|| has_last(&seen))));
     assert!(interrupted <= 1, "{interrupted} calls were interrupted");
-    seen.wait("the last look", |report| report.update == 3);
+    seen.wait("the last capture", |report| report.update == 3);
     for report in seen.all() {
         assert_eq!(report.verdict, Verdict::Blocking, "{}", report.to_text());
     }
@@ -153,7 +153,7 @@ fn an_unreadable_fiber_is_reported_once() {
         let interrupted = futures::executor::block_on(task).unwrap();
         futures::executor::block_on(innocent).unwrap();
         assert!(interrupted <= 1, "{interrupted} calls were interrupted");
-        seen.wait("the last look", |report| report.update == 3);
+        seen.wait("the last capture", |report| report.update == 3);
         for report in seen.all() {
             let text = report.to_text();
             assert_eq!(report.verdict, Verdict::Blocking, "{text}");

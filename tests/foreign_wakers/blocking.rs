@@ -25,7 +25,7 @@ pub(crate) fn assert_boxes_expire() {
             Ok::<_, Interrupted>(())
         })
     });
-    assert!(elsewhere.join().unwrap().is_err(), "the monitor is held up");
+    assert!(elsewhere.join().unwrap().is_err(), "the monitor is blocked");
 }
 
 /// An executor that takes the same lock to wake as it holds while it polls.

@@ -84,7 +84,7 @@ fn a_waker_of_dropped_work_wakes_the_task() {
             drop(leaf);
             assert!(Arc::strong_count(&task) > 1, "{how}: a clone is left");
             drop(shared);
-            until("the task's waker is let go", || Arc::strong_count(&task) == 1);
+            until("the task's waker is dropped", || Arc::strong_count(&task) == 1);
         }
     }
     until("all rows are free", || figures().in_flight.total() == 0);
@@ -185,7 +185,7 @@ fn a_stream_of_watched_items_ends() {
         runtime(2).block_on(async { tokio::spawn(count).await.unwrap() })
     });
     for _ in 0..5 {
-        let (_, count) = finished.recv_timeout(3 * PATIENCE).expect("somebody waits for ever");
+        let (_, count) = finished.recv_timeout(3 * PATIENCE).expect("an executor waits forever");
         assert_eq!(count, ITEMS as usize);
     }
     until("all rows are free", || figures().in_flight.total() == 0);

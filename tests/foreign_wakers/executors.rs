@@ -117,7 +117,7 @@ fn a_task_that_nobody_can_wake_is_dropped() {
             let _ = heeler::timebox(ms(200), work).await;
         }))
     };
-    assert!(is_let_go(boxed, 3), "in a box");
+    assert!(is_let_go(boxed, 3), "in a timebox");
     until("all rows are free", || figures().in_flight.total() == 0);
 }
 
@@ -306,7 +306,7 @@ fn no_wake_up_is_lost() {
     run("tokio", Box::new(|| runtime(2).block_on(watched_exchange(ROUNDS))));
     for _ in 0..5 {
         let name = finished.recv_timeout(3 * PATIENCE);
-        assert!(name.is_ok(), "somebody waits for ever");
+        assert!(name.is_ok(), "an executor waits forever");
     }
     until("all rows are free", || figures().in_flight.total() == 0);
 }

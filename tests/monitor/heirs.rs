@@ -50,7 +50,7 @@ fn spent_on(boxes: usize) -> Duration {
     let before = monitor_on_cpu();
     let told = TOLD.load(Ordering::Relaxed);
     let late: Vec<_> = all.into_iter().map(|one| driven.handle.block_on(one).unwrap()).collect();
-    until("what was handed on is told", || TOLD.load(Ordering::Relaxed) == told + boxes);
+    until("the spawned work is told", || TOLD.load(Ordering::Relaxed) == told + boxes);
     let spent = monitor_on_cpu() - before;
     println!("{boxes} boxes: at most {:?} late, the monitor used {spent:?}", late.iter().max().unwrap());
     spent

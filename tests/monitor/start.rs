@@ -39,7 +39,7 @@ fn a_failed_start_is_tried_until_it_runs() {
                 std::thread::sleep(ms(50));
                 checkpoint()
             });
-            assert!(told.is_ok() && !figures().monitor.running, "it could be started after all");
+            assert!(told.is_ok() && !figures().monitor.running, "it started after all");
             assert!(Future::poll(std::pin::Pin::new(&mut began_before), &mut cx).is_pending());
         });
         // Whatever begins from now on has it tried again.
@@ -49,9 +49,11 @@ fn a_failed_start_is_tried_until_it_runs() {
         });
         assert!(first_try.elapsed() >= at_least(ms(1_000)), "{:?}", first_try.elapsed());
         assert!(lateness(3).iter().all(|late| *late < PATIENCE));
-        until("the first box is told", || Future::poll(std::pin::Pin::new(&mut began_before), &mut cx).is_ready());
-        until("it turns", || figures().monitor.heartbeat_age < ms(2_000));
-        until("that is said", || !log.lines_with(MONITOR_RUNS).is_empty() && !log.lines_with(REPORTER_RUNS).is_empty());
+        until("the first timebox is told", || Future::poll(std::pin::Pin::new(&mut began_before), &mut cx).is_ready());
+        until("the monitor has a heartbeat", || figures().monitor.heartbeat_age < ms(2_000));
+        until("that is logged", || {
+            !log.lines_with(MONITOR_RUNS).is_empty() && !log.lines_with(REPORTER_RUNS).is_empty()
+        });
         for words in [MONITOR_FAILED, MONITOR_RUNS, REPORTER_FAILED, REPORTER_RUNS] {
             assert_eq!(log.lines_with(words).len(), 1, "{words}: {}", log.text());
         }
@@ -70,8 +72,8 @@ fn the_monitor_starts_what_is_missing() {
             assert!(!figures().monitor.running && log.lines_with(REPORTER_FAILED).is_empty(), "{}", log.text());
             assert_eq!(log.lines_with(MONITOR_FAILED).len(), 1, "{}", log.text());
         });
-        until("all of it runs", || figures().monitor.running);
-        until("that is said", || !log.lines_with(MONITOR_RUNS).is_empty());
+        until("every thread runs", || figures().monitor.running);
+        until("that is logged", || !log.lines_with(MONITOR_RUNS).is_empty());
         let said = log.lines_with(MONITOR_RUNS);
         assert!(said.len() == 1 && said[0].contains("heeler-capture"), "{said:?}");
         assert!(!log.text().contains("heeler-monitor"), "{}", log.text());
@@ -99,7 +101,7 @@ fn findings_wait_for_a_reporter_that_could_not_start() {
             assert!(figures().monitor.running && seen.all().is_empty() && !reports.flush(PATIENCE));
             assert_eq!(log.lines_with(REPORTER_FAILED).len(), 1, "{}", log.text());
         });
-        seen.wait("what was found meanwhile", |report| report.job.as_deref() == Some("waits"));
+        seen.wait("the report found meanwhile", |report| report.job.as_deref() == Some("waits"));
         assert_eq!((log.lines_with(REPORTER_FAILED).len(), log.lines_with(REPORTER_RUNS).len()), (1, 1));
         assert!(reports.flush(PATIENCE));
     });
@@ -114,7 +116,7 @@ fn a_failed_start_inside_a_runtime_does_not_panic() {
             with_room_for(STACK / 2, || {
                 drop(heeler::WatchdogLayer::new(ms(100)));
                 assert!(timebox::blocking(ms(1), || Ok::<_, Interrupted>(())).is_ok());
-                assert!(!figures().monitor.running, "it could be started after all");
+                assert!(!figures().monitor.running, "it started after all");
             });
         });
     });

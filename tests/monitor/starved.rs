@@ -49,7 +49,7 @@ fn a_workers_stack_is_captured_once_for_all() {
         }
         // Once each, or, where the thread must be signalled for that, twenty times a second.
         let most = WORKERS as u64 * (2 + elapsed.as_millis() as u64 / 50);
-        assert!(stacks.taken <= most && stacks.taken < STARVED as u64, "{stacks:?}, and not {most}");
+        assert!(stacks.taken <= most && stacks.taken < STARVED as u64, "{stacks:?} instead of {most}");
         // Not each: one may be captured while a culprit has not begun yet.
         seen.wait("one with all culprits", |report| {
             let culprits = report.stacks.iter().filter(|stack| stack.kind == StackKind::Culprit);

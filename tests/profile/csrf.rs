@@ -44,7 +44,7 @@ fn ask(server: &Server, method: Method, path: &str, headers: &[(&str, &str)]) ->
 
 /// Where the form of a page that asks leads: a query.
 fn action(answer: &Answer) -> String {
-    let (_, form) = answer.text().split_once("<form method=\"post\" action=\"").expect("it asks");
+    let (_, form) = answer.text().split_once("<form method=\"post\" action=\"").expect("it asks for confirmation");
     let (action, _) = form.split_once('"').unwrap();
     action.replace("&amp;", "&")
 }
@@ -172,10 +172,10 @@ fn many_runs_need_confirmation() {
     assert_eq!(kept.text(), "GET [false, false, false] \"\"");
 
     let again = ask(&server, Method::POST, &format!("/vote{query}"), &posted);
-    assert_eq!((again.status, calls.get()), (403, before + 20), "an answer holds once");
+    assert_eq!((again.status, calls.get()), (403, before + 20), "a confirmation works once");
     let other = action(&ask(&server, Method::GET, "/vote?a=1&__geordi__=20x", &typed));
     let elsewhere = ask(&server, Method::POST, &format!("/delete{other}"), &posted);
-    assert_eq!((elsewhere.status, calls.get()), (403, before + 20), "for that request");
+    assert_eq!((elsewhere.status, calls.get()), (403, before + 20), "a confirmation is for one request");
 }
 
 /// Guards: a request without access is passed on without the flag, if that is configured, and unchanged otherwise. In both

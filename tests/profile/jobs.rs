@@ -282,7 +282,7 @@ fn another_instance_can_answer_for_a_job() {
     for cancel in [false, true] {
         let id = one.start_job("/?__geordi__");
         gate.until_waiting(1);
-        until("the other one knows that it runs", || {
+        until("the other instance knows that it runs", || {
             let answer = other.get(&format!("/?__geordi__={id}.status"));
             answer.status == 200 && answer.json()["phase"] == "running"
         });
@@ -357,7 +357,7 @@ fn another_instance_can_cancel_a_queued_job() {
     gate.until_waiting(1);
     let id = one.start_job("/?__geordi__");
     let path = format!("/?__geordi__={id}.cancel");
-    until("the other one knows of it", || other.send(other.request(Method::POST, &path)).status == 202);
+    until("the other instance knows about it", || other.send(other.request(Method::POST, &path)).status == 202);
     until("it is cancelled", || one.status(&id)["phase"] == "cancelled");
     gate.open(1);
     gate.until_waiting(0);

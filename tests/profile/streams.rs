@@ -69,7 +69,7 @@ fn a_slow_reader_slows_the_handler() {
         for read in 1..=10 {
             let frame = response.body_mut().frame().await.unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap(), "x");
-            until("the request is ahead", || made.load(Ordering::SeqCst) > read);
+            until("the request runs ahead", || made.load(Ordering::SeqCst) > read);
             // A few are on their way.
             assert!(made.load(Ordering::SeqCst) <= read + 4, "{} of {read}", made.load(Ordering::SeqCst));
         }

@@ -169,7 +169,7 @@ fn only_so_many_polls_may_never_return() {
         assert_eq!(server.get("/quick").text(), "quick");
         wall.until_blocked(8);
         wall.open();
-        until("there are profiles again", || server.get("/quick?__geordi__=json").status == 200);
+        until("profiles are possible again", || server.get("/quick?__geordi__=json").status == 200);
     });
 }
 

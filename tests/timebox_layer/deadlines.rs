@@ -85,7 +85,7 @@ fn the_callers_smallest_deadline_counts() {
     }
     let unnamed = TimeboxLayer::new(seconds(limit));
     let request = Request::get("/").header(HEADER, "20000").body(()).unwrap();
-    assert_eq!(futures::executor::block_on(left(unnamed, request)), Some(limit), "a header that was not named");
+    assert_eq!(futures::executor::block_on(left(unnamed, request)), Some(limit), "a header that was not configured");
 }
 
 /// Guards: a caller that has no time left gets one poll: a response that is there at once, or none.

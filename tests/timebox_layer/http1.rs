@@ -150,7 +150,7 @@ fn the_call_itself_is_inside_the_timebox() {
         std::future::ready(Ok::<_, std::convert::Infallible>(Response::new(format!("{}", left <= LIMIT))))
     }));
     let answer = service.call(http::Request::new(()));
-    assert!(heeler::timebox::remaining().is_none(), "the box is around the call alone");
+    assert!(heeler::timebox::remaining().is_none(), "the timebox is only around the call");
     let answer = futures::executor::block_on(answer).unwrap();
     let body = futures::executor::block_on(http_body_util::BodyExt::collect(answer.into_body())).unwrap().to_bytes();
     assert_eq!(body, "true");

@@ -122,7 +122,7 @@ fn work_ends_only_between_its_steps() {
             true
         };
         let completed = work.timebox(run.limit).grace(FOREVER).await.expect("within its grace");
-        assert_eq!(steps.0, steps.1, "dropped in the middle");
+        assert_eq!(steps.0, steps.1, "dropped in the middle of a step");
         assert!(timebox::remaining().is_none());
         completed
     });

@@ -29,7 +29,7 @@ impl Calls {
         let this = self.clone();
         move |interrupted| {
             assert!(interrupted.is_from("hooked"));
-            assert!(this.work_is_gone.load(Ordering::SeqCst), "before the work was gone");
+            assert!(this.work_is_gone.load(Ordering::SeqCst), "the hook ran before the work was dropped");
             this.calls.fetch_add(1, Ordering::SeqCst);
         }
     }

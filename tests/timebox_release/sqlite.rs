@@ -75,7 +75,7 @@ fn every_transaction_is_whole_or_rolled_back() {
         for (number, completed, stage) in runs.into_inner().unwrap() {
             let query = sqlx::query_as("SELECT COUNT(*), COALESCE(SUM(amount), 0) FROM entries WHERE run = ?");
             let (entries, sum): (i64, i64) = query.bind(number).fetch_one(&pool).await.unwrap();
-            assert_eq!(sum, 0, "half a transfer");
+            assert_eq!(sum, 0, "half a transfer was committed");
             match (completed, stage) {
                 (true, _) => assert_eq!(entries, 2),
                 // Whether a commit has been made that nobody waited for is the database's to say.

@@ -97,7 +97,8 @@ fn a_timebox_moves_between_tasks() {
         one.block_on(first).unwrap();
         if let Ok(future) = receiver.blocking_recv() {
             let second = other.spawn(async { tokio::time::timeout(PATIENCE, future).await });
-            let error = other.block_on(second).unwrap().expect("the task that has it now is woken").unwrap_err();
+            let error =
+                other.block_on(second).unwrap().expect("the task that has the future now is woken").unwrap_err();
             assert!(error.elapsed() >= limit);
         }
     }
@@ -200,7 +201,7 @@ fn a_busy_loop_cannot_starve_its_timebox() {
             }));
             task.await.unwrap()
         });
-        let error = result.expect_err("it outlived its box");
+        let error = result.expect_err("the loop outlived its timebox");
         assert!(error.elapsed() >= SHORT);
     }
 }
@@ -272,8 +273,11 @@ fn threads_belong_to_a_timebox_only_during_polls() {
         let inside = |limit: Duration| {
             async move {
                 for _ in 0..50 {
-                    let left = heeler::timebox::remaining().expect("within a box");
-                    assert!(left <= limit && left > limit - FOREVER / 2, "another box's: {left:?} of {limit:?}");
+                    let left = heeler::timebox::remaining().expect("inside a timebox");
+                    assert!(
+                        left <= limit && left > limit - FOREVER / 2,
+                        "the limit of another timebox: {left:?} of {limit:?}"
+                    );
                     tokio::task::yield_now().await;
                 }
             }

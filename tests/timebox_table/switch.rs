@@ -18,7 +18,7 @@ fn nothing_fires() {
     assert_eq!(blocking(SHORT, || work_for(SHORT * 5)).unwrap(), 7);
     let quota = Quota::new(ms(1)).unwrap();
     assert_eq!(blocking(&quota, || work_for(SHORT)).unwrap(), 7);
-    assert_eq!(quota.remaining(), quota.total(), "what is off spends nothing");
+    assert_eq!(quota.remaining(), quota.total(), "a disabled timebox spends nothing");
 }
 
 /// "Can be disabled by a function": for a debugger that is attached while the program runs.
@@ -45,8 +45,8 @@ fn a_function_disables_timeboxes() {
         set_enabled(false);
         assert!(!is_enabled());
         nothing_fires();
-        assert!(runtime.block_on(running).unwrap().is_err(), "a running box fires");
-        assert!(plain.join().unwrap().is_err(), "a running box fires");
+        assert!(runtime.block_on(running).unwrap().is_err(), "a running timebox expires");
+        assert!(plain.join().unwrap().is_err(), "a running timebox expires");
 
         set_enabled(true);
         assert!(is_enabled());

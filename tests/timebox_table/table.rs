@@ -22,7 +22,7 @@ mod simple {
                 forever().await
             });
             let error = late.await.unwrap_err();
-            assert_eq!(drops.count(), 1, "what was interrupted is dropped before the error is returned");
+            assert_eq!(drops.count(), 1, "the interrupted work is dropped before the error is returned");
             assert_eq!((error.limit(), error.label()), (SHORT, None));
             assert!(error.elapsed() >= SHORT, "{error}");
             assert_eq!(forever().timebox(SHORT).await.unwrap_err().limit(), SHORT);
@@ -73,7 +73,11 @@ mod exception {
     #[test]
     fn a_closure_fails_with_the_given_error() {
         assert_eq!(blocking::<(), Failure>(SHORT, || match work()? {}), Err(Failure::After(SHORT)));
-        assert_eq!(blocking(FOREVER, || Err::<(), _>(Failure::TooSlow)), Err(Failure::TooSlow), "its own errors pass");
+        assert_eq!(
+            blocking(FOREVER, || Err::<(), _>(Failure::TooSlow)),
+            Err(Failure::TooSlow),
+            "its own errors pass through"
+        );
     }
 }
 
@@ -140,7 +144,7 @@ mod larger_inner {
     fn the_outer_timebox_interrupts_a_closure() {
         let mut handled = false;
         let outer = blocking(SHORT, || {
-            let outer_limit = heeler::timebox::remaining().expect("within a box");
+            let outer_limit = heeler::timebox::remaining().expect("inside a timebox");
             assert!(outer_limit <= SHORT);
             let inner: Result<(), Interrupted> = blocking(FOREVER, || match work()? {});
             match inner {
@@ -151,7 +155,7 @@ mod larger_inner {
             Ok::<_, Interrupted>(())
         });
         assert_eq!(outer.unwrap_err().limit(), SHORT);
-        assert!(!handled, "a foreign interruption passes through the inner box");
+        assert!(!handled, "a foreign interruption passes through the inner timebox");
     }
 }
 
@@ -245,7 +249,7 @@ mod quota_in_a_loop {
                 let before = quota.remaining();
                 assert!(!quota.running());
                 tokio::time::sleep(ms(5)).await;
-                assert_eq!(quota.remaining(), before, "nothing is spent between the boxes");
+                assert_eq!(quota.remaining(), before, "nothing is spent between the timeboxes");
                 let start = Instant::now();
                 let turn = async {
                     assert!(quota.running());
@@ -273,7 +277,7 @@ mod quota_in_a_loop {
         loop {
             let before = quota.remaining();
             std::thread::sleep(ms(5));
-            assert_eq!(quota.remaining(), before, "nothing is spent between the boxes");
+            assert_eq!(quota.remaining(), before, "nothing is spent between the timeboxes");
             let start = Instant::now();
             let result = blocking(&quota, || {
                 assert!(quota.running());

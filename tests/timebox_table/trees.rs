@@ -202,7 +202,7 @@ fn nested_futures_are_interrupted_by_the_right_timebox() {
         });
         let tasks = tasks.collect::<Vec<_>>();
         let all = runtime.block_on(async { tokio::time::timeout(PATIENCE, join_all(tasks)).await });
-        all.expect("no tree takes that long").into_iter().map(|events| events.expect("nothing is early")).collect()
+        all.expect("no tree takes so long").into_iter().map(|events| events.expect("nothing is early")).collect()
     });
 }
 

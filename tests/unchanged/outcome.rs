@@ -38,7 +38,7 @@ fn completions_on_traced_polls() {
             let job = heeler::watch("job", ms(25), ready_at(last, polls.clone())).reports(reports);
             let value = runtime(workers).block_on(async {
                 let job = tokio::spawn(job);
-                tokio::time::timeout(PATIENCE, job).await.expect("nobody has asked for a poll").unwrap()
+                tokio::time::timeout(PATIENCE, job).await.expect("no poll was requested").unwrap()
             });
             assert_eq!((value, polls.load(Ordering::Relaxed)), (last, last));
         }

@@ -30,7 +30,7 @@ fn a_disabled_layer_watches_nothing() {
     handle.set_enabled(true);
     driven.spawn(layer.layer(service_of(stuck())).oneshot(get("/on")));
     // The one that came later has been found, the other one would have been.
-    seen.wait("a later look", |report| report.update == 1);
+    seen.wait("a later capture", |report| report.update == 1);
     assert!(seen.all().iter().all(|report| report.request.as_ref().unwrap().uri == "/on"));
     assert_eq!(handle.in_flight(), 1);
 }
@@ -49,7 +49,7 @@ fn a_new_threshold_holds_for_later_requests() {
     handle.set_threshold(ms(100));
     assert_eq!(handle.threshold(), ms(100));
     driven.spawn(layer.layer(service_of(stuck())).oneshot(get("/after")));
-    let report = seen.wait("a later look", |report| report.update == 1);
+    let report = seen.wait("a later capture", |report| report.update == 1);
     assert_eq!(report.threshold_ms, Some(100.0));
     assert!(seen.all().iter().all(|report| report.request.as_ref().unwrap().uri == "/after"));
 }
@@ -73,7 +73,7 @@ fn a_request_can_have_its_own_threshold() {
     };
     assert_eq!(of("/quick").threshold_ms, Some(100.0));
     assert_eq!(of("/other").threshold_ms, Some(200.0));
-    seen.wait("a later look", |report| report.update == 1 && report.request.as_ref().unwrap().uri == "/other");
+    seen.wait("a later capture", |report| report.update == 1 && report.request.as_ref().unwrap().uri == "/other");
     assert!(seen.all().iter().all(|report| report.request.as_ref().unwrap().uri != "/export"));
     assert_eq!(layer.handle().in_flight(), 3);
 }
@@ -96,7 +96,7 @@ fn ignored_requests_are_not_watched() {
     let mut request = get("/other");
     request.extensions_mut().insert(7_u32);
     driven.spawn(service.oneshot(request));
-    seen.wait("a later look", |report| report.update == 1);
+    seen.wait("a later capture", |report| report.update == 1);
     assert!(seen.all().iter().all(|report| report.request.as_ref().unwrap().uri == "/other"));
     assert_eq!(layer.handle().in_flight(), 1);
 }

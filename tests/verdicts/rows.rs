@@ -59,7 +59,7 @@ fn a_panic_in_the_call_frees_the_row() {
     let call = AssertUnwindSafe(|| tower::Service::call(&mut service, get("/")));
     assert!(std::panic::catch_unwind(|| call().now_or_never()).is_err());
     assert_eq!(layer.handle().in_flight(), 0);
-    assert!(heeler::current().is_none(), "the thread is not inside the request any more");
+    assert!(heeler::current().is_none(), "the thread is no longer inside the request");
 }
 
 #[test]

@@ -123,7 +123,7 @@ fn updates_keep_the_id() {
     let layer = WatchdogLayer::new(ms(200)).reports(reports.clone());
     let driven = Driven::new(1);
     driven.spawn(layer.layer(service_of(moves_on())).oneshot(get("/moves")));
-    let last = seen.wait("the look at eight times the threshold", |report| report.update == 3);
+    let last = seen.wait("the capture at eight times the threshold", |report| report.update == 3);
     let all = seen.all();
     assert_eq!(all.iter().map(|report| report.update).collect::<Vec<_>>(), [0, 1, 2, 3]);
     for (report, factor) in all.iter().zip([1.0, 2.0, 4.0, 8.0]) {
@@ -148,11 +148,11 @@ fn updates_pass_the_throttle() {
     for _ in 0..3 {
         driven.spawn(layer.layer(service_of(elsewhere())).oneshot(get("/same")));
     }
-    seen.wait("the last look", |report| report.update == 3);
-    super::until("all looks are over", || reports.stats().made == 12);
-    assert!(reports.flush(super::common::PATIENCE), "what a sink has is counted a moment later");
+    seen.wait("the last capture", |report| report.update == 3);
+    super::until("all captures are over", || reports.stats().made == 12);
+    assert!(reports.flush(super::common::PATIENCE), "a delivery is counted a moment later");
     let all = seen.all();
-    assert_eq!(all.len(), 4, "one request's four looks");
+    assert_eq!(all.len(), 4, "the four captures of one request");
     assert!(all.iter().all(|report| report.id == all[0].id));
     let stats = reports.stats();
     assert_eq!((stats.delivered, stats.suppressed, stats.dropped), (4, 8, 0));
