@@ -26,7 +26,7 @@ fn process(role: &str, job: &Path) -> Command {
     command
 }
 
-/// Not a test of its own: what the other processes of the tests below run.
+/// Not a test itself: the other processes of the tests below run this.
 #[test]
 fn other_process() {
     let (Ok(role), Some(job)) = (std::env::var(ROLE), std::env::var_os(JOB)) else { return };

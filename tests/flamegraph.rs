@@ -213,8 +213,8 @@ fn with_stacks(report: &Report, many: u32) -> Report {
     report
 }
 
-/// Guards: a large report opens in a moment: half a second to one on a machine at rest, and never in a time that grows with the
-/// square of its stacks. The time is that of the browser, from its request to where it could be clicked.
+/// Guards: a large report opens in a moment: half a second to one on an idle machine, and never in a time that grows with the
+/// square of its stacks. The time is that of the browser, from its request to where it can be clicked.
 #[test]
 fn a_thousand_stacks_do_not_lock_up_the_browser() {
     let report = with_stacks(&caught(), 1_000);

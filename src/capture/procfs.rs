@@ -167,7 +167,7 @@ mod tests {
         }
     }
 
-    /// A thread that sleeps is seen sleeping in a system call with a name.
+    /// Guards: a thread that sleeps is seen sleeping in a named system call.
     #[test]
     fn a_sleeping_thread_is_seen_in_its_call() {
         let (send, receive) = std::sync::mpsc::channel::<()>();

@@ -315,7 +315,7 @@ async fn waits_for_an_answer(answer: futures::channel::oneshot::Receiver<()>) {
     let _ = answer.await;
 }
 
-/// Guards: a report of a task of another executor says where it waits.
+/// Guards: a report about a task of another executor says where it waits.
 #[test]
 fn tasks_of_other_executors_are_reported() {
     let _guard = alone();

@@ -217,8 +217,9 @@ fn large(of_its_own: u32) -> Report {
     report
 }
 
-/// Guards: a report with many branches fits into a mail, a log shipper's limit, a queue's message. In life nearly all frames are
-/// shared, from where the branches part inwards and from the handler outwards. Where few are, the names themselves take the room.
+/// Guards: a report with many branches fits into a mail, a log shipper's limit, a queue's message. In real reports nearly all
+/// frames are shared, from where the branches part inwards and from the handler outwards. Where few are shared, the names
+/// themselves take up the space.
 #[test]
 fn a_large_report_is_small() {
     for (of_its_own, most, at_most_of_schema_1) in [(3, 60_000, 0.05), (6, 100_000, 0.1), (62, 600_000, 0.6)] {
