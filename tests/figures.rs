@@ -86,7 +86,7 @@ fn everything_is_counted_once() {
     assert!(now.captures.taken >= 2, "{now:?}");
     assert_eq!((now.captures.missed, now.captures.refused), (0, 0));
 
-    // A box is one, whether it is within a job or by itself.
+    // A timebox counts once, whether it is inside a job or by itself.
     driven.handle.block_on(async {
         let nested = heeler::timebox(FOREVER, async { pieces(figures().in_flight) });
         assert_eq!(heeler::watch("job", FOREVER, nested).await.unwrap(), [3, 1, 0, 1]);

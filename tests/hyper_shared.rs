@@ -27,7 +27,7 @@ async fn services_that_are_not_clone_accept_all_layers() {
     let report = tokio::task::spawn_blocking(move || seen.first()).await.unwrap();
     assert_eq!((place(&report), report.request.unwrap().uri), ("wait".to_owned(), "/slow".to_owned()));
     let (status, profile) = get("/?__geordi__=20x,json").await;
-    // Elsewhere, nobody may.
+    // Nobody has access in other builds.
     if cfg!(debug_assertions) {
         let profile: serde_json::Value = serde_json::from_str(&profile).unwrap();
         assert_eq!((status, &profile["runs"], &profile["outcome"]), (200, &20.into(), &"finished".into()));

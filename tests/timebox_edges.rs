@@ -392,7 +392,7 @@ fn a_panic_leaves_the_thread_in_no_timebox() {
         };
         let _ = futures::executor::block_on(work.timebox(SHORT));
     });
-    // And the next box works.
+    // And the next timebox works.
     assert!(futures::executor::block_on(forever().timebox(SHORT)).is_err());
     until("timeboxes work", || blocking(SHORT, || Ok::<_, Interrupted>(timebox::remaining().is_some())).unwrap());
 }

@@ -95,7 +95,7 @@ async fn wait(end: End, bell: &Notify) {
 
 async fn race(rng: &mut Rng, bell: &Notify, tally: &Arc<Tally>) {
     let limit = Duration::from_micros(rng.u64(1_000..3_000));
-    // About the limit; more often after it, for the monitor is up to two milliseconds late, and what is ready wins.
+    // Around the limit, and more often after it, because the monitor may be two milliseconds late, and ready work wins.
     let about = (limit + Duration::from_micros(rng.u64(0..4_000))).saturating_sub(Duration::from_micros(500));
     let end = match rng.u8(..) {
         0..3 => End::Busy(about),
@@ -166,7 +166,7 @@ fn futures_end_by_timer_thread_or_themselves() {
     assert_eq!(ready + interrupted, runs);
     assert_eq!((get(&tally.values), get(&tally.values_dropped)), (ready, ready));
     assert_eq!(get(&tally.works_dropped), runs);
-    // A box whose work was ready first may have expired already: its hook runs, too.
+    // A timebox whose work was ready first may have expired already. Its hook runs, too.
     assert!((interrupted..=runs).contains(&get(&tally.hooks)), "{tally:?}");
     assert!(ready > runs / 50 && interrupted > runs / 50, "no race: {ready} ready, {interrupted} interrupted");
 }

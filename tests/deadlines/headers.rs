@@ -157,7 +157,7 @@ async fn the_stricter_of_two_layers_counts() {
         let [outer, inner] = [outer, inner].map(|limit| DeadlineLayer::new(ms(limit)).header(NAMED));
         let headers = outer.layer(inner.layer(echo)).oneshot(request(false, &[])).await.unwrap();
         assert!(left(&headers, &NAMED) <= 5_000.0, "{headers:?}");
-        // where they use different headers, too: the inner one is in the outer one's box
+        // also with different headers, because the inner call is inside the outer one's timebox
         let headers = outer.layer(inner.header(OTHER).layer(echo)).oneshot(request(false, &[])).await.unwrap();
         assert!(left(&headers, &OTHER) <= 5_000.0, "{headers:?}");
     }

@@ -64,7 +64,7 @@ async fn layers_alone_pass_the_remaining_time_on() {
     let b = next(&mut of_b).await;
     let left = left.lock().unwrap().expect("A is inside its timebox");
     assert!(left <= LIMIT - at_least(ms(100)) && b.limit() <= left, "{left:?} {b:?}");
-    // B was called after `begun`, and A's box opened after that
+    // B was called after `begun`, and A's timebox opened after that
     assert!(b.limit() + ms(2) >= LIMIT.saturating_sub(begun.elapsed()), "{b:?}");
     assert!(b.elapsed() >= b.limit() && b.elapsed() < b.limit() + ms(5_000), "{b:?}");
 }

@@ -134,7 +134,7 @@ async fn no_call_is_made_without_time() {
     assert!(interrupted.is_from("around") && interrupted.to_string().contains("client"), "{interrupted}");
     assert_eq!(made.load(Ordering::SeqCst), 0);
 
-    // without a grace the box drops its work at that call
+    // without a grace the timebox drops its work at that call
     let over = AtomicUsize::new(0);
     let result = async {
         std::thread::sleep(ms(30));
@@ -163,7 +163,7 @@ async fn a_default_of_zero_refuses_every_call() {
     }
     assert_eq!(made.load(Ordering::SeqCst), 0);
 
-    // where no header says so, too
+    // also without a header
     let never = service_fn(|_: Request<()>| -> Ready<Result<(), BoxError>> { panic!("a call was made") });
     let error = DeadlineLayer::new(Duration::ZERO).layer(never).oneshot(get()).await.unwrap_err();
     assert_eq!(interrupted(&*error).limit(), Duration::ZERO);

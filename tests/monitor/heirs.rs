@@ -22,7 +22,7 @@ static TOLD: AtomicUsize = AtomicUsize::new(0);
 
 /// One that a box's end tells, too.
 async fn handed_on() {
-    // A box that this work has opened itself, and one in that.
+    // A timebox that this work opened itself, and one inside it.
     let inner = heeler::timebox::interrupted().timebox(PATIENCE * 2).grace(PATIENCE);
     let _ = inner.timebox(PATIENCE * 4).grace(PATIENCE).await;
     TOLD.fetch_add(1, Ordering::Relaxed);

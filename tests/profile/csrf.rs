@@ -139,7 +139,7 @@ fn many_runs_need_confirmation() {
     let query = action(&asked);
     assert!(query.starts_with("?a=1&__geordi__=") && query.ends_with(".confirm"), "{query}");
 
-    // By no other method, from no other site, by nobody else.
+    // Not by another method, from another site or by another person.
     let get = ask(&server, Method::GET, &format!("/vote{query}"), &typed);
     assert_eq!((get.status, get.header("allow")), (405, "POST"));
     for foreign in

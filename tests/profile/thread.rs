@@ -157,7 +157,7 @@ fn only_so_many_polls_may_never_return() {
         for id in &blocked {
             assert_eq!(server.profile(id)["outcome"], "too_long");
         }
-        // Its turn came with the first that was given up, or too late.
+        // Its turn came with the first request that was given up, or too late.
         let queued = block_on(queued).unwrap().status().as_u16();
         assert!([200, 500].contains(&queued), "{queued}");
         let refused = [

@@ -262,7 +262,7 @@ fn many_runs_need_confirmation() {
     page.until("document.querySelector('.lead')?.textContent.includes(' in 2 runs')");
     page.cdp.command("Emulation.setScriptExecutionDisabled", serde_json::json!({"value": false}));
 
-    // What a page of the application embeds is nobody's act: another one is the next.
+    // A request that a page embeds is not deliberate. The next one is.
     page.go("/guests");
     page.until("document.title === 'Guests' && document.readyState === 'complete'");
     let embedded = "fetch('/albums?__geordi__', {mode: 'no-cors', headers: {accept: 'text/html'}}).then(() => Promise.all(\

@@ -29,7 +29,7 @@ fn work_that_ends_by_itself_returns_its_value() {
             tokio::select! {
                 () = std::future::pending::<()>() => unreachable!(),
                 told = interrupted() => {
-                    // Still in the box, with time to tidy up.
+                    // Still inside the timebox, with time to clean up.
                     assert!(heeler::checkpoint().is_err());
                     tokio::time::sleep(ms(3)).await;
                     told

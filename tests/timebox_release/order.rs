@@ -47,7 +47,7 @@ fn an_interruption_releases_in_the_order_of_a_return() {
             assert_eq!(*released.lock().unwrap(), ORDER, "{limit:?}");
         }
 
-        // By the outer box, through an inner one.
+        // By the outer timebox, through an inner one.
         let released = Arc::default();
         let boxed = timebox(FOREVER, work(&released, std::future::pending::<()>()));
         timebox(ms(5), boxed).await.unwrap_err();
@@ -82,7 +82,7 @@ fn a_panicking_guard_does_not_stop_the_others() {
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| futures::executor::block_on(boxed)));
     assert_eq!(*panicked.unwrap_err().downcast::<&str>().unwrap(), "in a destructor");
     assert_eq!(*released.lock().unwrap(), ["last", "first"]);
-    // The thread is in no box any more.
+    // The thread is no longer inside a timebox.
     assert!(heeler::timebox::remaining().is_none());
     assert!(heeler::checkpoint().is_ok());
 }

@@ -78,7 +78,7 @@ fn every_transaction_is_whole_or_rolled_back() {
             assert_eq!(sum, 0, "half a transfer was committed");
             match (completed, stage) {
                 (true, _) => assert_eq!(entries, 2),
-                // Whether a commit has been made that nobody waited for is the database's to say.
+                // Only the database knows whether a commit that was not awaited was made.
                 (false, COMMITTING) => assert!(entries == 0 || entries == 2),
                 (false, _) => assert_eq!(entries, 0),
             }

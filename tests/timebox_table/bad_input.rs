@@ -49,7 +49,7 @@ fn the_largest_limit_never_expires() {
                 left && deadline().is_none_or(|deadline| deadline > Instant::now() + FOREVER)
             };
             assert!(timebox(limit, nap).grace(Duration::MAX).await.unwrap(), "{limit:?}");
-            // It is no obstacle to a smaller one, on either side.
+            // It does not affect a smaller one, inside or around it.
             timebox(limit, timebox(SHORT, forever())).await.unwrap().unwrap_err();
             timebox(SHORT, timebox(limit, forever())).await.unwrap_err();
         });

@@ -116,7 +116,7 @@ fn a_timebox_taken_out_of_another_keeps_its_limit() {
             let mut inner = Box::pin(forever().timebox(limit()).label("inner"));
             let error = inner.as_mut().timebox(SHORT).label("outer").await.unwrap_err();
             assert!(error.is_from("outer"), "{error}");
-            // Once more inside another one, which it outlives, too.
+            // Once more inside another timebox, which it outlives, too.
             inner.as_mut().timebox(SHORT).await.unwrap_err();
             let error = inner.await.unwrap_err();
             assert!(error.is_from("inner") && error.elapsed() >= error.limit(), "{error}");

@@ -375,7 +375,7 @@ mod quota_while_running {
     fn a_future_runs_from_first_poll_to_outcome() {
         run(async {
             for around in [FOREVER, ms(2_000)] {
-                // Once with an effect of its own, and once within a box that ends sooner.
+                // Once with an effect of its own, and once inside a timebox that ends sooner.
                 let quota = Quota::new(FOREVER / 2).unwrap();
                 let within = async {
                     let mut ready = Box::pin(tokio::task::yield_now().timebox(&quota));

@@ -78,7 +78,7 @@ impl Model {
                 self.now = end.min(deadline);
                 if end < deadline { Ok(()) } else { Err(owner) }
             }
-            // Only its own interruption is the business of whoever handles it.
+            // Each handler handles only its own interruption.
             Step::Box(inner) => match self.run(inner, Some((owner, deadline))) {
                 Err(interrupted) if interrupted != inner.number => Err(interrupted),
                 _ => Ok(()),
@@ -118,7 +118,7 @@ fn never_early(tree: &Tree, start: Instant, around: Option<Instant>, error: &Int
     let limit = ms(tree.limit);
     assert!(error.is_from(&label(tree.number)) && error.limit() == limit, "{error}");
     assert!(error.elapsed() >= limit && start.elapsed() >= at_least(limit), "{error}");
-    // One clock is read before the box opens, and another when it does.
+    // One clock is read before the timebox opens, and another when it does.
     let slack = ms(5);
     assert!(around.is_none_or(|around| start + limit <= around + slack), "{error}: there is less time around it");
 }
@@ -211,7 +211,7 @@ fn nested_futures_are_interrupted_by_the_right_timebox() {
 fn nested_closures_are_interrupted_by_the_right_timebox() {
     let _guard = alone();
     let mut trees = clear_trees(&mut Rng::with_seed(5));
-    // Where two boxes have one limit, nobody could tell whose interruption it was.
+    // If two timeboxes have the same limit, their interruptions cannot be told apart.
     trees.retain(|(tree, _)| {
         let mut limits = limits(tree);
         limits.sort_unstable();

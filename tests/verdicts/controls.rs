@@ -29,7 +29,7 @@ fn a_disabled_layer_watches_nothing() {
     assert_eq!(is_called.recv().unwrap(), None);
     handle.set_enabled(true);
     driven.spawn(layer.layer(service_of(stuck())).oneshot(get("/on")));
-    // The one that came later has been found, the other one would have been.
+    // The later request was found, so the earlier one would have been, too.
     seen.wait("a later capture", |report| report.update == 1);
     assert!(seen.all().iter().all(|report| report.request.as_ref().unwrap().uri == "/on"));
     assert_eq!(handle.in_flight(), 1);

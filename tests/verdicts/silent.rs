@@ -92,7 +92,7 @@ async fn forgets_waker(done: bool) {
     let mut polls = 0_u32;
     poll_fn(|_| {
         polls += 1;
-        // In a release build, too, this is a call: a poll that makes none leaves nothing behind.
+        // This is a call in a release build, too. A poll that makes no call leaves nothing behind.
         std::hint::black_box(std::time::Instant::now());
         if done { Poll::Ready(()) } else { Poll::Pending } // stuck: no waker
     })

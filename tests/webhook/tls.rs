@@ -33,7 +33,7 @@ fn authority() -> (String, ServerConfig) {
 #[test]
 fn only_a_trusted_server_gets_reports() {
     const NAME: &str = "tls::only_a_trusted_server_gets_reports";
-    // What the system trusts is told by the environment, and read once a process.
+    // The environment says what the system trusts, and is read once per process.
     const TRUSTED: &str = "HEELER_TEST_TRUSTED";
     let Some(directory) = std::env::var_os(TRUSTED) else {
         let directory = tempfile::tempdir().unwrap();
