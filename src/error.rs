@@ -148,9 +148,10 @@ mod tests {
 
     use super::*;
 
-    /// Guards: one predicate a kind, and the cause is in `source()` alone (a chain printer would say it twice otherwise).
+    /// Guards: each kind has one predicate, and the cause is in `source()` alone. A chain printer would print it twice
+    /// otherwise.
     #[test]
-    fn predicates_and_cause() {
+    fn each_kind_has_one_predicate() {
         let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
         let all = [
             Error::config("the threshold is zero"),
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn is_send_sync_and_one_word() {
+    fn the_error_is_send_sync_and_one_word() {
         fn check<T: Send + Sync + Clone + 'static>() {}
         check::<Error>();
         assert_eq!(size_of::<Error>(), size_of::<usize>());

@@ -187,7 +187,7 @@ mod tests {
 
     /// Guards: the flag is one whole parameter.
     #[test]
-    fn finds_the_flag() {
+    fn finds_the_flag_as_a_whole_parameter() {
         for (query, value) in [
             ("__geordi__", Some("")),
             ("__geordi__=", Some("")),
@@ -216,7 +216,7 @@ mod tests {
 
     /// Guards: what is not the flag stays as it is, byte for byte, in every form of a URI.
     #[test]
-    fn strips_the_flag() {
+    fn stripping_the_flag_changes_nothing_else() {
         for (uri, without) in [
             ("/?a=1&__geordi__=svg&b=2", "/?a=1&b=2"),
             ("/?__geordi__", "/"),
@@ -243,9 +243,9 @@ mod tests {
         }
     }
 
-    /// Guards: on its way to others a query loses the flag in every spelling, and nothing else.
+    /// Guards: an outgoing query loses the flag in every spelling, and nothing else.
     #[test]
-    fn purges_every_spelling() {
+    fn every_spelling_of_the_flag_is_removed() {
         for (query, left) in [
             ("__geordi__", Some("")),
             ("a=1&__geordi__=200x&b=2", Some("a=1&b=2")),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn names() {
+    fn accepts_only_names_that_fit_a_query() {
         for name in ["p", "__geordi__", "profile-1.x~", &"x".repeat(64)] {
             let flag = Flag::new(name).unwrap();
             let uri: Uri = format!("/?a&{name}=1").parse().unwrap();

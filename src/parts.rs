@@ -26,9 +26,9 @@ fn swap_heads<A, B>(one: &mut Request<A>, other: &mut Request<B>) {
 mod tests {
     use super::*;
 
-    /// Guards: the request is as it was, extensions included.
+    /// Guards: the request is as it was, including its extensions.
     #[test]
-    fn the_head_comes_back() {
+    fn the_request_head_survives_unchanged() {
         let request = Request::put("/a?b").version(http::Version::HTTP_2).header("x", "y").extension(7_u8);
         let mut request = request.body("body").unwrap();
         let seen = with_parts(&mut request, |parts| {

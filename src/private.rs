@@ -148,10 +148,10 @@ mod tests {
         fs::metadata(path).unwrap().mode() & 0o777
     }
 
-    /// Guards: every directory that is made on the way is this user's alone, one that is there is left as it is, and what is
-    /// in the way is an error.
+    /// Guards: every directory that is created on the way is this user's alone. An existing one is left as it is, and
+    /// anything else in the way is an error.
     #[test]
-    fn directories_on_the_way() {
+    fn created_directories_are_private() {
         let place = tempfile::tempdir().unwrap();
         set_mode(place.path(), 0o755);
         directory(&place.path().join("a/b/c")).unwrap();
@@ -165,9 +165,9 @@ mod tests {
         assert!(directory(Path::new("")).is_err());
     }
 
-    /// Guards: a warning says what is wrong with a directory, and names what mends it.
+    /// Guards: a warning says what is wrong with a directory, and what fixes it.
     #[test]
-    fn what_others_can_do() {
+    fn the_warning_says_how_to_fix_a_directory() {
         let place = tempfile::tempdir().unwrap();
         let (path, user) = (place.path(), user().unwrap());
         let shown = path.display();
@@ -187,9 +187,9 @@ mod tests {
         assert_eq!(exposure(&path.join("nothing")), None);
     }
 
-    /// Guards: the pipe says what a file says.
+    /// Guards: the user found through a pipe is the owner of a new file.
     #[test]
-    fn whose_files_these_are() {
+    fn finds_the_user_of_this_process() {
         let file = tempfile::tempfile().unwrap();
         assert_eq!(user().unwrap(), file.metadata().unwrap().uid());
     }

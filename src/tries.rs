@@ -63,9 +63,9 @@ mod tests {
 
     use super::*;
 
-    /// Guards: whoever comes tries again, once a second at most, until it runs; each is told how many failed before.
+    /// Guards: each caller tries again, once a second at most, until it runs. Each is told how many attempts failed before.
     #[test]
-    fn it_is_tried_again_once_a_second() {
+    fn a_failed_start_is_tried_once_a_second() {
         let (tries, clock, runs, room) = (Tries::default(), Cell::new(5), Cell::new(false), Cell::new(false));
         let come = |at: u64| {
             clock.set(at);

@@ -70,11 +70,11 @@ impl Wake for Task {
     }
 }
 
-/// Guards: neither a clone of the waker nor a wake-up in a traced poll calls the allocator, from the first on; and a
-/// traced poll that waits where the last one did calls it not at all.
+/// Guards: neither a clone of the waker nor a wake-up in a traced poll calls the allocator, from the first on. A traced poll
+/// that waits at the same place as the last one does not call it at all.
 #[test]
-fn the_wakers_clone() {
-    in_own_process("the_wakers_clone", || {
+fn cloning_the_waker_never_allocates() {
+    in_own_process("cloning_the_waker_never_allocates", || {
         // SAFETY: heeler's threads do not run yet, and nobody else's read the environment.
         unsafe { std::env::set_var("HEELER_TRACE_EVERY_POLL", "1") };
         let task = Arc::new(Task::default());
@@ -104,7 +104,7 @@ fn the_wakers_clone() {
         let kept = kept.unwrap();
         kept.wake();
         drop(waker);
-        assert_eq!(Arc::strong_count(&task), 1, "without a clone of the row's waker, the task is let go");
+        assert_eq!(Arc::strong_count(&task), 1, "without a clone of the row's waker, the task is dropped");
         assert_eq!(counted.iter().sum::<u64>(), 0, "{counted:?}");
         assert_eq!(task.0.load(Ordering::Relaxed), 100, "every wake-up reaches the task, once");
         // It is traced: the first poll makes room for what it finds.
@@ -114,9 +114,8 @@ fn the_wakers_clone() {
     });
 }
 
-/// Guards: a thread that is captured, and allocates nothing itself, has allocated nothing.
 #[test]
-fn the_handler() {
+fn capturing_a_thread_allocates_nothing_on_it() {
     let (seen, reports) = collect();
     let stop = Arc::new(AtomicBool::new(false));
     let theirs = stop.clone();
@@ -125,7 +124,7 @@ fn the_handler() {
         futures::executor::block_on(heeler::watch("job", ms(100), job).reports(reports))
     });
     // Captured four times: it runs, so each takes a signal.
-    let report = seen.wait("the last look", |report| report.update == 3);
+    let report = seen.wait("the last capture", |report| report.update == 3);
     stop.store(true, Ordering::Relaxed);
     assert_eq!(busy.join().unwrap(), 0);
     assert_eq!(report.verdict, Verdict::Blocking);
@@ -142,10 +141,9 @@ fn spins(stop: &AtomicBool) {
     }
 }
 
-/// Guards: a profiler adds no allocation to a request that does not ask for a profile, nor to one whose asker is refused at
-/// once.
+/// Guards: a profiler adds no allocation to a request that does not ask for a profile, nor to one that is refused at once.
 #[test]
-fn a_request_without_a_profile() {
+fn a_request_without_a_profile_allocates_nothing_more() {
     use std::convert::Infallible;
 
     use bytes::Bytes;

@@ -71,18 +71,18 @@ trait Parts {}
 
 impl<B: Send + Sync + Unpin + UnwindSafe> Parts for Response<B> {}
 
-/// Guards: layers, services, futures and bodies have what those within have.
+/// Guards: layers, services, futures and bodies have the auto traits of what they wrap.
 #[test]
-fn layers_are_what_they_wrap() {
+fn layers_have_the_traits_of_what_they_wrap() {
     layer(WatchdogLayer::new(Duration::from_secs(1)));
     layer(TimeboxLayer::new(Duration::from_secs(1)));
     layer(DeadlineLayer::new(Duration::from_secs(1)));
     layer(ProfileLayer::new(authorize::bearer("correct-horse-battery-staple").unwrap()));
 }
 
-/// Guards: the same of futures around futures.
+/// Guards: the same for futures around futures.
 #[test]
-fn futures_are_what_they_wrap() {
+fn futures_have_the_traits_of_what_they_wrap() {
     let quota = Quota::new(Duration::from_secs(1)).unwrap();
     cloned(&quota);
     future(&heeler::watch("job", Duration::from_secs(1), std::future::ready(())));
@@ -93,9 +93,9 @@ fn futures_are_what_they_wrap() {
     plain(&heeler::timebox::Io::new(std::io::empty()));
 }
 
-/// Guards: what is handed about.
+/// Guards: the values that are passed around.
 #[test]
-fn values_may_go_anywhere() {
+fn values_can_be_sent_and_shared() {
     fn is<T: Clone + Send + Sync + Unpin + UnwindSafe + RefUnwindSafe + 'static>() {}
     is::<Reports>();
     is::<Report>();

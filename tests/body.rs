@@ -87,7 +87,7 @@ async fn reads_all<B: Body + Unpin>(mut body: B) -> usize {
 
 /// Guards: the stack is that of the body's `poll_frame`, and the clock that of the stall.
 #[test]
-fn a_body_that_stalls() {
+fn a_stalled_body_is_reported() {
     let _guard = beside_others();
     let (seen, _reports, layer) = layer();
     let driven = Driven::new(1);
@@ -109,10 +109,10 @@ fn a_body_that_stalls() {
     assert_eq!(handle.in_flight(), 0, "the row is free at the end of the body");
 }
 
-/// Guards: each stall is a matter of its own, also after one that was seen through all four looks, and after a slow
-/// answer: found at its threshold, as the first of its kind.
+/// Guards: each stall counts by itself, even after one that lasted through all four captures, and after a slow response: it
+/// is found at its threshold, as the first of its kind.
 #[test]
-fn a_body_that_stalls_again() {
+fn each_stall_is_reported_separately() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(ms(100)).body(true).reports(reports);
@@ -133,7 +133,7 @@ fn a_body_that_stalls_again() {
     assert_eq!(seen.first().kind, Kind::SlowRequest);
     gate.add_permits(1);
     let of_stall = |update| move |report: &heeler::Report| report.kind == Kind::SlowBody && report.update == update;
-    seen.wait("the last look at the first stall", of_stall(3));
+    seen.wait("the last capture of the first stall", of_stall(3));
     assert_eq!(seen.all().iter().filter(|report| of_stall(0)(report)).count(), 1);
     send.send(data("some")).unwrap();
     until("the second stall is found", || seen.all().iter().filter(|report| of_stall(0)(report)).count() == 2);
@@ -145,9 +145,9 @@ fn a_body_that_stalls_again() {
     assert_eq!(futures::executor::block_on(reading).unwrap(), 1);
 }
 
-/// Guards: a client that takes its time is not the service's fault: while nobody asks for a frame, no clock runs.
+/// Guards: a slow client is not the service's fault. While nobody asks for a frame, no clock runs.
 #[test]
-fn a_slow_client() {
+fn a_slow_client_is_not_reported() {
     let _guard = beside_others();
     let (seen, reports, layer) = layer();
     runtime(0).block_on(async {
@@ -170,7 +170,7 @@ fn a_slow_client() {
 
 /// Guards: everything that a body says passes through: size, end, data, trailers, errors.
 #[test]
-fn everything_passes_through() {
+fn frames_and_hints_pass_through() {
     for watched in [true, false] {
         let layer = WatchdogLayer::new(FOREVER).body(watched);
         runtime(0).block_on(async {
@@ -186,7 +186,7 @@ fn everything_passes_through() {
             assert_eq!(body.frame().await.unwrap().unwrap().into_trailers().unwrap(), trailers);
             send.send(Err("broken pipe")).unwrap();
             assert_eq!(body.frame().await.unwrap().unwrap_err(), "broken pipe");
-            assert_eq!(layer.handle().in_flight(), 0, "a body that failed is over");
+            assert_eq!(layer.handle().in_flight(), 0, "a body that failed has ended");
             drop(send);
             assert!(body.is_end_stream() && body.frame().await.is_none());
             let empty = answer(&layer, http_body_util::Empty::<Bytes>::new()).await;
@@ -196,9 +196,9 @@ fn everything_passes_through() {
     }
 }
 
-/// Guards: a body that is dropped half way frees its row, whether it was waited for or not.
+/// Guards: a body that is dropped halfway frees its row, whether it was waited for or not.
 #[test]
-fn dropped_half_way() {
+fn a_body_dropped_halfway_frees_its_row() {
     let (_seen, _reports, layer) = layer();
     runtime(0).block_on(async {
         let (_send, body) = channel();
@@ -217,7 +217,7 @@ fn dropped_half_way() {
 
 /// Guards: a client that leaves in the middle of a stall, after half the threshold.
 #[test]
-fn abandoned_in_a_stall() {
+fn leaving_in_a_stall_is_reported_as_abandoned() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(ms(4_000)).body(true).abandoned_after(0.05).reports(reports);
@@ -231,9 +231,9 @@ fn abandoned_in_a_stall() {
     assert_eq!(place(&report), "next_chunk", "{}", report.to_text());
 }
 
-/// Guards: without `.body(true)` the row is free with the answer.
+/// Guards: without `.body(true)` the row is free with the response.
 #[test]
-fn off_by_default() {
+fn bodies_are_not_watched_by_default() {
     let layer = WatchdogLayer::new(FOREVER);
     runtime(0).block_on(async {
         let (_send, body) = channel();
@@ -245,7 +245,7 @@ fn off_by_default() {
 
 /// Guards: of two layers on one service, it is enough that one asks for the body to be watched.
 #[test]
-fn of_two_layers() {
+fn one_layer_of_two_is_enough_to_watch_bodies() {
     let _guard = beside_others();
     for (outer, inner) in [(true, false), (false, true), (true, true)] {
         let (seen, reports) = collect();

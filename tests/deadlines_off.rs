@@ -8,9 +8,9 @@ use http::Request;
 use http::header::CONTENT_TYPE;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-/// Guards: for somebody who steps through a program, no call is refused or cut off, here or at the peer.
+/// Guards: while somebody steps through a program, no call is refused or cut off, here or at the peer.
 #[tokio::test]
-async fn calls_pass_unchanged() {
+async fn calls_pass_unchanged_when_disabled() {
     timebox::set_enabled(false);
     let echo = service_fn(|request: Request<()>| async move {
         tokio::time::sleep(Duration::from_millis(20)).await;

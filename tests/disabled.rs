@@ -14,19 +14,19 @@ use crate::common::{collect, in_process_of, ms, runtime};
 
 mod common;
 
-/// Guards: with the switch set, requests, jobs and boxes run as they are, nothing is reported or profiled, and heeler has
+/// Guards: with the switch set, requests, jobs and timeboxes run unchanged, nothing is reported or profiled, and heeler has
 /// neither a thread nor a signal handler.
 #[test]
-fn everything_is_off_with_the_switch() {
+fn the_switch_disables_everything() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.env("HEELER_DISABLE", "1");
-    in_process_of(command, "everything_is_off_with_the_switch", || {
+    in_process_of(command, "the_switch_disables_everything", || {
         runtime(0).block_on(off());
         assert!(!timebox::is_enabled());
         timebox::set_enabled(true);
-        assert!(!timebox::is_enabled(), "the environment goes first");
+        assert!(!timebox::is_enabled(), "the environment takes precedence");
         assert_eq!(heeler::figures().watched.total(), 0);
-        assert_eq!(heeler::figures().unwatched, 0, "nothing was lost, because nothing was to be watched");
+        assert_eq!(heeler::figures().unwatched, 0, "nothing was lost, because nothing was watched");
         #[cfg(target_os = "linux")]
         {
             assert_eq!(threads_of_heeler(), Vec::<String>::new());
@@ -66,7 +66,7 @@ async fn off() {
         heeler::checkpoint()
     });
     assert!(checked.is_ok());
-    assert!(heeler::use_signal(40).is_ok(), "there is nothing to take a signal for");
+    assert!(heeler::use_signal(40).is_ok(), "no signal is needed");
     assert!(reports.flush(Duration::from_secs(5)));
     assert!(collected.all().is_empty());
 }

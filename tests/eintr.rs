@@ -63,7 +63,7 @@ fn caught<T: Send + 'static>(
     });
     let tid = tid.recv().unwrap();
     until("the thread is in its call", || in_call(tid).is_some_and(|call| calls.contains(&call)));
-    seen.wait("the last look", |report| report.update == 3);
+    seen.wait("the last capture", |report| report.update == 3);
     release();
     let (outcome, sleeps) = thread.join().unwrap();
     // Four looks, but at most one signal: it has not moved.
@@ -97,9 +97,9 @@ fn peaceful(outcome: Result<i64, i32>, expected: Result<i64, i32>) -> bool {
     outcome == expected || (!IN_PEACE && outcome == Err(libc::EINTR))
 }
 
-/// Guards: unnoticed, with or without a signal.
+/// Guards: the read does not notice the capture, with or without a signal.
 #[test]
-fn read() {
+fn a_blocked_read_is_not_interrupted() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let call = move || {
         let mut byte = [0_u8];
@@ -111,9 +111,9 @@ fn read() {
     assert_named(&reports, "read");
 }
 
-/// Guards: a signal would end it early, so it gets none where that can be helped.
+/// Guards: a signal would end the call early, so the thread gets none where that can be avoided.
 #[test]
-fn poll() {
+fn a_blocked_poll_is_left_alone_where_possible() {
     let began = Instant::now();
     // SAFETY: no descriptors.
     let call = || result(unsafe { libc::poll(std::ptr::null_mut(), 0, CALL.as_millis() as i32) }.into());
@@ -146,10 +146,10 @@ std::arch::global_asm!(
     ".popsection",
 );
 
-/// Guards: the same for a call that is made by code without tables.
+/// Guards: the same for a call made by code without unwind tables.
 #[test]
 #[cfg(target_arch = "x86_64")]
-fn poll_by_code_without_tables() {
+fn a_poll_by_code_without_tables_is_left_alone() {
     unsafe extern "C" {
         fn heeler_test_untabled_poll(descriptors: *mut libc::pollfd, count: u64, millis: i32) -> i64;
     }
@@ -160,9 +160,9 @@ fn poll_by_code_without_tables() {
     assert_named(&reports, "poll");
 }
 
-/// Guards: the same, for a sleep without the standard library's loop; and the loop hides the rest.
+/// Guards: the same for a sleep without the standard library's loop. With the loop, the sleep is never shorter.
 #[test]
-fn nanosleep() {
+fn a_nanosleep_is_left_alone_where_possible() {
     let call = || {
         let time = libc::timespec { tv_sec: 0, tv_nsec: CALL.as_nanos() as i64 };
         // SAFETY: reads one `timespec`.
@@ -178,7 +178,7 @@ fn nanosleep() {
 
 /// Guards: a socket with a receive timeout ends with the timeout, not with `EINTR`.
 #[test]
-fn socket_with_timeout() {
+fn a_socket_with_a_timeout_ends_by_it() {
     let (mut socket, other) = UnixStream::pair().unwrap();
     socket.set_read_timeout(Some(CALL)).unwrap();
     let call = move || socket.read(&mut [0]).map(|read| read as i64).map_err(|error| error.raw_os_error().unwrap());
@@ -188,9 +188,9 @@ fn socket_with_timeout() {
     drop(other);
 }
 
-/// Guards: a thread lock is taken as if nothing had been.
+/// Guards: the thread takes its lock as if nothing had happened.
 #[test]
-fn futex() {
+fn waiting_for_a_thread_lock_is_undisturbed() {
     let lock = Arc::new(Mutex::new(7));
     let (theirs, ours) = (lock.clone(), lock.lock().unwrap());
     let (reports, outcome) = caught([libc::SYS_futex; 2], move || *theirs.lock().unwrap(), || drop(ours));

@@ -26,7 +26,7 @@ fn process(role: &str, job: &Path) -> Command {
     command
 }
 
-/// Not a test of its own: what the other processes of the tests below run.
+/// Not a test itself: the other processes of the tests below run this.
 #[test]
 fn other_process() {
     let (Ok(role), Some(job)) = (std::env::var(ROLE), std::env::var_os(JOB)) else { return };
@@ -63,7 +63,7 @@ fn other_process() {
 
 /// Fails if anybody else is here.
 fn alone_with(mark: &Path) -> Result<(), ExclusiveError> {
-    fs::File::create_new(mark).expect("two at once");
+    fs::File::create_new(mark).expect("two holders at once");
     std::thread::sleep(Duration::from_micros(300));
     fs::remove_file(mark).unwrap();
     Ok(())
@@ -82,7 +82,7 @@ impl Drop for Killed {
 fn holder(job: &Path) -> Killed {
     let mut child = Killed(process("hold", job).stdout(Stdio::piped()).spawn().unwrap());
     let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
-    assert!(lines.map_while(Result::ok).any(|line| line == "holds"), "the holder did not begin");
+    assert!(lines.map_while(Result::ok).any(|line| line == "holds"), "the holder did not start");
     child
 }
 
@@ -90,10 +90,10 @@ fn run(job: &Path) -> Result<(), ExclusiveError> {
     exclusive_blocking(job, FOREVER, || Ok(()))
 }
 
-/// Guards: the error comes at once, names the process and the time, and a holder that is killed leaves nothing behind
-/// that would stop the next.
+/// Guards: the error comes at once, and names the process and the time. A holder that is killed leaves nothing behind that
+/// would stop the next.
 #[test]
-fn a_second_process_is_told_who_holds_it_until_that_is_killed() {
+fn a_second_process_learns_who_holds_the_lock() {
     let place = tempfile::tempdir().unwrap();
     let job = place.path().join("job.lock");
     let before = SystemTime::now() - Duration::from_secs(1);
@@ -116,9 +116,10 @@ fn a_second_process_is_told_who_holds_it_until_that_is_killed() {
     assert_eq!(fs::read(&job).unwrap(), b"");
 }
 
-/// Guards: 50 threads of ten processes that want the same job, over and over: never two at once, and each gets its turns.
+/// Guards: of 50 threads in ten processes that want the same job, over and over, never two have it at once, and each gets its
+/// turns.
 #[test]
-fn fifty_contenders_of_ten_processes() {
+fn ten_processes_take_turns() {
     let place = tempfile::tempdir().unwrap();
     let job = place.path().join("job.lock");
     let children: Vec<_> = (0..10)
@@ -132,9 +133,9 @@ fn fifty_contenders_of_ten_processes() {
     run(&job).unwrap();
 }
 
-/// Guards: 50 tasks of one process exclude each other, too; those that do not get it are told so, and do not wait.
+/// Guards: 50 tasks of one process exclude each other, too. Those that do not get the lock get an error, and do not wait.
 #[test]
-fn fifty_tasks_one_at_a_time() {
+fn tasks_of_one_process_exclude_each_other() {
     let place = tempfile::tempdir().unwrap();
     let job = place.path().join("job.lock");
     static INSIDE: AtomicUsize = AtomicUsize::new(0);
@@ -147,7 +148,7 @@ fn fifty_tasks_one_at_a_time() {
                     loop {
                         assert!(begin.elapsed() < PATIENCE, "never got the lock");
                         let work = async {
-                            assert_eq!(INSIDE.fetch_add(1, Ordering::SeqCst), 0, "two at once");
+                            assert_eq!(INSIDE.fetch_add(1, Ordering::SeqCst), 0, "two holders at once");
                             tokio::task::yield_now().await;
                             INSIDE.fetch_sub(1, Ordering::SeqCst);
                         };
@@ -169,9 +170,9 @@ fn fifty_tasks_one_at_a_time() {
     assert_eq!(runs, 50);
 }
 
-/// Guards: the lock is let go however the job ends, and not before what the job holds.
+/// Guards: the lock is released however the job ends, and not before what the job holds.
 #[test]
-fn released_after_the_work_however_it_ends() {
+fn the_lock_is_released_however_the_work_ends() {
     struct StillHeld(PathBuf);
 
     impl Drop for StillHeld {
@@ -241,7 +242,7 @@ fn released_after_the_work_however_it_ends() {
     run(job).unwrap();
 }
 
-/// Guards: a path by mistake costs nobody a file; neither do links.
+/// Guards: a wrong path never destroys a file, and neither does a link.
 #[test]
 fn foreign_files_are_refused() {
     let place = tempfile::tempdir().unwrap();
@@ -258,10 +259,11 @@ fn foreign_files_are_refused() {
     assert_eq!(run(Path::new("")).unwrap_err().to_string(), "an exclusive job has to have a name");
 }
 
-/// Guards: a path may be a link to a lock file, and then both are one; a link to nothing, a pipe or a device is not opened.
+/// Guards: a path may be a link to a lock file, and then both are one lock. A link to nothing, a pipe or a device is not
+/// opened.
 #[cfg(unix)]
 #[test]
-fn links_and_pipes() {
+fn links_are_followed_and_pipes_refused() {
     let place = tempfile::tempdir().unwrap();
     let (file, link) = (place.path().join("file.lock"), place.path().join("link.lock"));
     std::os::unix::fs::symlink(&file, &link).unwrap();
@@ -315,8 +317,8 @@ fn locks(temp: &Path) -> PathBuf {
 /// nowhere.
 #[cfg(unix)]
 #[test]
-fn names_in_a_directory_of_their_own() {
-    with_places("names_in_a_directory_of_their_own", |temp| {
+fn names_are_locked_in_a_private_directory() {
+    with_places("names_are_locked_in_a_private_directory", |temp| {
         exclusive_blocking("nightly", FOREVER, || {
             let error = exclusive_blocking("nightly", FOREVER, || Ok::<(), ExclusiveError>(())).unwrap_err();
             assert!(error.to_string().starts_with("`nightly` is held by process "), "{error}");
@@ -336,11 +338,11 @@ fn names_in_a_directory_of_their_own() {
     });
 }
 
-/// Guards: the directory of locks is taken only if it is this user's alone.
+/// Guards: the directory of locks is used only if it belongs to this user alone.
 #[cfg(unix)]
 #[test]
-fn names_in_the_temporary_directory() {
-    with_places("names_in_the_temporary_directory", |temp| {
+fn a_foreign_lock_directory_is_refused() {
+    with_places("a_foreign_lock_directory_is_refused", |temp| {
         run(Path::new("nightly")).unwrap();
         let user = std::os::unix::fs::MetadataExt::uid(&fs::metadata(temp).unwrap());
         let locks = temp.join(format!("heeler-{user}"));
@@ -371,10 +373,10 @@ fn names_in_the_temporary_directory() {
     });
 }
 
-/// Guards: a file or directory that this user has no right to is an error that says so, not one that says "held".
+/// Guards: a file or directory without the necessary permissions is an error that says so, not one that says "held".
 #[cfg(target_os = "linux")]
 #[test]
-fn no_right_to_the_file() {
+fn missing_permissions_are_a_clear_error() {
     use std::os::unix::fs::MetadataExt as _;
     use std::os::unix::process::CommandExt as _;
 

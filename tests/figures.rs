@@ -28,8 +28,8 @@ async fn request(layer: &WatchdogLayer, answer: impl Future<Output = ()>) {
     layer.layer(service).oneshot(http::Request::new(())).await.unwrap();
 }
 
-/// Guards: each piece of work is counted once, in its kind, while it is in flight and for ever after; what is late is
-/// armed, captured and reported, and counted so.
+/// Guards: each piece of work is counted once, in its kind, while it is in flight and forever after. What is late is armed,
+/// captured and reported, and counted so.
 #[test]
 fn everything_is_counted_once() {
     let (seen, reports) = collect();
@@ -86,7 +86,7 @@ fn everything_is_counted_once() {
     assert!(now.captures.taken >= 2, "{now:?}");
     assert_eq!((now.captures.missed, now.captures.refused), (0, 0));
 
-    // A box is one, whether it is within a job or by itself.
+    // A timebox counts once, whether it is inside a job or by itself.
     driven.handle.block_on(async {
         let nested = heeler::timebox(FOREVER, async { pieces(figures().in_flight) });
         assert_eq!(heeler::watch("job", FOREVER, nested).await.unwrap(), [3, 1, 0, 1]);
@@ -99,7 +99,7 @@ fn everything_is_counted_once() {
         async move { request(&slow, async { std::thread::sleep(Duration::from_millis(600)) }).await }
     });
     if !PORTABLE {
-        seen.wait("the one that blocks", |report| report.verdict == Verdict::Blocking);
+        seen.wait("the blocking work", |report| report.verdict == Verdict::Blocking);
         assert!(figures().thread_stacks.taken >= 1);
         assert!(figures().reports.with_verdict(Verdict::Blocking) >= 1);
     }
@@ -112,7 +112,7 @@ fn everything_is_counted_once() {
     assert_eq!((pieces(figures().in_flight), figures().armed_now), ([0; 4], 0));
     assert_eq!(pieces(figures().watched), [1_004, 5, 1_000, 401]);
     assert!(reports.flush(common::PATIENCE));
-    until("all reports are these reports", || figures().reports == reports.stats());
+    until("all reports in the process are counted here", || figures().reports == reports.stats());
     let own = reports.stats();
     let verdicts = [Verdict::Waiting, Verdict::Blocking, Verdict::Starved, Verdict::Yielding, Verdict::NoWaker];
     let others = [Verdict::Abandoned, Verdict::Interrupted, Verdict::Unknown];

@@ -74,7 +74,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// Opens a picture, uses it, and returns what came of that; `None` without a browser.
 fn used(svg: &str, target: &str) -> Option<Value> {
     let _guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (head, body) = svg.split_once("<!--").expect("inferno begins with a comment");
+    let (head, body) = svg.split_once("<!--").expect("inferno's output begins with a comment");
     let body = body.strip_suffix("</svg>").expect("an element");
     let page = format!("{head}{FIRST}<!--{body}{}</svg>", LAST.replace("TARGET", target));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -172,9 +172,9 @@ fn caught() -> Report {
     seen.first()
 }
 
-/// Guards: what a woken engineer opens works, whatever a name holds.
+/// Guards: the picture that an engineer opens works, whatever a name contains.
 #[test]
-fn a_real_report_can_be_used() {
+fn a_real_flamegraph_works_in_a_browser() {
     let report = caught();
     let Some(results) = used(&report.to_svg(), "waiting: ") else { return };
     assert_usable(&results);
@@ -183,7 +183,7 @@ fn a_real_report_can_be_used() {
     let has = |text: &str| labels.iter().any(|label| label.as_str().unwrap().contains(text));
     assert!(has("all: ") && has("inside polls: ") && has("asks_three_at_once"), "{labels:#?}");
     assert!(has("branch 1 of ") && has("first_of_three") && has("third_of_three"), "{labels:#?}");
-    assert!(!has("second_of_three"), "nobody can wake that one: {labels:#?}");
+    assert!(!has("second_of_three"), "nothing can wake the second branch: {labels:#?}");
     assert!(results["text"].as_str().unwrap().starts_with("waiting: "), "{results:#}");
 }
 
@@ -213,8 +213,8 @@ fn with_stacks(report: &Report, many: u32) -> Report {
     report
 }
 
-/// Guards: a large report opens in a moment: half a second to one on a machine at rest, and never in a time that grows with the
-/// square of its stacks. The time is that of the browser, from its request to where it could be clicked.
+/// Guards: a large report opens in a moment: half a second to one on an idle machine, and never in a time that grows with the
+/// square of its stacks. The time is that of the browser, from its request to where it can be clicked.
 #[test]
 fn a_thousand_stacks_do_not_lock_up_the_browser() {
     let report = with_stacks(&caught(), 1_000);

@@ -58,7 +58,7 @@ fn in_child(by: By, work: impl FnOnce() -> String) -> String {
     let mut status = 0;
     // SAFETY: waits for the child that was made above.
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    assert!(libc::WIFEXITED(status), "{by:?}: the child did not come to an end: {status:#x}");
+    assert!(libc::WIFEXITED(status), "{by:?}: the child did not end: {status:#x}");
     text
 }
 
@@ -85,9 +85,9 @@ fn box_of_a_future() -> String {
     }
 }
 
-/// Guards: boxes in a child expire, however it was made, and in the child of a child.
+/// Guards: timeboxes in a child expire, however it was made, and in the child of a child.
 #[test]
-fn boxes_expire_in_a_child() {
+fn timeboxes_expire_in_a_child() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     assert_eq!(box_of_plain_code(), "expired", "in the parent, which has a monitor from here on");
     for by in [By::Library, By::BareCall] {
@@ -101,9 +101,9 @@ fn boxes_expire_in_a_child() {
     assert_eq!(box_of_plain_code(), "expired", "in the parent, as before");
 }
 
-/// Guards: work that was under way at the fork can be polled and dropped in the child. It is watched in the parent alone.
+/// Guards: work that was under way at the fork can be polled and dropped in the child. It is watched only in the parent.
 #[test]
-fn what_was_under_way_is_inert_in_the_child() {
+fn work_under_way_is_inert_in_the_child() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut polls = 0;
     let work = std::future::poll_fn(move |_| {
@@ -132,7 +132,7 @@ fn what_was_under_way_is_inert_in_the_child() {
 
 /// Guards: a task that was pending at the fork is woken in the child by what it waits for.
 #[test]
-fn what_waited_at_the_fork_is_woken_in_the_child() {
+fn tasks_pending_at_a_fork_wake_in_the_child() {
     /// Keeps its waker, and is never ready.
     struct Leaf(Arc<Mutex<Option<Waker>>>);
 
@@ -170,12 +170,12 @@ fn what_waited_at_the_fork_is_woken_in_the_child() {
         });
         assert_eq!(woken, "expired true true true", "{by:?}");
     }
-    assert!(!task.0.load(Ordering::SeqCst), "the parent's own is not touched");
+    assert!(!task.0.load(Ordering::SeqCst), "the parent's task is not woken");
 }
 
-/// Guards: a fork in the middle of everything leaves no lock behind that the child waits for.
+/// Guards: a fork at any moment leaves no lock behind that the child waits for.
 #[test]
-fn a_child_waits_for_no_lock_of_its_parents() {
+fn a_child_waits_for_no_lock_of_its_parent() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -197,9 +197,8 @@ fn a_child_waits_for_no_lock_of_its_parents() {
     });
 }
 
-/// Guards: the figures of a child are its own.
 #[test]
-fn a_child_counts_for_itself() {
+fn a_child_has_its_own_metrics() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(heeler::watch("one", Duration::from_secs(60), async {}));
@@ -238,8 +237,8 @@ fn slow(name: &'static str, reports: &heeler::Reports) {
     runtime.block_on(heeler::watch(name, Duration::from_millis(5), work).reports(reports.clone()));
 }
 
-/// Guards: a child reports through what the parent has built, in a spool folder of its own; it sends nothing that was on its
-/// way from the parent, and does not keep the parent's folder from whoever takes it over.
+/// Guards: a child reports through what the parent has built, in a spool folder of its own. It sends nothing that was on its
+/// way from the parent, and does not keep the parent's folder from a process that takes it over.
 #[test]
 fn a_child_reports_for_itself() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

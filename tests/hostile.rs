@@ -70,9 +70,9 @@ async fn wait(_: Request<()>) -> Answer {
     Ok(Response::new(String::new()))
 }
 
-/// Guards: a log line that panics costs that line, and not the reporter: reports keep coming.
+/// Guards: a log line that panics costs that line, and not the reporter. Reports keep coming.
 #[test]
-fn a_panicking_subscriber_loses_nothing_but_its_own_line() {
+fn a_panicking_subscriber_loses_only_its_own_line() {
     let _alone = alone();
     prepare();
     let (seen, reports) = collect();
@@ -86,7 +86,7 @@ fn a_panicking_subscriber_loses_nothing_but_its_own_line() {
 
 /// Guards: threads that never take their signal are reported without a stack, once each, and signals do not pile up.
 #[test]
-fn masked_signals_are_said_and_do_not_pile_up() {
+fn masked_signals_are_reported_and_do_not_pile_up() {
     let _alone = alone();
     prepare();
     if PORTABLE {
@@ -116,9 +116,9 @@ fn masked_signals_are_said_and_do_not_pile_up() {
     }
 }
 
-/// Guards: the search for long polls begins with the first layer that wants it, also where jobs were watched before.
+/// Guards: the search for long polls begins with the first layer that wants it, even if jobs were watched before.
 #[test]
-fn long_polls_are_found_though_a_job_was_watched_first() {
+fn long_polls_are_found_after_an_earlier_job() {
     let _alone = alone();
     prepare();
     let driven = Driven::new(2);
@@ -133,7 +133,7 @@ fn long_polls_are_found_though_a_job_was_watched_first() {
 
 /// Guards: a layer that takes a row over shows headers under their own names, and only those that it allows itself.
 #[test]
-fn a_joined_layer_shows_its_own_headers_only() {
+fn a_joined_layer_shows_only_its_own_headers() {
     let _alone = alone();
     prepare();
     let (seen, inner) = collect();
@@ -148,9 +148,9 @@ fn a_joined_layer_shows_its_own_headers_only() {
     assert_eq!(headers, [("host".to_owned(), "h.example".to_owned())]);
 }
 
-/// Guards: what people print with `{:?}` in front of a user or in a log shows nothing of the request.
+/// Guards: the `{:?}` output of public types, shown to a user or in a log, contains nothing of the request.
 #[test]
-fn debug_of_public_types_shows_nothing_of_the_request() {
+fn debug_output_shows_nothing_of_the_request() {
     let _alone = alone();
     prepare();
     let (_, reports) = collect();

@@ -8,10 +8,10 @@ mod hyper_shared;
 
 use common::{PATIENCE, collect, place};
 
-/// Guards: it is one service for all connections, is watched, and is profiled many times over although a body of hyper's cannot be
-/// made.
+/// Guards: one such service handles all connections, is watched, and is profiled many times over, although a hyper body
+/// cannot be made.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_service_that_is_not_clone_has_all_layers() {
+async fn services_that_are_not_clone_accept_all_layers() {
     let (seen, reports) = collect();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -27,7 +27,7 @@ async fn a_service_that_is_not_clone_has_all_layers() {
     let report = tokio::task::spawn_blocking(move || seen.first()).await.unwrap();
     assert_eq!((place(&report), report.request.unwrap().uri), ("wait".to_owned(), "/slow".to_owned()));
     let (status, profile) = get("/?__geordi__=20x,json").await;
-    // Elsewhere, nobody may.
+    // Nobody has access in other builds.
     if cfg!(debug_assertions) {
         let profile: serde_json::Value = serde_json::from_str(&profile).unwrap();
         assert_eq!((status, &profile["runs"], &profile["outcome"]), (200, &20.into(), &"finished".into()));

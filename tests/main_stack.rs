@@ -61,7 +61,7 @@ fn main() {
         });
     };
     futures::executor::block_on(heeler::watch("job", ms(40), job).reports(reports));
-    seen.wait("the last look", |report| report.update == 3);
+    seen.wait("the last capture", |report| report.update == 3);
     for report in seen.all() {
         let text = report.to_text();
         assert_eq!(report.verdict, Verdict::Blocking, "{text}");

@@ -62,7 +62,7 @@ macro_rules! sizes {
 }
 sizes!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 
-/// Guards: at rest heeler keeps little, naming takes no more than it may, and gives it back.
+/// Guards: at rest heeler keeps little. Naming takes no more than it may, and returns it.
 #[test]
 fn memory_is_given_back() {
     weigh();

@@ -117,8 +117,8 @@ impl Recorded {
     }
 }
 
-/// Guards: a slow job's figures arrive with names, units and descriptions, from the reporter's thread alone; a recorder
-/// that panics is survived, and gets what it missed.
+/// Guards: a slow job's metrics arrive with names, units and descriptions, from the reporter's thread alone. A recorder that
+/// panics is survived, and gets what it missed.
 #[test]
 fn a_slow_job_reaches_the_recorder() {
     let inner = DebuggingRecorder::new();
@@ -140,7 +140,7 @@ fn a_slow_job_reaches_the_recorder() {
     let job = driven.spawn(job.reports(reports.clone()));
     let quick = driven.spawn(heeler::watch("quick", FOREVER, async {}));
     until("it is reported", || reports.stats().with_verdict(heeler::report::Verdict::Waiting) >= 1);
-    until("it goes on to its sinks", || reports.stats().failed_deliveries >= 1);
+    until("it reaches its sinks", || reports.stats().failed_deliveries >= 1);
     assert_eq!(reports.stats().dropped, 0);
     let calls = || recorder.calls.load(Ordering::Relaxed);
     let before = calls();

@@ -65,8 +65,8 @@ impl Sink for Slow {
     }
 }
 
-/// Guards: the record says what the report says, in the words of the conventions and with the request's trace; the event is on
-/// the request's span; and a report that waits for a slow sink does not keep that span open.
+/// Guards: the record says what the report says, in the conventions' words and with the request's trace. The event is on the
+/// request's span, and a report that waits for a slow sink does not keep that span open.
 #[test]
 fn a_slow_request_is_a_record_and_an_event() {
     let (tracers, spans) = spans();
@@ -188,8 +188,8 @@ fn spans_of_tracing_get_their_events() {
     let _ = report;
 }
 
-/// Guards: a request that blocks in its first poll has no OpenTelemetry span that is known, but what is logged goes to its
-/// `tracing` span.
+/// Guards: a request that blocks in its first poll has no known OpenTelemetry span, but what is logged goes to its `tracing`
+/// span.
 #[cfg(feature = "spans")]
 #[test]
 fn a_blocking_request_is_logged_in_its_span() {
@@ -217,7 +217,7 @@ fn a_blocking_request_is_logged_in_its_span() {
     assert!(events.iter().any(|event| event.name == report.sentence()), "{events:?}");
 }
 
-/// Guards: a span that is closed by the time of the report, as that of a request whose client has left, is left alone.
+/// Guards: a span that is closed by the time of the report is left alone, such as that of a request whose client has left.
 #[test]
 fn closed_spans_are_left_alone() {
     let exporter = traced();
@@ -239,9 +239,9 @@ fn closed_spans_are_left_alone() {
     until("the span ends", || finished(exporter, "GET /left").is_some());
 }
 
-/// Guards: instruments have the figures of the process, with units.
+/// Guards: instruments have the metrics of the process, with units.
 #[test]
-fn instruments_have_the_figures() {
+fn instruments_have_the_processs_metrics() {
     let exporter = InMemoryMetricExporter::default();
     let meters = SdkMeterProvider::builder().with_reader(PeriodicReader::builder(exporter.clone()).build()).build();
     let (seen, reports) = collect_with(|builder| builder.open_telemetry(OpenTelemetry::new().meter_provider(&meters)));

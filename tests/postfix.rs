@@ -95,9 +95,9 @@ fn check(mail: &Message<'_>, report: &Report) {
     assert_eq!(mail.attachment(1).unwrap().attachment_name(), Some("timeline.svg"));
 }
 
-/// Guards: what a mail program gets through a real server is what was sent; one mail a report.
+/// Guards: what a mail program gets through a real server is what was sent, with one mail per report.
 #[test]
-fn by_smtp() {
+fn mail_arrives_unchanged_over_smtp() {
     let Some(postfix) = Postfix::find() else { return };
     let (report, reports) = mailed(postfix.email(), "a job with\r\nlines, .dots and Größe");
     assert_eq!(reports.stats().failed_deliveries, 0);
@@ -110,9 +110,9 @@ fn by_smtp() {
     assert_eq!(received.contains("TLS"), postfix.root.is_some(), "{received}");
 }
 
-/// Guards: a real server's refusal of one recipient keeps nobody else from the mail.
+/// Guards: if a real server refuses one recipient, the others get the mail.
 #[test]
-fn one_recipient_is_refused() {
+fn one_refused_recipient_does_not_stop_the_mail() {
     let Some(postfix) = Postfix::find() else { return };
     let (report, reports) = mailed(postfix.email().to(TO), "for two");
     assert_eq!((reports.stats().failed_deliveries, reports.stats().undelivered), (0, 0));
@@ -122,7 +122,7 @@ fn one_recipient_is_refused() {
 }
 
 #[test]
-fn by_sendmail() {
+fn mail_arrives_unchanged_through_sendmail() {
     let Some(postfix) = Postfix::find() else { return };
     let Some(sendmail) = &postfix.sendmail else { return println!("skipped: HEELER_TEST_SENDMAIL is not set") };
     let (report, reports) = mailed(Email::sendmail(FROM, [TO[0]]).command(sendmail), "by sendmail");

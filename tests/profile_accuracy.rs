@@ -93,7 +93,7 @@ async fn handler(truth: Truth, path: std::path::PathBuf) -> Result<Response<Stri
     tokio::join!(first_point(&truth), tokio::task::yield_now());
     tokio::select! {
         done = heeler::spawn(second_point(Arc::clone(&truth))) => done.unwrap(),
-        () = forever() => unreachable!("an hour is longer"),
+        () = forever() => unreachable!("an hour is long enough"),
     }
     note(&truth, "all", all);
     Ok(Response::new("done".to_owned()))
@@ -154,9 +154,9 @@ fn state(profile: &Profile, state: State) -> f64 {
     nanos as f64 * 100.0 / profile.wall_nanos as f64
 }
 
-/// Guards: each part of the request has the share of its time that it had, and the whole is the whole.
+/// Guards: each part of the request has the share of its time that it really took, and the shares sum to the whole.
 #[test]
-fn shares_are_true() {
+fn shares_match_the_time_really_spent() {
     if PORTABLE {
         return eprintln!("skipped: threads cannot be sampled in this build");
     }

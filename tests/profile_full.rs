@@ -18,9 +18,9 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 /// More than the pool has threads.
 const MANY: usize = 520;
 
-/// Guards: a profile is made all the same, and so is the next one: what requests have left behind is not waited for.
+/// Guards: a profile is made all the same, and so is the next one. Rows that other requests left behind are not waited for.
 #[test]
-fn full_of_what_was_left_behind() {
+fn a_full_table_does_not_stop_profiles() {
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let service = {
         let gate = Arc::clone(&gate);

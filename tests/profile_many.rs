@@ -199,10 +199,10 @@ fn until_over(witness: &Arc<()>) {
     });
 }
 
-/// Guards: one after the other, some of whose askers go away: no request, recording, thread, file or memory is left behind,
-/// and each profile is of its own handler.
+/// Guards: profiles are made one after the other, and some clients leave. No request, recording, thread, file or memory is
+/// left behind, and each profile is of its own handler.
 #[test]
-fn in_a_row() {
+fn many_profiles_in_a_row_leave_nothing_behind() {
     let _alone = alone();
     let (many, witness) = (profiles(), Arc::new(()));
     let store = ProfileStore::memory().max_count(1);
@@ -239,10 +239,10 @@ fn in_a_row() {
     assert!(each < 400, "each profile leaves {each} bytes: {held:#?}");
 }
 
-/// Guards: 200 at once, several of them under way at the same time, on threads of their own or on several of the
-/// application's: each gets the profile of its own handler, and nobody waits in vain.
+/// Guards: 200 requests at once, with several under way at the same time, on threads of their own or on several of the
+/// application's. Each gets the profile of its own handler, and none waits forever.
 #[test]
-fn at_once() {
+fn many_profiles_at_once_stay_separate() {
     let _alone = alone();
     let witness = Arc::new(());
     let done = Arc::new(AtomicU32::new(0));

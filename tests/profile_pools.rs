@@ -193,23 +193,23 @@ fn is_left_alone(name: &str, pool: impl Fn() -> Pool) {
     }
 }
 
-/// Guards: an idle connection that a profiled request has opened is driven by the application's runtime.
+/// Guards: an idle connection that a profiled request opened is driven by the application's runtime.
 #[test]
-fn of_reqwest() {
+fn a_reqwest_connection_stays_with_the_application() {
     let backend = Driven::new(1);
     let address = wait(backend.spawn(http_server()));
     is_left_alone("reqwest", || Pool::Reqwest(address, Arc::default()));
 }
 
-/// Guards: a connection that a profiled request gives back, by a task that it spawns, comes back.
+/// Guards: a connection that a profiled request returns by a task that it spawns gets back to the pool.
 #[test]
-fn of_sqlx() {
+fn a_sqlx_connection_comes_back_to_the_pool() {
     is_left_alone("sqlx", || Pool::Sqlx(Arc::default()));
 }
 
-/// Guards: the same as with reqwest; and the task that hands requests to the connection.
+/// Guards: the same as with reqwest, and the same for the task that passes requests to the connection.
 #[test]
-fn of_tonic() {
+fn a_tonic_connection_stays_with_the_application() {
     let backend = Driven::new(1);
     let address = wait(backend.spawn(grpc_server()));
     is_left_alone("tonic", || Pool::Tonic(address, Arc::default()));

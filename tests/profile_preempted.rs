@@ -22,7 +22,7 @@ const OTHERS: usize = 3;
 
 /// Binds this thread, and those that it starts, to the first CPU that it may use.
 fn bind_to_one_cpu() {
-    // SAFETY: a set of bits, for which zeros are valid, is filled in and read by the calls, and has the size that is said.
+    // SAFETY: zeros are a valid set of bits. The calls fill it in and read it, and its size is right.
     let bound = unsafe {
         let mut set = std::mem::zeroed::<libc::cpu_set_t>();
         let size = size_of::<libc::cpu_set_t>();

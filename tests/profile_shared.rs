@@ -165,11 +165,11 @@ impl Drop for Instance<'_> {
     }
 }
 
-/// Guards: a poll and a cancellation that come to the other instance are answered as by the one that runs the job; what is
-/// done outlives the process that did it, and what is not done then is said to be lost.
+/// Guards: a poll and a cancellation that reach the other instance are answered as by the one that runs the job. A finished
+/// job outlives its process, and an unfinished one is reported as lost.
 #[test]
-fn each_answers_for_the_other() {
-    const TEST: &str = "each_answers_for_the_other";
+fn each_instance_answers_for_the_other() {
+    const TEST: &str = "each_instance_answers_for_the_other";
     if let Some(directory) = std::env::var_os(SHARED) {
         return instance(Path::new(&directory));
     }
@@ -181,7 +181,7 @@ fn each_answers_for_the_other() {
 
     // A poll.
     let id = one.start_job();
-    until("the other one knows where it is", || {
+    until("the other instance knows where it is", || {
         let status = other.status(&id);
         let is_there = status["place"].as_str().is_some_and(|place| place.contains("wait_for_somebody"));
         status["phase"] == "running" && (is_there || common::PORTABLE)
@@ -198,12 +198,12 @@ fn each_answers_for_the_other() {
     one.get("/open");
     let profile = other.profile(&id);
     assert_eq!((&profile["id"], &profile["outcome"]), (&id.clone().into(), &"finished".into()));
-    assert_eq!(profile["process"]["pid"], one.process.id(), "who ran it");
+    assert_eq!(profile["process"]["pid"], one.process.id(), "the instance that ran the job");
     assert_eq!(other.status(&id)["phase"], "done");
 
     // A cancellation.
     let cancelled = one.start_job();
-    until("the other one knows of it", || other.status(&cancelled)["phase"] == "running");
+    until("the other instance knows about it", || other.status(&cancelled)["phase"] == "running");
     let cancel = format!("/?__geordi__={cancelled}.cancel");
     assert_eq!(other.ask("bob", http::Method::POST, &cancel, false).0, 404);
     assert_eq!(one.waiting(), "1");
@@ -216,7 +216,7 @@ fn each_answers_for_the_other() {
 
     // The end of a process.
     let lost = one.start_job();
-    until("the other one knows of it", || other.status(&lost)["phase"] == "running");
+    until("the other instance knows about it", || other.status(&lost)["phase"] == "running");
     drop(one);
     assert_eq!(other.profile(&id), profile);
     let (status, _, index) = other.get("/?__geordi__=index");

@@ -55,19 +55,18 @@ fn asked(layer: ProfileLayer) -> impl Fn(&str, Option<&Wall>) -> (u16, String) {
             request.extensions_mut().insert(Arc::new(Parting(wall.clone())));
         }
         runtime.block_on(async {
-            let answer = timeout(PATIENCE, service.clone().oneshot(request)).await.expect("an answer").unwrap();
+            let answer = timeout(PATIENCE, service.clone().oneshot(request)).await.expect("a response").unwrap();
             let (head, body) = answer.into_parts();
-            let body = timeout(PATIENCE, body.collect()).await.expect("all of it").unwrap().to_bytes();
+            let body = timeout(PATIENCE, body.collect()).await.expect("the whole body").unwrap().to_bytes();
             (head.status.as_u16(), String::from_utf8_lossy(&body).into_owned())
         })
     }
 }
 
-/// Guards: it is an answer, not a panic, whoever does not ask for a profile does not notice, and the next one who asks may
-/// be luckier.
+/// Guards: the failure is a response, not a panic. Requests without the flag do not notice, and the next profile may succeed.
 #[test]
-fn no_supervisor_and_no_thread() {
-    alone("no_supervisor_and_no_thread", || {
+fn a_missing_supervisor_is_an_error_not_a_panic() {
+    alone("a_missing_supervisor_is_an_error_not_a_panic", || {
         let ask = asked(ProfileLayer::new(|_: &Parts| true));
         let (refused, as_usual) = without_file_descriptors(|| (ask("/?__geordi__=json", None), ask("/", None)));
         assert_eq!(refused.0, 503, "{}", refused.1);
@@ -87,8 +86,8 @@ fn no_supervisor_and_no_thread() {
 /// Guards: a request whose thread does not start is dropped on a thread of its own as soon as there is one. However long its
 /// destructors take, it has left its turn, and others are profiled; but it counts with those that do not return.
 #[test]
-fn a_request_that_found_no_thread_blocks_nobody() {
-    alone("a_request_that_found_no_thread_blocks_nobody", || {
+fn a_request_without_a_thread_blocks_nobody() {
+    alone("a_request_without_a_thread_blocks_nobody", || {
         let (one, others) = (Wall::default(), Wall::default());
         let ask = asked(ProfileLayer::new(|_: &Parts| true).concurrent(1).queue(0));
         assert_eq!(ask("/?__geordi__=json,inline", None).0, 200);
@@ -105,7 +104,7 @@ fn a_request_that_found_no_thread_blocks_nobody() {
         assert!(status == 503 && said.starts_with("Too many profiled requests"), "{status} {said}");
         assert_eq!(ask("/", None).1, "well");
         others.open();
-        until("there are profiles again", || ask("/?__geordi__=json", None).0 == 200);
+        until("profiles are possible again", || ask("/?__geordi__=json", None).0 == 200);
         one.until_blocked(1);
         one.open();
         one.until_blocked(0);

@@ -79,9 +79,9 @@ fn expected(stack: &Stack) -> Vec<Line<'_>> {
     stack.frames.iter().rev().map(|frame| (frame.function.as_deref(), line(frame).0, line(frame).1)).collect()
 }
 
-/// Guards: an event has the report's stacks, outermost frame first, and what it takes to find, group and understand it.
+/// Guards: an event has the report's stacks, outermost frame first, and everything needed to find, group and understand it.
 #[test]
-fn an_event_a_report() {
+fn each_report_is_one_event() {
     let (transport, hub) = client(ClientOptions::new().environment("test"));
     hub.configure_scope(|scope| scope.set_tag("team", "photos"));
     hub.add_breadcrumb(sentry::Breadcrumb { message: Some("started".to_owned()), ..Default::default() });
@@ -129,9 +129,10 @@ fn an_event_a_report() {
     assert!(!serde_json::to_string(event).unwrap().contains("hunter2"));
 }
 
-/// Guards: what the application's client drops on purpose is no failure, nor is one that was switched off; a closed one is.
+/// Guards: what the application's client drops on purpose is not a failure, nor is a client that was switched off. A closed
+/// one is.
 #[test]
-fn the_client_decides() {
+fn an_event_the_client_drops_is_not_a_failure() {
     let dropped = Arc::new(Mutex::new(Vec::new()));
     let for_client = Arc::clone(&dropped);
     let (transport, hub) = client(ClientOptions::new().before_send(move |event| {
@@ -149,10 +150,10 @@ fn the_client_decides() {
     assert_eq!(reports.stats().undelivered, 0);
 }
 
-/// Guards: a hub without a client is a failure that is counted, not a report that nobody misses.
+/// Guards: a hub without a client is a failure that is counted, and no report disappears unnoticed.
 #[test]
-fn nobody_set_it_up() {
-    in_own_process("nobody_set_it_up", || {
+fn a_hub_without_a_client_is_a_counted_failure() {
+    in_own_process("a_hub_without_a_client_is_a_counted_failure", || {
         let (_, reports) = slow_request(Sentry::new(), "/");
         assert_eq!((reports.stats().undelivered, reports.stats().delivered), (reports.stats().made, 0));
     });
@@ -165,10 +166,10 @@ async fn keep(State(kept): State<Kept>, uri: Uri, body: Bytes) -> &'static str {
     "{}"
 }
 
-/// Guards: what `sentry::init` set up sends an envelope that a server can read: header, item header, event.
+/// Guards: the client that `sentry::init` set up sends an envelope that a server can read: header, item header, event.
 #[test]
-fn over_http() {
-    in_own_process("over_http", || {
+fn sends_a_valid_envelope_over_http() {
+    in_own_process("sends_a_valid_envelope_over_http", || {
         let driven = Driven::new(1);
         let kept = Kept::default();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -22,8 +22,8 @@ fn install() {
     ONCE.call_once(|| tracing_subscriber::registry().with(SpanLayer::new()).init());
 }
 
-/// Guards: spans of an `await` that does not end, those entered outside of the watched work included, and fields that are
-/// recorded later; values of secret-looking fields are not shown.
+/// Guards: the spans of an `await` that does not end are shown, including those entered outside the watched work, and fields
+/// that are recorded later. Values of fields with secret names are not shown.
 #[tokio::test]
 async fn a_waiting_job_shows_its_spans() {
     install();
@@ -50,7 +50,7 @@ async fn a_waiting_job_shows_its_spans() {
     assert!(report.to_text().contains("import user=7"));
 }
 
-/// Guards: spans of a thread that blocks, copied in the signal handler.
+/// Guards: the spans of a thread that blocks, copied in the signal handler.
 #[test]
 fn a_blocking_job_shows_its_spans() {
     if PORTABLE {
@@ -82,8 +82,8 @@ async fn load(photo: u32, wait: Wait) -> Result<u32, tokio::sync::oneshot::error
     Ok(photo)
 }
 
-/// Guards: a function with `#[instrument]` is two in the binary and one to a reader, and what is quoted of it is what it waits
-/// for: neither the attribute nor the last line of a statement alone.
+/// Guards: a function with `#[instrument]` is two in the binary and one to a reader. The quoted source is what it waits for:
+/// neither the attribute nor the last line of a statement alone.
 #[tokio::test]
 async fn instrumented_functions_are_shown_once() {
     install();
@@ -100,10 +100,10 @@ async fn instrumented_functions_are_shown_once() {
     assert_eq!(shown, expected, "{}", report.to_text());
 }
 
-/// Guards: the span that tower-http opens for a request has its whole URI; reports do not tell the secrets in it, whichever
+/// Guards: the span that tower-http opens for a request has its whole URI. Reports do not show the secrets in it, whichever
 /// of the two layers is outside.
 #[tokio::test]
-async fn a_secret_in_the_span_of_a_request_is_not_told() {
+async fn secrets_in_a_requests_span_are_not_shown() {
     use tower::{Layer, ServiceExt};
     use tower_http::trace::TraceLayer;
 

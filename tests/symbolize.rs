@@ -73,13 +73,13 @@ fn make_reports(into: &Path) {
 fn reports_of(program: &Path, place: &Path) -> [PathBuf; 2] {
     let mut command = Command::new(program);
     command.env(INTO, place);
-    in_process_of(command, TEST, || unreachable!("its process makes reports, and ends"));
+    in_process_of(command, TEST, || unreachable!("the other process makes reports and ends"));
     let files = || fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
     let of = |job: &str| {
         let is_of = |path: &PathBuf| {
             path.extension().is_some_and(|extension| extension == "json") && json_of(path)["job"] == job
         };
-        files().find(is_of).unwrap_or_else(|| panic!("no report of {job}"))
+        files().find(is_of).unwrap_or_else(|| panic!("no report about {job}"))
     };
     ["waits", "blocks"].map(of)
 }
@@ -140,8 +140,8 @@ fn schema_1(mut report: Value) -> Value {
     report
 }
 
-/// Guards: a report of a stripped binary says in the end, with its debug information, what it would have said; it is not named from
-/// what it was not built as.
+/// Guards: with its debug information, a report of a stripped binary says in the end what it would have said. It is not named
+/// from another build.
 #[test]
 fn reports_of_a_stripped_binary_are_named_later() {
     if let Some(into) = std::env::var_os(INTO) {

@@ -20,9 +20,9 @@ async fn waits_for_a_permit(semaphore: &tokio::sync::Semaphore) {
     let _permit = semaphore.acquire().await;
 }
 
-/// Guards: the box fires, with the await stack of the work and one sentence that says all of it.
+/// Guards: the timebox expires with the await stack of the work and one sentence that says all of it.
 #[tokio::test]
-async fn fires() {
+async fn interrupts_work_at_its_limit() {
     let semaphore = tokio::sync::Semaphore::new(0);
     let began = Instant::now();
     let interrupted = waits_for_a_permit(&semaphore).timebox(SHORT).label("permit").await.unwrap_err();
@@ -37,17 +37,16 @@ async fn fires() {
     assert!(!interrupted.stacks().is_empty());
 }
 
-/// Guards: a future that nobody will wake is interrupted, too, and what is known of it is said.
+/// Guards: a future that nobody will wake is interrupted, too, and the error says what is known about it.
 #[tokio::test]
-async fn nobody_wakes_it() {
+async fn work_that_nobody_wakes_is_interrupted() {
     let interrupted = waits_for_ever().timebox(SHORT).await.unwrap_err();
     assert!(interrupted.elapsed() >= SHORT);
     assert!(interrupted.to_string().starts_with("the timebox of 20ms was up after "), "{interrupted}");
 }
 
-/// Guards: no runtime is needed.
 #[test]
-fn without_a_runtime() {
+fn a_timebox_works_without_a_runtime() {
     let result = futures::executor::block_on(waits_for_ever().timebox(SHORT));
     assert!(result.is_err());
     assert_eq!(futures::executor::block_on(async { 7 }.timebox(SHORT)).unwrap(), 7);
@@ -55,7 +54,7 @@ fn without_a_runtime() {
 
 /// Guards: a checkpoint in plain code sees that the time is up, and says where it is.
 #[test]
-fn checkpoints() {
+fn a_checkpoint_fails_when_time_is_up() {
     let limit = Limit::from(SHORT).label("loop");
     let interrupted = timebox::blocking(limit, || {
         loop {
@@ -68,12 +67,12 @@ fn checkpoints() {
     let interrupted = interrupted.unwrap_err();
     assert!(interrupted.is_from("loop"));
     assert!(interrupted.to_string().contains("at the checkpoint in tests/timebox.rs:"), "{interrupted}");
-    assert!(checkpoint().is_ok(), "outside of any box there is no limit");
+    assert!(checkpoint().is_ok(), "outside any timebox there is no limit");
 }
 
-/// Guards: what a box has handed on hears of its end.
+/// Guards: work that was spawned from a timebox learns when the timebox ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn heirs() {
+async fn spawned_work_is_told_of_the_interruption() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let work = async move {
         let other = sender.clone();
@@ -99,9 +98,9 @@ async fn heirs() {
     }
 }
 
-/// Guards: within its grace, work may end by itself, and its value counts; if it does not, it is dropped.
+/// Guards: within its grace, work may end by itself, and its value counts. Work that does not end is dropped.
 #[tokio::test]
-async fn grace() {
+async fn grace_lets_work_end_by_itself() {
     let work = async {
         timebox::interrupted().await;
         7

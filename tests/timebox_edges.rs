@@ -48,14 +48,14 @@ fn hand_on() -> Receiver<Interrupted> {
 #[track_caller]
 fn both_are_told_of(label: &str, receiver: &Receiver<Interrupted>) {
     for _ in 0..2 {
-        let told = receiver.recv_timeout(PATIENCE / 2).expect("work that was handed on is not told");
+        let told = receiver.recv_timeout(PATIENCE / 2).expect("the spawned work was not told");
         assert!(told.is_from(label), "{told}");
     }
 }
 
-/// Guards: work that is handed on after the limit has passed is told, too.
+/// Guards: work that is spawned after the limit has passed is told, too.
 #[test]
-fn handed_on_within_the_grace() {
+fn work_spawned_within_the_grace_is_told() {
     run(async {
         let work = async {
             interrupted().await;
@@ -66,9 +66,9 @@ fn handed_on_within_the_grace() {
     });
 }
 
-/// Guards: so it is in a box that has no time at all.
+/// Guards: so is work spawned in a timebox that has no time at all.
 #[test]
-fn handed_on_without_any_time() {
+fn work_spawned_without_any_time_is_told() {
     run(async {
         let receiver = async { hand_on() }.timebox(Duration::ZERO).label("none").await.unwrap();
         both_are_told_of("none", &receiver);
@@ -82,9 +82,9 @@ fn handed_on_without_any_time() {
     });
 }
 
-/// Guards: what told work hands on is told, also once the box is long gone.
+/// Guards: what told work spawns is told, even if the timebox is long gone.
 #[test]
-fn handed_on_by_what_was_told() {
+fn work_spawned_by_told_work_is_told() {
     run(async {
         let (sender, receiver) = channel();
         let work = async move {
@@ -104,9 +104,9 @@ fn handed_on_by_what_was_told() {
     });
 }
 
-/// Guards: work that is handed on at about the moment at which the limit passes is told, whoever comes first.
+/// Guards: work that is spawned just as the limit passes is told, whichever comes first.
 #[test]
-fn handed_on_at_the_limit() {
+fn work_spawned_at_the_limit_is_told() {
     run(async {
         for round in 0..400_u64 {
             let limit = ms(2);
@@ -125,9 +125,9 @@ fn handed_on_at_the_limit() {
     });
 }
 
-/// Guards: a box that is opened in work that was told says so at its first checkpoint.
+/// Guards: a timebox that is opened in work that was told says so at its first checkpoint.
 #[test]
-fn boxes_in_told_work() {
+fn a_timebox_in_told_work_fails_at_once() {
     run(async {
         let (sender, receiver) = channel();
         let work = async move {
@@ -144,14 +144,14 @@ fn boxes_in_told_work() {
         work.timebox(SHORT).label("parent").await.unwrap_err();
         for _ in 0..4 {
             let said = tokio::task::block_in_place(|| receiver.recv_timeout(PATIENCE)).unwrap();
-            assert!(said.expect_err("it is up").is_from("parent"));
+            assert!(said.expect_err("the time is up").is_from("parent"));
         }
     });
 }
 
-/// Guards: of the boxes that work was handed on in, one that has ended in time is not said to have expired.
+/// Guards: of the timeboxes that work was spawned in, one that has ended in time is not said to have expired.
 #[test]
-fn a_box_that_ended_in_time_is_not_named() {
+fn a_timebox_that_ended_in_time_is_not_named() {
     run(async {
         let (limit, (sender, receiver)) = (10 * SHORT, channel());
         let outer = async move {
@@ -170,9 +170,9 @@ fn a_box_that_ended_in_time_is_not_named() {
     });
 }
 
-/// Guards: that an inner box's work was told does not keep an outer one's from being reported.
+/// Guards: that an inner timebox's work was told does not keep an outer one's from being reported.
 #[test]
-fn told_of_the_inner_and_deaf_to_the_outer() {
+fn an_outer_overrun_is_reported_after_an_inner_one() {
     let (seen, reports) = collect();
     let job = async {
         let limit = Limit::from(10 * SHORT).label("outer");
@@ -195,9 +195,9 @@ fn told_of_the_inner_and_deaf_to_the_outer() {
     assert!(report.notes.iter().any(|note| note.contains("\"outer\"")), "{:?}", report.notes);
 }
 
-/// Guards: a box without any time whose only poll does not return is reported like any other.
+/// Guards: a timebox without any time whose only poll does not return is reported like any other.
 #[test]
-fn deaf_without_any_time() {
+fn an_overrun_without_any_time_is_reported() {
     let (seen, reports) = collect();
     let job = async {
         let work = async { std::thread::sleep(ms(1_500)) };
@@ -208,9 +208,9 @@ fn deaf_without_any_time() {
     assert_eq!(report.verdict, Verdict::Blocking);
 }
 
-/// Guards: handed-on work that has heard is innocent, also if it heard inside a box of its own.
+/// Guards: spawned work that has been told is not reported, even if it was told inside a timebox of its own.
 #[test]
-fn told_in_a_box_of_its_own() {
+fn work_told_in_its_own_timebox_is_no_overrun() {
     let (seen, reports) = collect();
     runtime(2).block_on(async {
         let (sender, receiver) = channel();
@@ -262,7 +262,7 @@ fn many_short_polls_are_no_overrun() {
 
 /// Guards: without any time a closure is not called, whatever else the limit has.
 #[test]
-fn no_time_and_a_grace() {
+fn a_closure_without_time_is_not_called_despite_grace() {
     let limit = Limit::from(Duration::ZERO).grace(FOREVER);
     let result = blocking(limit, || -> Result<(), Interrupted> { panic!("called") });
     result.unwrap_err();
@@ -270,14 +270,14 @@ fn no_time_and_a_grace() {
 
 /// Guards: without any time, work with a grace is told in its first poll.
 #[test]
-fn no_time_and_told_at_once() {
+fn work_without_time_is_told_in_its_first_poll() {
     let told = run(async { async { checkpoint() }.timebox(Duration::ZERO).grace(FOREVER).await });
     assert_eq!(told.unwrap().unwrap_err().limit(), Duration::ZERO);
 }
 
-/// Guards: a box is not what the work in it runs for, and so it is not for what it hands on.
+/// Guards: `current` names the request or job and never a timebox, in spawned work, too.
 #[test]
-fn current_is_no_box() {
+fn a_timebox_is_not_the_current_work() {
     run(async {
         let work = async {
             assert!(heeler::current().is_none());
@@ -287,9 +287,9 @@ fn current_is_no_box() {
     });
 }
 
-/// Guards: a box that has left the work in which it began still tells what it hands on.
+/// Guards: a timebox that has left the work in which it began still tells what it spawns.
 #[test]
-fn a_box_that_has_moved_away() {
+fn a_timebox_that_moved_still_tells_spawned_work() {
     run(async {
         let (said, told) = channel();
         let mut moved = Box::pin(
@@ -310,7 +310,7 @@ fn a_box_that_has_moved_away() {
 
 /// Guards: at the limit, work that nobody wakes is polled a time or two, to see where it is, and no more.
 #[test]
-fn polled_at_the_limit() {
+fn sleeping_work_is_polled_only_briefly_at_the_limit() {
     run(async {
         let mut polls = 0;
         let silent = std::future::poll_fn(|_| {
@@ -349,9 +349,8 @@ impl Drop for AtTheEnd {
     }
 }
 
-/// Guards: a box fires on a thread that is ending, too.
 #[test]
-fn on_a_thread_that_ends() {
+fn a_timebox_expires_on_a_thread_that_is_ending() {
     thread_local! {
         static FIRST: std::cell::RefCell<Option<AtTheEnd>> = const { std::cell::RefCell::new(None) };
         static LAST: std::cell::RefCell<Option<AtTheEnd>> = const { std::cell::RefCell::new(None) };
@@ -364,13 +363,13 @@ fn on_a_thread_that_ends() {
         LAST.with(|last| *last.borrow_mut() = Some(AtTheEnd(sender)));
     });
     for _ in 0..2 {
-        assert!(receiver.recv_timeout(PATIENCE / 2).expect("the box fires"));
+        assert!(receiver.recv_timeout(PATIENCE / 2).expect("the timebox expires"));
     }
 }
 
-/// Guards: after a panic in a poll, in a closure or in a destructor the thread is in no box any more.
+/// Guards: after a panic in a poll, in a closure or in a destructor, the thread is not in a timebox any more.
 #[test]
-fn nothing_stays_after_a_panic() {
+fn a_panic_leaves_the_thread_in_no_timebox() {
     struct Panics;
     impl Drop for Panics {
         fn drop(&mut self) {
@@ -393,9 +392,9 @@ fn nothing_stays_after_a_panic() {
         };
         let _ = futures::executor::block_on(work.timebox(SHORT));
     });
-    // And the next box works.
+    // And the next timebox works.
     assert!(futures::executor::block_on(forever().timebox(SHORT)).is_err());
-    until("boxes work", || blocking(SHORT, || Ok::<_, Interrupted>(timebox::remaining().is_some())).unwrap());
+    until("timeboxes work", || blocking(SHORT, || Ok::<_, Interrupted>(timebox::remaining().is_some())).unwrap());
 }
 
 async fn sleeps() {
@@ -419,10 +418,10 @@ impl Sink for Slow {
     }
 }
 
-/// Guards: a place is named while the reporter is inside a slow sink, or waits for the lock of standard output that
-/// whoever prints the interruption holds.
+/// Guards: a place is named while the reporter is inside a slow sink, or waits for the lock of standard output that the
+/// thread printing the interruption holds.
 #[test]
-fn named_while_the_reporter_is_busy() {
+fn the_place_is_named_while_the_reporter_is_busy() {
     let ((entered, is_entered), (release, released)) = (channel(), channel());
     let sink = Slow(Mutex::new((entered, released)));
     let reports = Reports::builder().log(false).sink(sink).build().unwrap();

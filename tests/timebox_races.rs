@@ -95,7 +95,7 @@ async fn wait(end: End, bell: &Notify) {
 
 async fn race(rng: &mut Rng, bell: &Notify, tally: &Arc<Tally>) {
     let limit = Duration::from_micros(rng.u64(1_000..3_000));
-    // About the limit; more often after it, for the monitor is up to two milliseconds late, and what is ready wins.
+    // Around the limit, and more often after it, because the monitor may be two milliseconds late, and ready work wins.
     let about = (limit + Duration::from_micros(rng.u64(0..4_000))).saturating_sub(Duration::from_micros(500));
     let end = match rng.u8(..) {
         0..3 => End::Busy(about),
@@ -114,7 +114,7 @@ async fn race(rng: &mut Rng, bell: &Notify, tally: &Arc<Tally>) {
     let hook = tally.clone();
     let result = timebox(limit, work).on_interrupt(move |_| add(&hook.hooks)).await;
     assert!(dropped.load(Ordering::SeqCst), "the work is not dropped yet");
-    assert_eq!(result.is_ok(), finished.load(Ordering::SeqCst), "a value that nobody has got, or one that nobody made");
+    assert_eq!(result.is_ok(), finished.load(Ordering::SeqCst), "a value was lost or invented");
     match result {
         Ok(_) => add(&tally.ready),
         Err(error) => {
@@ -124,9 +124,9 @@ async fn race(rng: &mut Rng, bell: &Notify, tally: &Arc<Tally>) {
     }
 }
 
-/// Guards: many boxes at once on several workers, whose works end by a timer, by another thread, or by themselves.
+/// Guards: many timeboxes at once on several workers, with work that ends by a timer, by another thread, or by itself.
 #[test]
-fn futures() {
+fn futures_end_by_timer_thread_or_themselves() {
     let (tally, runs) = (Arc::<Tally>::default(), runs());
     let bells: Arc<Vec<Notify>> = Arc::new((0..BELLS).map(|_| Notify::new()).collect());
     let over = Arc::new(AtomicBool::new(false));
@@ -157,7 +157,7 @@ fn futures() {
     let all = runtime.block_on(async { tokio::time::timeout(PATIENCE * 10, futures::future::join_all(tasks)).await });
     over.store(true, Ordering::Relaxed);
     ringer.join().unwrap();
-    for task in all.expect("a box had no outcome") {
+    for task in all.expect("a timebox had no outcome") {
         task.unwrap();
     }
     let get = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
@@ -166,15 +166,15 @@ fn futures() {
     assert_eq!(ready + interrupted, runs);
     assert_eq!((get(&tally.values), get(&tally.values_dropped)), (ready, ready));
     assert_eq!(get(&tally.works_dropped), runs);
-    // A box whose work was ready first may have expired already: its hook runs, too.
+    // A timebox whose work was ready first may have expired already. Its hook runs, too.
     assert!((interrupted..=runs).contains(&get(&tally.hooks)), "{tally:?}");
     assert!(ready > runs / 50 && interrupted > runs / 50, "no race: {ready} ready, {interrupted} interrupted");
 }
 
-/// Guards: plain code on several threads: what a checkpoint says is what the box says, and never of another box, although
-/// rows are reused at once.
+/// Guards: in plain code on several threads, a checkpoint says what its timebox says, and never what another one does,
+/// although rows are reused at once.
 #[test]
-fn plain_code() {
+fn checkpoints_agree_with_their_own_timebox() {
     let runs = runs() / 2_000;
     std::thread::scope(|scope| {
         for thread in 0..8 {
@@ -201,7 +201,7 @@ fn plain_code() {
                     if let Err(error) = result {
                         assert!(error.limit() == limit && start.elapsed() >= at_least(limit), "{error}");
                     }
-                    checkpoint().expect("outside of any box");
+                    checkpoint().expect("outside any timebox");
                 }
             });
         }

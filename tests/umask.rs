@@ -39,9 +39,9 @@ fn modes(path: &Path, found: &mut BTreeMap<&str, Vec<u32>>) {
     }
 }
 
-/// Guards: neither a umask that takes nothing nor one that takes rights which heeler needs changes what is created.
+/// Guards: neither a umask that removes nothing nor one that removes permissions heeler needs changes what is created.
 #[test]
-fn whatever_the_umask() {
+fn files_are_private_whatever_the_umask() {
     for umask in [0, 0o277] {
         let place = tempfile::tempdir().unwrap();
         let within = |name: &str| place.path().join(name);

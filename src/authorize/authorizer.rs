@@ -271,9 +271,9 @@ mod tests {
         user(parts)
     }
 
-    /// Guards: every sort of function is taken, async or not, borrowing or not, and each answer means what it says.
+    /// Guards: every kind of function is accepted, async or not, borrowing or not, and each answer means what it says.
     #[tokio::test]
-    async fn functions_and_closures() {
+    async fn accepts_every_kind_of_function() {
         let captured = Arc::new("ada".to_owned());
         let (one, two) = (captured.clone(), captured.clone());
         let all = [
@@ -309,7 +309,7 @@ mod tests {
         }
     }
 
-    /// Guards: a panic at any moment of the asking is a refusal, and does not get out.
+    /// Guards: a panic at any point of the decision is a refusal, and does not escape.
     #[tokio::test]
     async fn panics_are_refusals() {
         let all = [
@@ -341,16 +341,16 @@ mod tests {
         drop(asked);
     }
 
-    /// Guards: what needs no waiting is answered at the first poll.
+    /// Guards: a decision that needs no waiting is made at the first poll.
     #[test]
-    fn at_once_is_at_once() {
+    fn decides_at_the_first_poll_without_waiting() {
         assert!(now(&Authorizer::new(|_: &Parts| true), &parts(None)).is_allowed());
         assert_eq!(now(&super::super::debug_builds().into_authorizer(), &parts(None)), cfg!(debug_assertions).into());
     }
 
-    /// Guards: one authoriser serves many pages, and its answer can be awaited on any thread, with what it was asked about.
+    /// Guards: one authorizer serves many pages, and its answer can be awaited on any thread, together with the request.
     #[test]
-    fn is_shared_and_sent() {
+    fn can_be_shared_between_threads() {
         fn shared<T: Send + Sync + Clone + 'static>() {}
         fn sent<T: Send>(_: T) {}
         shared::<Authorizer>();
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_says_nobodys_name() {
+    fn debug_output_contains_no_principal() {
         assert_eq!(format!("{:?}", Authorizer::new(user)), "Authorizer(function)");
         assert_eq!(format!("{:?}", Access::allowed_as("ada")), "Access(allowed as ..)");
     }

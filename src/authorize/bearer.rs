@@ -126,9 +126,9 @@ mod tests {
         bearer.allows(&request.body(()).unwrap().into_parts().0)
     }
 
-    /// Guards: the secret and nothing else, wherever it may be and nowhere else.
+    /// Guards: the secret is accepted in each of its places, and nothing else is accepted anywhere.
     #[test]
-    fn who_is_allowed() {
+    fn only_the_secret_is_allowed() {
         let bearer = bearer(SECRET).unwrap();
         let right = [
             ("authorization", format!("Bearer {SECRET}")),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cookie_has_another_name_or_is_none() {
+    fn the_cookie_can_be_renamed_or_disabled() {
         let (cookie, header) = (format!("admin={SECRET}"), format!("Bearer {SECRET}"));
         let other = bearer(SECRET).unwrap().cookie("admin").unwrap();
         assert!(allows(&other, &[("cookie", &cookie)]));
@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    /// Guards: no secret that is none, and no word of it in messages and `Debug`.
+    /// Guards: an unusable secret is an error, and no part of a secret is in messages or in `Debug`.
     #[test]
     fn bad_secrets_are_errors() {
         for (secret, why) in [

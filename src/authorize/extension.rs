@@ -87,9 +87,10 @@ mod tests {
         request.into_parts().0
     }
 
-    /// Guards: nobody without the extension, nobody of whom the closure is false; named only where names are asked for.
+    /// Guards: a request without the extension is refused, and so is one for which the closure returns false. Principals are
+    /// named only where names are asked for.
     #[test]
-    fn who_is_allowed() {
+    fn only_an_accepted_extension_is_allowed() {
         let ada = || parts(Some(User { name: "ada", is_superuser: true }));
         let bob = || parts(Some(User { name: "bob", is_superuser: false }));
         let plain = extension::<User>(|user| user.is_superuser);

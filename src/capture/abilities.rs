@@ -47,9 +47,9 @@ impl Abilities {
 mod tests {
     use super::*;
 
-    /// Guards: nothing is missed where all is there, and each thing that is not is said once.
+    /// Guards: nothing is reported where everything works, and each ability that is missing is reported once.
     #[test]
-    fn each_loss_is_said() {
+    fn each_missing_ability_is_reported_once() {
         assert_eq!(abilities().losses().count(), 0, "{:?}", abilities());
         let none = Abilities { signals: false, threads: false, memory: false };
         assert_eq!(none.losses().count(), 2);

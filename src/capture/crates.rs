@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn crates_of_functions() {
+    fn finds_the_crate_of_a_function() {
         let table = [
             ("app::load", Some("app")),
             ("app::Photo<T>::load", Some("app")),
@@ -296,9 +296,9 @@ mod tests {
         }
     }
 
-    /// Guards: which frames get the mark, and with it which one leads the report.
+    /// Guards: which frames are marked as the application's own, and so which one leads the report.
     #[test]
-    fn own_code() {
+    fn recognises_the_applications_own_code() {
         let registry = "/home/me/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/tokio-1.54.1/src/time/sleep.rs";
         let table = [
             (true, Some("app::load"), Some("/build/app/src/main.rs"), None),
@@ -367,9 +367,9 @@ mod tests {
         }
     }
 
-    /// Guards: the executable is the application's wherever it is installed; libraries there are not.
+    /// Guards: the executable is the application's wherever it is installed. Libraries there are not.
     #[test]
-    fn an_executable_in_a_system_directory_is_the_applications() {
+    fn an_executable_in_a_system_directory_is_own_code() {
         assert!(executable().is_absolute() && executable().file_stem().is_some());
         for path in ["/nix/store/abc-app/bin/app", "/usr/libexec/app", "/usr/lib/app/app"] {
             assert!(!is_system_library(path, path.as_ref()) && is_system_library(path, "/opt/app".as_ref()));
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn declared_crates() {
+    fn a_declared_crate_counts_as_own_code() {
         let crates = ["house-lib".to_owned()];
         let mut frame = Frame { function: Some("house_lib::get".to_owned()), ..Frame::default() };
         assert!(is_of(&frame, &crates));
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn origins() {
+    fn names_the_crate_a_frame_comes_from() {
         let frame = |function: Option<&str>, file: Option<&str>, module: Option<&str>| Frame {
             function: function.map(str::to_owned),
             file: file.map(str::to_owned),
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn executables() {
+    fn the_executables_name_gives_the_crate() {
         assert_eq!(crate_of_executable(Path::new("/x/target/release/my-app")), "my_app");
         assert_eq!(crate_of_executable(Path::new("/x/deps/my_app-0123456789abcdef")), "my_app");
         assert_eq!(crate_of_executable(Path::new("")), "");

@@ -79,9 +79,9 @@ mod tests {
         std::hint::black_box(input) + 1
     }
 
-    /// Guards: what the tables say is told from what they leave out, within a module and beyond it.
+    /// Guards: functions in the tables are told from those that the tables leave out, within a module and beyond it.
     #[test]
-    fn functions_without_a_table_are_known() {
+    fn finds_functions_without_a_table() {
         let modules = Modules::current();
         let here = described as fn(u64) -> u64 as usize as u64;
         let module = modules.find(here).unwrap();
@@ -111,7 +111,7 @@ mod tests {
 
     /// Guards: each of the executable's functions is found, from its first byte on.
     #[test]
-    fn functions_begin_where_they_do() {
+    fn finds_functions_from_their_first_byte() {
         let modules = Modules::current();
         for function in [first as fn(u64) -> u64, second] {
             let address = function as usize as u64;

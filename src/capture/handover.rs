@@ -99,9 +99,9 @@ mod loom_tests {
 
     use super::*;
 
-    /// The handler's writes are seen with the answer, and never collide with the next question's.
+    /// The handler's writes are seen with the answer, and never collide with those for the next question.
     #[test]
-    fn loom_an_answer_or_a_withdrawal_never_both() {
+    fn loom_answer_and_withdrawal_exclude_each_other() {
         loom::model(|| {
             let shared = Arc::new((Handover::new(), UnsafeCell::new(0_u64)));
             let handler = {

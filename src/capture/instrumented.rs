@@ -82,9 +82,9 @@ mod tests {
         assert_eq!(lines(err), [12, 30]);
     }
 
-    /// Guards: what only looks like that is left alone.
+    /// Guards: functions that only look like an instrumented one are left alone.
     #[test]
-    fn other_functions_stay() {
+    fn similar_functions_are_left_alone() {
         let span = || other("tracing::instrument::Instrumented<T>::poll");
         let recursion = vec![own("app::walk", 12), own("app::walk", 12), span(), own("app::walk", 12)];
         assert_eq!(lines(recursion).len(), 3);

@@ -153,9 +153,9 @@ mod tests {
         words
     }
 
-    /// Guards: what is mapped is read, up to what is not.
+    /// Guards: mapped memory is read, up to where it ends.
     #[test]
-    fn a_read_ends_where_memory_does() {
+    fn a_read_ends_where_memory_ends() {
         let page = 4096;
         // SAFETY: maps two pages and takes the second away again.
         let start = unsafe {

@@ -185,9 +185,9 @@ mod tests {
         format!("{:#}", backtrace::SymbolName::new(mangled.as_bytes()))
     }
 
-    /// Guards: what a person sees in front of `file:line`, for names as rustc and DWARF really spell them.
+    /// Guards: what a reader sees in front of `file:line`, for names as rustc and DWARF really spell them.
     #[test]
-    fn table() {
+    fn names_are_shortened_for_readers() {
         let table = [
             // Legacy mangling, as in debug info with "limited".
             ("app::load::{{closure}}", "app::load"),
@@ -272,7 +272,7 @@ mod tests {
 
     /// Guards: the same from what the linker sees, through the demangler in use.
     #[test]
-    fn mangled() {
+    fn mangled_names_are_made_readable() {
         let table = [
             ("_ZN3app4load28_$u7b$$u7b$closure$u7d$$u7d$17h0123456789abcdefE", "app::load"),
             (
@@ -293,7 +293,7 @@ mod tests {
         }
     }
 
-    /// Guards: a name out of a generic monster (or a hostile library) stays a line, and costs no time.
+    /// Guards: a huge generic name, or one from a hostile library, stays on one line and costs no time.
     #[test]
     fn long_names_are_cut() {
         let deep = format!("app::run::{}u8{}", "<alloc::vec::Vec".repeat(20_000), ">".repeat(20_000));
@@ -309,12 +309,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics_and_is_bounded(input in "\\PC*") {
+        fn any_text_gives_a_bounded_name(input in "\\PC*") {
             prop_assert!(readable(&input).is_none_or(|name| !name.is_empty() && name.chars().count() <= MAX_NAME));
         }
 
         #[test]
-        fn never_panics_on_name_like_text(
+        fn any_name_like_text_gives_a_bounded_name(
             parts in proptest::collection::vec(
                 prop::sample::select(vec!["<", ">", "::", "{", "}", "{{closure}}", "{closure#0}", "{async_fn_env#0}", " as ", "->", "a", "impl ", "&", "é"]),
                 0..60,

@@ -120,9 +120,9 @@ mod tests {
         }
     }
 
-    /// Guards: only the row's own waker counts, and once.
+    /// Guards: only the row's own waker counts, and only once.
     #[test]
-    fn what_was_kept_is_not_cloned_again() {
+    fn a_kept_waker_is_not_cloned_again() {
         let list = RefCell::new(Vec::new());
         let kept = |row: RowWaker| has_kept(row, |waker| defer(&list, waker));
         assert!(!kept(ROW));
@@ -137,7 +137,7 @@ mod tests {
 
     /// Guards: where the list works in another way than is known, nothing is concluded from it.
     #[test]
-    fn a_list_that_never_clones_says_nothing() {
+    fn nothing_is_concluded_from_an_unknown_list() {
         assert!(!has_kept(ROW, |_| {}));
         assert!(!has_kept(ROW, |waker| drop(waker.clone())));
         assert!(!has_kept(ROW, Waker::wake_by_ref));

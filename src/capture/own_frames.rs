@@ -138,7 +138,7 @@ mod tests {
 
     /// Guards: heeler's frames are told from the application's by the crate, wherever heeler was built.
     #[test]
-    fn frames_of_heeler() {
+    fn recognises_heelers_frames_by_the_crate() {
         let registry = "/r/registry/src/mirror-0123456789abcdef/heeler-0.1.0/src/inflight/poll.rs";
         let other = "/r/registry/src/mirror-0123456789abcdef/heeler-top-0.1.0/src/main.rs";
         let table = [
@@ -169,9 +169,9 @@ mod tests {
         Frame { function: Some(name.to_owned()), ..Frame::default() }
     }
 
-    /// Guards: the lists name functions and modules that there are, whatever they are called some day.
+    /// Guards: the lists name functions and modules that exist, even after they are renamed.
     #[test]
-    fn the_lists_are_up_to_date() {
+    fn the_lists_match_the_source() {
         let (tracers, rows) = (super::super::task::names_of_callbacks(), super::super::row_waker::names_of_callbacks());
         let callbacks: Vec<Frame> = tracers.into_iter().chain(rows).map(frame).collect();
         assert!(callbacks.iter().all(|callback| callback.begins_with_one_of(&COPIES)), "{callbacks:?}");
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn how_a_stack_was_copied_is_left_out() {
+    fn frames_that_copy_the_stack_are_left_out() {
         let leaf = ["tokio::runtime::context::defer", "heeler::capture::task::trace", "app::load"];
         let walked = ["backtrace::trace", "heeler::capture::task::clone", "heeler::capture::task::Tracer::walk"];
         let mut frames: Vec<Frame> = walked.iter().chain(&leaf).map(|name| frame(name)).collect();
@@ -195,9 +195,9 @@ mod tests {
         assert_eq!(frames.len(), leaf.len());
     }
 
-    /// Guards: a watch within the work hides nothing of what is around it.
+    /// Guards: a watch within the work hides nothing that is around it.
     #[test]
-    fn how_work_is_polled_is_left_out() {
+    fn frames_that_poll_the_work_are_left_out() {
         let around = ["heeler::inflight::strand::run::Strand::poll", "core::ops::function::FnOnce::call_once"];
         let polls = ["heeler::capture::task::trace_branches"];
         let work = ["core::pin::Pin<P>::poll", "app::load", "heeler::inflight::poll::Watched::poll", "app::leaf"];
@@ -214,9 +214,9 @@ mod tests {
         frames.into_iter().filter_map(|frame| frame.function).collect()
     }
 
-    /// Guards: nothing of heeler's is left, wherever it stands; of what is around it and further in, all is.
+    /// Guards: no frame of heeler's is left, wherever it is. The frames around it and further in are all kept.
     #[test]
-    fn all_that_is_heelers_is_left_out() {
+    fn all_frames_of_heeler_are_left_out() {
         let stack = [
             "core::ops::function::FnOnce::call_once",
             "<heeler::watchdog::job::Watch<F> as core::future::future::Future>::poll",
@@ -236,9 +236,9 @@ mod tests {
         assert_eq!(left(&others), others);
     }
 
-    /// Guards: where a function goes that others were inlined into, the outermost of those has the code.
+    /// Guards: where a function is dropped that others were inlined into, the outermost of those takes its code.
     #[test]
-    fn what_was_inlined_into_heeler_stands_by_itself() {
+    fn functions_inlined_into_heeler_are_kept() {
         let at = |name: &str, address: &str, inlined| Frame { address: address.to_owned(), inlined, ..frame(name) };
         let mut frames = vec![
             at("app::page", "0x1", false),

@@ -136,9 +136,9 @@ impl Activity {
 mod tests {
     use super::*;
 
-    /// Guards: a thread's time without a CPU is read, again and again, and that of one that has ended is not.
+    /// Guards: the time that a thread waits for a CPU is read, again and again. That of a thread that has ended is not.
     #[test]
-    fn run_delays_are_read_while_a_thread_lives() {
+    fn reads_run_delays_of_live_threads_only() {
         let mut delays = RunDelays::default();
         let own = super::super::sys::thread_id();
         // The kernel may be built without it.
@@ -167,7 +167,7 @@ mod tests {
         }
     }
 
-    /// A thread that sleeps is seen sleeping in a system call with a name.
+    /// Guards: a thread that sleeps is seen sleeping in a named system call.
     #[test]
     fn a_sleeping_thread_is_seen_in_its_call() {
         let (send, receive) = std::sync::mpsc::channel::<()>();

@@ -155,9 +155,9 @@ mod tests {
         frames
     }
 
-    /// Guards: the instruction is taken out wherever it stands, and nothing that only looks like it.
+    /// Guards: the instruction is removed wherever it is, and nothing that only looks like it.
     #[test]
-    fn what_says_that_an_address_is_signed_is_taken_out() {
+    fn pointer_signing_instructions_are_removed() {
         // advance, sign, def_cfa_offset 45, offset x29 45, a block of two, advance1 45, restore_state, sign.
         let signed =
             [0x41, 0x2d, 0x0e, 0x2d, 0x9d, 0x2d, 0x10, 30, 2, 0x2d, 0x2d, 0x02, 0x2d, 0x0b, 0x2d, 0x05, 30, 0x2d];
@@ -166,9 +166,9 @@ mod tests {
         assert!(without_signing(&frames(&plain)).is_none());
     }
 
-    /// Guards: tables that are cut or senseless are left as they are, as far as they cannot be read.
+    /// Guards: tables that are cut or make no sense are left as they are, as far as they cannot be read.
     #[test]
-    fn what_cannot_be_read_is_left_alone() {
+    fn unreadable_tables_are_left_alone() {
         let whole = frames(&[0x41, 0x2d, 0x41]);
         for length in 0..whole.len() {
             let _ = without_signing(&whole[..length]);

@@ -1,7 +1,7 @@
 //! Captures by the hundred thousand, of threads in all the places where a signal has ever hurt anybody.
 //!
 //! In a process of its own, for there is one sampler a process:
-//! `cargo test --release --lib survival -- --nocapture` prints the figures. A debug build takes a tenth of the captures;
+//! `cargo test --release --lib thread_stress -- --nocapture` prints the figures. A debug build takes a tenth of the captures;
 //! `HEELER_TEST_CAPTURES` in the environment says how many.
 
 use std::collections::HashMap;
@@ -318,14 +318,14 @@ impl Drop for Guard {
     }
 }
 
-/// Guards: no capture hangs, crashes, leaks or disturbs a thread, wherever it is; the stacks are whole.
+/// Guards: no capture hangs, crashes, leaks or disturbs a thread, wherever the thread is. The stacks are complete.
 #[test]
-fn survival() {
+fn threads_survive_being_captured_anywhere() {
     const ALONE: &str = "HEELER_TEST_SURVIVAL";
     if std::env::var_os(ALONE).is_some() {
         return survive();
     }
-    let name = format!("{}::survival", module_path!().split_once("::").unwrap().1);
+    let name = format!("{}::threads_survive_being_captured_anywhere", module_path!().split_once("::").unwrap().1);
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", &name, "--nocapture"]).env(ALONE, "1").stdout(Stdio::inherit()).stderr(Stdio::inherit());
     let mut child = Guard(command.spawn().unwrap());

@@ -62,7 +62,7 @@ mod tests {
 
     /// Guards: a list of rows that come and go stays short, and keeps those that are still there.
     #[test]
-    fn rows_that_have_ended_make_room() {
+    fn ended_rows_make_room_for_others() {
         let audience = Audience::default();
         let stays: Vec<_> = (0..20).map(|_| row()).collect();
         for one in &stays {
@@ -76,9 +76,9 @@ mod tests {
         assert!(stays.iter().all(|one| told.contains(&one.id())));
     }
 
-    /// Guards: whoever comes too late learns that.
+    /// Guards: a listener that comes too late learns that it is.
     #[test]
-    fn nobody_joins_what_has_happened() {
+    fn a_late_listener_learns_that_it_happened() {
         let (audience, one, other) = (Audience::default(), row(), row());
         assert!(audience.join(one.id()) && !audience.is_closed());
         assert_eq!(audience.close(), [one.id()]);

@@ -37,9 +37,9 @@ impl Budget {
 mod tests {
     use super::*;
 
-    /// A second has its limit, the next one has it again.
+    /// Guards: one second has its limit, and the next one has it again.
     #[test]
-    fn a_second_has_its_limit() {
+    fn each_second_has_its_own_limit() {
         let budget = Budget::new(3);
         assert_eq!((0..5).filter(|_| budget.take(10)).count(), 3);
         assert_eq!((0..5).filter(|_| budget.take(1_000_000_000)).count(), 3);

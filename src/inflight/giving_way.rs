@@ -106,9 +106,9 @@ mod tests {
         }
     }
 
-    /// Guards: without a look at any function's name, what gives way is told from what waits.
+    /// Guards: yielding is told from waiting without looking at the name of any function.
     #[test]
-    fn what_gives_way_is_told_from_what_waits() {
+    fn yielding_is_told_from_waiting() {
         let yields = [(WaitKind::Yielding, true); 3];
         assert_eq!(everywhere(tokio::task::yield_now), yields);
         assert_eq!(everywhere(drain), yields);
@@ -142,9 +142,9 @@ mod tests {
         );
     }
 
-    /// Guards: of rows within a row, each is what it does itself, whatever its neighbours do.
+    /// Guards: of rows within a row, each is judged by what it does itself, whatever its neighbours do.
     #[test]
-    fn neighbours_are_not_mixed_up() {
+    fn nested_rows_are_judged_separately() {
         async fn neighbours() {
             let (mut first, mut other, mut last) = (traced(), traced(), traced());
             let (mut lock, mut plain) = (pin!(lock()), pin!(tokio::task::yield_now()));
@@ -165,9 +165,9 @@ mod tests {
         assert_eq!(everywhere(neighbours), [(WaitKind::Waiting, true); 3]);
     }
 
-    /// Guards: what was offered wakes nobody, and is not counted as a clone.
+    /// Guards: the waker used to probe wakes nobody, and is not counted as a clone.
     #[test]
-    fn a_question_leaves_nothing_behind() {
+    fn probing_a_wait_leaves_nothing_behind() {
         async fn sleeps() -> (u32, bool) {
             let (mut watched, mut polls) = (traced(), 0);
             let mut work = Box::pin(tokio::time::sleep(Duration::from_millis(50)));

@@ -16,10 +16,10 @@ fn occupy(row: &Row, number: u64) -> RowId {
     })
 }
 
-/// Guards: whoever has a generation's name gets that generation's details, clock and threshold, or nothing; a flag is set
-/// on the generation that it was meant for, or on none.
+/// Guards: an id of a generation gives that generation's details, clock and threshold, or nothing. A flag is set on the
+/// generation that it was meant for, or on none.
 #[test]
-fn loom_a_name_never_reaches_another_generation() {
+fn loom_an_id_never_reaches_another_generation() {
     loom::model(|| {
         let row = Arc::new(Row::new(0));
         // Which of the generations the monitor has set a flag on, one bit each.
@@ -67,7 +67,7 @@ fn loom_a_name_never_reaches_another_generation() {
     });
 }
 
-/// Guards: a clock that is stopped while the monitor notes its deadline leaves no row that is thought to have one.
+/// Guards: a clock that is stopped while the monitor notes its deadline leaves no row that seems to have one.
 #[test]
 fn loom_a_stopped_clock_has_no_deadline() {
     loom::model(|| {
@@ -105,10 +105,10 @@ impl Wake for Task {
     }
 }
 
-/// Guards: whoever sets a flag and asks for the waker is sure of a poll that sees the flag, also if the waker is out already,
-/// has never been put in, or is being put in at that moment.
+/// Guards: setting a flag and asking for the waker always leads to a poll that sees the flag. That also holds if the waker is
+/// out already, was never put in, or is being put in at that moment.
 #[test]
-fn loom_no_question_is_lost() {
+fn loom_no_request_for_a_poll_is_lost() {
     loom::model(|| {
         let row = Arc::new(Row::new(0));
         let id = occupy(&row, 7);
@@ -144,9 +144,9 @@ fn loom_no_question_is_lost() {
     });
 }
 
-/// Guards: of the owner and the last clones of the row's waker exactly one frees the row, and somebody drops the waker.
+/// Guards: of the owner and the last clones of the row's waker, exactly one frees the row, and one drops the waker.
 #[test]
-fn loom_a_row_that_drains_is_freed_once() {
+fn loom_a_draining_row_is_freed_once() {
     loom::model(|| {
         let row = Arc::new(Row::new(0));
         let id = occupy(&row, 1);
@@ -172,8 +172,8 @@ fn loom_a_row_that_drains_is_freed_once() {
     });
 }
 
-/// Guards: of several who wake, the last one's reason is seen by the task, whoever has its waker in hand: the monitor, which has
-/// asked for a poll, or somebody with a clone, after the work is dropped.
+/// Guards: of several threads that wake, the task sees the reason of the last one, whoever holds its waker at the moment: the
+/// monitor, which asked for a poll, or the owner of a clone, after the work is dropped.
 #[test]
 fn loom_no_wake_up_is_lost_to_another() {
     /// A task that looks at what was sent when it is woken.

@@ -413,10 +413,10 @@ mod tests {
     }
 
     proptest! {
-        /// Guards: whatever happens in whatever order, and in whatever order its times were read, what is recorded is no more
-        /// than has passed; and each moment of polls and of waits at known places is recorded.
+        /// Guards: no more time is recorded than has passed, whatever happens in whatever order, and in whatever order its
+        /// times were read. Each moment of polls and of waits at known places is recorded.
         #[test]
-        fn never_more_than_has_passed(events in prop::collection::vec((event(), 0..60_000_000_u64), 0..40), end in any::<u32>()) {
+        fn never_records_more_than_has_passed(events in prop::collection::vec((event(), 0..60_000_000_u64), 0..40), end in any::<u32>()) {
             let began = 20_000_000;
             let mut trace = Trace::new(began, true);
             let mut shared = Arena::new();
@@ -440,9 +440,9 @@ mod tests {
         }
     }
 
-    /// Guards: all of the time is told, if nothing was missed.
+    /// Guards: all of the time is accounted for if nothing was missed.
     #[test]
-    fn the_parts_are_the_whole() {
+    fn recorded_times_sum_to_the_whole() {
         let mut trace = Trace::new(0, false);
         trace.begin_poll(0, false);
         trace.end_poll(3, &arena(1, 0), None, true, false, || true);
@@ -455,9 +455,9 @@ mod tests {
         assert_eq!(total(&trace), SLUGGISH + 50);
     }
 
-    /// Guards: that a poll leaves no waker says nothing where an earlier one has, and only heeler has asked since.
+    /// Guards: a poll that leaves no waker means nothing if an earlier one did, and only heeler has asked since.
     #[test]
-    fn an_earlier_waker_counts() {
+    fn an_earlier_waker_still_counts() {
         let mut trace = Trace::new(0, false);
         poll(&mut trace, 1, 1, false);
         let (place, records) = (trace.last, trace.records.len());
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waker_is_used_up_by_a_wake_from_outside() {
+    fn a_wake_from_outside_uses_the_waker_up() {
         let mut trace = Trace::new(0, false);
         poll(&mut trace, 1, 1, false);
         poll(&mut trace, 2, 0, false);
@@ -485,7 +485,7 @@ mod tests {
         assert_eq!(trace.silence, None);
     }
 
-    /// Guards: what was before the record is not known, and is not taken for known.
+    /// Guards: what happened before the record is unknown, and is not taken for known.
     #[test]
     fn a_waker_from_before_the_record_is_unknown() {
         let mut trace = Trace::new(0, true);
@@ -506,9 +506,9 @@ mod tests {
         assert_eq!(trace.silence, Some(Silence::Earlier), "the traced poll around it may be heeler's");
     }
 
-    /// Guards: work that is polled all the time, at more places than are kept, is where the poll has shown that was asked for.
+    /// Guards: work that is polled all the time, at more places than are kept, is where the requested poll found it.
     #[test]
-    fn an_answer_outlasts_the_polls_after_it() {
+    fn a_probed_place_outlasts_later_polls() {
         let mut trace = Trace::new(0, false);
         let poll_at = |trace: &mut Trace, key: u64, forced: bool| {
             trace.begin_poll(key, false);
@@ -531,9 +531,9 @@ mod tests {
         assert_eq!(trace.current(), None, "another poll is asked for");
     }
 
-    /// Guards: tokio's list is asked once for a place.
+    /// Guards: tokio's list is checked once per place.
     #[test]
-    fn what_gives_way_is_known_from_then_on() {
+    fn a_yielding_place_is_remembered() {
         let mut trace = Trace::new(0, false);
         for (key, clones, gave_way, kind) in
             [(1, 1, true, WaitKind::Yielding), (2, 2, true, WaitKind::Waiting), (3, 1, false, WaitKind::Waiting)]

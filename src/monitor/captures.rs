@@ -274,9 +274,9 @@ mod tests {
         told.is_err()
     }
 
-    /// Guards: a box expires while the capture of a thread does not come to an end.
+    /// Guards: a timebox expires while the capture of a thread hangs.
     #[test]
-    fn a_capture_that_hangs_delays_no_box() {
+    fn a_hanging_capture_delays_no_expiration() {
         // From here on this thread has a slot, and needs no lock of others.
         assert!(is_told(Duration::from_secs(40)));
         let (tell, slot) = channel();

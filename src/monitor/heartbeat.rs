@@ -110,9 +110,9 @@ mod tests {
         heartbeat.figures(now, true).max_lag.as_millis() as u64
     }
 
-    /// Guards: a lag is told for a while and then forgotten; one that goes on is told while it does.
+    /// Guards: a lag is shown for a while and then forgotten. One that continues is shown as long as it does.
     #[test]
-    fn the_longest_lag_of_late_is_told() {
+    fn the_longest_recent_lag_is_shown() {
         let heartbeat = Heartbeat::default();
         assert_eq!(heartbeat.figures(5 * MS, false), Monitor::default());
         heartbeat.beat(10 * MS);

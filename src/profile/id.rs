@@ -83,9 +83,9 @@ impl<'de> Deserialize<'de> for Id {
 mod tests {
     use super::*;
 
-    /// Guards: strict, one spelling, and there and back.
+    /// Guards: only one spelling is accepted, and it survives a round trip.
     #[test]
-    fn one_spelling() {
+    fn an_id_has_only_one_spelling() {
         let text = "0123456789abcdef0000000000000007";
         let id: Id = text.parse().unwrap();
         assert_eq!(id.to_string(), text);
@@ -110,13 +110,13 @@ mod tests {
 
     /// Guards: what may reach a log is eight digits.
     #[test]
-    fn debug_shows_eight_digits() {
+    fn debug_shows_only_eight_digits() {
         let id: Id = "0123456789abcdef0000000000000007".parse().unwrap();
         assert_eq!((id.short(), format!("{id:?}")), ("01234567".into(), "Id(01234567…)".into()));
     }
 
     #[test]
-    fn random_ones_differ() {
+    fn random_ids_differ_in_every_byte() {
         let mut ids: Vec<_> = (0..1_000).map(|_| Id::random().unwrap()).collect();
         for at in 0..16 {
             assert!(ids.iter().any(|id| id.0[at] != ids[0].0[at]), "byte {at} is always the same");

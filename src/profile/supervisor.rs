@@ -66,7 +66,8 @@ pub(in crate::profile) async fn apart<T: Send + 'static>(make: impl FnOnce() -> 
 mod tests {
     use super::*;
 
-    /// Guards: a start that fails or panics is an error, and the next one may succeed; then there is one runtime for good.
+    /// Guards: a start that fails or panics is an error, and the next one may succeed. After that there is one runtime for
+    /// good.
     #[test]
     fn a_failed_start_is_tried_again() {
         let supervisor = Supervisor::new();

@@ -59,9 +59,9 @@ fn common(lists: &[&[u64]]) -> Vec<u64> {
 mod tests {
     use super::*;
 
-    /// Guards: where branches are in spans of their own, the one around all of them counts.
+    /// Guards: if branches are in spans of their own, the one around all of them counts.
     #[test]
-    fn the_span_around_all_branches() {
+    fn the_span_around_all_branches_counts() {
         assert_eq!(common(&[]), [0; 0]);
         assert_eq!(common(&[&[1, 2]]), [1, 2]);
         assert_eq!(common(&[&[1, 2, 3], &[1, 2, 4], &[1, 2]]), [1, 2]);

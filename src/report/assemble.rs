@@ -321,9 +321,9 @@ mod tests {
         (ms * 1_000.0).round() as u64
     }
 
-    /// Guards: one is one.
+    /// Guards: one branch is singular.
     #[test]
-    fn branches_are_counted() {
+    fn a_note_counts_the_lost_branches() {
         for (lost, expected) in [(1, "1 more branch waits, whose stack "), (2, "2 more branches wait, whose stacks ")] {
             let mut evidence = evidence(reports());
             let mut wait = WaitRecord::without_stacks(WaitKind::Waiting, 1, 5);
@@ -335,7 +335,7 @@ mod tests {
         }
     }
 
-    /// Guards: the parts of a report sum to the whole to the microsecond, whatever evidence says.
+    /// Guards: the parts of a report sum to the whole, to the microsecond, whatever the evidence says.
     #[test]
     fn the_parts_sum_to_the_whole() {
         let (assembler, reports) = (RefCell::new(Assembler::new()), reports());

@@ -316,7 +316,7 @@ mod tests {
     use crate::report::testing::report;
 
     #[test]
-    fn everything_together() {
+    fn a_builder_applies_all_its_settings() {
         let place = tempfile::tempdir().unwrap();
         let builder = Reports::builder().directory(place.path().join("slow")).log_target("x").log_level(Level::INFO);
         assert!(format!("{builder:?}").contains("slow"));

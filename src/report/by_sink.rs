@@ -69,9 +69,9 @@ pub(crate) fn failures() -> Vec<(&'static str, u64)> {
 mod tests {
     use super::*;
 
-    /// Guards: a program that names its sinks by number does not fill the memory, nor anybody's database of metrics.
+    /// Guards: a program that names its sinks by number fills neither the memory, nor anybody's database of metrics.
     #[test]
-    fn names_are_bounded() {
+    fn only_so_many_sinks_are_named() {
         let one = BySink::named("one of many");
         for number in 0..3 * MAX_NAMES {
             BySink::named(&format!("sink {number}")).count_failed();

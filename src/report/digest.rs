@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn by_frequency_and_with_the_worst() {
+    fn lists_the_most_frequent_with_the_worst_report() {
         let mut digest = Digest::of(&like(1, 10.0, 0));
         digest.add(&like(2, 20.0, 7));
         digest.add(&like(1, 30.0, 0));
@@ -129,9 +129,10 @@ mod tests {
         assert_eq!(digest.entries()[1].what, "GET /slow/{what}");
     }
 
-    /// Guards: a clock that is set back, and reports of an earlier process: the digest is from the first to the last time.
+    /// Guards: with a clock that is set back, and reports of an earlier process, the digest still goes from the first to the
+    /// last time.
     #[test]
-    fn a_clock_that_is_set_back() {
+    fn a_clock_set_back_keeps_the_right_period() {
         let at = |seconds| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
         let mut digest = Digest::of(&Report { captured_at: at(5_000), ..report() });
         digest.add(&Report { captured_at: at(1_000), ..report() });
@@ -140,9 +141,9 @@ mod tests {
         assert_eq!((digest.since, digest.until, digest.reports), (at(1_000), at(9_000_000_000), 4));
     }
 
-    /// Guards: one request that is looked at four times is one.
+    /// Guards: one request that is looked at four times counts once.
     #[test]
-    fn updates_are_no_more_reports() {
+    fn updates_are_not_counted_as_reports() {
         let mut digest = Digest::of(&like(1, 10.0, 0));
         (1..4).for_each(|update| digest.add(&Report { update, ..like(1, 20.0, 0) }));
         digest.add(&Report { update: 1, ..like(2, 30.0, 0) });
@@ -152,16 +153,16 @@ mod tests {
 
     /// Guards: an hour of ever new places takes bounded memory, and every report is counted.
     #[test]
-    fn bounded() {
+    fn a_digest_takes_bounded_memory() {
         let mut digest = Digest::of(&like(0, 1.0, 0));
         (1..1_000).for_each(|number| digest.add(&like(number, 1.0, 0)));
         let told: u64 = digest.entries().iter().map(|entry| entry.count).sum();
         assert_eq!((digest.entries().len(), told + digest.others), (MAX_ENTRIES, 1_000));
     }
 
-    /// Guards: numbers that no honest file has end nobody's thread.
+    /// Guards: numbers that no honest file has cause no panic.
     #[test]
-    fn absurd_numbers() {
+    fn absurd_numbers_do_not_overflow() {
         let mut digest = Digest::of(&like(1, 1.0, u64::MAX));
         digest.add(&like(1, f64::MAX, u64::MAX));
         assert_eq!((digest.held_back, digest.entries()[0].count), (u64::MAX, u64::MAX));

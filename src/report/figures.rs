@@ -225,9 +225,9 @@ pub(crate) fn keep_up() {
 mod tests {
     use super::*;
 
-    /// Guards: what has ended is counted on when the sum of generations comes round.
+    /// Guards: what has ended still counts when the sum of generations wraps around.
     #[test]
-    fn generations_come_round() {
+    fn metrics_survive_a_wrap_of_the_generations() {
         let mut walked = Walked { generations: u32::MAX - 5, ended: 10, requests: 0 };
         walked.add(u32::MAX);
         walked.add(4);

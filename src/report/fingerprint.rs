@@ -99,10 +99,10 @@ mod tests {
         fingerprint(&report)
     }
 
-    /// Guards: equal across versions too, as long as this value does not change. Changing it is no breach, but ends every
-    /// comparison with older reports.
+    /// Guards: fingerprints are equal across versions, too, as long as this value does not change. Changing it breaks no
+    /// promise, but ends every comparison with older reports.
     #[test]
-    fn is_fixed() {
+    fn a_fingerprint_never_changes() {
         let mut hash = Fnv::default();
         hash.text("");
         assert_eq!(hash.0, 0xaf64_724c_8602_eb6e);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_places_apart() {
+    fn tells_different_places_apart() {
         let first = report();
         let changed = |change: &dyn Fn(&mut Report)| {
             let mut other = report();
@@ -158,9 +158,9 @@ mod tests {
         );
     }
 
-    /// Guards: a loop does not make a new report each time it is caught at another line.
+    /// Guards: a loop does not make a new report each time it is captured at another line.
     #[test]
-    fn a_busy_thread_moves_about() {
+    fn a_busy_thread_keeps_its_fingerprint() {
         let mut first = report();
         first.verdict = Verdict::Blocking;
         let mut second = first.clone();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn starved_goes_by_what_holds_most_workers() {
+    fn starved_work_counts_by_its_main_culprit() {
         let mut first = report();
         first.verdict = Verdict::Starved;
         let mut second = first.clone();

@@ -137,8 +137,8 @@ mod tests {
         messages
     }
 
-    /// Guards: the oldest of the same owner make room for as many bytes as are needed, and nobody else's; a message that is
-    /// no evidence stays.
+    /// Guards: the oldest evidence of the same owner makes room for as many bytes as are needed, and nobody else's does. A
+    /// message that is not evidence stays.
     #[test]
     fn the_oldest_make_room_in_bytes() {
         let inbox = Inbox::default();
@@ -154,7 +154,7 @@ mod tests {
 
     /// Guards: a stack that all requests share is no reason to drop any of them.
     #[test]
-    fn what_is_shared_is_counted_once() {
+    fn shared_stacks_are_counted_once() {
         let inbox = Inbox::default();
         for message in 0..9 {
             assert_eq!(push(&inbox, message, charge(7, 1, &[(1, 90)]), 10), NOBODY);
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(emptied(&inbox).len(), 5);
     }
 
-    /// Guards: however small they are, there are only so many.
+    /// Guards: only so many are kept, however small they are.
     #[test]
     fn the_oldest_make_room_in_number() {
         let inbox = Inbox::default();

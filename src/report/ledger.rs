@@ -51,7 +51,7 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    /// Guards: a stack that many requests have is counted once, for as long as the last of them waits.
+    /// Guards: a stack that many requests share is counted once, as long as the last of them waits.
     #[test]
     fn a_shared_block_is_counted_once() {
         let one = Weight { own: 10, shared: vec![(1, 100), (2, 1_000), (2, 1_000)] };

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn innermost_own_frame() {
+    fn the_innermost_own_frame_is_the_place() {
         let mut report = report();
         assert_eq!(place(&mut report).unwrap(), "photos::wait_for_import examples/photos/slow.rs:88");
         report.stacks.clear();
@@ -221,10 +221,10 @@ mod tests {
         assert!(place(&mut report).unwrap().starts_with("tokio::sync::Notify::poll"), "the nearest name");
     }
 
-    /// Guards: where no frame is the application's own, the library that does the work says more than the lock that it
-    /// waits for, and than the server that called it.
+    /// Guards: where no frame is the application's own, the library that does the work says more than the lock that it waits
+    /// for, or the server that called it.
     #[test]
-    fn a_library_rather_than_plumbing() {
+    fn a_working_library_is_named_before_a_lock() {
         let lock = || plumbing("<tokio::sync::watch::Receiver<T>>::changed");
         let bare = Frame { file: None, ..plumbing("__clone3") };
         let server =
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(at(&own), "app::health");
     }
 
-    /// Guards: heeler is never what a report points to, though it was caught at work there.
+    /// Guards: a report never points to heeler, even if heeler was captured at work there.
     #[test]
     fn no_report_points_to_heeler() {
         let heelers = || plumbing("heeler::inflight::poll::Watched::poll");
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn the_timeline_follows_its_stacks() {
+    fn the_timeline_follows_reordered_stacks() {
         let mut report = report();
         let mut old = await_stack(&[own("app::earlier", 1)]);
         old.current = false;
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn starved_is_about_the_culprits() {
+    fn starved_work_is_located_at_the_culprits() {
         let mut report = report();
         report.verdict = Verdict::Starved;
         report.stacks.push(culprit(&[own("app::a_rare_one", 1)]));

@@ -48,14 +48,14 @@
 //! | | what becomes of reports | what you see | test |
 //! |---|---|---|---|
 //! | a server is down for a while | they wait, and are tried again after a second, then with pauses that double up to five minutes; each arrives once | an error in the log, once a minute at most; [`queued`](Stats::queued), [`failed_deliveries`](Stats::failed_deliveries) | `faults::down` |
-//! | it is down for longer than [`retry_for`](ReportsBuilder::retry_for) | given up one by one; other sinks have them long since | `undelivered`; a note in the next report that arrives there | `dispatch::one_of_two_is_down` |
-//! | it accepts and never answers | as if it were down, after the sink's timeout; other sinks do not wait | [`flush`](Reports::flush) is false in time | `faults::shutdown`, `dispatch::never_ends` |
-//! | it refuses a report for good | given up for this sink | `undelivered`, a note in the next report | `dispatch::refused_and_panics` |
+//! | it is down for longer than [`retry_for`](ReportsBuilder::retry_for) | given up one by one; other sinks have them long since | `undelivered`; a note in the next report that arrives there | `dispatch::a_dead_sink_does_not_disturb_another` |
+//! | it accepts and never answers | as if it were down, after the sink's timeout; other sinks do not wait | [`flush`](Reports::flush) is false in time | `faults::shutdown`, `dispatch::an_endless_attempt_is_given_up` |
+//! | it refuses a report for good | given up for this sink | `undelivered`, a note in the next report | `dispatch::refusals_and_panics_give_up_and_count` |
 //! | a sink panics | given up for this sink; the others get it | `undelivered`, `failed_deliveries`, an error in the log | `faults::sinks` |
 //! | the disk is full | those that the [spool](ReportsBuilder::spool) cannot take wait in memory, and are sent; the report directory is tried again | [`not_spooled`](Stats::not_spooled), an error in the log; no half a file | `faults::disk` |
-//! | files in the spool are damaged, or too long | moved to `unreadable`; the others are sent | `undelivered`, an error in the log | `faults::spool::corrupted` |
-//! | reports in the spool are of a later version | they wait for a process of that version, for as long as others are tried again | [`left_to_later_version`](Stats::left_to_later_version), a warning in the log; `undelivered` in the end | `dispatch::reports_of_a_later_version_are_counted_and_age` |
-//! | the clock is set back or forward | nothing: reports from the future and from long ago are sent like others, alone or gathered | | `faults::spool::clock_set_back` |
+//! | files in the spool are damaged, or too long | moved to `unreadable`; the others are sent | `undelivered`, an error in the log | `faults::spool::corrupted_spool_files_are_set_aside` |
+//! | reports in the spool are of a later version | they wait for a process of that version, for as long as others are tried again | [`left_to_later_version`](Stats::left_to_later_version), a warning in the log; `undelivered` in the end | `dispatch::reports_of_a_later_version_are_counted_and_expire` |
+//! | the clock is set back or forward | nothing: reports from the future and from long ago are sent like others, alone or gathered | | `faults::spool::a_wrong_clock_does_not_stop_reports` |
 //! | the process is killed (`kill -9`) between two attempts | with a spool, the next process sends them, or another with the same spool within half a minute; without, they are lost | [`recovered`](Stats::recovered) in that process | `faults::killed`, `dispatch::a_sibling_takes_over` |
 //! | ten thousand are slow at once | as many as [may wait](ReportsBuilder::queue) arrive, the newest; the others are dropped | `undelivered`, [`dropped`](Stats::dropped), [`not_captured`](Stats::not_captured), and a note in the next report with their number | `faults::flood` |
 //! | every worker of the application's runtime is blocked | they are sent: heeler's thread needs none | | `faults::sinks` |

@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locations() {
+    fn a_location_prints_only_what_is_known() {
         let mut place =
             Location { function: Some("app::load".to_owned()), file: Some("src/a.rs".to_owned()), line: Some(7) };
         assert_eq!(place.to_string(), "app::load src/a.rs:7");

@@ -87,9 +87,8 @@ impl Sink for Fails {
 proptest! {
     #![proptest_config(config(16))]
 
-    /// Guards: no form of a report tells it.
     #[test]
-    fn no_form_tells_a_secret((raw, planted) in raw()) {
+    fn no_form_of_a_report_reveals_a_secret((raw, planted) in raw()) {
         let mut report = raw;
         redactor().report(&mut report);
         let digest = Digest::of(&report);
@@ -117,9 +116,8 @@ proptest! {
 proptest! {
     #![proptest_config(config(160))]
 
-    /// Guards: neither a store nor the log tells it.
     #[test]
-    fn no_store_tells_a_secret((raw, planted) in raw(), error in text()) {
+    fn no_store_or_log_reveals_a_secret((raw, planted) in raw(), error in text()) {
         let place = tempfile::tempdir().unwrap();
         let fails = || Fails(Mutex::new(error.text.clone()));
         let builder = || Reports::builder().secret_paths(["/pattern/{token}"]).sink(fails());

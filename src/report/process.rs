@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fills_in_what_is_missing() {
+    fn fills_in_what_the_report_lacks() {
         let mut process = Process::default();
         complete(&mut process, &[]);
         assert_eq!(process.pid, std::process::id());

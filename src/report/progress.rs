@@ -118,9 +118,9 @@ mod tests {
         report
     }
 
-    /// An update says whether the request is stuck or moving.
+    /// Guards: an update says whether the request is stuck or moving.
     #[test]
-    fn updates_compare_with_what_was_seen_before() {
+    fn updates_say_whether_work_moves() {
         let waiting = || at(Verdict::Waiting, &[7, 9]);
         let same = "at the same place as 2.51 s after its start";
         assert_eq!(compared(waiting(), waiting()).unwrap(), same);
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(compared(loops.0, loops.1).unwrap(), same, "a loop that is caught at another line");
     }
 
-    /// Guards: another verdict, or another reason to look, is no other place.
+    /// Guards: another verdict, or another reason to look, is not another place.
     #[test]
     fn another_verdict_is_not_a_move() {
         let (waiting, blocking) = (at(Verdict::Waiting, &[7, 9]), at(Verdict::Blocking, &[7, 9]));
@@ -144,9 +144,9 @@ mod tests {
         assert_eq!(compared(sooner, waiting).unwrap(), same);
     }
 
-    /// Guards: what has no place is not at the same one, and a starved request is not where others hold its worker.
+    /// Guards: work without a known place is not at the same one, and a starved request is not where others hold its worker.
     #[test]
-    fn without_a_place() {
+    fn work_without_a_place_is_not_compared() {
         let nowhere = |verdict| at(verdict, &[]);
         assert_eq!(compared(nowhere(Verdict::Waiting), nowhere(Verdict::Waiting)), None);
         assert_eq!(compared(nowhere(Verdict::Unknown), nowhere(Verdict::Unknown)), None);
@@ -158,9 +158,8 @@ mod tests {
         assert_eq!(compared(waiting(), starved()).unwrap(), was);
     }
 
-    /// Only so many requests are remembered.
     #[test]
-    fn memory_is_bounded() {
+    fn remembers_only_so_many_requests() {
         let mut progress = Progress::default();
         let mut seen = report();
         for id in 0..2 * MAX_REQUESTS {

@@ -300,8 +300,8 @@ mod tests {
         Message::Evidence(Box::new(Evidence { culprits, ..evidence(reports.clone()) }))
     }
 
-    /// Guards: while a sink does not return, evidence waits in bounded memory; what had to go is counted. Requests that wait
-    /// for one worker and have one copy of its stack take the memory of one.
+    /// Guards: while a sink does not return, evidence waits in bounded memory, and what had to be dropped is counted.
+    /// Requests that wait for one worker and share one copy of its stack take the memory of one.
     #[test]
     fn evidence_waits_in_bounded_memory() {
         let limited = |bytes| Reports::builder().log(false).memory_bytes(bytes).build().unwrap();
@@ -331,9 +331,9 @@ mod tests {
         }
     }
 
-    /// Guards: a subscriber that panics at every event ends neither the reporter nor whoever logs.
+    /// Guards: a subscriber that panics at every event ends neither the reporter nor the thread that logs.
     #[test]
-    fn a_subscriber_that_panics_is_survived() {
+    fn survives_a_subscriber_that_panics() {
         let mut reporter = Reporter::new(runtime().unwrap().handle().clone());
         tracing::subscriber::with_default(Registry::default().with(Panics), || {
             let log = || tracing::error!(target: "heeler", "said to nobody");
@@ -364,9 +364,10 @@ mod tests {
         }
     }
 
-    /// Guards: a sink that has to catch up leaves the reporter to others after each report, which comes back to it at once.
+    /// Guards: a sink with a backlog leaves the reporter to others after each report, and the reporter comes back to it at
+    /// once.
     #[test]
-    fn catching_up() {
+    fn a_busy_sink_lets_others_have_turns() {
         let mut reporter = Reporter::new(runtime().unwrap().handle().clone());
         let slow = Arc::new(Slow::default());
         let reports =
@@ -405,9 +406,9 @@ mod tests {
         }
     }
 
-    /// Guards: the reporter may be the last that holds somebody's sinks.
+    /// Guards: the reporter may be the last owner of somebody's sinks.
     #[test]
-    fn a_sink_that_panics_on_drop_is_survived() {
+    fn survives_a_sink_that_panics_on_drop() {
         let mut reporter = Reporter::new(runtime().unwrap().handle().clone());
         let (dropped, tell) = sync_channel(1);
         let reports = Reports::builder().log(false).sink(PanicsOnDrop(dropped)).build().unwrap();
@@ -418,9 +419,9 @@ mod tests {
         assert!(reporter.known.is_empty(), "what is gone is forgotten");
     }
 
-    /// Guards: for ever is a time to wait, too.
+    /// Guards: forever is a time to wait, too.
     #[test]
-    fn flush_without_an_end() {
+    fn flush_can_wait_forever() {
         start();
         assert!(flush(None));
     }

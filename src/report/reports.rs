@@ -377,10 +377,10 @@ mod tests {
     use crate::report::delivery::LOG_FAILURES_EVERY;
     use crate::report::testing::{await_stack, logged, own, plumbing, report};
 
-    /// Guards: a directory that others can write to is used all the same, and whoever reads the log knows what to do.
+    /// Guards: a directory that others can write to is used all the same, and the log says what to do about it.
     #[cfg(unix)]
     #[test]
-    fn directories_that_are_open_to_others_are_warned_of() {
+    fn warns_of_directories_open_to_others() {
         use std::os::unix::fs::PermissionsExt as _;
 
         let place = tempfile::tempdir().unwrap();
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_completed() {
+    fn fills_in_and_redacts_a_report() {
         let (collect, builder) = collecting();
         let reports =
             builder.service("photos", "1.2.0").own_crates(["house-lib"]).secret_params(["patient"]).build().unwrap();
@@ -467,9 +467,9 @@ mod tests {
         assert_eq!(reports.stats().totals(), Stats { made: 1, delivered: 1, deliveries: 1, ..Stats::default() });
     }
 
-    /// Guards: a sink that panics or fails costs the others nothing, and the log one line a minute.
+    /// Guards: a sink that panics or fails costs the others nothing, and the log one line per minute.
     #[test]
-    fn broken_sinks() {
+    fn a_broken_sink_does_not_disturb_others() {
         let (collect, builder) = collecting();
         let reports = Reports::builder()
             .log(false)
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn repeats_are_counted() {
+    fn repeats_are_held_back_and_counted() {
         let (collect, builder) = collecting();
         let reports = builder.build().unwrap();
         let start = Instant::now();
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_counts_are_said_on_drop() {
+    fn the_last_counts_are_logged_on_drop() {
         let log = logged(|| {
             let reports = Reports::builder().log(false).build().unwrap();
             reports.deliver(with_id(1));
@@ -548,14 +548,14 @@ mod tests {
     }
 
     #[test]
-    fn the_log_alone_by_default() {
+    fn reports_go_to_the_log_by_default() {
         let log = logged(|| Reports::default().deliver(report()));
         assert!(log.contains("WARN heeler: GET /slow/lock is waiting: 2.51 s so far"), "{log}");
         assert!(log.contains("verdict=\"waiting\"") && log.contains("threshold_ms=2500"), "{log}");
     }
 
     #[test]
-    fn debug_shows_names_only() {
+    fn debug_output_shows_only_names_of_sinks() {
         let reports = Reports::builder().secret_params(["patient"]).sink(Broken("mail")).build().unwrap();
         let text = format!("{reports:?}");
         assert!(

@@ -60,7 +60,7 @@ mod tests {
         Reports::builder().log(false).build().unwrap()
     }
 
-    /// Guards: what is shown is what the client asked for, in either version of HTTP, and whom as a header.
+    /// Guards: a report shows what the client asked for, in either version of HTTP, and the host as a header.
     #[test]
     fn the_host_is_shown_as_a_header() {
         let of = |uri: &'static str| {

@@ -77,9 +77,9 @@ mod tests {
     use super::*;
     use crate::report::testing::{await_stack, own, report};
 
-    /// Guards: whatever a report has many of counts, and nothing that it has can be larger than what is counted.
+    /// Guards: everything that a report can have many of is counted, and no other part can be larger than what is counted.
     #[test]
-    fn everything_counts() {
+    fn the_size_counts_everything_unbounded() {
         let with = |change: &dyn Fn(&mut Report)| {
             let mut changed = report();
             change(&mut changed);

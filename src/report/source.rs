@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_the_line() {
+    fn quotes_the_source_line() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.rs");
         fs::write(&path, "one\n    let x = load().await;\t\n\n").unwrap();
@@ -175,9 +175,9 @@ mod tests {
         assert_eq!(quoted(file, Some(1), None), None);
     }
 
-    /// Guards: a chain of calls is quoted as the statement that it is, not as its last line.
+    /// Guards: a chain of calls is quoted as a statement, not as its last line.
     #[test]
-    fn quotes_the_statement() {
+    fn quotes_the_whole_statement() {
         let of = |text: &str| statement(text, text.lines().count() - 1);
         let chain = "    a();\n    let user = client\n        .get(url)\n        // the cache\n        .send()\n        .await?;\n";
         assert_eq!(of(chain).unwrap(), "let user = client.get(url).send().await?;");
@@ -202,7 +202,7 @@ mod tests {
         }
     }
 
-    /// Guards: of a key that is cut at either end of a quote, no half is told; one that is not hidden would be.
+    /// Guards: if a key is cut at either end of a quote, no part of it is shown. Part of a key might not be recognised.
     #[test]
     fn keys_are_not_cut_in_two() {
         let key = "ghp_q7W3tZ9kLmN4pR8sV2xY6bC1dF5gH0jK7qA3";
@@ -219,7 +219,7 @@ mod tests {
         assert!(line.starts_with("let x = \"aaa") && line.ends_with("aaa…"), "{line}");
     }
 
-    /// Guards: paths relative to the workspace, as cargo records them.
+    /// Guards: paths are relative to the workspace, as cargo records them.
     #[test]
     fn quotes_own_frames_only() {
         let here = "src/report/source.rs";

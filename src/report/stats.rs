@@ -256,18 +256,18 @@ impl Counters {
 mod tests {
     use super::*;
 
-    /// Guards: who prints them sees which verdict a number is of.
+    /// Guards: the output says which verdict each number belongs to.
     #[test]
-    fn debug_names_verdicts() {
+    fn debug_output_names_the_verdicts() {
         let mut stats = Stats { made: 3, ..Stats::default() };
         stats.by_verdict[Verdict::NoWaker as usize] = 3;
         let text = format!("{stats:?}");
         assert!(text.starts_with("Stats { made: 3, ") && text.ends_with(r#"by_verdict: {"no_waker": 3} }"#), "{text}");
     }
 
-    /// Guards: verdicts are counted each in its place, and what is gone still counts, once.
+    /// Guards: each verdict is counted in its place, and what has ended still counts, once.
     #[test]
-    fn what_is_gone_still_counts() {
+    fn ended_work_still_counts() {
         for (at, verdict) in Verdict::ALL.into_iter().enumerate() {
             assert_eq!(verdict as usize, at);
         }

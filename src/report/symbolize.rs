@@ -102,9 +102,9 @@ mod tests {
         Location::new(Some(function.to_owned()), Some(file.to_owned()), Some(line))
     }
 
-    /// Guards: a return address is looked up at its call; the place where a thread was interrupted is not.
+    /// Guards: a return address is looked up at its call. The place where a thread was interrupted is not.
     #[test]
-    fn addresses_are_those_of_calls() {
+    fn return_addresses_are_looked_up_at_the_call() {
         let mut report = report();
         report.stacks = vec![thread_stack(&[bare("0x10"), bare("0x20")]), await_stack(&[bare("0x30"), bare("0")])];
         let mut asked = Vec::new();
@@ -117,9 +117,9 @@ mod tests {
         assert_eq!(report.stacks.iter().flat_map(|stack| &stack.frames).filter(|frame| frame.own).count(), 0);
     }
 
-    /// Guards: names become readable, inlined functions frames of their own, and the report says where to look.
+    /// Guards: names become readable, inlined functions become frames of their own, and the report says where to look.
     #[test]
-    fn frames_are_named() {
+    fn frames_get_readable_names() {
         let mut report = report();
         let libc = Frame { module: Some("libc.so.6".to_owned()), ..bare("0x70") };
         report.stacks = vec![await_stack(&[bare("0x10"), bare("0x20"), bare("0x30"), libc.clone()])];
@@ -149,9 +149,9 @@ mod tests {
         assert_eq!(report.fingerprint, "f");
     }
 
-    /// Guards: naming a named report again changes nothing but what is said anew, whatever was inlined before.
+    /// Guards: naming a report again changes only what has new names, whatever was inlined before.
     #[test]
-    fn named_frames_are_one_place() {
+    fn naming_again_adds_nothing() {
         let mut report = report();
         let mut inner = Frame { function: None, file: Some("src/app.rs".to_owned()), ..own("", 3) };
         (inner.inlined, inner.source) = (true, Some("load().await".to_owned()));
@@ -173,9 +173,9 @@ mod tests {
         assert_eq!((&frames[1], &frames[2]), (&own("photos::page", 9), &plumbing("tokio::x")));
     }
 
-    /// Guards: what names tell is told later, too: that work has only given way.
+    /// Guards: what only names can tell is found later, too: that work has only yielded.
     #[test]
-    fn the_verdict_is_as_good_as_the_names() {
+    fn the_verdict_is_updated_with_the_names() {
         let mut report = report();
         report.stacks = vec![await_stack(&[bare("0x10"), bare("0x20")])];
         report.symbolize(|_, address| match address {

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn one_a_minute_then_a_count() {
+    fn sends_one_a_minute_and_then_a_count() {
         let (mut throttle, start) = (Throttle::new(MINUTE), Instant::now());
         assert_eq!(send(&mut throttle, "1", "a", start), Decision::Send { suppressed: 0 });
         assert_eq!(send(&mut throttle, "2", "a", start), Decision::Hold);
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(send(&mut throttle, "6", "a", start + 2 * MINUTE), Decision::Send { suppressed: 0 });
     }
 
-    /// Guards: a count is said even if nothing of the kind ever comes again, and once.
+    /// Guards: a count is given even if nothing of the kind ever comes again, and only once.
     #[test]
     fn the_last_count_is_not_lost() {
         let (mut throttle, start) = (Throttle::new(MINUTE), Instant::now());
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(throttle.flush(), []);
     }
 
-    /// Guards: updates pass with their report, and leave the count to the next report, which no update replaces.
+    /// Guards: updates pass with their report, and leave the count to the next report. No update replaces that.
     #[test]
     fn updates_follow_their_report() {
         let (mut throttle, start) = (Throttle::new(MINUTE), Instant::now());
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_off() {
+    fn a_window_of_zero_holds_nothing_back() {
         let mut throttle = Throttle::new(Duration::ZERO);
         let now = Instant::now();
         for _ in 0..3 {
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn the_throttle_takes_bounded_memory() {
         let (mut throttle, start) = (Throttle::new(MINUTE), Instant::now());
         let total = 10 * MAX_FINGERPRINTS;
         let mut held = 0;
@@ -276,7 +276,7 @@ mod tests {
     }
 
     proptest! {
-        /// Guards: whatever comes, each first report is sent or counted, once.
+        /// Guards: each first report is sent or counted, once, whatever comes.
         #[test]
         fn every_report_is_accounted_for(
             steps in proptest::collection::vec((0u64..40, 0usize..5, 0u32..2, 0u8..8), 0..200)

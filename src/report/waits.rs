@@ -74,9 +74,9 @@ mod tests {
         known.iter().map(|group| (group.stacks.len(), group.waits, group.nanos)).collect()
     }
 
-    /// Guards: branches may be polled in any order, and one that was over when the poll was is no other place.
+    /// Guards: branches may be polled in any order, and one that ended with the poll is not another place.
     #[test]
-    fn one_place_is_one_group() {
+    fn waits_at_one_place_are_one_group() {
         assert_eq!(joined([group(false, &[1, 2]), group(false, &[2, 1])]), [(2, 2, 20)]);
         assert_eq!(joined([group(false, &[1, 2]), group(false, &[1])]), [(1, 2, 20)], "the fewer branches");
         assert_eq!(joined([group(false, &[1]), group(true, &[1, 2])]), [(2, 2, 20)], "those of this moment");

@@ -68,9 +68,9 @@ mod tests {
         ])
     }
 
-    /// Guards: heeler's and std's frames, of which a debug build has many, do not hide that the leaf gave way.
+    /// Guards: frames of heeler and std, of which a debug build has many, do not hide that the leaf gave way.
     #[test]
-    fn what_gives_way_yields() {
+    fn a_leaf_that_gives_way_yields() {
         let sleep = await_stack(&[plumbing("tokio::time::sleep::Sleep::poll"), own("app::limited", 3)]);
         let lock = await_stack(&[plumbing("tokio::sync::mutex::Mutex<T>::lock"), own("app::locked", 3)]);
         assert!(yields(&[nested_yield()], false));
@@ -82,9 +82,9 @@ mod tests {
         assert!(!yields(&[sleep], false));
     }
 
-    /// Guards: as in a release build, where nothing but the innermost is a function of its own.
+    /// Guards: the same in a release build, where only the innermost function is a function of its own.
     #[test]
-    fn what_was_inlined_yields() {
+    fn an_inlined_leaf_still_yields() {
         for leaf in ["tokio::runtime::scheduler::defer::Defer::defer", "tokio::task::yield_now::yield_now"] {
             assert!(yields(&[await_stack(&[plumbing(leaf), own("app::give_way", 12)])], false), "{leaf}");
         }
@@ -97,9 +97,9 @@ mod tests {
         assert!(!yields(&[nameless("other-1.0.0/src/task/yield_now.rs")], false));
     }
 
-    /// Guards: what was seen counts where no function says it.
+    /// Guards: an observed yield counts even if no function name says so.
     #[test]
-    fn what_was_seen_to_give_way_yields() {
+    fn an_observed_yield_counts_without_names() {
         let of_app = await_stack(&[own("app::give_way", 12)]);
         let sleep = await_stack(&[plumbing("tokio::time::sleep::Sleep::poll"), own("app::limited", 3)]);
         let nameless = await_stack(&[Frame::default(), Frame::default()]);

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_and_cuts() {
+    fn escapes_control_characters_and_cuts() {
         assert_eq!(escape("GET /a", 10), "GET /a");
         assert!(matches!(escape("ääääääääää", 10), Cow::Borrowed(_)));
         assert_eq!(escape("a\nb\x1b[31m\u{7f}", 100), "a\\nb\\u{1b}[31m\\u{7f}");
@@ -75,7 +75,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_unsafe_comes_out(text in any::<String>(), max in 0usize..64) {
+        fn the_output_is_safe_and_bounded(text in any::<String>(), max in 0usize..64) {
             let out = escape(&text, max);
             prop_assert!(!out.contains(is_unsafe));
             prop_assert!(out.chars().count() <= max * 10 + 40);

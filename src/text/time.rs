@@ -30,7 +30,7 @@ pub(crate) mod rfc3339 {
 mod tests {
     use super::*;
 
-    /// Guards: a wrong clock does not panic on the reporter thread.
+    /// Guards: a wrong clock causes no panic on the reporter thread.
     #[test]
     fn any_time_has_a_timestamp() {
         assert_eq!(timestamp(UNIX_EPOCH + Duration::from_millis(1_735_689_600_123)), "2025-01-01T00:00:00.123Z");

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
+    fn durations_have_a_fitting_unit() {
         let table = [
             (f64::NAN, "0 ms"),
             (-1.0, "0 ms"),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn paths() {
+    fn paths_are_shortened_to_what_matters() {
         let here = std::env::current_dir().unwrap().join("src/lib.rs");
         let table = [
             ("/rustc/5980/library/core/src/task.rs", "core/src/task.rs"),

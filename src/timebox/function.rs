@@ -41,7 +41,7 @@ mod tests {
 
     use super::*;
 
-    /// Guards: the limit is each call's own, and ends those alone that take too long.
+    /// Guards: each call has a limit of its own, and only those that take too long end by it.
     #[test]
     fn every_call_has_the_whole_limit() {
         let wait = function(Duration::from_millis(20), async |rounds: u32| match rounds {
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn many_arguments_and_shared_limits() {
+    fn accepts_several_arguments_and_shared_limits() {
         let add = function(std::time::Instant::now() + Duration::from_secs(3_600), async |(a, b): (u32, u32)| a + b);
         assert_eq!(block_on(add((3, 4))).unwrap(), 7);
         let quota = crate::timebox::Quota::new(Duration::from_secs(3_600)).unwrap();

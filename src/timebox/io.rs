@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_waits_ends_with_its_box() {
+    fn a_waiting_read_ends_with_its_timebox() {
         let (client, _server) = pair();
         let mut client = Io::socket(client);
         let error = blocking(Duration::from_millis(30), || client.read(&mut [0; 8])).unwrap_err();
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_waits_ends_with_its_box() {
+    fn a_waiting_write_ends_with_its_timebox() {
         let (client, _server) = pair();
         let mut client = Io::socket(&client);
         let error = blocking(Duration::from_millis(30), || client.write_all(&vec![0; 64 << 20])).unwrap_err();
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(client.get_ref().write_timeout().unwrap(), None);
     }
 
-    /// Guards: a timeout of the user's own that is shorter ends the call with the user's own error, and stays set.
+    /// Guards: the user's own timeout, if it is shorter, ends the call with its usual error, and stays set.
     #[test]
     fn the_shorter_timeout_wins() {
         let (client, _server) = pair();
@@ -307,9 +307,9 @@ mod tests {
         assert_eq!(client.get_ref().read_timeout().unwrap(), Some(FOREVER));
     }
 
-    /// Guards: what arrives in time arrives; bytes, end and all, in both directions.
+    /// Guards: data in time arrives unchanged, in both directions, including the end.
     #[test]
-    fn what_comes_in_time_is_unchanged() {
+    fn data_in_time_is_unchanged() {
         let (client, server) = pair();
         let echo = thread::spawn(move || io::copy(&mut &server, &mut &server).unwrap());
         let mut client = Io::socket(client);
@@ -328,7 +328,7 @@ mod tests {
 
     /// Guards: a socket that never waits says so at once, and is not asked again and again.
     #[test]
-    fn a_nonblocking_socket_stays_one() {
+    fn a_nonblocking_socket_stays_nonblocking() {
         let (client, _server) = pair();
         client.set_nonblocking(true).unwrap();
         let mut client = Io::socket(client);
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_box_ends_every_call() {
+    fn an_expired_timebox_ends_every_call() {
         let mut file = Io::new(io::Cursor::new(vec![7; 64]));
         blocking(Duration::from_millis(1), || {
             expire();
@@ -355,9 +355,9 @@ mod tests {
         assert_eq!(file.read_to_end(&mut all).unwrap(), 64);
     }
 
-    /// Guards: only errors that say "cut short" are blamed on the box.
+    /// Guards: only errors that say "cut short" are attributed to the timebox.
     #[test]
-    fn errors_with_a_cause_of_their_own_keep_it() {
+    fn unrelated_errors_keep_their_cause() {
         let read = |kind| blocking(Duration::from_millis(5), || Io::new(Failing(kind)).read(&mut [0; 8])).unwrap_err();
         for kind in [ErrorKind::Interrupted, ErrorKind::WouldBlock, ErrorKind::TimedOut] {
             assert!(is_interrupted(&read(kind)), "{kind}");
@@ -367,7 +367,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn unix_sockets_too() {
+    fn unix_sockets_end_with_their_timebox() {
         let (client, _server) = std::os::unix::net::UnixStream::pair().unwrap();
         let error = blocking(Duration::from_millis(20), || Io::socket(&client).read(&mut [0; 8])).unwrap_err();
         assert!(is_interrupted(&error), "{error:?}");

@@ -82,17 +82,17 @@ mod tests {
     use super::*;
     use crate::timebox::blocking;
 
-    /// Guards: outside of a box, and inside one with time, nothing is added or lost.
+    /// Guards: outside a timebox, and inside one with time, nothing is added or lost.
     #[test]
-    fn all_items_in_time() {
+    fn all_items_in_time_pass() {
         let all = |()| (1..=5).timeboxed().collect::<Result<Vec<_>, Interrupted>>();
         assert_eq!(all(()).unwrap(), [1, 2, 3, 4, 5]);
         assert_eq!(blocking(Duration::from_secs(3_600), || all(())).unwrap(), [1, 2, 3, 4, 5]);
     }
 
-    /// Guards: one error, then nothing, and the items that were not asked for stay in the iterator.
+    /// Guards: one error, then nothing. The items that were not asked for stay in the iterator.
     #[test]
-    fn an_error_is_the_last_item() {
+    fn the_interruption_is_the_last_item() {
         let mut source = 1..=5;
         blocking(Duration::from_millis(20), || {
             let mut items = source.by_ref().timeboxed();
@@ -111,7 +111,7 @@ mod tests {
 
     /// Guards: the hint holds for what may come, and the source is not asked again after its end.
     #[test]
-    fn size_hints_and_the_end() {
+    fn size_hints_allow_for_an_early_end() {
         assert_eq!((0..5).timeboxed().size_hint(), (1, Some(6)));
         assert_eq!((0..0).timeboxed().size_hint(), (0, Some(1)));
         assert_eq!((0..).timeboxed().size_hint(), (1, None));

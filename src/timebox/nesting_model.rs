@@ -39,10 +39,10 @@ fn innermost(open: &[Open]) -> Option<(usize, u64)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Guards: of all open boxes the earliest interrupts, of several the outermost; it takes with it what is within it and
-    /// nothing else; and the deadlines of those around it stay what they were.
+    /// Guards: of all open timeboxes the earliest interrupts, and of several the outermost. It ends what is within it and
+    /// nothing else, and the deadlines of those around it stay what they were.
     #[test]
-    fn the_earliest_interrupts(steps in steps()) {
+    fn the_earliest_deadline_interrupts(steps in steps()) {
         let mut now = 0_u64;
         let mut open: Vec<Open> = Vec::new();
         // Number and deadline, from the outermost in.

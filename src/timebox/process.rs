@@ -243,7 +243,7 @@ mod tests {
 
     #[cfg(feature = "process")]
     #[test]
-    fn tokios_too_even_outside_of_its_runtime() {
+    fn tokios_child_is_killed_outside_its_runtime() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let process = runtime.block_on(async { Process::new(tokio::process::Command::from(sleep()).spawn().unwrap()) });
         let pid = process.id().unwrap();
@@ -261,9 +261,9 @@ mod tests {
         child.wait().unwrap();
     }
 
-    /// Guards: outside of a box, and inside one with time, `wait` is the child's own, end of input included.
+    /// Guards: outside a timebox, and inside one with time, `wait` is the child's own, including the end of its input.
     #[test]
-    fn waits_like_the_child_itself() {
+    fn waiting_in_time_works_as_usual() {
         let cat = || Process::new(Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap());
         assert!(cat().wait().unwrap().success());
         assert!(blocking(Duration::from_secs(3_600), || cat().wait()).unwrap().success());
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_ends_with_its_box() {
+    fn waiting_for_a_child_ends_with_its_timebox() {
         let mut process = Process::new(sleep().spawn().unwrap());
         let pid = process.id();
         let error = blocking(Duration::from_millis(20), || process.wait()).unwrap_err();

@@ -191,9 +191,9 @@ mod tests {
 
     fn check<T: Send + Sync + Clone + 'static>(_: &T) {}
 
-    /// Guards: a quota goes where its boxes go, and zero is an error that says so.
+    /// Guards: a quota can be sent with its timeboxes, and zero is an error that says so.
     #[test]
-    fn is_shared_and_never_zero() {
+    fn a_quota_is_shared_and_never_zero() {
         let quota = Quota::new(Duration::from_secs(3600)).unwrap();
         check(&quota);
         let running = quota.clone().enter(now());
@@ -208,9 +208,9 @@ mod tests {
         assert_eq!(error.to_string(), "a quota of zero would interrupt all of its boxes at once");
     }
 
-    /// Guards: it stands still while no box runs, and boxes that run together end together.
+    /// Guards: the quota stands still while no timebox runs, and timeboxes that run together end together.
     #[test]
-    fn is_spent_by_running_boxes_alone() {
+    fn only_running_timeboxes_spend_the_quota() {
         let quota = Quota::new(Duration::from_secs(3600)).unwrap();
         let (begin, later) = (now(), now());
         let (outer, inner) = (quota.enter(begin), quota.enter(later));
@@ -228,7 +228,7 @@ mod tests {
 
     /// Guards: neither the largest budget nor the smallest overflows.
     #[test]
-    fn extremes() {
+    fn extreme_budgets_do_not_overflow() {
         let endless = Quota::new(Duration::MAX).unwrap();
         let running = endless.enter(now());
         assert_eq!(running.left(), u64::MAX);
@@ -246,9 +246,9 @@ mod tests {
         assert_eq!(tiny.remaining(), Duration::ZERO);
     }
 
-    /// Guards: a box that ends on another thread, or by a panic, still ends.
+    /// Guards: a timebox that ends on another thread, or by a panic, still ends its spending.
     #[test]
-    fn ends_however_the_box_does() {
+    fn spending_ends_however_the_timebox_ends() {
         let quota = Quota::new(Duration::from_secs(60)).unwrap();
         let running = quota.enter(now());
         std::thread::spawn(move || drop(running)).join().unwrap();

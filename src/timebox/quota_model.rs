@@ -45,10 +45,10 @@ fn union(mut intervals: Vec<(u64, u64)>) -> u64 {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Guards: whatever the interleaving of boxes over tasks, the union of their times is spent, once, and what is left
-    /// never falls below zero; boxes that run at the same time have one deadline.
+    /// Guards: whatever the interleaving of timeboxes over tasks, the union of their times is spent, once, and what is left
+    /// never falls below zero. Timeboxes that run at the same time have one deadline.
     #[test]
-    fn spends_the_union_of_its_boxes(total in 1..20_000_u64, begin in 0..u64::MAX / 2, steps in steps()) {
+    fn spends_the_union_of_its_timeboxes(total in 1..20_000_u64, begin in 0..u64::MAX / 2, steps in steps()) {
         let mut meter = Meter::new(total);
         let mut now = begin;
         let mut open: Vec<Vec<u64>> = vec![Vec::new(); TASKS];
@@ -86,7 +86,7 @@ proptest! {
         prop_assert_eq!(meter.spent(now), union(closed.into_iter().chain(open).collect()));
     }
 
-    /// Guards: a clock that is behind on another core neither gives time back nor takes it twice.
+    /// Guards: a clock that is behind on another core neither returns time nor takes it twice.
     #[test]
     fn a_clock_that_steps_back_costs_nothing(times in prop::collection::vec(0..1_000_u64, 1..40)) {
         let mut meter = Meter::new(u64::MAX - 1);

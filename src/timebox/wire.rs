@@ -122,9 +122,9 @@ mod tests {
         read(&headers(name, &[value.as_bytes()]), name)
     }
 
-    /// Guards: each unit means what the spec says, up to the largest value there is.
+    /// Guards: each unit means what the specification says, up to the largest value there is.
     #[test]
-    fn grpc_units() {
+    fn reads_every_unit_of_grpc_timeout() {
         for (value, expected) in [
             ("1n", Duration::from_nanos(1)),
             ("20u", Duration::from_micros(20)),
@@ -142,9 +142,9 @@ mod tests {
         }
     }
 
-    /// Guards: a named header counts milliseconds, the largest included.
+    /// Guards: a named header counts milliseconds, up to the largest value.
     #[test]
-    fn named_counts_milliseconds() {
+    fn a_named_header_counts_milliseconds() {
         for (value, expected) in [
             ("0", 0),
             ("1", 1),
@@ -158,9 +158,9 @@ mod tests {
         }
     }
 
-    /// Guards: garbage counts as not there, so that the layer's own limit holds.
+    /// Guards: an invalid deadline counts as missing, so that the layer's own limit holds.
     #[test]
-    fn garbage_is_ignored() {
+    fn invalid_deadlines_are_ignored() {
         let long = "9".repeat(60_000);
         let zeros = "0".repeat(60_000);
         for value in [
@@ -203,9 +203,9 @@ mod tests {
         assert_eq!(read(&HeaderMap::new(), &NAMED), None);
     }
 
-    /// Guards: of several headers, or a list that a proxy has made of them, the smallest valid one counts.
+    /// Guards: of several headers, or of a list that a proxy made from them, the smallest valid one counts.
     #[test]
-    fn smallest_valid_counts() {
+    fn the_smallest_valid_deadline_counts() {
         assert_eq!(read(&headers(&NAMED, &[b"300", b"junk", b"20", b"1S"]), &NAMED), Some(Duration::from_millis(20)));
         assert_eq!(read(&headers(&NAMED, &[b"300, 1H,,-5 , 200"]), &NAMED), Some(Duration::from_millis(200)));
         assert_eq!(
@@ -215,9 +215,9 @@ mod tests {
         assert_eq!(read(&headers(&GRPC_TIMEOUT, &[b"x", b"y"]), &GRPC_TIMEOUT), None);
     }
 
-    /// Guards: the written value is in the finest unit that fits, rounded down, and of no more than eight digits.
+    /// Guards: the written value is in the finest unit that fits, rounded down, and has at most eight digits.
     #[test]
-    fn written_values() {
+    fn writes_the_finest_unit_that_fits() {
         let grpc = |left| write(&GRPC_TIMEOUT, left);
         for (left, expected) in [
             (Duration::from_nanos(1), "1n"),
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(named(Duration::MAX).as_deref(), Some("18446744073709551615"));
     }
 
-    /// Guards: zero is never written: some peers take it for "no limit".
+    /// Guards: zero is never written, because some peers take it for "no limit".
     #[test]
     fn zero_is_never_written() {
         assert_eq!(write(&GRPC_TIMEOUT, Duration::ZERO), None);
@@ -248,9 +248,9 @@ mod tests {
         assert_eq!(write(&NAMED, Duration::from_nanos(999_999)), None);
     }
 
-    /// Guards: gRPC is known by its content type, in all its forms, and nothing else is taken for it.
+    /// Guards: gRPC is recognised by its content type, in all its forms, and nothing else is taken for it.
     #[test]
-    fn grpc_by_content_type() {
+    fn recognises_grpc_by_its_content_type() {
         for (value, expected) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),
@@ -290,7 +290,7 @@ mod tests {
     proptest! {
         /// Guards: a peer never believes that it has more time than is left, nor much less.
         #[test]
-        fn written_is_read_and_no_more(left in durations()) {
+        fn a_peer_reads_no_more_time_than_is_left(left in durations()) {
             for name in [GRPC_TIMEOUT, NAMED] {
                 let Some(value) = write(&name, left) else {
                     prop_assert!(left < Duration::from_millis(1));
@@ -312,9 +312,9 @@ mod tests {
             }
         }
 
-        /// Guards: no header makes it panic, and what is read is the smallest of what each value alone gives.
+        /// Guards: no header causes a panic, and the value read is the smallest of what each header gives alone.
         #[test]
-        fn any_headers(all in prop::collection::vec(values(), 0..5)) {
+        fn any_headers_give_the_smallest_value(all in prop::collection::vec(values(), 0..5)) {
             for name in [GRPC_TIMEOUT, NAMED] {
                 let mut headers = HeaderMap::new();
                 let mut each = Vec::new();

@@ -13,11 +13,11 @@ use super::{ask, get};
 
 const REQUESTS: usize = 10_000;
 
-/// Guards: each of them is in a report, held back, dropped or not captured, and counted once as such; the service answers
-/// all, and watches on.
+/// Guards: each request is in a report, held back, dropped or not captured, and counted once as such. The service answers all
+/// of them, and stays watched.
 #[test]
-fn every_one_is_counted() {
-    in_own_process("flood::every_one_is_counted", || {
+fn a_flood_is_counted_without_loss() {
+    in_own_process("flood::a_flood_is_counted_without_loss", || {
         let threshold = ms(3_000);
         let (seen, reports) = collect_with(|builder| builder.repeat_after(Duration::from_secs(60)));
         let layer = WatchdogLayer::new(threshold).reports(reports.clone());

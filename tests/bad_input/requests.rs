@@ -47,10 +47,10 @@ fn talk(address: std::net::SocketAddr, request: &[u8]) -> String {
     String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
 }
 
-/// Guards: a URI of a megabyte (the server's answer), of the longest that `http` takes (ours), and raw control
-/// characters, over a real socket; the service goes on.
+/// Guards: a URI of a megabyte (which the server refuses), one of the longest that `http` accepts (which reaches heeler), and
+/// raw control characters, over a real socket. The service goes on.
 #[test]
-fn over_a_socket() {
+fn a_service_survives_bad_requests_over_a_socket() {
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(ms(10)).reports(reports);
     let runtime = super::common::runtime(1);
@@ -74,10 +74,10 @@ fn over_a_socket() {
     until("all rows are free", || layer.handle().in_flight() == 0);
 }
 
-/// Guards: nothing that a request says reaches a terminal, a log or a page as more than text.
+/// Guards: nothing in a request reaches a terminal, a log or a page as more than text.
 #[test]
-fn control_characters_and_markup() {
-    in_own_process("requests::control_characters_and_markup", || {
+fn control_characters_and_markup_stay_text() {
+    in_own_process("requests::control_characters_and_markup_stay_text", || {
         let log = super::common::log::Log::start();
         let place = tempfile::tempdir().unwrap();
         let reports = Reports::builder().directory(place.path()).repeat_after(Duration::ZERO).build().unwrap();
@@ -115,10 +115,10 @@ fn control_characters_and_markup() {
     });
 }
 
-/// Guards: nothing secret is in any output, wherever a client puts it.
+/// Guards: no output contains a secret, wherever a client puts it.
 #[test]
-fn secrets() {
-    in_own_process("requests::secrets", || {
+fn no_output_contains_a_secret_from_the_request() {
+    in_own_process("requests::no_output_contains_a_secret_from_the_request", || {
         let log = super::common::log::Log::start();
         let place = tempfile::tempdir().unwrap();
         let builder = Reports::builder().directory(place.path()).repeat_after(Duration::ZERO);

@@ -7,9 +7,9 @@ use heeler::{Reports, WatchdogLayer};
 use super::common::{PATIENCE, collect, ms};
 use super::{ask, ask_until_reported, get};
 
-/// Guards: no threshold at all counts as the shortest there is, everywhere that one can be set.
+/// Guards: a threshold of zero counts as the shortest possible, everywhere that one can be set.
 #[test]
-fn nothing_is_a_millisecond() {
+fn a_threshold_of_zero_is_a_millisecond() {
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(Duration::ZERO).reports(reports.clone());
     assert_eq!(layer.handle().threshold(), ms(1));
@@ -29,9 +29,9 @@ fn nothing_is_a_millisecond() {
     assert_eq!(seen.wait("the job", |report| report.job.is_some()).threshold_ms, Some(1.0));
 }
 
-/// Guards: for ever, and what is nearly that, neither reports nor overflows anywhere; others are watched as before.
+/// Guards: forever, and anything close to it, neither reports nor overflows anywhere. Other work is watched as before.
 #[test]
-fn forever_is_never() {
+fn a_limit_of_forever_never_reports() {
     let (seen, reports) = collect();
     let nanos = Duration::from_nanos;
     let long =
@@ -52,9 +52,9 @@ fn forever_is_never() {
     assert_eq!(seen.first().request.unwrap().uri, "/short");
 }
 
-/// Guards: shares that are no share.
+/// Guards: shares that are not between zero and one.
 #[test]
-fn odd_shares_of_the_threshold() {
+fn odd_shares_of_the_threshold_are_accepted() {
     for share in [f64::NAN, -1.0, f64::INFINITY, f64::MAX, f64::MIN_POSITIVE] {
         let (seen, reports) = collect();
         let layer = WatchdogLayer::new(Duration::from_secs(60)).abandoned_after(share).reports(reports.clone());
@@ -76,10 +76,10 @@ fn odd_shares_of_the_threshold() {
     }
 }
 
-/// Guards: a directory that becomes unusable while the service runs costs reports, which are counted, and nothing else;
-/// and once it is usable again, so are the reports.
+/// Guards: a directory that becomes unusable while the service runs costs reports, which are counted, and nothing else. Once
+/// it is usable again, reports arrive again.
 #[test]
-fn a_directory_that_goes_away() {
+fn an_unusable_directory_only_costs_reports() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("slow");
     let reports = Reports::builder().log(false).directory(&path).repeat_after(Duration::ZERO).build().unwrap();
@@ -89,7 +89,7 @@ fn a_directory_that_goes_away() {
     ask_until_reported(&layer, &reports, || get("/"));
     assert!(reports.stats().failed_deliveries > 0);
     std::fs::remove_file(&path).unwrap();
-    assert!(reports.flush(super::common::PATIENCE), "what could not be written then is written now");
+    assert!(reports.flush(super::common::PATIENCE), "the reports that failed before are written now");
     let stats = reports.stats();
     assert_eq!((stats.delivered, stats.queued), (stats.made, 0));
     assert!(std::fs::read_dir(&path).unwrap().count() >= 3, "a report's files");

@@ -58,7 +58,7 @@ fn blocking(prepare: impl Fn() + Copy + Send + Sync + 'static) -> Report {
     seen.first()
 }
 
-/// Guards: a clear error for a signal that cannot be used, and its owner keeps it; the next one works.
+/// Guards: a signal that cannot be used is a clear error, and its owner keeps it. The next one works.
 #[test]
 fn a_taken_signal_is_an_error() {
     in_own_process("signals::a_taken_signal_is_an_error", || {
@@ -82,10 +82,10 @@ fn a_taken_signal_is_an_error() {
     });
 }
 
-/// Guards: without a choice, a signal that nobody uses is found, and nobody's is taken away.
+/// Guards: without a choice, a signal that nobody uses is found, and nobody loses theirs.
 #[test]
-fn one_that_is_free_is_found() {
-    in_own_process("signals::one_that_is_free_is_found", || {
+fn finds_a_free_signal() {
+    in_own_process("signals::finds_a_free_signal", || {
         let free = libc::SIGRTMAX() - 5;
         let others: Vec<i32> = (libc::SIGRTMIN()..=libc::SIGRTMAX()).filter(|signal| *signal != free).collect();
         others.iter().for_each(|signal| take(*signal));
@@ -99,10 +99,10 @@ fn one_that_is_free_is_found() {
     });
 }
 
-/// Guards: with every signal taken there are no thread stacks, which the report says; all else works.
+/// Guards: with every signal taken there are no thread stacks, which the report says. Everything else works.
 #[test]
-fn none_is_free() {
-    in_own_process("signals::none_is_free", || {
+fn works_without_a_free_signal() {
+    in_own_process("signals::works_without_a_free_signal", || {
         (libc::SIGRTMIN()..=libc::SIGRTMAX()).for_each(take);
         let report = blocking(|| {});
         assert_eq!(report.verdict, Verdict::Blocking);
@@ -115,10 +115,10 @@ fn none_is_free() {
     });
 }
 
-/// Guards: somebody who installs a handler over ours later gets no signal of ours, and is not replaced.
+/// Guards: a handler that is installed over ours later gets no signal from us, and is not replaced.
 #[test]
-fn replaced_later() {
-    in_own_process("signals::replaced_later", || {
+fn leaves_a_handler_installed_later_alone() {
+    in_own_process("signals::leaves_a_handler_installed_later_alone", || {
         if PORTABLE {
             return;
         }
@@ -133,11 +133,11 @@ fn replaced_later() {
     });
 }
 
-/// Guards: a thread that masks the signal does not answer; the report says what `/proc` says, and nothing hangs. Once it
-/// takes signals again it answers, and so does another thread that takes its place in the table.
+/// Guards: a thread that masks the signal does not answer. The report then says what `/proc` says, and nothing hangs. Once it
+/// accepts signals again it answers, and so does another thread that takes its place in the table.
 #[test]
-fn masked() {
-    in_own_process("signals::masked", || {
+fn reports_a_thread_that_masks_the_signal() {
+    in_own_process("signals::reports_a_thread_that_masks_the_signal", || {
         if PORTABLE {
             return;
         }

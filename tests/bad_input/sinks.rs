@@ -33,9 +33,9 @@ impl Sink for Fails {
     }
 }
 
-/// Guards: neither disturbs the other sinks, other reports, or the request.
+/// Guards: neither disturbs other sinks, other reports, or the request.
 #[test]
-fn that_panic_and_fail() {
+fn panicking_and_failing_sinks_disturb_nothing() {
     let seen = Collected::default();
     let builder = Reports::builder().log(false).repeat_after(Duration::ZERO);
     let reports = builder.sink(Panics).sink(Fails).sink(seen.clone()).build().unwrap();
@@ -44,9 +44,9 @@ fn that_panic_and_fail() {
         assert_eq!(ask(&layer, get(&format!("/{round}")), ms(300)), "answered");
         seen.wait("the request", |report| report.request.as_ref().unwrap().uri == format!("/{round}"));
     }
-    assert!(!reports.flush(ms(50)), "one is to be tried again");
+    assert!(!reports.flush(ms(50)), "one will be tried again");
     let stats = reports.stats();
-    assert!(stats.failed_deliveries > stats.made, "a panic is one for each, a failure is one now and then: {stats:?}");
+    assert!(stats.failed_deliveries > stats.made, "panics and failures count: {stats:?}");
     assert_eq!((stats.queued, stats.delivered, stats.dropped), (stats.made, 0, 0));
 }
 
@@ -67,11 +67,11 @@ impl Sink for Stuck {
     }
 }
 
-/// Guards: a sink that does not return holds up reports, and nothing else: requests are answered, `flush` gives up in
-/// time, and all reports arrive once it goes on.
+/// Guards: a sink that hangs delays reports, and nothing else: requests are answered, `flush` gives up in time, and all
+/// reports arrive once it goes on.
 #[test]
-fn that_do_not_return() {
-    super::common::in_own_process("sinks::that_do_not_return", || {
+fn a_hanging_sink_only_delays_reports() {
+    super::common::in_own_process("sinks::a_hanging_sink_only_delays_reports", || {
         let (entered, has_entered) = channel();
         let (release, wait) = channel();
         let stuck = Arc::new(Stuck { entered, release: Mutex::new(wait) });

@@ -122,7 +122,7 @@ impl Checks {
             match self.reports.recv_timeout(PATIENCE) {
                 Ok(report) if report.verdict == verdict && is(&report) => return report,
                 Ok(report) => seen.push(report.to_text()),
-                Err(_) => panic!("no report that is {verdict:?}, only:\n{}", seen.join("\n\n")),
+                Err(_) => panic!("no report with the verdict {verdict:?}, only:\n{}", seen.join("\n\n")),
             }
         }
     }
@@ -180,7 +180,7 @@ fn main() {
         Some("lines") => Names::Lines,
         Some("symbols") => Names::Symbols,
         Some("addresses") => Names::Addresses,
-        other => panic!("what names does this build have? {other:?}"),
+        other => panic!("unknown kind of names in this build: {other:?}"),
     };
     let log = log::collect();
     let (sender, reports) = channel();
@@ -206,7 +206,7 @@ fn main() {
     runtime.spawn(layer.layer(Answers(answer)).call(Request::new(())));
     let report = checks.next(Verdict::Blocking, |_| true);
     checks.check("blocking, asleep", &report, StackKind::Thread, "sleeps", false);
-    assert!(told.recv().unwrap(), "a thread that sleeps was woken by a signal");
+    assert!(told.recv().unwrap(), "a signal woke a sleeping thread");
 
     static STOP: AtomicBool = AtomicBool::new(false);
     runtime.spawn(layer.layer(Answers(is_starved)).call(Request::new(())));
@@ -214,8 +214,10 @@ fn main() {
     // The two come in either order.
     let (mut blocking, mut starved) = (None, None);
     while blocking.is_none() || starved.is_none() {
-        let report =
-            checks.reports.recv_timeout(PATIENCE).expect("a report of what computes, and one of what waits for it");
+        let report = checks
+            .reports
+            .recv_timeout(PATIENCE)
+            .expect("a report about the computing work, and one about the work that waits for it");
         let has = |kind| report.stacks.iter().any(|stack| stack.kind == kind && stack.current);
         match report.verdict {
             Verdict::Blocking if has(StackKind::Thread) => blocking = Some(report),
@@ -236,11 +238,11 @@ fn main() {
     };
     let report = checks.next(Verdict::Blocking, |report| report.job.is_some());
     checks.check("blocking, the main thread", &report, StackKind::Thread, "sleeps", false);
-    assert!(undisturbed, "the main thread sleeps, and was woken by a signal");
+    assert!(undisturbed, "a signal woke the sleeping main thread");
 
     let said = log.lock().unwrap();
     said.iter().for_each(|line| println!("  {line}"));
     let warns = said.iter().any(|line| line.starts_with("WARN"));
     let must_not = std::env::args().nth(2).as_deref() == Some("without-a-warning");
-    assert!(!must_not || !warns, "it warns of what is in order");
+    assert!(!must_not || !warns, "it warns although nothing is wrong");
 }

@@ -66,7 +66,7 @@ pub(crate) fn traces_every_poll() -> bool {
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        assert!(start.elapsed() < PATIENCE, "timed out waiting until {what}");
         std::thread::sleep(ms(1));
     }
 }
@@ -130,7 +130,7 @@ impl Collected {
             let Some(left) = PATIENCE.checked_sub(start.elapsed()) else {
                 let texts: Vec<String> = reports.iter().map(Report::to_text).collect();
                 drop(reports);
-                panic!("no report of {what}, only {}:\n{}", texts.len(), texts.join("\n\n"));
+                panic!("no report about {what}, only {}:\n{}", texts.len(), texts.join("\n\n"));
             };
             reports = self.inner.1.wait_timeout(reports, left).unwrap().0;
         }
@@ -217,7 +217,7 @@ impl Wall {
 
     #[track_caller]
     pub(crate) fn until_blocked(&self, many: usize) {
-        until("threads block, or none does", || self.0.0.load(Ordering::SeqCst) == many);
+        until("the expected number of threads is blocked", || self.0.0.load(Ordering::SeqCst) == many);
     }
 }
 

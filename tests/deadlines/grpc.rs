@@ -73,9 +73,9 @@ async fn serve(service: Service) -> SocketAddr {
     server::serve(Routes::new(HealthServer::new(service)).into_axum_router()).await
 }
 
-/// Guards: over two hops each service has what is left of its caller's time, and is stopped when that is up.
+/// Guards: over two hops, each service has what is left of its caller's time, and is stopped when that is up.
 #[tokio::test]
-async fn two_hops() {
+async fn grpc_calls_pass_the_remaining_time_on() {
     let (tell, mut stopped) = mpsc::unbounded_channel();
     let b = serve(Service::B { tell }).await;
     let (tell, mut fronts) = mpsc::unbounded_channel();
@@ -85,10 +85,10 @@ async fn two_hops() {
     agree(&next(&mut fronts).await, &next(&mut stopped).await);
 }
 
-/// Guards: when the channel gives up at the same time, the status still holds the interruption: of the call's own box; and
-/// that of a box around still drops all of its work.
+/// Guards: if the channel gives up at the same time, the status still contains the interruption of the call's own timebox. An
+/// outer timebox still drops all of its work.
 #[tokio::test]
-async fn a_channel_gives_up_at_the_same_time() {
+async fn a_channel_that_gives_up_keeps_the_interruption() {
     let address = silent().await;
     let calls = (0..50).map(|at| {
         tokio::spawn(async move {
@@ -110,7 +110,7 @@ async fn a_channel_gives_up_at_the_same_time() {
 
 /// Guards: a deadline that the caller has given its request by tonic's means is kept.
 #[tokio::test]
-async fn the_requests_timeout() {
+async fn tonics_own_timeout_is_kept() {
     let (tell, mut stopped) = mpsc::unbounded_channel();
     let b = serve(Service::B { tell }).await;
     let mut request = Request::new(ask());

@@ -41,7 +41,7 @@ fn all<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a str> {
 /// The only value of a header, in milliseconds; of gRPC's as the layer writes it for less than 100 s.
 fn left(headers: &HeaderMap, name: &HeaderName) -> f64 {
     let values = all(headers, name);
-    let [value] = values[..] else { panic!("not one: {values:?}") };
+    let [value] = values[..] else { panic!("more or less than one value: {values:?}") };
     if let Some(micros) = value.strip_suffix('u') {
         micros.parse::<f64>().unwrap() / 1e3
     } else if let Some(nanos) = value.strip_suffix('n') {
@@ -51,7 +51,8 @@ fn left(headers: &HeaderMap, name: &HeaderName) -> f64 {
     }
 }
 
-/// Guards: gRPC has its header, others have the named one, neither has both; without a name others have none.
+/// Guards: gRPC has its own header, and other protocols have the named one. Neither has both. Without a name, other protocols
+/// have none.
 #[tokio::test]
 async fn each_protocol_has_its_header() {
     let plain = DeadlineLayer::new(ms(5_000));
@@ -72,17 +73,18 @@ async fn each_protocol_has_its_header() {
     }
 }
 
-/// Guards: whoever names gRPC's header for other calls gets gRPC's syntax in it: bare milliseconds are garbage there.
+/// Guards: naming gRPC's header for other calls gives gRPC's syntax in it. Bare milliseconds are invalid there.
 #[tokio::test]
-async fn grpc_syntax_in_its_own_header() {
+async fn the_grpc_header_always_has_grpc_syntax() {
     let layer = DeadlineLayer::new(ms(5_000)).header(GRPC);
     let headers = sent(&layer, request(false, &[])).await.unwrap();
     assert_eq!(all(&headers, &GRPC), ["5000000u"]);
 }
 
-/// Guards: a caller's own smaller deadline goes out as it is; a larger one, garbage, and several become one that is true.
+/// Guards: a caller's own smaller deadline is sent as it is. A larger one, an invalid one, and several become one that is
+/// right.
 #[tokio::test]
-async fn the_callers_header() {
+async fn only_a_smaller_deadline_of_the_caller_is_kept() {
     let layer = DeadlineLayer::new(ms(5_000)).header(NAMED);
     for (grpc, given, expected) in [
         (true, &["2S"][..], "2S"),
@@ -109,9 +111,9 @@ async fn the_callers_header() {
     }
 }
 
-/// Guards: thousands of headers of junk, in any bytes a header can have, become one that is true.
+/// Guards: thousands of invalid headers, with any bytes a header can have, become one that is right.
 #[tokio::test]
-async fn a_heap_of_junk() {
+async fn thousands_of_junk_headers_become_one() {
     let layer = DeadlineLayer::new(ms(5_000)).header(NAMED);
     for (grpc, name, expected) in [(true, &GRPC, "5000000u"), (false, &NAMED, "5000")] {
         let mut request = request(grpc, &[]);
@@ -126,9 +128,9 @@ async fn a_heap_of_junk() {
     }
 }
 
-/// Guards: inside a box a call says what is left of it, less with every call, and never more than the default.
+/// Guards: inside a timebox a call says what is left of it, less with every call, and never more than the default.
 #[tokio::test]
-async fn what_is_left_of_the_box() {
+async fn a_call_says_what_is_left_of_the_timebox() {
     let layer = DeadlineLayer::new(ms(30_000)).header(NAMED);
     let (first, second) = timebox(Duration::from_secs(60), async {
         timebox(Duration::from_secs(20), async {
@@ -149,13 +151,13 @@ async fn what_is_left_of_the_box() {
 
 /// Guards: of two layers the stricter one counts, whichever is outside, and says so once.
 #[tokio::test]
-async fn layers_in_layers() {
+async fn the_stricter_of_two_layers_counts() {
     let echo = service_fn(|request: Request<()>| async move { Ok::<_, Infallible>(request.headers().clone()) });
     for (outer, inner) in [(5_000, 9_000), (9_000, 5_000)] {
         let [outer, inner] = [outer, inner].map(|limit| DeadlineLayer::new(ms(limit)).header(NAMED));
         let headers = outer.layer(inner.layer(echo)).oneshot(request(false, &[])).await.unwrap();
         assert!(left(&headers, &NAMED) <= 5_000.0, "{headers:?}");
-        // where they use different headers, too: the inner one is in the outer one's box
+        // also with different headers, because the inner call is inside the outer one's timebox
         let headers = outer.layer(inner.header(OTHER).layer(echo)).oneshot(request(false, &[])).await.unwrap();
         assert!(left(&headers, &OTHER) <= 5_000.0, "{headers:?}");
     }
@@ -163,7 +165,7 @@ async fn layers_in_layers() {
 
 /// Guards: no default makes a call without a limit, or a header that does not fit.
 #[tokio::test]
-async fn there_is_always_a_limit() {
+async fn every_default_gives_a_limit() {
     for default in [Duration::MAX, DeadlineLayer::LONGEST, DeadlineLayer::LONGEST + ms(1)] {
         let layer = DeadlineLayer::new(default).header(NAMED);
         let headers = sent(&layer, request(false, &[])).await.unwrap();

@@ -23,9 +23,9 @@ async fn get(client: Deadline<Client<HttpConnector, String>>, address: SocketAdd
     Ok(client.oneshot(request).await?.status().to_string())
 }
 
-/// Guards: over two hops each service has what is left of its caller's time, and is stopped when that is up.
+/// Guards: over two hops, each service has what is left of its caller's time, and is stopped when that is up.
 #[tokio::test]
-async fn two_hops() {
+async fn hyper_calls_pass_the_remaining_time_on() {
     let (b, mut stopped) = slow().await;
     let to_b = client(DeadlineLayer::new(FOREVER).header(NAMED));
     let (a, mut fronts) = relay(move || get(to_b.clone(), b)).await;
@@ -34,9 +34,9 @@ async fn two_hops() {
     agree(&next(&mut fronts).await, &next(&mut stopped).await);
 }
 
-/// Guards: without a box around, a call has its default, over a socket, too; and its peer hears of that.
+/// Guards: a call outside any timebox has the default limit over a socket, too, and its peer is told about it.
 #[tokio::test]
-async fn the_default() {
+async fn a_call_outside_any_timebox_gets_the_default() {
     let (b, mut stopped) = slow().await;
     let error = get(client(DeadlineLayer::new(ms(200)).header(NAMED)), b).await.unwrap_err();
     let interrupted = interrupted(&*error);
@@ -45,9 +45,9 @@ async fn the_default() {
     assert_eq!((stopped.left, stopped.interrupted.limit()), (ms(200), ms(200)));
 }
 
-/// Guards: a peer that says nothing at all holds a call no longer than its limit, connection and all.
+/// Guards: a peer that never says anything holds a call no longer than its limit, including the connection.
 #[tokio::test]
-async fn a_silent_peer() {
+async fn a_silent_peer_delays_only_until_the_limit() {
     let address = silent().await;
     let error = get(client(DeadlineLayer::new(ms(50))), address).await.unwrap_err();
     assert_eq!(interrupted(&*error).limit(), ms(50));

@@ -37,10 +37,10 @@ fn client(layer: DeadlineLayer) -> Deadline<Client<HttpConnector, String>> {
     layer.header(NAMED).layer(Client::builder(TokioExecutor::new()).build_http())
 }
 
-/// Guards: a service with two seconds hands what is left of them on to the next by the layers alone, and that one stops by
-/// it, although its own limit is far longer.
+/// Guards: a service with two seconds passes what is left of them to the next one by the layers alone. That one stops in
+/// time, although its own limit is far longer.
 #[tokio::test]
-async fn two_hops() {
+async fn layers_alone_pass_the_remaining_time_on() {
     let (b, mut of_b) = slow(TimeboxLayer::new(FOREVER)).await;
     let to_b = client(DeadlineLayer::new(FOREVER));
     let left = Arc::new(Mutex::new(None));
@@ -62,16 +62,16 @@ async fn two_hops() {
     assert!([200, 503].contains(&answer.status().as_u16()), "{answer:?}");
 
     let b = next(&mut of_b).await;
-    let left = left.lock().unwrap().expect("A is in its box");
+    let left = left.lock().unwrap().expect("A is inside its timebox");
     assert!(left <= LIMIT - at_least(ms(100)) && b.limit() <= left, "{left:?} {b:?}");
-    // B was called after `begun`, and A's box opened after that
+    // B was called after `begun`, and A's timebox opened after that
     assert!(b.limit() + ms(2) >= LIMIT.saturating_sub(begun.elapsed()), "{b:?}");
     assert!(b.elapsed() >= b.limit() && b.elapsed() < b.limit() + ms(5_000), "{b:?}");
 }
 
 /// Guards: what one layer writes the other reads as that, or as a little less.
 #[tokio::test]
-async fn what_is_written_is_read() {
+async fn one_layer_reads_what_another_writes() {
     let (b, mut of_b) = slow(TimeboxLayer::new(FOREVER)).await;
     for (limit, expected) in [(Duration::from_micros(400_900), ms(400)), (ms(700), ms(700))] {
         let request = Request::get(format!("http://{b}/")).body(String::new()).unwrap();

@@ -43,9 +43,9 @@ fn get() -> Request<()> {
     to("http://photos.example/")
 }
 
-/// Guards: what a call in time returns, be it an answer or an error, is handed on as it is.
+/// Guards: whatever a call returns in time, a response or an error, is returned unchanged.
 #[tokio::test]
-async fn in_time() {
+async fn a_call_in_time_returns_its_own_result() {
     let (answers, _) = client(FOREVER, || ready(Ok(7)));
     assert_eq!(answers.oneshot(get()).await.unwrap(), 7);
     let (fails, _) = client(FOREVER, || ready(Err("refused")));
@@ -53,10 +53,10 @@ async fn in_time() {
     assert_eq!((error.to_string().as_str(), Interrupted::find(&*error).is_none()), ("refused", true));
 }
 
-/// Guards: at its limit a call is dropped before its caller hears of it, with an error that says whom the call was to,
-/// how long it was to take, and where it waited.
+/// Guards: at its limit a call is dropped before its caller gets the error. The error says whom the call was to, how long it
+/// was allowed to take, and where it waited.
 #[tokio::test]
-async fn dropped_at_the_limit() {
+async fn a_call_is_dropped_at_its_limit() {
     struct Held(Arc<AtomicUsize>);
     impl Drop for Held {
         fn drop(&mut self) {
@@ -81,13 +81,13 @@ async fn dropped_at_the_limit() {
     assert!(interrupted.elapsed() >= ms(29), "{interrupted:?}");
     until("the place has a name", || error.to_string().contains("limits.rs"));
     let text = error.to_string();
-    assert!(text.contains("dropped_at_the_limit"), "{text}");
+    assert!(text.contains("a_call_is_dropped_at_its_limit"), "{text}");
     assert!(!text.contains("secret"), "{text}");
 }
 
-/// Guards: a box with less time left interrupts all of its work: no `Err` arm of a call's catches that.
+/// Guards: an outer timebox with less time left interrupts all of its work, and no `Err` arm for the call catches that.
 #[tokio::test]
-async fn the_box_around_interrupts_everything() {
+async fn the_outer_timebox_interrupts_everything() {
     let (client, made) = client(FOREVER, pending);
     let caught = AtomicUsize::new(0);
     let result = async {
@@ -102,9 +102,10 @@ async fn the_box_around_interrupts_everything() {
     assert_eq!((made.load(Ordering::SeqCst), caught.load(Ordering::SeqCst)), (1, 0));
 }
 
-/// Guards: a call that is made in a box, and polled in a task outside of it, still has no more time than the box had left.
+/// Guards: a call that is made in a timebox, and polled in a task outside it, still has no more time than the timebox had
+/// left.
 #[tokio::test]
-async fn polled_outside_of_its_box() {
+async fn a_call_keeps_the_deadline_of_its_timebox() {
     let (mut client, _) = client(FOREVER, || tokio::time::sleep(FOREVER).map(|()| Ok(7)));
     let (call, left) = timebox(ms(60), async {
         let call = client.call(get());
@@ -117,9 +118,9 @@ async fn polled_outside_of_its_box() {
     assert!(interrupted.limit() <= ms(60) && left <= ms(60), "{interrupted:?}");
 }
 
-/// Guards: with nothing left no call is made. In a box that leaves a grace the caller hears of it at once, to end by itself.
+/// Guards: with no time left no call is made. In a timebox with grace the caller learns that at once, and can end by itself.
 #[tokio::test]
-async fn no_call_without_time() {
+async fn no_call_is_made_without_time() {
     let (client, made) = client(FOREVER, || ready(Ok(7)));
     let result = async {
         timebox::interrupted().await;
@@ -129,11 +130,11 @@ async fn no_call_without_time() {
     }
     .timebox(Limit::from(ms(10)).label("around").grace(FOREVER))
     .await;
-    let (interrupted, _waited) = result.expect("ends in its grace");
+    let (interrupted, _waited) = result.expect("the work ends within its grace");
     assert!(interrupted.is_from("around") && interrupted.to_string().contains("client"), "{interrupted}");
     assert_eq!(made.load(Ordering::SeqCst), 0);
 
-    // without a grace the box drops its work at that call
+    // without a grace the timebox drops its work at that call
     let over = AtomicUsize::new(0);
     let result = async {
         std::thread::sleep(ms(30));
@@ -147,9 +148,9 @@ async fn no_call_without_time() {
     assert_eq!((made.load(Ordering::SeqCst), over.load(Ordering::SeqCst)), (0, 0));
 }
 
-/// Guards: a default of zero refuses every call, outside of any box and within one.
+/// Guards: a default of zero refuses every call, outside any timebox and inside one.
 #[tokio::test]
-async fn zero() {
+async fn a_default_of_zero_refuses_every_call() {
     let (client, made) = client(Duration::ZERO, || ready(Ok(7)));
     for around in [None, Some(FOREVER)] {
         let call = client.clone().oneshot(get());
@@ -162,15 +163,15 @@ async fn zero() {
     }
     assert_eq!(made.load(Ordering::SeqCst), 0);
 
-    // where no header says so, too
-    let never = service_fn(|_: Request<()>| -> Ready<Result<(), BoxError>> { panic!("a call is made") });
+    // also without a header
+    let never = service_fn(|_: Request<()>| -> Ready<Result<(), BoxError>> { panic!("a call was made") });
     let error = DeadlineLayer::new(Duration::ZERO).layer(never).oneshot(get()).await.unwrap_err();
     assert_eq!(interrupted(&*error).limit(), Duration::ZERO);
 }
 
-/// Guards: code that repeats a failed call without a pause does not outlive its box: refused calls give way.
+/// Guards: code that repeats a failed call without a pause does not outlive its timebox, because refused calls yield.
 #[tokio::test]
-async fn repeated_without_a_pause() {
+async fn retries_without_a_pause_end_with_the_timebox() {
     let (client, made) = client(FOREVER, || async {
         tokio::task::yield_now().await;
         Err("down")
@@ -188,9 +189,9 @@ async fn repeated_without_a_pause() {
 }
 
 /// Guards: a client that gives up by its own clock at the same time does not hide whose time was up: the call's limit, or
-/// that of the box around, whose work is all dropped.
+/// that of the outer timebox, whose work is all dropped.
 #[tokio::test]
-async fn a_client_with_a_clock() {
+async fn a_clients_own_timeout_does_not_hide_the_limit() {
     async fn gives_up() -> Result<u32, &'static str> {
         tokio::time::sleep(ms(20)).await;
         Err("timed out by itself")
@@ -206,9 +207,9 @@ async fn a_client_with_a_clock() {
     }
 }
 
-/// Guards: that a peer's own deadline is respected: a caller's smaller header limits the call here, too.
+/// Guards: a peer's own deadline is respected. A caller's smaller header limits the call here, too.
 #[tokio::test]
-async fn the_callers_header_limits() {
+async fn a_smaller_header_of_the_caller_limits_the_call() {
     let (client, _) = client(FOREVER, pending);
     let request = Request::get("/").header(NAMED, "20").body(()).unwrap();
     let error = client.oneshot(request).await.unwrap_err();
@@ -216,9 +217,9 @@ async fn the_callers_header_limits() {
     assert_eq!((interrupted.label(), interrupted.limit()), (Some("call"), ms(20)));
 }
 
-/// Guards: layers, services and futures can be where tower wants them.
+/// Guards: layers, services and futures can be used where tower needs them.
 #[test]
-fn send_sync_clone() {
+fn layers_are_send_sync_and_clone() {
     fn check<T: Send + Sync + Clone + 'static>(_: &T) {}
     fn check_send<T: Send>(_: &T) {}
     let layer = DeadlineLayer::new(FOREVER);

@@ -25,6 +25,6 @@ type BoxError = Box<dyn Error + Send + Sync>;
 fn interrupted(error: &(dyn Error + 'static)) -> Interrupted {
     match Interrupted::find(error) {
         Some(interrupted) => interrupted.clone(),
-        None => panic!("no interruption: {error:?}"),
+        None => panic!("not an interruption: {error:?}"),
     }
 }

@@ -28,7 +28,8 @@ async fn peer() -> (SocketAddr, mpsc::UnboundedReceiver<(String, bool)>) {
     (serve(app).await, told)
 }
 
-/// Guards: the client of hyper-util sends neither the parameter, in any spelling, nor the header; everything else is as it was.
+/// Guards: the client of hyper-util sends neither the parameter, in any spelling, nor the header. Everything else is
+/// unchanged.
 #[tokio::test]
 async fn hyper_sends_no_flag() {
     let (address, mut told) = peer().await;
@@ -40,7 +41,7 @@ async fn hyper_sends_no_flag() {
     }
 }
 
-/// Guards: the same of reqwest.
+/// Guards: the same for reqwest.
 #[cfg(feature = "reqwest")]
 #[tokio::test]
 async fn reqwest_sends_no_flag() {
@@ -53,7 +54,7 @@ async fn reqwest_sends_no_flag() {
     }
 }
 
-/// Guards: the same of tonic, whose calls have nothing but the header.
+/// Guards: the same for tonic, whose calls have nothing but the header.
 #[tokio::test]
 async fn tonic_sends_no_flag() {
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -75,9 +76,9 @@ async fn tonic_sends_no_flag() {
     assert_eq!(next(&mut told).await, (false, true));
 }
 
-/// Guards: names of the peer's own are taken out as well, beside heeler's; names that nobody can have are errors.
+/// Guards: the peer's own names are removed as well as heeler's. Impossible names are errors.
 #[tokio::test]
-async fn names_of_ones_own() {
+async fn custom_names_are_removed_as_well() {
     let echo = service_fn(|request: Request<()>| async move {
         let names: Vec<_> = request.headers().keys().map(ToString::to_string).collect();
         Ok::<_, Infallible>(format!("{} {names:?}", request.uri()))

@@ -26,9 +26,9 @@ async fn get(client: Deadline<Client>, request: Request) -> Result<String, BoxEr
     Ok(client.oneshot(request).await?.status().to_string())
 }
 
-/// Guards: over two hops each service has what is left of its caller's time, and is stopped when that is up.
+/// Guards: over two hops, each service has what is left of its caller's time, and is stopped when that is up.
 #[tokio::test]
-async fn two_hops() {
+async fn reqwest_calls_pass_the_remaining_time_on() {
     let (b, mut stopped) = slow().await;
     let to_b = client(DeadlineLayer::new(FOREVER).header(NAMED));
     let (a, mut fronts) = relay(move || get(to_b.clone(), to(b, None))).await;
@@ -37,9 +37,9 @@ async fn two_hops() {
     agree(&next(&mut fronts).await, &next(&mut stopped).await);
 }
 
-/// Guards: the timeout of a request limits its call and what its peer is told; a longer one is none of the layer's.
+/// Guards: the timeout of a request limits its call and what its peer is told. A longer one does not affect the layer.
 #[tokio::test]
-async fn the_requests_timeout() {
+async fn the_requests_own_timeout_is_respected() {
     let (b, mut told) = slow().await;
     let client = client(DeadlineLayer::new(ms(200)).header(NAMED));
     for (timeout, expected) in [(None, ms(200)), (Some(FOREVER), ms(200)), (Some(ms(100)), ms(100))] {

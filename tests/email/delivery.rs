@@ -16,20 +16,20 @@ fn reports(email: Email) -> Reports {
     Reports::builder().log(false).repeat_after(Duration::ZERO).email(email).build().unwrap()
 }
 
-/// Guards: who is refused keeps nobody else from the mail, and is not asked for again.
+/// Guards: a refused recipient does not keep the mail from the others, and is not tried again.
 #[test]
-fn a_refused_recipient() {
+fn a_refused_recipient_does_not_stop_the_mail() {
     let rcpt = |to: &str, _| to.starts_with("gone").then(|| Response::custom(550, "5.1.1 no such user".to_owned()));
     let server = Server::start(Rules { rcpt, ..Rules::default() });
     let (_, reports) = mailed(plain(&server).to(THREE));
     assert_eq!(server.mails(1)[0].to, ["one@example.com", "two@example.com"]);
-    assert_eq!(reports.stats().failed_deliveries, 0, "others have it");
+    assert_eq!(reports.stats().failed_deliveries, 0, "the others have the mail");
     assert_eq!(server.look(|seen| (seen.mails.len(), seen.recipients)), (1, 3));
 }
 
-/// Guards: a server that refuses the mail as a whole, because of one of them, is asked for each alone.
+/// Guards: if a server refuses the whole mail because of one recipient, the mail is sent to each alone.
 #[test]
-fn a_mail_refused_because_of_one() {
+fn a_refused_mail_is_sent_to_each_alone() {
     let mail = |to: &[String], _| {
         let gone = to.iter().any(|to| to.starts_with("gone"));
         gone.then(|| Response::custom(554, "5.7.1 not for gone".to_owned()))
@@ -44,8 +44,8 @@ fn a_mail_refused_because_of_one() {
 
 /// Guards: if everybody is refused for good, the report is given up at once, and the log has the server's words, escaped.
 #[test]
-fn refused_for_good() {
-    common::in_own_process("delivery::refused_for_good", || {
+fn a_permanent_refusal_gives_the_report_up() {
+    common::in_own_process("delivery::a_permanent_refusal_gives_the_report_up", || {
         let log = super::common::log::Log::start();
         let rcpt = |_: &str, _| Some(Response::custom(550, "5.1.1 no\u{1b}[31m such user".to_owned()));
         let server = Server::start(Rules { rcpt, ..Rules::default() });
@@ -58,9 +58,9 @@ fn refused_for_good() {
     });
 }
 
-/// Guards: "try again later" is tried again, for those alone who do not have it yet.
+/// Guards: "try again later" is tried again, only for those who do not have the mail yet.
 #[test]
-fn a_retry_goes_to_the_rest() {
+fn a_retry_goes_only_to_the_rest() {
     let rcpt = |to: &str, number| {
         (to.starts_with("two") && number < 3).then(|| Response::custom(450, "4.2.0 greylisted".to_owned()))
     };
@@ -76,9 +76,9 @@ fn a_retry_goes_to_the_rest() {
     assert_eq!((reports.stats().failed_deliveries, reports.stats().undelivered), (1, 0));
 }
 
-/// Guards: a mail that is turned away for now arrives later.
+/// Guards: a mail that is refused for now arrives later.
 #[test]
-fn turned_away_for_now() {
+fn a_mail_refused_for_now_arrives_later() {
     let mail = |_: &[String], number| (number < 2).then(|| Response::custom(451, "4.3.0 busy".to_owned()));
     let server = Server::start(Rules { mail, ..Rules::default() });
     let reports = reports(plain(&server));
@@ -91,7 +91,7 @@ fn turned_away_for_now() {
 
 /// Guards: a connection that breaks in the middle of a mail costs an attempt, not the mail.
 #[test]
-fn reset_within_the_mail() {
+fn a_broken_connection_is_tried_again() {
     let server = Server::start(Rules { resets: 2, ..Rules::default() });
     let reports = reports(plain(&server));
     slow_request(&reports, "/");
@@ -100,9 +100,9 @@ fn reset_within_the_mail() {
     assert_eq!((reports.stats().failed_deliveries, reports.stats().undelivered), (2, 0));
 }
 
-/// Guards: the next mail uses the connection of the last; one that the server has closed meanwhile costs nothing.
+/// Guards: the next mail uses the connection of the last. If the server has closed it meanwhile, nothing is lost.
 #[test]
-fn a_connection_is_kept_and_may_be_closed() {
+fn a_connection_is_reused_and_reopened() {
     let server = Server::start(Rules { mails_a_connection: 2, ..Rules::default() });
     let reports = reports(plain(&server));
     for number in 1..=5 {
@@ -114,7 +114,7 @@ fn a_connection_is_kept_and_may_be_closed() {
     assert!(connections < mails, "{connections} connections for {mails} mails");
 }
 
-/// Guards: a connection that nobody uses is not kept for ever, and ends as SMTP has it.
+/// Guards: an unused connection is not kept forever, and ends as SMTP requires.
 #[test]
 fn an_idle_connection_is_closed() {
     let server = Server::start(Rules::default());
@@ -123,9 +123,9 @@ fn an_idle_connection_is_closed() {
     assert_eq!(server.look(|seen| (seen.connections, seen.mails.len())), (1, 1));
 }
 
-/// Guards: an attempt ends, whatever the server does not do.
+/// Guards: an attempt ends, whatever the server fails to do.
 #[test]
-fn a_silent_server() {
+fn a_silent_server_ends_the_attempt() {
     let server = Server::start(Rules { silent: true, ..Rules::default() });
     let began = Instant::now();
     let (_, reports) = mailed(plain(&server).timeout(ms(200)));
@@ -134,9 +134,9 @@ fn a_silent_server() {
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
 }
 
-/// Guards: a server whose every answer comes in time, and which takes for ever nevertheless, is given up, too.
+/// Guards: a server that responds in time each time, but takes forever altogether, is given up, too.
 #[test]
-fn a_slow_server() {
+fn a_very_slow_server_is_given_up() {
     let server = Server::start(Rules { delay: ms(200), ..Rules::default() });
     let to: Vec<String> = (0..1_000).map(|number| format!("{number}@example.com")).collect();
     let (_, reports) = mailed(plain(&server).to(to).timeout(ms(400)));
@@ -145,9 +145,9 @@ fn a_slow_server() {
     assert!((1..20).contains(&recipients) && mails == 0, "{recipients}");
 }
 
-/// Guards: a mail needs nothing of the application's runtime, all of whose workers are blocked until it has arrived.
+/// Guards: a mail needs nothing of the application's runtime, whose workers are all blocked until it has arrived.
 #[test]
-fn a_mail_leaves_while_every_worker_is_blocked() {
+fn mail_is_sent_while_every_worker_is_blocked() {
     let server = Server::start(Rules::default());
     let reports = reports(plain(&server));
     let runtime = runtime(2);
@@ -201,7 +201,7 @@ mod sendmail {
     }
 
     #[test]
-    fn takes_the_mail() {
+    fn sendmail_gets_the_mail_and_its_recipients() {
         let place = tempfile::tempdir().unwrap();
         let command = script(place.path(), "echo \"$@\" > arguments; cat > mail; mv mail done");
         let (report, reports) = mailed(email(command));
@@ -213,9 +213,9 @@ mod sendmail {
         assert_eq!(mail.body_text(0).unwrap().replace("\r\n", "\n"), report.to_text());
     }
 
-    /// Guards: "temporary failure" is one, and "no user" is not.
+    /// Guards: "temporary failure" is tried again, and "no user" is not.
     #[test]
-    fn exit_codes() {
+    fn sendmail_exit_codes_decide_about_a_retry() {
         let place = tempfile::tempdir().unwrap();
         let once = "cat > mail; if [ -e tried ]; then mv mail done; else touch tried; echo later >&2; exit 75; fi";
         let reports_of_one = reports(email(script(place.path(), once)));
@@ -232,9 +232,8 @@ mod sendmail {
         assert_eq!((stats.failed_deliveries, stats.undelivered), (stats.made, stats.made));
     }
 
-    /// Guards: a program that never ends is ended.
     #[test]
-    fn hangs() {
+    fn a_sendmail_that_hangs_is_killed() {
         let place = tempfile::tempdir().unwrap();
         let command = script(place.path(), "echo $$ > pid.tmp; mv pid.tmp pid; exec sleep 3600");
         let (_, reports) = mailed(email(command).timeout(ms(300)));
@@ -247,7 +246,7 @@ mod sendmail {
     }
 
     #[test]
-    fn is_missing() {
+    fn a_missing_sendmail_leaves_the_report_undelivered() {
         let (_, reports) = mailed(email("/nonexistent/sendmail".into()));
         common::until("the attempt has ended", || reports.stats().undelivered > 0);
     }

@@ -19,9 +19,9 @@ fn header(mail: &Message<'_>, name: &str) -> Option<String> {
     mail.header_raw(name).map(|value| value.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// Guards: from a slow request to a mail that a mail program understands, part by part.
+/// Guards: a slow request leads to a mail that a mail program understands, part by part.
 #[test]
-fn a_slow_request_arrives() {
+fn the_mail_about_a_slow_request_is_complete() {
     let server = Server::start(Rules::default());
     let (report, reports) = mailed(plain(&server).subject_prefix("[photos] "));
     assert_eq!(reports.stats().failed_deliveries, 0);
@@ -60,7 +60,7 @@ fn a_slow_request_arrives() {
 
 /// Guards: a mail program shows what happens again and again as one conversation, and what happens elsewhere as another.
 #[test]
-fn repeats_are_replies() {
+fn repeated_reports_make_one_conversation() {
     let server = Server::start(Rules::default());
     let reports = Reports::builder().log(false).repeat_after(Duration::ZERO).email(plain(&server)).build().unwrap();
     for number in 1..=3 {
@@ -88,7 +88,7 @@ fn repeats_are_replies() {
     assert_eq!(header(&received.parse(), "References").as_ref(), Some(&root));
 }
 
-/// Guards: a mail about the same request is sent if there is news alone.
+/// Guards: a mail about the same request is sent only if there is news.
 #[test]
 fn updates_without_news_are_not_mailed() {
     let server = Server::start(Rules::default());
@@ -112,9 +112,9 @@ fn updates_without_news_are_not_mailed() {
     assert_eq!(reports.stats().undelivered, 0);
 }
 
-/// Guards: what is gathered beyond the limit of an hour arrives as one mail.
+/// Guards: reports beyond the hourly limit arrive as one mail.
 #[test]
-fn a_digest_beyond_the_limit() {
+fn reports_beyond_the_limit_are_one_mail() {
     let server = Server::start(Rules::default());
     let email = plain(&server).per_hour(1);
     let reports = Reports::builder().log(false).repeat_after(Duration::ZERO).email(email).build().unwrap();
@@ -137,9 +137,9 @@ fn a_digest_beyond_the_limit() {
     assert_eq!(header(&digest, "X-Heeler-Fingerprint"), None);
 }
 
-/// Guards: mails as files have what mails have, and names in order of time.
+/// Guards: mails written as files contain what mails contain, and their names are in order of time.
 #[test]
-fn files() {
+fn mails_are_written_as_files() {
     let place = tempfile::tempdir().unwrap();
     let (report, _) = mailed(Email::files(place.path().join("mail")));
     let mut names: Vec<_> = std::fs::read_dir(place.path().join("mail")).unwrap().map(|e| e.unwrap().path()).collect();

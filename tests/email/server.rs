@@ -155,7 +155,7 @@ impl Server {
         let start = Instant::now();
         let mut seen = self.state.seen.lock().unwrap();
         while !holds(&seen) {
-            let Some(left) = PATIENCE.checked_sub(start.elapsed()) else { panic!("waited in vain for {what}") };
+            let Some(left) = PATIENCE.checked_sub(start.elapsed()) else { panic!("timed out waiting for {what}") };
             seen = self.state.changed.wait_timeout(seen, left).unwrap().0;
         }
     }
@@ -250,7 +250,7 @@ async fn converse(state: &Arc<State>, stream: Box<dyn Stream>, peer: IpAddr) -> 
         match response.action {
             Action::Close => return Ok(()),
             Action::UpgradeTls => {
-                let tls = state.tls.clone().expect("offered with a certificate alone");
+                let tls = state.tls.clone().expect("STARTTLS is offered only with a certificate");
                 let inner: Box<dyn Stream> = Box::new(tls.accept(stream.into_inner()).await?);
                 stream = BufReader::new(inner);
                 session.tls_active();

@@ -16,9 +16,9 @@ fn starttls(auth: Option<AuthMechanism>) -> Server {
     Server::start(Rules { starttls: true, auth, ..Rules::default() })
 }
 
-/// Guards: STARTTLS with a certificate of one's own, and nothing of the mail before it.
+/// Guards: STARTTLS works with a custom certificate, and no part of the mail is sent before it.
 #[test]
-fn starttls_with_a_root_of_ones_own() {
+fn starttls_works_with_a_custom_root() {
     let server = starttls(None);
     let (_, reports) = mailed(to(&server).root_certificate(server.root.clone()));
     assert!(server.mails(1)[0].encrypted);
@@ -29,7 +29,7 @@ fn starttls_with_a_root_of_ones_own() {
     });
 }
 
-/// Guards: a server that cannot prove who it is gets nothing: no mail, no password.
+/// Guards: a server that cannot prove its identity gets nothing: no mail, no password.
 #[test]
 fn starttls_without_the_root_is_refused() {
     super::common::in_own_process("tls::starttls_without_the_root_is_refused", || {
@@ -38,7 +38,7 @@ fn starttls_without_the_root_is_refused() {
         let (_, reports) = mailed(to(&server).credentials(USER, PASSWORD));
         assert_eq!(reports.stats().failed_deliveries, 1);
         server.look(|seen| {
-            assert!(seen.connections > 0, "it was asked");
+            assert!(seen.connections > 0, "the server was contacted");
             assert!(seen.mails.is_empty() && seen.logins.is_empty());
             assert!(seen.lines.iter().all(|line| line.starts_with("EHLO") || line == "STARTTLS"), "{:?}", seen.lines);
         });
@@ -47,7 +47,6 @@ fn starttls_without_the_root_is_refused() {
     });
 }
 
-/// Guards: the certificate must be that of the host.
 #[test]
 fn the_certificate_of_another_host_is_refused() {
     let (server, other) = (starttls(None), starttls(None));
@@ -56,17 +55,17 @@ fn the_certificate_of_another_host_is_refused() {
 }
 
 #[test]
-fn tls_from_the_first_byte() {
+fn implicit_tls_encrypts_from_the_first_byte() {
     let server = Server::start(Rules { implicit_tls: true, ..Rules::default() });
     let (_, reports) = mailed(to(&server).tls().root_certificate(server.root.clone()));
     assert!(server.mails(1)[0].encrypted);
     assert_eq!(reports.stats().failed_deliveries, 0);
 }
 
-/// Guards: what TLS says of a server that begins in plaintext (`smtps://` to port 587) is followed by what to do.
+/// Guards: the TLS error about a server that begins in plaintext (`smtps://` to port 587) is followed by advice.
 #[test]
-fn tls_where_starttls_is_expected() {
-    super::common::in_own_process("tls::tls_where_starttls_is_expected", || {
+fn tls_on_a_starttls_port_explains_the_error() {
+    super::common::in_own_process("tls::tls_on_a_starttls_port_explains_the_error", || {
         let log = super::common::log::Log::start();
         let server = starttls(None);
         let (_, reports) = mailed(to(&server).tls().root_certificate(server.root.clone()));
@@ -76,9 +75,9 @@ fn tls_where_starttls_is_expected() {
     });
 }
 
-/// Guards: who is between us and the server, and hides its STARTTLS, gets neither the mail nor the password.
+/// Guards: an attacker who hides the server's STARTTLS gets neither the mail nor the password.
 #[test]
-fn without_starttls_nothing_is_sent() {
+fn nothing_is_sent_without_starttls() {
     let server = Server::start(Rules { auth: Some(AuthMechanism::Plain), ..Rules::default() });
     let (_, reports) = mailed(to(&server).credentials(USER, PASSWORD));
     assert_eq!(reports.stats().failed_deliveries, 1);
@@ -89,7 +88,7 @@ fn without_starttls_nothing_is_sent() {
 }
 
 #[test]
-fn logins() {
+fn logs_in_with_each_mechanism() {
     for mechanism in [AuthMechanism::Plain, AuthMechanism::Login] {
         let server = starttls(Some(mechanism.clone()));
         mailed(to(&server).root_certificate(server.root.clone()).credentials(USER, PASSWORD));
@@ -103,7 +102,7 @@ fn logins() {
     assert_eq!(server.mails(1).len(), 1);
 }
 
-/// Guards: the log says that the password is wrong, and not what it is, although the server does.
+/// Guards: the log says that the password is wrong, but does not contain it, although the server repeats it.
 #[test]
 fn a_wrong_password_is_not_logged() {
     super::common::in_own_process("tls::a_wrong_password_is_not_logged", || {

@@ -11,15 +11,15 @@ use crate::down::keys;
 use crate::server::Server;
 use crate::{get_stuck, sums_up};
 
-/// Guards: neither the spool nor the report directory takes a report: it is sent all the same, the failures are counted
-/// and logged, and no half of a file is left. A limit on the size of files stands in for the disk: the operating system
+/// Guards: neither the spool nor the report directory accepts a report. It is sent all the same, the failures are counted and
+/// logged, and no partial file is left. A limit on the size of files stands in for the full disk: the operating system
 /// refuses the rest of a file in the middle of it.
 #[test]
-fn full() {
+fn a_full_disk_does_not_stop_delivery() {
     let mut command = Command::new("sh");
     // In blocks of 512 or 1,024 bytes: shorter than any report.
     command.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
-    in_process_of(command, "disk::full", || {
+    in_process_of(command, "disk::a_full_disk_does_not_stop_delivery", || {
         let log = Log::start();
         let place = tempfile::tempdir().unwrap();
         let (spool, slow) = (place.path().join("spool"), place.path().join("slow"));
@@ -28,7 +28,7 @@ fn full() {
         let reports = builder.sink(seen.clone()).build().unwrap();
         get_stuck(&reports, 1);
         until("it has arrived", || !server.keys().is_empty());
-        assert!(!reports.flush(ms(100)), "the directory may take it later");
+        assert!(!reports.flush(ms(100)), "the directory may accept it later");
         assert_eq!(server.keys(), keys(&seen));
         let stats = reports.stats();
         sums_up(&stats);

@@ -10,9 +10,9 @@ pub(crate) fn keys(seen: &Collected) -> Vec<String> {
     keys
 }
 
-/// Guards: connections are refused for a few attempts, then the server is up: every report arrives, none twice.
+/// Guards: connections are refused for a few attempts, then the server is up. Every report arrives, none twice.
 #[test]
-fn for_a_while() {
+fn reports_wait_for_a_server_that_is_down() {
     let down = Down::new();
     let (seen, reports) = collect_with(|builder| builder.webhook(down.hook()));
     get_stuck(&reports, 5);

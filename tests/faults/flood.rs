@@ -10,11 +10,11 @@ use crate::sums_up;
 const JOBS: usize = 10_000;
 const QUEUE: usize = 20;
 
-/// Guards: far more reports than may wait for a server that is down: each job is reported, dropped or not captured, and
-/// counted once as such; what waited arrives; and the reports that arrive tell of every one that was lost, once.
+/// Guards: many more reports are made than may wait for a server that is down. Each job is reported, dropped or not captured,
+/// and counted once as such. What waited arrives, and the reports that arrive mention every one that was lost, once.
 #[test]
-fn ten_thousand_at_once() {
-    in_own_process("flood::ten_thousand_at_once", || {
+fn a_flood_is_delivered_or_counted() {
+    in_own_process("flood::a_flood_is_delivered_or_counted", || {
         let down = Down::new();
         let (_, reports) = collect_with(|builder| builder.queue(QUEUE).webhook(down.hook()));
         let runtime = runtime(2);

@@ -31,10 +31,10 @@ pub(crate) fn kill_a_process(test: &str, jobs: u64) -> (tempfile::TempDir, Down,
     let line = lines.find(|line| line.contains("made: "));
     child.kill().unwrap();
     child.wait().unwrap();
-    let line = line.expect("it ended by itself");
+    let line = line.expect("the process ended by itself");
     let keys: Vec<String> = line.split("made: ").nth(1).unwrap().split(' ').map(str::to_owned).collect();
     assert!(keys.len() as u64 >= jobs);
-    assert_eq!(left_in(spool.path()).len(), keys.len(), "a file for each");
+    assert_eq!(left_in(spool.path()).len(), keys.len(), "one file per report");
     (spool, down, keys)
 }
 
@@ -65,12 +65,12 @@ pub(crate) fn successor(spool: &Path, server: &Down) -> Reports {
     Reports::builder().log(false).spool(spool).webhook(server.hook()).build().unwrap()
 }
 
-/// Guards: nothing is lost between two attempts: the next process sends every report, once, and nothing is left.
+/// Guards: nothing is lost between two attempts. The next process sends every report, once, and nothing is left.
 #[test]
-fn between_two_attempts() {
-    let (spool, down, made) = kill_a_process("killed::between_two_attempts", 5);
+fn a_kill_between_two_attempts_loses_nothing() {
+    let (spool, down, made) = kill_a_process("killed::a_kill_between_two_attempts_loses_nothing", 5);
     let next = successor(spool.path(), &down);
-    until("it has taken them over", || next.stats().recovered > 0);
+    until("the next process has taken the reports over", || next.stats().recovered > 0);
     let server = down.start();
     assert!(next.flush(crate::common::PATIENCE));
     assert_eq!(server.keys(), made);

@@ -7,9 +7,8 @@ use crate::down::keys;
 use crate::server::{Down, Server};
 use crate::{get_stuck, sums_up};
 
-/// Guards: `flush` is true once all has arrived.
 #[test]
-fn flush_until_all_has_arrived() {
+fn flush_waits_until_everything_has_arrived() {
     let server = Server::start();
     let (seen, reports) = collect_with(|builder| builder.webhook(server.hook()));
     get_stuck(&reports, 3);
@@ -20,7 +19,7 @@ fn flush_until_all_has_arrived() {
     assert_eq!((stats.delivered, stats.queued), (stats.made, 0));
 }
 
-/// Guards: a server that accepts and never answers keeps no process from its end.
+/// Guards: a server that accepts and never responds does not stop a process from ending.
 #[test]
 fn flush_gives_up_in_time() {
     let down = Down::new();
@@ -33,5 +32,5 @@ fn flush_gives_up_in_time() {
     let stats = reports.stats();
     sums_up(&stats);
     assert_eq!((stats.queued, stats.delivered), (stats.made, 0));
-    crate::common::until("it was asked", || !server.keys().is_empty());
+    crate::common::until("the server was contacted", || !server.keys().is_empty());
 }

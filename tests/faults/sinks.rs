@@ -22,9 +22,9 @@ impl Sink for Panics {
     }
 }
 
-/// Guards: the others get every report; those that one has not taken are counted.
+/// Guards: the others get every report. Those that the panicking sink did not take are counted.
 #[test]
-fn panics() {
+fn a_panicking_sink_leaves_the_others_unharmed() {
     let server = Server::start();
     let (seen, reports) = collect_with(|builder| builder.sink(Panics).webhook(server.hook()));
     get_stuck(&reports, 3);
@@ -36,10 +36,10 @@ fn panics() {
     assert_eq!((stats.undelivered, stats.delivered, stats.failed_deliveries), (stats.made, 0, stats.made));
 }
 
-/// Guards: reports are sent while every worker of the application's runtime is blocked inside a poll, one of them in the
-/// very work that is reported.
+/// Guards: reports are sent while every worker of the application's runtime is blocked inside a poll, one of them in the very
+/// work that is reported.
 #[test]
-fn every_worker_is_blocked() {
+fn blocked_workers_do_not_stop_reports() {
     let server = Server::start();
     let (_, reports) = collect_with(|builder| builder.webhook(server.hook()));
     let application = Driven::new(2);

@@ -8,11 +8,11 @@ use crate::common::{PATIENCE, until};
 use crate::killed::{kill_a_process, left_in, successor};
 use crate::sums_up;
 
-/// Guards: what is no report is set aside and counted, whatever it is, what a later version wrote is left to it, and the others
-/// arrive.
+/// Guards: a file that isn't a report is set aside and counted, whatever it is. What a later version wrote is left for that
+/// version, and the other reports arrive.
 #[test]
-fn corrupted() {
-    let (spool, down, _) = kill_a_process("spool::corrupted", 7);
+fn corrupted_spool_files_are_set_aside() {
+    let (spool, down, _) = kill_a_process("spool::corrupted_spool_files_are_set_aside", 7);
     let files = left_in(spool.path());
     let good = fs::read_to_string(&files[0]).unwrap();
     fs::write(&files[0], &good[..good.len() / 2]).unwrap();
@@ -27,7 +27,7 @@ fn corrupted() {
         fs::write(file.with_extension("taken"), b"\xff\x00\n").unwrap();
     }
     let next = successor(spool.path(), &down);
-    until("it has taken them over", || next.stats().recovered > 0);
+    until("the next process has taken the reports over", || next.stats().recovered > 0);
     let server = down.start();
     assert!(next.flush(PATIENCE));
     // What a later version wrote stays where that version will find it.
@@ -40,10 +40,10 @@ fn corrupted() {
     assert_eq!(left_in(spool.path()), [files[4].clone()]);
 }
 
-/// Guards: a clock that was wrong, before or after: a report from the future and one from long ago arrive.
+/// Guards: a report from the future and one from long ago both arrive.
 #[test]
-fn clock_set_back() {
-    let (spool, down, made) = kill_a_process("spool::clock_set_back", 3);
+fn a_wrong_clock_does_not_stop_reports() {
+    let (spool, down, made) = kill_a_process("spool::a_wrong_clock_does_not_stop_reports", 3);
     let times = ["2199-12-31T23:59:59.999Z", "1970-01-01T00:00:00.000Z"];
     for (file, time) in left_in(spool.path()).iter().zip(times) {
         let mut report: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();

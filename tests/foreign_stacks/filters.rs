@@ -48,8 +48,8 @@ fn watched_for(threshold: Duration, function: &str, body: impl FnOnce(&Collected
 
 /// Guards: a signal that may not be sent costs the stack, and the report says so.
 #[test]
-fn a_refused_signal_is_said() {
-    in_own_process("filters::a_refused_signal_is_said", || {
+fn a_refused_signal_is_reported() {
+    in_own_process("filters::a_refused_signal_is_reported", || {
         filter(&[libc::SYS_rt_tgsigqueueinfo, libc::SYS_tgkill], REFUSE, ALLOW, ALL);
         let report = watched("computes", computes);
         let text = report.to_text();
@@ -59,9 +59,9 @@ fn a_refused_signal_is_said() {
     });
 }
 
-/// Guards: where queued signals are refused, with whatever error, threads are asked by others.
+/// Guards: where queued signals are refused, with whatever error, other signals are used.
 #[test]
-fn threads_are_asked_without_queued_signals() {
+fn threads_are_captured_without_queued_signals() {
     for (error, name) in [(libc::EPERM, "EPERM"), (libc::ENOSYS, "ENOSYS"), (libc::EINVAL, "EINVAL")] {
         // One process for each: a filter stays.
         let variable = format!("HEELER_TEST_REFUSED_{name}");
@@ -71,7 +71,7 @@ fn threads_are_asked_without_queued_signals() {
         if is_inside && std::env::var_os(&variable).is_none() {
             continue;
         }
-        in_process_of(command, "filters::threads_are_asked_without_queued_signals", || {
+        in_process_of(command, "filters::threads_are_captured_without_queued_signals", || {
             filter(&[libc::SYS_rt_tgsigqueueinfo], refuse(error), ALLOW, ALL);
             for _ in 0..3 {
                 let report = watched("computes", computes);
@@ -85,8 +85,8 @@ fn threads_are_asked_without_queued_signals() {
 
 /// Guards: there, too, a thread that has not answered is asked again once its signal has arrived after all.
 #[test]
-fn a_late_answer_without_a_queued_signal_is_known_for_what_it_is() {
-    in_own_process("filters::a_late_answer_without_a_queued_signal_is_known_for_what_it_is", || {
+fn a_late_answer_without_a_queued_signal_is_recognised() {
+    in_own_process("filters::a_late_answer_without_a_queued_signal_is_recognised", || {
         filter(&[libc::SYS_rt_tgsigqueueinfo], REFUSE, ALLOW, ALL);
         // The later looks must come after the first report, which reads debug information.
         let report = watched_for(ms(1_000), "computes", |seen| {
@@ -109,10 +109,10 @@ fn a_late_answer_without_a_queued_signal_is_known_for_what_it_is() {
     });
 }
 
-/// Guards: a thread's own stack is captured without reads that fail, too.
+/// Guards: a thread's own stack is captured without reads that can fail, too.
 #[test]
-fn own_stacks_are_captured_where_memory_cannot_be_read_through_proc() {
-    in_own_process("filters::own_stacks_are_captured_where_memory_cannot_be_read_through_proc", || {
+fn own_stacks_are_captured_without_proc_mem() {
+    in_own_process("filters::own_stacks_are_captured_without_proc_mem", || {
         filter(&[libc::SYS_pread64], REFUSE, ALLOW, ALL);
         let report = watched("computes", computes);
         assert!(PORTABLE || shows(&report, "computes"), "{}", report.to_text());
@@ -136,8 +136,8 @@ fn documented(files: bool) -> Vec<i64> {
 /// Guards: the documentation names every system call that heeler makes. A filter that ends the process at any other lets it
 /// report an await, a thread that computes, one that sleeps, and one on a fiber.
 #[test]
-fn a_filter_that_kills_is_survived_with_the_documented_calls() {
-    in_own_process("filters::a_filter_that_kills_is_survived_with_the_documented_calls", || {
+fn only_the_documented_system_calls_are_used() {
+    in_own_process("filters::only_the_documented_system_calls_are_used", || {
         let mut calls = documented(false);
         assert!(calls.len() > 20, "{calls:?}");
         // And what any program does, to end.
@@ -164,8 +164,8 @@ fn a_filter_that_kills_is_survived_with_the_documented_calls() {
 /// Guards: the same for what has files: a spool in which another process has left reports, readable and not, a report
 /// directory, and locks that are held, under a umask that leaves nothing as it should be.
 #[test]
-fn a_filter_that_kills_is_survived_with_files_and_the_documented_calls() {
-    in_own_process("filters::a_filter_that_kills_is_survived_with_files_and_the_documented_calls", || {
+fn only_the_documented_system_calls_touch_files() {
+    in_own_process("filters::only_the_documented_system_calls_touch_files", || {
         let place = tempfile::tempdir().unwrap();
         let left = place.path().join("spool/4242-1f0e9a00");
         fs::create_dir_all(&left).unwrap();

@@ -58,23 +58,24 @@ fn assert_shown(report: &Report, kind: StackKind, function: &str) {
     assert!(report.notes.iter().any(|note| note.contains(NOTE)), "{text}");
 }
 
-/// Guards: a thread asleep on a fiber is reported with the fiber's stack, up to the last look, and one signal at most is sent.
+/// Guards: a thread asleep on a fiber is reported with the fiber's stack, up to the last capture, and at most one signal is
+/// sent.
 #[test]
-fn a_poll_that_sleeps_on_a_fiber_is_reported_with_its_stack() {
+fn a_sleeping_fiber_is_reported_with_its_stack() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let interrupted = watched(reports, || on_fiber(|| sleeps(|| has_last(&seen))));
     assert!(interrupted <= 1, "{interrupted} calls were interrupted");
-    seen.wait("the last look", |report| report.update == 3);
+    seen.wait("the last capture", |report| report.update == 3);
     for report in seen.all() {
         assert_eq!(report.verdict, Verdict::Blocking, "{}", report.to_text());
     }
     assert_shown(&seen.with_thread_in("sleeps").unwrap(), StackKind::Thread, "sleeps");
 }
 
-/// Guards: the same for one that computes there; it may be signalled again.
+/// Guards: the same for one that computes there. It may be signalled again.
 #[test]
-fn a_poll_that_computes_on_a_fiber_is_reported_with_its_stack() {
+fn a_computing_fiber_is_reported_with_its_stack() {
     let _alone = alone();
     let (seen, reports) = collect();
     watched(reports, || on_fiber(|| computes(&seen)));
@@ -83,9 +84,9 @@ fn a_poll_that_computes_on_a_fiber_is_reported_with_its_stack() {
     assert_shown(&report, StackKind::Thread, "computes");
 }
 
-/// Guards: a poll that is made on a fiber is captured up to its own frame, as on any stack.
+/// Guards: a poll on a fiber is captured up to its own frame, as on any stack.
 #[test]
-fn a_poll_made_on_a_fiber_is_captured_up_to_its_frame() {
+fn polls_on_fibers_are_captured_up_to_their_frame() {
     let _alone = alone();
     let (seen, reports) = collect();
     on_fiber(|| watched(reports, || computes(&seen)));
@@ -133,8 +134,8 @@ fn an_await_on_a_fiber_is_shown() {
 /// Guards: where a fiber's stack cannot be read, that is final for the poll: a report with everything else, one signal at
 /// most; and a starved neighbour is not told that nobody holds the worker.
 #[test]
-fn a_poll_whose_stack_cannot_be_read_is_reported_once_and_left_alone() {
-    let test = "polls::a_poll_whose_stack_cannot_be_read_is_reported_once_and_left_alone";
+fn an_unreadable_fiber_is_reported_once() {
+    let test = "polls::an_unreadable_fiber_is_reported_once";
     in_own_process(test, || {
         filter(&[libc::SYS_pread64], REFUSE, ALLOW, ALL);
         let ((seen, reports), (starved, starved_reports)) = (collect(), collect());
@@ -152,7 +153,7 @@ fn a_poll_whose_stack_cannot_be_read_is_reported_once_and_left_alone() {
         let interrupted = futures::executor::block_on(task).unwrap();
         futures::executor::block_on(innocent).unwrap();
         assert!(interrupted <= 1, "{interrupted} calls were interrupted");
-        seen.wait("the last look", |report| report.update == 3);
+        seen.wait("the last capture", |report| report.update == 3);
         for report in seen.all() {
             let text = report.to_text();
             assert_eq!(report.verdict, Verdict::Blocking, "{text}");

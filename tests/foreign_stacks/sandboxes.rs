@@ -79,7 +79,8 @@ fn assert_said(log: &Log, losses: &[&str]) {
     }
 }
 
-/// Guards: without `/proc`, threads that compute and that sleep show their stacks, by address at least; that it is missing is said.
+/// Guards: without `/proc`, threads that compute and threads that sleep show their stacks, at least by address. The report
+/// says that `/proc` is missing.
 #[test]
 fn without_proc_stacks_are_captured() {
     let Some(command) = after_mounting(Path::new("/proc")) else { return };
@@ -103,7 +104,7 @@ fn without_files_stacks_are_captured() {
     });
 }
 
-/// Guards: with nothing that tells of threads there are reports, without their stacks, and with a reason.
+/// Guards: if nothing gives information about threads, there are reports without their stacks, and with a reason.
 #[test]
 fn without_files_and_signals_there_are_reports() {
     in_own_process("sandboxes::without_files_and_signals_there_are_reports", || {
@@ -121,7 +122,7 @@ fn without_files_and_signals_there_are_reports() {
     });
 }
 
-/// Guards: a process that may start no threads goes on, is not watched, and says so once.
+/// Guards: a process that may not start threads goes on, is not watched, and says so once.
 #[test]
 fn without_threads_work_goes_on() {
     in_own_process("sandboxes::without_threads_work_goes_on", || {
@@ -141,7 +142,7 @@ fn without_threads_work_goes_on() {
     });
 }
 
-/// Guards: on a file system that is read-only from the start, what keeps files is an error at the start; where it becomes so
+/// Guards: if the file system is read-only from the start, a sink that keeps files is an error at the start. If it becomes so
 /// later, what cannot be written is counted, and the other sinks get it.
 #[test]
 fn on_a_read_only_file_system_losses_are_counted() {

@@ -92,16 +92,16 @@ fn survives() {
     }
 }
 
-/// Guards: on a thread of Rust's, the handler leaves a coroutine's stack alone.
+/// Guards: on a Rust thread, the handler does not touch a coroutine's stack.
 #[test]
-fn a_small_stack_on_a_rust_thread_survives_a_capture() {
-    in_own_process("small::a_small_stack_on_a_rust_thread_survives_a_capture", survives);
+fn capturing_spares_a_small_stack_on_a_rust_thread() {
+    in_own_process("small::capturing_spares_a_small_stack_on_a_rust_thread", survives);
 }
 
 /// Guards: a thread without an alternate stack gets one, and none is left when it ends.
 #[test]
-fn a_small_stack_on_a_thread_without_an_alternate_stack_survives_a_capture() {
-    let test = "small::a_small_stack_on_a_thread_without_an_alternate_stack_survives_a_capture";
+fn a_thread_without_a_signal_stack_gets_one() {
+    let test = "small::a_thread_without_a_signal_stack_gets_one";
     in_own_process(test, || {
         foreign_thread(|| {
             assert_ne!(signal_stack().ss_flags & libc::SS_DISABLE, 0);
@@ -117,10 +117,9 @@ fn a_small_stack_on_a_thread_without_an_alternate_stack_survives_a_capture() {
     });
 }
 
-/// Guards: one that is too small is not used.
 #[test]
-fn a_small_stack_on_a_thread_with_a_small_alternate_stack_survives_a_capture() {
-    let test = "small::a_small_stack_on_a_thread_with_a_small_alternate_stack_survives_a_capture";
+fn a_too_small_signal_stack_is_not_used() {
+    let test = "small::a_too_small_signal_stack_is_not_used";
     in_own_process(test, || {
         foreign_thread(|| {
             set_signal_stack(PAGE);
@@ -130,10 +129,10 @@ fn a_small_stack_on_a_thread_with_a_small_alternate_stack_survives_a_capture() {
     });
 }
 
-/// Guards: where a thread has none and can get none, it is not signalled, and the report says so.
+/// Guards: a thread that has no alternate stack and cannot get one is not signalled, and the report says so.
 #[test]
-fn a_thread_that_can_have_no_alternate_stack_is_not_signalled() {
-    in_own_process("small::a_thread_that_can_have_no_alternate_stack_is_not_signalled", || {
+fn threads_without_any_signal_stack_are_not_signalled() {
+    in_own_process("small::threads_without_any_signal_stack_are_not_signalled", || {
         foreign_thread(|| {
             filter(&[libc::SYS_sigaltstack], REFUSE, ALLOW, ALL);
             let (seen, reports) = collect();

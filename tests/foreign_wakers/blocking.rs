@@ -25,7 +25,7 @@ pub(crate) fn assert_boxes_expire() {
             Ok::<_, Interrupted>(())
         })
     });
-    assert!(elsewhere.join().unwrap().is_err(), "the monitor is held up");
+    assert!(elsewhere.join().unwrap().is_err(), "the monitor is blocked");
 }
 
 /// An executor that takes the same lock to wake as it holds while it polls.
@@ -42,7 +42,7 @@ impl Wake for Locked {
     }
 }
 
-/// Guards: where a wake waits until the poll ends, boxes elsewhere expire meanwhile, and other tasks are woken.
+/// Guards: if a wake blocks until the poll ends, timeboxes elsewhere expire meanwhile, and other tasks are woken.
 #[test]
 fn a_wake_that_blocks_delays_nobody() {
     let _guard = alone();
@@ -82,10 +82,10 @@ fn assert_others_are_woken() {
     assert!(matches!(work.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Ready(Err(_))));
 }
 
-/// Guards: eight threads at most wake tasks. What is beyond that is counted, and woken when one of them returns; boxes that
-/// need no waker are told all the same.
+/// Guards: at most eight threads wake tasks. Wakes beyond that are counted, and done when one of the threads returns.
+/// Timeboxes that need no waker are interrupted all the same.
 #[test]
-fn more_blocked_wakes_than_threads_are_counted_and_lost_by_nobody() {
+fn wakes_beyond_the_threads_are_counted_and_done_later() {
     let _guard = alone();
     let executors: Vec<Arc<Locked>> = (0..12).map(|_| Arc::default()).collect();
     let slow = figures().wakes.slow;
@@ -116,7 +116,7 @@ impl Wake for Panics {
     }
 }
 
-/// Guards: a waker that panics is the end of nothing.
+/// Guards: a waker that panics ends nothing else.
 #[test]
 fn a_wake_that_panics_is_survived() {
     let _guard = alone();
@@ -153,8 +153,8 @@ static WATCHED: RawWakerVTable = RawWakerVTable::new(
     |_| see("drop"),
 );
 
-/// Guards: a waker is cloned by the thread that polls, woken by a thread that does nothing else, and dropped by one of these
-/// two, however it blocks elsewhere: the monitor goes on.
+/// Guards: a waker is cloned by the thread that polls, woken by a thread that does nothing else, and dropped by one of the
+/// two. However it blocks there, the monitor goes on.
 #[test]
 fn the_monitor_touches_no_waker() {
     let _guard = alone();

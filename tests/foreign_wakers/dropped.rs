@@ -59,9 +59,9 @@ const WATCHED: [(&str, Watching); 4] = [
     }),
 ];
 
-/// Guards: whoever has the work's waker wakes the task after the work is gone, again and again, until there is no clone left.
+/// Guards: a waker of the work wakes the task after the work is gone, again and again, until there is no clone left.
 #[test]
-fn its_waker_wakes_the_task() {
+fn a_waker_of_dropped_work_wakes_the_task() {
     let _guard = alone();
     for (how, watched) in WATCHED {
         for polls in [1, 40] {
@@ -84,15 +84,15 @@ fn its_waker_wakes_the_task() {
             drop(leaf);
             assert!(Arc::strong_count(&task) > 1, "{how}: a clone is left");
             drop(shared);
-            until("the task's waker is let go", || Arc::strong_count(&task) == 1);
+            until("the task's waker is dropped", || Arc::strong_count(&task) == 1);
         }
     }
     until("all rows are free", || figures().in_flight.total() == 0);
 }
 
-/// Guards: work that has an outcome leaves the wakers of what it has not waited for to the end.
+/// Guards: work that has an outcome leaves behind the wakers of what it did not wait for to the end.
 #[test]
-fn what_a_select_leaves_behind_wakes_the_task() {
+fn branches_left_by_a_select_wake_the_task() {
     let _guard = alone();
     let task = Arc::new(Counts::default());
     let waker = Waker::from(task.clone());
@@ -103,7 +103,7 @@ fn what_a_select_leaves_behind_wakes_the_task() {
     assert_eq!(task.count(), 1);
 }
 
-/// Guards: several threads that wake at once reach the task after the last of what they wake for.
+/// Guards: when several threads wake at once, the task is polled after the last of them.
 #[test]
 fn no_wake_up_is_lost_to_another() {
     let _guard = alone();
@@ -158,7 +158,7 @@ fn items(count: u32) -> Items {
     Items(receiver)
 }
 
-/// Guards: a stream whose items are watched one by one ends, on executors of all kinds.
+/// Guards: a stream whose items are watched one by one ends, on all kinds of executors.
 #[test]
 fn a_stream_of_watched_items_ends() {
     const ITEMS: u32 = 100;
@@ -185,7 +185,7 @@ fn a_stream_of_watched_items_ends() {
         runtime(2).block_on(async { tokio::spawn(count).await.unwrap() })
     });
     for _ in 0..5 {
-        let (_, count) = finished.recv_timeout(3 * PATIENCE).expect("somebody waits for ever");
+        let (_, count) = finished.recv_timeout(3 * PATIENCE).expect("an executor waits forever");
         assert_eq!(count, ITEMS as usize);
     }
     until("all rows are free", || figures().in_flight.total() == 0);

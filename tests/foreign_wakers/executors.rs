@@ -32,7 +32,7 @@ fn number(task: usize) -> Waker {
     unsafe { Waker::from_raw(RawWaker::new(std::ptr::without_provenance(task), &NUMBERS)) }
 }
 
-/// Guards: a future that moves from one task to another is known to have moved, though their wakers differ in the last bit.
+/// Guards: heeler notices when a future moves from one task to another, even if their wakers differ only in the last bit.
 #[test]
 fn the_task_that_polled_last_is_woken() {
     let _guard = beside_others();
@@ -98,9 +98,9 @@ fn is_let_go(watched: impl FnOnce(Boxed) -> Boxed, polls: usize) -> bool {
 }
 
 /// Guards: an executor that drops a task when nobody can wake it any more drops a watched one, too: in rows within rows,
-/// before and after its polls are traced. A box lets go at its limit.
+/// before and after its polls are traced. A timebox lets go at its limit.
 #[test]
-fn a_task_that_nobody_can_wake_is_let_go() {
+fn a_task_that_nobody_can_wake_is_dropped() {
     let _guard = alone();
     assert!(is_let_go(|work| work, 1), "as a control");
     for polls in [1, 2, 10, 60] {
@@ -117,7 +117,7 @@ fn a_task_that_nobody_can_wake_is_let_go() {
             let _ = heeler::timebox(ms(200), work).await;
         }))
     };
-    assert!(is_let_go(boxed, 3), "in a box");
+    assert!(is_let_go(boxed, 3), "in a timebox");
     until("all rows are free", || figures().in_flight.total() == 0);
 }
 
@@ -161,7 +161,7 @@ fn entries(mut poll: impl FnMut(), list: &Mutex<Vec<Waker>>) -> usize {
     list.lock().unwrap().len()
 }
 
-/// Guards: traced polls add one entry to a list of wakers, and not one each; the list wakes the work.
+/// Guards: traced polls add one entry to a list of wakers, not one each, and the list wakes the work.
 #[test]
 fn a_list_of_wakers_stays_short() {
     let _guard = beside_others();
@@ -207,8 +207,8 @@ fn a_list_of_wakers_stays_short() {
     assert!(found <= 3, "{found} entries");
 }
 
-/// Guards: from poll to poll the work has the same waker, as it would have without a row; where each poll is traced, one of
-/// two.
+/// Guards: the work has the same waker from poll to poll, as it would have without a row. If each poll is traced, it has one
+/// of two.
 #[test]
 fn the_waker_is_the_same_from_poll_to_poll() {
     let _guard = beside_others();
@@ -257,7 +257,7 @@ fn watched_exchange(rounds: usize) -> impl Future<Output = ()> + Send {
     watch("outer", ms(5), boxed)
 }
 
-/// Guards: on executors of all kinds no wake-up is lost, whether or not polls are traced and the monitor asks for some.
+/// Guards: no wake-up is lost on all kinds of executors, whether or not polls are traced and the monitor asks for some.
 #[test]
 fn no_wake_up_is_lost() {
     const ROUNDS: usize = 2_000;
@@ -306,7 +306,7 @@ fn no_wake_up_is_lost() {
     run("tokio", Box::new(|| runtime(2).block_on(watched_exchange(ROUNDS))));
     for _ in 0..5 {
         let name = finished.recv_timeout(3 * PATIENCE);
-        assert!(name.is_ok(), "somebody waits for ever");
+        assert!(name.is_ok(), "an executor waits forever");
     }
     until("all rows are free", || figures().in_flight.total() == 0);
 }
@@ -315,7 +315,7 @@ async fn waits_for_an_answer(answer: futures::channel::oneshot::Receiver<()>) {
     let _ = answer.await;
 }
 
-/// Guards: a report of a task of another executor says where it waits.
+/// Guards: a report about a task of another executor says where it waits.
 #[test]
 fn tasks_of_other_executors_are_reported() {
     let _guard = alone();
@@ -341,7 +341,8 @@ fn tasks_of_other_executors_are_reported() {
     let _ = driver.join().unwrap();
 }
 
-/// Guards: work that has kept no waker is not called starved, be it watched once or twice: nobody could have woken it.
+/// Guards: work that has kept no waker is not called starved, whether it is watched once or twice, because nobody could have
+/// woken it.
 #[test]
 fn work_that_nobody_can_wake_is_not_starved() {
     let _guard = alone();

@@ -40,10 +40,10 @@ impl Drop for Owned {
     }
 }
 
-/// Guards: a request's header, path and extensions may take as long as they like to be dropped: no thread of heeler's does that,
-/// though a report has been made of them, and none waits for it.
+/// Guards: a request's header, path and extensions may take any time to be dropped. No thread of heeler drops them, although
+/// they were reported, and none waits for it.
 #[test]
-fn parts_whose_destructors_block_delay_nobody() {
+fn slow_destructors_of_a_request_delay_nobody() {
     let _guard = alone();
     let (seen, reports) = collect();
     let events = Arc::new(Events::default());
@@ -83,9 +83,9 @@ fn parts_whose_destructors_block_delay_nobody() {
     }
 }
 
-/// Guards: while what a row has left is dropped, whoever still knows the row by name does not wait for that.
+/// Guards: while the contents of a row are dropped, a thread that still has its id does not wait for that.
 #[test]
-fn a_row_that_is_over_is_waited_for_by_nobody() {
+fn dropping_an_ended_row_delays_nobody() {
     let _guard = alone();
     let events = Arc::new(Events::default());
     let bytes = Bytes::from_owner(Owned { text: b"somebody", events: events.clone() });

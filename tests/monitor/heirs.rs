@@ -22,7 +22,7 @@ static TOLD: AtomicUsize = AtomicUsize::new(0);
 
 /// One that a box's end tells, too.
 async fn handed_on() {
-    // A box that this work has opened itself, and one in that.
+    // A timebox that this work opened itself, and one inside it.
     let inner = heeler::timebox::interrupted().timebox(PATIENCE * 2).grace(PATIENCE);
     let _ = inner.timebox(PATIENCE * 4).grace(PATIENCE).await;
     TOLD.fetch_add(1, Ordering::Relaxed);
@@ -50,16 +50,16 @@ fn spent_on(boxes: usize) -> Duration {
     let before = monitor_on_cpu();
     let told = TOLD.load(Ordering::Relaxed);
     let late: Vec<_> = all.into_iter().map(|one| driven.handle.block_on(one).unwrap()).collect();
-    until("what was handed on is told", || TOLD.load(Ordering::Relaxed) == told + boxes);
+    until("the spawned work is told", || TOLD.load(Ordering::Relaxed) == told + boxes);
     let spent = monitor_on_cpu() - before;
     println!("{boxes} boxes: at most {:?} late, the monitor used {spent:?}", late.iter().max().unwrap());
     spent
 }
 
-/// Guards: the monitor looks at those who are to be told, and at nobody else: what it does is linear in what expires.
+/// Guards: the monitor looks only at the inheritors it has to tell, so that its work is linear in what expires.
 #[test]
-fn it_takes_as_long_as_there_are_boxes_to_tell() {
-    in_own_process("heirs::it_takes_as_long_as_there_are_boxes_to_tell", || {
+fn telling_inheritors_takes_linear_time() {
+    in_own_process("heirs::telling_inheritors_takes_linear_time", || {
         spent_on(100);
         let few = spent_on(1_000);
         let many = spent_on(8_000);

@@ -27,8 +27,8 @@ fn alone(test: &str, body: impl FnOnce()) {
 /// Guards: without room for a thread's stack there is no monitor and no reporter, which is said; as soon as there is room, there
 /// is one, and work that began before is watched. However much begins with the same limit, there is one try a second.
 #[test]
-fn it_is_tried_again_until_it_runs() {
-    alone("start::it_is_tried_again_until_it_runs", || {
+fn a_failed_start_is_tried_until_it_runs() {
+    alone("start::a_failed_start_is_tried_until_it_runs", || {
         let log = Log::start_with_threads();
         let first_try = Instant::now();
         let began_before = std::pin::pin!(timebox(ms(1), std::future::pending::<()>()));
@@ -39,7 +39,7 @@ fn it_is_tried_again_until_it_runs() {
                 std::thread::sleep(ms(50));
                 checkpoint()
             });
-            assert!(told.is_ok() && !figures().monitor.running, "it could be started after all");
+            assert!(told.is_ok() && !figures().monitor.running, "it started after all");
             assert!(Future::poll(std::pin::Pin::new(&mut began_before), &mut cx).is_pending());
         });
         // Whatever begins from now on has it tried again.
@@ -49,20 +49,22 @@ fn it_is_tried_again_until_it_runs() {
         });
         assert!(first_try.elapsed() >= at_least(ms(1_000)), "{:?}", first_try.elapsed());
         assert!(lateness(3).iter().all(|late| *late < PATIENCE));
-        until("the first box is told", || Future::poll(std::pin::Pin::new(&mut began_before), &mut cx).is_ready());
-        until("it turns", || figures().monitor.heartbeat_age < ms(2_000));
-        until("that is said", || !log.lines_with(MONITOR_RUNS).is_empty() && !log.lines_with(REPORTER_RUNS).is_empty());
+        until("the first timebox is told", || Future::poll(std::pin::Pin::new(&mut began_before), &mut cx).is_ready());
+        until("the monitor has a heartbeat", || figures().monitor.heartbeat_age < ms(2_000));
+        until("that is logged", || {
+            !log.lines_with(MONITOR_RUNS).is_empty() && !log.lines_with(REPORTER_RUNS).is_empty()
+        });
         for words in [MONITOR_FAILED, MONITOR_RUNS, REPORTER_FAILED, REPORTER_RUNS] {
             assert_eq!(log.lines_with(words).len(), 1, "{words}: {}", log.text());
         }
     });
 }
 
-/// Guards: with room for the monitor and not for captures, boxes expire; and the monitor tries by itself until they run. It says
-/// so on another thread: what logs is other people's code.
+/// Guards: with room for the monitor but not for captures, timeboxes expire, and the monitor itself tries again until
+/// captures run. It logs that on another thread, because logging runs other people's code.
 #[test]
-fn the_monitor_starts_what_it_lacks() {
-    alone("start::the_monitor_starts_what_it_lacks", || {
+fn the_monitor_starts_what_is_missing() {
+    alone("start::the_monitor_starts_what_is_missing", || {
         let log = Log::start_with_threads();
         // The reporter, and the monitor.
         with_room_for(STACK * 5 / 2, || {
@@ -70,19 +72,19 @@ fn the_monitor_starts_what_it_lacks() {
             assert!(!figures().monitor.running && log.lines_with(REPORTER_FAILED).is_empty(), "{}", log.text());
             assert_eq!(log.lines_with(MONITOR_FAILED).len(), 1, "{}", log.text());
         });
-        until("all of it runs", || figures().monitor.running);
-        until("that is said", || !log.lines_with(MONITOR_RUNS).is_empty());
+        until("every thread runs", || figures().monitor.running);
+        until("that is logged", || !log.lines_with(MONITOR_RUNS).is_empty());
         let said = log.lines_with(MONITOR_RUNS);
         assert!(said.len() == 1 && said[0].contains("heeler-capture"), "{said:?}");
         assert!(!log.text().contains("heeler-monitor"), "{}", log.text());
     });
 }
 
-/// Guards: a reporter that could not be started, for want of file descriptors, is tried again until it runs; what was found
+/// Guards: a reporter that could not be started, for lack of file descriptors, is tried again until it runs. What was found
 /// meanwhile is reported then.
 #[test]
-fn what_is_found_waits_for_the_reporter() {
-    alone("start::what_is_found_waits_for_the_reporter", || {
+fn findings_wait_for_a_reporter_that_could_not_start() {
+    alone("start::findings_wait_for_a_reporter_that_could_not_start", || {
         let log = Log::start_with_threads();
         let ((seen, reports), runtime) = (collect(), runtime(0));
         without_file_descriptors(|| {
@@ -99,22 +101,22 @@ fn what_is_found_waits_for_the_reporter() {
             assert!(figures().monitor.running && seen.all().is_empty() && !reports.flush(PATIENCE));
             assert_eq!(log.lines_with(REPORTER_FAILED).len(), 1, "{}", log.text());
         });
-        seen.wait("what was found meanwhile", |report| report.job.as_deref() == Some("waits"));
+        seen.wait("the report found meanwhile", |report| report.job.as_deref() == Some("waits"));
         assert_eq!((log.lines_with(REPORTER_FAILED).len(), log.lines_with(REPORTER_RUNS).len()), (1, 1));
         assert!(reports.flush(PATIENCE));
     });
 }
 
-/// Guards: a layer that is made, and work that begins, inside of a runtime do not panic while no thread can be started.
+/// Guards: a layer that is made, and work that begins, inside a runtime do not panic while no thread can be started.
 #[test]
-fn what_begins_inside_of_a_runtime_goes_on() {
-    alone("start::what_begins_inside_of_a_runtime_goes_on", || {
+fn a_failed_start_inside_a_runtime_does_not_panic() {
+    alone("start::a_failed_start_inside_a_runtime_does_not_panic", || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             with_room_for(STACK / 2, || {
                 drop(heeler::WatchdogLayer::new(ms(100)));
                 assert!(timebox::blocking(ms(1), || Ok::<_, Interrupted>(())).is_ok());
-                assert!(!figures().monitor.running, "it could be started after all");
+                assert!(!figures().monitor.running, "it started after all");
             });
         });
     });

@@ -17,11 +17,11 @@ fn holds_its_worker() {
     std::thread::sleep(ms(8_000));
 }
 
-/// Guards: each worker's stack is taken once for all who wait for it, and is in the report of each of them; and boxes expire in
-/// time meanwhile.
+/// Guards: each worker's stack is captured once for all who wait for it, and is in the report of each of them. Timeboxes
+/// expire in time meanwhile.
 #[test]
-fn a_workers_stack_is_taken_once_for_all() {
-    in_own_process("starved::a_workers_stack_is_taken_once_for_all", || {
+fn a_workers_stack_is_captured_once_for_all() {
+    in_own_process("starved::a_workers_stack_is_captured_once_for_all", || {
         let (seen, reports) = collect();
         let driven = Driven::new(WORKERS);
         for _ in 0..STARVED {
@@ -49,7 +49,7 @@ fn a_workers_stack_is_taken_once_for_all() {
         }
         // Once each, or, where the thread must be signalled for that, twenty times a second.
         let most = WORKERS as u64 * (2 + elapsed.as_millis() as u64 / 50);
-        assert!(stacks.taken <= most && stacks.taken < STARVED as u64, "{stacks:?}, and not {most}");
+        assert!(stacks.taken <= most && stacks.taken < STARVED as u64, "{stacks:?} instead of {most}");
         // Not each: one may be captured while a culprit has not begun yet.
         seen.wait("one with all culprits", |report| {
             let culprits = report.stacks.iter().filter(|stack| stack.kind == StackKind::Culprit);

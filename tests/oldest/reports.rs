@@ -95,7 +95,7 @@ fn place(report: &Report) -> &str {
     report.location.as_ref().and_then(|location| location.function.as_deref()).unwrap_or("nowhere")
 }
 
-/// Guards: where it waits, the route, and the spans that it is in.
+/// Guards: the report says where it waits, its route, and the spans that it is in.
 #[test]
 fn a_request_that_waits_is_reported() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,9 +107,9 @@ fn a_request_that_waits_is_reported() {
     assert!(text.contains("/users/{id}") && text.contains("shop user=6"), "{text}");
 }
 
-/// Guards: a thread's stack is to be had, and the poll that holds the only worker is known for what it is.
+/// Guards: a thread's stack can be captured, and the poll that holds the only worker is recognised.
 #[test]
-fn a_request_that_blocks_is_reported_and_what_it_starves() {
+fn a_blocking_request_is_reported_with_what_it_starves() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (_runtime, address, reports) = serve();
     let starved = ask(address, "/users/7");
@@ -130,7 +130,7 @@ fn a_request_that_blocks_is_reported_and_what_it_starves() {
     assert!(starved.join().unwrap().ends_with('7'));
 }
 
-/// Guards: a timebox ends what it is around, and says where that was.
+/// Guards: a timebox ends the work inside it, and says where that was.
 #[test]
 fn a_timebox_says_where_it_was() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -44,13 +44,13 @@ fn ask(server: &Server, method: Method, path: &str, headers: &[(&str, &str)]) ->
 
 /// Where the form of a page that asks leads: a query.
 fn action(answer: &Answer) -> String {
-    let (_, form) = answer.text().split_once("<form method=\"post\" action=\"").expect("it asks");
+    let (_, form) = answer.text().split_once("<form method=\"post\" action=\"").expect("it asks for confirmation");
     let (action, _) = form.split_once('"').unwrap();
     action.replace("&amp;", "&")
 }
 
-/// Guards: no part of a page starts a profile in the browser of somebody who may, whether or not the browser says what it
-/// is a part of. (200 runs of the handler, before.)
+/// Guards: no part of a page starts a profile in the browser of a user with access, whether or not the browser says what kind
+/// of part it is. (200 runs of the handler, before.)
 #[test]
 fn parts_of_pages_start_nothing() {
     let (server, calls) = by_cookie();
@@ -92,9 +92,9 @@ fn parts_of_pages_start_nothing() {
     assert_eq!(calls.get(), 0);
 }
 
-/// Guards: who goes there by hand or by a link of this origin gets one run at once; who uses a script, as many as they say.
+/// Guards: typing the address, or a link of this origin, starts one run at once. A script gets as many runs as it asks for.
 #[test]
-fn acts_start_at_once() {
+fn deliberate_requests_start_at_once() {
     let (server, calls) = by_cookie();
     for site in ["none", "same-origin"] {
         let headers = [COOKIE, CHROME, PAGES, ("sec-fetch-site", site), TYPED[1], TYPED[2]];
@@ -124,11 +124,11 @@ fn acts_start_at_once() {
     }
 }
 
-/// Guards: many runs are confirmed by a POST from the page that asks: once, from there, for that request. What runs is the
+/// Guards: many runs are confirmed by a POST from the confirmation page: once, from there, for that request. What runs is the
 /// request that was asked about.
 #[test]
 #[cfg(feature = "axum")]
-fn many_runs_are_confirmed() {
+fn many_runs_need_confirmation() {
     let (server, calls) = by_cookie();
     let origin = format!("http://{}", server.address);
     let typed = [COOKIE, CHROME, PAGES, TYPED[0], TYPED[1], TYPED[2]];
@@ -139,7 +139,7 @@ fn many_runs_are_confirmed() {
     let query = action(&asked);
     assert!(query.starts_with("?a=1&__geordi__=") && query.ends_with(".confirm"), "{query}");
 
-    // By no other method, from no other site, by nobody else.
+    // Not by another method, from another site or by another person.
     let get = ask(&server, Method::GET, &format!("/vote{query}"), &typed);
     assert_eq!((get.status, get.header("allow")), (405, "POST"));
     for foreign in
@@ -172,14 +172,14 @@ fn many_runs_are_confirmed() {
     assert_eq!(kept.text(), "GET [false, false, false] \"\"");
 
     let again = ask(&server, Method::POST, &format!("/vote{query}"), &posted);
-    assert_eq!((again.status, calls.get()), (403, before + 20), "an answer holds once");
+    assert_eq!((again.status, calls.get()), (403, before + 20), "a confirmation works once");
     let other = action(&ask(&server, Method::GET, "/vote?a=1&__geordi__=20x", &typed));
     let elsewhere = ask(&server, Method::POST, &format!("/delete{other}"), &posted);
-    assert_eq!((elsewhere.status, calls.get()), (403, before + 20), "for that request");
+    assert_eq!((elsewhere.status, calls.get()), (403, before + 20), "a confirmation is for one request");
 }
 
-/// Guards: what is passed on for those who may not has the flag no more, if that is set, and else as it came; in both cases
-/// nothing is profiled.
+/// Guards: a request without access is passed on without the flag, if that is configured, and unchanged otherwise. In both
+/// cases nothing is profiled.
 #[test]
 fn refused_flags_are_stripped_on_request() {
     let handler = async |uri: http::Uri, headers: HeaderMap| format!("{uri} {}", headers.contains_key("x-geordi"));
@@ -200,9 +200,9 @@ fn refused_flags_are_stripped_on_request() {
     }
 }
 
-/// Guards: what somebody sends who may is passed on as it is, unless it is the flag.
+/// Guards: requests with access are passed on as they are, unless they have the flag.
 #[test]
-fn other_spellings_of_those_who_may_are_none() {
+fn similar_flags_of_permitted_users_are_passed_on() {
     let handler = async |uri: http::Uri| uri.to_string();
     let server = Server::start(Router::new().fallback(any(handler)).layer(layer().strip_refused()));
     let uri = "/a?b&%5F%5Fgeordi%5F%5F=200x";
@@ -221,9 +221,9 @@ fn raw(server: &Server, head: &str) -> String {
     body.to_owned()
 }
 
-/// Guards: what runs is the GET's handler, also where a router has one for GET alone and answers a POST by itself.
+/// Guards: the GET's handler runs, even if a router has one for GET alone and handles a POST by itself.
 #[test]
-fn what_was_asked_about_is_what_runs() {
+fn only_the_confirmed_request_runs() {
     let server = Server::start(Router::new().route("/", get(async || "the handler")).layer(layer()));
     let asked = server.send(server.request_of("ada", Method::GET, "/?__geordi__").header(PAGES.0, PAGES.1));
     let confirmed = server.send(server.request_of("ada", Method::POST, &format!("/{}", action(&asked))));
@@ -232,9 +232,9 @@ fn what_was_asked_about_is_what_runs() {
     assert_eq!(server.get(&format!("/?__geordi__={}.response", started.id())).text(), "the handler");
 }
 
-/// Guards: a question is for whoever was asked: somebody else who may cannot answer it.
+/// Guards: only the person who was asked can confirm. Another person with access cannot.
 #[test]
-fn a_question_is_for_one_person() {
+fn a_confirmation_belongs_to_one_person() {
     let (server, calls) = counting(layer());
     let ask = |who: &str| server.send(server.request_of(who, Method::GET, "/?__geordi__").header(PAGES.0, PAGES.1));
     let answer =

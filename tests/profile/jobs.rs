@@ -22,9 +22,9 @@ fn gated(gate: &Gate) -> Router {
     Router::new().route("/", get(async move || gate.pass().await))
 }
 
-/// Guards: while it runs, its status says so and goes on, and clients are told to come back; then it is done.
+/// Guards: while a job runs, its status says so and keeps changing, and clients are told to come back. Then it is done.
 #[test]
-fn its_course() {
+fn a_job_goes_from_running_to_done() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer()));
     let id = server.start_job("/?a&__geordi__");
@@ -41,9 +41,9 @@ fn its_course() {
     assert_eq!(server.status(&id)["phase"], "done");
 }
 
-/// Guards: somebody cancels it: the request is dropped, and there is a profile of what it had done.
+/// Guards: after a cancellation the request is dropped, and there is a profile of what it had done.
 #[test]
-fn cancelled_by_button() {
+fn a_job_can_be_cancelled_by_the_button() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer()));
     let id = server.start_job("/?__geordi__");
@@ -58,9 +58,9 @@ fn cancelled_by_button() {
     assert_eq!((again.status, &server.profile(&id)["outcome"]), (202, &"cancelled".into()));
 }
 
-/// Guards: somebody waits for the result and goes away: the request is dropped.
+/// Guards: if a client waits for the result and leaves, the request is dropped.
 #[test]
-fn the_asker_goes_away() {
+fn a_client_that_leaves_cancels_the_request() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer()));
     for (query, header) in [("?__geordi__", None), ("", Some("1"))] {
@@ -78,9 +78,9 @@ fn the_asker_goes_away() {
     assert_eq!(server.get("/?__geordi__=json").json()["outcome"], "finished");
 }
 
-/// Guards: whoever goes away while waiting for their turn leaves the queue.
+/// Guards: a client that leaves while waiting for its turn leaves the queue.
 #[test]
-fn the_asker_leaves_the_queue() {
+fn a_client_that_leaves_the_queue_is_removed() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer().queue(1)));
     let running = server.start_job("/?__geordi__");
@@ -110,7 +110,7 @@ fn the_asker_leaves_the_queue() {
 
 /// Guards: a request that takes longer than a profiled one may is dropped.
 #[test]
-fn too_long() {
+fn drops_a_request_that_takes_too_long() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer().cap(ms(200))));
     let asked = std::time::Instant::now();
@@ -122,9 +122,10 @@ fn too_long() {
     assert_eq!(server.profile(answer.id())["outcome"], "too_long");
 }
 
-/// Guards: a few wait, each at its place; the rest is sent away and told when to come back. They run in their order.
+/// Guards: a few requests wait, each at its own place. The rest are sent away and told when to come back. Those that wait run
+/// in order.
 #[test]
-fn queue() {
+fn a_full_queue_sends_further_requests_away() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer().queue(2)));
     let jobs: Vec<String> = (0..3)
@@ -155,9 +156,9 @@ fn queue() {
     }
 }
 
-/// Guards: as many at a time as the layer says, and no more.
+/// Guards: as many jobs run at a time as the layer allows, and no more.
 #[test]
-fn concurrent() {
+fn runs_only_as_many_jobs_as_allowed() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer().concurrent(3)));
     let jobs: Vec<String> = (0..5).map(|_| server.start_job("/?__geordi__")).collect();
@@ -169,10 +170,10 @@ fn concurrent() {
     }
 }
 
-/// Guards: a panic of the handler is the profile's outcome; with the header, it is the connection's, as it would be without
-/// a layer. The next one finishes.
+/// Guards: a panic of the handler is the profile's outcome. With the header, the panic reaches the connection, as it would
+/// without a layer. The next request finishes.
 #[test]
-fn panics() {
+fn a_panic_of_the_handler_is_the_outcome() {
     let main = thread::current().id();
     let router = Router::new()
         .route("/str", get(async || -> () { panic!("at the disco") }))
@@ -208,7 +209,7 @@ fn panics() {
 
 /// Guards: a panic while the request is dropped is caught as well.
 #[test]
-fn a_destructor_panics() {
+fn a_panic_in_a_destructor_is_caught() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -234,9 +235,9 @@ fn a_destructor_panics() {
     }
 }
 
-/// Guards: 200 who ask at once each get the profile of their own request; nobody is forgotten.
+/// Guards: 200 clients at once each get the profile of their own request, and none is forgotten.
 #[test]
-fn two_hundred_askers() {
+fn two_hundred_clients_get_their_own_profiles() {
     let calls = Calls::default();
     let handler = {
         let calls = calls.clone();
@@ -272,16 +273,16 @@ fn two_hundred_askers() {
     assert_eq!((ids.len(), calls.get()), (200, 200));
 }
 
-/// Guards: an instance answers for another that has the same store: how far a job is, its profile, and its cancellation.
+/// Guards: an instance answers for another one with the same store: the progress of a job, its profile, and its cancellation.
 #[test]
-fn another_instance_answers() {
+fn another_instance_can_answer_for_a_job() {
     let (gate, store) = (Gate::new(), ProfileStore::memory());
     let instance = || Server::start(gated(&gate).layer(layer().store(store.clone())));
     let (one, other) = (instance(), instance());
     for cancel in [false, true] {
         let id = one.start_job("/?__geordi__");
         gate.until_waiting(1);
-        until("the other one knows that it runs", || {
+        until("the other instance knows that it runs", || {
             let answer = other.get(&format!("/?__geordi__={id}.status"));
             answer.status == 200 && answer.json()["phase"] == "running"
         });
@@ -299,10 +300,10 @@ fn another_instance_answers() {
     }
 }
 
-/// Guards: whoever looks at pages gets pages: of progress, of the result, of all that are stored, of what went wrong; each
-/// with its policy, and none to be kept or framed.
+/// Guards: browsers get pages: of the progress, of the result, of all stored profiles and of errors. Each page has its
+/// policy, and none may be cached or framed.
 #[test]
-fn pages() {
+fn browsers_get_pages_with_a_strict_policy() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer()));
     let id = server.start_job("/?a=<b>&__geordi__");
@@ -331,9 +332,9 @@ fn pages() {
     assert_eq!(listed[0]["id"], id);
 }
 
-/// Guards: who has waited for nothing is told why: a job that was cancelled before its turn.
+/// Guards: a client whose job was cancelled before its turn is told why.
 #[test]
-fn cancelled_in_the_queue() {
+fn a_queued_job_learns_of_its_cancellation() {
     let gate = Gate::new();
     let server = Server::start(gated(&gate).layer(layer()));
     let running = server.start_job("/?__geordi__");
@@ -347,9 +348,8 @@ fn cancelled_in_the_queue() {
     assert_eq!(gate.waiting(), 0);
 }
 
-/// Guards: another instance with the same store cancels a job before its turn.
 #[test]
-fn cancelled_in_the_queue_by_another() {
+fn another_instance_can_cancel_a_queued_job() {
     let (gate, store) = (Gate::new(), ProfileStore::memory());
     let instance = || Server::start(gated(&gate).layer(layer().store(store.clone())));
     let (one, other) = (instance(), instance());
@@ -357,16 +357,16 @@ fn cancelled_in_the_queue_by_another() {
     gate.until_waiting(1);
     let id = one.start_job("/?__geordi__");
     let path = format!("/?__geordi__={id}.cancel");
-    until("the other one knows of it", || other.send(other.request(Method::POST, &path)).status == 202);
+    until("the other instance knows about it", || other.send(other.request(Method::POST, &path)).status == 202);
     until("it is cancelled", || one.status(&id)["phase"] == "cancelled");
     gate.open(1);
     gate.until_waiting(0);
 }
 
-/// Guards: a store that takes forever keeps nobody from their turn, and no stranger to the queue in it.
+/// Guards: a store that takes forever keeps nobody from their turn, nor others in the queue from theirs.
 #[cfg(feature = "object-store")]
 #[test]
-fn a_store_that_does_not_answer() {
+fn a_hanging_store_blocks_nobody() {
     use object_store::memory::InMemory;
     use object_store::throttle::{ThrottleConfig, ThrottledStore};
 

@@ -220,7 +220,7 @@ impl Gate {
 
     #[track_caller]
     fn until_waiting(&self, many: usize) {
-        until("somebody waits at the gate, or nobody any more", || self.waiting() == many);
+        until("the expected number waits at the gate", || self.waiting() == many);
     }
 }
 

@@ -61,9 +61,8 @@ impl Matrix {
     }
 }
 
-/// Guards: whoever may not sees the application, whatever they ask for and however.
 #[test]
-fn whoever_may_not_sees_the_application() {
+fn callers_without_access_get_the_normal_response() {
     let matrix = Matrix::new();
     let queries = [
         "?__geordi__",
@@ -94,9 +93,9 @@ fn whoever_may_not_sees_the_application() {
     }
 }
 
-/// Guards: each step for its owner, for somebody else who may, and for one who is nobody in particular; by each method.
+/// Guards: each step for its owner, for somebody else with access, and for an unnamed principal, by each method.
 #[test]
-fn steps() {
+fn only_the_owner_can_see_a_profile() {
     let matrix = Matrix::new();
     let (get, head, post, put) = (Method::GET, Method::HEAD, Method::POST, Method::PUT);
     // Method, query, what the owner gets, what others get who may.
@@ -134,9 +133,9 @@ fn steps() {
     }
 }
 
-/// Guards: somebody else's id and one that nobody has are answered with the same bytes.
+/// Guards: somebody else's id and one that does not exist get the same bytes.
 #[test]
-fn the_same_404() {
+fn foreign_and_unknown_ids_look_the_same() {
     let matrix = Matrix::new();
     for what in ["", ".svg", ".status", ".response"] {
         for accept in ["*/*", BROWSER] {
@@ -155,9 +154,9 @@ fn the_same_404() {
     }
 }
 
-/// Guards: a profile of those who have no names is for all of them, and for nobody who has one.
+/// Guards: a profile of a principal without a name is visible to all principals without a name, and to no named one.
 #[test]
-fn shared_profiles() {
+fn unnamed_principals_share_their_profiles() {
     let matrix = Matrix::new();
     let answer = matrix.server.send(matrix.server.request_of("root", Method::GET, "/?__geordi__=json"));
     let id = answer.id();
@@ -169,9 +168,9 @@ fn shared_profiles() {
     assert_eq!((answer.status, answer.text()), AS_USUAL);
 }
 
-/// Guards: no other site starts or cancels anything with somebody's credentials; a link to a result does work.
+/// Guards: no other site starts or cancels anything with a user's credentials. A link to a result does work.
 #[test]
-fn other_sites() {
+fn other_sites_cannot_start_or_cancel_a_profile() {
     let matrix = Matrix::new();
     for site in SITES {
         for (method, query, headers) in [

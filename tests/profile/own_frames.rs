@@ -60,8 +60,8 @@ async fn page() -> &'static str {
 /// The forms of a profile that name functions.
 const FORMS: [&str; 8] = ["json", "folded", "speedscope", "firefox", "pprof", "dot", "svg", "html"];
 
-/// Guards: in no form is there a function of heeler's, however the application uses it: around the request, in a handler, for
-/// what it hands on; and the application's own are all there.
+/// Guards: no form has a function of heeler in it, however the application uses heeler: around the request, in a handler, for
+/// spawned work. The application's own functions are all there.
 #[test]
 fn no_form_of_a_profile_has_frames_of_heeler() {
     let (_seen, reports) = collect();

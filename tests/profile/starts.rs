@@ -11,7 +11,8 @@ use reqwest::Method;
 use super::common::{PORTABLE, ms};
 use super::{Calls, Server, layer};
 
-/// Guards: the request itself runs, once, on a profile thread, without the flag; a client that is no browser gets the profile.
+/// Guards: the request itself runs, once, on a profile thread, without the flag. A client other than a browser gets the
+/// profile.
 #[test]
 fn a_client_gets_the_profile() {
     let calls = Calls::default();
@@ -68,9 +69,9 @@ fn a_browser_is_sent_to_the_page() {
     assert_eq!((head.status, head.text()), (303, ""));
 }
 
-/// Guards: the header leaves the response as it is, and says which profile belongs to it.
+/// Guards: with the header, the response is unchanged, and names the profile that belongs to it.
 #[test]
-fn the_header_leaves_the_response() {
+fn the_header_leaves_the_response_unchanged() {
     let handler = async |body: String| ([("x-own", "1"), ("link", "</a>; rel=\"next\"")], format!("got {body}"));
     let server = Server::start(Router::new().route("/", any(handler)).layer(layer()));
     for value in ["", "1", "json"] {
@@ -95,9 +96,9 @@ fn the_header_leaves_the_response() {
     }
 }
 
-/// Guards: a body reaches the handler also where the flag is in the URL; a browser's form gets the profile, not a page.
+/// Guards: a body reaches the handler even if the flag is in the URL. A browser's form gets the profile, not a page.
 #[test]
-fn a_body_is_passed_through() {
+fn a_body_reaches_the_handler() {
     let handler = async |method: Method, body: String| format!("{method} {body}");
     let server = Server::start(Router::new().route("/", any(handler)).layer(layer()));
     for (method, body) in [(Method::POST, "a=1"), (Method::PUT, "x"), (Method::GET, "y"), (Method::DELETE, "")] {
@@ -110,9 +111,10 @@ fn a_body_is_passed_through() {
     }
 }
 
-/// Guards: what can be run again is, so often, and is one profile; what cannot be is refused and not run at all.
+/// Guards: a request that can be repeated runs as often as asked, in one profile. One that cannot is refused and does not run
+/// at all.
 #[test]
-fn many_runs() {
+fn only_repeatable_requests_run_many_times() {
     let calls = Calls::default();
     let handler = {
         let calls = calls.clone();
@@ -145,9 +147,9 @@ fn many_runs() {
     assert_eq!((once.status, calls.get(), &once.json()["runs"]), (200, before + 1, &1.into()));
 }
 
-/// Guards: with `inline`, asked for or set, the handler runs as a task of the application's runtime.
+/// Guards: with `inline`, in the request or in the settings, the handler runs as a task of the application's runtime.
 #[test]
-fn inline() {
+fn inline_runs_on_the_applications_runtime() {
     let handler = async || thread::current().name().map(str::to_owned).unwrap_or_default();
     let router = || Router::new().route("/", get(handler));
     let ran_on = |server: &Server, query: &str| {
@@ -161,9 +163,9 @@ fn inline() {
     assert!(!ran_on(&server, "").contains("heeler"));
 }
 
-/// Guards: nonsense is said to be nonsense, and nothing runs.
+/// Guards: an invalid flag gets an error, and nothing runs.
 #[test]
-fn nonsense() {
+fn an_invalid_flag_is_refused_without_running() {
     let calls = Calls::default();
     let handler = {
         let calls = calls.clone();
@@ -179,10 +181,10 @@ fn nonsense() {
     assert_eq!((answer.status, calls.get()), (400, 0));
 }
 
-/// Guards: each form is to be had directly and later, as what it is, with a name to save it by; nothing in it is run or shown
-/// as a page of the application's.
+/// Guards: each form is available directly and later, with its own content type and a name to save it by. Nothing in it runs
+/// or is shown as a page of the application.
 #[test]
-fn forms() {
+fn every_form_can_be_downloaded() {
     let server = Server::start(Router::new().route("/", get(async || "x")).layer(layer()));
     for (form, content_type, start) in [
         ("svg", "image/svg+xml", &b"<"[..]),
@@ -220,9 +222,9 @@ fn forms() {
 /// The `pprof` crate profiles a process once at a time.
 static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
-/// Guards: the rest of the process is looked at only where that is allowed, and only when asked for.
+/// Guards: the rest of the process is profiled only where that is allowed, and only when asked for.
 #[test]
-fn the_rest_of_the_process() {
+fn the_process_profile_is_only_made_if_allowed() {
     let _turn = ONE_AT_A_TIME.lock();
     let router = || Router::new().route("/", get(async || tokio::time::sleep(super::common::ms(50)).await));
     let server = Server::start(router().layer(layer().allow_process(true)));
@@ -238,10 +240,10 @@ fn the_rest_of_the_process() {
     assert_eq!(server.get("/?__geordi__=json,process").status, 400);
 }
 
-/// Guards: of the rest of the process, other people's work is seen, and not the request's.
+/// Guards: the process profile shows other people's work, and not the request's.
 #[test]
 #[cfg(feature = "pprof")]
-fn what_others_did() {
+fn the_process_profile_shows_only_other_work() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -270,9 +272,9 @@ fn what_others_did() {
     assert!(meanwhile.stacks.iter().all(|stack| stack.thread != "heeler-profile"));
 }
 
-/// Guards: credentials are in no profile: neither those of the request nor those that its response sets.
+/// Guards: no profile contains credentials, neither those of the request nor those that its response sets.
 #[test]
-fn credentials() {
+fn profiles_contain_no_credentials() {
     let handler = async || [("set-cookie", "session=s3cret"), ("x-own", "shown")];
     let server = Server::start(Router::new().route("/", get(handler)).layer(layer()));
     let request = server.request(Method::GET, "/?token=s3cret&__geordi__=json");
@@ -284,9 +286,9 @@ fn credentials() {
     assert_eq!(answer.text().matches("shown").count(), 2);
 }
 
-/// Guards: what proxies hand on of a request's URI and of its user is reduced like the request itself.
+/// Guards: what proxies pass on about a request's URI and its user is redacted like the request itself.
 #[test]
-fn headers_of_proxies_tell_no_secrets() {
+fn headers_of_proxies_reveal_no_secrets() {
     let layer = layer().secret_paths(["/reset/{token}"]).unwrap();
     let server =
         Server::start(Router::new().fallback(any(async || ([("location", "/x?token=s3cret")], "x"))).layer(layer));
@@ -320,9 +322,9 @@ fn headers_of_proxies_tell_no_secrets() {
     assert!(!answer.text().contains("s3cret"), "{}", answer.text());
 }
 
-/// Guards: what the application says of secrets and of its own code holds for profiles, too.
+/// Guards: the application's settings for secrets and for own crates hold for profiles, too.
 #[test]
-fn its_own_secrets_and_crates() {
+fn the_applications_settings_hold_for_profiles() {
     let handler = async || futures::future::lazy(|_| thread::sleep(ms(100))).await;
     for own_crates in [&[][..], &["futures-util"]] {
         let layer = layer().secret_params(["patient"]).own_crates(own_crates.iter().copied());

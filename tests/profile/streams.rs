@@ -19,9 +19,9 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 use super::common::until;
 use super::{Gate, Server, anybody, block_on, frames, layer, profile_at};
 
-/// Guards: a frame is there before the next one is made, and the profile lasts until the last one.
+/// Guards: a frame arrives before the next one is made, and the profile lasts until the last one.
 #[test]
-fn frames_come_as_they_are_made() {
+fn frames_arrive_as_they_are_made() {
     let gate = Gate::new();
     let handler = {
         let gate = gate.clone();
@@ -47,9 +47,9 @@ fn frames_come_as_they_are_made() {
     assert_eq!((&profile["outcome"], &profile["response"]["body_bytes"]), (&"finished".into(), &6.into()));
 }
 
-/// Guards: a reader who does not read holds up the handler: the profiled request does not run ahead into memory.
+/// Guards: a reader who does not read holds up the handler. The profiled request does not run ahead into memory.
 #[test]
-fn a_slow_reader_is_waited_for() {
+fn a_slow_reader_slows_the_handler() {
     let made = Arc::new(AtomicUsize::new(0));
     let service = {
         let made = Arc::clone(&made);
@@ -69,7 +69,7 @@ fn a_slow_reader_is_waited_for() {
         for read in 1..=10 {
             let frame = response.body_mut().frame().await.unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap(), "x");
-            until("the request is ahead", || made.load(Ordering::SeqCst) > read);
+            until("the request runs ahead", || made.load(Ordering::SeqCst) > read);
             // A few are on their way.
             assert!(made.load(Ordering::SeqCst) <= read + 4, "{} of {read}", made.load(Ordering::SeqCst));
         }
@@ -78,9 +78,9 @@ fn a_slow_reader_is_waited_for() {
     });
 }
 
-/// Guards: trailers, and a body's error, arrive as what they are; the profile says how it ended.
+/// Guards: trailers and a body's error arrive unchanged, and the profile says how the body ended.
 #[test]
-fn trailers_and_errors() {
+fn trailers_and_errors_arrive_unchanged() {
     let service = service_fn(|request: Request<String>| async move {
         let mut trailers = HeaderMap::new();
         trailers.insert("x-sum", "7".parse().unwrap());
@@ -115,9 +115,9 @@ fn trailers_and_errors() {
     });
 }
 
-/// Guards: a reader who goes away in the middle has the request dropped.
+/// Guards: if a reader leaves in the middle, the request is dropped.
 #[test]
-fn a_reader_who_goes_away() {
+fn a_reader_who_leaves_cancels_the_request() {
     let gate = Gate::new();
     let handler = {
         let gate = gate.clone();
@@ -134,9 +134,9 @@ fn a_reader_who_goes_away() {
     assert_eq!((&profile["outcome"], &profile["response"]["body_bytes"]), (&"cancelled".into(), &2.into()));
 }
 
-/// Guards: what is complete is not taken for abandoned: bodies that are not sent, or whose length is promised.
+/// Guards: a complete response is not taken for abandoned, even if its body is not sent or its length was promised.
 #[test]
-fn what_is_complete() {
+fn complete_bodies_are_not_abandoned() {
     let router = Router::new()
         .route("/full", get(async || "twelve bytes"))
         .route("/empty", get(async || ()))
@@ -157,9 +157,9 @@ fn what_is_complete() {
     }
 }
 
-/// Guards: of a body, as much is kept as is wanted, and all of it counted; what is kept cannot run in a browser.
+/// Guards: as much of a body is kept as is configured, and all of it is counted. What is kept cannot run in a browser.
 #[test]
-fn what_is_kept_of_a_body() {
+fn only_the_beginning_of_a_body_is_kept() {
     let router = Router::new()
         .route("/", get(async || axum::response::Html("<script>alert(1)</script>".repeat(1_000))))
         .route("/bytes", get(async || vec![0xff_u8; 10]))

@@ -24,10 +24,10 @@ fn thread_name() -> String {
     thread::current().name().map(str::to_owned).unwrap_or_default()
 }
 
-/// Guards: what the handler spawns lives on the application's runtime, and may outlive the request; the handler itself is no
-/// task of it.
+/// Guards: what the handler spawns lives on the application's runtime, and may outlive the request. The handler itself is not
+/// a task of that runtime.
 #[test]
-fn what_it_spawns() {
+fn spawned_work_lives_on_the_applications_runtime() {
     for workers in [2, 0] {
         let gate = Gate::new();
         let calls = Calls::default();
@@ -57,9 +57,10 @@ fn what_it_spawns() {
     }
 }
 
-/// Guards: on a current-thread runtime, too, whatever a request does comes to its end, of its own accord or not.
+/// Guards: on a current-thread runtime, too, a profile ends whatever its request does, whether or not the request ends by
+/// itself.
 #[test]
-fn on_a_current_thread_runtime() {
+fn profiles_work_on_a_current_thread_runtime() {
     let gate = Gate::new();
     let everything = async || {
         tokio::time::sleep(ms(5)).await;
@@ -110,10 +111,10 @@ fn on_a_current_thread_runtime() {
     assert_eq!(server.profile(streamed.id())["outcome"], "finished");
 }
 
-/// Guards: a poll that does not return cannot be stopped. Whoever asked hears of it all the same, and so does the next one
-/// who asks: it keeps its thread, and nobody from their turn.
+/// Guards: a poll that does not return cannot be stopped. The client gets a result all the same, and so does the next one.
+/// The poll keeps its thread, and nobody from their turn.
 #[test]
-fn a_poll_that_does_not_return() {
+fn a_poll_that_never_returns_keeps_only_its_thread() {
     for inline in [false, true] {
         let wall = Wall::default();
         let handler = {
@@ -137,12 +138,12 @@ fn a_poll_that_does_not_return() {
     }
 }
 
-/// Guards: threads whose polls do not return are no more than a few, whoever waits in the queue hears of it, ordinary requests
-/// do not notice, and when one returns there are profiles again.
+/// Guards: only a few threads have polls that do not return. Clients in the queue are told so, ordinary requests do not
+/// notice, and when one returns there are profiles again.
 #[test]
-fn too_many_polls_that_do_not_return() {
+fn only_so_many_polls_may_never_return() {
     // They are counted for the whole process.
-    in_own_process("thread::too_many_polls_that_do_not_return", || {
+    in_own_process("thread::only_so_many_polls_may_never_return", || {
         let wall = Wall::default();
         let handler = {
             let wall = wall.clone();
@@ -156,7 +157,7 @@ fn too_many_polls_that_do_not_return() {
         for id in &blocked {
             assert_eq!(server.profile(id)["outcome"], "too_long");
         }
-        // Its turn came with the first that was given up, or too late.
+        // Its turn came with the first request that was given up, or too late.
         let queued = block_on(queued).unwrap().status().as_u16();
         assert!([200, 500].contains(&queued), "{queued}");
         let refused = [
@@ -168,13 +169,14 @@ fn too_many_polls_that_do_not_return() {
         assert_eq!(server.get("/quick").text(), "quick");
         wall.until_blocked(8);
         wall.open();
-        until("there are profiles again", || server.get("/quick?__geordi__=json").status == 200);
+        until("profiles are possible again", || server.get("/quick?__geordi__=json").status == 200);
     });
 }
 
-/// Guards: the end of the application's runtime ends a profile wherever its request is, and the profile says that it was that.
+/// Guards: the end of the application's runtime ends a profile wherever its request is, and the profile gives that as the
+/// reason.
 #[test]
-fn the_runtime_shuts_down() {
+fn a_runtime_that_shuts_down_ends_the_profile() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     for workers in [2, 0] {
@@ -212,9 +214,9 @@ fn the_runtime_shuts_down() {
     }
 }
 
-/// Guards: a task of a runtime that shuts down ends its profile, too.
+/// Guards: the same for a request that runs as a task of that runtime.
 #[test]
-fn the_runtime_of_an_inline_profile_shuts_down() {
+fn a_runtime_that_shuts_down_ends_an_inline_profile() {
     let gate = Gate::new();
     let its = gate.clone();
     let service = service_fn(move |_: Request<String>| {
@@ -234,10 +236,10 @@ fn the_runtime_of_an_inline_profile_shuts_down() {
     assert_eq!(profile["outcome"]["failed"], "the application's runtime has shut down");
 }
 
-/// Guards: where there is no runtime, the request runs as if nobody had asked, and its response says so; that of a request for
-/// which nobody asks says nothing.
+/// Guards: where there is no runtime, the request runs as if there were no flag, and its response says so. A response to a
+/// request without the flag says nothing.
 #[test]
-fn without_a_runtime() {
+fn a_request_without_a_runtime_runs_unprofiled() {
     let service = service_fn(async |request: Request<String>| {
         let seen = format!("{} {}", request.uri(), request.headers().contains_key("x-geordi"));
         Ok::<_, Infallible>(Response::new(seen))
@@ -259,10 +261,10 @@ fn without_a_runtime() {
     }
 }
 
-/// Guards: a request that is cancelled before its turn is dropped inside of the runtime that it came from, and may take its
+/// Guards: a request that is cancelled before its turn is dropped inside the runtime that it came from, and may take its
 /// time.
 #[test]
-fn a_request_that_is_dropped_before_its_turn() {
+fn a_queued_request_is_dropped_inside_its_runtime() {
     struct Parting(Wall, Calls);
     impl Drop for Parting {
         fn drop(&mut self) {

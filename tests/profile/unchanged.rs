@@ -71,7 +71,7 @@ fn runtime() -> tokio::runtime::Runtime {
     super::common::runtime(0)
 }
 
-/// Guards: the request reaches the service as it is, and so does the response its client: flag, header and all.
+/// Guards: the request reaches the service unchanged, and so does the response its client, including flag and header.
 #[test]
 fn the_service_sees_what_was_sent() {
     let layers = [
@@ -103,9 +103,9 @@ fn the_service_sees_what_was_sent() {
     }
 }
 
-/// Guards: those who may change nothing either as long as they do not ask.
+/// Guards: a user with access changes nothing either, as long as there is no flag.
 #[test]
-fn whoever_may_and_does_not_ask() {
+fn permitted_users_without_the_flag_change_nothing() {
     let layer = ProfileLayer::new(|_: &Parts| true);
     for path in ["/a", "/a?__geordi__x", "/a?b=__geordi__", "/__geordi__", "/?%5F_geordi__"] {
         let bare = said(runtime().block_on(Strict::default().oneshot(request(path))).unwrap());
@@ -114,10 +114,10 @@ fn whoever_may_and_does_not_ask() {
     }
 }
 
-/// Guards: where nothing is asked for, the service is called within `call`, as it would be without the layer, and the
-/// authoriser is left alone.
+/// Guards: without the flag, the service is called within `call`, as it would be without the layer, and the authorizer is not
+/// asked.
 #[test]
-fn called_at_once() {
+fn a_request_without_the_flag_is_called_at_once() {
     let asked = Arc::new(AtomicUsize::new(0));
     let layer = {
         let asked = Arc::clone(&asked);
@@ -139,9 +139,9 @@ fn called_at_once() {
     }
 }
 
-/// Guards: the copy that runs is the one that is ready, and each further run waits until its own copy is.
+/// Guards: the copy of the service that runs is the one that is ready, and each further run waits until its own copy is.
 #[test]
-fn readiness() {
+fn every_run_waits_until_its_service_is_ready() {
     let layer = ProfileLayer::new(|_: &Parts| true);
     let inner = Strict::default();
     let calls = Arc::clone(&inner.calls);
@@ -163,7 +163,7 @@ fn readiness() {
 
 /// Guards: the parameter and the header have the names they were given, and no others.
 #[test]
-fn other_names() {
+fn uses_only_the_configured_names() {
     let layer = ProfileLayer::new(|_: &Parts| true).parameter("prof").unwrap().header(None);
     let runtime = runtime();
     let ask = |request| said(runtime.block_on(layer.layer(Strict::default()).oneshot(request)).unwrap()).0.status;
@@ -177,9 +177,9 @@ fn other_names() {
     }
 }
 
-/// Guards: layers, services, futures and bodies go wherever a server wants them.
+/// Guards: layers, services, futures and bodies can be used wherever a server wants them.
 #[test]
-fn they_are_send_and_sync() {
+fn layers_and_futures_are_send_and_sync() {
     fn check<T: Send + Sync + Clone + 'static>() {}
     fn send<T: Send + 'static>() {}
     check::<ProfileLayer>();

@@ -38,7 +38,7 @@ impl Cdp {
             if let Some((port, path)) = text.trim().split_once('\n') {
                 break (port.to_owned(), path.to_owned());
             }
-            assert!(Instant::now() < deadline, "the browser does not start");
+            assert!(Instant::now() < deadline, "the browser did not start");
             std::thread::sleep(Duration::from_millis(5));
         };
         let stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();

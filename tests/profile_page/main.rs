@@ -28,10 +28,10 @@ fn box_of(function: &str) -> String {
     )
 }
 
-/// Guards: from the flag, by the page of the progress, to the graph: which zooms and is searched, by mouse and by keyboard;
-/// every tab shows something; a download arrives. Nothing of it makes the browser complain.
+/// Guards: the flag leads by the progress page to the graph, which zooms and can be searched, by mouse and by keyboard. Every
+/// tab shows something, a download arrives, and nothing makes the browser complain.
 #[test]
-fn from_the_flag_to_the_graph() {
+fn the_flag_leads_to_a_working_graph() {
     let app = App::start();
     let Some(mut page) = app.page() else { return };
     page.go("/albums?year=1999&__geordi__");
@@ -122,9 +122,9 @@ fn tabs(page: &mut Page) {
     page.assert_quiet();
 }
 
-/// Guards: the button cancels the request: it is dropped, and its page says so.
+/// Guards: the button cancels the request. It is dropped, and its page says so.
 #[test]
-fn cancelled_by_the_button() {
+fn the_button_cancels_the_request() {
     let app = App::start();
     let Some(mut page) = app.page() else { return };
     page.go("/albums?__geordi__");
@@ -141,7 +141,7 @@ fn cancelled_by_the_button() {
 
 /// Guards: the ways from one profile to the next: again, the comparison with the one before, and the list of all, searched.
 #[test]
-fn from_page_to_page() {
+fn pages_lead_from_one_profile_to_the_next() {
     let app = App::start();
     let Some(mut page) = app.page() else { return };
     app.open();
@@ -172,9 +172,9 @@ fn from_page_to_page() {
     page.assert_quiet();
 }
 
-/// Guards: without script, the page of the progress loads itself again until the profile is there.
+/// Guards: without script, the progress page reloads itself until the profile is there.
 #[test]
-fn without_script() {
+fn the_progress_page_works_without_script() {
     let app = App::start();
     let Some(mut page) = app.page() else { return };
     page.cdp.command("Emulation.setScriptExecutionDisabled", serde_json::json!({"value": true}));
@@ -189,9 +189,9 @@ fn without_script() {
     page.until("document.body.innerText.includes('wait_for_somebody')");
 }
 
-/// Guards: on a phone nothing hangs over the edge; where dark is preferred, it is dark.
+/// Guards: on a phone nothing overflows the edge. Where dark is preferred, the page is dark.
 #[test]
-fn on_a_phone_in_the_dark() {
+fn pages_fit_a_phone_in_dark_mode() {
     let app = App::start();
     let Some(mut page) = app.page() else { return };
     let phone = serde_json::json!({"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": true});
@@ -216,10 +216,10 @@ fn on_a_phone_in_the_dark() {
     page.assert_quiet();
 }
 
-/// Guards: a picture, which runs a script among names from anywhere, has no origin and no network; and what a policy refuses
-/// is seen by these tests.
+/// Guards: a picture, which runs a script among names from anywhere, has no origin and no network. These tests also see what
+/// a policy refuses.
 #[test]
-fn a_picture_is_by_itself() {
+fn a_picture_has_no_origin_and_no_network() {
     let app = App::start();
     let Some(mut page) = app.page() else { return };
     app.open();
@@ -241,9 +241,9 @@ fn a_picture_is_by_itself() {
     assert_eq!(app.waiting(), 0);
 }
 
-/// Guards: before many runs a page asks, and what it says yes to runs; on a phone nothing hangs over its edge.
+/// Guards: before many runs a page asks for confirmation, and what is confirmed runs. On a phone nothing overflows the edge.
 #[test]
-fn many_runs_are_asked_about() {
+fn many_runs_need_confirmation() {
     let app = App::start();
     let Some(mut page) = app.page() else { return };
     // No script is needed for that.
@@ -262,7 +262,7 @@ fn many_runs_are_asked_about() {
     page.until("document.querySelector('.lead')?.textContent.includes(' in 2 runs')");
     page.cdp.command("Emulation.setScriptExecutionDisabled", serde_json::json!({"value": false}));
 
-    // What a page of the application embeds is nobody's act: another one is the next.
+    // A request that a page embeds is not deliberate. The next one is.
     page.go("/guests");
     page.until("document.title === 'Guests' && document.readyState === 'complete'");
     let embedded = "fetch('/albums?__geordi__', {mode: 'no-cors', headers: {accept: 'text/html'}}).then(() => Promise.all(\

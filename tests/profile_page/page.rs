@@ -64,7 +64,7 @@ impl Page {
             std::thread::sleep(Duration::from_millis(10));
         }
         let text = self.cdp.try_eval(None, "location.href + '\\n' + document.body.innerText");
-        panic!("in vain until {expression}, last {last} on {text:?}, problems: {:#?}", self.cdp.problems);
+        panic!("timed out waiting until {expression}, last {last} on {text:?}, problems: {:#?}", self.cdp.problems);
     }
 
     /// What an expression is in a frame.
@@ -163,7 +163,7 @@ impl Page {
              visible().scrollIntoView({block: 'center', behavior: 'instant'})",
         );
         loop {
-            assert!(Instant::now() < self.cdp.deadline, "no picture is laid out, problems: {:#?}", self.cdp.problems);
+            assert!(Instant::now() < self.cdp.deadline, "no picture was laid out, problems: {:#?}", self.cdp.problems);
             let ready =
                 "!!document.getElementById('frames') && innerWidth > 0 && !document.getElementById('bar').hidden";
             for context in self.cdp.contexts() {
@@ -187,7 +187,7 @@ impl Page {
         self.cdp.browser("Browser.setDownloadBehavior", json!({"behavior": "allow", "downloadPath": path}));
         click(self);
         loop {
-            assert!(Instant::now() < self.cdp.deadline, "nothing is downloaded, problems: {:#?}", self.cdp.problems);
+            assert!(Instant::now() < self.cdp.deadline, "nothing was downloaded, problems: {:#?}", self.cdp.problems);
             for entry in std::fs::read_dir(&path).unwrap() {
                 let entry = entry.unwrap();
                 let name = entry.file_name().into_string().unwrap();

@@ -16,10 +16,10 @@ fn router() -> Router {
     Router::new().route("/albums/{id}", get(stuck))
 }
 
-/// Guards: with a watchdog around, the report of the box is about the request that the watchdog knows; the watchdog, whose
-/// time has not come, says nothing.
+/// Guards: inside a watchdog, the timebox's report is about the request that the watchdog knows. The watchdog, whose time has
+/// not come, reports nothing.
 #[test]
-fn a_watchdog_around() {
+fn an_outer_watchdog_leaves_the_report_to_the_timebox() {
     let _guard = beside_others();
     let (seen, reports, layer) = layer();
     let watchdog = WatchdogLayer::new(FOREVER).reports(reports.clone());
@@ -34,10 +34,10 @@ fn a_watchdog_around() {
     until("the rows are free", || watchdog.handle().in_flight() == 0);
 }
 
-/// Guards: a watchdog around that has less time says first that the request is late, and then the box ends it: a report
-/// each.
+/// Guards: an outer watchdog with less time reports first that the request is late, and then the timebox ends it. Each makes
+/// one report.
 #[test]
-fn a_watchdog_around_with_less_time() {
+fn an_outer_watchdog_with_less_time_reports_first() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let watchdog = WatchdogLayer::new(ms(150)).reports(reports.clone());
@@ -52,9 +52,9 @@ fn a_watchdog_around_with_less_time() {
     assert_eq!(seen.all().iter().filter(|report| report.kind == Kind::Interrupted).count(), 1);
 }
 
-/// Guards: a watchdog within a box has a row of its own; that its request was stopped is said once, by the box.
+/// Guards: a watchdog inside a timebox has a row of its own. That its request was stopped is reported once, by the timebox.
 #[test]
-fn a_watchdog_within() {
+fn an_inner_watchdog_does_not_report_the_interruption() {
     let _guard = beside_others();
     let (seen, reports, layer) = layer();
     let watchdog = WatchdogLayer::new(LIMIT * 3 / 2).reports(reports.clone());
@@ -66,9 +66,9 @@ fn a_watchdog_within() {
     until("the rows are free", || watchdog.handle().in_flight() == 0);
 }
 
-/// Guards: of two boxes the shorter counts, wherever it is, and says so once.
+/// Guards: of two timeboxes the shorter counts, wherever it is, and reports once.
 #[test]
-fn a_box_in_a_box() {
+fn the_shorter_of_two_timeboxes_counts() {
     let _guard = beside_others();
     for (inner, outer) in [(200, 60_000), (60_000, 200)] {
         let (seen, reports) = collect();
@@ -91,10 +91,10 @@ fn outer_status() -> http::StatusCode {
     http::StatusCode::REQUEST_TIMEOUT
 }
 
-/// Guards: a handler that holds its thread past the limit is reported with the thread's stack, once; when it lets go, it is
+/// Guards: a handler that holds its thread past the limit is reported with the thread's stack, once. When it returns, it is
 /// stopped.
 #[test]
-fn a_handler_that_blocks() {
+fn a_blocking_handler_is_reported_with_its_thread() {
     let _guard = beside_others();
     #[inline(never)]
     fn blocks() {
@@ -133,9 +133,9 @@ fn of_a_blocking_request(watchdog: WatchdogLayer, holds: fn()) -> Report {
     seen.first()
 }
 
-/// Guards: the watchdog's look at single polls sees through a box.
+/// Guards: the watchdog finds single long polls inside a timebox.
 #[test]
-fn a_long_poll_within_a_box() {
+fn a_long_poll_inside_a_timebox_is_reported() {
     if PORTABLE {
         return;
     }
@@ -148,9 +148,9 @@ fn a_long_poll_within_a_box() {
     assert_eq!((report.kind, report.verdict, &*place(&report)), (Kind::BlockingPoll, Verdict::Blocking, "holds"));
 }
 
-/// Guards: a watchdog around finds the thread of a request that blocks within a box.
+/// Guards: an outer watchdog finds the thread of a request that blocks inside a timebox.
 #[test]
-fn a_request_that_blocks_within_a_box() {
+fn a_blocking_request_inside_a_timebox_is_found() {
     if PORTABLE {
         return;
     }
@@ -163,9 +163,9 @@ fn a_request_that_blocks_within_a_box() {
     assert_eq!((report.kind, report.verdict, &*place(&report)), (Kind::SlowRequest, Verdict::Blocking, "stands"));
 }
 
-/// Guards: a body is named by its request also where the row of the watchdog around has ended with the answer.
+/// Guards: a body is named by its request even if the row of the outer watchdog has ended with the response.
 #[test]
-fn a_body_that_outlives_the_watchdogs_row() {
+fn a_body_keeps_its_requests_name() {
     let _guard = beside_others();
     let (seen, _reports, layer) = layer();
     let handler = async || {
@@ -180,9 +180,9 @@ fn a_body_that_outlives_the_watchdogs_row() {
     assert_eq!(interrupted(&seen).request.unwrap().uri, "/export");
 }
 
-/// Guards: work on another thread, which nobody can drop, is reported to where the layer says also when its request is gone.
+/// Guards: work on another thread, which nobody can drop, is reported to the layer's reports even if its request is gone.
 #[test]
-fn blocking_work_that_outlives_its_request() {
+fn blocking_work_that_outlives_its_request_is_reported() {
     if PORTABLE {
         return;
     }

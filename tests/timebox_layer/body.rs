@@ -21,10 +21,10 @@ use tower::{Layer as _, ServiceExt as _};
 use super::common::{FOREVER, at_least, beside_others, collect, ms, place, runtime};
 use super::{Dropped, LIMIT, Server, forever, interrupted, layer, reports_in};
 
-/// Guards: a body that stalls is cut off: the client has what was sent and an error, not a short answer that looks whole; the
-/// rest of the body is dropped, and the report says where it was.
+/// Guards: a body that stalls is cut off. The client gets what was sent and an error, not a short response that looks
+/// complete. The rest of the body is dropped, and the report says where it was.
 #[test]
-fn cut_off_in_the_middle() {
+fn a_stalled_body_is_cut_off() {
     let _guard = beside_others();
     let (seen, reports, layer) = layer();
     let dropped = Dropped::default();
@@ -99,7 +99,8 @@ fn data(text: &'static str) -> Frame<Bytes> {
     Frame::data(Bytes::from_static(text.as_bytes()))
 }
 
-/// Guards: data, trailers, the size hint and the end of the stream are those of the body inside, in the box or out of it.
+/// Guards: data, trailers, the size hint and the end of the stream are those of the inner body, inside the timebox or
+/// outside.
 #[test]
 fn frames_are_forwarded() {
     for boxed in [false, true] {
@@ -121,10 +122,10 @@ fn frames_are_forwarded() {
     }
 }
 
-/// Guards: the limit is for the answer and its body together: what the answer has used up, the body does not have; the error
-/// holds the interruption, and after it comes nothing.
+/// Guards: the limit is for the response and its body together, and the body does not have what the response has used up. The
+/// error contains the interruption, and nothing comes after it.
 #[test]
-fn one_limit_for_all() {
+fn response_and_body_share_one_limit() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = TimeboxLayer::new(LIMIT).body(true).label("export").reports(reports.clone());
@@ -143,9 +144,9 @@ fn one_limit_for_all() {
     assert_eq!(reports_in(&seen, &reports), 1);
 }
 
-/// Guards: a reader that comes back after the limit is not given what it has no time for; frames that are ready win.
+/// Guards: a reader that comes back after the limit gets the frames that are ready, and no others.
 #[test]
-fn a_slow_reader() {
+fn a_slow_reader_still_gets_ready_frames() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = TimeboxLayer::new(ms(50)).body(true).reports(reports.clone());
@@ -159,9 +160,9 @@ fn a_slow_reader() {
     assert_eq!(reports_in(&seen, &reports), 1);
 }
 
-/// Guards: a body that is dropped half way is over; nothing is reported later.
+/// Guards: a body that is dropped halfway is over, and nothing is reported later.
 #[test]
-fn dropped_half_way() {
+fn a_body_dropped_halfway_is_not_reported() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = TimeboxLayer::new(ms(50)).body(true).reports(reports.clone());

@@ -30,10 +30,10 @@ const HEADER: HeaderName = HeaderName::from_static("x-deadline-ms");
 /// The content type, the headers, and the seconds that are left of the box.
 type Case<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)], u64);
 
-/// Guards: each header a caller may send, in each protocol: the smallest limit counts, and what is garbage counts as not
-/// there.
+/// Guards: for each header a caller may send, in each protocol, the smallest limit counts, and an invalid one counts as
+/// missing.
 #[test]
-fn what_the_caller_says() {
+fn the_callers_smallest_deadline_counts() {
     const GRPC: Option<&str> = Some("application/grpc+proto");
     let limit = 100;
     let table: &[Case<'_>] = &[
@@ -85,12 +85,12 @@ fn what_the_caller_says() {
     }
     let unnamed = TimeboxLayer::new(seconds(limit));
     let request = Request::get("/").header(HEADER, "20000").body(()).unwrap();
-    assert_eq!(futures::executor::block_on(left(unnamed, request)), Some(limit), "a header that was not named");
+    assert_eq!(futures::executor::block_on(left(unnamed, request)), Some(limit), "a header that was not configured");
 }
 
-/// Guards: a caller that has no time left gets one poll: an answer that is there at once, else none.
+/// Guards: a caller that has no time left gets one poll: a response that is there at once, or none.
 #[test]
-fn no_time_at_all() {
+fn a_caller_without_time_gets_one_poll() {
     let layer = TimeboxLayer::new(seconds(60)).deadline_header(HEADER).reports(collect().1);
     runtime(0).block_on(async {
         let nothing = || Request::get("/").header(HEADER, "0").body(()).unwrap();
@@ -105,10 +105,10 @@ fn no_time_at_all() {
     });
 }
 
-/// Guards: a limit of its own for some requests, longer or shorter; none at all for those that are to run for ever. The
-/// caller's word still counts.
+/// Guards: some requests have a limit of their own, longer or shorter, and those that are meant to run forever have none. The
+/// caller's deadline still counts.
 #[test]
-fn limits_for_some() {
+fn some_requests_can_have_their_own_limit() {
     let layer = TimeboxLayer::new(seconds(60)).deadline_header(HEADER).limit_for(|parts| match parts.uri.path() {
         "/export" => Some(seconds(600)),
         "/ping" => Some(seconds(1)),
@@ -134,9 +134,9 @@ fn limits_for_some() {
     assert_eq!(futures::executor::block_on(left(never, Request::new(()))), None);
 }
 
-/// Guards: a copy that is changed leaves alone what was made of the layer before.
+/// Guards: changing a clone of the layer does not change the services made before.
 #[test]
-fn changed_copies() {
+fn changing_a_clone_leaves_earlier_services_alone() {
     let layer = TimeboxLayer::new(seconds(60)).reports(collect().1);
     let before = layer.layer(tower::service_fn(async |_: Request<()>| {
         tokio::time::sleep(ms(20)).await;

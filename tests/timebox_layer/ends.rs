@@ -14,10 +14,10 @@ use tower::{Layer as _, ServiceExt as _};
 use super::common::{beside_others, collect, ms, until};
 use super::{Dropped, Server, forever, layer, reports_in};
 
-/// Guards: a panic of the handler goes through the box as through nothing: the connection ends, the server goes on, and no
+/// Guards: a panic of the handler passes through the layer unchanged: the connection ends, the server goes on, and no
 /// interruption is reported.
 #[test]
-fn a_panic() {
+fn a_panic_passes_through_the_layer() {
     let _guard = beside_others();
     let (seen, reports, layer) = layer();
     async fn bad() -> &'static str {
@@ -42,17 +42,16 @@ fn a_panic() {
     assert_eq!(caught.unwrap_err().downcast_ref::<u8>(), Some(&7));
 }
 
-/// Guards: an error of the service is the service's.
 #[test]
-fn an_error() {
+fn an_error_passes_through_the_layer() {
     let (_seen, _reports, layer) = layer();
     let service = layer.layer(tower::service_fn(async |_: Request<()>| Err::<Response<String>, _>("no film")));
     assert_eq!(futures::executor::block_on(service.oneshot(Request::new(()))).unwrap_err(), "no film");
 }
 
-/// Guards: a client that leaves before the limit ends its request at once, and nothing is said of an interruption later.
+/// Guards: a client that leaves before the limit ends its request at once, and no interruption is reported later.
 #[test]
-fn a_client_that_leaves() {
+fn a_client_that_leaves_is_not_an_interruption() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let (entered, dropped) = (Dropped::default(), Dropped::default());
@@ -80,10 +79,10 @@ fn a_client_that_leaves() {
     }
 }
 
-/// Guards: the box ends with the answer: what the caller does with the time it has left is not in the box, and a service can
-/// be called any number of times beside itself.
+/// Guards: the timebox ends with the response. What the caller does with the rest of its time is not inside, and a service
+/// can be called any number of times at once.
 #[test]
-fn many_requests_at_once() {
+fn concurrent_requests_have_separate_limits() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = TimeboxLayer::new(ms(400)).reports(reports.clone());

@@ -78,9 +78,9 @@ impl Clinic {
 }
 
 /// Guards: a call that takes too long ends with the status that every gRPC client knows, its future is dropped, and the
-/// report names it; one that does not is left alone.
+/// report names it. Other calls are left alone.
 #[test]
-fn a_call() {
+fn a_slow_call_ends_with_deadline_exceeded() {
     let _guard = beside_others();
     let clinic = Clinic::open(|layer| layer);
     assert_eq!(clinic.check("fast").unwrap(), 1);
@@ -97,10 +97,10 @@ fn a_call() {
     assert_eq!(reports_in(&clinic.seen, &clinic.reports), 1);
 }
 
-/// Guards: the caller's own deadline counts if it is earlier, without a word to the layer. Not with tonic, whose client and
-/// server look at the clock themselves.
+/// Guards: the caller's own deadline counts if it is earlier, without any setting of the layer. Not with tonic, whose client
+/// and server look at the clock themselves.
 #[test]
-fn the_callers_deadline() {
+fn the_callers_earlier_deadline_counts() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = TimeboxLayer::new(Duration::from_secs(3_600)).reports(reports);
@@ -119,9 +119,9 @@ fn the_callers_deadline() {
     assert_eq!(interrupted(&seen).threshold_ms, Some(120.0));
 }
 
-/// Guards: a stream that is cut off ends with the status in its trailers, after what had been sent; its future is dropped.
+/// Guards: a stream that is cut off ends with the status in its trailers, after what was sent before. Its future is dropped.
 #[test]
-fn a_stream() {
+fn a_slow_stream_ends_with_deadline_exceeded() {
     let _guard = beside_others();
     let clinic = Clinic::open(|layer| layer.body(true));
     let mut client = clinic.client.clone();
@@ -143,9 +143,9 @@ fn a_stream() {
     assert_eq!(reports_in(&clinic.seen, &clinic.reports), 1);
 }
 
-/// Guards: without `.body(true)` a stream may take as long as it likes.
+/// Guards: without `.body(true)` a stream may take any time.
 #[test]
-fn a_stream_out_of_the_box() {
+fn a_stream_outside_the_timebox_is_not_limited() {
     let _guard = beside_others();
     let clinic = Clinic::open(|layer| layer);
     let mut client = clinic.client.clone();

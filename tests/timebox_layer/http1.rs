@@ -22,10 +22,10 @@ async fn waits_for_long() {
     forever().await; // where it waits
 }
 
-/// Guards: the whole of it: a 503 with a problem document that names the limit and nothing of the request or of its
-/// stacks, after the limit and not before; a report that says where it was, and whose times add up.
+/// Guards: a stuck handler leads to a 503 with a problem document that names the limit, but nothing of the request or its
+/// stacks, after the limit and not before. The report says where it was, and its times add up.
 #[test]
-fn a_handler_that_never_answers() {
+fn a_stuck_handler_gets_503_and_a_report() {
     let _guard = beside_others();
     let (seen, reports, layer) = layer();
     let server = Server::start(Router::new().route("/albums/{id}", get(stuck)).layer(layer));
@@ -66,9 +66,9 @@ fn a_handler_that_never_answers() {
     assert_eq!(reports_in(&seen, &reports), 1);
 }
 
-/// Guards: a handler that answers in time is left alone: the same status, headers and bytes as without the layer.
+/// Guards: a handler that responds in time is left alone: the same status, headers and bytes as without the layer.
 #[test]
-fn a_handler_that_answers() {
+fn a_handler_in_time_is_left_alone() {
     let _guard = beside_others();
     let (seen, reports, layer) = layer();
     let bytes: Vec<u8> = (0..200_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -98,9 +98,9 @@ fn a_handler_that_answers() {
     assert_eq!(reports_in(&seen, &reports), 0);
 }
 
-/// Guards: the handler is dropped, with what it holds, before the client has its answer; nothing runs on by itself.
+/// Guards: the handler is dropped, with what it holds, before the client has its response. Nothing runs on by itself.
 #[test]
-fn the_handler_is_dropped() {
+fn the_handler_is_dropped_before_the_response() {
     let _guard = beside_others();
     let (_seen, _reports, layer) = layer();
     let dropped = Dropped::default();
@@ -118,9 +118,9 @@ fn the_handler_is_dropped() {
     assert!(dropped.is());
 }
 
-/// Guards: the answer can be chosen, by a status or altogether; a closure sees the request's head.
+/// Guards: the response can be set, by its status or as a whole. A closure sees the request's head.
 #[test]
-fn other_answers() {
+fn the_response_at_the_limit_is_configurable() {
     let _guard = beside_others();
     let limit =
         |status: u16| TimeboxLayer::new(ms(50)).reports(collect().1).status(StatusCode::from_u16(status).unwrap());
@@ -140,9 +140,9 @@ fn other_answers() {
     assert_eq!(answer.body.unwrap(), b"GET guest: 50ms");
 }
 
-/// Guards: what a service does in `call` itself is in the box, too: here it finds the limit there.
+/// Guards: what a service does in `call` itself is inside the timebox, too. Here it finds the limit there.
 #[test]
-fn the_call_is_in_the_box() {
+fn the_call_itself_is_inside_the_timebox() {
     use tower::{Layer as _, Service as _};
     let (_seen, _reports, layer) = layer();
     let mut service = layer.layer(tower::service_fn(|_: http::Request<()>| {
@@ -150,15 +150,15 @@ fn the_call_is_in_the_box() {
         std::future::ready(Ok::<_, std::convert::Infallible>(Response::new(format!("{}", left <= LIMIT))))
     }));
     let answer = service.call(http::Request::new(()));
-    assert!(heeler::timebox::remaining().is_none(), "the box is around the call alone");
+    assert!(heeler::timebox::remaining().is_none(), "the timebox is only around the call");
     let answer = futures::executor::block_on(answer).unwrap();
     let body = futures::executor::block_on(http_body_util::BodyExt::collect(answer.into_body())).unwrap().to_bytes();
     assert_eq!(body, "true");
 }
 
-/// Guards: layers further out can tell an answer of the box from one of the service.
+/// Guards: layers further out can tell a response of the timebox from one of the service.
 #[test]
-fn in_the_extensions() {
+fn the_interruption_is_in_the_extensions() {
     use tower::{Layer as _, ServiceExt as _};
     let _guard = beside_others();
     let (_seen, _reports, layer) = layer();
@@ -175,10 +175,10 @@ fn in_the_extensions() {
     }
 }
 
-/// Guards: a client that does not send what it announced is told off in time, and not waited for; the report says that it was
-/// waited for.
+/// Guards: a client that does not send what it announced gets a response in time, and is not waited for. The report says that
+/// it was waited for.
 #[test]
-fn a_slow_upload() {
+fn a_slow_upload_gets_a_response_in_time() {
     let _guard = beside_others();
     let (seen, _reports, layer) = layer();
     async fn upload(body: Bytes) -> String {
@@ -197,9 +197,9 @@ fn a_slow_upload() {
     assert!(functions.into_iter().any(waits_for_body), "{}", report.to_text());
 }
 
-/// Guards: the connection of a request that was stopped is as good as before.
+/// Guards: the connection of a request that was stopped can be used as before.
 #[test]
-fn the_connection_is_kept() {
+fn the_connection_stays_usable() {
     let _guard = beside_others();
     let (_seen, _reports, layer) = layer();
     let server =
@@ -214,10 +214,9 @@ fn the_connection_is_kept() {
     assert_eq!((statuses, answers.ends_with("fine")), (vec!["503", "200"], true), "{answers}");
 }
 
-/// Guards: switched off, a layer is as if it were not there.
 #[test]
-fn switched_off() {
-    super::common::in_own_process("http1::switched_off", || {
+fn a_disabled_layer_does_nothing() {
+    super::common::in_own_process("http1::a_disabled_layer_does_nothing", || {
         let (seen, reports, layer) = layer();
         heeler::timebox::set_enabled(false);
         let slow = get(async || tokio::time::sleep(LIMIT + ms(100)).await);
@@ -229,9 +228,9 @@ fn switched_off() {
     });
 }
 
-/// Guards: the branches of a wait are named each for itself.
+/// Guards: each branch of a wait has a name of its own.
 #[test]
-fn branches() {
+fn each_waiting_branch_is_named() {
     let _guard = beside_others();
     let (seen, _reports, layer) = layer();
     async fn left() {

@@ -15,9 +15,9 @@ type Inner = tower::util::BoxCloneSyncService<Request<Body>, Response<Body>, Inf
 fn shared<T: Send + Sync + Clone + Debug + 'static>() {}
 fn sent<T: Send + Debug + 'static>() {}
 
-/// Guards: layer, service, future and body can be shared and sent as far as what they are around can.
+/// Guards: layer, service, future and body can be shared and sent as far as what they wrap can.
 #[test]
-fn shared_and_sent() {
+fn layers_can_be_shared_and_sent() {
     shared::<TimeboxLayer>();
     shared::<TimeboxService<Inner>>();
     sent::<ResponseFuture<<Inner as Service<Request<Body>>>::Future>>();
@@ -27,9 +27,9 @@ fn shared_and_sent() {
     both::<ResponseBody<String>>();
 }
 
-/// Guards: what axum, tonic and hyper ask of a service holds for one in boxes, also of two layers around each other.
+/// Guards: a service in a timebox meets what axum, tonic and hyper require, also with two layers around each other.
 #[test]
-fn where_layers_go() {
+fn layers_fit_axum_tonic_and_hyper() {
     let layer = TimeboxLayer::new(Duration::from_secs(1)).body(true);
     let router = axum::Router::new().route("/", axum::routing::get(async || "fine"));
     let _: axum::Router = router.route_layer(layer.clone()).layer(layer.clone()).layer(layer.clone());
@@ -50,9 +50,9 @@ fn where_layers_go() {
     let _ = ServiceBuilder::new().layer(layer).service_fn(answer);
 }
 
-/// Guards: nobody's secrets are printed with `{:?}`.
+/// Guards: `{:?}` prints no secrets.
 #[test]
-fn debug() {
+fn debug_output_contains_no_secrets() {
     let layer = TimeboxLayer::new(Duration::from_secs(5)).label("pages");
     let text = format!("{layer:?}");
     assert!(text.starts_with("TimeboxLayer { limit: 5s, reports: Reports"), "{text}");

@@ -40,11 +40,11 @@ fn watchdog(seconds: u64) -> WatchdogLayer {
     WatchdogLayer::new(Duration::from_secs(seconds))
 }
 
-/// Guards: the warning comes with the first request, once; not where the watchdog has less time, nor where a rule may give
-/// it that.
+/// Guards: the warning comes with the first request, once. It does not come if the watchdog has less time, nor if a rule may
+/// give it that.
 #[test]
-fn a_threshold_that_is_never_reached() {
-    in_own_process("undercut::a_threshold_that_is_never_reached", || {
+fn warns_of_a_threshold_that_is_never_reached() {
+    in_own_process("undercut::warns_of_a_threshold_that_is_never_reached", || {
         let log = Log::start();
         for outside in [true, false] {
             for limit in [5, 25] {

@@ -54,7 +54,7 @@ fn every_child_of_async_code_is_killed_and_reaped() {
     });
 }
 
-/// Guards: nor in plain code, where the wait ends with the box.
+/// Guards: the same in plain code, where the wait ends with the timebox.
 #[test]
 fn every_child_of_plain_code_is_killed_and_reaped() {
     interrupt_often_blocking(4, |run| {

@@ -9,9 +9,9 @@ use heeler::timebox::{self, ExclusiveError, exclusive, exclusive_blocking};
 
 use crate::{interrupt_often, interrupt_often_blocking, until};
 
-/// Guards: a lock of a file ends with the work that holds it.
+/// Guards: a file lock ends with the work that holds it.
 #[test]
-fn every_file_lock_is_let_go() {
+fn every_file_lock_is_released() {
     let place = tempfile::tempdir().unwrap();
     let directory = place.path().to_owned();
     interrupt_often(8, move |run| {
@@ -36,7 +36,7 @@ fn every_file_lock_is_let_go() {
     assert_eq!(place.path().read_dir().unwrap().count(), 0);
 }
 
-/// Guards: the next run of an exclusive job is never told that the one that was interrupted before still holds it.
+/// Guards: the next run of an exclusive job is never told that the interrupted one still holds it.
 #[test]
 fn every_exclusive_job_can_run_again() {
     let place = tempfile::tempdir().unwrap();
@@ -72,7 +72,7 @@ fn every_exclusive_job_of_plain_code_can_run_again() {
     });
 }
 
-/// Guards: what was not completed leaves no file, and what was completed is whole.
+/// Guards: work that was not completed leaves no file, and work that was completed leaves a whole one.
 #[test]
 fn every_temporary_file_is_removed() {
     let place = tempfile::tempdir().unwrap();
@@ -104,7 +104,7 @@ fn every_temporary_file_is_removed() {
     assert!(kept > 0);
 }
 
-/// Guards: in plain code too.
+/// Guards: the same in plain code.
 #[test]
 fn every_temporary_file_of_plain_code_is_removed() {
     let place = tempfile::tempdir().unwrap();

@@ -19,16 +19,17 @@ impl Drop for Dropped {
     }
 }
 
-/// Guards: work that ends by itself once it is told has its value returned, however it was told; also several times in.
+/// Guards: work that ends by itself once it is told has its value returned, however it was told, and even several levels
+/// deep.
 #[test]
-fn work_that_ends_by_itself_has_ended() {
+fn work_that_ends_by_itself_returns_its_value() {
     runtime(0).block_on(async {
         // By `interrupted`, in a select with what it does.
         let work = async {
             tokio::select! {
                 () = std::future::pending::<()>() => unreachable!(),
                 told = interrupted() => {
-                    // Still in the box, with time to tidy up.
+                    // Still inside the timebox, with time to clean up.
                     assert!(heeler::checkpoint().is_err());
                     tokio::time::sleep(ms(3)).await;
                     told
@@ -86,7 +87,7 @@ fn work_that_does_not_end_is_dropped() {
     });
 }
 
-/// Guards: without a grace it is dropped in the poll that tells it; and outside of any box nobody is told anything.
+/// Guards: without a grace, work is dropped in the poll that tells it. Outside any timebox nobody is told anything.
 #[test]
 fn without_a_grace_it_is_dropped_at_once() {
     runtime(0).block_on(async {
@@ -101,9 +102,9 @@ fn without_a_grace_it_is_dropped_at_once() {
     });
 }
 
-/// Guards: work of several steps that asks between them ends between them, never in the middle of one.
+/// Guards: work of several steps that checks between them ends between them, never in the middle of one.
 #[test]
-fn told_at_random() {
+fn work_ends_only_between_its_steps() {
     crate::interrupt_often(8, |run| async move {
         let mut steps = (0, 0);
         let work = async {
@@ -121,7 +122,7 @@ fn told_at_random() {
             true
         };
         let completed = work.timebox(run.limit).grace(FOREVER).await.expect("within its grace");
-        assert_eq!(steps.0, steps.1, "dropped in the middle");
+        assert_eq!(steps.0, steps.1, "dropped in the middle of a step");
         assert!(timebox::remaining().is_none());
         completed
     });

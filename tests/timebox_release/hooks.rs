@@ -29,7 +29,7 @@ impl Calls {
         let this = self.clone();
         move |interrupted| {
             assert!(interrupted.is_from("hooked"));
-            assert!(this.work_is_gone.load(Ordering::SeqCst), "before the work was gone");
+            assert!(this.work_is_gone.load(Ordering::SeqCst), "the hook ran before the work was dropped");
             this.calls.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -58,9 +58,9 @@ impl Drop for Panics {
     }
 }
 
-/// Guards: once for each way in which a box that has expired can end.
+/// Guards: the hook runs once, for each way in which a timebox that has expired can end.
 #[test]
-fn once_however_it_ends() {
+fn a_hook_runs_once_however_the_work_ends() {
     runtime(0).block_on(async {
         // Dropped.
         let calls = Calls::default();
@@ -147,9 +147,9 @@ fn once_however_it_ends() {
     });
 }
 
-/// Guards: never for a box that has not expired.
+/// Guards: the hook never runs for a timebox that has not expired.
 #[test]
-fn never_in_time() {
+fn a_hook_never_runs_for_work_in_time() {
     runtime(0).block_on(async {
         let hooked = |calls: &Calls| Limit::from(FOREVER).label("hooked").on_interrupt(calls.hook());
         let calls = Calls::default();
@@ -167,9 +167,9 @@ fn never_in_time() {
     });
 }
 
-/// Guards: plain code too, panics included.
+/// Guards: the same in plain code, including panics.
 #[test]
-fn once_in_plain_code() {
+fn a_hook_runs_once_in_plain_code() {
     let limit = |calls: &Calls| Limit::from(ms(5)).label("hooked").on_interrupt(calls.hook());
     let late = |calls: &Calls| {
         let _work = calls.work();
@@ -198,7 +198,7 @@ fn once_in_plain_code() {
     assert!(timebox::remaining().is_none());
 }
 
-/// Guards: a hook that panics harms nobody: the error is the box's.
+/// Guards: a hook that panics does no harm. The error is the timebox's.
 #[test]
 fn a_panic_in_a_hook_is_caught() {
     runtime(0).block_on(async {
@@ -216,9 +216,10 @@ fn a_panic_in_a_hook_is_caught() {
     });
 }
 
-/// Guards: exactly once for each of a thousand interruptions at random moments, and at most once for what was completed.
+/// Guards: the hook runs exactly once for each of a thousand interruptions at random moments, and at most once for work that
+/// was completed.
 #[test]
-fn once_for_each_of_a_thousand() {
+fn a_hook_runs_once_for_each_interruption() {
     crate::interrupt_often(8, |run| async move {
         let calls = Calls::default();
         let boxed = async {

@@ -107,7 +107,7 @@ impl Tally {
     fn next(&self) -> Option<Run> {
         let interrupted = self.before.load(Ordering::Relaxed) + self.holding.load(Ordering::Relaxed);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        assert!(number < 50 * INTERRUPTIONS, "hardly any run is interrupted: {self:?}");
+        assert!(number < 50 * INTERRUPTIONS, "hardly any run was interrupted: {self:?}");
         (interrupted < INTERRUPTIONS).then(|| Run::random(number))
     }
 
@@ -173,7 +173,7 @@ fn interrupt_often_blocking(at_once: usize, work: impl Fn(&Run) -> bool + Sync) 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = std::time::Instant::now();
     while !holds() {
-        assert!(begin.elapsed() < common::PATIENCE, "waited in vain until {what}");
+        assert!(begin.elapsed() < common::PATIENCE, "timed out waiting until {what}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -32,10 +32,10 @@ async fn inner(_argument: Guard, guard: &impl Fn(&'static str) -> Guard, wait: i
 
 const ORDER: [&str; 5] = ["file", "permit", "argument", "transaction", "connection"];
 
-/// Guards: an interruption releases in the order that a return has: what was declared last goes first, so that a
-/// transaction ends before its connection. And all of it before the caller has the error.
+/// Guards: an interruption releases in the same order as a return: what was declared last goes first, so that a transaction
+/// ends before its connection. All of it is released before the caller has the error.
 #[test]
-fn as_if_it_had_returned() {
+fn an_interruption_releases_in_the_order_of_a_return() {
     crate::common::runtime(0).block_on(async {
         let released = Arc::default();
         work(&released, std::future::ready(())).timebox(FOREVER).await.unwrap();
@@ -47,7 +47,7 @@ fn as_if_it_had_returned() {
             assert_eq!(*released.lock().unwrap(), ORDER, "{limit:?}");
         }
 
-        // By the outer box, through an inner one.
+        // By the outer timebox, through an inner one.
         let released = Arc::default();
         let boxed = timebox(FOREVER, work(&released, std::future::pending::<()>()));
         timebox(ms(5), boxed).await.unwrap_err();
@@ -60,9 +60,9 @@ fn as_if_it_had_returned() {
     });
 }
 
-/// Guards: a guard that panics when it is released keeps the others from nothing, and the panic is the caller's.
+/// Guards: a guard that panics when it is released does not stop the others, and the panic reaches the caller.
 #[test]
-fn the_rest_goes_too_if_one_panics() {
+fn a_panicking_guard_does_not_stop_the_others() {
     struct Panics;
 
     impl Drop for Panics {
@@ -82,7 +82,7 @@ fn the_rest_goes_too_if_one_panics() {
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| futures::executor::block_on(boxed)));
     assert_eq!(*panicked.unwrap_err().downcast::<&str>().unwrap(), "in a destructor");
     assert_eq!(*released.lock().unwrap(), ["last", "first"]);
-    // The thread is in no box any more.
+    // The thread is no longer inside a timebox.
     assert!(heeler::timebox::remaining().is_none());
     assert!(heeler::checkpoint().is_ok());
 }

@@ -27,8 +27,8 @@ async fn transfer(pool: &SqlitePool, run: &Run, stage: &AtomicU8) -> sqlx::Resul
     transaction.commit().await
 }
 
-/// Guards: a transfer is made wholly or not at all; what returned is made, what was dropped before its commit is not; and
-/// after a thousand interruptions every connection of the pool can write.
+/// Guards: a transfer is made as a whole or not at all. If the work returned, it is made, and if the work was dropped before
+/// its commit, it is not. After a thousand interruptions every connection of the pool can write.
 #[test]
 fn every_transaction_is_whole_or_rolled_back() {
     let place = tempfile::tempdir().unwrap();
@@ -75,10 +75,10 @@ fn every_transaction_is_whole_or_rolled_back() {
         for (number, completed, stage) in runs.into_inner().unwrap() {
             let query = sqlx::query_as("SELECT COUNT(*), COALESCE(SUM(amount), 0) FROM entries WHERE run = ?");
             let (entries, sum): (i64, i64) = query.bind(number).fetch_one(&pool).await.unwrap();
-            assert_eq!(sum, 0, "half a transfer");
+            assert_eq!(sum, 0, "half a transfer was committed");
             match (completed, stage) {
                 (true, _) => assert_eq!(entries, 2),
-                // Whether a commit has been made that nobody waited for is the database's to say.
+                // Only the database knows whether a commit that was not awaited was made.
                 (false, COMMITTING) => assert!(entries == 0 || entries == 2),
                 (false, _) => assert_eq!(entries, 0),
             }

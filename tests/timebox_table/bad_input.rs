@@ -12,9 +12,9 @@ use heeler::{Interrupted, checkpoint, timebox};
 use super::common::{FOREVER, ms};
 use super::{Drops, SHORT, forever, run, work};
 
-/// Guards: no time at all means one poll, and no call.
+/// Guards: with a limit of zero, a future gets one poll, and a closure is not called.
 #[test]
-fn zero() {
+fn a_limit_of_zero_allows_one_poll() {
     run(async {
         assert_eq!(timebox(Duration::ZERO, async { 7 }).await.unwrap(), 7);
         let mut began = false;
@@ -36,9 +36,9 @@ fn zero() {
     assert!(!began, "a closure is not called");
 }
 
-/// Guards: for ever is for ever, and nothing overflows on the way.
+/// Guards: the largest limit never expires, and nothing overflows on the way.
 #[test]
-fn the_largest() {
+fn the_largest_limit_never_expires() {
     for limit in [Duration::MAX, Duration::MAX - Duration::from_nanos(1), Duration::from_secs(u64::MAX / 2)] {
         run(async {
             let nap = async {
@@ -49,7 +49,7 @@ fn the_largest() {
                 left && deadline().is_none_or(|deadline| deadline > Instant::now() + FOREVER)
             };
             assert!(timebox(limit, nap).grace(Duration::MAX).await.unwrap(), "{limit:?}");
-            // It is no obstacle to a smaller one, on either side.
+            // It does not affect a smaller one, inside or around it.
             timebox(limit, timebox(SHORT, forever())).await.unwrap().unwrap_err();
             timebox(SHORT, timebox(limit, forever())).await.unwrap_err();
         });
@@ -57,9 +57,9 @@ fn the_largest() {
     }
 }
 
-/// Guards: a deadline that has passed is no time at all; one in the far future never fires.
+/// Guards: a deadline in the past leaves no time at all. One in the far future never expires.
 #[test]
-fn deadlines() {
+fn past_deadlines_expire_and_far_ones_never_do() {
     run(async {
         let now = Instant::now();
         let past = now.checked_sub(ms(100)).unwrap_or(now);
@@ -84,9 +84,9 @@ fn deadlines() {
     });
 }
 
-/// Guards: `deadline` and `remaining` speak of the same moment.
+/// Guards: `deadline` and `remaining` refer to the same moment.
 #[test]
-fn what_is_left() {
+fn deadline_and_remaining_time_agree() {
     run(async {
         let start = Instant::now();
         timebox(FOREVER, async {
@@ -101,9 +101,9 @@ fn what_is_left() {
     });
 }
 
-/// Guards: code that may be called in a box or outside of one.
+/// Guards: code that may be called inside a timebox or outside.
 #[test]
-fn outside_of_any_box() {
+fn outside_any_timebox_there_is_no_limit() {
     checkpoint().unwrap();
     assert_eq!((remaining(), deadline()), (None, None));
     blocking(FOREVER, checkpoint).unwrap();
@@ -114,7 +114,7 @@ fn outside_of_any_box() {
 
 /// Guards: a future that is polled after it was ready never pretends to be ready, or to be interrupted, a second time.
 #[test]
-fn polled_after_completion() {
+fn a_finished_future_is_never_ready_again() {
     run(async {
         for interrupted in [false, true] {
             let mut future = Box::pin(timebox(if interrupted { SHORT } else { FOREVER }, async move {
@@ -135,9 +135,9 @@ fn panics<T>(future: impl Future<Output = T>) -> String {
     (*panic.downcast::<&str>().expect("a message")).to_owned()
 }
 
-/// Guards: a panic of the work goes where it would go without a box; the box is closed, and the thread outside of it.
+/// Guards: a panic of the work goes where it would go without a timebox. The timebox is closed, and the thread is outside it.
 #[test]
-fn panics_of_the_work() {
+fn a_panic_of_the_work_closes_the_timebox() {
     let drops = Drops::default();
     let guard = drops.guard();
     let future = timebox(FOREVER, async move {
@@ -153,9 +153,9 @@ fn panics_of_the_work() {
     checkpoint().unwrap();
 }
 
-/// Guards: so does a panic of a function that turns the interruption into something else, with the work dropped before.
+/// Guards: so does a panic of a function that turns the interruption into something else. The work is dropped before.
 #[test]
-fn panics_of_map() {
+fn a_panic_of_map_reaches_the_caller() {
     let drops = Drops::default();
     let guard = drops.guard();
     let work = async move {
@@ -168,9 +168,9 @@ fn panics_of_map() {
     run(timebox(SHORT, forever())).unwrap_err();
 }
 
-/// Guards: a destructor of the interrupted work that panics: the box ends all the same, and its hook runs.
+/// Guards: if a destructor of the interrupted work panics, the timebox ends all the same, and its hook runs.
 #[test]
-fn panics_of_a_destructor() {
+fn a_panic_of_a_destructor_ends_the_timebox() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -193,10 +193,10 @@ fn panics_of_a_destructor() {
     run(timebox(SHORT, forever())).unwrap_err();
 }
 
-/// Guards: a hook that panics neither ends the process nor leaves the box open. Whether its panic comes through or is
-/// swallowed, the work was dropped before.
+/// Guards: a hook that panics neither ends the process nor leaves the timebox open. Whether its panic is passed on or caught,
+/// the work was dropped before.
 #[test]
-fn panics_of_a_hook() {
+fn a_panic_of_a_hook_closes_the_timebox() {
     let drops = Drops::default();
     for work_panics in [false, true] {
         let guard = drops.guard();
@@ -219,9 +219,10 @@ fn panics_of_a_hook() {
     run(timebox(SHORT, forever())).unwrap_err();
 }
 
-/// Guards: a box that is opened in a destructor, while the thread panics, or while another box is being interrupted.
+/// Guards: a timebox that is opened in a destructor works while the thread panics, or while another timebox is being
+/// interrupted.
 #[test]
-fn boxes_in_destructors() {
+fn timeboxes_work_inside_destructors() {
     struct Opens(Arc<AtomicUsize>);
     impl Drop for Opens {
         fn drop(&mut self) {

@@ -26,7 +26,7 @@ const SHORT: Duration = ms(20);
 #[track_caller]
 fn run<F: Future>(future: F) -> F::Output {
     let patient = async { tokio::time::timeout(PATIENCE, future).await };
-    runtime(0).block_on(patient).expect("it went on although its time was up")
+    runtime(0).block_on(patient).expect("the work went on although its time was up")
 }
 
 /// Work that never ends by itself.
@@ -39,7 +39,7 @@ fn work() -> Result<Infallible, Interrupted> {
     let start = Instant::now();
     loop {
         checkpoint()?;
-        assert!(start.elapsed() < PATIENCE, "no checkpoint said that the time is up");
+        assert!(start.elapsed() < PATIENCE, "no checkpoint failed although the time is up");
         std::thread::sleep(ms(1));
     }
 }

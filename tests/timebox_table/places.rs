@@ -13,9 +13,9 @@ use heeler::{Interrupted, TimeboxExt, checkpoint, timebox};
 use super::common::{FOREVER, PATIENCE, alone, at_least, beside_others, ms, runtime, until};
 use super::{Drops, SHORT, forever, run, work};
 
-/// Guards: there is no timer to register, so that no runtime is needed.
+/// Guards: no runtime is needed, because there is no timer to register.
 #[test]
-fn without_a_runtime() {
+fn a_timebox_needs_no_runtime() {
     let error = futures::executor::block_on(timebox(SHORT, forever())).unwrap_err();
     assert!(error.elapsed() >= SHORT);
     let mut pool = futures::executor::LocalPool::new();
@@ -25,7 +25,7 @@ fn without_a_runtime() {
 }
 
 #[test]
-fn on_a_current_thread_runtime() {
+fn timeboxes_work_on_a_current_thread_runtime() {
     let runtime = runtime(0);
     runtime.block_on(timebox(SHORT, forever())).unwrap_err();
     let local = tokio::task::LocalSet::new();
@@ -41,7 +41,7 @@ fn on_a_current_thread_runtime() {
 }
 
 #[test]
-fn on_many_workers() {
+fn hundreds_of_timeboxes_expire_on_many_workers() {
     let runtime = runtime(4);
     let tasks: Vec<_> = (0..500).map(|at| runtime.spawn(timebox(ms(1 + at % 20), forever()))).collect();
     for task in tasks {
@@ -49,9 +49,9 @@ fn on_many_workers() {
     }
 }
 
-/// Guards: a set that polls only the members that were woken. And each keeps its own deadline.
+/// Guards: a set polls only the members that were woken, and each keeps its own deadline.
 #[test]
-fn in_a_set_of_futures() {
+fn each_member_of_a_set_keeps_its_deadline() {
     run(async {
         let mut boxes: FuturesUnordered<_> = (0..100_u64)
             .map(|at| async move {
@@ -77,9 +77,9 @@ fn in_a_set_of_futures() {
     });
 }
 
-/// Guards: the clock starts with the first poll; and whoever polls it last is woken.
+/// Guards: the clock starts with the first poll, and the task that polled last is woken.
 #[test]
-fn moved_between_tasks() {
+fn a_timebox_moves_between_tasks() {
     let (one, other) = (runtime(1), runtime(1));
     for limit in [ms(30), ms(1)] {
         let future = Box::pin(timebox(limit, forever()));
@@ -97,16 +97,17 @@ fn moved_between_tasks() {
         one.block_on(first).unwrap();
         if let Ok(future) = receiver.blocking_recv() {
             let second = other.spawn(async { tokio::time::timeout(PATIENCE, future).await });
-            let error = other.block_on(second).unwrap().expect("the task that has it now is woken").unwrap_err();
+            let error =
+                other.block_on(second).unwrap().expect("the task that has the future now is woken").unwrap_err();
             assert!(error.elapsed() >= limit);
         }
     }
 }
 
-/// Guards: a box that had no effect, for it began inside one that ended sooner, has its own limit once it is polled outside
-/// of that one: a future by reference, with a short limit first and what is left of a longer one then.
+/// Guards: a timebox that had no effect, because the one around it ended sooner, has its own limit once it is polled outside:
+/// a future by reference, with a short limit first and then what is left of a longer one.
 #[test]
-fn taken_out_of_the_box_it_began_in() {
+fn a_timebox_taken_out_of_another_keeps_its_limit() {
     const OWN: Duration = ms(100);
     run(async {
         let quota = heeler::Quota::new(OWN).unwrap();
@@ -115,7 +116,7 @@ fn taken_out_of_the_box_it_began_in() {
             let mut inner = Box::pin(forever().timebox(limit()).label("inner"));
             let error = inner.as_mut().timebox(SHORT).label("outer").await.unwrap_err();
             assert!(error.is_from("outer"), "{error}");
-            // Once more inside another one, which it outlives, too.
+            // Once more inside another timebox, which it outlives, too.
             inner.as_mut().timebox(SHORT).await.unwrap_err();
             let error = inner.await.unwrap_err();
             assert!(error.is_from("inner") && error.elapsed() >= error.limit(), "{error}");
@@ -125,9 +126,9 @@ fn taken_out_of_the_box_it_began_in() {
     });
 }
 
-/// Guards: a box that began elsewhere, and is polled inside one that ends sooner: its work is told when that one is up.
+/// Guards: if a timebox that began elsewhere is polled inside one that ends sooner, its work is told when that time is up.
 #[test]
-fn taken_into_another_box() {
+fn a_timebox_moved_into_another_ends_with_it() {
     run(async {
         let inner = async {
             tokio::task::yield_now().await;
@@ -152,9 +153,9 @@ impl std::task::Wake for Woken {
     }
 }
 
-/// Guards: a box that nobody polls any more wakes nobody, holds nothing, and tells its hook only if it has expired.
+/// Guards: a timebox that nobody polls any more wakes nobody, holds nothing, and calls its hook only if it has expired.
 #[test]
-fn dropped_before_and_after() {
+fn a_dropped_timebox_leaves_nothing_behind() {
     let drops = Drops::default();
     let told = Arc::new(AtomicUsize::new(0));
     let open = |limit: Duration| {
@@ -182,10 +183,10 @@ fn dropped_before_and_after() {
     drop(timebox(SHORT, forever()));
 }
 
-/// Guards: the box is polled first. So a loop that is always ready, and that tokio makes give way now and then, can't starve
-/// the timer of its own box: there is none.
+/// Guards: the timebox is polled first. A loop that is always ready, and that tokio makes yield now and then, cannot starve
+/// the timer of its own timebox, because there is none.
 #[test]
-fn with_the_budget_drained() {
+fn a_busy_loop_cannot_starve_its_timebox() {
     let _guard = beside_others();
     for workers in [0, 2] {
         let runtime = runtime(workers);
@@ -200,14 +201,14 @@ fn with_the_budget_drained() {
             }));
             task.await.unwrap()
         });
-        let error = result.expect_err("it outlived its box");
+        let error = result.expect_err("the loop outlived its timebox");
         assert!(error.elapsed() >= SHORT);
     }
 }
 
-/// Guards: the monitor sets the flag: it needs no worker.
+/// Guards: the monitor sets the flag, and needs no worker for that.
 #[test]
-fn checkpoints_while_all_workers_are_blocked() {
+fn checkpoints_work_while_all_workers_are_blocked() {
     let _guard = alone();
     let runtime = runtime(2);
     let (sender, receiver) = mpsc::channel();
@@ -224,10 +225,10 @@ fn checkpoints_while_all_workers_are_blocked() {
     }
 }
 
-/// Guards: a child task and a blocking closure see that the time of the box is up in which they were spawned; they are told,
-/// and not dropped.
+/// Guards: a child task and a blocking closure see that the time of the timebox in which they were spawned is up. They are
+/// told, and not dropped.
 #[test]
-fn in_what_was_handed_on() {
+fn spawned_work_is_told_but_not_dropped() {
     let runtime = runtime(2);
     let result = runtime.block_on(async {
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
@@ -252,9 +253,9 @@ fn in_what_was_handed_on() {
     assert_eq!(result.unwrap_err().limit(), ms(50));
 }
 
-/// Guards: a box in a child that was spawned within a box; its own limit counts where it is the smaller.
+/// Guards: the limit of a timebox in a spawned child counts if it is smaller than that of the timebox around the spawn.
 #[test]
-fn boxes_in_what_was_handed_on() {
+fn a_timebox_in_spawned_work_keeps_its_own_limit() {
     let runtime = runtime(2);
     runtime.block_on(async {
         let child = timebox(FOREVER, async { heeler::spawn(timebox(SHORT, forever())).await }).await;
@@ -263,17 +264,20 @@ fn boxes_in_what_was_handed_on() {
     });
 }
 
-/// Guards: the thread belongs to the box while it is polled, and not a moment longer.
+/// Guards: the thread belongs to the timebox while it is polled, and not a moment longer.
 #[test]
-fn one_thread_many_boxes() {
+fn threads_belong_to_a_timebox_only_during_polls() {
     run(async {
         let outside = || checkpoint().is_ok() && heeler::timebox::remaining().is_none();
         assert!(outside());
         let inside = |limit: Duration| {
             async move {
                 for _ in 0..50 {
-                    let left = heeler::timebox::remaining().expect("within a box");
-                    assert!(left <= limit && left > limit - FOREVER / 2, "another box's: {left:?} of {limit:?}");
+                    let left = heeler::timebox::remaining().expect("inside a timebox");
+                    assert!(
+                        left <= limit && left > limit - FOREVER / 2,
+                        "the limit of another timebox: {left:?} of {limit:?}"
+                    );
                     tokio::task::yield_now().await;
                 }
             }
@@ -292,9 +296,9 @@ fn one_thread_many_boxes() {
     });
 }
 
-/// Guards: a runtime that is shut down with boxes open: they are dropped, and leave nothing that fires.
+/// Guards: timeboxes that are open when their runtime shuts down are dropped, and leave nothing that expires later.
 #[test]
-fn the_runtime_goes_first() {
+fn a_runtime_can_shut_down_with_open_timeboxes() {
     let drops = Drops::default();
     let runtime = runtime(1);
     for at in 0..100 {
@@ -309,10 +313,10 @@ fn the_runtime_goes_first() {
     run(timebox(SHORT, forever())).unwrap_err();
 }
 
-/// Guards: the last poll comes after the limit, so that what is ready by then wins; and what never suspends is never
+/// Guards: the last poll comes after the limit, so that what is ready by then wins. Work that never suspends is never
 /// interrupted.
 #[test]
-fn polled_once_more() {
+fn work_that_is_ready_at_the_last_poll_wins() {
     run(async {
         let mut polls_after = 0;
         let start = Instant::now();

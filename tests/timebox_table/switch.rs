@@ -18,13 +18,13 @@ fn nothing_fires() {
     assert_eq!(blocking(SHORT, || work_for(SHORT * 5)).unwrap(), 7);
     let quota = Quota::new(ms(1)).unwrap();
     assert_eq!(blocking(&quota, || work_for(SHORT)).unwrap(), 7);
-    assert_eq!(quota.remaining(), quota.total(), "what is off spends nothing");
+    assert_eq!(quota.remaining(), quota.total(), "a disabled timebox spends nothing");
 }
 
 /// "Can be disabled by a function": for a debugger that is attached while the program runs.
 #[test]
-fn by_function() {
-    in_own_process("switch::by_function", || {
+fn a_function_disables_timeboxes() {
+    in_own_process("switch::a_function_disables_timeboxes", || {
         assert!(is_enabled());
         let runtime = runtime(1);
         let (begun, begins) = mpsc::channel();
@@ -45,8 +45,8 @@ fn by_function() {
         set_enabled(false);
         assert!(!is_enabled());
         nothing_fires();
-        assert!(runtime.block_on(running).unwrap().is_err(), "a running box fires");
-        assert!(plain.join().unwrap().is_err(), "a running box fires");
+        assert!(runtime.block_on(running).unwrap().is_err(), "a running timebox expires");
+        assert!(plain.join().unwrap().is_err(), "a running timebox expires");
 
         set_enabled(true);
         assert!(is_enabled());
@@ -55,12 +55,12 @@ fn by_function() {
     });
 }
 
-/// "Can be disabled by an environment variable", and then by nothing but a call of the function be enabled.
+/// "Can be disabled by an environment variable". After that, only a call of the function enables them again.
 #[test]
-fn by_environment() {
+fn an_environment_variable_disables_timeboxes() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.env("HEELER_DISABLE_TIMEBOXES", "1");
-    in_process_of(command, "switch::by_environment", || {
+    in_process_of(command, "switch::an_environment_variable_disables_timeboxes", || {
         assert!(!is_enabled());
         nothing_fires();
         assert_eq!(run(timebox(FOREVER, async { 7 })).unwrap(), 7);
@@ -71,10 +71,10 @@ fn by_environment() {
 
 /// Guards: any other value means nothing.
 #[test]
-fn by_another_value() {
+fn other_values_do_not_disable_timeboxes() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.env("HEELER_DISABLE_TIMEBOXES", "0");
-    in_process_of(command, "switch::by_another_value", || {
+    in_process_of(command, "switch::other_values_do_not_disable_timeboxes", || {
         assert!(is_enabled());
         blocking(SHORT, work).unwrap_err();
     });

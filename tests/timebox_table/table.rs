@@ -13,7 +13,7 @@ mod simple {
     use super::*;
 
     #[test]
-    fn future() {
+    fn a_future_is_interrupted_at_its_limit() {
         run(async {
             let drops = Drops::default();
             let guard = drops.guard();
@@ -22,7 +22,7 @@ mod simple {
                 forever().await
             });
             let error = late.await.unwrap_err();
-            assert_eq!(drops.count(), 1, "what was interrupted is dropped before the error is returned");
+            assert_eq!(drops.count(), 1, "the interrupted work is dropped before the error is returned");
             assert_eq!((error.limit(), error.label()), (SHORT, None));
             assert!(error.elapsed() >= SHORT, "{error}");
             assert_eq!(forever().timebox(SHORT).await.unwrap_err().limit(), SHORT);
@@ -37,7 +37,7 @@ mod simple {
     }
 
     #[test]
-    fn plain() {
+    fn a_closure_is_interrupted_at_its_limit() {
         let error = blocking(SHORT, work).unwrap_err();
         assert_eq!((error.limit(), error.label()), (SHORT, None));
         assert!(error.elapsed() >= SHORT, "{error}");
@@ -62,7 +62,7 @@ mod exception {
     }
 
     #[test]
-    fn future() {
+    fn a_future_fails_with_the_given_error() {
         run(async {
             assert_eq!(forever().timebox(SHORT).or(Failure::TooSlow).await, Err(Failure::TooSlow));
             assert_eq!(forever().timebox(SHORT).map(Failure::from).await, Err(Failure::After(SHORT)));
@@ -71,9 +71,13 @@ mod exception {
     }
 
     #[test]
-    fn plain() {
+    fn a_closure_fails_with_the_given_error() {
         assert_eq!(blocking::<(), Failure>(SHORT, || match work()? {}), Err(Failure::After(SHORT)));
-        assert_eq!(blocking(FOREVER, || Err::<(), _>(Failure::TooSlow)), Err(Failure::TooSlow), "its own errors pass");
+        assert_eq!(
+            blocking(FOREVER, || Err::<(), _>(Failure::TooSlow)),
+            Err(Failure::TooSlow),
+            "its own errors pass through"
+        );
     }
 }
 
@@ -82,7 +86,7 @@ mod decorator {
     use super::*;
 
     #[test]
-    fn future() {
+    fn each_async_call_has_its_own_limit() {
         async fn fetch(photo: u32) -> u32 {
             if photo == 0 {
                 forever().await;
@@ -98,7 +102,7 @@ mod decorator {
     }
 
     #[test]
-    fn plain() {
+    fn each_blocking_call_has_its_own_limit() {
         let fetch = |photo: u32| {
             blocking(ms(200), move || match photo {
                 0 => match work()? {},
@@ -117,7 +121,7 @@ mod larger_inner {
     use super::*;
 
     #[test]
-    fn future() {
+    fn the_outer_timebox_interrupts_a_future() {
         run(async {
             let (drops, caught) = (Drops::default(), Drops::default());
             let (guard, handler) = (drops.guard(), &caught);
@@ -137,10 +141,10 @@ mod larger_inner {
     }
 
     #[test]
-    fn plain() {
+    fn the_outer_timebox_interrupts_a_closure() {
         let mut handled = false;
         let outer = blocking(SHORT, || {
-            let outer_limit = heeler::timebox::remaining().expect("within a box");
+            let outer_limit = heeler::timebox::remaining().expect("inside a timebox");
             assert!(outer_limit <= SHORT);
             let inner: Result<(), Interrupted> = blocking(FOREVER, || match work()? {});
             match inner {
@@ -151,7 +155,7 @@ mod larger_inner {
             Ok::<_, Interrupted>(())
         });
         assert_eq!(outer.unwrap_err().limit(), SHORT);
-        assert!(!handled, "a foreign interruption passes through the inner box");
+        assert!(!handled, "a foreign interruption passes through the inner timebox");
     }
 }
 
@@ -162,7 +166,7 @@ mod smaller_inner {
     const OUTER: Duration = ms(150);
 
     #[test]
-    fn future() {
+    fn futures_are_interrupted_each_in_its_time() {
         run(async {
             let start = Instant::now();
             let mut inner = None;
@@ -178,7 +182,7 @@ mod smaller_inner {
     }
 
     #[test]
-    fn plain() {
+    fn closures_are_interrupted_each_in_its_time() {
         let start = Instant::now();
         let mut inner = None;
         let outer: Result<(), Interrupted> = blocking(OUTER, || {
@@ -199,7 +203,7 @@ mod after_the_inner {
     const TURN: Duration = ms(10);
 
     #[test]
-    fn future() {
+    fn inner_futures_do_not_extend_the_outer_limit() {
         run(async {
             let mut turns = 0;
             let outer = timebox(OUTER, async {
@@ -217,7 +221,7 @@ mod after_the_inner {
     }
 
     #[test]
-    fn plain() {
+    fn inner_closures_do_not_extend_the_outer_limit() {
         let mut turns = 0;
         let outer: Result<(), Interrupted> = blocking(OUTER, || {
             loop {
@@ -237,7 +241,7 @@ mod quota_in_a_loop {
     const TOTAL: Duration = ms(60);
 
     #[test]
-    fn future() {
+    fn futures_spend_the_quota_only_inside() {
         run(async {
             let quota = Quota::new(TOTAL).unwrap();
             let (mut inside, mut turns) = (Duration::ZERO, 0);
@@ -245,7 +249,7 @@ mod quota_in_a_loop {
                 let before = quota.remaining();
                 assert!(!quota.running());
                 tokio::time::sleep(ms(5)).await;
-                assert_eq!(quota.remaining(), before, "nothing is spent between the boxes");
+                assert_eq!(quota.remaining(), before, "nothing is spent between the timeboxes");
                 let start = Instant::now();
                 let turn = async {
                     assert!(quota.running());
@@ -267,13 +271,13 @@ mod quota_in_a_loop {
     }
 
     #[test]
-    fn plain() {
+    fn closures_spend_the_quota_only_inside() {
         let quota = Quota::new(TOTAL).unwrap();
         let (mut inside, mut turns) = (Duration::ZERO, 0);
         loop {
             let before = quota.remaining();
             std::thread::sleep(ms(5));
-            assert_eq!(quota.remaining(), before, "nothing is spent between the boxes");
+            assert_eq!(quota.remaining(), before, "nothing is spent between the timeboxes");
             let start = Instant::now();
             let result = blocking(&quota, || {
                 assert!(quota.running());
@@ -305,7 +309,7 @@ mod quota_nested {
     }
 
     #[test]
-    fn future() {
+    fn nested_futures_spend_the_quota_once() {
         run(async {
             let quota = Quota::new(TOTAL).unwrap();
             let start = Instant::now();
@@ -315,9 +319,8 @@ mod quota_nested {
         });
     }
 
-    /// At the same time, instead of one in the other.
     #[test]
-    fn concurrent_futures() {
+    fn concurrent_futures_spend_the_quota_once() {
         run(async {
             let quota = Quota::new(TOTAL).unwrap();
             let start = Instant::now();
@@ -330,7 +333,7 @@ mod quota_nested {
     }
 
     #[test]
-    fn plain() {
+    fn nested_closures_spend_the_quota_once() {
         let quota = Quota::new(TOTAL).unwrap();
         let start = Instant::now();
         blocking(&quota, || blocking(&quota, || work_for(NAP))).unwrap();
@@ -339,7 +342,7 @@ mod quota_nested {
 
     /// Guards: both have the same deadline, to the nanosecond, and so the inner one does nothing.
     #[test]
-    fn the_outer_one_interrupts() {
+    fn the_outer_of_two_equal_uses_interrupts() {
         run(async {
             let quota = Quota::new(SHORT).unwrap();
             let mut caught = false;
@@ -351,9 +354,10 @@ mod quota_nested {
         });
     }
 
-    /// Guards: a box that does nothing, for the one around it ends sooner, is paid for all the same, until it is dropped.
+    /// Guards: a timebox that does nothing, because the one around it ends sooner, still spends its quota until it is
+    /// dropped.
     #[test]
-    fn in_a_smaller_box() {
+    fn a_quota_is_spent_in_a_smaller_timebox_too() {
         run(async {
             let quota = Quota::new(TOTAL).unwrap();
             let start = Instant::now();
@@ -368,10 +372,10 @@ mod quota_while_running {
     use super::*;
 
     #[test]
-    fn future() {
+    fn a_future_runs_from_first_poll_to_outcome() {
         run(async {
             for around in [FOREVER, ms(2_000)] {
-                // Once with an effect of its own, and once within a box that ends sooner.
+                // Once with an effect of its own, and once inside a timebox that ends sooner.
                 let quota = Quota::new(FOREVER / 2).unwrap();
                 let within = async {
                     let mut ready = Box::pin(tokio::task::yield_now().timebox(&quota));
@@ -396,7 +400,7 @@ mod quota_while_running {
     }
 
     #[test]
-    fn plain() {
+    fn a_closure_runs_until_it_returns_or_panics() {
         let quota = Quota::new(FOREVER).unwrap();
         assert!(blocking(&quota, || Ok::<_, Interrupted>(quota.running())).unwrap());
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -419,7 +423,7 @@ mod quota_exhausted {
     }
 
     #[test]
-    fn future() {
+    fn an_exhausted_quota_allows_a_future_one_poll() {
         run(async {
             let quota = exhausted();
             let mut began = false;
@@ -435,7 +439,7 @@ mod quota_exhausted {
     }
 
     #[test]
-    fn plain() {
+    fn an_exhausted_quota_fails_the_first_checkpoint() {
         let quota = exhausted();
         let mut passed = 0;
         let late: Result<(), Interrupted> = blocking(&quota, || {
@@ -451,7 +455,7 @@ mod quota_exhausted {
 
 /// "Seconds must be more than zero", for a quota.
 #[test]
-fn quota_of_zero() {
+fn a_quota_of_zero_is_an_error() {
     let error = Quota::new(Duration::ZERO).unwrap_err();
     assert!(error.is_quota(), "{error}");
 }

@@ -8,9 +8,9 @@ use heeler::{Interrupted, timebox};
 use super::common::{FOREVER, runtime};
 use super::{SHORT, forever, run};
 
-/// Guards: all branches are told, whoever it is that the box's task was woken for.
+/// Guards: all branches are told, whichever of them the task was woken for.
 #[test]
-fn in_a_join() {
+fn all_branches_of_a_join_are_told() {
     run(async {
         let work = async { tokio::join!(interrupted(), interrupted(), async { interrupted().await.limit() }) };
         let (one, other, limit) = timebox(SHORT, work).grace(FOREVER).await.unwrap();
@@ -19,7 +19,7 @@ fn in_a_join() {
 }
 
 #[test]
-fn in_a_select() {
+fn a_branch_of_a_select_is_told() {
     run(async {
         let work = async {
             tokio::select! {
@@ -32,9 +32,9 @@ fn in_a_select() {
     });
 }
 
-/// Guards: a set polls only the members that were woken, so that each has to be.
+/// Guards: a set polls only the members that were woken, so each has to be.
 #[test]
-fn in_a_set_of_futures() {
+fn every_member_of_a_set_is_told() {
     run(async {
         let work = async {
             let waiting: FuturesUnordered<_> = (0..50).map(|_| interrupted()).collect();
@@ -46,7 +46,7 @@ fn in_a_set_of_futures() {
 }
 
 #[test]
-fn in_a_child_task() {
+fn a_spawned_child_task_is_told() {
     for workers in [0, 2] {
         let told: Interrupted = runtime(workers).block_on(async {
             let work = async { heeler::spawn(interrupted()).await.unwrap() };
@@ -56,9 +56,9 @@ fn in_a_child_task() {
     }
 }
 
-/// Guards: it says so too if the time is up already, and it is told once more to whoever asks again.
+/// Guards: the notification also works if the time is up already, and again each time it is awaited.
 #[test]
-fn again_and_again() {
+fn asking_again_is_answered_again() {
     run(async {
         let work = async {
             for _ in 0..3 {
@@ -70,9 +70,9 @@ fn again_and_again() {
     });
 }
 
-/// Guards: what does not use its grace is dropped when that is over, too.
+/// Guards: work that does not use its grace is dropped when that is over, too.
 #[test]
-fn and_then_dropped() {
+fn told_work_is_dropped_after_its_grace() {
     run(async {
         let error = timebox(SHORT, forever()).grace(SHORT).await.unwrap_err();
         assert!(error.elapsed() >= SHORT * 2, "{error}");
@@ -80,9 +80,9 @@ fn and_then_dropped() {
     });
 }
 
-/// Guards: one that is dropped again leaves nothing behind, and the next one is told all the same.
+/// Guards: a notification that is dropped leaves nothing behind, and the next one still works.
 #[test]
-fn given_up() {
+fn a_dropped_notification_leaves_nothing_behind() {
     run(async {
         let work = async {
             for _ in 0..100 {
@@ -96,9 +96,8 @@ fn given_up() {
     });
 }
 
-/// Guards: outside of any box it waits for ever.
 #[test]
-fn outside_of_any_box() {
+fn outside_any_timebox_it_waits_forever() {
     run(async {
         let told = std::pin::pin!(interrupted());
         assert!(futures::poll!(told).is_pending());

@@ -78,7 +78,7 @@ impl Model {
                 self.now = end.min(deadline);
                 if end < deadline { Ok(()) } else { Err(owner) }
             }
-            // Only its own interruption is the business of whoever handles it.
+            // Each handler handles only its own interruption.
             Step::Box(inner) => match self.run(inner, Some((owner, deadline))) {
                 Err(interrupted) if interrupted != inner.number => Err(interrupted),
                 _ => Ok(()),
@@ -118,7 +118,7 @@ fn never_early(tree: &Tree, start: Instant, around: Option<Instant>, error: &Int
     let limit = ms(tree.limit);
     assert!(error.is_from(&label(tree.number)) && error.limit() == limit, "{error}");
     assert!(error.elapsed() >= limit && start.elapsed() >= at_least(limit), "{error}");
-    // One clock is read before the box opens, and another when it does.
+    // One clock is read before the timebox opens, and another when it does.
     let slack = ms(5);
     assert!(around.is_none_or(|around| start + limit <= around + slack), "{error}: there is less time around it");
 }
@@ -185,9 +185,9 @@ fn try_all(mut trees: Vec<(Tree, Events)>, all: impl Fn(&[(Tree, Events)]) -> Ve
     panic!("each time: {trees:?}");
 }
 
-/// Guards: who interrupts whom, and that the clock of an outer box goes on after the inner one ended, in futures.
+/// Guards: which timebox interrupts which future, and that the clock of an outer one goes on after the inner one ended.
 #[test]
-fn of_futures() {
+fn nested_futures_are_interrupted_by_the_right_timebox() {
     let _guard = alone();
     let runtime = runtime(2);
     try_all(clear_trees(&mut Rng::with_seed(4)), |trees| {
@@ -202,16 +202,16 @@ fn of_futures() {
         });
         let tasks = tasks.collect::<Vec<_>>();
         let all = runtime.block_on(async { tokio::time::timeout(PATIENCE, join_all(tasks)).await });
-        all.expect("no tree takes that long").into_iter().map(|events| events.expect("nothing is early")).collect()
+        all.expect("no tree takes so long").into_iter().map(|events| events.expect("nothing is early")).collect()
     });
 }
 
-/// Guards: the same for plain code, on a thread a tree.
+/// Guards: the same for plain code, with one thread per tree.
 #[test]
-fn of_plain_code() {
+fn nested_closures_are_interrupted_by_the_right_timebox() {
     let _guard = alone();
     let mut trees = clear_trees(&mut Rng::with_seed(5));
-    // Where two boxes have one limit, nobody could tell whose interruption it was.
+    // If two timeboxes have the same limit, their interruptions cannot be told apart.
     trees.retain(|(tree, _)| {
         let mut limits = limits(tree);
         limits.sort_unstable();

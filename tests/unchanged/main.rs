@@ -97,14 +97,14 @@ fn unchanged(workers: usize) {
     assert!(stats.made + stats.dropped >= 100, "hardly anything was captured: {stats:?}");
 }
 
-/// Guards: the same values as without, on one thread.
+/// Guards: the same values as without heeler, on one thread.
 #[test]
-fn on_a_current_thread_runtime() {
+fn results_are_unchanged_on_one_thread() {
     unchanged(0);
 }
 
-/// Guards: the same values as without, on several threads.
+/// Guards: the same values as without heeler, on several threads.
 #[test]
-fn on_several_workers() {
+fn results_are_unchanged_on_several_workers() {
     unchanged(3);
 }

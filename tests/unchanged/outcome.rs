@@ -21,12 +21,12 @@ async fn ready_at(last: u32, polls: Arc<AtomicU32>) -> u32 {
     .await
 }
 
-/// Guards: a completion on the traced poll (the one that arms, and those of each look) is returned, and the only poll of
+/// Guards: a completion in a traced poll (the one that arms, and those of each capture) is returned. It is the only poll of
 /// that wake-up.
 #[test]
-fn a_completion_on_a_traced_poll_is_returned() {
+fn a_completion_in_a_traced_poll_is_returned() {
     // Alone: what others capture counts towards the same budget.
-    in_own_process("outcome::a_completion_on_a_traced_poll_is_returned", completions_on_traced_polls);
+    in_own_process("outcome::a_completion_in_a_traced_poll_is_returned", completions_on_traced_polls);
 }
 
 fn completions_on_traced_polls() {
@@ -38,7 +38,7 @@ fn completions_on_traced_polls() {
             let job = heeler::watch("job", ms(25), ready_at(last, polls.clone())).reports(reports);
             let value = runtime(workers).block_on(async {
                 let job = tokio::spawn(job);
-                tokio::time::timeout(PATIENCE, job).await.expect("nobody has asked for a poll").unwrap()
+                tokio::time::timeout(PATIENCE, job).await.expect("no poll was requested").unwrap()
             });
             assert_eq!((value, polls.load(Ordering::Relaxed)), (last, last));
         }
@@ -47,7 +47,7 @@ fn completions_on_traced_polls() {
 
 /// Guards: the same for a future that fails, or unwinds, in the traced poll.
 #[test]
-fn a_panic_in_a_traced_poll_is_the_tasks_own() {
+fn a_panic_in_a_traced_poll_reaches_the_task() {
     let _guard = beside_others();
     for workers in [0, 2] {
         let reports = Reports::builder().log(false).build().unwrap();
@@ -61,7 +61,7 @@ fn a_panic_in_a_traced_poll_is_the_tasks_own() {
     }
 }
 
-/// Guards: a future that is polled by hand keeps its own rhythm: each poll of the caller is one poll of the future.
+/// Guards: a future that is polled by hand keeps its own rhythm. Each poll of the caller is one poll of the future.
 #[test]
 fn polls_are_never_added() {
     let polls = Arc::new(AtomicU32::new(0));

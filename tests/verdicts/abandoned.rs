@@ -24,7 +24,7 @@ fn leave(layer: &WatchdogLayer, after: Duration) {
 
 /// Guards: half the threshold is the default, and the report has the stacks that were last seen.
 #[test]
-fn after_half_the_threshold() {
+fn leaving_after_half_the_threshold_is_reported() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(ms(4_000)).reports(reports);
@@ -39,7 +39,7 @@ fn after_half_the_threshold() {
 }
 
 #[test]
-fn not_before_half() {
+fn leaving_before_half_the_threshold_is_not_reported() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     leave(&WatchdogLayer::new(ms(10_000)).reports(reports.clone()), ms(1_500));
@@ -47,7 +47,7 @@ fn not_before_half() {
 }
 
 #[test]
-fn after_another_share() {
+fn the_share_of_the_threshold_is_configurable() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     // An eighth has to pass before there are stacks; a share of nothing reports everybody who leaves.
@@ -56,16 +56,16 @@ fn after_another_share() {
 }
 
 #[test]
-fn never_with_none() {
+fn leaving_is_never_reported_without_a_share() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     leave(&WatchdogLayer::new(ms(600)).abandoned_after(None).reports(reports.clone()), ms(400));
     nothing_in(&seen, &reports);
 }
 
-/// Guards: who was reported as slow is not reported once more for leaving.
+/// Guards: a request that was reported as slow is not reported once more when its client leaves.
 #[test]
-fn not_after_a_report() {
+fn a_reported_request_is_not_abandoned_as_well() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(ms(200)).reports(reports.clone());
@@ -78,9 +78,9 @@ fn not_after_a_report() {
     assert!(seen.all().iter().all(|report| report.kind == Kind::SlowRequest));
 }
 
-/// Guards: an answer is an outcome, however late it is dropped.
+/// Guards: a response is an outcome, however late it is dropped.
 #[test]
-fn not_after_an_answer() {
+fn an_answered_request_is_not_abandoned() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(FOREVER).abandoned_after(0.0).body(true).reports(reports.clone());

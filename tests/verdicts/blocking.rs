@@ -59,9 +59,9 @@ fn reads_from_pipe(mut pipe: std::io::PipeReader) {
     pipe.read_exact(&mut byte).unwrap(); // stuck: read
 }
 
-/// Guards: the system call's name and the line, and that the call goes on afterwards.
+/// Guards: the report has the system call's name and the line, and the call goes on afterwards.
 #[test]
-fn in_a_system_call() {
+fn names_the_blocking_system_call() {
     let _guard = beside_others();
     let (reader, mut writer) = std::io::pipe().unwrap();
     let release = move || std::io::Write::write_all(&mut writer, b"x").unwrap();
@@ -80,7 +80,7 @@ fn sleeps_for(time: Duration) {
 }
 
 #[test]
-fn in_a_sleep() {
+fn names_a_sleep_that_blocks() {
     let _guard = beside_others();
     let report = caught(1, || sleeps_for(3 * THRESHOLD), || {});
     assert_blocks(&report, "sleeps_for");
@@ -94,7 +94,7 @@ fn waits_for_thread_lock(lock: &std::sync::Mutex<()>) {
 }
 
 #[test]
-fn in_a_lock() {
+fn names_a_thread_lock_that_blocks() {
     let _guard = beside_others();
     let lock = Arc::new(std::sync::Mutex::new(()));
     let (theirs, ours) = (lock.clone(), lock.lock().unwrap());
@@ -112,7 +112,7 @@ fn computes(stop: &AtomicBool) {
 }
 
 #[test]
-fn on_the_cpu() {
+fn reports_a_thread_that_computes() {
     let _guard = alone();
     let stop = Arc::new(AtomicBool::new(false));
     let theirs = stop.clone();
@@ -124,9 +124,9 @@ fn on_the_cpu() {
     }
 }
 
-/// Guards: on a current-thread runtime, the thread that drives it is the one that is shown.
+/// Guards: on a current-thread runtime, the thread that drives it is shown.
 #[test]
-fn on_a_current_thread_runtime() {
+fn shows_the_thread_of_a_current_thread_runtime() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let (reader, writer) = std::io::pipe().unwrap();
@@ -144,10 +144,10 @@ fn on_a_current_thread_runtime() {
     }
 }
 
-/// Guards: a poll that holds its thread is reported although its request is far from slow, once a poll, and the deep
-/// frames of what it called are there.
+/// Guards: a poll that holds its thread is reported although its request is far from slow, once per poll, with the deep
+/// frames of what it called.
 #[test]
-fn a_long_poll_of_a_request_that_is_not_slow() {
+fn a_long_poll_is_reported_before_the_threshold() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(FOREVER).blocking_after(ms(100)).reports(reports.clone());
@@ -176,7 +176,7 @@ fn a_long_poll_of_a_request_that_is_not_slow() {
     assert!(leaf.contains("read"), "{leaf}");
 }
 
-/// Guards: a thread of `spawn_blocking` may block for as long as it likes.
+/// Guards: a thread of `spawn_blocking` may block for any time.
 #[test]
 fn blocking_threads_may_block() {
     let _guard = beside_others();

@@ -25,7 +25,7 @@ fn assert_parent_waits(report: &Report, function: &str) {
 }
 
 #[test]
-fn spawned_task() {
+fn reports_the_stack_of_a_spawned_task() {
     let _guard = beside_others();
     let report = caught(waits_for_spawned());
     assert_parent_waits(&report, "waits_for_spawned");
@@ -48,7 +48,7 @@ async fn waits_for_long_polls() {
 
 /// Guards: a child whose polls take some milliseconds is waiting, too.
 #[test]
-fn spawned_task_with_long_polls() {
+fn a_child_with_long_polls_is_waiting_too() {
     let _guard = beside_others();
     let report = caught(waits_for_long_polls());
     assert_parent_waits(&report, "waits_for_long_polls");
@@ -65,7 +65,7 @@ async fn waits_for_thread() {
 }
 
 #[test]
-fn blocking_thread() {
+fn reports_the_stack_of_a_blocking_thread() {
     let _guard = beside_others();
     let report = caught(waits_for_thread());
     assert_parent_waits(&report, "waits_for_thread");
@@ -89,9 +89,9 @@ async fn fetches_all() {
     while pages.next().await.is_some() {}
 }
 
-/// Guards: members of a `FuturesUnordered`, which are not polled when their parent is, are seen.
+/// Guards: members of a `FuturesUnordered`, which are not polled with their parent, are seen.
 #[test]
-fn watched_members() {
+fn watched_children_of_an_opaque_parent_are_reported() {
     let _guard = beside_others();
     let report = caught(fetches_all());
     assert_parent_waits(&report, "fetches_all");
@@ -103,9 +103,8 @@ async fn spawns_deeper() {
     heeler::spawn(waits_for_spawned()).await.unwrap();
 }
 
-/// Guards: the child of a child belongs to the same request.
 #[test]
-fn grandchildren() {
+fn grandchildren_belong_to_the_same_request() {
     let _guard = beside_others();
     let report = caught(spawns_deeper());
     assert_parent_waits(&report, "spawns_deeper");
@@ -113,9 +112,9 @@ fn grandchildren() {
     assert_eq!(functions, ["resizes", "waits_for_spawned"], "{}", report.to_text());
 }
 
-/// Guards: child work that is over, and that of others, is not shown.
+/// Guards: child work that is over, and that of other requests, is not shown.
 #[test]
-fn only_its_own() {
+fn only_its_own_live_children_are_shown() {
     let _guard = beside_others();
     let others = super::Driven::new(1);
     let (_seen, reports) = super::collect();
@@ -128,9 +127,9 @@ fn only_its_own() {
     assert_eq!(children.count(), 1, "{}", report.to_text());
 }
 
-/// Guards: outside of watched work the three functions are what they stand for.
+/// Guards: outside watched work the three functions do only what the functions they stand for do.
 #[test]
-fn outside_of_watched_work() {
+fn spawning_outside_watched_work_does_nothing_more() {
     let value = super::common::runtime(1).block_on(async {
         let spawned = heeler::spawn(async { 1 }).await.unwrap();
         let blocking = heeler::spawn_blocking(|| 2).await.unwrap();

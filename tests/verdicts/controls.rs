@@ -11,7 +11,7 @@ async fn stuck() {
 }
 
 #[test]
-fn set_enabled() {
+fn a_disabled_layer_watches_nothing() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(ms(100)).reports(reports);
@@ -29,15 +29,15 @@ fn set_enabled() {
     assert_eq!(is_called.recv().unwrap(), None);
     handle.set_enabled(true);
     driven.spawn(layer.layer(service_of(stuck())).oneshot(get("/on")));
-    // The one that came later has been found, the other one would have been.
-    seen.wait("a later look", |report| report.update == 1);
+    // The later request was found, so the earlier one would have been, too.
+    seen.wait("a later capture", |report| report.update == 1);
     assert!(seen.all().iter().all(|report| report.request.as_ref().unwrap().uri == "/on"));
     assert_eq!(handle.in_flight(), 1);
 }
 
-/// Guards: a new threshold holds for what comes from now on, also if it is much shorter than any before.
+/// Guards: a new threshold holds for what comes from now on, even if it is much shorter than any before.
 #[test]
-fn set_threshold() {
+fn a_new_threshold_holds_for_later_requests() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(FOREVER).reports(reports);
@@ -49,14 +49,14 @@ fn set_threshold() {
     handle.set_threshold(ms(100));
     assert_eq!(handle.threshold(), ms(100));
     driven.spawn(layer.layer(service_of(stuck())).oneshot(get("/after")));
-    let report = seen.wait("a later look", |report| report.update == 1);
+    let report = seen.wait("a later capture", |report| report.update == 1);
     assert_eq!(report.threshold_ms, Some(100.0));
     assert!(seen.all().iter().all(|report| report.request.as_ref().unwrap().uri == "/after"));
 }
 
-/// Guards: a request's own threshold, shorter or longer than the layer's, and none for the rest.
+/// Guards: a request's own threshold may be shorter or longer than the layer's. The other requests keep the layer's.
 #[test]
-fn threshold_for() {
+fn a_request_can_have_its_own_threshold() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(ms(200)).reports(reports).threshold_for(|parts| match parts.uri.path() {
@@ -73,14 +73,14 @@ fn threshold_for() {
     };
     assert_eq!(of("/quick").threshold_ms, Some(100.0));
     assert_eq!(of("/other").threshold_ms, Some(200.0));
-    seen.wait("a later look", |report| report.update == 1 && report.request.as_ref().unwrap().uri == "/other");
+    seen.wait("a later capture", |report| report.update == 1 && report.request.as_ref().unwrap().uri == "/other");
     assert!(seen.all().iter().all(|report| report.request.as_ref().unwrap().uri != "/export"));
     assert_eq!(layer.handle().in_flight(), 3);
 }
 
-/// Guards: what is ignored has no row; headers and extensions of the others pass through the rules untouched.
+/// Guards: an ignored request has no row. Headers and extensions of the others pass through the rules untouched.
 #[test]
-fn ignore() {
+fn ignored_requests_are_not_watched() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(ms(100)).reports(reports).ignore(|parts| parts.uri.path() == "/events");
@@ -96,14 +96,14 @@ fn ignore() {
     let mut request = get("/other");
     request.extensions_mut().insert(7_u32);
     driven.spawn(service.oneshot(request));
-    seen.wait("a later look", |report| report.update == 1);
+    seen.wait("a later capture", |report| report.update == 1);
     assert!(seen.all().iter().all(|report| report.request.as_ref().unwrap().uri == "/other"));
     assert_eq!(layer.handle().in_flight(), 1);
 }
 
 /// Guards: a panic in a rule is the request's, and leaves no row behind.
 #[test]
-fn a_rule_that_panics() {
+fn a_panicking_rule_leaves_no_row_behind() {
     let layer = WatchdogLayer::new(FOREVER).ignore(|_| panic!("on purpose"));
     let mut service = layer.layer(service_of(stuck()));
     let call = std::panic::AssertUnwindSafe(|| drop(tower::Service::call(&mut service, get("/"))));
@@ -113,7 +113,7 @@ fn a_rule_that_panics() {
 
 /// Guards: layers, services and futures can be used where any others can.
 #[test]
-fn types_are_what_they_should_be() {
+fn types_are_send_sync_and_clone() {
     fn shared<T: Send + Sync + Clone + 'static>() {}
     fn sent<T: Send + 'static>(_: &T) {}
     shared::<WatchdogLayer>();

@@ -6,9 +6,9 @@ use tower::{Layer as _, ServiceExt as _};
 use super::common::{FOREVER, at_least, ms, runtime};
 use super::{get, service_of};
 
-/// Guards: the request inside of it and in its children, nothing outside and in tasks that were not handed over.
+/// Guards: the request is current inside it and in its children, and not outside or in tasks that were spawned otherwise.
 #[test]
-fn inside_and_outside() {
+fn the_request_is_current_only_inside() {
     assert!(current().is_none());
     for workers in [0, 2] {
         let runtime = runtime(workers);
@@ -40,9 +40,9 @@ fn inside_and_outside() {
     }
 }
 
-/// Guards: a job inside a request is itself, and the request is back afterwards; time passes for each.
+/// Guards: inside a request, a job is the current work, and the request is current again afterwards. Time passes for each.
 #[test]
-fn nested() {
+fn a_job_inside_a_request_is_current() {
     let layer = WatchdogLayer::new(FOREVER);
     let service = layer.layer(service_of(async {
         let request = current().unwrap();
@@ -59,9 +59,8 @@ fn nested() {
     runtime(0).block_on(service.oneshot(get("/"))).unwrap();
 }
 
-/// Guards: the number is the one that the report has.
 #[test]
-fn the_id_is_that_of_the_report() {
+fn the_current_id_is_that_of_the_report() {
     let _guard = super::common::beside_others();
     let (seen, reports) = super::collect();
     let layer = WatchdogLayer::new(ms(100)).reports(reports);

@@ -10,7 +10,7 @@ async fn stuck() {
     tokio::time::sleep(FOREVER).await;
 }
 
-/// Guards: one row and one report, by the layer with the shorter threshold, wherever that is.
+/// Guards: there is one row and one report, by the layer with the shorter threshold, wherever that is.
 #[test]
 fn the_shorter_threshold_wins() {
     let _guard = beside_others();
@@ -35,9 +35,9 @@ fn the_shorter_threshold_wins() {
     }
 }
 
-/// Guards: the inner layer joins also where it is called from a future, after an await.
+/// Guards: the inner layer also joins if it is called from a future, after an await.
 #[test]
-fn across_an_await() {
+fn layers_join_across_an_await() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let outer = WatchdogLayer::new(FOREVER).reports(reports.clone());
@@ -73,9 +73,9 @@ fn jobs_are_not_joined() {
     assert_eq!(layer.handle().in_flight(), 1);
 }
 
-/// Guards: the row of a request ends with it, also where an inner layer's threshold had replaced the outer one's.
+/// Guards: the row of a request ends with it, even if an inner layer's threshold had replaced the outer one's.
 #[test]
-fn of_a_request_that_ends() {
+fn a_joined_row_ends_with_its_request() {
     let outer = WatchdogLayer::new(FOREVER);
     let inner = WatchdogLayer::new(ms(60_000)).body(true);
     let answer =

@@ -65,7 +65,7 @@ fn caught_on(workers: usize, future: impl Future<Output = ()> + Send + 'static) 
     driven.spawn(layer.layer(service_of(future)).oneshot(get("/stuck?photo=7")));
     let report = seen.first();
     drop(driven);
-    until("the dropped request has given its row back", || layer.handle().in_flight() == 0);
+    until("the dropped request has freed its row", || layer.handle().in_flight() == 0);
     report
 }
 

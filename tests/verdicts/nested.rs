@@ -67,7 +67,7 @@ fn two_watches(future: impl Future<Output = ()> + Send + 'static) -> [Report; 2]
     [first(&inner_seen), first(&outer_seen)]
 }
 
-/// Guards: heeler's own functions on top of a nested stack turn no yield into a wait.
+/// Guards: heeler's own functions on top of a nested stack do not turn a yield into a wait.
 #[test]
 fn a_watch_within_a_watch_yields_like_one_alone() {
     let _guard = alone();
@@ -88,7 +88,7 @@ fn a_watch_within_a_watch_waits_like_one_alone() {
 
 /// Guards: the order of layers that the documentation recommends.
 #[test]
-fn a_timebox_within_a_watchdog() {
+fn a_timebox_inside_a_watchdog_is_reported_as_usual() {
     let _guard = alone();
     for (verdict, function) in [(Verdict::Yielding, "gives_way"), (Verdict::Waiting, "waits")] {
         let reports = between_polls(|| {
@@ -106,9 +106,9 @@ fn a_timebox_within_a_watchdog() {
     }
 }
 
-/// Guards: a timer around it waits, too, but says nothing of what the work does.
+/// Guards: a timer around it waits, too, but says nothing about what the work does.
 #[test]
-fn a_yield_within_a_timeout() {
+fn a_yield_within_a_timeout_is_a_yield() {
     let _guard = alone();
     let reports = between_polls(|| {
         let (seen, reports) = collect();
@@ -122,9 +122,10 @@ fn a_yield_within_a_timeout() {
     assert!(text.contains(" yielding in verdicts::nested::gives_way at "), "{text}");
 }
 
-/// Guards: a lock beside it is waited for, whoever else gives way; what is watched by itself is what it does itself.
+/// Guards: a lock beside it is waited for, whichever other branch yields. Work that is watched by itself is judged by what it
+/// does itself.
 #[test]
-fn a_yield_beside_a_wait() {
+fn a_wait_beside_a_yield_is_a_wait() {
     let _guard = alone();
     let reports = between_polls(|| {
         let seen = [(); 3].map(|()| collect());
@@ -166,7 +167,7 @@ async fn registers_once() {
     .await;
 }
 
-/// Guards: where an earlier poll's waker is still registered, nobody is accused of having forgotten one.
+/// Guards: if an earlier poll's waker is still registered, no future is said to have forgotten its waker.
 #[test]
 fn an_earlier_waker_is_not_forgotten() {
     let _guard = beside_others();
@@ -185,7 +186,7 @@ fn an_earlier_waker_is_not_forgotten() {
     assert_leaf_first(&report);
 }
 
-/// Guards: the same where nobody saw the poll that registers.
+/// Guards: the same if the poll that registered was not observed.
 #[test]
 fn a_waker_from_before_is_not_ruled_out() {
     let _guard = beside_others();
@@ -199,7 +200,7 @@ fn a_waker_from_before_is_not_ruled_out() {
 
 /// Guards: a report claims no more time than has passed, on a machine that is too busy to read clocks in order.
 #[test]
-fn no_more_time_than_has_passed() {
+fn reports_claim_no_more_time_than_has_passed() {
     let _guard = alone();
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let spin = |time: Duration| {

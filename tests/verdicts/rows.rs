@@ -16,7 +16,7 @@ fn watched() -> (super::Collected, heeler::Reports, WatchdogLayer) {
 }
 
 #[test]
-fn when_it_is_done() {
+fn a_finished_request_frees_its_row() {
     let (seen, reports, layer) = watched();
     let handle = layer.handle();
     runtime(0).block_on(async {
@@ -30,9 +30,9 @@ fn when_it_is_done() {
     nothing_in(&seen, &reports);
 }
 
-/// Guards: a request that panics is over, and nobody has left it.
+/// Guards: a request that panics is over, and is not abandoned.
 #[test]
-fn when_it_panics() {
+fn a_panicking_request_frees_its_row() {
     let (seen, reports, layer) = watched();
     for after in [ms(0), ms(5)] {
         runtime(0).block_on(async {
@@ -52,18 +52,18 @@ fn when_it_panics() {
 
 /// Guards: a panic inside the service's `call`, before there is a future.
 #[test]
-fn when_its_call_panics() {
+fn a_panic_in_the_call_frees_the_row() {
     let (_seen, _reports, layer) = watched();
     let mut service = layer
         .layer(tower::service_fn(|_: http::Request<()>| -> std::future::Ready<super::Answer> { panic!("on purpose") }));
     let call = AssertUnwindSafe(|| tower::Service::call(&mut service, get("/")));
     assert!(std::panic::catch_unwind(|| call().now_or_never()).is_err());
     assert_eq!(layer.handle().in_flight(), 0);
-    assert!(heeler::current().is_none(), "the thread is not inside the request any more");
+    assert!(heeler::current().is_none(), "the thread is no longer inside the request");
 }
 
 #[test]
-fn when_it_is_dropped() {
+fn a_dropped_request_frees_its_row() {
     let (_seen, _reports, layer) = watched();
     let handle = layer.handle();
     // Not polled yet.
@@ -88,7 +88,7 @@ fn when_it_is_dropped() {
 
 /// Guards: children have rows of their own, which end with them and not with their parent.
 #[test]
-fn when_children_outlive_it() {
+fn children_free_their_own_rows() {
     let (_seen, _reports, layer) = watched();
     let runtime = runtime(1);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -103,9 +103,9 @@ fn when_children_outlive_it() {
     drop(stop);
 }
 
-/// Guards: rows that come and go on many threads at once are never confused; each request sees its own alone.
+/// Guards: rows that come and go on many threads at once are never confused. Each request sees only its own.
 #[test]
-fn many_at_once() {
+fn rows_on_many_threads_are_never_confused() {
     let (_seen, _reports, layer) = watched();
     let runtime = runtime(4);
     let ids = std::sync::Arc::new(std::sync::Mutex::new(std::collections::HashSet::new()));

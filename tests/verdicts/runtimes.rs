@@ -13,7 +13,7 @@ async fn stuck() {
 
 /// Guards: several runtimes of both kinds at the same time.
 #[test]
-fn side_by_side() {
+fn several_runtimes_are_watched_at_once() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(THRESHOLD).reports(reports);
@@ -28,9 +28,9 @@ fn side_by_side() {
     }
 }
 
-/// Guards: runtimes that come and go, with their threads: nothing is left, and the next one is watched as the first was.
+/// Guards: runtimes come and go, with their threads. Nothing is left, and the next one is watched like the first.
 #[test]
-fn one_after_the_other() {
+fn runtimes_are_watched_one_after_the_other() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(ms(100)).reports(reports);
@@ -51,9 +51,9 @@ fn one_after_the_other() {
     until("all rows are free", || layer.handle().in_flight() == 0);
 }
 
-/// Guards: a runtime that is dropped while what it runs is slow, and while heeler keeps its wakers.
+/// Guards: a runtime may be dropped while its work is slow, and while heeler keeps its wakers.
 #[test]
-fn dropped_while_slow() {
+fn a_runtime_can_be_dropped_while_slow() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(ms(20)).reports(reports);
@@ -73,9 +73,8 @@ async fn waits_without_tokio(answer: futures::channel::oneshot::Receiver<u32>) -
     answer.await.unwrap()
 }
 
-/// Guards: no tokio runtime at all.
 #[test]
-fn none_at_all() {
+fn work_without_a_runtime_is_watched() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let (send, receive) = futures::channel::oneshot::channel();
@@ -87,9 +86,9 @@ fn none_at_all() {
     assert_eq!(thread.join().unwrap(), 7);
 }
 
-/// Guards: a future that moves from runtime to runtime, and from thread to thread, between two polls.
+/// Guards: a future may move from runtime to runtime, and from thread to thread, between two polls.
 #[test]
-fn from_one_to_the_other() {
+fn a_future_can_move_between_runtimes() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     let (send, receive) = futures::channel::oneshot::channel();

@@ -62,9 +62,9 @@ async fn drains_budget(permits: Arc<tokio::sync::Semaphore>) {
     }
 }
 
-/// Guards: tokio makes a future that never waits give way now and then. That is no wait for a permit.
+/// Guards: tokio makes a future that never waits yield now and then. That is not a wait for a permit.
 #[test]
-fn a_drained_budget_yields() {
+fn an_exhausted_budget_yields() {
     let _guard = alone();
     let report = caught_between_polls(|| drains_budget(Arc::new(tokio::sync::Semaphore::new(1))));
     assert_is(&report, Verdict::Yielding, "drains_budget");
@@ -77,10 +77,10 @@ async fn drains_budget_beside_a_timer(permits: Arc<tokio::sync::Semaphore>) {
     }
 }
 
-/// Guards: a branch that waits does not hide one that has work to do, nor the other way round: what is reported is one
-/// of the two, and nothing hangs.
+/// Guards: a branch that waits does not hide one that has work to do, nor the other way round. The report is about one of the
+/// two, and nothing hangs.
 #[test]
-fn a_drained_budget_beside_a_timer() {
+fn an_exhausted_budget_beside_a_timer_is_reported() {
     let _guard = alone();
     let report = caught_between_polls(|| drains_budget_beside_a_timer(Arc::new(tokio::sync::Semaphore::new(1))));
     assert!(matches!(report.verdict, Verdict::Yielding | Verdict::Waiting), "{}", report.to_text());
@@ -92,16 +92,16 @@ async fn forgets_waker(done: bool) {
     let mut polls = 0_u32;
     poll_fn(|_| {
         polls += 1;
-        // In a release build, too, this is a call: a poll that makes none leaves nothing behind.
+        // This is a call in a release build, too. A poll that makes no call leaves nothing behind.
         std::hint::black_box(std::time::Instant::now());
         if done { Poll::Ready(()) } else { Poll::Pending } // stuck: no waker
     })
     .await;
 }
 
-/// Guards: nobody will wake this task, and what the finished poll left on the stack says who forgot the waker.
+/// Guards: nobody will wake this task, and what the finished poll left on the stack says which future forgot the waker.
 #[test]
-fn a_future_that_keeps_no_waker() {
+fn a_future_that_keeps_no_waker_is_reported() {
     let _guard = beside_others();
     let report = caught(forgets_waker(false));
     assert_eq!(report.verdict, Verdict::NoWaker, "{}", report.to_text());
@@ -114,10 +114,10 @@ fn a_future_that_keeps_no_waker() {
     }
 }
 
-/// Guards: a box around it works after the poll on the same stack, and so does what it traces; neither takes the place of
-/// what forgot the waker.
+/// Guards: a timebox around it runs after the poll on the same stack, and so does what it traces. Neither replaces the future
+/// that forgot the waker.
 #[test]
-fn a_future_that_keeps_no_waker_in_boxes() {
+fn a_forgotten_waker_is_found_inside_timeboxes() {
     let _guard = beside_others();
     let limit = super::common::FOREVER;
     let one = caught(async move {
@@ -158,9 +158,9 @@ async fn forgets_another() {
     .await;
 }
 
-/// Guards: what is named is what the work waits for now, and no box that has been dropped, or whose time was up.
+/// Guards: the report names what the work waits for now, and no timebox that was dropped, or whose time was up.
 #[test]
-fn a_box_that_kept_no_waker_is_over() {
+fn an_ended_timebox_is_not_blamed_for_a_waker() {
     let _guard = beside_others();
     let interrupted = caught(async {
         let _ = heeler::timebox(super::THRESHOLD / 2, forgets_one()).await;
@@ -186,9 +186,9 @@ fn a_box_that_kept_no_waker_is_over() {
     }
 }
 
-/// Guards: what a box's poll left behind is of no interest once another branch has kept the waker.
+/// Guards: what a timebox's poll left behind does not matter once another branch has kept the waker.
 #[test]
-fn a_box_without_a_waker_beside_a_timer() {
+fn a_timer_hides_a_timebox_without_a_waker() {
     let _guard = beside_others();
     let forever = super::common::FOREVER;
     let report = caught(async move {

@@ -92,20 +92,20 @@ fn assert_starved(report: &Report, holders: usize) {
 }
 
 #[test]
-fn on_a_current_thread_runtime() {
+fn a_held_current_thread_runtime_starves() {
     let _guard = beside_others();
     assert_starved(&starved(0), 1);
 }
 
 #[test]
-fn on_every_worker() {
+fn every_held_worker_is_a_culprit() {
     let _guard = beside_others();
     assert_starved(&starved(2), 2);
 }
 
-/// Guards: a profile thread is no worker: what blocks there starves nobody.
+/// Guards: a profile thread is not a worker, and what blocks there starves nobody.
 #[test]
-fn beside_a_profile_that_blocks() {
+fn a_blocking_profile_starves_nobody() {
     let _guard = beside_others();
     for workers in [0, 1] {
         let driven = Driven::new(workers);

@@ -40,10 +40,10 @@ fn works() {
     std::thread::sleep(ms(60));
 }
 
-/// Guards: work that computes past an eighth of its threshold and then waits is looked at as soon as it waits, and not when
+/// Guards: work that computes past an eighth of its threshold and then waits is traced as soon as it waits, and not only when
 /// it is late.
 #[test]
-fn a_wait_after_a_long_first_poll() {
+fn a_wait_after_a_long_poll_is_traced() {
     let _guard = beside_others();
     let report = caught(async {
         std::thread::sleep(super::THRESHOLD / 2);
@@ -58,7 +58,7 @@ fn a_wait_after_a_long_first_poll() {
 
 /// Guards: waits by place, work, and what was not observed, each as long as it took.
 #[test]
-fn shares_of_the_time() {
+fn the_timeline_has_true_shares() {
     let _guard = beside_others();
     let report = caught(async {
         first_wait().await;
@@ -114,8 +114,8 @@ async fn elsewhere() {
     tokio::time::sleep(FOREVER).await;
 }
 
-/// Guards: what is still slow at 2, 4 and 8 times its threshold is looked at again, under the id of its report; the
-/// later look says where it is then.
+/// Guards: work that is still slow at 2, 4 and 8 times its threshold is captured again, under the id of its report. The later
+/// report says where it is then.
 #[test]
 fn updates_keep_the_id() {
     let _guard = beside_others();
@@ -123,7 +123,7 @@ fn updates_keep_the_id() {
     let layer = WatchdogLayer::new(ms(200)).reports(reports.clone());
     let driven = Driven::new(1);
     driven.spawn(layer.layer(service_of(moves_on())).oneshot(get("/moves")));
-    let last = seen.wait("the look at eight times the threshold", |report| report.update == 3);
+    let last = seen.wait("the capture at eight times the threshold", |report| report.update == 3);
     let all = seen.all();
     assert_eq!(all.iter().map(|report| report.update).collect::<Vec<_>>(), [0, 1, 2, 3]);
     for (report, factor) in all.iter().zip([1.0, 2.0, 4.0, 8.0]) {
@@ -138,7 +138,7 @@ fn updates_keep_the_id() {
     assert_eq!(layer.handle().in_flight(), 1);
 }
 
-/// Guards: an update goes out although its place was reported a moment ago; another request there does not.
+/// Guards: an update is sent although its place was reported a moment ago. Another request there is held back.
 #[test]
 fn updates_pass_the_throttle() {
     let _guard = beside_others();
@@ -148,11 +148,11 @@ fn updates_pass_the_throttle() {
     for _ in 0..3 {
         driven.spawn(layer.layer(service_of(elsewhere())).oneshot(get("/same")));
     }
-    seen.wait("the last look", |report| report.update == 3);
-    super::until("all looks are over", || reports.stats().made == 12);
-    assert!(reports.flush(super::common::PATIENCE), "what a sink has is counted a moment later");
+    seen.wait("the last capture", |report| report.update == 3);
+    super::until("all captures are over", || reports.stats().made == 12);
+    assert!(reports.flush(super::common::PATIENCE), "a delivery is counted a moment later");
     let all = seen.all();
-    assert_eq!(all.len(), 4, "one request's four looks");
+    assert_eq!(all.len(), 4, "the four captures of one request");
     assert!(all.iter().all(|report| report.id == all[0].id));
     let stats = reports.stats();
     assert_eq!((stats.delivered, stats.suppressed, stats.dropped), (4, 8, 0));

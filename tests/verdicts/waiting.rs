@@ -31,9 +31,9 @@ async fn sleeps() {
     tokio::time::sleep(FOREVER).await; // stuck: sleep
 }
 
-/// Guards: everything that a report says of a request, with the plainest of all waits.
+/// Guards: everything that a report says about a request, with the simplest of all waits.
 #[test]
-fn sleep() {
+fn reports_everything_about_a_sleeping_request() {
     let _guard = beside_others();
     let report = caught(sleeps());
     assert_waits(&report, "sleeps", "stuck: sleep");
@@ -56,7 +56,7 @@ async fn waits_for_lock(lock: Arc<tokio::sync::Mutex<u32>>) {
 }
 
 #[test]
-fn mutex() {
+fn names_the_wait_for_a_mutex() {
     let _guard = beside_others();
     let lock = Arc::new(tokio::sync::Mutex::new(1));
     let held = lock.clone().try_lock_owned().unwrap();
@@ -69,7 +69,7 @@ async fn waits_for_permit(permits: Arc<tokio::sync::Semaphore>) {
 }
 
 #[test]
-fn semaphore() {
+fn names_the_wait_for_a_semaphore() {
     let _guard = beside_others();
     let permits = Arc::new(tokio::sync::Semaphore::new(1));
     assert_waits(&caught(waits_for_permit(permits)), "waits_for_permit", "stuck: semaphore");
@@ -81,7 +81,7 @@ async fn waits_for_task() {
 }
 
 #[test]
-fn join_handle() {
+fn names_the_wait_for_a_join_handle() {
     let _guard = beside_others();
     assert_waits(&caught(waits_for_task()), "waits_for_task", "stuck: join handle");
 }
@@ -96,9 +96,9 @@ async fn waits_between_long_polls(answer: tokio::sync::oneshot::Receiver<u32>) {
     .ok();
 }
 
-/// Guards: a poll that takes some milliseconds and was asked for to see where it waits is not what keeps a request.
+/// Guards: a poll of a few milliseconds, caused by tracing the wait, is not what holds a request up.
 #[test]
-fn long_polls() {
+fn long_polls_between_waits_are_not_blocking() {
     let _guard = beside_others();
     let (send, receive) = tokio::sync::oneshot::channel();
     assert_waits(&caught(waits_between_long_polls(receive)), "waits_between_long_polls", "stuck: long polls");
@@ -110,7 +110,7 @@ async fn waits_for_answer(answer: tokio::sync::oneshot::Receiver<u32>) {
 }
 
 #[test]
-fn oneshot() {
+fn names_the_wait_for_a_oneshot() {
     let _guard = beside_others();
     let (send, receive) = tokio::sync::oneshot::channel();
     assert_waits(&caught(waits_for_answer(receive)), "waits_for_answer", "stuck: oneshot");
@@ -122,7 +122,7 @@ async fn waits_for_message(mut messages: tokio::sync::mpsc::Receiver<u32>) {
 }
 
 #[test]
-fn channel() {
+fn names_the_wait_for_a_channel() {
     let _guard = beside_others();
     let (send, receive) = tokio::sync::mpsc::channel(1);
     send.try_send(1).unwrap();
@@ -149,7 +149,7 @@ async fn asks_store(store: Box<dyn Store + Send + Sync>) {
 }
 
 #[test]
-fn trait_object() {
+fn names_the_wait_behind_a_trait_object() {
     let _guard = beside_others();
     let report = caught(asks_store(Box::new(Slow)));
     assert_eq!(report.verdict, Verdict::Waiting);
@@ -172,9 +172,9 @@ async fn middle_of_join() {
     tokio::time::sleep(ms(1)).await;
 }
 
-/// Guards: one stack a waiting branch of `join!`, each with its own function, none for the branch that is done.
+/// Guards: each waiting branch of `join!` has one stack with its own function. A branch that is done has none.
 #[test]
-fn join() {
+fn every_waiting_branch_of_join_has_a_stack() {
     let _guard = beside_others();
     let permits = Arc::new(tokio::sync::Semaphore::new(0));
     let report = caught(async move {
@@ -201,9 +201,9 @@ async fn waits_for_notice() {
     tokio::sync::Notify::new().notified().await;
 }
 
-/// Guards: one stack a branch of `select!`, in an order that does not change with the order of its polls.
+/// Guards: each branch of `select!` has one stack, in an order that does not change with the order of its polls.
 #[test]
-fn select() {
+fn branches_of_select_keep_their_order() {
     let _guard = beside_others();
     let fingerprints: Vec<String> = (0..4)
         .map(|_| {
@@ -221,7 +221,7 @@ fn select() {
 
 /// Guards: `heeler::watch` reports as the layer does, by the name of the job, on a current-thread runtime, too.
 #[test]
-fn a_job() {
+fn a_watched_job_is_reported_by_name() {
     let _guard = beside_others();
     let (seen, reports) = super::collect();
     let driven = super::Driven::new(0);

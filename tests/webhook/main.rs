@@ -50,9 +50,9 @@ fn verifies(post: &Post, body: &[u8]) -> bool {
     mac.verify_slice(&sent).is_ok()
 }
 
-/// Guards: the receiver gets what tells, and what it gets can be read as a report.
+/// Guards: the receiver gets the essentials, and can read them as a report.
 #[test]
-fn the_short_form_unless_asked() {
+fn sends_the_short_form_by_default() {
     let server = Server::start();
     let (report, _) = report_to(server.hook("/hook"), "photos");
     let json = server.post().json();
@@ -70,10 +70,10 @@ fn the_short_form_unless_asked() {
     assert_eq!(whole["omitted"], Value::Null);
 }
 
-/// Guards: if asked to, the receiver gets the very report that every sink gets, with the headers that were asked for, and can
-/// tell that nobody changed it.
+/// Guards: if asked to, the receiver gets the very report that every sink gets, with the configured headers, and can verify
+/// that nobody changed it.
 #[test]
-fn json_that_is_signed() {
+fn whole_reports_are_signed_json() {
     let server = Server::start();
     let hook = server
         .hook("/hook")
@@ -100,9 +100,10 @@ fn json_that_is_signed() {
     assert_eq!((stats.delivered, stats.failed_deliveries), (stats.made, 0));
 }
 
-/// Guards: a message that Slack takes, which says where it is stuck and mentions nobody, whatever the name says.
+/// Guards: Slack gets a message that it accepts, which says where the work is stuck and mentions nobody, whatever the name
+/// says.
 #[test]
-fn a_message_for_slack() {
+fn slack_gets_a_message_that_mentions_nobody() {
     let server = Server::start();
     let (seen, reports) = collect_with(|builder| builder.webhook(server.hook("/services/T/B/x").slack()));
     slow_job(&seen, &reports, "import `<!channel>` @everyone\n```& more");
@@ -118,10 +119,10 @@ fn a_message_for_slack() {
     assert!(!message.to_string().contains("<!"));
 }
 
-/// Guards: what cannot be delivered is counted and logged, with what the server says, but without the URL, which may be a
-/// secret, even if the server repeats it.
+/// Guards: reports that cannot be delivered are counted and logged, with what the server says, but without the URL. The URL
+/// may be a secret, even if the server repeats it.
 #[test]
-fn refusals() {
+fn refusals_are_logged_without_the_url() {
     let server = Server::start();
     for (path, said) in [
         ("/missing/T0KEN-1?key=T0KEN-2", "404 Not Found: cannot POST [redacted]"),
@@ -143,9 +144,10 @@ fn refusals() {
     assert!(!paths.iter().any(|path| path == "/elsewhere"), "redirects are not followed: {paths:?}");
 }
 
-/// Guards: neither a server that never answers, nor one that does not listen, holds the reporter up for longer than asked.
+/// Guards: neither a server that never responds, nor one that does not listen, holds the reporter up for longer than the
+/// timeout.
 #[test]
-fn no_answer() {
+fn an_unresponsive_server_delays_only_until_the_timeout() {
     let server = Server::start();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let hooks = [
@@ -162,9 +164,9 @@ fn no_answer() {
     }
 }
 
-/// Guards: what failed for the moment is sent again, and a receiver can tell that it is the same.
+/// Guards: a delivery that failed temporarily is sent again, and a receiver can tell that it is the same.
 #[test]
-fn again() {
+fn retries_after_a_failed_delivery() {
     let server = Server::start();
     let (seen, reports) = collect_with(|builder| builder.webhook(server.hook("/recovering").secret(SECRET)));
     slow_job(&seen, &reports, "nightly import");
@@ -176,9 +178,9 @@ fn again() {
     assert_eq!((stats.delivered, stats.undelivered, stats.failed_deliveries), (stats.made, 0, 1));
 }
 
-/// Guards: beyond the limit an hour, one digest speaks of the others.
+/// Guards: beyond the hourly limit, one digest describes the other reports.
 #[test]
-fn a_digest() {
+fn sends_one_digest_beyond_the_hourly_limit() {
     for slack in [false, true] {
         let server = Server::start();
         let hook = if slack { server.hook("/").slack() } else { server.hook("/") };
@@ -210,9 +212,9 @@ fn a_digest() {
     }
 }
 
-/// Guards: settings that cannot be used are errors of `build`, which says what is wrong, and no secret.
+/// Guards: settings that cannot be used are errors of `build`. The error says what is wrong, and contains no secret.
 #[test]
-fn settings() {
+fn unusable_settings_are_build_errors() {
     let bad = [
         Webhook::new("not a URL, T0KEN"),
         Webhook::new("http://hooks.example.com/T0KEN"),

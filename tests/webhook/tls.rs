@@ -31,9 +31,9 @@ fn authority() -> (String, ServerConfig) {
 /// Guards: a report goes to the server that the system's authorities vouch for, and to no other.
 #[cfg(target_os = "linux")]
 #[test]
-fn verified() {
-    const NAME: &str = "tls::verified";
-    // What the system trusts is told by the environment, and read once a process.
+fn only_a_trusted_server_gets_reports() {
+    const NAME: &str = "tls::only_a_trusted_server_gets_reports";
+    // The environment says what the system trusts, and is read once per process.
     const TRUSTED: &str = "HEELER_TEST_TRUSTED";
     let Some(directory) = std::env::var_os(TRUSTED) else {
         let directory = tempfile::tempdir().unwrap();

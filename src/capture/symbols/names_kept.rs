@@ -108,9 +108,9 @@ mod tests {
         Address { pc, is_return: true, module: None, relative: pc }
     }
 
-    /// Guards: texts are kept once, and it shows when there is too much.
+    /// Guards: texts are stored once, and it shows when there are too many.
     #[test]
-    fn names_are_counted() {
+    fn each_text_is_stored_and_counted_once() {
         let mut kept = NamesKept::default();
         let mut count = 0;
         while !kept.is_too_much() {
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(first[0].function.as_deref(), Some("app::f0"));
     }
 
-    /// Guards: the same library at another place has another function at the address.
+    /// Guards: the same library at another address has another function there.
     #[test]
     fn names_belong_to_a_place_in_a_module() {
         let mut kept = NamesKept::default();

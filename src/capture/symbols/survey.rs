@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_main() {
+    fn recognises_the_main_function() {
         for (name, expected) in [
             ("_ZN3app4main17h0123456789abcdefE", true),
             ("_RNvCs1234_3app4main", true),

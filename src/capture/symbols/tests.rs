@@ -28,10 +28,10 @@ fn target_address() -> u64 {
     target as fn(u64) -> u64 as usize as u64
 }
 
-/// Guards: an exact address is not taken for a return address, at a function's very first instruction, where one less is
-/// another function.
+/// Guards: an exact address is not taken for a return address, at a function's very first instruction, where the byte before
+/// belongs to another function.
 #[test]
-fn names_the_first_instruction() {
+fn names_the_first_instruction_of_a_function() {
     target(1);
     let mut symbols = Symbols::new();
     let at = address(target_address(), false);
@@ -58,7 +58,7 @@ fn return_addresses() -> Vec<Address> {
 }
 
 #[test]
-fn names_return_addresses() {
+fn return_addresses_get_the_callers_name() {
     let frames = Symbols::new().frames(&return_addresses());
     let this = "heeler::capture::symbols::tests::return_addresses";
     assert!(frames.iter().any(|frame| frame.function.as_deref() == Some(this)), "{frames:#?}");
@@ -66,9 +66,9 @@ fn names_return_addresses() {
     assert!(std.unwrap().file.as_deref().unwrap().starts_with("/rustc/"));
 }
 
-/// Guards: names are asked for once, are forgotten when they are told to, and belong to a module.
+/// Guards: names are looked up once, are forgotten on request, and belong to a module.
 #[test]
-fn remembers_and_forgets() {
+fn names_are_cached_until_forgotten() {
     let mut symbols = Symbols::new();
     let at = address(target_address(), false);
     assert!(!symbols.kept.has(&at));
@@ -84,9 +84,9 @@ fn remembers_and_forgets() {
     assert!(!symbols.kept.has(&at));
 }
 
-/// Guards: an address of nothing is a frame with an address.
+/// Guards: an address outside every module gives a frame with the address alone.
 #[test]
-fn unknown_addresses() {
+fn an_unknown_address_is_a_frame_without_a_name() {
     let mut symbols = Symbols::new();
     for pc in [0, 1, u64::MAX] {
         for is_return in [true, false] {
@@ -99,7 +99,7 @@ fn unknown_addresses() {
 
 /// Guards: frames come in the order in which they were asked for, whatever was known before.
 #[test]
-fn the_order_is_kept() {
+fn frames_keep_the_requested_order() {
     let addresses = return_addresses();
     let all = Symbols::new().frames(&addresses);
     let mut symbols = Symbols::new();
@@ -133,7 +133,8 @@ mod files {
         found
     }
 
-    /// Guards: what `addr2line` says is what is said here, throughout a large program: functions, those inlined, files, lines.
+    /// Guards: functions, inlined functions, files and lines are the same as those of `addr2line`, throughout a large
+    /// program.
     #[test]
     fn names_are_those_of_addr2line() {
         let here = address(target_address(), false);
@@ -168,7 +169,7 @@ mod files {
         assert!(differ.is_empty(), "{} differ: {:#x?}", differ.len(), &differ[..differ.len().min(5)]);
     }
 
-    /// Guards: an application that captures a backtrace is not waited for, and does not wait.
+    /// Guards: an application that captures a backtrace neither waits for heeler, nor makes it wait.
     #[test]
     fn no_lock_is_shared_with_backtraces() {
         let mut frames = Vec::new();
@@ -238,9 +239,9 @@ mod files {
         named.iter().filter_map(|place| place.function.as_deref()).collect()
     }
 
-    /// Guards: how it was built decides what can be said, and nothing that can be said is left out.
+    /// Guards: the build's settings decide what can be named, and nothing that can be named is left out.
     #[test]
-    fn builds_differ_in_what_they_tell() {
+    fn debug_settings_decide_what_is_named() {
         let with_all: [&[&str]; 8] = [
             &["-Cdebuginfo=2"],
             &["-Cdebuginfo=limited"],
@@ -273,10 +274,10 @@ mod files {
         assert_eq!(named(&none, &none), [Named { function: Some("app::outer".to_owned()), ..Named::default() }]);
     }
 
-    /// Guards: debug information that was taken out is found beside the program, by its link; another program's is not taken
-    /// for it.
+    /// Guards: debug information that was split off is found beside the program, by its link. That of another program is not
+    /// used.
     #[test]
-    fn separate_debug_information() {
+    fn finds_separate_debug_information() {
         let [(folder, program), (_other_folder, other)] =
             ["2", "1"].map(|level| program(&["-g", &format!("-Copt-level={level}")]));
         let objcopy = |arguments: &[&str]| {
@@ -293,9 +294,10 @@ mod files {
         assert_eq!(named(&other, &program), []);
     }
 
-    /// Guards: a file that is cut short, or damaged in what is read of it, gives fewer or other names, and harms nobody.
+    /// Guards: a file that is cut short, or damaged in the parts that are read, gives fewer or other names, and nothing
+    /// fails.
     #[test]
-    fn damaged_files() {
+    fn damaged_files_only_lose_names() {
         use object::{Object as _, ObjectSection as _};
         let (folder, program) = program(&["-Cdebuginfo=2"]);
         let whole = std::fs::read(&program).unwrap();
@@ -330,9 +332,9 @@ mod files {
         }
     }
 
-    /// Guards: what is opened to look for names is a file, and not the end of a pipe that nobody writes to.
+    /// Guards: only a file is opened to look for names, never the end of a pipe that nobody writes to.
     #[test]
-    fn pipes_are_not_waited_for() {
+    fn a_pipe_is_never_waited_for() {
         let (folder, program) = program(&["-Cdebuginfo=2"]);
         let pipe = folder.path().join("pipe");
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -340,9 +342,9 @@ mod files {
         assert!(ObjectFile::read(&pipe).is_none());
     }
 
-    /// Guards: names are those of the program that runs, also where another was put in its place since, as by a deployment.
+    /// Guards: names are those of the program that runs, even after another file took its place, as in a deployment.
     #[test]
-    fn a_replaced_program_names_itself() {
+    fn a_replaced_program_is_named_from_itself() {
         const CHILD: &str = "HEELER_TEST_REPLACED";
         let here = std::env::current_exe().unwrap();
         if std::env::var_os(CHILD).is_some() {
@@ -360,7 +362,7 @@ mod files {
         let folder = tempfile::tempdir_in(here.parent().unwrap()).unwrap();
         let child = folder.path().join("child");
         std::fs::hard_link(&here, &child).unwrap();
-        let test = "capture::symbols::tests::files::a_replaced_program_names_itself";
+        let test = "capture::symbols::tests::files::a_replaced_program_is_named_from_itself";
         let done = Command::new(&child).args(["--exact", test, "--nocapture"]).env(CHILD, "1").output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         assert!(String::from_utf8_lossy(&done.stdout).contains("1 passed"));

@@ -135,9 +135,9 @@ mod tests {
         .unwrap();
     }
 
-    /// Guards: what is there and large enough is left alone.
+    /// Guards: a signal stack that is large enough is left alone.
     #[test]
-    fn a_large_one_is_left_alone() {
+    fn a_large_signal_stack_is_left_alone() {
         on_a_thread(|| {
             let theirs = set(needed());
             let stack = SignalStack::ensure();
@@ -147,9 +147,9 @@ mod tests {
         });
     }
 
-    /// Guards: none, or one that is too small, is replaced; and put back at the end.
+    /// Guards: a missing or small signal stack is replaced, and restored at the end.
     #[test]
-    fn a_small_one_is_replaced_and_put_back() {
+    fn a_small_signal_stack_is_replaced_and_restored() {
         on_a_thread(|| {
             for size in [0, needed() - 1] {
                 let theirs = set(size);
@@ -165,9 +165,9 @@ mod tests {
         });
     }
 
-    /// Guards: what the application has set meanwhile stays.
+    /// Guards: a signal stack that the application set meanwhile stays.
     #[test]
-    fn another_one_set_meanwhile_stays() {
+    fn a_signal_stack_set_meanwhile_stays() {
         on_a_thread(|| {
             set(0);
             let stack = SignalStack::ensure();

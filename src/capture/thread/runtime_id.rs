@@ -59,7 +59,7 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().build().unwrap()
     }
 
-    /// Guards: runtimes are told apart, or are all unknown, as the version of tokio has it.
+    /// Guards: runtimes are told apart, or are all unknown, depending on the version of tokio.
     #[test]
     fn runtimes_are_told_apart() {
         assert_eq!(RuntimeId::current(), None, "in none");

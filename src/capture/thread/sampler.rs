@@ -344,13 +344,13 @@ mod tests {
         })
     }
 
-    /// Guards: what threads of the parent owe at a fork, and the question that stands, take no place in the child, which has
-    /// none of those threads.
+    /// Guards: what threads of the parent still have to answer at a fork, and the open question, take no place in the child,
+    /// which has none of those threads.
     #[test]
-    fn nobody_owes_a_child_an_answer() {
+    fn a_forked_child_owes_no_answers() {
         const ALONE: &str = "HEELER_TEST_OWED";
         if std::env::var_os(ALONE).is_none() {
-            let name = format!("{}::nobody_owes_a_child_an_answer", module_path!().split_once("::").unwrap().1);
+            let name = format!("{}::a_forked_child_owes_no_answers", module_path!().split_once("::").unwrap().1);
             let mut command = Command::new(std::env::current_exe().unwrap());
             let output = command.args(["--exact", &name, "--nocapture"]).env(ALONE, "1").output().unwrap();
             let (said, why) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -69,9 +69,9 @@ impl SpanStack {
 mod tests {
     use super::*;
 
-    /// Spans left out of order, or too deep to keep, leave the right ones behind.
+    /// Guards: spans that are left out of order, or too deep to keep, leave the right ones behind.
     #[test]
-    fn the_stack_keeps_what_is_entered() {
+    fn the_stack_keeps_spans_that_are_entered() {
         let stack = SpanStack::new();
         let ids = || {
             let mut ids = [0; SPANS];

@@ -106,9 +106,9 @@ extern "C" fn handles(_signal: libc::c_int) {
     std::hint::black_box(());
 }
 
-/// Guards: a handler of the application's is on the stack, and so is what it has interrupted, in the middle of a function.
+/// Guards: a signal handler of the application is on the stack, and so is what it interrupted, in the middle of a function.
 #[test]
-fn a_stack_unwinds_through_a_signal_handler() {
+fn unwinds_through_a_signal_handler() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     WORKS.store(false, Ordering::SeqCst);
     // SAFETY: a zeroed `sigaction` is valid; the handler only reads and writes atomics. On the thread's own stack.
@@ -183,9 +183,9 @@ mod signed {
         std::hint::black_box(());
     }
 
-    /// Guards: signed return addresses are taken for what they are, and the frames of those who sign are known in full.
+    /// Guards: signed return addresses are recognised, and the frames of functions that sign are known in full.
     #[test]
-    fn signed_return_addresses_are_unwound() {
+    fn unwinds_signed_return_addresses() {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let names = names_within(calls_who_signs, &ARRIVED, |_| {});
         assert_order(&names, &["::spins", "heeler_test_inner", "heeler_test_outer", "::calls_who_signs"]);

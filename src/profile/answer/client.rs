@@ -53,9 +53,9 @@ fn accepts_html(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    /// Guards: a browser says `text/html`; a client that takes anything is none.
+    /// Guards: a browser accepts `text/html`. A client that accepts anything is not a browser.
     #[test]
-    fn browsers() {
+    fn only_browsers_ask_for_html() {
         for (accept, is) in [
             ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", true),
             ("application/json, Text/HTML;level=1 ; q=0.5", true),

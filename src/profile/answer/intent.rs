@@ -214,9 +214,9 @@ mod tests {
         Intent::of(&head(headers), Way::Flag, many)
     }
 
-    /// Guards: what other sites cause is told from the rest by what browsers say, new and old, over TLS or not.
+    /// Guards: requests caused by other sites are told from the rest by what browsers send, new and old, over TLS or not.
     #[test]
-    fn other_sites_are_told_apart() {
+    fn requests_caused_by_other_sites_are_recognised() {
         for (headers, from_here, action) in [
             (&[][..], true, true),
             (&[("sec-fetch-site", "none")], true, false),
@@ -245,10 +245,11 @@ mod tests {
         }
     }
 
-    /// Guards: of everything that a browser can say of a request, with each sort of credentials, only an address that was gone
-    /// to starts a profile, and a script's fetch with credentials of its own; many runs are always asked about.
+    /// Guards: of everything that a browser can say about a request, with each kind of credentials, two things start a
+    /// profile: an address that the user went to, and a script's fetch with credentials of its own. Many runs always need a
+    /// confirmation.
     #[test]
-    fn what_a_browser_says_decides() {
+    fn only_deliberate_requests_start_a_profile() {
         let sites = ["none", "same-origin", "same-site", "cross-site", "nonsense"];
         let modes = ["navigate", "no-cors", "cors", "same-origin", "websocket", "nonsense"];
         let dests =
@@ -288,9 +289,9 @@ mod tests {
         assert_eq!(acts, 2 * 10 + 2 * 2);
     }
 
-    /// Guards: where a browser says nothing of where a request comes from, a cookie or looking like one is not enough.
+    /// Guards: if a browser does not say where a request comes from, neither a cookie nor looking like a browser is enough.
     #[test]
-    fn without_fetch_metadata() {
+    fn a_cookie_without_fetch_metadata_is_not_enough() {
         use Intent::{Act, Foreign, Unclear};
         let cookie = ("cookie", "session=1");
         for (headers, once, many) in [
@@ -326,9 +327,9 @@ mod tests {
         }
     }
 
-    /// Guards: the header is a script's act, but not another origin's, nor many runs of a browser's.
+    /// Guards: the header is set by a script. It counts neither for another origin, nor for many runs from a browser.
     #[test]
-    fn by_the_header() {
+    fn a_header_from_another_origin_starts_nothing() {
         use Intent::{Act, Embedded, Foreign, ManyByHeader, Preparation};
         let cookie = ("cookie", "session=1");
         for (headers, once, many) in [
@@ -365,9 +366,9 @@ mod tests {
         }
     }
 
-    /// Guards: a link on another site leads to the page that asks, by going there and in no other way.
+    /// Guards: a link on another site leads to the confirmation page if the user follows it, and to nothing otherwise.
     #[test]
-    fn a_link_from_elsewhere_is_asked_about() {
+    fn a_link_from_elsewhere_needs_confirmation() {
         for site in ["cross-site", "same-site"] {
             let link = [("sec-fetch-site", site), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
             assert_eq!(flag(&link, false), Intent::Unclear);

@@ -123,9 +123,9 @@ mod tests {
         Start { runs: Some(200), ..Start::default() }
     }
 
-    /// Guards: an answer holds once, for the same request, the same person, and for a while.
+    /// Guards: a confirmation works once, for the same request and the same person, and only for a while.
     #[test]
-    fn an_answer_holds_once() {
+    fn a_confirmation_works_only_once() {
         let (questions, flag, ada) = (Questions::default(), Flag::default(), Access::allowed_as("ada"));
         let about = head("/vote?a=1&__geordi__=200x");
         let ask = || questions.ask(&about, &flag, &ada, many(), Asked).unwrap();
@@ -160,9 +160,9 @@ mod tests {
         assert_eq!(lock_std(&questions.0).len(), 0);
     }
 
-    /// Guards: however many are asked, so many are kept, the latest.
+    /// Guards: only the latest questions are kept, however many are asked.
     #[test]
-    fn the_oldest_makes_room() {
+    fn the_oldest_question_makes_room() {
         let (questions, flag, all) = (Questions::default(), Flag::default(), Access::allowed());
         let head = head("/");
         let tokens: Vec<_> = (0..MAX + 2).map(|_| questions.ask(&head, &flag, &all, many(), Asked).unwrap()).collect();

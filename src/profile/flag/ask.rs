@@ -172,9 +172,8 @@ mod tests {
         Ask::Start(Start { form, runs, process, inline })
     }
 
-    /// Guards: the whole grammar.
     #[test]
-    fn what_is_asked_for() {
+    fn reads_the_whole_grammar() {
         let (one, two): (Id, Id) = (ONE.parse().unwrap(), TWO.parse().unwrap());
         for form in Form::ALL {
             assert_eq!(Ask::parse(form.name()), Ok(start(Some(form), None, false, false)));
@@ -200,9 +199,9 @@ mod tests {
         }
     }
 
-    /// Guards: what is nonsense is said to be, in a sentence that fits it.
+    /// Guards: an invalid value gets an error, in a sentence that fits it.
     #[test]
-    fn nonsense() {
+    fn explains_what_is_wrong_with_a_value() {
         for (value, why) in [
             ("jpeg".to_owned(), "`jpeg` is not known"),
             ("0x".into(), "1 to 1000 times"),
@@ -230,9 +229,9 @@ mod tests {
         }
     }
 
-    /// Guards: a header can start, with the same words, and can say no.
+    /// Guards: the header can start a profile, with the same words as the parameter, and can decline one.
     #[test]
-    fn headers() {
+    fn the_header_starts_or_declines_a_profile() {
         for yes in ["", "1", "on", "true", " on "] {
             assert_eq!(Start::of_header(yes.as_bytes()), Ok(Some(Start::default())), "{yes:?}");
         }

@@ -40,9 +40,9 @@ fn first_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 proptest! {
     #![proptest_config(config())]
 
-    /// Guards: found and taken out exactly as a plain split at `&` has it; and nothing else changes.
+    /// Guards: the flag is found and removed exactly as a plain split at `&` does it, and nothing else changes.
     #[test]
-    fn queries(query in query(), front in prop_oneof![Just(""), Just("http://u@example.com:1")], path in "/[a-z_&=%é]{0,5}") {
+    fn finds_and_strips_the_flag_in_any_query(query in query(), front in prop_oneof![Just(""), Just("http://u@example.com:1")], path in "/[a-z_&=%é]{0,5}") {
         let Ok(uri) = format!("{front}{path}?{query}").parse::<Uri>() else { return Ok(()) };
         let (flag, value) = (Flag::default(), first_value(&query, DEFAULT_NAME));
         prop_assert_eq!(flag.find_in(&query), value);
@@ -58,16 +58,16 @@ proptest! {
         prop_assert_eq!(flag.find(&stripped), None);
     }
 
-    /// Guards: names that are like themselves are found wherever they are.
+    /// Guards: a name that can overlap itself is found wherever it is.
     #[test]
-    fn names(name in "[ab~]{1,7}", query in "[ab~=&]{0,40}") {
+    fn finds_names_that_overlap_themselves(name in "[ab~]{1,7}", query in "[ab~=&]{0,40}") {
         let flag = Flag::new(&name).unwrap();
         prop_assert_eq!(flag.find_in(&query), first_value(&query, &name));
     }
 
-    /// Guards: any text whatever is a question or nonsense, which is short and safe to print.
+    /// Guards: any text at all is either a valid value or gets an error that is short and safe to print.
     #[test]
-    fn values(value in prop_oneof![any::<String>(), "[0-9a-fxsvg,.%+ -]{0,70}", "[0-9a-f]{32}(\\.[a-z.0-9]{0,40})?"]) {
+    fn any_value_is_a_question_or_an_error(value in prop_oneof![any::<String>(), "[0-9a-fxsvg,.%+ -]{0,70}", "[0-9a-f]{32}(\\.[a-z.0-9]{0,40})?"]) {
         for asked in [Ask::parse(&value).map(drop), Start::of_header(value.as_bytes()).map(drop)] {
             if let Err(nonsense) = asked {
                 let sentence = nonsense.to_string();
@@ -79,15 +79,15 @@ proptest! {
         }
     }
 
-    /// Guards: bytes of a header that are no text are no panic.
+    /// Guards: header bytes that are not valid text cause no panic.
     #[test]
-    fn headers(value in any::<Vec<u8>>()) {
+    fn any_header_bytes_are_handled_without_panic(value in any::<Vec<u8>>()) {
         let _ = Start::of_header(&value);
     }
 
-    /// Guards: an id is its 32 digits and nothing else is one.
+    /// Guards: an id is its 32 digits, and nothing else is one.
     #[test]
-    fn ids(text in prop_oneof![any::<String>(), "[0-9a-fA-Fg+]{31,33}", "[0-9a-f]{32}"]) {
+    fn only_32_hex_digits_are_an_id(text in prop_oneof![any::<String>(), "[0-9a-fA-Fg+]{31,33}", "[0-9a-f]{32}"]) {
         let is_id = text.len() == 32 && text.bytes().all(|byte| b"0123456789abcdef".contains(&byte));
         let id = text.parse::<Id>();
         prop_assert_eq!(id.is_ok(), is_id);

@@ -219,9 +219,9 @@ mod tests {
         rows.iter().find(is).unwrap_or_else(|| panic!("no {function} in {rows:?}"))
     }
 
-    /// Guards: own times sum to the whole, totals count a function once a stack, whatever its line, and recursion once.
+    /// Guards: own times sum to the whole. Totals count a function once per stack, whatever its line, and recursion once.
     #[test]
-    fn adds_up() {
+    fn own_times_sum_to_the_whole() {
         let mut builder = ProfileBuilder::new();
         let deep = [own("app::handler", 1), own("app::walk", 5), own("app::walk", 6), own("app::walk", 5)];
         builder.slice(State::OnCpu, 300, 3, &deep);
@@ -254,9 +254,9 @@ mod tests {
         }
     }
 
-    /// Guards: without plumbing what the application calls keeps its name, and what is around it and inside it does not.
+    /// Guards: without library frames, what the application calls keeps its name. What is around it and inside it does not.
     #[test]
-    fn without_plumbing() {
+    fn folding_keeps_the_library_calls_of_own_code() {
         let mut builder = ProfileBuilder::new();
         let stack = |leaf: &str| {
             [
@@ -278,9 +278,9 @@ mod tests {
         assert_eq!(stacks(&profile, &profile.slices, true)[0].frames.len(), 5);
     }
 
-    /// Guards: a stored profile that was damaged, or written by another version, is no reason to panic or to loop.
+    /// Guards: a stored profile that was damaged, or written by another version, causes neither a panic nor an endless loop.
     #[test]
-    fn damaged() {
+    fn a_damaged_profile_causes_no_panic() {
         let mut builder = ProfileBuilder::new();
         builder.slice(State::OnCpu, 10, 1, &[own("app::a", 1), own("app::b", 1)]);
         let mut profile = builder.build();

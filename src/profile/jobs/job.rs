@@ -193,9 +193,9 @@ mod tests {
 
     use super::*;
 
-    /// Guards: who asks how far a job is waits for the sampler without keeping the thread.
+    /// Guards: asking how far a job is waits for the sampler without blocking the thread.
     #[test]
-    fn to_ask_blocks_no_thread() {
+    fn asking_for_progress_blocks_no_thread() {
         let job = Job::new(Id::random().unwrap(), None, Request::default(), [].into(), 0);
         let recording = job.begin(10);
         let mut status = Box::pin(job.status());

@@ -118,9 +118,9 @@ mod tests {
         ticket.turn().now_or_never().is_some()
     }
 
-    /// Guards: in their order, each as soon as there is room; places count down.
+    /// Guards: jobs run in their order, each as soon as there is room. Their places count down.
     #[test]
-    fn first_come_first_served() {
+    fn jobs_run_in_their_order() {
         let queue = Queue::new(2, 3);
         let mut tickets: Vec<Ticket> = (0..5).map(|_| queue.enter().unwrap()).collect();
         let places = |tickets: &[Ticket]| tickets.iter().map(Ticket::place).collect::<Vec<_>>();
@@ -139,9 +139,9 @@ mod tests {
         assert_eq!((state.running, state.waiting.len()), (0, 0));
     }
 
-    /// Guards: a turn that was given to one that never looked is not lost.
+    /// Guards: a turn given to a job that never looked is not lost.
     #[test]
-    fn a_turn_that_nobody_noticed() {
+    fn an_unnoticed_turn_is_not_lost() {
         let queue = Queue::new(1, 2);
         let (first, second, mut third) = (queue.enter().unwrap(), queue.enter().unwrap(), queue.enter().unwrap());
         drop(first);
@@ -151,9 +151,9 @@ mod tests {
         assert_eq!(lock_std(&queue.state).running, 0);
     }
 
-    /// Guards: nobody waits where no queue is wanted, and whoever is sent away is told a time within bounds.
+    /// Guards: nobody waits where no queue is wanted. A request that is sent away gets a time to retry, within bounds.
     #[test]
-    fn full() {
+    fn a_full_queue_says_when_to_retry() {
         let queue = Queue::new(0, 0);
         let ticket = queue.enter().unwrap();
         assert_eq!(queue.enter().unwrap_err(), Full { retry_after: 2 });

@@ -209,8 +209,8 @@ mod tests {
         }
     }
 
-    /// Guards: a runtime that drops its tasks has ended, also before it comes to the one that stands by: what the request sees
-    /// of the end by then is no fault of its own.
+    /// Guards: a runtime that drops its tasks has ended, even before it comes to the task that stands by. What the request
+    /// sees of the end by then is not its own fault.
     #[test]
     fn a_runtime_that_drops_its_tasks_has_ended() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

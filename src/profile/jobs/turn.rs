@@ -102,10 +102,10 @@ mod tests {
     use super::super::Queue;
     use super::*;
 
-    /// Guards: a request that is given up leaves its turn to the next one, and counts until it returns; beyond the limit it
+    /// Guards: a request that is dropped leaves its turn to the next one, and counts until it returns. Beyond the limit it
     /// keeps its turn.
     #[test]
-    fn a_request_that_is_given_up_passes_its_turn_on() {
+    fn a_dropped_request_passes_its_turn_on() {
         static FEW: Unreturned = Unreturned::new(2);
         let queue = Queue::new(1, 0);
         let mut turns = Vec::new();

@@ -107,7 +107,7 @@ mod tests {
 
     /// Guards: links stay on this path, whatever it is, and keep the request's own parameters.
     #[test]
-    fn links() {
+    fn links_stay_on_the_same_path() {
         let table = [
             ("/albums/7", "?p=index"),
             ("/albums/7?", "?p=index"),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn nonces_are_used_once() {
+    fn each_page_has_a_new_nonce() {
         let (one, other) = (nonce().unwrap(), nonce().unwrap());
         assert!(one != other && one.len() == 24, "{one} {other}");
         assert!(!format!("{:?}", Context::new("p", "/secret", &one)).contains("secret"));

@@ -275,7 +275,7 @@ mod tests {
         boxes.iter().filter(|(_, y, _)| *y == rows[1]).map(|(.., width)| width).sum()
     }
 
-    /// Guards: widths are time, to the nanosecond, with and without plumbing, however many boxes are put together.
+    /// Guards: widths are time, to the nanosecond, with and without library frames, however many boxes are merged.
     #[test]
     fn widths_sum_to_the_time() {
         for profile in [album(), hostile(), wide()] {
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_boxes_say() {
+    fn boxes_show_time_share_and_count() {
         let drawn = boxes(&svg(&album(), Which::All, false));
         let says = |text: &str| drawn.iter().any(|(title, ..)| title == text);
         for text in [
@@ -318,9 +318,9 @@ mod tests {
         assert!(svg(&album(), Which::All, false) == svg(&album(), Which::All, false), "the same each time");
     }
 
-    /// Guards: under the picture stands how far it can be trusted, within its bounds.
+    /// Guards: lines below the picture, but within its bounds, say how far it can be trusted.
     #[test]
-    fn lines_below() {
+    fn the_picture_says_how_accurate_it_is() {
         let mut profile = album();
         profile.outcome = crate::profile::Outcome::Panicked("index <3>".to_owned());
         let drawn = svg(&profile, Which::All, false);
@@ -338,9 +338,9 @@ mod tests {
         assert!(drawn.contains(&format!("viewBox=\"0 0 1200 {}\"", height_of(&drawn))));
     }
 
-    /// Guards: a profile of nothing, and one of a nanosecond, have a picture.
+    /// Guards: an empty profile, and one of a nanosecond, have a picture.
     #[test]
-    fn nothing_to_draw() {
+    fn an_empty_profile_has_a_picture() {
         let mut builder = ProfileBuilder::new();
         assert!(svg(&ProfileBuilder::new().build(), Which::All, false).contains("no time was spent so"));
         builder.slice(State::OnCpu, 1, 0, &[own("app::a", 1)]);

@@ -203,7 +203,7 @@ mod tests {
         ]
     }
 
-    /// Guards: the application's frames lead, and what it waits for keeps its name.
+    /// Guards: the application's frames lead, and what they wait for keeps its name.
     #[test]
     fn the_applications_frames_lead() {
         assert_eq!(
@@ -225,9 +225,9 @@ mod tests {
         assert_eq!((any.len(), any.last().unwrap().as_str()), (7, "[any of 3]"));
     }
 
-    /// Guards: samples of one function are one box, whatever the line; waits are told apart by theirs.
+    /// Guards: samples of one function share a box, whatever their line. Waits are separated by their line.
     #[test]
-    fn lines() {
+    fn only_waits_are_separated_by_line() {
         let frames = [own("app::page", 7), own("app::resize", 9)];
         assert_eq!(labels(State::OnCpu, false, &frames), ["app::page src/app.rs", "app::resize src/app.rs"]);
         assert_eq!(labels(State::Blocked, false, &frames), ["app::page src/app.rs:7", "app::resize src/app.rs:9"]);
@@ -242,9 +242,9 @@ mod tests {
         assert!(labels[MAX_STEPS - 1].ends_with(":4999"));
     }
 
-    /// Guards: a damaged profile is no reason to panic or to loop.
+    /// Guards: a damaged profile causes neither a panic nor an endless loop.
     #[test]
-    fn references_to_nowhere() {
+    fn dangling_references_cause_no_panic() {
         let mut builder = ProfileBuilder::new();
         builder.slice(State::OnCpu, 1, 1, &[own("app::a", 1), own("app::b", 1)]);
         let mut profile = builder.build();

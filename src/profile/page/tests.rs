@@ -31,7 +31,7 @@ fn assert_says(page: &str, expected: &str) {
 
 /// Guards: an engineer sees at once where the time went.
 #[test]
-fn it_leads_with_where_the_time_went() {
+fn the_page_leads_with_where_the_time_went() {
     let page = result(&album(), &[], &context());
     assert_says(
         &page,
@@ -47,9 +47,9 @@ fn it_leads_with_where_the_time_went() {
     assert_says(&page, "The request spawned one task, which was profiled beside it.");
 }
 
-/// Guards: how it ended is said in words where it did not end well, and what many runs mean.
+/// Guards: the page says how the request ended if it did not end well, and what many runs mean.
 #[test]
-fn ends() {
+fn the_page_says_how_the_request_ended() {
     let table = [
         (Outcome::Failed("connection reset".to_owned()), "The request failed. connection reset"),
         (Outcome::Panicked("index out of bounds".to_owned()), "The handler panicked. index out of bounds"),
@@ -68,9 +68,10 @@ fn ends() {
     assert_says(&result(&profile, &[], &context()), "2.35 s in 20 runs, 117 ms each: ");
 }
 
-/// Guards: tabs for what there is, a frame with and one without plumbing for each picture, and ways to all else.
+/// Guards: there are tabs for everything in the profile, a frame with and one without library frames for each picture, and
+/// links to everything else.
 #[test]
-fn tabs_and_links() {
+fn the_page_has_tabs_and_links_to_everything() {
     let seen = page_of(&album());
     for id in ["t-all", "t-cpu", "t-wait", "t-chart", "t-beside", "t-table", "t-request", "t-compare", "t-files"] {
         assert!(seen.ids.iter().any(|seen| seen == id), "{id}");
@@ -96,9 +97,9 @@ fn tabs_and_links() {
     assert!(!page_of(&posted).targets.contains(&flag("")));
 }
 
-/// Guards: the page that asks says what would run, and how often; its form leads to the answer, and needs no script.
+/// Guards: the confirmation page says what would run, and how often. Its form leads to the result, and needs no script.
 #[test]
-fn a_question() {
+fn the_confirmation_says_what_would_run() {
     let token: Id = "0123456789abcdef0000000000000009".parse().unwrap();
     let start = Start { runs: Some(200), inline: true, process: true, form: None };
     let page = confirm("/vote?a=<b>", start, token, &context());
@@ -111,9 +112,10 @@ fn a_question() {
     assert_says(&confirm("/", Start::default(), token, &context()), "once");
 }
 
-/// Guards: what the rest of the process did is shown if it was asked for, with what is missing there, and names are text.
+/// Guards: what the rest of the process did is shown if it was asked for, and so is what is missing there. Names are shown as
+/// text.
 #[test]
-fn the_rest_of_the_process() {
+fn the_process_profile_is_shown_if_asked_for() {
     let mut profile = album();
     assert!(!page_of(&profile).ids.iter().any(|id| id == "t-process"));
     let stack = |function: &str, samples| ProcessStack {
@@ -130,9 +132,9 @@ fn the_rest_of_the_process() {
     assert_says(&page, "75.0 %");
 }
 
-/// Guards: a page as a file leads nowhere, and has its pictures.
+/// Guards: a page saved as a file links nowhere, and has its pictures.
 #[test]
-fn as_a_file() {
+fn a_saved_page_is_self_contained() {
     let file = html(&album());
     let nonce = file.split_once("<style nonce=\"").and_then(|(_, rest)| rest.split_once('"')).unwrap().0;
     let seen = inspect(&file, nonce);
@@ -146,7 +148,7 @@ fn as_a_file() {
 /// Guards: names from a request or a binary are text, wherever they are shown. [`inspect`] fails on elements, attributes and
 /// handlers that are not a page's own, on scripts without the nonce, and on links to elsewhere.
 #[test]
-fn hostile_names() {
+fn hostile_names_are_shown_as_text() {
     let profile = hostile();
     let context = Context::new("__geordi__", "//evil.example/?a=\"><script>&b='", NONCE);
     let mut job = status(Phase::Failed(HOSTILE.join(" ")));
@@ -174,7 +176,7 @@ fn hostile_names() {
     }
 }
 
-/// Guards: pages of many thousand stacks are not so large that a browser hangs.
+/// Guards: a page of many thousand stacks is not so large that a browser hangs.
 #[test]
 fn large_profiles_make_no_large_pages() {
     let page = result(&wide(), &[], &context());
@@ -184,9 +186,10 @@ fn large_profiles_make_no_large_pages() {
     }
 }
 
-/// Guards: with a script it asks, without one the browser does; what is over does neither.
+/// Guards: the page asks for news, by its script or, without one, by a refresh of the browser. Once the job is over, it does
+/// neither.
 #[test]
-fn progress() {
+fn the_progress_page_refreshes_until_the_end() {
     let running = live(&status(Phase::Running), &context());
     assert_says(&running, "Running 12.3 s");
     assert_says(&running, "photos::store::PhotoStore::list at src/store.rs:33");
@@ -226,9 +229,9 @@ fn profiles_are_listed_and_searched() {
     assert_says(&index(&[], "x", &context()), "None of that name.");
 }
 
-/// Guards: what is slower is told first, and many runs count as their average.
+/// Guards: what is slower comes first, and many runs count as their average.
 #[test]
-fn comparison() {
+fn the_comparison_leads_with_what_is_slower() {
     let mut many = album();
     many.runs = 2;
     for slice in &mut many.slices {
@@ -263,9 +266,9 @@ fn errors_say_what_and_why() {
     assert!(inspect(&page, NONCE).targets.contains(&"?sort=date&page=2".to_owned()));
 }
 
-/// Guards: the policy that a page states itself lets nothing out of it.
+/// Guards: the policy that a page states itself lets nothing leave it.
 #[test]
-fn policies() {
+fn the_pages_policy_lets_nothing_out() {
     let header = Policy::Page(NONCE).header();
     for directive in ["default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"] {
         assert!(header.split("; ").any(|given| given == directive), "{directive}");

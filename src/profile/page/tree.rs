@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_and_order() {
+    fn boxes_are_summed_and_sorted() {
         let profile = back_and_forth();
         assert_eq!(
             lines(&profile, Which::All),
@@ -303,7 +303,7 @@ mod tests {
         /// Guards: however many stretches there are, a chart has all of their time, by state, in their order, and not many
         /// more boxes than it is pixels wide.
         #[test]
-        fn charts_are_bounded_and_whole(lengths in prop::collection::vec((1u64..1 << 40, 0usize..4, 0usize..30), 1..400), times in 1usize..40) {
+        fn a_chart_is_bounded_and_complete(lengths in prop::collection::vec((1u64..1 << 40, 0usize..4, 0usize..30), 1..400), times in 1usize..40) {
             let mut builder = ProfileBuilder::new();
             for _ in 0..times {
                 for &(nanos, state, function) in &lengths {

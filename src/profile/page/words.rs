@@ -252,17 +252,17 @@ mod tests {
     use crate::profile::page::sample::album;
     use crate::profile::testing::{ProfileBuilder, own, plumbing, remark};
 
-    /// Guards: one is one, and large numbers are readable.
+    /// Guards: one is singular, and large numbers are readable.
     #[test]
-    fn counts() {
+    fn counts_are_written_readably() {
         let polls = [0, 1, 2, 12_345].map(|polls| counted(polls, "poll"));
         assert_eq!(polls, ["0 polls", "1 poll", "2 polls", "12,345 polls"]);
     }
 
     proptest! {
-        /// Guards: shares sum to the whole, and none is further from its part than a tenth of a percent.
+        /// Guards: percentages sum to the whole, and none is further from its exact value than a tenth of a percent.
         #[test]
-        fn percentages_sum(parts in any::<[u64; 5]>(), shift in 0u32..64) {
+        fn percentages_sum_to_the_whole(parts in any::<[u64; 5]>(), shift in 0u32..64) {
             let parts = parts.map(|part| part >> shift);
             let tenths = per_mille(parts);
             let whole: u128 = parts.iter().map(|&part| u128::from(part)).sum();
@@ -280,9 +280,9 @@ mod tests {
         assert_eq!(places(&profile).iter().map(|place| place.nanos).sum::<u64>(), profile.wall_nanos);
     }
 
-    /// Guards: what is told of a stack is the application's, and a remark only if there is nothing else.
+    /// Guards: a stack is represented by a frame of the application, and by a remark only if there is nothing else.
     #[test]
-    fn the_telling_place() {
+    fn the_applications_frame_represents_the_stack() {
         let mut builder = ProfileBuilder::new();
         builder.slice(State::Waiting, 5, 1, &[own("app::page", 1), plumbing("tokio::sync::Mutex::lock")]);
         builder.slice(State::Waiting, 4, 1, &[own("app::page", 1), remark("[any of 2]")]);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_for_people() {
+    fn numbers_are_written_for_people() {
         assert_eq!([0, 7, 999, 1_000, 1_234_567].map(grouped), ["0", "7", "999", "1,000", "1,234,567"]);
         let sizes = [1, 999, 1_000, 12_345, 999_949, 5_000_000_000];
         assert_eq!(sizes.map(bytes), ["1 byte", "999 bytes", "1.0 kB", "12.3 kB", "1000 kB", "5.0 GB"]);

@@ -102,7 +102,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     proptest! {
-        /// Guards: whatever the clocks say, the parts of a stretch sum to it, and nothing of a wait for a CPU is lost.
+        /// Guards: the parts of a stretch sum to it, whatever the clocks say, and no wait for a CPU is lost.
         #[test]
         fn parts_sum_to_the_stretch(elapsed in 0..10_000 * MS, used: u64, delayed in 0..20_000 * MS, of: u64) {
             let (spent, surplus) = Spent::new(elapsed, used, delayed);
@@ -115,9 +115,9 @@ mod tests {
         }
     }
 
-    /// Guards: which of the three a short stretch is.
+    /// Guards: which of the three states a short stretch has.
     #[test]
-    fn what_a_stretch_mostly_is() {
+    fn a_short_stretch_has_its_main_state() {
         for (used, delayed, state) in [
             (10, 0, State::OnCpu),
             (5, 5, State::OnCpu),
@@ -131,9 +131,10 @@ mod tests {
         }
     }
 
-    /// Guards: a wait for a CPU that is told late is taken out of what was seen as blocked, latest first, within the poll.
+    /// Guards: a wait for a CPU that is learnt late is subtracted from what seemed blocked, the latest first, within the
+    /// poll.
     #[test]
-    fn late_news_of_a_wait() {
+    fn a_late_run_delay_reduces_blocked_time() {
         let sample = |at, strand, used| Sample { at, strand, stack: 0, spent: Spent::new(MS, used, 0).0 };
         let mut samples = Samples {
             taken: vec![sample(1, 7, 0), sample(2, 7, MS / 4), sample(3, 9, 0), sample(4, 7, MS), sample(5, 7, MS / 2)],

@@ -114,7 +114,7 @@ fn close(record: &Record, function: &str, states: &[State], expected: f64) {
 
 /// Guards: each of the four things that a request can do is seen where it happens.
 #[test]
-fn shares() {
+fn time_goes_to_what_the_request_does() {
     let record = record(async {
         burn_a(ms(60));
         wait_one(ms(50)).await;
@@ -132,9 +132,8 @@ fn shares() {
     close(&record, "wait_two", &[State::Waiting], 70.0);
 }
 
-/// Guards: an interval goes to the branch that ended it.
 #[test]
-fn branches() {
+fn a_wait_goes_to_the_branch_that_ended_it() {
     let record = record(async {
         tokio::join!(wait_one(ms(50)), wait_two(ms(120)));
         tokio::select! {
@@ -147,9 +146,9 @@ fn branches() {
     close(&record, "wait_two", &[State::Waiting], 130.0);
 }
 
-/// Guards: a wait for work that was handed on is what that work did meanwhile, by whatever way it says that it is done.
+/// Guards: a wait for spawned work is shown as what that work did meanwhile, in whatever way it says that it is done.
 #[test]
-fn handed_on() {
+fn waiting_for_spawned_work_shows_that_work() {
     let record = record(async {
         crate::spawn_blocking(|| burn_a(ms(60))).await.unwrap();
         let child = crate::spawn(async {
@@ -176,9 +175,9 @@ fn handed_on() {
     close(&record, "wait_two", &[State::Waiting], 60.0);
 }
 
-/// Guards: what nobody waited for stands beside, and not in the request's own time.
+/// Guards: work that the request did not wait for is recorded beside it, and not in its own time.
 #[test]
-fn beside() {
+fn work_nobody_waits_for_is_separate() {
     let record = record(async {
         let child = crate::spawn_blocking(|| burn_b(ms(50)));
         burn_a(ms(100));
@@ -189,9 +188,9 @@ fn beside() {
     assert!(beside > 20_000_000, "{beside}\n{}", folded(&record));
 }
 
-/// Guards: no limit holds in a profiled request, nor in what it hands on.
+/// Guards: no limit holds in a profiled request, nor in the work that it spawns.
 #[test]
-fn limits_stand_aside() {
+fn no_limit_holds_in_a_profiled_request() {
     let record = record(async {
         let late = crate::timebox(ms(5), wait_one(ms(30)));
         late.await.expect("no limit holds");
@@ -205,7 +204,7 @@ fn limits_stand_aside() {
 
 /// Guards: nothing of a recording stays when it is over, whoever still has a waker of it, and whether or not it was read.
 #[test]
-fn nothing_stays() {
+fn a_finished_recording_leaves_nothing_behind() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
     let gate = std::sync::Arc::new(tokio::sync::Notify::new());
@@ -237,9 +236,9 @@ fn nothing_stays() {
     }
 }
 
-/// Guards: a request's time ends with it, not when somebody gets round to reading what was recorded.
+/// Guards: a request's time ends with it, not when its recording is read.
 #[test]
-fn ends_with_the_request() {
+fn recording_ends_with_the_request() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let recording = Recording::start(1_000);
     runtime.block_on(async { tokio::spawn(recording.record(wait_one(ms(5)))).await.unwrap() });
@@ -250,9 +249,9 @@ fn ends_with_the_request() {
     assert!(record.wall_nanos < 900_000_000, "{}", folded(&record));
 }
 
-/// Guards: a timer is not taken for the last task that ended on the thread where it fires.
+/// Guards: a wake-up by a timer is not attributed to the last task that ended on the same thread.
 #[test]
-fn what_ended_long_ago_wakes_nobody() {
+fn a_task_that_ended_long_ago_is_no_cause() {
     let record = record(async {
         drop(crate::spawn(async { burn_b(ms(1)) }));
         wait_one(ms(100)).await;
@@ -262,9 +261,9 @@ fn what_ended_long_ago_wakes_nobody() {
     close(&record, "wait_one", &[State::Waiting], 100.0);
 }
 
-/// Guards: nor for one that has ended just before, if the thread has slept since.
+/// Guards: nor is it attributed to a task that ended just before, if the thread has slept since.
 #[test]
-fn what_ended_before_the_thread_slept_wakes_nobody() {
+fn a_task_that_ended_before_sleeping_is_no_cause() {
     let record = record(async {
         for _ in 0..10 {
             drop(crate::spawn(wait_two(ms(20))));
@@ -279,9 +278,9 @@ fn what_ended_before_the_thread_slept_wakes_nobody() {
     }
 }
 
-/// Guards: what is still inside a poll when the request is over stands beside it, up to its end.
+/// Guards: a poll that goes on after the request is over is recorded beside it, up to its end.
 #[test]
-fn beside_goes_on() {
+fn a_poll_beyond_the_request_is_recorded_separately() {
     let (end, ended) = std::sync::mpsc::channel::<()>();
     let (begun, mut has_begun) = tokio::sync::mpsc::channel(1);
     let record = record(async move {
@@ -307,9 +306,9 @@ fn beside_goes_on() {
     }
 }
 
-/// Guards: a request that yields or that nobody will wake is said to.
+/// Guards: the time of a request that yields is not counted as waiting.
 #[test]
-fn yields() {
+fn yielding_is_not_counted_as_waiting() {
     let record = record(async {
         let began = Instant::now();
         poll_fn(|cx| {

@@ -132,9 +132,9 @@ impl<'a> Tree<'a> {
 mod tests {
     use super::*;
 
-    /// Guards: paths of the machine that built it are not told while a request runs, no more than afterwards.
+    /// Guards: paths of the build machine are hidden while a request runs, as they are afterwards.
     #[test]
-    fn paths_are_short() {
+    fn build_paths_are_shortened() {
         let here = std::env::current_dir().unwrap();
         let registry = "/home/me/.cargo/registry/src/index-0123456789abcdef/tokio-1.2.3/src/lib.rs".to_owned();
         for (function, file, line, words) in [

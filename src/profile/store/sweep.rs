@@ -126,9 +126,9 @@ mod tests {
         ids
     }
 
-    /// Guards: the oldest profiles go, by number and by bytes, and a profile goes as a whole.
+    /// Guards: the oldest profiles are removed, by number and by bytes, and each as a whole.
     #[test]
-    fn the_oldest_profiles_go() {
+    fn the_oldest_profiles_are_removed_first() {
         let profiles = |bytes: u64| (1..=5).map(move |number| entry(Kind::Profile, number, bytes, number));
         assert_eq!(surplus(profiles(1)), [id(4), id(5)]);
         assert_eq!(surplus(profiles(400)), [id(3), id(4), id(5)]);
@@ -138,9 +138,9 @@ mod tests {
         assert!(surplus(profiles(1).take(3)).is_empty());
     }
 
-    /// Guards: what is too old goes, but no job that goes on; and what comes from the future is not old.
+    /// Guards: what is too old is removed, except for a job that still runs. What comes from the future is not old.
     #[test]
-    fn what_is_expired_goes() {
+    fn expired_objects_are_removed() {
         let old = [entry(Kind::Profile, 1, 1, 61), entry(Kind::Summary, 1, 1, 61), entry(Kind::Status, 2, 1, 99)];
         assert_eq!(surplus(old), [id(1), id(2)]);
         let fresh = [entry(Kind::Cancel, 1, 0, 99), entry(Kind::Status, 1, 1, 1)];
@@ -151,16 +151,16 @@ mod tests {
 
     /// Guards: jobs that only fail do not fill the store.
     #[test]
-    fn the_oldest_jobs_go() {
+    fn the_oldest_failed_jobs_are_removed() {
         let jobs = (0..1_500).map(|number| entry(Kind::Status, number, 1, number / 50));
         let gone = surplus(jobs);
         assert_eq!(gone.len(), 500);
         assert!(gone.iter().all(|gone| *gone >= id(1_000)));
     }
 
-    /// Guards: a bucket is not listed at every write, and is when much has come.
+    /// Guards: a bucket is not listed at every write, but it is when much has been added.
     #[test]
-    fn looks_now_and_then() {
+    fn a_bucket_is_listed_only_now_and_then() {
         let schedule = Schedule::default();
         let bounds = Bounds { count: 100, ..BOUNDS };
         assert!(schedule.is_due(false, &bounds) && !schedule.is_due(false, &bounds));

@@ -100,17 +100,17 @@ mod tests {
         crate::report::testing::logged(|| Tally::default().failed(&error))
     }
 
-    /// Guards: the log is told which object, not how to get it.
+    /// Guards: the log names the object, but not how to get it.
     #[test]
-    fn causes_have_no_ids() {
+    fn logged_causes_contain_no_ids() {
         let log = of("/p/0123456789abcdef0000000000000001.json.gz is a directory\n");
         let expected = "ERROR heeler: the store of profiles cannot write: /p/01234567….json.gz is a directory\\n\n";
         assert!(log.ends_with(expected), "{log}");
     }
 
-    /// Guards: an object store's error quotes the address that it has asked, which is not for the log; what is wrong is.
+    /// Guards: an object store's error quotes the address, which must not be logged. What went wrong is logged.
     #[test]
-    fn causes_have_no_secrets() {
+    fn logged_causes_contain_no_secrets() {
         let signed = "https://me:q7hunter2@bucket.example.com/profiles/1?X-Amz-Credential=AKIA0123456789ABCDEF&X-Amz-Signature=q7f00dz";
         let corrupt = StoreError::Corrupt { what: "profile", id: "01234567".to_owned(), why: signed.to_owned() };
         let logs = [

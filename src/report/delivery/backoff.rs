@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn doubles_up_to_a_bound() {
+    fn the_pause_doubles_up_to_a_bound() {
         let seconds = [1, 2, 3, 4, 9, 10, u32::MAX].map(|failures| pause(failures, 0.5).as_secs());
         assert_eq!(seconds, [1, 2, 4, 8, 256, 300, 300]);
         assert_eq!((pause(1, 0.0), pause(1, 1.0)), (FIRST / 2, FIRST * 3 / 2));

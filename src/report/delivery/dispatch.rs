@@ -502,7 +502,7 @@ mod tests {
 
     /// Guards: an update that says nothing new is taken without being sent, uses up no limit, and is in no digest.
     #[tokio::test(start_paused = true)]
-    async fn updates_without_news() {
+    async fn updates_without_news_are_not_sent() {
         let remote = Fake::limited("remote", Some(2), []);
         let dispatch = dispatch(&[&remote], None, Limits::default());
         for (id, update) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0)] {
@@ -546,9 +546,9 @@ mod tests {
 
     const HOUR: u64 = 60 * 60;
 
-    /// Guards: what fails for now is tried again after a pause that grows, and arrives once.
+    /// Guards: a report that fails temporarily is tried again after a growing pause, and arrives once.
     #[tokio::test(start_paused = true)]
-    async fn fails_then_takes() {
+    async fn retries_after_a_temporary_failure() {
         let remote = Fake::new("remote", [Fail, Fail, Fail]);
         let dispatch = dispatch(&[&remote], None, Limits::default());
         dispatch.accept(with_id("a"), clock());
@@ -564,9 +564,9 @@ mod tests {
         assert_eq!((stats.delivered, stats.failed_deliveries), (1, 3));
     }
 
-    /// Guards: what is not even sent says nothing of a remote that is down: it is left alone all the same.
+    /// Guards: an update that is not even sent says nothing about a sink that is down. The sink is still left alone.
     #[tokio::test(start_paused = true)]
-    async fn no_news_is_no_sign_of_life() {
+    async fn an_update_without_news_does_not_end_a_pause() {
         let remote = Fake::new("remote", [Take]);
         let dispatch = dispatch(&[&remote], None, Limits::default());
         dispatch.accept(with_id("a"), clock());
@@ -582,16 +582,16 @@ mod tests {
     }
 
     #[test]
-    fn now_and_then() {
+    fn the_spool_is_searched_only_now_and_then() {
         let (last, start) = (Mutex::default(), Instant::now());
         let asked = [0, 59, 60, 61, 119, 120]
             .map(|second| due(&last, TAKE_OVER_EVERY * 2, start + Duration::from_secs(second)));
         assert_eq!(asked, [true, false, true, false, false, true]);
     }
 
-    /// Guards: a minute without a server costs nothing: all arrive, each once, within the longest pause there may be.
+    /// Guards: a minute without a server costs nothing. All reports arrive, each once, within the longest possible pause.
     #[tokio::test(start_paused = true)]
-    async fn down_for_a_minute() {
+    async fn a_short_outage_loses_nothing() {
         let remote = Fake::new("remote", []);
         let dispatch = dispatch(&[&remote], None, Limits::default());
         let began = clock();
@@ -612,10 +612,10 @@ mod tests {
         assert_eq!(stats(&dispatch, 100).delivered, 100);
     }
 
-    /// Guards: what is refused for good, and what panics wherever it may, is given up and counted, holds nobody up, and is
-    /// spoken of in the next report that arrives.
+    /// Guards: a report that is refused for good, or whose sink panics anywhere, is given up and counted. It holds nobody up,
+    /// and the next report that arrives mentions it.
     #[tokio::test(start_paused = true)]
-    async fn refused_and_panics() {
+    async fn refusals_and_panics_give_up_and_count() {
         for does in [Refuse, PanicAtOnce, PanicInside, PanicTwice] {
             let (remote, other) = (Fake::new("remote", [does]), Fake::new("other", []));
             let dispatch = dispatch(&[&remote, &other], None, Limits::default());
@@ -632,9 +632,9 @@ mod tests {
     }
 
     /// Guards: an attempt that never ends, even one that panics when it is dropped, is over after five minutes, and tried
-    /// again; other remotes do not wait for it.
+    /// again. Other sinks do not wait for it.
     #[tokio::test(start_paused = true)]
-    async fn never_ends() {
+    async fn an_endless_attempt_is_given_up() {
         for does in [NeverEnd, PanicOnDrop] {
             let (remote, other) = (Fake::new("remote", [does]), Fake::new("other", []));
             let dispatch = dispatch(&[&remote, &other], None, Limits::default());
@@ -650,9 +650,9 @@ mod tests {
         }
     }
 
-    /// Guards: one that is down for days is given up report by report, and disturbs no other.
+    /// Guards: a sink that is down for days gives up report by report, and disturbs no other.
     #[tokio::test(start_paused = true)]
-    async fn one_of_two_is_down() {
+    async fn a_dead_sink_does_not_disturb_another() {
         let (down, other) = (Fake::new("down", [Fail; 10_000]), Fake::new("other", []));
         let limits = Limits { retry_for: Duration::from_secs(HOUR), ..Limits::default() };
         let dispatch = dispatch(&[&down, &other], None, limits);
@@ -668,9 +668,10 @@ mod tests {
         assert!((12..60).contains(&down.attempts()), "{}", down.attempts());
     }
 
-    /// Guards: beyond the limit of an hour, one digest at its end; at the end of the process, at once.
+    /// Guards: beyond the hourly limit, one digest is sent at the end of the hour. At the end of the process it is sent at
+    /// once.
     #[tokio::test(start_paused = true)]
-    async fn digests() {
+    async fn sends_one_digest_beyond_the_hourly_limit() {
         let remote = Fake::limited("remote", Some(2), []);
         let dispatch = dispatch(&[&remote], None, Limits::default());
         let began = clock();
@@ -699,9 +700,9 @@ mod tests {
         assert_eq!(stats(&dispatch, 8).delivered, 8);
     }
 
-    /// Guards: a flush that comes while the last report is just being gathered does not wait for the end of the hour.
+    /// Guards: a flush that comes while the last report is being gathered does not wait for the end of the hour.
     #[tokio::test(start_paused = true)]
-    async fn hurry_while_it_is_gathered() {
+    async fn a_flush_does_not_wait_for_the_hour() {
         let remote = Fake::limited("remote", Some(1), []);
         let dispatch = dispatch(&[&remote], None, Limits::default());
         dispatch.accept(with_id(0), clock());
@@ -717,9 +718,9 @@ mod tests {
         drop(wheel);
     }
 
-    /// Guards: while only digests go out, they say what was lost, once.
+    /// Guards: while only digests are sent, they mention what was lost, once.
     #[tokio::test(start_paused = true)]
-    async fn a_digest_says_what_was_lost() {
+    async fn a_digest_mentions_lost_reports_once() {
         let remote = Fake::limited("remote", Some(1), [Take, Fail]);
         let dispatch = dispatch(&[&remote], None, Limits::default());
         (0..3).for_each(|id| dispatch.accept(with_id(id), clock()));
@@ -734,10 +735,10 @@ mod tests {
         assert_eq!(*remote.digests.lock().unwrap(), [(2, 1), (1, 0)]);
     }
 
-    /// Guards: more than may wait: the oldest goes, is counted, and is spoken of once; captures that were lost before they
-    /// were reports are, too.
+    /// Guards: when more reports wait than may, the oldest is dropped and counted, and mentioned once. So are captures that
+    /// were lost before they became reports.
     #[tokio::test(start_paused = true)]
-    async fn too_many() {
+    async fn drops_the_oldest_report_when_the_queue_is_full() {
         let remote = Fake::new("remote", [Fail]);
         let dispatch = dispatch(&[&remote], None, Limits { queue: 3, ..Limits::default() });
         for number in 0..10 {
@@ -753,7 +754,7 @@ mod tests {
         assert_eq!(stats(&dispatch, 10).delivered, 3);
     }
 
-    /// Guards: while one of four sinks is down, it can be seen that the three others have everything.
+    /// Guards: while one of four sinks is down, the counts show that the three others have everything.
     #[tokio::test(start_paused = true)]
     async fn deliveries_are_counted_by_sink() {
         let (down, refuses) = (Fake::new("down", [Fail; 3]), Fake::new("refuses", [Refuse]));
@@ -780,10 +781,10 @@ mod tests {
         assert_eq!((stats.delivered, stats.deliveries, stats.undelivered), (1, 7, 1));
     }
 
-    /// Guards: reports of any size wait for a sink that hangs in bounded memory, where what two sinks wait for counts once; the
-    /// oldest go first, are counted and spoken of.
+    /// Guards: reports of any size wait for a sink that hangs in bounded memory, and one that two sinks wait for counts once.
+    /// The oldest are dropped first, counted and mentioned.
     #[tokio::test(start_paused = true)]
-    async fn what_waits_for_a_sink_is_bounded_in_bytes() {
+    async fn waiting_reports_take_bounded_memory() {
         let (hangs, other) = (Fake::new("hangs", [NeverEnd]), Fake::new("other", [NeverEnd]));
         let large = |number: u64| Report { job: Some("x".repeat(100_000)), ..with_id(number) };
         let limits = Limits { memory: 2_500_000, ..Limits::default() };
@@ -811,7 +812,7 @@ mod tests {
 
     /// Guards: with a spool, too little memory costs no report.
     #[tokio::test(start_paused = true)]
-    async fn what_is_in_the_spool_needs_no_memory() {
+    async fn spooled_reports_need_no_memory() {
         let place = tempfile::tempdir().unwrap();
         let hangs = Fake::new("hangs", [NeverEnd]);
         let limits = Limits { memory: 1_000_000, ..Limits::default() };
@@ -824,9 +825,10 @@ mod tests {
         assert_eq!((hangs.taken().len(), stats(&dispatch, 40).delivered), (40, 40));
     }
 
-    /// Guards: ten thousand at once for a sink that is down: what may wait arrives later, the rest is counted and spoken of.
+    /// Guards: of ten thousand reports at once for a sink that is down, those that may wait arrive later. The rest are
+    /// counted and mentioned.
     #[tokio::test(start_paused = true)]
-    async fn ten_thousand_at_once() {
+    async fn a_flood_is_delivered_or_counted() {
         let down = Fake::new("down", [Fail; 3]);
         let outlets = vec![Outlet::Sink(Arc::new(Waited(|| Ok(())))), Outlet::Remote(Arc::new(Arc::clone(&down)))];
         let dispatch = with_outlets(outlets, None, Limits::default());
@@ -854,9 +856,9 @@ mod tests {
         assert_eq!(told, [stats.undelivered]);
     }
 
-    /// Guards: what the spool has makes room in memory for what it could not take.
+    /// Guards: reports in the spool make room in memory for what a full disk could not take.
     #[tokio::test(start_paused = true)]
-    async fn full_disk_and_full_queue() {
+    async fn spooled_reports_make_room_in_a_full_queue() {
         let place = tempfile::tempdir().unwrap();
         let remote = Fake::new("remote", []);
         let dispatch = dispatch(&[&remote], Some(place.path()), Limits { queue: 2, ..Limits::default() });
@@ -880,9 +882,9 @@ mod tests {
         assert_eq!((stats.delivered, stats.undelivered), (7, 1));
     }
 
-    /// Guards: what was taken over and lies in the spool takes no room in memory from what the full disk refuses.
+    /// Guards: reports that were taken over and are in the spool take no room in memory from those that a full disk refuses.
     #[tokio::test(start_paused = true)]
-    async fn full_disk_and_full_spool() {
+    async fn recovered_reports_take_no_room_in_memory() {
         let place = tempfile::tempdir().unwrap();
         let gone = Spool::open(place.path()).unwrap();
         (0..3).for_each(|number| drop(gone.write(&with_id(number)).unwrap()));
@@ -902,9 +904,9 @@ mod tests {
         assert_eq!(stats(&dispatch, 2).delivered, 5);
     }
 
-    /// Guards: a file stays until the last sink has its report, and tells who has it already.
+    /// Guards: a file stays until the last sink has its report, and says which ones have it already.
     #[tokio::test(start_paused = true)]
-    async fn a_file_for_as_long_as_it_is_needed() {
+    async fn a_file_stays_until_every_sink_has_it() {
         let place = tempfile::tempdir().unwrap();
         let (down, other) = (Fake::new("down", [Fail]), Fake::new("other", []));
         let dispatch = dispatch(&[&down, &other], Some(place.path()), Limits::default());
@@ -919,9 +921,9 @@ mod tests {
         assert_eq!(files(place.path(), ""), ["lock"]);
     }
 
-    /// Guards: what a process left behind goes to those who do not have it, and to nobody else.
+    /// Guards: what a process left behind goes to the sinks that do not have it, and to no others.
     #[tokio::test(start_paused = true)]
-    async fn taken_over() {
+    async fn a_successor_delivers_only_what_is_missing() {
         let place = tempfile::tempdir().unwrap();
         let gone =
             dispatch(&[&Fake::new("down", [Fail; 9]), &Fake::new("other", [])], Some(place.path()), Limits::default());
@@ -940,9 +942,10 @@ mod tests {
         assert_eq!(files(place.path(), ""), ["lock"]);
     }
 
-    /// Guards: reports of a later version that nobody comes for are counted, said once, and given up in the end, with a count.
+    /// Guards: reports of a later version that no process comes for are counted, logged once, and given up in the end, with a
+    /// count.
     #[tokio::test(start_paused = true)]
-    async fn reports_of_a_later_version_are_counted_and_age() {
+    async fn reports_of_a_later_version_are_counted_and_expire() {
         let place = tempfile::tempdir().unwrap();
         let newer = Spool::open(place.path()).unwrap();
         for number in 0..3 {
@@ -971,7 +974,7 @@ mod tests {
         assert!(taken[0].notes[0].starts_with("3 reports before this one were lost"), "{:?}", taken[0].notes);
     }
 
-    /// Guards: so many reports of a later version are bounded in number, too: the oldest go.
+    /// Guards: reports of a later version are bounded in number, too, and the oldest are removed.
     #[tokio::test(start_paused = true)]
     async fn the_oldest_reports_of_a_later_version_go_first() {
         let place = tempfile::tempdir().unwrap();
@@ -991,7 +994,7 @@ mod tests {
         assert_eq!(left, ["000000000003-3.0.json", "000000000004-4.0.json"]);
     }
 
-    /// Guards: a file in the spool that is longer than any report is not read, but set aside, and counted.
+    /// Guards: a file in the spool that is longer than any report is not read. It is set aside and counted.
     #[tokio::test(start_paused = true)]
     async fn a_file_that_is_too_long_is_set_aside() {
         let place = tempfile::tempdir().unwrap();
@@ -1017,7 +1020,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(place.path().join("unreadable")).unwrap().count(), 2);
     }
 
-    /// Guards: the spool is searched every half a minute, whoever asks.
+    /// Guards: the spool is searched every half a minute, by whichever process is running.
     #[tokio::test(start_paused = true)]
     async fn a_sibling_takes_over() {
         let place = tempfile::tempdir().unwrap();
@@ -1036,18 +1039,18 @@ mod tests {
         assert_eq!(remote.taken(), ["a"]);
     }
 
-    /// Guards: the spool tells sinks apart whatever they are called.
+    /// Guards: the spool tells sinks apart whatever their names are.
     #[tokio::test(start_paused = true)]
-    async fn equal_names() {
+    async fn sinks_with_equal_names_are_told_apart() {
         let remotes = ["same", "same", "same 2", "same"].map(|name| Fake::new(name, []));
         let dispatch = dispatch(&remotes.each_ref(), None, Limits::default());
         assert_eq!(dispatch.names().collect::<Vec<_>>(), ["same", "same 2", "same 2 2", "same 3"]);
     }
 
-    /// Guards: a sink that is waited for and fails after a long time is left alone for its pause from then on; one that
-    /// panics costs the others nothing.
+    /// Guards: a blocking sink that fails after a long time is left alone for its pause from then on. One that panics costs
+    /// the others nothing.
     #[test]
-    fn sinks_that_are_waited_for() {
+    fn a_blocking_sink_is_left_alone_after_a_failure() {
         let slow = Waited(|| {
             std::thread::sleep(Duration::from_millis(700));
             Err("down".into())
@@ -1065,9 +1068,9 @@ mod tests {
         assert_eq!((stats.failed_deliveries, stats.queued), (3, 1));
     }
 
-    /// Guards: a sink with a lot to catch up on gives way to others, and goes on where it stopped.
+    /// Guards: a sink with a backlog gives way to others, and goes on where it stopped.
     #[test]
-    fn a_backlog_gives_way() {
+    fn a_backlog_gives_way_to_other_sinks() {
         let slow = Waited(|| {
             std::thread::sleep(TURN / 3);
             Ok(())
@@ -1093,7 +1096,7 @@ mod tests {
 
     /// Guards: a driver that panics leaves the queue to the next one.
     #[test]
-    fn a_panic_at_the_wheel() {
+    fn a_panicking_driver_leaves_the_queue_usable() {
         let dispatch = with_outlets(vec![Outlet::Sink(Arc::new(Waited(|| Ok(()))))], None, Limits::default());
         let outbox = &dispatch.outboxes[0];
         let receipt = Arc::new(Receipt::new(dispatch.pending.open(&dispatch.counters), [0].into(), None));

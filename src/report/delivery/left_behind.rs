@@ -233,10 +233,10 @@ mod tests {
         (found.left, found.given_up)
     }
 
-    /// Guards: of two processes that look into the spool at the same time, the one that finds a folder locked knows as much of
-    /// it as before.
+    /// Guards: of two processes that look into the spool at the same time, the one that finds a folder locked knows as much
+    /// about it as before.
     #[test]
-    fn a_folder_that_is_locked_for_a_moment_is_unchanged() {
+    fn a_folder_locked_for_a_moment_is_unchanged() {
         let (place, paths) = left_by_a_later_version(2, Duration::ZERO);
         let (spool, began) = (Spool::open(place.path()).unwrap(), Instant::now());
         assert_eq!(look(&spool, began, 0, BOUNDS), (2, 0));
@@ -250,10 +250,10 @@ mod tests {
         assert!(!paths[0].parent().unwrap().exists());
     }
 
-    /// Guards: processes that live for less than reports wait remove them all the same, but not before one that can read them
+    /// Guards: processes that live for less time than reports wait still remove them, but not before one that can read them
     /// had a chance.
     #[test]
-    fn reports_age_across_processes() {
+    fn reports_expire_across_processes() {
         let (place, paths) = left_by_a_later_version(2, BOUNDS.time);
         let (spool, began) = (Spool::open(place.path()).unwrap(), Instant::now());
         assert_eq!(look(&spool, began, 0, BOUNDS), (2, 0));
@@ -262,7 +262,7 @@ mod tests {
         assert!(!paths[0].exists() && paths[1].exists());
     }
 
-    /// Guards: large reports of a later version do not fill the disk: the newest stay.
+    /// Guards: large reports of a later version do not fill the disk. The newest stay.
     #[test]
     fn reports_of_a_later_version_are_bounded_in_bytes() {
         let (place, paths) = left_by_a_later_version(4, Duration::ZERO);
@@ -273,9 +273,9 @@ mod tests {
         assert_eq!(paths.iter().map(|path| path.exists()).collect::<Vec<_>>(), [false, false, true, true]);
     }
 
-    /// Guards: what cannot be removed is counted as left, and not as given up in each round.
+    /// Guards: a report that cannot be removed counts as left, and is not given up again in each round.
     #[test]
-    fn what_cannot_be_removed_is_not_given_up() {
+    fn an_unremovable_report_is_not_counted_again() {
         let place = tempfile::tempdir().unwrap();
         let spool = Spool::open(place.path()).unwrap();
         let path = place.path().join("folder");

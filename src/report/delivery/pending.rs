@@ -68,9 +68,9 @@ mod tests {
 
     use super::*;
 
-    /// Guards: who waits does so until the last is closed, and not for ever.
+    /// Guards: a caller waits until the last report is closed, but not forever.
     #[test]
-    fn waiting() {
+    fn waits_until_everything_is_closed_or_time_is_up() {
         let (pending, counters) = (Arc::new(Pending::default()), Counters::default());
         assert!(pending.wait(None) && pending.is_empty());
         let number = pending.open(&counters);

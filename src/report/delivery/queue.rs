@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn in_order_and_the_oldest_goes() {
+    fn reports_leave_in_order_and_the_oldest_is_dropped() {
         let mut queue = filled(0..3);
         let dropped = queue.push(entry(3), &RULES).unwrap();
         assert_eq!((dropped.number, queue.len()), (0, 3));
@@ -316,9 +316,9 @@ mod tests {
         assert!(queue.next(at(0), &RULES).is_none());
     }
 
-    /// Guards: only one drives, and nothing that comes while one stops is forgotten.
+    /// Guards: only one driver runs, and nothing that arrives while it stops is forgotten.
     #[test]
-    fn one_at_the_wheel() {
+    fn only_one_driver_runs_at_a_time() {
         let mut queue = filled(0..1);
         assert!(queue.take_wheel(at(0), &RULES));
         assert!(!queue.take_wheel(at(0), &RULES));
@@ -331,10 +331,10 @@ mod tests {
         assert!(queue.take_wheel(at(0), &RULES));
     }
 
-    /// Guards: a failure keeps all alone for a while, goes to the end, and is over after its time; one that is refused does
-    /// not hold the others up.
+    /// Guards: after a failure the whole queue pauses, and the report that failed goes to the end and expires in time. A
+    /// refused report does not hold the others up.
     #[test]
-    fn failures_wait() {
+    fn a_failed_report_waits_and_goes_last() {
         let mut queue = filled(0..2);
         let first = sent(queue.next(at(0), &RULES));
         assert!(queue.failed(Failed::Send(first), at(0), &RULES, 0.5).is_empty());
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn hurry_waits_for_nothing_once() {
+    fn a_flush_skips_one_pause() {
         let mut queue = filled(0..1);
         let one = sent(queue.next(at(0), &RULES));
         assert!(queue.failed(Failed::Send(one), at(0), &RULES, 1.0).is_empty());
@@ -362,7 +362,7 @@ mod tests {
 
     /// Guards: two reports, then a digest at the end of the hour, tried again if it fails, and then reports again.
     #[test]
-    fn beyond_the_limit_they_are_gathered() {
+    fn reports_beyond_the_limit_become_a_digest() {
         let rules = Rules { per_hour: Some(2), capacity: 100, ..RULES };
         let mut queue = Queue::default();
         (0..5).for_each(|number| assert!(queue.push(entry(number), &rules).is_none()));
@@ -411,9 +411,9 @@ mod tests {
         }
     }
 
-    /// Guards: whoever asks for what comes next would never end if what cannot be read came up again at once.
+    /// Guards: asking for the next report would never end if one that cannot be read came up again at once.
     #[test]
-    fn what_cannot_be_gathered_waits() {
+    fn an_unreadable_report_is_not_retried_at_once() {
         let rules = Rules { per_hour: Some(1), ..RULES };
         let mut queue = filled(0..2);
         let _ = sent(queue.next(at(0), &rules));
@@ -430,9 +430,9 @@ mod tests {
         assert!(matches!(queue.next(at(200), &rules), Some(Next::Digest(_))), "what is gathered does not wait for it");
     }
 
-    /// Guards: a server that is down for days while ever more is gathered takes bounded memory.
+    /// Guards: gathering ever more while a server is down for days takes bounded memory.
     #[test]
-    fn what_is_gathered_is_bounded() {
+    fn gathered_reports_take_bounded_memory() {
         let rules = Rules { per_hour: Some(1), ..RULES };
         let mut queue = Queue { window: Some((at(0), 1)), ..Queue::default() };
         let mut given_up = Vec::new();
@@ -444,9 +444,9 @@ mod tests {
         assert_eq!((queue.len(), given_up), (10, vec![10, 11, 12, 13, 14]));
     }
 
-    /// Guards: a flush during an attempt that fails is in a hurry for what becomes of it, too.
+    /// Guards: a flush during an attempt that fails speeds up what follows, too.
     #[test]
-    fn hurry_until_nothing_is_left() {
+    fn a_flush_lasts_until_nothing_is_left() {
         let rules = Rules { per_hour: Some(1), ..RULES };
         let mut queue = filled(0..2);
         assert!(queue.take_wheel(at(0), &rules));

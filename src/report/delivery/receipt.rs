@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_sink_decides() {
+    fn the_last_sink_decides_the_outcome() {
         let receipt = |sinks: &[usize]| Receipt::new(0, sinks.iter().copied().collect(), None);
         let one = receipt(&[0, 2]);
         assert_eq!(one.settle(2, Outcome::Taken), Standing::Open);

@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_comes_back_as_it_was() {
+    fn a_spooled_report_is_read_back_unchanged() {
         let place = tempfile::tempdir().unwrap();
         let spool = Spool::open(place.path()).unwrap();
         let report = report();
@@ -365,9 +365,9 @@ mod tests {
         assert_eq!(names(place.path()), Vec::<String>::new(), "nothing is left behind");
     }
 
-    /// Guards: what a process leaves is taken over in order and with what is known of it; what a living one has is not.
+    /// Guards: what a process leaves is taken over in order, with what is known about it. What a living process has is not.
     #[test]
-    fn what_is_left_behind_is_taken_over() {
+    fn a_dead_process_leaves_reports_to_others() {
         let place = tempfile::tempdir().unwrap();
         let gone = Spool::open(place.path()).unwrap();
         for id in ["b", "a"] {
@@ -386,10 +386,10 @@ mod tests {
         assert_eq!(names(place.path()).len(), 1, "the folder of the dead is gone");
     }
 
-    /// Guards: while a service is deployed, old and new processes share a spool. What the old ones wrote is delivered by the new
-    /// ones, with all that is in it: the recorded spool is one of the first version, and stays as it is.
+    /// Guards: while a service is deployed, old and new processes share a spool. The new ones deliver what the old ones
+    /// wrote, with everything that is in it. The recorded spool is one of the first version, and must not change.
     #[test]
-    fn a_recorded_spool_is_taken_over() {
+    fn reads_the_spool_of_the_first_version() {
         let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/spool-1");
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("4242-1f0e9a00");
@@ -412,9 +412,9 @@ mod tests {
         assert_eq!(names(place.path()).len(), 1, "the folder of the old process is gone");
     }
 
-    /// Guards: the other way round, an old process reads what a new one wrote: to the byte what the first version wrote.
+    /// Guards: an old process reads what a new one wrote, because it is what the first version wrote, to the byte.
     #[test]
-    fn what_is_written_can_be_read_by_the_first_version() {
+    fn the_first_version_can_read_the_spool() {
         let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/spool-1");
         let place = tempfile::tempdir().unwrap();
         let spool = Spool::open(place.path()).unwrap();
@@ -423,7 +423,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&file.path).unwrap(), then);
     }
 
-    /// Guards: what a later version of heeler writes once nobody needs schema 1 is taken over by this one.
+    /// Guards: this version takes over what a later version of heeler will write once nobody needs schema 1.
     #[test]
     fn schema_2_is_read() {
         let place = tempfile::tempdir().unwrap();
@@ -454,10 +454,10 @@ mod tests {
         }
     }
 
-    /// Guards: an old process that takes over a newer one's folder leaves what it does not know where a newer one finds it,
-    /// with what is known of it, and takes the rest.
+    /// Guards: an old process that takes over a newer one's folder leaves what it does not know where a newer process finds
+    /// it, with what is known about it. It takes the rest.
     #[test]
-    fn reports_of_a_later_schema_are_left_to_a_later_version() {
+    fn reports_of_a_later_schema_are_left_alone() {
         let place = tempfile::tempdir().unwrap();
         let newer = Spool::open(place.path()).unwrap();
         let later = newer.write_of_a_later_version(&Report { id: "later".to_owned(), ..report() });
@@ -475,7 +475,7 @@ mod tests {
         assert!(!place.path().join(UNREADABLE).exists());
     }
 
-    /// Guards: a word that a later version has within the schema costs a report that word alone.
+    /// Guards: a word that a later version adds within the schema costs a report that word alone.
     #[test]
     fn unknown_words_are_read() {
         let place = tempfile::tempdir().unwrap();
@@ -493,7 +493,7 @@ mod tests {
         assert_eq!((read.id, read.verdict, read.stacks.len()), (report().id, Verdict::Unknown, 1));
     }
 
-    /// Guards: a spool that cannot be read for days does not fill the disk: the newest of what was set aside stay.
+    /// Guards: a spool that cannot be read for days does not fill the disk. The newest of the files set aside stay.
     #[test]
     fn unreadable_files_are_bounded() {
         let place = tempfile::tempdir().unwrap();
@@ -521,9 +521,9 @@ mod tests {
         assert_eq!(names(&unreadable).len(), 1, "the newest stays");
     }
 
-    /// Guards: a process that runs for weeks has a lock that looks used, or its folder would never be taken over.
+    /// Guards: the lock of a process that runs for weeks looks used. Its folder would be taken over otherwise.
     #[test]
-    fn the_lock_is_touched() {
+    fn the_lock_file_is_touched_regularly() {
         let place = tempfile::tempdir().unwrap();
         let spool = Spool::open(place.path()).unwrap();
         let lock = spool.own.join(LOCK);
@@ -537,10 +537,10 @@ mod tests {
         assert!(age() < TOUCH_EVERY);
     }
 
-    /// Guards: a folder that cannot be emptied keeps nobody from the next one.
+    /// Guards: a folder that cannot be emptied does not stop the takeover of the next one.
     #[cfg(unix)]
     #[test]
-    fn one_bad_folder() {
+    fn one_bad_folder_does_not_stop_the_takeover() {
         let place = tempfile::tempdir().unwrap();
         // "0-" and "z-" come before and after, in whatever order the file system lists them.
         for name in ["0-bad", "z-bad"] {
@@ -558,9 +558,9 @@ mod tests {
         assert!(done.is_err());
     }
 
-    /// Guards: whoever deletes the spool of a running process loses what is in it, and nothing that comes later.
+    /// Guards: deleting the spool of a running process loses what is in it, and nothing that comes later.
     #[test]
-    fn somebody_cleaned_up() {
+    fn a_deleted_spool_is_created_again() {
         let place = tempfile::tempdir().unwrap();
         let root = place.path().join("spool");
         let spool = Spool::open(&root).unwrap();
@@ -572,9 +572,9 @@ mod tests {
         assert_eq!(Spool::open(&root).unwrap().take_over_all().0.len(), 1);
     }
 
-    /// Guards: ids in a file name no path.
+    /// Guards: an id in a file name never names a path.
     #[test]
-    fn odd_ids() {
+    fn an_id_never_names_a_path() {
         let place = tempfile::tempdir().unwrap();
         let spool = Spool::open(place.path()).unwrap();
         let file = spool.write(&Report { id: "../../x/\0é".to_owned(), ..report() }).unwrap();
@@ -583,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_report_is_set_aside() {
+    fn files_that_are_not_reports_are_set_aside() {
         let place = tempfile::tempdir().unwrap();
         let spool = Spool::open(place.path()).unwrap();
         let file = spool.write(&report()).unwrap();
@@ -610,7 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_spools() {
+    fn an_unusable_spool_is_an_error() {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("file");
         fs::write(&file, b"mine").unwrap();

@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names() {
+    fn tells_secret_names_from_ordinary_ones() {
         let mut names = SecretNames::default();
         for secret in [
             "password",
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn splits_words() {
+    fn splits_names_into_words() {
         assert_eq!(words("user[authCode].x_Y").collect::<Vec<_>>(), ["user", "auth", "Code", "x", "Y"]);
         assert_eq!(words("").count(), 0);
     }

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use super::redactor::MAX_VALUE;
 use super::*;
 
-/// Guards: of these, none is changed. What may be taken for a secret although it is none: runs of 40 random characters and
-/// more in both cases (ids of Google's documents, hashes in base58), and ids and hashes right after a name that is a
-/// secret's (`/sessions/67e55044-..`).
+/// Guards: none of these is changed. A few ordinary values may still be taken for secrets: runs of 40 random characters and
+/// more in both cases (ids of Google's documents, hashes in base58), and ids and hashes right after the name of a secret
+/// (`/sessions/67e55044-..`).
 #[test]
 fn ordinary_values_stay_readable() {
     let redactor = Redactor::default();
@@ -51,7 +51,7 @@ fn segment() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(planted::config(1))]
 
-    /// Guards: ids, hashes and slugs in paths and queries, unless they follow the name of a secret.
+    /// Guards: ids, hashes and slugs in paths and queries stay readable, unless they follow the name of a secret.
     #[test]
     fn ordinary_uris_stay_readable(
         segments in prop::collection::vec(segment(), 1..6),

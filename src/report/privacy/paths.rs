@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_hidden() {
+    fn values_of_path_placeholders_are_redacted() {
         let table = [
             ("/reset/{token}", "/reset/abc", "/reset/[redacted]"),
             ("/reset/{}", "/RESET//a%62c/", "/RESET//[redacted]/"),

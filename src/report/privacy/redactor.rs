@@ -191,7 +191,7 @@ mod tests {
     use crate::text::escape::is_unsafe;
 
     #[test]
-    fn uris() {
+    fn redacts_secrets_in_uris() {
         let redactor = Redactor::default();
         let table = [
             ("/", "/"),
@@ -222,7 +222,7 @@ mod tests {
         }
     }
 
-    /// Guards: a megabyte of URI costs what is printed of it, whatever it is made of.
+    /// Guards: redacting a megabyte of URI costs no more than the printed part, whatever it contains.
     #[test]
     fn huge_uris_are_cut() {
         let redactor = Redactor::default();
@@ -243,9 +243,9 @@ mod tests {
         assert_eq!(redactor.uri(&uri).chars().count(), MAX_URI + "… (1048576 bytes)".chars().count());
     }
 
-    /// Guards: each byte is looked at a bounded number of times, whatever the text is made of.
+    /// Guards: each byte is looked at a bounded number of times, whatever the text contains.
     #[test]
-    fn long_texts_take_time_in_proportion() {
+    fn long_texts_take_linear_time() {
         let mut redactor = Redactor::default();
         redactor.secret_paths(&["a/{b}".to_owned()]).unwrap();
         let fillers = [
@@ -388,9 +388,9 @@ mod tests {
         }
     }
 
-    /// Guards: values that look like something else, where those of secrets are.
+    /// Guards: secrets are redacted where secrets usually are, even if they look like something else.
     #[test]
-    fn texts() {
+    fn redacts_secrets_that_look_like_other_values() {
         let redactor = Redactor::default();
         let table = [
             ("ALTER USER me PASSWORD '$ecret1'", "ALTER USER me PASSWORD '[redacted]'"),
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_by_name_only() {
+    fn only_allowed_headers_are_shown() {
         let mut headers = HeaderMap::new();
         let mut secret = HeaderValue::from_static("hunter2");
         for (name, value) in [
@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn some_headers_cannot_be_allowed() {
+    fn secret_headers_cannot_be_allowed() {
         for name in ["Authorization", "cookie", "set-cookie", "PROXY-authorization"] {
             let error = Redactor::default().allow_headers(&[name.to_owned()]).unwrap_err();
             assert!(error.is_config() && error.to_string().contains("never"), "{error}");
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn fields() {
+    fn redacts_fields_with_secret_names() {
         let mut redactor = Redactor::default();
         redactor.secret_names(&["patient".to_owned()]);
         assert_eq!(redactor.field("user", "me\n", MAX_VALUE), "me\\n");
@@ -510,9 +510,9 @@ mod tests {
         assert_eq!(redactor.field("patient", "hunter2", MAX_VALUE), REDACTED);
     }
 
-    /// Guards: what is cut behind a secret reads the same the second time.
+    /// Guards: a text that was cut behind a secret reads the same the second time.
     #[test]
-    fn what_is_cut_stays_as_it_is() {
+    fn a_cut_text_is_redacted_alike_twice() {
         let redactor = Redactor::default();
         let text = "VALUES password='hunter2', x";
         for max in 0..text.len() + 8 {
@@ -531,13 +531,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics_and_prints_nothing_odd(uri in any::<String>()) {
+        fn any_uri_is_printed_safely(uri in any::<String>()) {
             let out = Redactor::default().uri(&uri);
             prop_assert!(!out.contains(is_unsafe));
         }
 
         #[test]
-        fn no_secret_comes_through(
+        fn no_secret_parameter_comes_through(
             before in "[a-z0-9/=&;?#%@:+.]{0,40}",
             name in prop::sample::select(vec!["password", "API_KEY", "access_token", "sig", "user[pwd]", "X-Amz-Signature"]),
             at in 0usize..32,
@@ -551,7 +551,7 @@ mod tests {
         }
 
         #[test]
-        fn no_user_comes_through(user in "[a-z:@]{0,10}", host in "[a-z]{1,9}", rest in "(/[a-z/?=&]{0,20})?") {
+        fn no_user_information_comes_through(user in "[a-z:@]{0,10}", host in "[a-z]{1,9}", rest in "(/[a-z/?=&]{0,20})?") {
             let out = Redactor::default().uri(&format!("http://{user}S3CRET@{host}{rest}"));
             prop_assert!(!out.contains("S3CRET"), "{out}");
         }

@@ -140,9 +140,9 @@ mod tests {
         Report { elapsed_ms, suppressed, ..report }
     }
 
-    /// Guards: the whole page, and that the letter says the same.
+    /// Guards: the whole text page, and that the mail says the same.
     #[test]
-    fn a_digest() {
+    fn text_and_mail_of_a_digest_agree() {
         let mut digest = Digest::of(&like(1, 2_510.0, 0));
         let mut other = like(2, 61_000.0, 7);
         (other.verdict, other.location) = (Verdict::Unknown, None);
@@ -178,9 +178,9 @@ mod tests {
         assert_eq!(digest.subject(), "10 reports about 2 places on web1, most often GET /slow/{what}");
     }
 
-    /// Guards: an hour of ever new places is one letter, in which every report is counted.
+    /// Guards: an hour of ever new places is one mail, in which every report is counted.
     #[test]
-    fn bounded() {
+    fn a_digest_stays_small_and_counts_everything() {
         let mut digest = Digest::of(&like(0, 1.0, 0));
         (1..1_000).for_each(|number| digest.add(&like(number, 1.0, 0)));
         assert!(digest.to_text().ends_with(&format!("… and {} reports about other places\n", 1_000 - MAX_SHOWN)));
@@ -200,7 +200,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_gets_out_of_its_text(evil in hostile(), other in hostile()) {
+        fn hostile_text_adds_no_line_or_markup(evil in hostile(), other in hostile()) {
             let mut report = like(1, 1.0, 0);
             report.request.as_mut().unwrap().route = Some(evil.clone());
             report.process.hostname = other.clone();

@@ -225,9 +225,10 @@ mod tests {
         }
     }
 
-    /// Guards: everything the text page says, in its order, and first of all what is slow, where, and what that means.
+    /// Guards: the mail says everything that the text page says, in the same order. It leads with what is slow, where, and
+    /// what that means.
     #[test]
-    fn a_letter() {
+    fn the_mail_says_what_the_text_says() {
         let mut report = report();
         report.notes.push("armed late".to_owned());
         report.suppressed = 12;
@@ -263,9 +264,9 @@ mod tests {
         );
     }
 
-    /// Guards: whatever the text page says, the letter says too.
+    /// Guards: everything on the text page is in the mail, too.
     #[test]
-    fn says_what_the_text_says() {
+    fn the_mail_says_everything_in_the_text() {
         let mut report = report();
         report.verdict = Verdict::Starved;
         report.stacks.push(culprit(&[plumbing("regex::exec"), own("photos::is_valid_tag", 9)]));
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_jobs_and_nothing_at_all() {
+    fn every_kind_of_report_makes_a_mail() {
         for verdict in [
             Verdict::Waiting,
             Verdict::Blocking,
@@ -315,9 +316,9 @@ mod tests {
         }
     }
 
-    /// Guards: no report makes a letter that mail clients cut, and a cut is said.
+    /// Guards: no report makes a mail so long that clients truncate it. The mail says what was left out.
     #[test]
-    fn bounded() {
+    fn a_mail_is_never_too_long() {
         let mut report = report();
         let frames: Vec<_> = (0..10_000).map(|line| own("app::again", line)).collect();
         report.stacks = vec![await_stack(&frames)];
@@ -351,9 +352,9 @@ mod tests {
     }
 
     proptest! {
-        /// Guards: whatever a request says is text in the letter, never markup.
+        /// Guards: whatever a request says is text in the mail, never markup.
         #[test]
-        fn nothing_gets_out_of_its_text(evil in hostile(), other in hostile()) {
+        fn hostile_text_never_becomes_markup(evil in hostile(), other in hostile()) {
             let mut report = report();
             report.verdict = Verdict::Starved;
             let request = report.request.as_mut().unwrap();

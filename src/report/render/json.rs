@@ -28,7 +28,7 @@ mod tests {
 
     /// Guards: the names and units that readers of schema 2 rely on.
     #[test]
-    fn schema_2() {
+    fn json_keeps_the_names_of_schema_2() {
         let mut report = report();
         report.elapsed_ms = 2_510.5;
         let value: Value = serde_json::from_str(&report.to_json()).unwrap();
@@ -58,9 +58,9 @@ mod tests {
         assert_eq!(value["sentence"], report.sentence());
     }
 
-    /// Guards: people can read it: rows of tables on a line each, the numbers of frames side by side.
+    /// Guards: people can read the JSON. Each row of a table has a line, and the numbers of frames stand side by side.
     #[test]
-    fn a_line_per_row() {
+    fn each_table_row_has_its_own_line() {
         let mut report = report();
         report.stacks[0].frames.truncate(2);
         report.process.executable = "[{\"\\".to_owned();
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_numbers_are_null() {
+    fn numbers_json_cannot_hold_are_null() {
         let mut report = report();
         report.elapsed_ms = f64::NAN;
         assert!(report.to_json().contains("\"elapsed_ms\": null"));

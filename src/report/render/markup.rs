@@ -293,24 +293,24 @@ pub(super) mod tests {
 
     #[test]
     #[should_panic(expected = "script")]
-    fn the_check_sees_elements() {
+    fn the_check_rejects_unknown_elements() {
         check("<!doctype html><div><script></script></div>");
     }
 
     #[test]
     #[should_panic(expected = "onclick")]
-    fn the_check_sees_attributes() {
+    fn the_check_rejects_unknown_attributes() {
         check("<!doctype html><div onclick=\"x\"></div>");
     }
 
     #[test]
     #[should_panic(expected = "all closed")]
-    fn the_check_sees_what_is_open() {
+    fn the_check_rejects_unclosed_elements() {
         check("<!doctype html><div><div></div>");
     }
 
     #[test]
-    fn what_does_not_fit_is_counted() {
+    fn items_that_do_not_fit_are_counted() {
         let mut html = Html::page("");
         let left = html.fit(10, ["12345", "12345", "1", "1"], |html, item| html.text(item));
         assert_eq!(left, 2);
@@ -318,7 +318,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn bars() {
+    fn a_bar_is_1_to_100_percent_wide() {
         for (fraction, percent) in [(0.0, 1), (0.005, 1), (0.5, 50), (1.0, 100), (7.0, 100), (-1.0, 1), (f64::NAN, 1)] {
             let mut html = Html::page("");
             html.bar(Colour::GREY, fraction);

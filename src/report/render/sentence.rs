@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting() {
+    fn the_sentence_says_where_work_waits() {
         assert_eq!(
             say(report()),
             "GET /slow/lock is waiting: 2.51 s so far (threshold 2.50 s), in photos::wait_for_import at examples/photos/slow.rs:88"
@@ -160,14 +160,14 @@ mod tests {
 
     /// Guards: with `debug = "line-tables-only"` an inlined async function has no name.
     #[test]
-    fn unnamed() {
+    fn the_sentence_falls_back_to_file_and_line() {
         let mut report = report();
         report.stacks[0].frames[3].function = None;
         assert!(say(report).ends_with("(threshold 2.50 s), at examples/photos/slow.rs:88"));
     }
 
     #[test]
-    fn child_work() {
+    fn the_sentence_names_the_child_work() {
         let mut report = report();
         let mut child = thread_stack(&[own("photos::resize_photo", 7)]);
         child.child = Some("resize".to_owned());
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn blocking() {
+    fn the_sentence_says_what_blocks_the_thread() {
         let mut blocking = report();
         blocking.verdict = Verdict::Blocking;
         blocking.stacks = vec![thread_stack(&[plumbing("regex::exec"), own("photos::is_valid_tag", 9)])];
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_verdicts() {
+    fn the_sentence_explains_each_verdict() {
         let with = |verdict| Report { verdict, ..report() };
         let mut starved = with(Verdict::Starved);
         assert_eq!(

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn own_frames_and_what_they_wait_on() {
+    fn own_frames_are_marked_and_quoted() {
         assert_eq!(
             print(&report().stacks[0]),
             [
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn dull_frames_are_folded() {
+    fn library_frames_are_folded() {
         let frames = [
             plumbing("syscall"),
             plumbing("std::sys::sync::mutex::futex::Mutex::lock_contended"),
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn how_a_waker_is_kept_is_left_out() {
+    fn frames_that_keep_the_waker_are_left_out() {
         let frames = [
             plumbing("<core::task::wake::Waker as core::clone::Clone>::clone"),
             plumbing("tokio::sync::task::atomic_waker::AtomicWaker::do_register"),
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(print(&await_stack(&frames[..2])).len(), 2, "better than nothing");
     }
 
-    /// Guards: of heeler's own frames nothing is shown, wherever they stand, unless there are no others.
+    /// Guards: heeler's own frames are not shown, wherever they are, unless there are no others.
     #[test]
     fn frames_of_heeler_are_folded() {
         let heelers = || plumbing("<heeler::watchdog::job::Watch<F> as core::future::future::Future>::poll");
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn without_own_frames() {
+    fn a_stack_without_own_frames_is_cut() {
         let mut stack = await_stack(&vec![plumbing("tokio::x"); 20]);
         stack.truncated = true;
         stack.frames[0].function = None;
@@ -171,7 +171,7 @@ mod tests {
 
     /// Guards: a recursion shows its two ends, and how much is between them.
     #[test]
-    fn recursions_are_bounded() {
+    fn recursions_are_shortened() {
         let lines = print(&await_stack(&(0..10_000).map(|line| own("app::again", line)).collect::<Vec<_>>()));
         assert_eq!(lines.len(), INNER + 1 + OUTER);
         assert_eq!(lines[INNER], format!("     … {} lines, in the JSON form", 10_000 - INNER - OUTER));

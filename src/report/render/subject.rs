@@ -69,7 +69,7 @@ mod tests {
     use crate::text::escape::is_unsafe;
 
     #[test]
-    fn verdicts() {
+    fn the_subject_leads_with_the_verdict() {
         let say = |verdict| Report { verdict, ..report() }.subject();
         assert_eq!(say(Verdict::Waiting), "waiting 2.51 s: GET /slow/{what} on web1");
         assert_eq!(say(Verdict::NoWaker), "no waker 2.51 s: GET /slow/{what} on web1");
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_and_jobs() {
+    fn the_subject_names_bodies_and_jobs() {
         let mut report = report();
         report.kind = Kind::SlowBody;
         assert_eq!(report.subject(), "waiting 2.51 s: the body of GET /slow/{what} on web1");
@@ -95,9 +95,9 @@ mod tests {
     }
 
     proptest! {
-        /// Guards: a subject ends no header and forges none, whatever the request, its route and the host are called.
+        /// Guards: a subject neither ends its header nor forges one, whatever the request, its route and the host are called.
         #[test]
-        fn one_short_line(evil in hostile(), ms in any::<f64>(), job in any::<bool>()) {
+        fn the_subject_is_one_short_line(evil in hostile(), ms in any::<f64>(), job in any::<bool>()) {
             let mut report = report();
             report.kind = Kind::SlowBody;
             report.elapsed_ms = ms;

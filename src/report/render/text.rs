@@ -124,7 +124,7 @@ mod tests {
 
     /// Guards: the whole page, as an operator gets it.
     #[test]
-    fn page() {
+    fn the_page_shows_the_whole_report() {
         let mut report = report();
         report.suppressed = 12;
         report.thread = Some(thread());
@@ -171,7 +171,7 @@ Where the time went
     }
 
     #[test]
-    fn branches_children_and_earlier_stacks() {
+    fn branches_children_and_earlier_stacks_have_sections() {
         let mut report = report();
         report.stacks.push(await_stack(&[own("photos::other", 90)]));
         for kind in [await_stack, thread_stack] {
@@ -205,7 +205,7 @@ Where the time went
     }
 
     #[test]
-    fn culprits_come_first() {
+    fn the_culprits_come_before_the_wait() {
         let mut report = report();
         report.verdict = Verdict::Starved;
         report.stacks.extend(vec![culprit(&[own("photos::is_valid_tag", 9)]); MAX_STACKS + 3]);
@@ -215,9 +215,9 @@ Where the time went
         assert!(text.contains("… 3 more, in the JSON form"));
     }
 
-    /// Guards: a report of nothing but what an attacker sent is one page without a forged line or an escape sequence.
+    /// Guards: a report that consists of what an attacker sent is one page without a forged line or an escape sequence.
     #[test]
-    fn hostile_text() {
+    fn hostile_text_forges_no_line() {
         let evil = "x\n\nfingerprint forged\r\u{1b}[2J\u{202e}\u{0}";
         let mut report = report();
         let request = report.request.as_mut().unwrap();
@@ -249,7 +249,7 @@ Where the time went
     }
 
     #[test]
-    fn empty_reports_are_pages_too() {
+    fn an_empty_report_is_still_a_page() {
         let mut report = report();
         report.stacks.clear();
         report.timeline.clear();

@@ -39,7 +39,7 @@ fn rich() -> Report {
     report
 }
 
-/// Guards: nothing is lost on the way through either schema, and what was read is of this version.
+/// Guards: either schema loses nothing in a round trip, and the result is of this version.
 #[test]
 fn both_schemas_are_read() {
     let report = rich();
@@ -53,9 +53,9 @@ fn both_schemas_are_read() {
     assert_eq!(format!("{read:#?}"), debug);
 }
 
-/// Guards: schema 1 says so, and has what it always had; formats that count fields beforehand are told the right number.
+/// Guards: schema 1 says so, and has what it always had. Formats that count fields beforehand get the right number.
 #[test]
-fn each_form_has_its_fields() {
+fn each_schema_has_its_own_fields() {
     let report = rich();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     let (first, second, short) = (value(&Schema1(&report)), value(&report), short(&report));
@@ -69,9 +69,9 @@ fn each_form_has_its_fields() {
     assert!(keys(&first).iter().all(|key| second.get(key).is_some() && short.get(key).is_some()));
 }
 
-/// Guards: rows stand in the order in which the stacks have them, each once, so that the same report is the same text.
+/// Guards: rows are in the order in which the stacks use them, each once, so that the same report is the same text.
 #[test]
-fn tables_are_in_the_order_of_the_stacks() {
+fn tables_follow_the_order_of_the_stacks() {
     let mut report = report();
     let other = Frame { build_id: Some("other".to_owned()), ..own("b", 1) };
     let frames = [own("a", 1), other, own("a", 1), own("a", 2)];
@@ -92,9 +92,9 @@ fn tables_are_in_the_order_of_the_stacks() {
     assert_eq!((0..20).map(|_| report.clone().to_json()).find(|json| *json != report.to_json()), None);
 }
 
-/// Guards: tables that are damaged are errors, and not half a report; a small file cannot ask for all memory.
+/// Guards: damaged tables are errors, and not half a report. A small file cannot ask for all memory.
 #[test]
-fn tables_that_are_damaged_are_refused() {
+fn damaged_tables_are_refused() {
     let damaged = |pointer: &str, to: Value| {
         let mut written = value(&rich());
         *written.pointer_mut(pointer).unwrap() = to;
@@ -118,7 +118,7 @@ fn tables_that_are_damaged_are_refused() {
     assert!(read(written).unwrap_err().contains("missing field `stacks`"));
 }
 
-/// Guards: what a later version adds, and words that it has for the first time, cost the reader these alone.
+/// Guards: what a later version adds, fields and words alike, costs the reader these alone.
 #[test]
 fn later_additions_are_ignored() {
     let mut written = value(&rich());
@@ -217,8 +217,9 @@ fn large(of_its_own: u32) -> Report {
     report
 }
 
-/// Guards: a report with many branches fits into a mail, a log shipper's limit, a queue's message. In life nearly all frames are
-/// shared, from where the branches part inwards and from the handler outwards. Where few are, the names themselves take the room.
+/// Guards: a report with many branches fits into a mail, a log shipper's limit, a queue's message. In real reports nearly all
+/// frames are shared, from where the branches part inwards and from the handler outwards. Where few are shared, the names
+/// themselves take up the space.
 #[test]
 fn a_large_report_is_small() {
     for (of_its_own, most, at_most_of_schema_1) in [(3, 60_000, 0.05), (6, 100_000, 0.1), (62, 600_000, 0.6)] {
@@ -237,9 +238,10 @@ fn a_large_report_is_small() {
     }
 }
 
-/// Guards: the short form has what tells: the application's own frames, what they wait on, and which share of the time is whose.
+/// Guards: the short form has what matters: the application's own frames, what they wait for, and the share of the time of
+/// each.
 #[test]
-fn the_short_form() {
+fn the_short_form_keeps_the_essentials() {
     let mut report = report();
     let whole = report.stacks[0].frames.len();
     let mut earlier = await_stack(&[plumbing("tokio::x"), own("photos::then", 3)]);
@@ -267,7 +269,7 @@ fn the_short_form() {
     assert_eq!((short.sentence(), short.polls, short.notes), (report.sentence(), report.polls, report.notes.clone()));
 }
 
-/// Guards: it is short whatever the report has, and says something even if there is little.
+/// Guards: the short form is short whatever the report has, and says something even if there is little.
 #[test]
 fn the_short_form_is_bounded() {
     let mut report = report();

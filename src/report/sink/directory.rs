@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn three_files_a_report() {
+    fn each_report_has_three_files() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("a/b");
         let sink = Directory::new(&path, u64::MAX, 100).unwrap();
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_safe() {
+    fn file_names_are_safe() {
         let mut report = report();
         for id in ["../../etc/passwd", "", "a\0b\n", &"x".repeat(1_000)] {
             report.id = id.to_owned();
@@ -314,9 +314,9 @@ mod tests {
         }
     }
 
-    /// Guards: bounds hold, a report's files go together, and nobody else's file is touched.
+    /// Guards: the limits hold, a report's files are removed together, and other files are not touched.
     #[test]
-    fn the_oldest_go_first() {
+    fn the_oldest_reports_are_removed_first() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path();
         let others = [".hidden", "slow_request_notes.txt", "zebra.json"];
@@ -363,10 +363,10 @@ mod tests {
         }
     }
 
-    /// Guards: a wrong directory is an error when it is set, not a failure at three in the morning. Read-only is tried
-    /// where even root may not write.
+    /// Guards: a wrong directory is an error when it is set, not a failure at three in the morning. A read-only one is tried
+    /// where not even root may write.
     #[test]
-    fn unusable_directories() {
+    fn an_unusable_directory_is_an_error_at_build() {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("file");
         fs::write(&file, "mine").unwrap();
@@ -386,8 +386,8 @@ mod tests {
         assert_eq!(fs::read(&file).unwrap(), b"mine");
     }
 
-    /// Guards: a full disk leaves nothing behind, whichever of the files it hits. The error is the real one, from the
-    /// device that is always full.
+    /// Guards: a full disk leaves nothing behind, whichever of the files it hits. The error is a real one, from the device
+    /// that is always full.
     #[test]
     #[cfg(target_os = "linux")]
     fn a_full_disk_leaves_no_partial_file() {
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn temporary_files_of_the_dead_are_removed() {
+    fn old_temporary_files_are_removed() {
         let place = tempfile::tempdir().unwrap();
         let temporary = |name: &str, age: Duration| {
             let path = place.path().join(name);

@@ -214,9 +214,9 @@ mod tests {
         seen.lock().unwrap().clone()
     }
 
-    /// Guards: a target of one's own gets the very event that the default one gets.
+    /// Guards: a custom target gets the very event that the default one gets.
     #[test]
-    fn both_ways_log_the_same() {
+    fn both_targets_log_the_same_event() {
         let mut report = report();
         report.location = crate::report::location::locate(&report);
         for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE] {
@@ -241,14 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn sites_are_shared() {
+    fn equal_targets_share_a_call_site() {
         let site = |level, target: &str| Log::new(level, target).site.unwrap();
         assert!(std::ptr::eq(site(Level::INFO, "one"), site(Level::INFO, "one")));
         assert!(!std::ptr::eq(site(Level::INFO, "one"), site(Level::WARN, "one")));
     }
 
     #[test]
-    fn filters_apply() {
+    fn the_subscribers_filters_apply() {
         let collect = Collect::default();
         let seen = Arc::clone(&collect.0);
         let filtered = registry().with(collect).with(LevelFilter::ERROR);

@@ -89,9 +89,9 @@ mod tests {
     use super::*;
     use crate::report::testing::report;
 
-    /// Guards: an update is news if it is about another place or verdict than what was said last, whatever came between.
+    /// Guards: an update is news if it is about another place or verdict than the last one sent, whatever came between.
     #[test]
-    fn another_place_or_verdict() {
+    fn another_place_or_verdict_is_news() {
         let of = |update: u32, verdict: Verdict| Report { update, verdict, ..report() };
         let mut news = News::new();
         assert!(news.are_in(&of(0, Verdict::Waiting)));
@@ -106,10 +106,10 @@ mod tests {
         assert!(news.are_in(&Report { location: Some(place), ..of(3, Verdict::Starved) }));
     }
 
-    /// Guards: after an outage, each with a pause of its own, a report may come after its update: people are not told again
-    /// what is older.
+    /// Guards: after an outage, each report waits for a pause of its own, so it may come after its update. What is older is
+    /// not sent again.
     #[test]
-    fn old_news() {
+    fn older_reports_are_not_news() {
         let mut news = News::new();
         news.told(&Report { update: 2, ..report() });
         assert!(!news.are_in(&Report { update: 0, ..report() }) && !news.are_in(&Report { update: 1, ..report() }));
@@ -119,7 +119,7 @@ mod tests {
 
     /// Guards: ever new requests take bounded memory.
     #[test]
-    fn bounded() {
+    fn remembers_only_the_latest_reports() {
         let mut news = News::new();
         (0..3 * REMEMBERED).for_each(|number| news.told(&Report { id: number.to_string(), ..report() }));
         assert_eq!((news.0.map.len(), news.0.order.len()), (REMEMBERED, REMEMBERED));

@@ -145,7 +145,7 @@ mod tests {
 
     /// Guards: a cause is in `source()` alone, and the kind survives in an `io::Error`.
     #[test]
-    fn messages_and_kinds() {
+    fn each_kind_has_a_message_and_survives_io_errors() {
         let denied = || Some(io::Error::from(io::ErrorKind::PermissionDenied));
         let path = Path::new("/x/y.lock");
         let all = [
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn is_send_sync_and_one_word() {
+    fn the_error_is_send_sync_and_one_word() {
         fn check<T: Send + Sync + 'static>() {}
         check::<ExclusiveError>();
         assert_eq!(size_of::<ExclusiveError>(), size_of::<usize>());

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_send_if_the_job_is() {
+    fn the_future_is_send_if_the_job_is() {
         fn check<T: Send>(_: &T) {}
         let job = exclusive("x", std::time::Duration::MAX, std::future::ready(()));
         check(&job);

@@ -61,9 +61,9 @@ fn whole_seconds(time: SystemTime) -> SystemTime {
 mod tests {
     use super::*;
 
-    /// Guards: what is written is what is read, and nothing that was cut off is taken for a holder.
+    /// Guards: what is written is what is read, and a text that was cut off is not taken for a holder.
     #[test]
-    fn whole_texts_alone() {
+    fn only_a_complete_holder_is_read() {
         let holder = Holder::new();
         let text = holder.text();
         assert!(text.len() as u64 <= LONGEST);
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn says_who_and_since_when() {
+    fn the_holder_is_named_with_its_start() {
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_250_952);
         assert_eq!(Holder { pid: 4711, since }.to_string(), "process 4711 since 2026-11-21T08:49:12Z");
         let since = SystemTime::UNIX_EPOCH - Duration::from_secs(1);

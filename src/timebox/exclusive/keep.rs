@@ -99,10 +99,10 @@ mod tests {
         }
     }
 
-    /// Guards: the file of a lock that is held for long looks used, again and again; the thread ends with the last lock, and
-    /// begins anew with the next.
+    /// Guards: the file of a lock that is held for long looks used, again and again. The thread ends with the last lock, and
+    /// starts again with the next.
     #[test]
-    fn a_held_file_is_touched_until_it_is_let_go() {
+    fn a_held_lock_file_is_touched_until_release() {
         let keeper: &'static Keeper = Box::leak(Box::new(Keeper::new(Duration::from_millis(5))));
         let days_ago = SystemTime::now() - Duration::from_secs(30 * 24 * 60 * 60);
         let make_old = |file: &File| file.set_times(FileTimes::new().set_modified(days_ago)).unwrap();
@@ -123,9 +123,9 @@ mod tests {
         }
     }
 
-    /// Guards: every lock is kept, from when it is taken.
+    /// Guards: every lock is kept fresh from when it is taken.
     #[test]
-    fn a_taken_lock_is_kept() {
+    fn every_lock_is_kept_fresh() {
         let place = tempfile::tempdir().unwrap();
         let lock = super::super::lock::Lock::take(&place.path().join("x.lock")).unwrap();
         let is_kept =

@@ -104,10 +104,10 @@ mod tests {
 
     use super::*;
 
-    /// Guards: one at a time, also within a process; the error names the holder while there is one, and the file is empty
-    /// afterwards, but there.
+    /// Guards: one holder at a time, within a process, too. The error names the holder while there is one. Afterwards the
+    /// file is empty, but still there.
     #[test]
-    fn held_until_dropped() {
+    fn the_lock_is_held_until_dropped() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("x.lock");
         let lock = Lock::take(&path).unwrap();
@@ -120,9 +120,9 @@ mod tests {
         drop(Lock::take(&path).unwrap());
     }
 
-    /// Guards: what a holder left that crashed, even a longer text, is neither in the way nor believed.
+    /// Guards: what a crashed holder left, even a longer text, is neither in the way nor believed.
     #[test]
-    fn what_a_crash_left_is_written_over() {
+    fn the_text_of_a_crashed_holder_is_overwritten() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("x.lock");
         let left = format!("{}{}\n", super::super::holder::SIGNATURE, "4".repeat(300));
@@ -131,9 +131,9 @@ mod tests {
         assert_eq!(Lock::take(&path).unwrap_err().holder().unwrap().pid, std::process::id());
     }
 
-    /// Guards: a reader that comes while the holder is not written yet, or half, says so without a name.
+    /// Guards: while the holder is not written yet, or only half, a reader reports it without a name.
     #[test]
-    fn a_half_written_holder_is_another_process() {
+    fn a_half_written_holder_has_no_name() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("x.lock");
         let _lock = Lock::take(&path).unwrap();
@@ -145,7 +145,7 @@ mod tests {
         }
     }
 
-    /// Guards: a file that somebody needs is never written to, whether it is in the way by a typing error or a link.
+    /// Guards: a file that somebody needs is never written to, whether a typing error or a link leads to it.
     #[test]
     fn foreign_files_stay_as_they_are() {
         let place = tempfile::tempdir().unwrap();
@@ -159,9 +159,9 @@ mod tests {
         assert!(Lock::take(place.path()).unwrap_err().to_string().ends_with("is a directory"));
     }
 
-    /// Guards: a lock file that is removed under a contender is not the one it gets.
+    /// Guards: if a lock file is removed while somebody waits for it, that is not the file that is locked.
     #[test]
-    fn a_removed_file_is_noticed() {
+    fn a_removed_lock_file_is_noticed() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("x.lock");
         let opened = file::open(&path).unwrap();

@@ -96,9 +96,9 @@ fn directory() -> Result<PathBuf, ExclusiveError> {
 mod tests {
     use super::*;
 
-    /// Guards: only a bare name is a name; nothing climbs out of the directory of locks.
+    /// Guards: only a bare name is a name, and none leads out of the directory of locks.
     #[test]
-    fn names_and_paths() {
+    fn a_bare_name_stays_in_the_lock_directory() {
         for name in ["nightly", "night.ly", "..nightly", " ", "käse", "-"] {
             assert!(is_name(Path::new(name)), "{name:?}");
         }
@@ -108,10 +108,10 @@ mod tests {
         assert_eq!(of(Path::new("")).unwrap_err().to_string(), "an exclusive job has to have a name");
     }
 
-    /// Guards: a directory that others can enter, that others own, or that is a link, is not taken.
+    /// Guards: a directory that others can enter, that others own, or that is a link, is not used.
     #[cfg(unix)]
     #[test]
-    fn private_directories_alone() {
+    fn only_a_private_directory_is_used() {
         use std::os::unix::fs::{PermissionsExt as _, symlink};
         let place = tempfile::tempdir().unwrap();
         let user = user().unwrap();

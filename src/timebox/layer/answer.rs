@@ -136,7 +136,7 @@ mod tests {
 
     /// Guards: gRPC is told from the rest by its content type, in each of its spellings, and by its method.
     #[test]
-    fn protocols() {
+    fn recognises_grpc_by_content_type_and_method() {
         for (content_type, expected) in [
             (None, Protocol::Http),
             (Some("application/json"), Protocol::Http),
@@ -151,9 +151,9 @@ mod tests {
         }
     }
 
-    /// Guards: the document is one of RFC 9457, and names the limit.
+    /// Guards: the document follows RFC 9457, and names the limit.
     #[test]
-    fn problems() {
+    fn the_response_is_an_rfc_9457_problem() {
         let response = problem(StatusCode::SERVICE_UNAVAILABLE, Duration::from_millis(2_500));
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
@@ -168,9 +168,9 @@ mod tests {
         );
     }
 
-    /// Guards: the answer is 200 with the status in its head, which is how gRPC spells an answer without messages.
+    /// Guards: the response is 200 with the status in its head, which is how gRPC spells a response without messages.
     #[test]
-    fn of_grpc() {
+    fn grpc_gets_200_with_the_status() {
         let response = grpc("application/grpc", Duration::from_millis(340));
         assert_eq!((response.status(), response.body().len()), (StatusCode::OK, 0));
         let headers = response.headers();
@@ -184,7 +184,7 @@ mod tests {
 
     /// Guards: the table of the gRPC specification.
     #[test]
-    fn percents() {
+    fn grpc_messages_are_percent_encoded() {
         for (plain, encoded) in
             [("", ""), (" ~a", " ~a"), ("100 %", "100 %25"), ("a\nb\x7f", "a%0Ab%7F"), ("µ", "%C2%B5")]
         {

@@ -30,9 +30,9 @@ pub(super) fn check(profile: &Profile) {
     assert!(pdf.starts_with(b"%PDF-") && pdf.ends_with(b"%%EOF"));
 }
 
-/// Guards: self, total and recursion of the boxes; calls count once a stack and go past what is not drawn.
+/// Guards: self time, total and recursion of the boxes. Calls count once per stack, and skip functions that are not drawn.
 #[test]
-fn figures() {
+fn the_graph_counts_calls_once_per_stack() {
     let mut builder = ProfileBuilder::new();
     let walk = [own("app::main", 1), own("app::walk", 1), own("app::walk", 2), own("app::leaf", 1)];
     builder.slice(State::OnCpu, 600_000_000, 6, &walk);
@@ -62,9 +62,9 @@ fn figures() {
     );
 }
 
-/// Guards: Graphviz parses the graph and finds its boxes and arrows.
+/// Guards: Graphviz parses the graph, and finds its boxes and arrows.
 #[test]
-fn graphviz() {
+fn graphviz_reads_the_graph() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("graph.dot");
     std::fs::write(&file, text(Form::Dot, &sample())).unwrap();
@@ -74,9 +74,9 @@ fn graphviz() {
     assert!(plain.contains("app::parse") && plain.contains("30 ms"), "{plain}");
 }
 
-/// Guards: a reader of PDF finds what the graph says, also letters that the font does not have.
+/// Guards: a PDF reader finds what the graph says, including characters that the font does not have.
 #[test]
-fn pdf() {
+fn a_pdf_reader_finds_the_text() {
     let mut profile = sample();
     profile.request.uri = "/größe/中".to_owned();
     let place = tempfile::tempdir().unwrap();
@@ -96,7 +96,7 @@ fn pdf() {
     }
 }
 
-/// Guards: the layout neither gives up nor walks all paths of a graph that has more than can be walked.
+/// Guards: the layout neither fails on a graph with very many paths, nor follows all of them.
 #[test]
 fn dense_graphs_are_laid_out() {
     for seed in 0..12 {

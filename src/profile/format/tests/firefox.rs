@@ -12,9 +12,9 @@ fn numbers(json: &Value, pointer: &str) -> Vec<f64> {
     at(json, pointer).as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
-/// Guards: times, weights, CPU, categories and stacks of the request's thread; what ran beside it has a thread of its own.
+/// Guards: times, weights, CPU, categories and stacks of the request's thread. What ran beside it has a thread of its own.
 #[test]
-fn fields() {
+fn the_firefox_profile_has_every_field() {
     let profile = sample();
     let json: Value = serde_json::from_slice(&bytes(Form::Firefox, &profile)).unwrap();
     assert_eq!(at(&json, "/meta/product"), "GET /slow/lock: 100 ms");

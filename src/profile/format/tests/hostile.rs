@@ -117,16 +117,16 @@ fn check(profile: &Profile) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Guards: no name forges a line, a frame or a field, turns the text or ends the file; and no time is lost.
+    /// Guards: no name forges a line, a frame or a field, reverses the text or ends the file, and no time is lost.
     #[test]
-    fn hostile_names(profile in profile()) {
+    fn hostile_names_forge_nothing(profile in profile()) {
         check(&profile);
     }
 }
 
 /// Guards: the same names, all in one profile, through the programs that read the forms.
 #[test]
-fn hostile_names_in_real_consumers() {
+fn real_programs_read_hostile_names() {
     let mut builder = ProfileBuilder::new();
     let long = "alloc::vec::Vec<core::option::Option<u8>>, ".repeat(94);
     for (nasty, line) in NASTY.into_iter().chain([&*long]).zip(1..) {

@@ -63,9 +63,9 @@ fn consume(program: &str, args: &[&str], file: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Guards: names and types of the files, and that a form without its feature is refused in words.
+/// Guards: names and types of the files. A form without its feature is refused with a message that says so.
 #[test]
-fn every_form() {
+fn every_form_renders_or_names_its_feature() {
     let profile = sample();
     for form in Form::ALL {
         match render(form, &profile) {

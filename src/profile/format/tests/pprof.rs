@@ -51,9 +51,9 @@ pub(super) fn check(profile: &Profile) -> protos::Profile {
     message
 }
 
-/// Guards: values, modules with their build ids, inlined functions, and nameless frames that can be named later.
+/// Guards: values, modules with their build ids, inlined functions, and frames without names that can be named later.
 #[test]
-fn fields() {
+fn the_pprof_profile_has_every_field() {
     let profile = sample();
     let message = check(&profile);
     let text = |at: i64| message.string_table[at as usize].as_str();
@@ -83,9 +83,9 @@ fn fields() {
     assert!(message.location.iter().any(|one| one.line.is_empty() && one.mapping_id == 2));
 }
 
-/// Guards: Go's pprof reads it, takes wall time by default, and filters by state.
+/// Guards: Go's pprof reads the profile, takes wall time by default, and filters by state.
 #[test]
-fn go_tool_pprof() {
+fn go_tool_pprof_reads_the_profile() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("profile.pb.gz");
     std::fs::write(&file, bytes(Form::Pprof, &sample())).unwrap();
@@ -117,7 +117,7 @@ fn go_tool_pprof() {
 
 /// Guards: Go's pprof leaves names as they are, with their types and traits.
 #[test]
-fn go_tool_pprof_keeps_what_is_in_angle_brackets() {
+fn go_tool_pprof_keeps_angle_brackets() {
     let names =
         ["<app::User as app::Load>::get_user", "app::call::<alloc::vec::Vec<u8>>", "<F as core::ops::Fn>::call"];
     let mut builder = ProfileBuilder::new();

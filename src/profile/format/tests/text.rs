@@ -4,9 +4,9 @@ use serde::Deserialize;
 
 use super::*;
 
-/// Guards: lines sum to the wall time, keep the state as the outermost frame, and inferno reads them.
+/// Guards: the lines sum to the wall time and keep the state as the outermost frame, and inferno reads them.
 #[test]
-fn folded() {
+fn folded_lines_sum_to_the_wall_time() {
     let profile = sample();
     let text = text(Form::Folded, &profile);
     let line = "on CPU;tokio::runtime::task::poll;axum::handler::call;app::handler;app::parse;app::digit 30000000\n";
@@ -20,9 +20,8 @@ fn folded() {
     assert!(String::from_utf8(svg).unwrap().contains("<title>app::digit (30,000,000 samples, 30.00%)</title>"));
 }
 
-/// Guards: nothing is lost on the way through JSON.
 #[test]
-fn json() {
+fn json_loses_nothing() {
     let profile = sample();
     let read: Profile = serde_json::from_slice(&bytes(Form::Json, &profile)).unwrap();
     assert_eq!(format!("{read:?}"), format!("{profile:?}"));
@@ -84,9 +83,10 @@ fn speedscope(profile: &Profile) -> File {
     file
 }
 
-/// Guards: the schema; order and weights; a profile a state at its true times; what ran beside is apart.
+/// Guards: the schema, the order and the weights. Each state has a profile at its true times, and what ran beside the request
+/// is separate.
 #[test]
-fn speedscope_file() {
+fn speedscope_shows_each_state_in_its_time() {
     let profile = sample();
     let file = speedscope(&profile);
     assert_eq!(file.name, "GET /slow/lock: 100 ms");
@@ -107,9 +107,9 @@ fn speedscope_file() {
     assert_eq!(file.profiles[5].end, 8_000_000);
 }
 
-/// Guards: ten minutes of samples do not make a file that no browser opens.
+/// Guards: ten minutes of samples do not make a file that no browser can open.
 #[test]
-fn speedscope_of_many_slices() {
+fn many_slices_make_no_huge_speedscope_file() {
     let mut builder = ProfileBuilder::new();
     for at in 0..100_000 {
         builder.slice(State::OnCpu, 1_000, 1, &[own("app::handler", 1), own("app::work", at % 100)]);

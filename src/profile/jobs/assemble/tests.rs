@@ -79,7 +79,7 @@ proptest! {
     #![proptest_config(config(16))]
 
     #[test]
-    fn no_form_of_a_profile_tells_a_secret((profile, planted) in raw()) {
+    fn no_form_of_a_profile_reveals_a_secret((profile, planted) in raw()) {
         let files = Form::ALL.into_iter().filter_map(|form| render(form, &profile)?.ok());
         let mut forms: Vec<String> = files.map(|bytes| readable(&bytes)).collect();
         forms.push(html(&profile));
@@ -94,7 +94,7 @@ proptest! {
     #![proptest_config(config(80))]
 
     #[test]
-    fn no_store_of_profiles_tells_a_secret((profile, planted) in raw()) {
+    fn no_store_of_profiles_reveals_a_secret((profile, planted) in raw()) {
         let profile = Arc::new(profile);
         let id = profile.id.parse().unwrap();
         let job = Job::new(id, None, profile.request.clone(), [].into(), 0);

@@ -134,14 +134,14 @@ fn profile_as(got: &Profile, number: u64) -> Arc<Profile> {
 }
 
 #[tokio::test]
-async fn memory() {
+async fn a_store_in_memory_keeps_its_promises() {
     let store = ProfileStore::default();
     tokio::spawn(keeps_its_promises(store.clone(), store)).await.unwrap();
 }
 
 /// Guards: the bounds hold after every single put.
 #[tokio::test]
-async fn memory_is_bounded() {
+async fn a_store_in_memory_is_always_bounded() {
     let store = ProfileStore::memory().max_count(3);
     for number in 0..10 {
         store.put_status(&status(number, None, Phase::Done)).await.unwrap();
@@ -177,9 +177,9 @@ fn memory_of(store: &ProfileStore) -> &Memory {
     }
 }
 
-/// Guards: what is too old is not to be had even before it is removed, and is removed at the next put.
+/// Guards: what is too old cannot be read even before it is removed. It is removed when the next profile is stored.
 #[tokio::test]
-async fn memory_forgets() {
+async fn a_store_in_memory_forgets_old_profiles() {
     let store = ProfileStore::memory().ttl(Duration::from_secs(100));
     store.put(profile(1, "/a"), None).await.unwrap();
     store.put_status(&status(1, None, Phase::Done)).await.unwrap();
@@ -194,9 +194,9 @@ async fn memory_forgets() {
     assert_eq!((memory.list(Kind::Profile).len(), memory.list(Kind::Status).len(), store.stats().removed), (1, 0, 1));
 }
 
-/// Guards: a job whose process is gone does not look as if it were running; one that is over is not lost.
+/// Guards: a job whose process is gone does not look as if it were running. A job that is over is not lost.
 #[tokio::test]
-async fn lost_jobs() {
+async fn a_job_of_a_dead_process_is_lost() {
     let store = ProfileStore::memory();
     let memory = memory_of(&store);
     let long_ago = SystemTime::now() - LOST_AFTER - Duration::from_secs(1);
@@ -215,23 +215,23 @@ async fn lost_jobs() {
     assert!(!store.request_cancel(&id(1), None).await.unwrap());
 }
 
-/// Guards: it works without a runtime, as for a page that is rendered in a thread.
+/// Guards: the store works without a runtime, as for a page that is rendered in a thread.
 #[test]
-fn memory_needs_no_runtime() {
+fn a_store_in_memory_needs_no_runtime() {
     let store = ProfileStore::memory();
     futures::executor::block_on(keeps_its_promises(store.clone(), store));
 }
 
-/// Guards: whose it is, and ids, are in nothing that may be logged.
+/// Guards: owners and ids are in nothing that may be logged.
 #[test]
-fn debug_shows_nothing() {
+fn debug_output_names_no_owner_or_id() {
     let shown = format!("{:?} {:?}", status(1, Some("ada"), Phase::Running), ProfileStore::memory());
     assert!(!shown.contains("ada") && !shown.contains("/a") && !shown.contains(&id(1).to_string()), "{shown}");
     let error = StoreError::corrupt(Kind::Profile, id(1), "no gzip");
     assert_eq!(error.to_string(), "the stored profile 00000000… is corrupt: no gzip");
 }
 
-/// Guards: what is shown was checked: a bucket is written to by others.
+/// Guards: profiles are checked before they are shown, because others may write to a bucket.
 #[tokio::test]
 async fn impossible_profiles_are_corrupt() {
     type Spoil = fn(&mut Profile);

@@ -202,9 +202,9 @@ mod tests {
         assert!(texts.iter().any(|text| text == expected), "{expected}\n{texts:#?}");
     }
 
-    /// Guards: what an engineer reads, and the figures of the tooltips.
+    /// Guards: what an engineer reads, and the numbers in the tooltips.
     #[test]
-    fn what_it_says() {
+    fn the_picture_says_what_an_engineer_reads() {
         let mut report = report();
         arrange(&mut report);
         report.location = locate(&report);
@@ -226,9 +226,9 @@ mod tests {
         assert_eq!(report.to_svg(), report.to_svg(), "the same each time");
     }
 
-    /// Guards: states are told apart by colour, and what is not the application's own is paler.
+    /// Guards: states differ by colour, and frames that are not the application's own are paler.
     #[test]
-    fn colours() {
+    fn states_have_different_colours() {
         let mut report = report();
         report.stacks.push(thread_stack(&[own("photos::compute", 3)]));
         report.stacks.push(culprit(&[own("photos::hog", 4)]));
@@ -251,7 +251,7 @@ mod tests {
 
     /// Guards: a report that knows nothing is a picture that says so.
     #[test]
-    fn nothing_is_known() {
+    fn an_empty_report_has_a_picture_that_says_so() {
         for elapsed in [f64::NAN, 0.0, -1.0, f64::NEG_INFINITY] {
             let mut report = report();
             report.elapsed_ms = elapsed;
@@ -272,7 +272,7 @@ mod tests {
 
     /// Guards: whatever goes wrong, the other forms of the report are written.
     #[test]
-    fn failure_is_a_picture() {
+    fn a_failure_to_draw_is_a_picture() {
         let mut report = report();
         report.id = "</text>&\u{0}".to_owned();
         let expected = ["</text>&\\u{0}: no flamegraph could be drawn"];
@@ -280,10 +280,10 @@ mod tests {
         assert_eq!(read(&or_apology(&report, || panic!("a bug"))), expected);
     }
 
-    /// Guards: what parts the frames of folded stacks, what looks like a number of samples, and what inferno takes off
-    /// names all stay in the name.
+    /// Guards: a name keeps everything, even separators of folded stacks, text that looks like a number of samples, and what
+    /// inferno usually removes from names.
     #[test]
-    fn names_that_inferno_would_read() {
+    fn inferno_leaves_names_as_they_are() {
         for function in
             ["a;b", "x 5", "x 5 7", "--", "-", "f_[k]", "# x", "app::Buffer<[u8; 8]>", "all (1 us, 100%)", " "]
         {
@@ -332,9 +332,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(192))]
 
-        /// Guards: nothing that a request or a binary's names hold gets out of its text.
+        /// Guards: nothing in a request or in a binary's names is drawn as anything but text.
         #[test]
-        fn nothing_gets_out(texts in prop::collection::vec(hostile(), 8), line in any::<Option<u32>>()) {
+        fn hostile_names_stay_text(texts in prop::collection::vec(hostile(), 8), line in any::<Option<u32>>()) {
             let mut report = report();
             let request = report.request.as_mut().unwrap();
             (request.uri, request.method) = (texts[0].clone(), texts[1].clone());

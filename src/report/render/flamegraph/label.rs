@@ -112,13 +112,13 @@ mod tests {
     use crate::report::testing::own;
 
     #[test]
-    fn short_names_stay() {
+    fn short_names_are_unchanged() {
         assert_eq!(frame(&own("app::Cache<K, V>::get", 7)), "app::Cache<K, V>::get src/app.rs:7");
         let bare = Frame { module: Some("libc.so.6".to_owned()), address: "0x1f00".to_owned(), ..Frame::default() };
         assert_eq!(frame(&bare), "0x1f00 in libc.so.6");
     }
 
-    /// Guards: of a long generic type one still reads whose method it is.
+    /// Guards: a long generic type still shows whose method it is.
     #[test]
     fn long_names_keep_their_ends() {
         let deep = "core::pin::Pin<alloc::boxed::Box<dyn Fn() -> u8>>, ".repeat(100);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_xml_cannot_hold() {
+    fn characters_outside_of_xml_are_escaped() {
         assert_eq!(text("a\nb\u{0}\u{fffe}\u{ffff}\u{202e}"), "a\\nb\\u{0}\\u{fffe}\\u{ffff}\\u{202e}");
         assert_eq!(safe("abcdefghij", 5), "ab…ij");
         assert!(text(&"\u{0}".repeat(5_000)).chars().count() <= MAX_LABEL);

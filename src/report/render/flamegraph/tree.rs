@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_intervals_have_in_common_is_one_box() {
+    fn common_frames_of_intervals_share_a_box() {
         let at = |line| earlier(await_stack(&[own("app::load", line), own("app::page", 1), plumbing("axum::x")]), 0);
         let timeline = vec![
             interval(Activity::Waiting, 0, 50.0),
@@ -351,9 +351,9 @@ mod tests {
         );
     }
 
-    /// Guards: branches wait at the same time, and no time counts twice; those of another wait are not among them.
+    /// Guards: branches wait at the same time, and no time counts twice. Those of another wait are not among them.
     #[test]
-    fn branches_stand_side_by_side() {
+    fn branches_are_drawn_side_by_side() {
         let at = |line| await_stack(&[own("app::branch", line), own("app::page", 1)]);
         let branches = [(5, 2), (6, 1), (7, 0), (8, 1), (9, 0)].map(|(line, branch)| earlier(at(line), branch));
         let timeline = vec![interval(Activity::Waiting, 0, 61.0), interval(Activity::Waiting, 3, 39.0)];
@@ -391,7 +391,8 @@ mod tests {
         assert_eq!(lines, expected);
     }
 
-    /// Guards: what the work waits for hangs under the wait for it, whether that began before somebody looked or not.
+    /// Guards: child work is drawn below the wait for it, whether that wait was already running when it was first captured or
+    /// not.
     #[test]
     fn child_work_is_part_of_its_wait() {
         let waits = || await_stack(&[own("app::page", 1)]);
@@ -413,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn polls_and_what_holds_the_workers() {
+    fn polls_show_what_their_thread_does() {
         let blocked = |on_cpu, syscall: Option<&str>| {
             let mut stack = thread_stack(&[own("app::read", 3)]);
             let thread = stack.thread.as_mut().unwrap();
@@ -446,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_certain_is_said() {
+    fn doubtful_stacks_are_marked() {
         let doubtful = Stack { truncated: true, reconstructed: true, ..await_stack(&[own("app::load", 7)]) };
         let lines = draw(report(), 1.0, vec![doubtful, await_stack(&[])], vec![interval(Activity::Waiting, 0, 1.0)]);
         assert_eq!(
@@ -462,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_and_wide_is_bounded() {
+    fn deep_and_wide_trees_are_bounded() {
         let deep: Vec<_> = (0..5_000).map(|line| own("app::recurse", line)).collect();
         let lines = draw(report(), 1.0, vec![await_stack(&deep)], vec![interval(Activity::Waiting, 0, 1.0)]);
         assert!(lines.len() <= 2 + MAX_STEPS);
@@ -474,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_durations() {
+    fn odd_durations_are_drawn_without_panic() {
         let odd = [f64::NAN, -5.0, 0.0, f64::NEG_INFINITY, 0.0004, 40.0];
         let timeline = || odd.map(|ms| interval(Activity::Running, None, ms)).to_vec();
         assert_eq!(draw(report(), 100.0, vec![], timeline()), ["all 100", " inside polls 40", " not observed 60"]);
@@ -493,7 +494,7 @@ mod tests {
     proptest! {
         /// Guards: the widths sum to the time of the work, to the microsecond.
         #[test]
-        fn widths_sum(elapsed in 0.001..1e9f64, shares in prop::collection::vec((any::<f64>(), 0usize..6, 0usize..9), 0..40)) {
+        fn widths_sum_to_the_elapsed_time(elapsed in 0.001..1e9f64, shares in prop::collection::vec((any::<f64>(), 0usize..6, 0usize..9), 0..40)) {
             let mut report = report();
             report.elapsed_ms = elapsed;
             let at = |line| await_stack(&[own("app::branch", line), own("app::page", 1)]);

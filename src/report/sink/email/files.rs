@@ -75,9 +75,9 @@ impl Files {
 mod tests {
     use super::*;
 
-    /// Guards: a developer's machine is not filled, and what else lies in the directory stays.
+    /// Guards: a developer's machine does not fill up, and other files in the directory stay.
     #[test]
-    fn the_oldest_make_room() {
+    fn the_oldest_mails_make_room() {
         let place = tempfile::tempdir().unwrap();
         let files = Files::open(&place.path().join("mail")).unwrap();
         fs::write(files.path.join("slow_request_notes.txt"), "mine").unwrap();
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
-    fn for_the_owner_alone() {
+    fn mails_are_readable_by_the_owner_alone() {
         use std::os::unix::fs::PermissionsExt;
         let place = tempfile::tempdir().unwrap();
         let files = Files::open(&place.path().join("a/mail")).unwrap();

@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn from_the_environment() {
+    fn settings_are_read_from_the_environment() {
         let mail =
             environment("smtps://u:p@mail.example.com", "a@example.com", "b@example.com, c@example.com,").unwrap();
         assert_eq!(mail.from.as_deref(), Some("a@example.com"));
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!((&*server.host, server.security), ("mail.example.com", Security::Tls));
     }
 
-    /// Guards: whoever forgot a variable is told which, and a log of the error holds no password.
+    /// Guards: an error names the variable that is missing, and contains no password.
     #[test]
     fn errors_name_the_variable_and_hold_no_secret() {
         let of = |url, from, to| environment(url, from, to).unwrap_err().to_string();
@@ -303,9 +303,9 @@ mod tests {
         assert!(error.starts_with("HEELER_SMTP_URL: ") && !error.contains("hunter2"), "{error}");
     }
 
-    /// Guards: neither name nor password is in what is printed of the settings or of those who hold them.
+    /// Guards: neither user nor password is in the output of the settings, or of what owns them.
     #[test]
-    fn debug_holds_no_secret() {
+    fn debug_output_contains_no_credentials() {
         let mail = Email::smtp("h", "a@b", ["c@d"]).credentials("somebody", "hunter2");
         let builder = crate::Reports::builder().email(mail.clone());
         for text in [format!("{mail:?}"), format!("{mail:#?}"), format!("{builder:?}")] {

@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn repeats_are_replies() {
+    fn repeated_reports_are_replies() {
         let mut threads = Threads::new();
         let of =
             |id: &str, fingerprint: &str| Report { id: id.to_owned(), fingerprint: fingerprint.to_owned(), ..report() };
@@ -83,9 +83,9 @@ mod tests {
         assert_eq!(mail(&mut threads, &of("4", "g"), "<4>").unwrap().in_reply_to, None);
     }
 
-    /// Guards: an update is mailed as a reply if it has news, and not if it has none; what could not be sent is no news of old.
+    /// Guards: an update is mailed as a reply if it has news, and not otherwise. What could not be sent still counts as news.
     #[test]
-    fn updates() {
+    fn only_updates_with_news_are_mailed() {
         let mut threads = Threads::new();
         let of = |update: u32, verdict: Verdict| Report { update, verdict, ..report() };
         let unsent = threads.place(&of(0, Verdict::Waiting), "<0>".to_owned(), "<root>".to_owned());

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn good_ones() {
+    fn reads_every_form_of_url() {
         let plain = |url| {
             let server = server(url);
             assert!(server.credentials.is_none());
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_ones() {
+    fn bad_urls_are_errors_without_the_password() {
         let urls = [
             "",
             "mail",
@@ -155,9 +155,8 @@ mod tests {
     }
 
     proptest! {
-        /// Guards: any password survives being written into a URL.
         #[test]
-        fn passwords_survive(user in ".{1,8}", password in "\\PC{1,16}") {
+        fn any_password_survives_in_a_url(user in ".{1,8}", password in "\\PC{1,16}") {
             let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
             let url = format!("smtps://{}:{}@mail", encode(&user), encode(&password));
             let credentials = server(&url).credentials.unwrap();
@@ -165,7 +164,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_refused_or_taken(url in any::<String>()) {
+        fn any_text_is_accepted_or_refused(url in any::<String>()) {
             let _ = Email::from_url(&url, "a@b", ["c@d"]);
             let _ = Email::from_url(&format!("smtp://{url}"), "a@b", ["c@d"]);
         }

@@ -117,9 +117,8 @@ mod tests {
         texts(&of_request(&report))
     }
 
-    /// Guards: a request is described in the conventions' words.
     #[test]
-    fn requests() {
+    fn requests_follow_the_semantic_conventions() {
         let common = ["http.request.method=GET", "http.route=/slow/{what}", "url.path=/slow/lock"];
         let localhost = ["server.address=localhost", "server.port=3000", "network.protocol.name=http"];
         let expected: Vec<&str> = common.into_iter().chain(localhost).chain(["network.protocol.version=1.1"]).collect();
@@ -144,9 +143,9 @@ mod tests {
         assert_eq!(http2, expected);
     }
 
-    /// Guards: a path with two slashes is no host, and no host is no address.
+    /// Guards: a path with two slashes is not a host, and without a host there is no address.
     #[test]
-    fn odd_targets() {
+    fn odd_targets_give_no_server_address() {
         for version in ["HTTP/1.1", "HTTP/2.0"] {
             let odd = of(|request| {
                 version.clone_into(&mut request.version);
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn findings() {
+    fn findings_become_attributes() {
         let mut report = report();
         report.location = crate::report::location::locate(&report);
         report.notes = vec!["one".to_owned(), "two".to_owned()];

@@ -66,7 +66,7 @@ mod tests {
     use crate::report::testing::{await_stack, culprit, own, report};
 
     #[test]
-    fn as_backtraces_are_printed() {
+    fn stacks_look_like_backtraces() {
         let mut report = report();
         report.stacks = vec![await_stack(&[own("photos::inner", 3), own("photos::outer", 9)])];
         let one =
@@ -81,9 +81,9 @@ mod tests {
         assert_eq!(stacktrace(&report), None);
     }
 
-    /// Guards: whatever is on the stack, the attribute stays within its bound.
+    /// Guards: the attribute stays within its bound, whatever is on the stack.
     #[test]
-    fn long_ones_are_cut() {
+    fn long_stacks_are_cut() {
         let mut report = report();
         report.stacks = vec![await_stack(&vec![own(&"ä".repeat(400), 3); 200])];
         let text = stacktrace(&report).unwrap();

@@ -128,9 +128,9 @@ mod tests {
         serde_json::to_value(event(report, &ClientOptions::new())).unwrap()
     }
 
-    /// Guards: what a reader of Sentry finds where.
+    /// Guards: where a reader of Sentry finds each field.
     #[test]
-    fn fields() {
+    fn an_event_has_each_field_in_its_place() {
         let mut report = report();
         report.fingerprint = "81d76b211c51e3c4".to_owned();
         report.process.service = Some("photos".to_owned());
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(made(&report).get("level"), Some(&json!("info")));
     }
 
-    /// Guards: who sets up Sentry decides on release and server.
+    /// Guards: the application's Sentry options decide about the release and the server.
     #[test]
     fn the_clients_options_win() {
         let options = ClientOptions::new().release("shop@7").server_name("eu-1");
@@ -170,9 +170,9 @@ mod tests {
         assert_eq!(super::event(&report, &ClientOptions::new()).release.as_deref(), Some("photos"));
     }
 
-    /// Guards: a report that is sent twice is one event; an update is another.
+    /// Guards: a report that is sent twice is one event. An update is another.
     #[test]
-    fn ids() {
+    fn a_repeated_report_is_the_same_event() {
         let first = report();
         let update = Report { update: 1, ..first.clone() };
         let other = Report { id: "8f14e45fceea167a-18".to_owned(), ..first.clone() };
@@ -191,9 +191,9 @@ mod tests {
         assert_eq!(ids[0].to_string(), "31ffccce-0c66-4e60-9ced-f289b5e932de");
     }
 
-    /// Guards: what comes from a request is refused by nobody for its length or form.
+    /// Guards: nothing from a request is refused for its length or form.
     #[test]
-    fn hostile() {
+    fn hostile_requests_fit_sentrys_limits() {
         let mut report = report();
         let evil = "/\r\n\u{202e}{{ default }}<script>\0".repeat(1_000);
         report.request.as_mut().unwrap().uri.clone_from(&evil);

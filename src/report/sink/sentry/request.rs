@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn urls() {
+    fn urls_are_made_from_the_host_header() {
         let table = [
             ("/slow?tour=4", Some("photos.example:81"), "http://photos.example:81/slow"),
             ("/slow", None, "http://web1/slow"),
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn traces() {
+    fn reads_only_a_valid_traceparent() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let (trace, span) = traceparent(good).unwrap();
         assert_eq!(trace.to_string() + &span.to_string(), "4bf92f3577b34da6a3ce929d0e0e473600f067aa0ba902b7");

@@ -134,9 +134,9 @@ mod tests {
     use super::*;
     use crate::report::testing::{await_stack, culprit, own, plumbing, report};
 
-    /// Guards: caller before callee, what is the application's, and the source line.
+    /// Guards: callers come before callees, own frames are marked, and the source line is there.
     #[test]
-    fn frames_outermost_first() {
+    fn frames_are_listed_outermost_first() {
         let trace = stacktrace(&report().stacks[0], &mut Images::default());
         assert!(trace.frames.first().unwrap().function.as_ref().unwrap().contains("FnOnce"));
         let own: Vec<_> = trace.frames.iter().filter(|frame| frame.in_app == Some(true)).collect();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn every_stack_of_the_capture_is_a_thread() {
+    fn every_captured_stack_is_a_thread() {
         let mut slow = report();
         slow.stacks = vec![culprit(&[own("photos::tags", 1)]), await_stack(&[own("photos::load", 2)])];
         slow.stacks[1].child = Some("thumbnails".to_owned());
@@ -174,9 +174,9 @@ mod tests {
         assert_eq!(arranged(&slow, &mut Images::default()).1.len(), MAX_STACKS);
     }
 
-    /// Guards: what has no name can be named by Sentry: address relative to the file with that debug id.
+    /// Guards: Sentry can name a frame without a name, by the address relative to the file with that debug id.
     #[test]
-    fn frames_without_names() {
+    fn unnamed_frames_can_be_named_by_sentry() {
         let mut nameless = plumbing("x");
         nameless.function = None;
         nameless.build_id = Some("a2497d1107dda49dada203040a5f1d1007ab56df".to_owned());
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn bounded() {
+    fn stacks_and_names_are_cut() {
         let frames = vec![own(&"Generic<".repeat(1_000), 1); 200];
         let mut slow = report();
         slow.stacks = vec![await_stack(&frames); 20];

@@ -95,7 +95,7 @@ mod tests {
     use crate::report::testing::report;
 
     #[test]
-    fn a_whole_report_on_one_line() {
+    fn a_whole_report_is_one_line() {
         let report = report();
         let body = Form::Whole.report(&report).unwrap();
         assert!(!body.contains(&b'\n'));
@@ -105,7 +105,7 @@ mod tests {
 
     /// Guards: the names that receivers rely on.
     #[test]
-    fn a_digest() {
+    fn the_json_of_a_digest_keeps_its_names() {
         let mut report = report();
         report.fingerprint = "81d7".to_owned();
         report.suppressed = 2;

@@ -204,9 +204,9 @@ impl fmt::Debug for Post {
 mod tests {
     use super::*;
 
-    /// Guards: no secret comes back with an answer, not even the beginning of one.
+    /// Guards: no secret is quoted from a response, not even its beginning.
     #[test]
-    fn answers_are_quoted_without_secrets() {
+    fn responses_are_quoted_without_secrets() {
         let url = Url::parse("https://user:hunter1@h/services/B0/hunter2%2Fx?key=hunter3&b=2").unwrap();
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer hunter4"));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass() {
+    fn only_some_statuses_are_temporary() {
         for (status, transient) in [(400, false), (401, false), (404, false), (408, true), (410, false), (425, true)] {
             assert_eq!(is_transient(StatusCode::from_u16(status).unwrap()), transient, "{status}");
         }

@@ -319,9 +319,9 @@ mod tests {
         Webhook::new("https://user:hunter2@hooks.example.com/services/T000/B000/XXXX?token=hunter3")
     }
 
-    /// Guards: what is wrong is said by `build`, and what might be a secret is not repeated.
+    /// Guards: `build` says what is wrong, and does not repeat what may be a secret.
     #[test]
-    fn settings_are_checked() {
+    fn bad_settings_are_errors_without_secrets() {
         let here = "http://[::1]:8080/";
         for good in [hook(), Webhook::new(here), Webhook::new("http://localhost/x"), hook().timeout(Duration::MAX)] {
             good.prepare().unwrap();
@@ -356,7 +356,7 @@ mod tests {
 
     /// Guards: no part of a URL that may be a secret, no value of a header, and no secret is printed.
     #[test]
-    fn debug_has_no_secrets() {
+    fn debug_output_contains_no_secrets() {
         let hook = hook().header("authorization", "Bearer hunter4").secret("hunter5").slack();
         let (debug, prepared) = (format!("{hook:?}"), format!("{:?}", hook.prepare().unwrap()));
         for text in [debug, prepared] {

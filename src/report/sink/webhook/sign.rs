@@ -33,9 +33,9 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Guards: what receivers compute with any other library; the value is that of `openssl dgst -sha256 -hmac key`.
+    /// Guards: receivers can compute it with any other library. The value is that of `openssl dgst -sha256 -hmac key`.
     #[test]
-    fn a_known_signature() {
+    fn the_signature_matches_openssl() {
         let known = "v1=18a6a644b6c3e88a7eed8836c7b9b13bfa9306f949c7dde5fcaac263f0043420";
         assert_eq!(signature(b"key", "1735689600", b"{}"), known);
         assert_ne!(signature(b"key", "1735689601", b"{}"), known);
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn digits() {
+    fn hashes_into_16_hex_digits() {
         assert_eq!(digits_of(b""), "e3b0c44298fc1c14");
     }
 }

@@ -253,7 +253,7 @@ mod tests {
 
     /// Guards: the whole message, as people see it.
     #[test]
-    fn a_message() {
+    fn a_message_reads_as_expected() {
         let mut slow = example();
         slow.location = locate(&slow);
         slow.process.service = Some("photos".to_owned());
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stack_is_of() {
+    fn each_stack_says_whose_it_is() {
         let mut slow = example();
         let many: Vec<_> = (1..=6).map(|line| own("photos::deep", line)).collect();
         slow.stacks = vec![culprit(&[own("photos::tags", 1)]), thread_stack(&many), await_stack(&[])];
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest() {
+    fn a_digest_lists_the_most_frequent_places() {
         let mut gathered = Digest::of(&example());
         for number in 0..20_u32 {
             let fingerprint = number.to_string();
@@ -348,9 +348,9 @@ mod tests {
         }
     }
 
-    /// Guards: a request mentions nobody, links nowhere, leaves no block of code, and is not refused for its length.
+    /// Guards: a request mentions nobody, links nowhere, cannot leave its code block, and is not refused for its length.
     #[test]
-    fn hostile_requests() {
+    fn hostile_requests_mention_and_link_nothing() {
         let hostile = [
             "/<!channel> <!here|x> <@U024BE7LH> @everyone @channel",
             "/`` ` ```\n<http://evil.example|click here>\n```",
@@ -380,7 +380,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text(uri in "[`<>&@*~a-z\\PC\n]{0,80}", name in any::<String>(), repeat in 1_usize..200) {
+        fn any_text_makes_a_valid_message(uri in "[`<>&@*~a-z\\PC\n]{0,80}", name in any::<String>(), repeat in 1_usize..200) {
             let mut slow = example();
             slow.request.as_mut().unwrap().uri = uri.repeat(repeat);
             slow.process.hostname.clone_from(&name);

@@ -21,9 +21,9 @@ fn age_file(path: &Path, by: Duration) {
     file.set_modified(SystemTime::now() - by).unwrap();
 }
 
-/// Guards: two instances with the same directory answer alike.
+/// Guards: two instances with the same directory give the same results.
 #[tokio::test]
-async fn two_stores_are_one() {
+async fn stores_in_one_directory_agree() {
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (store(directory.path()), store(directory.path()));
     tokio::spawn(keeps_its_promises(one, two)).await.unwrap();
@@ -33,15 +33,15 @@ async fn two_stores_are_one() {
 }
 
 #[test]
-fn needs_no_runtime() {
+fn a_store_in_a_directory_needs_no_runtime() {
     let directory = tempfile::tempdir().unwrap();
     let store = store(directory.path());
     futures::executor::block_on(keeps_its_promises(store.clone(), store));
 }
 
-/// Guards: bounds and age hold for all instances, and what is not ours stays.
+/// Guards: bounds and age limits hold for all instances together, and files that are not ours stay.
 #[tokio::test]
-async fn is_bounded() {
+async fn bounds_hold_for_all_instances() {
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (store(directory.path()).max_count(5), store(directory.path()).max_count(5));
     for number in 0..12 {
@@ -78,9 +78,9 @@ async fn is_bounded() {
     assert!(!file(directory.path(), Kind::Profile, 11).exists() && foreign.exists());
 }
 
-/// Guards: damaged objects are said to be, counted, and keep nobody from the others.
+/// Guards: damaged objects are reported as such and counted, and the others stay readable.
 #[tokio::test]
-async fn corrupt_objects() {
+async fn corrupt_objects_are_counted_and_skipped() {
     let directory = tempfile::tempdir().unwrap();
     let store = store(directory.path()).max_bytes(100_000);
     for number in 1..=4 {
@@ -108,9 +108,9 @@ async fn corrupt_objects() {
     assert_eq!(store.stats().failures, 0);
 }
 
-/// Guards: gzip that unfolds to more than memory is left alone.
+/// Guards: gzip data that expands beyond the memory limit is not expanded.
 #[tokio::test]
-async fn a_bomb_is_corrupt() {
+async fn a_decompression_bomb_is_corrupt() {
     let zeros = std::io::Write::write_all;
     let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     for _ in 0..257 {
@@ -121,9 +121,9 @@ async fn a_bomb_is_corrupt() {
     assert!(store.get(&id(1), None).await.unwrap_err().to_string().contains("too long"));
 }
 
-/// Guards: whatever the object store does instead of working is an error, each time, counted; and no panic.
+/// Guards: whatever the object store does instead of working is an error and counted, each time, and never a panic.
 #[tokio::test]
-async fn what_fails_is_counted() {
+async fn failures_of_the_backend_are_counted() {
     for panics in [false, true] {
         let store = ProfileStore::object_store(Arc::new(broken::Broken { panics }), "");
         let failed = [
@@ -146,9 +146,9 @@ async fn what_fails_is_counted() {
     }
 }
 
-/// Guards: the same of a real directory, where a file is in the way.
+/// Guards: the same for a real directory with a file in the way.
 #[tokio::test]
-async fn a_file_is_in_the_way() {
+async fn a_file_in_the_way_is_a_failure() {
     let directory = tempfile::tempdir().unwrap();
     let store = store(directory.path());
     fs::write(directory.path().join("some"), "a file").unwrap();

@@ -53,9 +53,10 @@ fn hostile() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
-    /// Guards: whatever a request says, a mail has its own headers and parts and no others, in lines that every server takes.
+    /// Guards: whatever a request says, a mail has its own headers and parts and no others, in lines that every server
+    /// accepts.
     #[test]
-    fn nothing_of_a_request_becomes_a_header(
+    fn nothing_in_a_request_becomes_a_header(
         texts in proptest::collection::vec(hostile(), 11),
         job in any::<bool>(),
     ) {
@@ -114,7 +115,7 @@ proptest! {
     }
 }
 
-/// Guards: a clock that is wrong costs no mail.
+/// Guards: a wrong clock costs no mail.
 #[test]
 fn any_time_has_a_date() {
     let letters = letters("");
@@ -130,9 +131,9 @@ fn any_time_has_a_date() {
     }
 }
 
-/// Guards: ids tell reports and places apart, and are the same in the next process: conversations outlive a restart.
+/// Guards: ids tell reports and places apart, and are the same in the next process, so that conversations outlive a restart.
 #[test]
-fn ids() {
+fn message_ids_are_stable_and_distinct() {
     let letters = letters("");
     let with = |id: &str, update, fingerprint: &str, service: Option<&str>| {
         let mut report = Report { id: id.to_owned(), update, fingerprint: fingerprint.to_owned(), ..report() };
@@ -148,7 +149,7 @@ fn ids() {
     assert_ne!(root("ab", Some("c")), root("b", Some("ca")));
 }
 
-/// Guards: a report of many megabytes is mailed without what makes it so large.
+/// Guards: a report of many megabytes is mailed without the parts that make it so large.
 #[test]
 fn large_attachments_are_left_out() {
     let letters = letters("");
