@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{at_most, nanos, nanos_on_cpu, pick, plain, quantile, resident, status, thread, undisturbed};
-use heeler::watchdog::{ResponseFuture, Watchdog};
+use heeler::watchdog::{ResponseFuture, WatchdogService};
 use heeler::{Interrupted, Reports, TimeboxExt, WatchdogLayer, checkpoint, timebox};
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
@@ -82,7 +82,7 @@ fn main() {
     }
 }
 
-fn fill(requests: &mut Vec<InFlight>, service: &mut Watchdog<Silent>, n: usize, headers: bool) {
+fn fill(requests: &mut Vec<InFlight>, service: &mut WatchdogService<Silent>, n: usize, headers: bool) {
     requests.extend((0..n).map(|_| service.call(request(headers))));
 }
 
@@ -95,7 +95,7 @@ fn request(headers: bool) -> Request<()> {
     request
 }
 
-fn rows(requests: &mut Vec<InFlight>, service: &mut Watchdog<Silent>) {
+fn rows(requests: &mut Vec<InFlight>, service: &mut WatchdogService<Silent>) {
     let before = resident();
     fill(requests, service, MILLION, false);
     at_most("scale.row.bytes", resident().saturating_sub(before) as f64 / MILLION as f64, 256.0);
@@ -109,7 +109,7 @@ fn rows(requests: &mut Vec<InFlight>, service: &mut Watchdog<Silent>) {
 }
 
 /// Requests come and go: batches of new ones begin, and each takes the place of one that began at another time.
-fn register(requests: &mut Vec<InFlight>, service: &mut Watchdog<Silent>) {
+fn register(requests: &mut Vec<InFlight>, service: &mut WatchdogService<Silent>) {
     const BATCH: usize = 32;
     let rounds = pick(200_000, 40_000);
     let mut times = Vec::new();
@@ -211,11 +211,11 @@ fn used() -> Option<(u64, u64)> {
     Some((nanos_on_cpu(&path), status(&format!("{path}/status"), "voluntary_ctxt_switches:")?))
 }
 
-fn monitor(requests: &mut Vec<InFlight>, service: &mut Watchdog<Silent>) {
+fn monitor(requests: &mut Vec<InFlight>, service: &mut WatchdogService<Silent>) {
     const IN_FLIGHT: usize = 100_000;
     const PARTS: usize = 100;
     let mut cx = Context::from_waker(Waker::noop());
-    let begin = |service: &mut Watchdog<Silent>, cx: &mut Context<'_>| {
+    let begin = |service: &mut WatchdogService<Silent>, cx: &mut Context<'_>| {
         let mut future = service.call(request(false));
         assert!(Pin::new(&mut future).poll(cx).is_pending());
         future

@@ -151,6 +151,6 @@ pub use report::Webhook;
 pub use report::email::Email;
 pub use report::figures::{self, Figures, figures};
 pub use report::{Report, Reports, ReportsBuilder, Sink, Stats};
-pub use timebox::client::DeadlineLayer;
+pub use timebox::deadline::DeadlineLayer;
 pub use timebox::{Interrupted, Quota, TimeboxExt, TimeboxLayer, checkpoint, timebox};
 pub use watchdog::{WatchdogHandle, WatchdogLayer, spawn, spawn_blocking, watch, watch_child};

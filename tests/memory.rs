@@ -60,7 +60,7 @@ macro_rules! sizes {
         }
     };
 }
-sizes!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+sizes!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26);
 
 /// Guards: at rest heeler keeps little. Naming takes no more than it may, and returns it.
 #[test]

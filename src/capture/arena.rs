@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::residue::DEPTH;
+use super::dead_frames::DEPTH;
 use super::snapshot::{Data, Origin, Registers, Snapshot};
 use super::sys;
 
@@ -42,7 +42,7 @@ pub(crate) struct Arena {
     /// Of so many clones it is known whether they were made for that.
     settled: u32,
     /// It has no more than what a poll left on the stack; as of which number of forgotten ones.
-    pub(super) residue: Option<u64>,
+    pub(super) dead_frames: Option<u64>,
 }
 
 impl Arena {
@@ -66,19 +66,19 @@ impl Arena {
             lost: 0,
             gave_way: false,
             settled: 0,
-            residue: None,
+            dead_frames: None,
         }
     }
 
     pub(super) fn reset(&mut self) {
-        (self.used, self.count, self.clones, self.wakes, self.lost, self.residue) = (0, 0, 0, 0, 0, None);
+        (self.used, self.count, self.clones, self.wakes, self.lost, self.dead_frames) = (0, 0, 0, 0, 0, None);
         (self.gave_way, self.settled) = (false, 0);
     }
 
     pub(super) fn count_event(&mut self, event: Event) {
-        if self.residue.is_some() {
+        if self.dead_frames.is_some() {
             // Of a part of the work: there is better now.
-            (self.used, self.count, self.residue) = (0, 0, None);
+            (self.used, self.count, self.dead_frames) = (0, 0, None);
         }
         match event {
             Event::Clone => self.clones += 1,
@@ -119,7 +119,7 @@ impl Arena {
 
     fn snapshot(&self, head: &Head) -> Snapshot {
         let words: Arc<[u64]> = self.words[head.start..head.start + head.len].into();
-        let origin = if self.residue.is_some() { Origin::Residue } else { Origin::Waker };
+        let origin = if self.dead_frames.is_some() { Origin::Residue } else { Origin::Waker };
         let data = if sys::SUPPORTED { Data::Copied { registers: head.registers, words } } else { Data::Walked(words) };
         let spans = head.spans.iter().copied().take_while(|id| *id != 0).collect();
         Snapshot { origin, data, truncated: head.truncated, foreign: head.foreign, spans }
@@ -130,7 +130,7 @@ impl Arena {
     ///
     /// Stale words may make two equal places differ, which costs a copy; they cannot make different places equal.
     pub(crate) fn key(&self, code: &std::ops::Range<u64>) -> Option<u64> {
-        if self.residue.is_some() {
+        if self.dead_frames.is_some() {
             // What the poll itself has left, on a stack that was wiped before it; further up is what has been there for longer.
             return hash(&self.words[..self.used.min(DEPTH)], code);
         }

@@ -9,6 +9,7 @@
 mod abilities;
 mod arena;
 mod crates;
+mod dead_frames;
 mod fork;
 mod frame;
 #[cfg(heeler_copies)]
@@ -22,10 +23,7 @@ mod modules;
 mod names;
 mod offer;
 mod own_frames;
-#[cfg(heeler_copies)]
-mod peek;
 mod procfs;
-mod residue;
 mod row_waker;
 #[cfg(all(heeler_copies, any(target_arch = "aarch64", test)))]
 mod signed;
@@ -43,6 +41,7 @@ pub use frame::Frame;
 pub(crate) use abilities::abilities;
 pub(crate) use arena::{Arena, SPANS};
 pub(crate) use crates::{is_of, is_own_elsewhere, is_std, origin};
+pub(crate) use dead_frames::{forget as forget_dead_frames, poll as poll_within};
 pub(crate) use fork::{MAX_PROCESSES, PerProcess, notice_forks, process_number};
 pub(crate) use instrumented::disown_wrappers;
 pub(crate) use modules::code_range;
@@ -50,7 +49,6 @@ pub(crate) use names::{front, readable};
 pub(crate) use offer::{has_kept, is_asked_around, tell_around};
 pub(crate) use own_frames::{drop_copying, drop_own, drop_polling};
 pub(crate) use procfs::{Activity, RunDelays, is_runnable, look};
-pub(crate) use residue::{forget as forget_residue, poll as poll_within};
 pub(crate) use row_waker::{LENDS, Lent, RowWaker, Rows, hold, name_of, named};
 pub(crate) use snapshot::{Origin, Snapshot};
 pub(crate) use symbols::{Address, DebugInformation, Symbols, survey};

@@ -22,7 +22,7 @@ const COPIES: [&str; 5] = [
 const POLLS: [&str; 6] = [
     "capture::task::",
     "inflight::poll::",
-    "inflight::strand::run::",
+    "inflight::recording::run::",
     "profile::jobs::run::",
     "profile::record::recording::",
     "watchdog::child::",
@@ -136,6 +136,23 @@ fn is_heelers_file(file: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// Guards: a module or a function of heeler's that gets another name gets it here, too.
+    #[test]
+    fn every_name_in_the_lists_is_that_of_a_function() {
+        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        for name in POLLS.iter().chain(&COPIES) {
+            let (module, item) = name.rsplit_once("::").expect("a module");
+            let path = source.join(module.replace("::", "/"));
+            let text = ["rs", "/mod.rs"].iter().find_map(|end| {
+                let file = if end.starts_with('/') { path.join("mod.rs") } else { path.with_extension(end) };
+                std::fs::read_to_string(file).ok()
+            });
+            let text = text.unwrap_or_else(|| panic!("no module {module}"));
+            let is_there = ["fn ", "struct "].iter().any(|keyword| text.contains(&format!("{keyword}{item}")));
+            assert!(is_there, "no {item} in {module}");
+        }
+    }
+
     /// Guards: heeler's frames are told from the application's by the crate, wherever heeler was built.
     #[test]
     fn recognises_heelers_frames_by_the_crate() {
@@ -198,7 +215,7 @@ mod tests {
     /// Guards: a watch within the work hides nothing that is around it.
     #[test]
     fn frames_that_poll_the_work_are_left_out() {
-        let around = ["heeler::inflight::strand::run::Strand::poll", "core::ops::function::FnOnce::call_once"];
+        let around = ["heeler::inflight::recording::run::TaskRecorder::poll", "core::ops::function::FnOnce::call_once"];
         let polls = ["heeler::capture::task::trace_branches"];
         let work = ["core::pin::Pin<P>::poll", "app::load", "heeler::inflight::poll::Watched::poll", "app::leaf"];
         let mut frames: Vec<Frame> = around.iter().chain(&polls).chain(&work).map(|name| frame(name)).collect();

@@ -13,7 +13,7 @@ use std::mem::ManuallyDrop;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use super::arena::{Arena, Event, Head, SPANS, STACKS, WORDS};
-use super::residue;
+use super::dead_frames;
 use super::row_waker::{Lent, Linked, RowWaker, Rows, tracers};
 use super::snapshot::Registers;
 #[cfg(heeler_copies)]
@@ -190,7 +190,7 @@ fn trace_with<T>(
     };
     let mut cx = Context::from_waker(&waker);
     // Also for the traced poll around this one.
-    if look_below || is_within { residue::poll(&mut cx, poll) } else { poll(&mut cx) }
+    if look_below || is_within { dead_frames::poll(&mut cx, poll) } else { poll(&mut cx) }
 }
 
 // SAFETY (of the four functions of the vtable): `data` points to the `Tracer` of `trace`, which is alive as long as the

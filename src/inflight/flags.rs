@@ -31,7 +31,7 @@ pub(crate) const OVER: u32 = 1 << 13;
 /// A box that this work was handed on in has expired.
 pub(crate) const INHERITED: u32 = 1 << 14;
 /// The work was handed on within a box.
-pub(crate) const HEIR: u32 = 1 << 15;
+pub(crate) const INHERITOR: u32 = 1 << 15;
 /// The work has been told that its time is up: a checkpoint has returned so.
 pub(crate) const TOLD: u32 = 1 << 16;
 /// With any of these, the time is up.

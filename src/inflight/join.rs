@@ -1,6 +1,6 @@
 //! Rows that refer to other rows: layers that share one, and children.
 
-use super::ambient::{inheritance, tell_heir};
+use super::scope::{inheritance, tell_inheritor};
 use super::{Child, Details, How, Policy, PolicyId, Registered, Watched, Work, flags, table};
 use crate::capture::{RowId, ThreadSlot};
 use crate::counts::COUNTS;
@@ -41,14 +41,14 @@ pub(crate) fn child(how: How, extra: u32) -> Watched {
     let Some(parent) = [work_of(current), current].into_iter().find(becomes_parent) else { return Watched::off() };
     // A member of a set is polled within the box, and needs nothing to remember it.
     let boxes = if matches!(how, How::WatchChild) { None } else { inheritance() };
-    let heir = if boxes.is_some() { flags::HEIR } else { 0 };
+    let inheritor = if boxes.is_some() { flags::INHERITOR } else { 0 };
     let profiled = if is_profiled(parent) { flags::PROFILED } else { 0 };
     let fill = |details: &mut Details| details.work = Work::Child(Child { parent, how, boxes: boxes.clone() });
-    let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::CHILD | heir | profiled | extra, fill);
+    let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::CHILD | inheritor | profiled | extra, fill);
     if let Some(registered) = &registered {
         count(&COUNTS.children);
         if let Some(inheritance) = &boxes {
-            tell_heir(registered.row(), registered.id(), inheritance);
+            tell_inheritor(registered.row(), registered.id(), inheritance);
         }
     }
     Watched::new(registered)

@@ -2,7 +2,6 @@
 //!
 //! A worker writes a row with a few plain atomic stores a poll; everything that may be slow is left to the monitor.
 
-mod ambient;
 mod audience;
 pub(crate) mod budget;
 mod clones;
@@ -20,25 +19,23 @@ mod policy;
 mod poll;
 mod registered;
 mod row;
+mod scope;
 
+pub(crate) mod layer_order;
+pub(crate) mod recording;
 #[cfg(all(test, heeler_loom))]
 mod row_loom;
 #[cfg(feature = "spans")]
 pub(crate) mod spans;
-pub(crate) mod strand;
 mod subject;
 mod table;
 mod target;
 mod trace;
-pub(crate) mod undercut;
 pub(crate) mod waiters;
 pub(crate) mod waking;
 
 pub use current::{Current, current};
 
-pub(crate) use ambient::{
-    Ambient, Around, innermost, is_aside, lift_limits, nearest_deadline, tell_box, walk as walk_boxes,
-};
 pub(crate) use audience::Audience;
 pub(crate) use inside::Inside;
 pub(crate) use join::{child, is_in_request, join, root, work_of};
@@ -49,6 +46,9 @@ pub(crate) use policy::{Policy, PolicyId, Settings, Tool, nanos};
 pub(crate) use poll::{PollKind, Watched};
 pub(crate) use registered::Registered;
 pub(crate) use row::{Asked, Details, Row};
+pub(crate) use scope::{
+    Around, Scope, innermost, is_aside, lift_limits, nearest_deadline, tell_box, walk as walk_boxes,
+};
 pub(crate) use subject::{Child, Head, How, Job, Request, Subject, Timebox, Work};
 pub(crate) use table::{Tally, table};
 pub(crate) use target::{ReportTarget, Target};

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use super::lending::{Loan, is_kept, passed_on, to_wake};
 use super::registered::wake_self;
 use super::{
-    Ambient, Inside, Registered, Row, Silence, Trace, budget, clones, executors, flags, giving_way, monitor_link,
+    Inside, Registered, Row, Scope, Silence, Trace, budget, clones, executors, flags, giving_way, monitor_link,
 };
 use crate::capture::RowId;
 use crate::capture::frame_address;
@@ -73,9 +73,9 @@ impl Watched {
     }
 
     /// Of work that was handed on within boxes: they are around what runs until the value is dropped. Of profiled work: no box is.
-    pub(crate) fn within_boxes(&self) -> Option<Ambient> {
+    pub(crate) fn within_boxes(&self) -> Option<Scope> {
         let row = self.row()?.0;
-        (row.flags() & (flags::HEIR | flags::PROFILED) != 0).then(|| Ambient::enter_heir(row))
+        (row.flags() & (flags::INHERITOR | flags::PROFILED) != 0).then(|| Scope::enter_heir(row))
     }
 
     /// Says that the work has an outcome: to drop it from here on abandons nothing.

@@ -123,7 +123,7 @@ fn release(row: &'static Row, id: RowId) {
         return;
     }
     if !row.is_completed() {
-        capture::forget_residue();
+        capture::forget_dead_frames();
         monitor_link::dropped(row, id);
     }
     if row.has_clones() {

@@ -121,17 +121,17 @@ pub(crate) struct Inherited {
     /// Nanoseconds of [`now`](crate::clock::now); `u64::MAX` for never.
     pub(crate) deadline: u64,
     /// The work that was handed on within it, told when it expires: a box that ended in time never does.
-    pub(crate) heirs: Audience,
+    pub(crate) inheritors: Audience,
 }
 
 impl Inherited {
     pub(super) fn new(row: &Row, id: RowId, label: Option<Cow<'static, str>>) -> Self {
         let (policy, limit, deadline) = (row.policy(), row.threshold(), row.deadline());
-        Self { id, policy, label, limit, deadline, heirs: Audience::default() }
+        Self { id, policy, label, limit, deadline, inheritors: Audience::default() }
     }
 
     pub(crate) fn has_expired(&self) -> bool {
-        self.heirs.is_closed()
+        self.inheritors.is_closed()
     }
 }
 
@@ -148,7 +148,7 @@ pub(crate) struct Timebox {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct More {
     pub(crate) label: Option<Cow<'static, str>>,
-    /// The box or the heir around it, where that is not what it is inside of.
+    /// The box or the inheritor around it, where that is not what it is inside of.
     pub(crate) around: Option<RowId>,
     /// Nanoseconds.
     pub(crate) grace: u64,
@@ -175,7 +175,7 @@ impl Timebox {
         self.more.as_ref()?.label.as_ref()
     }
 
-    /// The box or the heir around it, or a row that is neither.
+    /// The box or the inheritor around it, or a row that is neither.
     pub(crate) fn around(&self) -> RowId {
         self.more.as_ref().and_then(|more| more.around).unwrap_or(self.inside)
     }

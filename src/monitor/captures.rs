@@ -8,15 +8,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Evidence;
+use super::active_polls::{ActivePolls, LongPolls};
 use super::basis::Basis;
-use super::boxes::Overruns;
-use super::children::Children;
+use super::child_probe::Children;
 use super::desk::{self, Handed};
+use super::diagnosis::{Diagnosis, Scene, Step, ask_for_poll};
+use super::expirations::Overruns;
 use super::gather::reports;
-use super::hunt::{Hunt, Scene, Step, ask_for_poll};
 use super::link;
 use super::stacks::Stacks;
-use super::workers::{LongPolls, Roll};
 use crate::capture::{self, Sampler};
 use crate::capture::{RowId, slots};
 use crate::clock::now;
@@ -49,9 +49,9 @@ struct Deadline {
 struct Captures {
     stacks: Stacks,
     deadlines: BinaryHeap<Reverse<Deadline>>,
-    hunts: Vec<(u64, Hunt)>,
-    /// Whose hunts these are.
-    hunted: HashSet<RowId>,
+    diagnoses: Vec<(u64, Diagnosis)>,
+    /// Whose diagnoses these are.
+    diagnosed: HashSet<RowId>,
     children: Children,
     asks: VecDeque<RowId>,
     overruns: Overruns,
@@ -71,8 +71,8 @@ pub(super) fn run(signal: Option<i32>) {
     let mut captures = Captures {
         stacks: Stacks::new(sampler),
         deadlines: BinaryHeap::new(),
-        hunts: Vec::new(),
-        hunted: HashSet::new(),
+        diagnoses: Vec::new(),
+        diagnosed: HashSet::new(),
         children: Children::default(),
         asks: VecDeque::new(),
         overruns: Overruns::default(),
@@ -84,8 +84,8 @@ pub(super) fn run(signal: Option<i32>) {
             log_safely(|| {
                 tracing::error!(target: "heeler", "the monitor panicked: captures that were under way are lost");
             });
-            captures.hunted.clear();
-            captures.hunts.drain(..).for_each(|(_, hunt)| hunt.reports().count_not_captured());
+            captures.diagnosed.clear();
+            captures.diagnoses.drain(..).for_each(|(_, diagnosis)| diagnosis.reports().count_not_captured());
             Duration::from_nanos(RETRY)
         });
         std::thread::park_timeout(wait);
@@ -98,7 +98,7 @@ impl Captures {
         let now = now();
         self.take(desk::take());
         self.begin(now);
-        self.hunt();
+        self.step();
         for evidence in self.overruns.look(crate::clock::now(), &mut self.stacks) {
             send(evidence);
         }
@@ -113,7 +113,7 @@ impl Captures {
             }
         }
         let mut next = self.deadlines.peek().map_or(u64::MAX, |Reverse(deadline)| deadline.due);
-        next = self.hunts.iter().map(|(due, _)| *due).min().unwrap_or(u64::MAX).min(next);
+        next = self.diagnoses.iter().map(|(due, _)| *due).min().unwrap_or(u64::MAX).min(next);
         next = next.min(self.long_polls.due()).min(self.overruns.due());
         if !self.asks.is_empty() {
             next = 0;
@@ -137,26 +137,26 @@ impl Captures {
         words.iter().for_each(super::desk::Word::say);
     }
 
-    /// Begins the hunts that are due.
+    /// Begins the diagnoses that are due.
     fn begin(&mut self, now: u64) {
-        let mut roll = None;
+        let mut active = None;
         while let Some(Reverse(deadline)) = self.deadlines.peek().copied() {
             if deadline.due > now {
                 break;
             }
             self.deadlines.pop();
-            self.due(now, deadline, &mut roll);
+            self.due(now, deadline, &mut active);
         }
     }
 
-    /// A deadline has come: begins a hunt, unless it holds no longer, or the budget is used up.
-    fn due(&mut self, now: u64, deadline: Deadline, roll: &mut Option<Rc<Roll>>) {
+    /// A deadline has come: begins a diagnosis, unless it holds no longer, or the budget is used up.
+    fn due(&mut self, now: u64, deadline: Deadline, active: &mut Option<Rc<ActivePolls>>) {
         let Deadline { id, look, basis, put_off, .. } = deadline;
         let Some(row) = table().row(id) else { return };
         if !row.is_live(id) || Basis::of(row) != Some(basis) {
             return;
         }
-        if self.hunted.contains(&id) {
+        if self.diagnosed.contains(&id) {
             // Still looking: what it finds is as good as another look.
             self.push_next(now, deadline);
             return;
@@ -179,15 +179,15 @@ impl Captures {
             reports.count_captured_after_all();
         }
         // Before the first of them is woken.
-        let roll = roll.get_or_insert_with(|| {
+        let active = active.get_or_insert_with(|| {
             let slots = slots();
             self.stacks.forget_ended(&slots);
-            Rc::new(Roll::call(&slots))
+            Rc::new(ActivePolls::snapshot(&slots))
         });
-        let scene = Scene { now, roll: Rc::clone(roll), children: &mut self.children };
-        let hunt = Hunt::begin(row, id, basis, reports, look, scene);
-        self.hunted.insert(id);
-        self.hunts.push((now, hunt));
+        let scene = Scene { now, active: Rc::clone(active), children: &mut self.children };
+        let diagnosis = Diagnosis::begin(row, id, basis, reports, look, scene);
+        self.diagnosed.insert(id);
+        self.diagnoses.push((now, diagnosis));
         self.push_next(now, deadline);
     }
 
@@ -200,44 +200,44 @@ impl Captures {
         }
     }
 
-    fn hunt(&mut self) {
+    fn step(&mut self) {
         let mut index = 0;
-        while index < self.hunts.len() {
+        while index < self.diagnoses.len() {
             // Each step may take a while (a thread that does not answer): the time is read anew.
             let now = now();
-            let (due, hunt) = &mut self.hunts[index];
-            if now < *due && !hunt.is_answered() {
+            let (due, diagnosis) = &mut self.diagnoses[index];
+            if now < *due && !diagnosis.is_answered() {
                 index += 1;
                 continue;
             }
-            match hunt.step(now, &mut self.stacks) {
+            match diagnosis.step(now, &mut self.stacks) {
                 Step::Wait(until) => {
                     *due = until;
                     index += 1;
                 }
                 Step::Found(evidence) => {
-                    let hunt = self.end(index);
-                    if let Some(poll) = hunt.blocked_poll() {
+                    let diagnosis = self.end(index);
+                    if let Some(poll) = diagnosis.blocked_poll() {
                         self.long_polls.is_reported(poll, now);
                     }
                     send(*evidence);
                 }
                 Step::Gone => {
-                    let hunt = self.end(index);
+                    let diagnosis = self.end(index);
                     count(&COUNTS.missed);
                     // Work that ends between two looks at it is not missed: there is a report.
-                    if hunt.update() == 0 {
-                        hunt.reports().count_not_captured();
+                    if diagnosis.update() == 0 {
+                        diagnosis.reports().count_not_captured();
                     }
                 }
             }
         }
     }
 
-    fn end(&mut self, index: usize) -> Hunt {
-        let (_, hunt) = self.hunts.swap_remove(index);
-        self.hunted.remove(&hunt.id());
-        hunt
+    fn end(&mut self, index: usize) -> Diagnosis {
+        let (_, diagnosis) = self.diagnoses.swap_remove(index);
+        self.diagnosed.remove(&diagnosis.id());
+        diagnosis
     }
 }
 

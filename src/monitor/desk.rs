@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::basis::Basis;
-use super::boxes::Overrun;
+use super::expirations::Overrun;
 use crate::capture::PerProcess;
 use crate::capture::RowId;
 use crate::inflight::{Policy, table};

@@ -6,22 +6,22 @@
 //! up. It does nothing that may take long, and nothing in proportion to more than what expires: so it is always in time.
 //! `heeler-capture` does what may take long. It finds out where slow work is, and asks threads for their stacks.
 
+mod active_polls;
 mod basis;
-mod boxes;
 mod captures;
-mod children;
+mod child_probe;
 mod desk;
+mod diagnosis;
 mod evidence;
+mod expirations;
 mod gather;
 mod heartbeat;
-mod hunt;
 mod link;
 mod long_poll;
 mod scan;
 mod stacks;
 mod thread;
 mod verdict;
-mod workers;
 
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Once, OnceLock};

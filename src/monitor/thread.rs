@@ -11,7 +11,7 @@ use super::basis::Basis;
 use super::desk::{self, Handed, Word};
 use super::heartbeat::{LONGEST_SLEEP, heartbeat};
 use super::scan::Scan;
-use super::{SHORTEST, boxes, is_running};
+use super::{SHORTEST, expirations, is_running};
 use crate::capture;
 use crate::capture::RowId;
 use crate::clock::now;
@@ -113,7 +113,7 @@ impl Monitor {
         }
         heartbeat().note(now.saturating_sub(limit.due));
         let grace = if last { 0 } else { row.grace(id) };
-        boxes::expire(row, id, !last, grace == 0, now, &mut self.handed.overruns);
+        expirations::expire(row, id, !last, grace == 0, now, &mut self.handed.overruns);
         if grace > 0 {
             self.limits.push(Reverse(Limit { due: limit.due.saturating_add(grace), last: true, ..limit }));
         }

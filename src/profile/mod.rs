@@ -131,10 +131,10 @@ mod future;
 mod id;
 mod jobs;
 mod layer;
-#[cfg(feature = "pprof")]
-mod meanwhile;
 mod model;
 mod page;
+#[cfg(feature = "pprof")]
+mod process_profile;
 mod record;
 mod service;
 mod start;
@@ -146,6 +146,8 @@ mod testing;
 pub use body::ResponseBody;
 pub use future::ResponseFuture;
 pub use layer::ProfileLayer;
-pub use model::{Meanwhile, Node, Outcome, ProcessStack, Profile, Quality, Request, Response, SCHEMA, Slice, State};
+pub use model::{
+    Node, Outcome, ProcessProfile, ProcessStack, Profile, Quality, Request, Response, SCHEMA, Slice, State,
+};
 pub use service::ProfileService;
 pub use store::{ProfileStore, StoreStats};

@@ -50,7 +50,7 @@ pub struct Profile {
     pub beside: Vec<Slice>,
     /// What the rest of the process did meanwhile, if that was asked for.
     #[serde(default)]
-    pub meanwhile: Option<Meanwhile>,
+    pub meanwhile: Option<ProcessProfile>,
     /// How much of this was seen, and at what price.
     pub quality: Quality,
     /// What a reader must know to judge this profile.
@@ -61,7 +61,7 @@ pub struct Profile {
 /// included: samples by the `pprof` crate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Meanwhile {
+pub struct ProcessProfile {
     /// Samples a second of CPU time, of all threads together; the kernel's clock may give fewer.
     pub rate_hz: u32,
     /// Samples seen.

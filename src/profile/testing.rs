@@ -21,7 +21,7 @@ pub(crate) fn own(function: &str, line: u32) -> Frame {
 }
 
 /// A frame of somebody else's: of the crate that its name begins with.
-pub(crate) fn plumbing(function: &str) -> Frame {
+pub(crate) fn library(function: &str) -> Frame {
     let package = function.trim_start_matches('<').split("::").next().unwrap_or_default();
     let file = match package {
         "core" | "alloc" | "std" => {

@@ -11,7 +11,7 @@ use crate::monitor::Verdict;
 /// Equal for reports of the same kind and verdict, about the same place, on the same route: 16 hexadecimal digits.
 ///
 /// Equal across processes and runs of the same build, for it is a plain FNV-1a of text, and independent of addresses, ids
-/// in paths, the order of branches, how many branches are at the same place, and what plumbing an await point is in. The
+/// in paths, the order of branches, how many branches are at the same place, and in which library code an await point is. The
 /// report must have been [arranged](super::location::arrange).
 pub(crate) fn fingerprint(report: &Report) -> String {
     let mut hash = Fnv::default();
@@ -90,7 +90,7 @@ impl Fnv {
 #[cfg(test)]
 mod tests {
     use super::super::location::arrange;
-    use super::super::testing::{await_stack, culprit, own, plumbing, report, thread_stack};
+    use super::super::testing::{await_stack, culprit, library, own, report, thread_stack};
     use super::*;
 
     fn of(report: &Report) -> String {
@@ -117,7 +117,7 @@ mod tests {
         let mut first = report();
         first.request.as_mut().unwrap().route = None;
         first.request.as_mut().unwrap().uri = "/users/1?a=b".to_owned();
-        first.stacks.push(await_stack(&[plumbing("tokio::sync::oneshot::poll"), own("app::other", 3)]));
+        first.stacks.push(await_stack(&[library("tokio::sync::oneshot::poll"), own("app::other", 3)]));
         let mut second = first.clone();
         second.id = "another".to_owned();
         second.elapsed_ms *= 2.0;
@@ -164,7 +164,7 @@ mod tests {
         let mut first = report();
         first.verdict = Verdict::Blocking;
         let mut second = first.clone();
-        first.stacks = vec![thread_stack(&[plumbing("regex::a"), own("app::tag", 1), own("app::page", 9)])];
+        first.stacks = vec![thread_stack(&[library("regex::a"), own("app::tag", 1), own("app::page", 9)])];
         second.stacks = vec![thread_stack(&[own("app::tag", 2), own("app::page", 9)])];
         assert_eq!(of(&first), of(&second));
         second.stacks = vec![thread_stack(&[own("app::other", 2), own("app::page", 9)])];
@@ -176,7 +176,7 @@ mod tests {
         let mut first = report();
         first.verdict = Verdict::Starved;
         let mut second = first.clone();
-        first.stacks = vec![culprit(&[plumbing("regex::a"), own("app::tag", 1)]); 2];
+        first.stacks = vec![culprit(&[library("regex::a"), own("app::tag", 1)]); 2];
         second.stacks =
             vec![culprit(&[own("app::tag", 1)]), culprit(&[own("app::tag", 2)]), culprit(&[own("app::z", 2)])];
         assert_eq!(of(&first), of(&second));

@@ -34,7 +34,7 @@ const REGISTERING: [&str; 7] =
     ["Waker", "atomic_waker", "catch_unwind", "__rust_try", "::loom::", "UnsafeCell", "AssertUnwindSafe"];
 
 /// Crates whose frames say what every request runs on, rather than what this one does.
-const PLUMBING: [&str; 16] = [
+const LIBRARY_CRATES: [&str; 16] = [
     "std",
     "tokio",
     "tokio_util",
@@ -155,7 +155,7 @@ pub(crate) fn location_of(stack: &Stack) -> Option<Location> {
     // heeler is not what anybody should look at, wherever it stands.
     let named = || stack.frames.iter().filter(|frame| frame.function.is_some() && !frame.is_heelers());
     own_frame(stack)
-        .or_else(|| named().find(|frame| !is_plumbing(frame)))
+        .or_else(|| named().find(|frame| !is_library(frame)))
         .or_else(|| named().find(|frame| !is_std(frame) && !is_registering(frame)))
         .or_else(|| named().next())
         .map(place_of)
@@ -173,13 +173,13 @@ pub(crate) fn is_registering(frame: &Frame) -> bool {
 }
 
 /// Whether a frame is of the runtime, the server or their like, or of nobody knows what.
-fn is_plumbing(frame: &Frame) -> bool {
+fn is_library(frame: &Frame) -> bool {
     // Where the crate is not known, the module is what it is called by.
     let package = origin(frame).filter(|package| frame.module.as_ref() != Some(package));
     is_std(frame)
         || is_registering(frame)
         || frame.is_heelers()
-        || package.is_none_or(|package| PLUMBING.contains(&&*package))
+        || package.is_none_or(|package| LIBRARY_CRATES.contains(&&*package))
 }
 
 fn place_of(frame: &Frame) -> Location {
@@ -197,7 +197,7 @@ pub(in crate::report) fn is_idle(stack: &Stack) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{await_stack, culprit, own, plumbing, report};
+    use super::super::testing::{await_stack, culprit, library, own, report};
     use super::*;
     use crate::report::{Activity, Interval};
 
@@ -212,11 +212,11 @@ mod tests {
         assert_eq!(place(&mut report).unwrap(), "photos::wait_for_import examples/photos/slow.rs:88");
         report.stacks.clear();
         assert_eq!(place(&mut report), None);
-        let registering = plumbing("tokio::sync::task::atomic_waker::AtomicWaker::do_register");
+        let registering = library("tokio::sync::task::atomic_waker::AtomicWaker::do_register");
         report.stacks.push(await_stack(&[
-            plumbing("core::task::Waker::clone"),
+            library("core::task::Waker::clone"),
             registering,
-            plumbing("tokio::sync::Notify::poll"),
+            library("tokio::sync::Notify::poll"),
         ]));
         assert!(place(&mut report).unwrap().starts_with("tokio::sync::Notify::poll"), "the nearest name");
     }
@@ -225,13 +225,13 @@ mod tests {
     /// for, or the server that called it.
     #[test]
     fn a_working_library_is_named_before_a_lock() {
-        let lock = || plumbing("<tokio::sync::watch::Receiver<T>>::changed");
-        let bare = Frame { file: None, ..plumbing("__clone3") };
+        let lock = || library("<tokio::sync::watch::Receiver<T>>::changed");
+        let bare = Frame { file: None, ..library("__clone3") };
         let server =
-            [plumbing("<tower::util::Oneshot<S, R> as core::future::Future>::poll"), plumbing("heeler::x"), bare];
+            [library("<tower::util::Oneshot<S, R> as core::future::Future>::poll"), library("heeler::x"), bare];
         let stack = |frames: &[Frame]| await_stack(&[frames, &server[..]].concat());
         let at = |stack: &Stack| location_of(stack).unwrap().function.unwrap();
-        let library = stack(&[lock(), plumbing("tonic_health::server::watch"), plumbing("tonic::server::streaming")]);
+        let library = stack(&[lock(), library("tonic_health::server::watch"), library("tonic::server::streaming")]);
         assert_eq!(at(&library), "tonic_health::server::watch");
         assert_eq!(at(&stack(&[lock()])), "<tokio::sync::watch::Receiver<T>>::changed");
         let mut own = library;
@@ -242,16 +242,16 @@ mod tests {
     /// Guards: a report never points to heeler, even if heeler was captured at work there.
     #[test]
     fn no_report_points_to_heeler() {
-        let heelers = || plumbing("heeler::inflight::poll::Watched::poll");
-        let lock = || plumbing("<tokio::sync::watch::Receiver<T>>::changed");
+        let heelers = || library("heeler::inflight::poll::Watched::poll");
+        let lock = || library("<tokio::sync::watch::Receiver<T>>::changed");
         let at = |frames: &[Frame]| location_of(&await_stack(frames)).and_then(|place| place.function);
         assert_eq!(at(&[heelers(), lock(), heelers()]).unwrap(), "<tokio::sync::watch::Receiver<T>>::changed");
-        assert_eq!(at(&[heelers(), plumbing("core::ptr::copy")]).unwrap(), "core::ptr::copy");
+        assert_eq!(at(&[heelers(), library("core::ptr::copy")]).unwrap(), "core::ptr::copy");
         assert_eq!(at(&[heelers(), own("app::load", 1), heelers()]).unwrap(), "app::load");
         assert_eq!(at(&[heelers(), heelers()]), None, "rather nothing");
         let mut held = report();
         held.verdict = Verdict::Starved;
-        held.stacks = vec![culprit(&[heelers(), plumbing("std::thread::sleep"), heelers()])];
+        held.stacks = vec![culprit(&[heelers(), library("std::thread::sleep"), heelers()])];
         assert!(place(&mut held).unwrap().starts_with("std::thread::sleep "));
     }
 
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn idle_branches_come_last() {
         let branch = |number, leaf: &str, line| {
-            let mut stack = await_stack(&[plumbing("core::task::Waker::clone"), plumbing(leaf), own("app::run", line)]);
+            let mut stack = await_stack(&[library("core::task::Waker::clone"), library(leaf), own("app::run", line)]);
             stack.branch = number;
             stack
         };
@@ -311,8 +311,8 @@ mod tests {
         let mut report = report();
         report.verdict = Verdict::Starved;
         report.stacks.push(culprit(&[own("app::a_rare_one", 1)]));
-        report.stacks.push(culprit(&[plumbing("regex::exec"), own("app::is_valid_tag", 5)]));
-        report.stacks.push(culprit(&[plumbing("regex::step"), own("app::is_valid_tag", 5)]));
+        report.stacks.push(culprit(&[library("regex::exec"), own("app::is_valid_tag", 5)]));
+        report.stacks.push(culprit(&[library("regex::step"), own("app::is_valid_tag", 5)]));
         assert_eq!(place(&mut report).unwrap(), "app::is_valid_tag src/app.rs:5");
         report.stacks.retain(|stack| stack.kind != StackKind::Culprit);
         assert_eq!(place(&mut report), None, "its own await point is not where it is stuck");

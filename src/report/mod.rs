@@ -192,7 +192,7 @@ pub use crate::monitor::{Kind, Verdict};
 
 pub(crate) use described::Described;
 pub(crate) use digest::Digest;
-pub(crate) use render::telling;
+pub(crate) use render::significant;
 pub(crate) use reporter::send;
 pub(crate) use stats::total;
 pub(crate) use watching::{expect, expect_box, start_watching};

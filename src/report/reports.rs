@@ -375,7 +375,7 @@ mod tests {
     use super::*;
     use crate::report::Sink;
     use crate::report::delivery::LOG_FAILURES_EVERY;
-    use crate::report::testing::{await_stack, logged, own, plumbing, report};
+    use crate::report::testing::{await_stack, library, logged, own, report};
 
     /// Guards: a directory that others can write to is used all the same, and the log says what to do about it.
     #[cfg(unix)]
@@ -455,7 +455,7 @@ mod tests {
         bare.process = crate::report::Process::default();
         bare.spans[0].fields =
             vec![("patient".to_owned(), "hunter2".to_owned()), ("page".to_owned(), "1\n".to_owned())];
-        bare.stacks = vec![await_stack(&[plumbing("house_lib::lock"), own("photos::page", 3)])];
+        bare.stacks = vec![await_stack(&[library("house_lib::lock"), own("photos::page", 3)])];
         reports.deliver(bare);
         let got = collect.0.lock().unwrap().remove(0);
         assert_eq!(got.location.unwrap().function.unwrap(), "house_lib::lock");

@@ -144,7 +144,7 @@ fn read(path: &Path, built: Option<SystemTime>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{await_stack, own, plumbing};
+    use super::super::testing::{await_stack, library, own};
     use super::*;
 
     fn quoted(file: &str, line: Option<u32>, built: Option<SystemTime>) -> Option<String> {
@@ -224,7 +224,7 @@ mod tests {
     fn quotes_own_frames_only() {
         let here = "src/report/source.rs";
         assert!(quoted(here, Some(1), None).unwrap().starts_with("//! The text of source lines"));
-        let mut frame = plumbing("tokio::x");
+        let mut frame = library("tokio::x");
         frame.file = Some(here.to_owned());
         let mut stacks = [await_stack(&[frame])];
         quote_as_of(&mut stacks, None);

@@ -90,7 +90,7 @@ fn may_be_own(frame: &Frame, process: &Process) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{await_stack, own, plumbing, report, thread_stack};
+    use super::super::testing::{await_stack, library, own, report, thread_stack};
     use super::*;
 
     fn bare(address: &str) -> Frame {
@@ -155,7 +155,7 @@ mod tests {
         let mut report = report();
         let mut inner = Frame { function: None, file: Some("src/app.rs".to_owned()), ..own("", 3) };
         (inner.inlined, inner.source) = (true, Some("load().await".to_owned()));
-        report.stacks = vec![await_stack(&[inner, own("photos::page", 9), plumbing("tokio::x")])];
+        report.stacks = vec![await_stack(&[inner, own("photos::page", 9), library("tokio::x")])];
         let mut asked = 0;
         report.symbolize(|frame, _| {
             asked += 1;
@@ -170,7 +170,7 @@ mod tests {
             (frames[0].function.as_deref(), frames[0].source.as_deref()),
             (Some("photos::load"), Some("load().await"))
         );
-        assert_eq!((&frames[1], &frames[2]), (&own("photos::page", 9), &plumbing("tokio::x")));
+        assert_eq!((&frames[1], &frames[2]), (&own("photos::page", 9), &library("tokio::x")));
     }
 
     /// Guards: what only names can tell is found later, too: that work has only yielded.

@@ -52,7 +52,7 @@ pub(crate) fn own(function: &str, line: u32) -> Frame {
 }
 
 /// A frame of somebody else's.
-pub(crate) fn plumbing(function: &str) -> Frame {
+pub(crate) fn library(function: &str) -> Frame {
     let package = function.trim_start_matches('<').split("::").next().unwrap_or_default();
     let file = match package {
         "core" | "alloc" | "std" => {
@@ -98,17 +98,17 @@ pub(crate) fn report() -> Report {
     stuck.file = Some("examples/photos/slow.rs".to_owned());
     stuck.source = Some("let _import = self.import.lock().await;".to_owned());
     let mut frames = vec![
-        plumbing("<tokio::sync::batch_semaphore::Acquire as core::future::future::Future>::poll"),
-        plumbing("tokio::sync::mutex::Mutex<T>::acquire"),
-        plumbing("tokio::sync::mutex::Mutex<T>::lock"),
+        library("<tokio::sync::batch_semaphore::Acquire as core::future::future::Future>::poll"),
+        library("tokio::sync::mutex::Mutex<T>::acquire"),
+        library("tokio::sync::mutex::Mutex<T>::lock"),
         stuck,
     ];
     frames.push(own("photos::lock_page", 40));
     frames.extend(
-        (0..9).map(|_| plumbing("<axum::handler::future::IntoServiceFuture<F> as core::future::future::Future>::poll")),
+        (0..9).map(|_| library("<axum::handler::future::IntoServiceFuture<F> as core::future::future::Future>::poll")),
     );
-    frames.extend((0..4).map(|_| plumbing("hyper::proto::h1::dispatch::Dispatcher<D, Bs, I, T>::poll_loop")));
-    frames.push(plumbing("core::ops::function::FnOnce::call_once"));
+    frames.extend((0..4).map(|_| library("hyper::proto::h1::dispatch::Dispatcher<D, Bs, I, T>::poll_loop")));
+    frames.push(library("core::ops::function::FnOnce::call_once"));
     let started_at = UNIX_EPOCH + Duration::from_secs(1_735_689_600);
     Report {
         schema: SCHEMA,

@@ -47,23 +47,23 @@ fn has_names(stack: &Stack) -> bool {
 
 #[cfg(all(test, not(heeler_loom)))]
 mod tests {
-    use super::super::testing::{await_stack, own, plumbing};
+    use super::super::testing::{await_stack, library, own};
     use super::*;
 
     /// As they were recorded in a debug build, of a `yield_now` within two watches: functions of heeler's on top of the leaf.
     fn nested_yield() -> Stack {
         await_stack(&[
-            plumbing("<core::task::wake::Waker as core::clone::Clone>::clone"),
-            plumbing("heeler::capture::task::Tracer::clone_original"),
-            plumbing("heeler::capture::task::clone"),
-            plumbing("<core::task::wake::Waker as core::clone::Clone>::clone"),
-            plumbing("tokio::runtime::scheduler::defer::Defer::defer"),
-            plumbing("tokio::runtime::scheduler::current_thread::Context::defer"),
-            plumbing("tokio::runtime::context::with_scheduler"),
-            plumbing("std::thread::local::LocalKey<T>::try_with"),
-            plumbing("std::thread::local::LocalKey<T>::with"),
-            plumbing("tokio::runtime::context::defer"),
-            plumbing("<tokio::task::yield_now::YieldNow as core::future::future::Future>::poll"),
+            library("<core::task::wake::Waker as core::clone::Clone>::clone"),
+            library("heeler::capture::task::Tracer::clone_original"),
+            library("heeler::capture::task::clone"),
+            library("<core::task::wake::Waker as core::clone::Clone>::clone"),
+            library("tokio::runtime::scheduler::defer::Defer::defer"),
+            library("tokio::runtime::scheduler::current_thread::Context::defer"),
+            library("tokio::runtime::context::with_scheduler"),
+            library("std::thread::local::LocalKey<T>::try_with"),
+            library("std::thread::local::LocalKey<T>::with"),
+            library("tokio::runtime::context::defer"),
+            library("<tokio::task::yield_now::YieldNow as core::future::future::Future>::poll"),
             own("app::give_way", 12),
         ])
     }
@@ -71,8 +71,8 @@ mod tests {
     /// Guards: frames of heeler and std, of which a debug build has many, do not hide that the leaf gave way.
     #[test]
     fn a_leaf_that_gives_way_yields() {
-        let sleep = await_stack(&[plumbing("tokio::time::sleep::Sleep::poll"), own("app::limited", 3)]);
-        let lock = await_stack(&[plumbing("tokio::sync::mutex::Mutex<T>::lock"), own("app::locked", 3)]);
+        let sleep = await_stack(&[library("tokio::time::sleep::Sleep::poll"), own("app::limited", 3)]);
+        let lock = await_stack(&[library("tokio::sync::mutex::Mutex<T>::lock"), own("app::locked", 3)]);
         assert!(yields(&[nested_yield()], false));
         assert!(yields(&[nested_yield(), sleep.clone()], false), "beside a timer");
         for gave_way in [false, true] {
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn an_inlined_leaf_still_yields() {
         for leaf in ["tokio::runtime::scheduler::defer::Defer::defer", "tokio::task::yield_now::yield_now"] {
-            assert!(yields(&[await_stack(&[plumbing(leaf), own("app::give_way", 12)])], false), "{leaf}");
+            assert!(yields(&[await_stack(&[library(leaf), own("app::give_way", 12)])], false), "{leaf}");
         }
         let nameless = |file: &str| {
             let file = Some(format!("/r/registry/src/mirror-0123456789abcdef/{file}"));
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn an_observed_yield_counts_without_names() {
         let of_app = await_stack(&[own("app::give_way", 12)]);
-        let sleep = await_stack(&[plumbing("tokio::time::sleep::Sleep::poll"), own("app::limited", 3)]);
+        let sleep = await_stack(&[library("tokio::time::sleep::Sleep::poll"), own("app::limited", 3)]);
         let nameless = await_stack(&[Frame::default(), Frame::default()]);
         for alone in [&of_app, &nameless] {
             assert!(yields(std::slice::from_ref(alone), true));
@@ -111,8 +111,8 @@ mod tests {
         assert!(yields(&[nameless.clone(), nameless], true), "which of the two it was, nobody can say");
         assert!(!yields(&[of_app, await_stack(&[own("app::locked", 3)])], true), "one of them waits");
         let no_budget = await_stack(&[
-            plumbing("tokio::runtime::context::defer"),
-            plumbing("tokio::time::sleep::Sleep::poll"),
+            library("tokio::runtime::context::defer"),
+            library("tokio::time::sleep::Sleep::poll"),
             own("app::limited", 3),
         ]);
         assert!(!yields(&[no_budget, await_stack(&[own("app::locked", 3)])], true), "it was the timer");

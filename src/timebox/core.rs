@@ -5,10 +5,10 @@ use std::sync::PoisonError;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::enabled;
 use super::interrupted::Interrupted;
 use super::limit::{Limit, Time};
 use super::open::{Open, around};
-use super::switch;
 use crate::capture::RowId;
 use crate::clock::Clock;
 use crate::inflight::{Details, PolicyId, flags, nanos};
@@ -50,7 +50,7 @@ impl Core {
     #[inline]
     pub(crate) fn open(&mut self, policy: PolicyId, fill: impl FnOnce(&mut Details)) {
         self.began = OPEN;
-        if !switch::is_enabled() {
+        if !enabled::is_enabled() {
             return;
         }
         // What is left is looked up first: between the two clocks, a box is late and not early.

@@ -91,12 +91,14 @@
 //! name says what a box does.
 
 mod blocking;
-pub mod client;
+mod context;
 mod core;
+pub mod deadline;
+mod deadline_header;
+mod enabled;
 mod exclusive;
 mod function;
 mod future;
-mod here;
 mod interrupted;
 mod io;
 mod iter;
@@ -109,14 +111,13 @@ mod process;
 mod quota;
 #[cfg(test)]
 mod quota_model;
-mod switch;
-mod wire;
 
 pub use self::blocking::blocking;
+pub use self::context::{Interruption, checkpoint, deadline, interrupted, remaining};
+pub use self::enabled::{is_enabled, set_enabled};
 pub use self::exclusive::{Exclusive, ExclusiveError, Holder, exclusive, exclusive_blocking};
 pub use self::function::function;
 pub use self::future::{Map, Or, Timebox, TimeboxExt, timebox};
-pub use self::here::{Interruption, checkpoint, deadline, interrupted, remaining};
 pub use self::interrupted::Interrupted;
 pub use self::io::{Io, Socket};
 pub use self::iter::{Timeboxed, TimeboxedIterator};
@@ -124,4 +125,3 @@ pub use self::layer::TimeboxLayer;
 pub use self::limit::Limit;
 pub use self::process::{Child, Process};
 pub use self::quota::Quota;
-pub use self::switch::{is_enabled, set_enabled};

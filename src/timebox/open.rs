@@ -6,15 +6,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use super::core::Step;
+use super::enabled;
 use super::interrupted::{self, Interrupted};
-use super::switch;
 use crate::capture;
 use crate::capture::frame_address;
 use crate::capture::{RowId, ThreadSlot};
 use crate::clock::Clock;
 use crate::counts::COUNTS;
 use crate::inflight::{
-    self, Ambient, Details, Inside, PolicyId, PollKind, Registered, Row, Timebox, Watched, Work, flags,
+    self, Details, Inside, PolicyId, PollKind, Registered, Row, Scope, Timebox, Watched, Work, flags,
 };
 use crate::report;
 use crate::sync::count;
@@ -31,7 +31,7 @@ type Label<'a> = Option<&'a Cow<'static, str>>;
 #[derive(Debug)]
 pub(crate) struct Begun {
     inside: Option<Inside>,
-    ambient: Option<Ambient>,
+    scope: Option<Scope>,
     /// [`Open::seen`] polls what is not plain.
     pub(crate) kind: PollKind,
 }
@@ -39,7 +39,7 @@ pub(crate) struct Begun {
 /// What runs until this is dropped is in the box.
 #[derive(Debug)]
 pub(crate) struct Entered {
-    _ambient: Ambient,
+    _ambient: Scope,
     _inside: Option<Inside>,
 }
 
@@ -51,7 +51,7 @@ impl Open {
     /// A layer's box of `limit` nanoseconds, which begins now. `fill` adds to its row.
     #[inline]
     pub(crate) fn of_layer(policy: PolicyId, limit: u64, label: Label<'_>, fill: impl FnOnce(&mut Details)) -> Self {
-        if limit == u64::MAX || !switch::is_enabled() {
+        if limit == u64::MAX || !enabled::is_enabled() {
             return Self::none();
         }
         let started = Clock::get().ticks();
@@ -139,7 +139,7 @@ impl Open {
         let row = self.row();
         let inside = self.0.begin(frame);
         let kind = self.0.kind(&inside, cx);
-        Begun { inside, ambient: row.map(|(row, _)| Ambient::enter(row)), kind }
+        Begun { inside, scope: row.map(|(row, _)| Scope::enter(row)), kind }
     }
 
     /// A poll that is not plain.
@@ -158,8 +158,8 @@ impl Open {
     /// After the poll: whether it is pending, and its time is up. Then comes [`Open::last`].
     #[inline]
     pub(crate) fn leave(&mut self, begun: Begun, cx: &Context<'_>, pending: bool) -> bool {
-        let Begun { inside, ambient, kind } = begun;
-        drop(ambient);
+        let Begun { inside, scope, kind } = begun;
+        drop(scope);
         self.0.leave(inside, kind, pending.then(|| cx.waker()));
         // After the waker is kept: whoever sets the flag later finds it.
         pending && self.row().is_some_and(|(row, _)| row.flags() & flags::OVER != 0)
@@ -205,7 +205,7 @@ impl Open {
     pub(crate) fn enter(&self, frame: usize) -> Option<Entered> {
         let (row, _) = self.row()?;
         let inside = self.0.enter(frame);
-        Some(Entered { _ambient: Ambient::enter(row), _inside: inside })
+        Some(Entered { _ambient: Scope::enter(row), _inside: inside })
     }
 
     /// Runs a closure in the box.
@@ -224,7 +224,7 @@ impl Open {
     #[cold]
     #[inline(never)]
     pub(super) fn interrupt(&mut self, label: Option<Cow<'static, str>>) -> Interrupted {
-        capture::forget_residue();
+        capture::forget_dead_frames();
         self.0.complete();
         match self.row() {
             Some((row, id)) => {

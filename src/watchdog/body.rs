@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::inflight::{Watched, flags};
 
 pin_project! {
-    /// The body of a response of a [`Watchdog`](super::Watchdog). Frames, trailers, errors, size hint and end of stream
+    /// The body of a response of a [`WatchdogService`](super::WatchdogService). Frames, trailers, errors, size hint and end of stream
     /// are those of the body inside.
     #[derive(Debug)]
     pub struct ResponseBody<B> {

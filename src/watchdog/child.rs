@@ -7,7 +7,7 @@ use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 
 use crate::capture::frame_address;
-use crate::inflight::strand::{Strand, current_strand};
+use crate::inflight::recording::{TaskRecorder, current_strand};
 use crate::inflight::{self, How, Watched, flags};
 
 pin_project! {
@@ -18,7 +18,7 @@ pin_project! {
         // Dropped in this order: what the inner future does in its destructor is still this work's.
         #[pin]
         inner: F,
-        strand: Option<Strand>,
+        recorder: Option<TaskRecorder>,
         watched: Watched,
     }
 }
@@ -29,13 +29,13 @@ impl<F: Future> Future for WatchChild<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let inner = this.inner;
-        let ambient = this.watched.within_boxes();
-        let strand = this.strand.as_ref();
-        let result = this.watched.poll(cx, |cx| match strand {
-            Some(strand) => strand.poll(cx, |cx| inner.poll(cx)),
+        let scope = this.watched.within_boxes();
+        let recorder = this.recorder.as_ref();
+        let result = this.watched.poll(cx, |cx| match recorder {
+            Some(recorder) => recorder.poll(cx, |cx| inner.poll(cx)),
             None => inner.poll(cx),
         });
-        drop(ambient);
+        drop(scope);
         if result.is_ready() {
             drop(this.watched.take());
         }
@@ -56,7 +56,7 @@ impl<F: Future> Future for WatchChild<F> {
 /// # }
 /// ```
 pub fn watch_child<F: Future>(future: F) -> WatchChild<F> {
-    WatchChild { inner: future, strand: None, watched: inflight::child(How::WatchChild, 0) }
+    WatchChild { inner: future, recorder: None, watched: inflight::child(How::WatchChild, 0) }
 }
 
 /// [`tokio::spawn`], carrying the request along: a report on it shows where the new task is, too.
@@ -70,8 +70,8 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let strand = current_strand(How::Spawn);
-    tokio::spawn(WatchChild { inner: future, strand, watched: inflight::child(How::Spawn, 0) })
+    let recorder = current_strand(How::Spawn);
+    tokio::spawn(WatchChild { inner: future, recorder, watched: inflight::child(How::Spawn, 0) })
 }
 
 /// [`tokio::task::spawn_blocking`], carrying the request along: a report on it shows the stack of the blocking thread, too.
@@ -86,15 +86,15 @@ where
     T: Send + 'static,
 {
     let watched = inflight::child(How::SpawnBlocking, flags::MAY_BLOCK);
-    let strand = current_strand(How::SpawnBlocking);
+    let recorder = current_strand(How::SpawnBlocking);
     tokio::task::spawn_blocking(move || {
         let inside = watched.enter(frame_address!());
-        let ambient = watched.within_boxes();
-        let result = match strand {
-            Some(strand) => strand.run(f),
+        let scope = watched.within_boxes();
+        let result = match recorder {
+            Some(recorder) => recorder.run(f),
             None => f(),
         };
-        drop(ambient);
+        drop(scope);
         drop(inside);
         result
     })

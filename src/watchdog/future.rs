@@ -11,7 +11,7 @@ use crate::capture::frame_address;
 use crate::inflight::{PollKind, Watched};
 
 pin_project! {
-    /// The future of a [`Watchdog`](super::Watchdog).
+    /// The future of a [`WatchdogService`](super::WatchdogService).
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::request::Parts;
 use tower_layer::Layer;
 
-use super::{Watchdog, WatchdogHandle};
+use super::{WatchdogHandle, WatchdogService};
 use crate::inflight::{Policy, Settings, Tool};
 use crate::monitor;
 use crate::report;
@@ -163,10 +163,10 @@ impl std::panic::UnwindSafe for Config {}
 impl std::panic::RefUnwindSafe for Config {}
 
 impl<S> Layer<S> for WatchdogLayer {
-    type Service = Watchdog<S>;
+    type Service = WatchdogService<S>;
 
-    fn layer(&self, inner: S) -> Watchdog<S> {
-        Watchdog::new(inner, self.config())
+    fn layer(&self, inner: S) -> WatchdogService<S> {
+        WatchdogService::new(inner, self.config())
     }
 }
 

@@ -66,4 +66,4 @@ pub use future::ResponseFuture;
 pub use handle::WatchdogHandle;
 pub use job::{Watch, watch};
 pub use layer::WatchdogLayer;
-pub use service::Watchdog;
+pub use service::WatchdogService;

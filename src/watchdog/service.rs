@@ -15,12 +15,12 @@ use crate::report;
 
 /// A service whose requests are watched: see [`WatchdogLayer`](super::WatchdogLayer).
 #[derive(Clone)]
-pub struct Watchdog<S> {
+pub struct WatchdogService<S> {
     inner: S,
     config: &'static Config,
 }
 
-impl<S> Watchdog<S> {
+impl<S> WatchdogService<S> {
     pub(super) fn new(inner: S, config: &'static Config) -> Self {
         Self { inner, config }
     }
@@ -41,13 +41,13 @@ impl<S> Watchdog<S> {
     }
 }
 
-impl<S: fmt::Debug> fmt::Debug for Watchdog<S> {
+impl<S: fmt::Debug> fmt::Debug for WatchdogService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watchdog").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("WatchdogService").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
-impl<S, B, R> Service<Request<B>> for Watchdog<S>
+impl<S, B, R> Service<Request<B>> for WatchdogService<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
 {
@@ -65,7 +65,7 @@ where
         let config = self.config;
         let policy = config.policy;
         if policy.saw_request() {
-            inflight::undercut::of_watchdog(policy);
+            inflight::layer_order::of_watchdog(policy);
         }
         let watched = if !policy.is_enabled() {
             Watched::off()

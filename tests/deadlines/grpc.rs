@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use futures::stream;
-use heeler::timebox::client::Deadline;
+use heeler::timebox::deadline::DeadlineService;
 use heeler::{DeadlineLayer, Interrupted, TimeboxExt as _};
 use tokio::sync::mpsc;
 use tonic::service::Routes;
@@ -63,7 +63,7 @@ fn ask() -> HealthCheckRequest {
     HealthCheckRequest { service: String::new() }
 }
 
-fn client(layer: DeadlineLayer, address: SocketAddr) -> HealthClient<Deadline<Channel>> {
+fn client(layer: DeadlineLayer, address: SocketAddr) -> HealthClient<DeadlineService<Channel>> {
     let channel = Endpoint::new(format!("http://{address}")).unwrap().connect_lazy();
     HealthClient::new(tower::Layer::layer(&layer, channel))
 }

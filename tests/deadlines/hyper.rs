@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use heeler::DeadlineLayer;
-use heeler::timebox::client::Deadline;
+use heeler::timebox::deadline::DeadlineService;
 use http::Request;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -14,11 +14,11 @@ use crate::common::{FOREVER, ms};
 use crate::server::{NAMED, agree, next, relay, silent, slow};
 use crate::{BoxError, interrupted};
 
-fn client(layer: DeadlineLayer) -> Deadline<Client<HttpConnector, String>> {
+fn client(layer: DeadlineLayer) -> DeadlineService<Client<HttpConnector, String>> {
     layer.layer(Client::builder(TokioExecutor::new()).build_http())
 }
 
-async fn get(client: Deadline<Client<HttpConnector, String>>, address: SocketAddr) -> Result<String, BoxError> {
+async fn get(client: DeadlineService<Client<HttpConnector, String>>, address: SocketAddr) -> Result<String, BoxError> {
     let request = Request::get(format!("http://{address}/")).body(String::new())?;
     Ok(client.oneshot(request).await?.status().to_string())
 }

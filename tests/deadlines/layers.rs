@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use bytes::Bytes;
-use heeler::timebox::client::Deadline;
+use heeler::timebox::deadline::DeadlineService;
 use heeler::{DeadlineLayer, Interrupted, TimeboxLayer};
 use http::{Request, Response};
 use hyper_util::client::legacy::Client;
@@ -33,7 +33,7 @@ async fn slow(layer: TimeboxLayer) -> (std::net::SocketAddr, mpsc::UnboundedRece
     (serve(app).await, told)
 }
 
-fn client(layer: DeadlineLayer) -> Deadline<Client<HttpConnector, String>> {
+fn client(layer: DeadlineLayer) -> DeadlineService<Client<HttpConnector, String>> {
     layer.header(NAMED).layer(Client::builder(TokioExecutor::new()).build_http())
 }
 

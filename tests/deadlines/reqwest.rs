@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use heeler::DeadlineLayer;
-use heeler::timebox::client::Deadline;
+use heeler::timebox::deadline::DeadlineService;
 use reqwest::{Client, Method, Request};
 use tower::{Layer as _, ServiceExt as _};
 
@@ -12,7 +12,7 @@ use crate::common::{FOREVER, ms};
 use crate::server::{NAMED, agree, next, relay, slow};
 use crate::{BoxError, interrupted};
 
-fn client(layer: DeadlineLayer) -> Deadline<Client> {
+fn client(layer: DeadlineLayer) -> DeadlineService<Client> {
     layer.layer(Client::builder().no_proxy().build().unwrap())
 }
 
@@ -22,7 +22,7 @@ fn to(address: SocketAddr, timeout: Option<Duration>) -> Request {
     request
 }
 
-async fn get(client: Deadline<Client>, request: Request) -> Result<String, BoxError> {
+async fn get(client: DeadlineService<Client>, request: Request) -> Result<String, BoxError> {
     Ok(client.oneshot(request).await?.status().to_string())
 }
 

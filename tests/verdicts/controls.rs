@@ -117,7 +117,7 @@ fn types_are_send_sync_and_clone() {
     fn shared<T: Send + Sync + Clone + 'static>() {}
     fn sent<T: Send + 'static>(_: &T) {}
     shared::<WatchdogLayer>();
-    shared::<heeler::watchdog::Watchdog<tower::util::BoxCloneSyncService<(), (), ()>>>();
+    shared::<heeler::watchdog::WatchdogService<tower::util::BoxCloneSyncService<(), (), ()>>>();
     shared::<heeler::WatchdogHandle>();
     shared::<heeler::Reports>();
     shared::<heeler::Error>();

@@ -17,6 +17,8 @@ mod runtime_id;
 mod sampler;
 #[cfg(heeler_copies)]
 mod signal;
+#[cfg(heeler_copies)]
+mod sleeping;
 mod slots;
 #[cfg(feature = "spans")]
 mod span_stack;

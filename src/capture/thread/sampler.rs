@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::signal::{DESK, Desk, cookie, install, is_ours, send};
+use super::sleeping::SleepingStacks;
 use super::{MAX_COPY, Outcome, Sample};
 use crate::capture::ThreadSlot;
 use crate::capture::fork::PerProcess;
 use crate::capture::handover::Answer;
 use crate::capture::memory::Memory;
-use crate::capture::peek::Peeker;
 use crate::capture::procfs::{Activity, look};
 use crate::capture::snapshot::{Data, Origin, Registers, Snapshot};
 use crate::capture::sys;
@@ -36,7 +36,7 @@ pub(crate) struct Sampler {
     foreign: HashMap<usize, Foreign>,
     /// Threads that have a signal coming which they have not taken.
     silent: Vec<Silent>,
-    peeker: Peeker,
+    sleeping: SleepingStacks,
 }
 
 /// A thread that owes an answer: to which question, and where on the desk that is noted.
@@ -103,7 +103,7 @@ impl Sampler {
             last: HashMap::new(),
             foreign: HashMap::new(),
             silent: Vec::new(),
-            peeker: Peeker::new(),
+            sleeping: SleepingStacks::new(),
         }
     }
 
@@ -124,7 +124,7 @@ impl Sampler {
                 return Outcome::Captured(last.snapshot.clone(), activity);
             }
         }
-        if let Some(snapshot) = self.peeker.peek(slot, sequence, &activity, cpu, &mut self.room) {
+        if let Some(snapshot) = self.sleeping.copy(slot, sequence, &activity, cpu, &mut self.room) {
             return Outcome::Captured(snapshot, activity);
         }
         let signal = match self.signal {

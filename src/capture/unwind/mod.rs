@@ -2,10 +2,10 @@
 
 #[cfg(heeler_copies)]
 mod copied;
-#[cfg(heeler_copies)]
-mod guess;
 #[cfg(not(heeler_copies))]
 mod portable;
+#[cfg(heeler_copies)]
+mod stack_scan;
 #[cfg(all(test, heeler_copies, target_arch = "aarch64"))]
 mod tests;
 #[cfg(heeler_copies)]

@@ -5,7 +5,7 @@
 
 use super::Unwound;
 use super::copied::{Stack, Unwinder};
-use super::guess::callee;
+use super::stack_scan::callee;
 use crate::capture::snapshot::{Data, Registers, Snapshot};
 use crate::capture::symbols::Address;
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::names::is_remark;
 use crate::profile::{Profile, Slice, State};
-use crate::report::{Frame, telling};
+use crate::report::{Frame, significant};
 
 /// A stack and how long the request was in it, in one state.
 #[derive(Debug, Clone)]
@@ -19,16 +19,16 @@ pub(super) struct Stack {
 
 /// The stacks that `slices` of the profile refer to, each once a state, in the order of their first slices.
 ///
-/// `plumbing`: with all frames. Without, the application's own, remarks in brackets, and those that say what the innermost of
+/// `library_frames`: with all frames. Without, the application's own, remarks in brackets, and those that say what the innermost of
 /// them calls or waits for; stacks that differ in the others alone are one.
-pub(super) fn stacks(profile: &Profile, slices: &[Slice], plumbing: bool) -> Vec<Stack> {
+pub(super) fn stacks(profile: &Profile, slices: &[Slice], library_frames: bool) -> Vec<Stack> {
     let paths = Paths::of(profile);
     let mut by_node: HashMap<(u32, State), usize> = HashMap::new();
     let mut by_frames: HashMap<(Vec<u32>, State), usize> = HashMap::new();
     let mut stacks: Vec<Stack> = Vec::new();
     for slice in slices {
         let at = *by_node.entry((slice.stack, slice.state)).or_insert_with(|| {
-            let frames = paths.frames(slice.stack, slice.state, plumbing);
+            let frames = paths.frames(slice.stack, slice.state, library_frames);
             *by_frames.entry((frames, slice.state)).or_insert_with_key(|(frames, state)| {
                 stacks.push(Stack { frames: frames.clone(), state: *state, nanos: 0, count: 0 });
                 stacks.len() - 1
@@ -49,13 +49,14 @@ impl<'a> Paths<'a> {
         Self(profile)
     }
 
-    /// Indexes of the stack's frames, outermost first. For `plumbing` see [`stacks()`].
-    pub(crate) fn frames(self, stack: u32, state: State, plumbing: bool) -> Vec<u32> {
+    /// Indexes of the stack's frames, outermost first. For `library_frames` see [`stacks()`].
+    pub(crate) fn frames(self, stack: u32, state: State, library_frames: bool) -> Vec<u32> {
         let mut innermost_first = self.all(stack);
-        if !plumbing {
+        if !library_frames {
             let frames: Vec<&Frame> = innermost_first.iter().map(|&at| &self.0.frames[at as usize]).collect();
-            let mut telling = telling(&frames, state == State::Waiting).into_iter();
-            innermost_first.retain(|&at| telling.next().unwrap_or_default() | is_remark(&self.0.frames[at as usize]));
+            let mut significant = significant(&frames, state == State::Waiting).into_iter();
+            innermost_first
+                .retain(|&at| significant.next().unwrap_or_default() | is_remark(&self.0.frames[at as usize]));
         }
         innermost_first.reverse();
         innermost_first

@@ -76,11 +76,11 @@ pub(crate) struct Tally {
     pub(crate) whole: Times,
 }
 
-/// Counts time by function and by await point. `plumbing`: each frame counts, and the innermost has the time for its own.
+/// Counts time by function and by await point. `library_frames`: each frame counts, and the innermost has the time for its own.
 /// Without, only those frames count that [`stacks()`] keeps.
-pub(crate) fn tally(profile: &Profile, plumbing: bool) -> Tally {
-    let seen = stacks(profile, &profile.slices, plumbing);
-    let beside = stacks(profile, &profile.beside, plumbing);
+pub(crate) fn tally(profile: &Profile, library_frames: bool) -> Tally {
+    let seen = stacks(profile, &profile.slices, library_frames);
+    let beside = stacks(profile, &profile.beside, library_frames);
     let mut functions = Counter::new(profile, Key::function);
     let mut awaits = Counter::new(profile, Key::line);
     let mut whole = Times::default();
@@ -212,7 +212,7 @@ impl<'a> Counter<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::testing::{ProfileBuilder, own, plumbing, remark};
+    use crate::profile::testing::{ProfileBuilder, library, own, remark};
 
     fn of<'a>(rows: &'a [Row], profile: &Profile, function: &str) -> &'a Row {
         let is = |row: &&Row| profile.frames[row.frame as usize].function.as_deref() == Some(function);
@@ -225,14 +225,14 @@ mod tests {
         let mut builder = ProfileBuilder::new();
         let deep = [own("app::handler", 1), own("app::walk", 5), own("app::walk", 6), own("app::walk", 5)];
         builder.slice(State::OnCpu, 300, 3, &deep);
-        builder.slice(State::Blocked, 100, 1, &[own("app::handler", 2), plumbing("std::fs::read")]);
-        builder.slice(State::Waiting, 500, 2, &[own("app::handler", 3), plumbing("tokio::time::Sleep::poll")]);
+        builder.slice(State::Blocked, 100, 1, &[own("app::handler", 2), library("std::fs::read")]);
+        builder.slice(State::Waiting, 500, 2, &[own("app::handler", 3), library("tokio::time::Sleep::poll")]);
         builder.slice(State::Waiting, 50, 1, &[own("app::handler", 4), own("app::load", 9)]);
         builder.slice(State::Runnable, 7, 0, &[remark("[not scheduled]")]);
         builder.beside(State::OnCpu, 900, 9, &[own("app::child", 1)]);
         let profile = builder.build();
-        for plumbing in [true, false] {
-            let tally = tally(&profile, plumbing);
+        for library_frames in [true, false] {
+            let tally = tally(&profile, library_frames);
             assert_eq!(tally.whole.sum(), profile.wall_nanos);
             assert_eq!(tally.functions.iter().map(|row| row.own.sum()).sum::<u64>(), profile.wall_nanos);
             let walk = of(&tally.functions, &profile, "app::walk");
@@ -260,11 +260,11 @@ mod tests {
         let mut builder = ProfileBuilder::new();
         let stack = |leaf: &str| {
             [
-                plumbing("axum::handler::call"),
+                library("axum::handler::call"),
                 own("app::handler", 1),
-                plumbing("tokio::sync::Mutex::lock"),
-                plumbing("tokio::sync::Mutex::acquire"),
-                plumbing(leaf),
+                library("tokio::sync::Mutex::lock"),
+                library("tokio::sync::Mutex::acquire"),
+                library(leaf),
             ]
         };
         builder.slice(State::Waiting, 10, 1, &stack("tokio::sync::batch_semaphore::Acquire::poll"));

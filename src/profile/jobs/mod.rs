@@ -2,7 +2,7 @@
 
 mod assemble;
 mod job;
-mod meanwhile;
+mod process_profile;
 mod queue;
 mod run;
 mod supervise;

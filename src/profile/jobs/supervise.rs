@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::job::Entered;
-use super::meanwhile::Meanwhile;
+use super::process_profile::ProcessProfile;
 use super::thread::Drive;
 use super::turn::{GiveUp, Turn};
 use super::{Job, Run, Seen, Stop, Ticket, UNRETURNED, assemble};
@@ -64,7 +64,7 @@ pub(in crate::profile) async fn supervise(course: Course) -> Ended {
                 drive.discard(runtime, &give_up);
                 return Err(phase);
             }
-            let meanwhile = if process { Meanwhile::start().await } else { Meanwhile::default() };
+            let meanwhile = if process { ProcessProfile::start().await } else { ProcessProfile::default() };
             let running = if inline {
                 drive.inline(&runtime)
             } else {

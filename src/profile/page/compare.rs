@@ -13,7 +13,7 @@ use super::result::{function, panel, tab, top};
 use super::shares::{bar, legend};
 use super::steps::Steps;
 use super::tables::place;
-use super::tree::{Bough, Share, Tree, sums};
+use super::tree::{Share, Tree, TreeNode, sums};
 use super::words;
 use crate::profile::format::state_name;
 use crate::profile::{Profile, State};
@@ -54,9 +54,9 @@ pub(crate) fn compare(before: &Profile, after: &Profile, context: &Context<'_>) 
         html.raw(
             "<span class=\"more\">Red</span> takes longer after, <span class=\"less\">blue</span> takes less.</p>\n",
         );
-        html.raw("<label class=\"switch\"><input type=\"checkbox\"> Show plumbing: frames of the runtime and of libraries</label>\n");
-        for (class, plumbing) in [("folded", false), ("full", true)] {
-            let svg = or_apology(&shown.id, || draw(base, shown, id == "wait", plumbing));
+        html.raw("<label class=\"switch\"><input type=\"checkbox\"> Show library frames: those of the runtime and of dependencies</label>\n");
+        for (class, library_frames) in [("folded", false), ("full", true)] {
+            let svg = or_apology(&shown.id, || draw(base, shown, id == "wait", library_frames));
             html.picture(&svg, class, &format!("Flamegraph of the time {name}"), context);
         }
         html.raw("</div>\n");
@@ -162,17 +162,18 @@ fn table(html: &mut Html, changes: &[Change<'_>]) {
 }
 
 /// A picture of `shown`, coloured by how it differs from `base`; `earlier`: it is the earlier one.
-fn draw(base: &Profile, shown: &Profile, earlier: bool, plumbing: bool) -> Option<String> {
-    let (tree, mut steps) = both(base, shown, plumbing);
-    let whole = total(tree.roots.iter().map(|&at| tree.boughs[at as usize].nanos));
+fn draw(base: &Profile, shown: &Profile, earlier: bool, library_frames: bool) -> Option<String> {
+    let (tree, mut steps) = both(base, shown, library_frames);
+    let whole = total(tree.roots.iter().map(|&at| tree.tree_nodes[at as usize].nanos));
     // A root is a sum of all that changes: it would leave no colour to the others.
-    let most = tree.boughs.iter().map(|bough| bough.nanos.abs_diff(bough.other)).max().unwrap_or(0);
+    let most = tree.tree_nodes.iter().map(|tree_node| tree_node.nanos.abs_diff(tree_node.other)).max().unwrap_or(0);
     let narrower = steps.foreign("…");
-    let paint = |bough: &Bough, _| {
-        let (before, after) = if earlier { (bough.nanos, bough.other) } else { (bough.other, bough.nanos) };
+    let paint = |tree_node: &TreeNode, _| {
+        let (before, after) =
+            if earlier { (tree_node.nanos, tree_node.other) } else { (tree_node.other, tree_node.nanos) };
         let (was, is) = (words::nanos(before), words::nanos(after));
         Painted {
-            label: steps.get(bough.step).label.clone(),
+            label: steps.get(tree_node.step).label.clone(),
             figures: format!("{}: {was} before, {is} after", words::difference(before, after)),
             color: color(before, after, most),
         }
@@ -184,8 +185,8 @@ fn draw(base: &Profile, shown: &Profile, earlier: bool, plumbing: bool) -> Optio
 }
 
 /// The stacks of both, with what one run took.
-fn both(base: &Profile, shown: &Profile, plumbing: bool) -> (Tree, Steps) {
-    let mut steps = Steps::without_lines(plumbing);
+fn both(base: &Profile, shown: &Profile, library_frames: bool) -> (Tree, Steps) {
+    let mut steps = Steps::without_lines(library_frames);
     let mut tree = Tree::default();
     for (profile, is_shown) in [(shown, true), (base, false)] {
         steps.next_profile();

@@ -14,8 +14,8 @@ mod index;
 #[cfg(test)]
 mod inspect;
 mod live;
-mod meanwhile;
 mod picture;
+mod process_profile;
 mod prune;
 mod result;
 #[cfg(test)]

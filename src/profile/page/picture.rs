@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::prune::{Painted, Pruner, narrowest};
 use super::steps::Steps;
-use super::tree::{Bough, tree};
+use super::tree::{TreeNode, tree};
 use super::words;
 use crate::profile::{Profile, State};
 use crate::report::render::flamegraph::picture::{Picture, Tile, share, xml};
@@ -36,10 +36,10 @@ pub(crate) enum Which {
     Beside,
 }
 
-/// A flamegraph as a file of its own. With `plumbing` it has all frames; without, the application's and a few that tell.
-pub(crate) fn svg(profile: &Profile, which: Which, plumbing: bool) -> String {
+/// A flamegraph as a file of its own. With `library_frames` it has all frames; without, the application's and a few that tell.
+pub(crate) fn svg(profile: &Profile, which: Which, library_frames: bool) -> String {
     or_apology(&profile.id, || {
-        let (tiles, whole) = tiles(profile, which, plumbing, BOXES);
+        let (tiles, whole) = tiles(profile, which, library_frames, BOXES);
         let picture = Picture {
             title: title(profile),
             subtitle: Some(subtitle(profile, which)),
@@ -51,9 +51,9 @@ pub(crate) fn svg(profile: &Profile, which: Which, plumbing: bool) -> String {
 }
 
 /// A flamegraph to be put into a page.
-pub(super) fn bare_svg(profile: &Profile, which: Which, plumbing: bool) -> String {
+pub(super) fn bare_svg(profile: &Profile, which: Which, library_frames: bool) -> String {
     or_apology(&profile.id, || {
-        let (tiles, whole) = tiles(profile, which, plumbing, BOXES_IN_PAGE);
+        let (tiles, whole) = tiles(profile, which, library_frames, BOXES_IN_PAGE);
         let whole = whole_label(which, whole);
         Picture { title: String::new(), subtitle: None, whole, tiles: &tiles }.paint().map(|svg| dark(&svg))
     })
@@ -83,16 +83,16 @@ pub(super) fn whole(profile: &Profile, which: Which) -> u64 {
     slices.fold(0, |sum, slice| sum.saturating_add(slice.nanos))
 }
 
-fn tiles(profile: &Profile, which: Which, plumbing: bool, boxes: usize) -> (Vec<Tile>, u64) {
-    let mut steps = Steps::new(plumbing);
+fn tiles(profile: &Profile, which: Which, library_frames: bool, boxes: usize) -> (Vec<Tile>, u64) {
+    let mut steps = Steps::new(library_frames);
     let (tree, whole) = tree(profile, which, &mut steps);
     let min = narrowest(&tree, whole, boxes);
     let narrower = steps.foreign("…");
-    let paint = |bough: &Bough, root: bool| {
-        let step = steps.get(bough.step);
-        let color = color(bough.state, step.own);
-        let mut figures = figures(bough, which, whole);
-        let time = words::nanos(bough.nanos);
+    let paint = |tree_node: &TreeNode, root: bool| {
+        let step = steps.get(tree_node.step);
+        let color = color(tree_node.state, step.own);
+        let mut figures = figures(tree_node, which, whole);
+        let time = words::nanos(tree_node.nanos);
         // The legend: it is read without a mouse.
         let label = if root && matches!(which, Which::All | Which::Beside) {
             format!("{}: {time}", step.label)
@@ -118,13 +118,13 @@ fn color(state: State, own: bool) -> inferno::flamegraph::color::Color {
 }
 
 /// `40.6 %`, `3 waits`; in a chart with its beginning before.
-fn figures(bough: &Bough, which: Which, whole: u64) -> Vec<String> {
-    let mut figures = vec![share(bough.nanos, whole)];
-    if bough.count > 0 {
-        figures.push(count(bough.count, words::unit(bough.state)));
+fn figures(tree_node: &TreeNode, which: Which, whole: u64) -> Vec<String> {
+    let mut figures = vec![share(tree_node.nanos, whole)];
+    if tree_node.count > 0 {
+        figures.push(count(tree_node.count, words::unit(tree_node.state)));
     }
     if which == Which::Chart {
-        figures.insert(0, format!("{} after its start", words::nanos(bough.start)));
+        figures.insert(0, format!("{} after its start", words::nanos(tree_node.start)));
     }
     figures
 }
@@ -279,9 +279,9 @@ mod tests {
     #[test]
     fn widths_sum_to_the_time() {
         for profile in [album(), hostile(), wide()] {
-            for (which, plumbing) in ALL.into_iter().flat_map(|which| [(which, false), (which, true)]) {
+            for (which, library_frames) in ALL.into_iter().flat_map(|which| [(which, false), (which, true)]) {
                 let time = whole(&profile, which).max(1);
-                for svg in [svg(&profile, which, plumbing), bare_svg(&profile, which, plumbing)] {
+                for svg in [svg(&profile, which, library_frames), bare_svg(&profile, which, library_frames)] {
                     let boxes = boxes(&svg);
                     assert_eq!(second_row(&boxes), time, "{which:?}");
                     assert!(boxes.len() <= BOXES + 1, "{which:?}: {}", boxes.len());
@@ -305,7 +305,7 @@ mod tests {
         ] {
             assert!(says(text), "{text}\n{drawn:#?}");
         }
-        assert!(!drawn.iter().any(|(title, ..)| title.starts_with("axum::")), "plumbing is folded");
+        assert!(!drawn.iter().any(|(title, ..)| title.starts_with("axum::")), "library frames are folded");
         let full = boxes(&svg(&album(), Which::All, true));
         assert!(full.iter().any(|(title, ..)| title.starts_with("axum::handler::Handler::call ")));
         let chart = boxes(&svg(&album(), Which::Chart, false));

@@ -2,7 +2,7 @@
 
 use inferno::flamegraph::color::Color;
 
-use super::tree::{Bough, Tree};
+use super::tree::{Tree, TreeNode};
 use super::words;
 use crate::profile::State;
 use crate::report::render::flamegraph::picture::{GREY, Tile};
@@ -31,12 +31,12 @@ fn remaining(tree: &Tree, at: &[u32], min: u64) -> usize {
     while let Some(siblings) = left.pop() {
         let mut in_run = false;
         for &at in siblings {
-            let bough = &tree.boughs[at as usize];
-            let narrow = bough.nanos < min;
+            let tree_node = &tree.tree_nodes[at as usize];
+            let narrow = tree_node.nanos < min;
             boxes += usize::from(!(narrow && in_run));
             in_run = narrow;
             if !narrow {
-                left.push(&bough.children);
+                left.push(&tree_node.children);
             }
         }
     }
@@ -54,7 +54,7 @@ pub(super) struct Pruner<'a, P> {
     pub(super) paint: P,
 }
 
-impl<P: Fn(&Bough, bool) -> Painted> Pruner<'_, P> {
+impl<P: Fn(&TreeNode, bool) -> Painted> Pruner<'_, P> {
     /// The tiles of the whole tree.
     pub(super) fn tiles(&self) -> Vec<Tile> {
         let mut tiles = self.of(&self.tree.roots, true);
@@ -71,20 +71,20 @@ impl<P: Fn(&Bough, bool) -> Painted> Pruner<'_, P> {
         let mut tiles = Vec::new();
         let mut rest = siblings;
         while let [first, after @ ..] = rest {
-            let bough = &self.tree.boughs[*first as usize];
-            if bough.nanos >= self.min {
-                let Painted { label, figures, color } = (self.paint)(bough, root);
+            let tree_node = &self.tree.tree_nodes[*first as usize];
+            if tree_node.nanos >= self.min {
+                let Painted { label, figures, color } = (self.paint)(tree_node, root);
                 tiles.push(Tile {
                     label,
                     figures,
                     color,
-                    width: bough.nanos,
-                    children: self.of(&bough.children, false),
+                    width: tree_node.nanos,
+                    children: self.of(&tree_node.children, false),
                 });
                 rest = after;
                 continue;
             }
-            let is_narrow = |at: &&u32| self.tree.boughs[**at as usize].nanos < self.min;
+            let is_narrow = |at: &&u32| self.tree.tree_nodes[**at as usize].nanos < self.min;
             let (run, after) = rest.split_at(rest.iter().take_while(is_narrow).count());
             tiles.push(self.together(run));
             rest = after;
@@ -95,16 +95,20 @@ impl<P: Fn(&Bough, bool) -> Painted> Pruner<'_, P> {
 
     /// One tile for all of them, in the colour of what they mostly are.
     fn together(&self, run: &[u32]) -> Tile {
-        let boughs = || run.iter().map(|&at| &self.tree.boughs[at as usize]);
-        let of =
-            |state| boughs().filter(|bough| bough.state == state).map(|bough| bough.nanos).fold(0, u64::saturating_add);
+        let tree_nodes = || run.iter().map(|&at| &self.tree.tree_nodes[at as usize]);
+        let of = |state| {
+            tree_nodes()
+                .filter(|tree_node| tree_node.state == state)
+                .map(|tree_node| tree_node.nanos)
+                .fold(0, u64::saturating_add)
+        };
         let state = words::STATES.into_iter().max_by_key(|&state| of(state)).unwrap_or(State::OnCpu);
-        let sum = Bough {
+        let sum = TreeNode {
             step: self.narrower,
             state,
-            start: boughs().next().map_or(0, |bough| bough.start),
-            nanos: total(boughs().map(|bough| bough.nanos)),
-            other: total(boughs().map(|bough| bough.other)),
+            start: tree_nodes().next().map_or(0, |tree_node| tree_node.start),
+            nanos: total(tree_nodes().map(|tree_node| tree_node.nanos)),
+            other: total(tree_nodes().map(|tree_node| tree_node.other)),
             // Of one unit only if they are of one state.
             count: 0,
             children: Vec::new(),

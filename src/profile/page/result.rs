@@ -129,7 +129,7 @@ fn tabs(html: &mut Html, profile: &Profile, earlier: &[Summary], context: &Conte
     html.raw("</div>\n");
     if let Some(meanwhile) = &profile.meanwhile {
         panel(html, "process");
-        super::meanwhile::meanwhile(html, meanwhile);
+        super::process_profile::meanwhile(html, meanwhile);
         html.raw("</div>\n");
     }
     if context.links {
@@ -160,7 +160,7 @@ pub(super) fn panel(html: &mut Html, id: &str) {
 }
 
 fn picture(html: &mut Html, profile: &Profile, which: Which, name: &str, context: &Context<'_>) {
-    html.raw("<label class=\"switch\"><input type=\"checkbox\"> Show plumbing: frames of the runtime and of libraries</label>\n");
+    html.raw("<label class=\"switch\"><input type=\"checkbox\"> Show library frames: those of the runtime and of dependencies</label>\n");
     html.picture(&bare_svg(profile, which, false), "folded", name, context);
     html.picture(&bare_svg(profile, which, true), "full", name, context);
 }

@@ -3,7 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use crate::profile::store::{Phase, Status, Summary};
-use crate::profile::testing::{ProfileBuilder, own, plumbing, remark};
+use crate::profile::testing::{ProfileBuilder, library, own, remark};
 use crate::profile::{Outcome, Profile, Quality, State};
 use crate::report::Frame;
 
@@ -24,7 +24,7 @@ fn outside() -> Vec<Frame> {
         "axum::handler::future::IntoServiceFuture::poll",
         "axum::handler::Handler::call",
     ];
-    functions.iter().map(|function| plumbing(function)).collect()
+    functions.iter().map(|function| library(function)).collect()
 }
 
 fn stack(inner: &[Frame]) -> Vec<Frame> {
@@ -39,29 +39,29 @@ pub(super) fn album() -> Profile {
         stack(&[
             at("photos::thumb::render_all", "src/thumb.rs", 88),
             at("photos::thumb::decode", "src/thumb.rs", line),
-            plumbing("zune_jpeg::decoder::JpegDecoder::decode"),
-            plumbing("zune_jpeg::idct::idct_int"),
+            library("zune_jpeg::decoder::JpegDecoder::decode"),
+            library("zune_jpeg::idct::idct_int"),
         ])
     };
     let lock = stack(&[
         at("photos::album::with_index_lock", "src/album.rs", 77),
-        plumbing("std::fs::File::lock"),
-        plumbing("libc::flock"),
+        library("std::fs::File::lock"),
+        library("libc::flock"),
     ]);
     let query = stack(&[
         at("photos::store::PhotoStore::list", "src/store.rs", 33),
-        plumbing("sqlx_core::pool::Pool::acquire"),
-        plumbing("futures_util::future::select::Select::poll"),
-        plumbing("tokio::sync::batch_semaphore::Acquire::poll"),
+        library("sqlx_core::pool::Pool::acquire"),
+        library("futures_util::future::select::Select::poll"),
+        library("tokio::sync::batch_semaphore::Acquire::poll"),
     ]);
     let tags = stack(&[
-        plumbing("futures_util::future::join::Join::poll"),
+        library("futures_util::future::join::Join::poll"),
         at("photos::tags::for_album", "src/tags.rs", 19),
-        plumbing("reqwest::async_impl::client::Pending::poll"),
-        plumbing("tokio::sync::oneshot::Receiver::poll"),
+        library("reqwest::async_impl::client::Pending::poll"),
+        library("tokio::sync::oneshot::Receiver::poll"),
     ]);
-    let sort = stack(&[at("photos::album::sort_by_date", "src/album.rs", 102), plumbing("core::slice::sort::stable")]);
-    let any = stack(&[plumbing("futures_util::future::join::Join::poll"), remark("[any of 3]")]);
+    let sort = stack(&[at("photos::album::sort_by_date", "src/album.rs", 102), library("core::slice::sort::stable")]);
+    let any = stack(&[library("futures_util::future::join::Join::poll"), remark("[any of 3]")]);
     let parked = stack(&[remark("[not scheduled]")]);
     builder.slice(State::OnCpu, 18 * MS, 18, &sort);
     builder.slice(State::Waiting, 812 * MS, 1, &query);
@@ -153,7 +153,7 @@ pub(super) fn hostile() -> Profile {
     for (round, name) in HOSTILE.into_iter().enumerate() {
         let state = super::words::STATES[round % 5];
         let frame = at(name, name, 7);
-        builder.slice(state, 10 * MS + round as u64, 1, &[plumbing(name), frame.clone(), plumbing(name)]);
+        builder.slice(state, 10 * MS + round as u64, 1, &[library(name), frame.clone(), library(name)]);
         builder.beside(state, 10 * MS, 1, &[frame]);
     }
     let generic = format!("app::deep::<{}>::load", "core::pin::Pin<alloc::boxed::Box<dyn Fn() -> u8>>, ".repeat(100));
@@ -188,7 +188,7 @@ pub(super) fn wide() -> Profile {
             let number = random.u32(0..40);
             let depth = frames.len();
             frames.push(match random.u32(0..3) {
-                0 => plumbing(&format!("tokio::layer{depth}::step{number}")),
+                0 => library(&format!("tokio::layer{depth}::step{number}")),
                 _ => own(&format!("app::layer{depth}::step{number}"), number),
             });
         }

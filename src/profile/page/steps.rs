@@ -8,7 +8,7 @@ use crate::profile::{Profile, State};
 use crate::report::Frame;
 use crate::report::render::flamegraph::label;
 use crate::report::render::fold::{describe_folded, is_dull};
-use crate::report::telling as shown;
+use crate::report::significant as shown;
 
 /// How many boxes a stack has at most: of a deep recursion, the ends.
 const MAX_STEPS: usize = 64;
@@ -25,7 +25,7 @@ pub(super) struct Step {
 #[derive(Debug, Default)]
 pub(super) struct Steps {
     /// Whether frames that are not the application's stand there, too.
-    plumbing: bool,
+    library_frames: bool,
     /// Whether steps that differ only in their lines are one, wherever they are: between two versions of a program lines
     /// move.
     lines: bool,
@@ -38,13 +38,13 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    pub(super) fn new(plumbing: bool) -> Self {
-        Self { plumbing, lines: true, ..Self::default() }
+    pub(super) fn new(library_frames: bool) -> Self {
+        Self { library_frames, lines: true, ..Self::default() }
     }
 
     /// Of two profiles, to be compared.
-    pub(super) fn without_lines(plumbing: bool) -> Self {
-        Self { lines: false, ..Self::new(plumbing) }
+    pub(super) fn without_lines(library_frames: bool) -> Self {
+        Self { lines: false, ..Self::new(library_frames) }
     }
 
     /// The step of that number.
@@ -74,7 +74,7 @@ impl Steps {
             return Rc::clone(path);
         }
         let frames = frames(profile, stack);
-        let steps = if self.plumbing { full(&frames) } else { readable(&frames, state == State::Waiting) };
+        let steps = if self.library_frames { full(&frames) } else { readable(&frames, state == State::Waiting) };
         // A thread that computes is at another line at each sample: those of one function are one box. Where something
         // waits or blocks, the line says in which of its calls.
         let lines = self.lines && state != State::OnCpu;
@@ -119,7 +119,7 @@ pub(super) fn frames(profile: &Profile, stack: u32) -> Vec<Indexed<'_>> {
 
 /// The frame of a stack that says most to a reader: the innermost of the application's own, else the innermost. What is said
 /// instead of a function counts only if there is nothing else.
-pub(super) fn telling<'a>(frames: &[Indexed<'a>]) -> Option<&'a Frame> {
+pub(super) fn significant<'a>(frames: &[Indexed<'a>]) -> Option<&'a Frame> {
     let all = || frames.iter().map(|(_, frame)| *frame);
     let functions = || all().filter(|frame| !is_remark(frame));
     let own = functions().find(|frame| frame.own).or_else(|| functions().find(|frame| !is_dull(frame)));
@@ -178,28 +178,28 @@ fn bounded(mut parts: Vec<Part<'_>>) -> Vec<Part<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::testing::{ProfileBuilder, own, plumbing, remark};
+    use crate::profile::testing::{ProfileBuilder, library, own, remark};
 
-    fn labels(state: State, plumbing: bool, frames: &[Frame]) -> Vec<String> {
+    fn labels(state: State, library_frames: bool, frames: &[Frame]) -> Vec<String> {
         let mut builder = ProfileBuilder::new();
         builder.slice(state, 1, 1, frames);
         let profile = builder.build();
-        let mut steps = Steps::new(plumbing);
+        let mut steps = Steps::new(library_frames);
         let path = steps.path(&profile, profile.slices[0].stack, state);
         path.iter().map(|&at| format!("{}{}", if steps.get(at).own { "" } else { "~" }, steps.get(at).label)).collect()
     }
 
     fn waiting() -> Vec<Frame> {
         vec![
-            plumbing("tokio::runtime::task::poll"),
-            plumbing("axum::handler::call"),
+            library("tokio::runtime::task::poll"),
+            library("axum::handler::call"),
             own("app::page", 7),
-            plumbing("futures_util::future::join::poll"),
+            library("futures_util::future::join::poll"),
             own("app::load", 9),
-            plumbing("tokio::sync::Mutex::lock"),
-            plumbing("tokio::sync::batch_semaphore::Semaphore::close"),
-            plumbing("tokio::sync::batch_semaphore::Acquire::poll"),
-            plumbing("core::task::wake::Waker::clone"),
+            library("tokio::sync::Mutex::lock"),
+            library("tokio::sync::batch_semaphore::Semaphore::close"),
+            library("tokio::sync::batch_semaphore::Acquire::poll"),
+            library("core::task::wake::Waker::clone"),
         ]
     }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::profile::flag::Start;
 use crate::profile::id::Id;
 use crate::profile::store::Phase;
-use crate::profile::{Meanwhile, Outcome, ProcessStack, Profile, State};
+use crate::profile::{Outcome, ProcessProfile, ProcessStack, Profile, State};
 
 const NONCE: &str = "bm9uY2Vub25jZW5vbmNlbg==";
 
@@ -124,7 +124,7 @@ fn the_process_profile_is_shown_if_asked_for() {
         samples,
     };
     let stacks = vec![stack("others::compress", 30), stack(&HOSTILE.join(" "), 10)];
-    profile.meanwhile = Some(Meanwhile { rate_hz: 99, samples: 40, stacks, unlisted: 0 });
+    profile.meanwhile = Some(ProcessProfile { rate_hz: 99, samples: 40, stacks, unlisted: 0 });
     assert!(page_of(&profile).ids.iter().any(|id| id == "t-process"));
     let page = result(&profile, &[], &context());
     assert_says(&page, "40 samples of the CPU time of all other threads");

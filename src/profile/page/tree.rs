@@ -8,7 +8,7 @@ use crate::profile::{Profile, Slice, State};
 
 /// A box and what stands on it.
 #[derive(Debug)]
-pub(super) struct Bough {
+pub(super) struct TreeNode {
     /// Number of its step.
     pub(super) step: u32,
     pub(super) state: State,
@@ -19,7 +19,7 @@ pub(super) struct Bough {
     pub(super) other: u64,
     /// Samples or waits.
     pub(super) count: u64,
-    /// Indices into [`Tree::boughs`].
+    /// Indices into [`Tree::tree_nodes`].
     pub(super) children: Vec<u32>,
 }
 
@@ -49,7 +49,7 @@ impl Share {
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     pub(super) roots: Vec<u32>,
-    pub(super) boughs: Vec<Bough>,
+    pub(super) tree_nodes: Vec<TreeNode>,
     /// Where a step's box is, by what it stands on.
     known: HashMap<(Option<u32>, u32, State), u32>,
 }
@@ -79,8 +79,8 @@ impl Tree {
         for step in path {
             let last = if at_end { self.children(parent).last().copied() } else { None };
             let same = |&at: &u32| {
-                let bough = &self.boughs[at as usize];
-                bough.step == step && bough.state == share.state
+                let tree_node = &self.tree_nodes[at as usize];
+                tree_node.step == step && tree_node.state == share.state
             };
             let at = last.filter(same).unwrap_or_else(|| {
                 at_end = false;
@@ -92,35 +92,38 @@ impl Tree {
     }
 
     pub(super) fn children(&self, parent: Option<u32>) -> &[u32] {
-        parent.map_or(&self.roots, |parent| &self.boughs[parent as usize].children)
+        parent.map_or(&self.roots, |parent| &self.tree_nodes[parent as usize].children)
     }
 
     fn grow(&mut self, parent: Option<u32>, step: u32, share: &Share) -> u32 {
-        let at = self.boughs.len() as u32;
+        let at = self.tree_nodes.len() as u32;
         let Share { state, start, .. } = *share;
-        self.boughs.push(Bough { step, state, start, nanos: 0, other: 0, count: 0, children: Vec::new() });
+        self.tree_nodes.push(TreeNode { step, state, start, nanos: 0, other: 0, count: 0, children: Vec::new() });
         match parent {
-            Some(parent) => self.boughs[parent as usize].children.push(at),
+            Some(parent) => self.tree_nodes[parent as usize].children.push(at),
             None => self.roots.push(at),
         }
         at
     }
 
     fn widen(&mut self, at: u32, share: &Share) {
-        let bough = &mut self.boughs[at as usize];
-        bough.nanos = bough.nanos.saturating_add(share.nanos);
-        bough.other = bough.other.saturating_add(share.other);
-        bough.count = bough.count.saturating_add(share.count);
+        let tree_node = &mut self.tree_nodes[at as usize];
+        tree_node.nanos = tree_node.nanos.saturating_add(share.nanos);
+        tree_node.other = tree_node.other.saturating_add(share.other);
+        tree_node.count = tree_node.count.saturating_add(share.count);
     }
 
     /// Longest first: so the left is where to look.
     pub(super) fn sort(&mut self) {
-        let keys: Vec<_> =
-            self.boughs.iter().map(|bough| (std::cmp::Reverse((bough.nanos, bough.other)), bough.start)).collect();
+        let keys: Vec<_> = self
+            .tree_nodes
+            .iter()
+            .map(|tree_node| (std::cmp::Reverse((tree_node.nanos, tree_node.other)), tree_node.start))
+            .collect();
         let key = |at: &u32| keys[*at as usize];
         self.roots.sort_by_key(key);
-        for bough in &mut self.boughs {
-            bough.children.sort_by_key(key);
+        for tree_node in &mut self.tree_nodes {
+            tree_node.children.sort_by_key(key);
         }
     }
 }
@@ -238,10 +241,10 @@ mod tests {
     fn lines(profile: &Profile, which: Which) -> Vec<String> {
         fn push(tree: &Tree, steps: &Steps, at: &[u32], depth: usize, out: &mut Vec<String>) {
             for &at in at {
-                let bough = &tree.boughs[at as usize];
-                let label = steps.get(bough.step).label.split(' ').next().unwrap().to_owned();
-                out.push(format!("{:depth$}{label} {} x{}", "", bough.nanos, bough.count));
-                push(tree, steps, &bough.children, depth + 1, out);
+                let tree_node = &tree.tree_nodes[at as usize];
+                let label = steps.get(tree_node.step).label.split(' ').next().unwrap().to_owned();
+                out.push(format!("{:depth$}{label} {} x{}", "", tree_node.nanos, tree_node.count));
+                push(tree, steps, &tree_node.children, depth + 1, out);
             }
         }
         let mut steps = Steps::new(false);

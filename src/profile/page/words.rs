@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use super::steps::{frames, telling};
+use super::steps::{frames, significant};
 use crate::profile::format::Times;
 pub(super) use crate::profile::format::state_name as state;
 use crate::profile::{Outcome, Profile, Quality, State};
@@ -132,7 +132,7 @@ pub(super) fn places(profile: &Profile) -> Vec<Place<'_>> {
     let mut places: Vec<Place<'_>> = Vec::new();
     let mut known: HashMap<(State, &Option<String>, &Option<String>), usize> = HashMap::new();
     for (stack, sum) in super::tree::sums(&profile.slices) {
-        let Some(frame) = telling(&frames(profile, stack)) else { continue };
+        let Some(frame) = significant(&frames(profile, stack)) else { continue };
         let at = *known.entry((sum.state, &frame.function, &frame.file)).or_insert(places.len());
         match places.get_mut(at) {
             Some(place) => {
@@ -250,7 +250,7 @@ mod tests {
 
     use super::*;
     use crate::profile::page::sample::album;
-    use crate::profile::testing::{ProfileBuilder, own, plumbing, remark};
+    use crate::profile::testing::{ProfileBuilder, library, own, remark};
 
     /// Guards: one is singular, and large numbers are readable.
     #[test]
@@ -284,9 +284,9 @@ mod tests {
     #[test]
     fn the_applications_frame_represents_the_stack() {
         let mut builder = ProfileBuilder::new();
-        builder.slice(State::Waiting, 5, 1, &[own("app::page", 1), plumbing("tokio::sync::Mutex::lock")]);
+        builder.slice(State::Waiting, 5, 1, &[own("app::page", 1), library("tokio::sync::Mutex::lock")]);
         builder.slice(State::Waiting, 4, 1, &[own("app::page", 1), remark("[any of 2]")]);
-        builder.slice(State::OnCpu, 3, 1, &[plumbing("hyper::proto::h1::poll"), plumbing("core::ptr::drop")]);
+        builder.slice(State::OnCpu, 3, 1, &[library("hyper::proto::h1::poll"), library("core::ptr::drop")]);
         builder.slice(State::OnCpu, 2, 0, &[remark("[unattributed]")]);
         let profile = builder.build();
         let told: Vec<_> =

@@ -7,7 +7,7 @@ use super::samples::{Sample, Samples, Spent};
 use super::stacks::Stacks;
 use crate::capture::{self, RunDelays, Sampler, is_runnable, sys};
 use crate::clock::now;
-use crate::inflight::strand::{Active, Session};
+use crate::inflight::recording::{Active, Session};
 use crate::sync::lock_std;
 
 /// Samples that a recording keeps; the rest is lost. Some 32 bytes each: a thousand a second of one thread for an hour.
@@ -109,8 +109,8 @@ impl Data {
             }
         };
         self.last.insert(key, Last { began: poll.began, at, cpu, delay, stack });
-        self.samples.credit(poll.strand, poll.began, surplus);
+        self.samples.credit(poll.recorder, poll.began, surplus);
         self.samples.late += u64::from(late);
-        self.samples.taken.push(Sample { at, strand: poll.strand, stack, spent });
+        self.samples.taken.push(Sample { at, recorder: poll.recorder, stack, spent });
     }
 }

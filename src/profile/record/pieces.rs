@@ -1,4 +1,4 @@
-//! What a strand did inside its polls, from samples.
+//! What a recorder did inside its polls, from samples.
 //!
 //! A sample speaks for the time around it, half a period to either side, counted in time inside polls: so samples of many
 //! short polls speak for the polls between them. Where samples are missing, the time belongs to what those on both sides
@@ -6,7 +6,7 @@
 
 use super::samples::{Sample, Spent};
 use super::stacks::{EMPTY, Stacks};
-use crate::inflight::strand::Log;
+use crate::inflight::recording::Log;
 use crate::profile::State;
 
 /// A stretch inside one poll.

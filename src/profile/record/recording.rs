@@ -12,8 +12,8 @@ use super::live::Live;
 use super::tree::Names;
 use super::{sampler, timeline};
 use crate::clock::now;
-use crate::inflight::strand::{Place, Session, Strand};
-use crate::inflight::{Ambient, Job, PolicyId, Registered, Watched, Work, flags};
+use crate::inflight::recording::{Place, Session, TaskRecorder};
+use crate::inflight::{Job, PolicyId, Registered, Scope, Watched, Work, flags};
 use crate::profile::{Node, Quality, Slice};
 use crate::report;
 use crate::report::Frame;
@@ -28,7 +28,7 @@ struct Inner {
     started_at: SystemTime,
     began: u64,
     live: Arc<Live>,
-    root: Arc<Strand>,
+    root: Arc<TaskRecorder>,
     is_sampled: bool,
     /// Whether there was a row for each piece of its work: only polls of rows are looked into.
     has_rows: AtomicBool,
@@ -63,7 +63,7 @@ impl Recording {
     pub(crate) fn start(rate_hz: u32) -> Self {
         report::start_watching();
         let session = Session::new();
-        let root = Arc::new(Strand::root(&session));
+        let root = Arc::new(TaskRecorder::root(&session));
         let live = Arc::new(Live::new(session, 1_000_000_000 / u64::from(rate_hz.max(1))));
         let is_sampled = sampler::join(&live);
         Self(Arc::new(Inner {
@@ -84,7 +84,7 @@ impl Recording {
         if registered.is_none() {
             self.0.has_rows.store(false, Ordering::Relaxed);
         }
-        Recorded { future, strand: Arc::clone(&self.0.root), watched: Watched::new(registered) }
+        Recorded { future, recorder: Arc::clone(&self.0.root), watched: Watched::new(registered) }
     }
 
     /// What all of it shares, while anything does.
@@ -155,7 +155,7 @@ impl Recording {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Else each would keep the other: the session and its strands.
+        // Else each would keep the other: the session and its recorders.
         drop(self.live.session.take_logs());
         sampler::leave(&self.live);
     }
@@ -168,7 +168,7 @@ pin_project! {
         // Dropped in this order: what the future does in its destructor is still this work's.
         #[pin]
         future: F,
-        strand: Arc<Strand>,
+        recorder: Arc<TaskRecorder>,
         watched: Watched,
     }
 }
@@ -178,10 +178,10 @@ impl<F: Future> Future for Recorded<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let (future, strand) = (this.future, this.strand);
-        let ambient = this.watched.row().map(|(row, _)| Ambient::enter_heir(row));
-        let result = this.watched.poll(cx, |cx| strand.poll(cx, |cx| future.poll(cx)));
-        drop(ambient);
+        let (future, recorder) = (this.future, this.recorder);
+        let scope = this.watched.row().map(|(row, _)| Scope::enter_heir(row));
+        let result = this.watched.poll(cx, |cx| recorder.poll(cx, |cx| future.poll(cx)));
+        drop(scope);
         result
     }
 }

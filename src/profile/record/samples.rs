@@ -6,8 +6,8 @@ use crate::profile::State;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sample {
     pub(super) at: u64,
-    /// The strand that was polled.
-    pub(super) strand: u32,
+    /// The recorder that was polled.
+    pub(super) recorder: u32,
     /// A place of [`Stacks`](super::stacks::Stacks).
     pub(super) stack: u32,
     /// Since the last look, or since the poll began.
@@ -79,14 +79,14 @@ impl Samples {
     /// How far back a wait for a CPU is followed: a second of looks at one thread.
     const MAX_BACK: usize = 1_000;
 
-    /// A wait for a CPU is told when it is over. So many nanoseconds of it were before the last look at the strand, in its
+    /// A wait for a CPU is told when it is over. So many nanoseconds of it were before the last look at the recorder, in its
     /// poll that began then.
-    pub(super) fn credit(&mut self, strand: u32, began: u64, mut nanos: u64) {
+    pub(super) fn credit(&mut self, recorder: u32, began: u64, mut nanos: u64) {
         for sample in self.taken.iter_mut().rev().take(Self::MAX_BACK).take_while(|sample| sample.at >= began) {
             if nanos < 1_000 {
                 return;
             }
-            if sample.strand == strand {
+            if sample.recorder == recorder {
                 nanos = sample.spent.credit(nanos);
             }
         }
@@ -135,7 +135,7 @@ mod tests {
     /// poll.
     #[test]
     fn a_late_run_delay_reduces_blocked_time() {
-        let sample = |at, strand, used| Sample { at, strand, stack: 0, spent: Spent::new(MS, used, 0).0 };
+        let sample = |at, recorder, used| Sample { at, recorder, stack: 0, spent: Spent::new(MS, used, 0).0 };
         let mut samples = Samples {
             taken: vec![sample(1, 7, 0), sample(2, 7, MS / 4), sample(3, 9, 0), sample(4, 7, MS), sample(5, 7, MS / 2)],
             ..Samples::default()

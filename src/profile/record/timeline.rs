@@ -1,14 +1,14 @@
 //! From polls, waits and samples to a timeline without gaps.
 //!
 //! A wait belongs to the branch that ended it. If that branch was woken by work that the request had handed on, the wait is
-//! what that work did meanwhile, and so on. What a strand did that nobody waited for stands beside.
+//! what that work did meanwhile, and so on. What a recorder did that nobody waited for stands beside.
 
 use super::pieces::{Piece, pieces};
 use super::recording::Record;
 use super::samples::{Sample, Samples};
 use super::stacks::{EMPTY, Stacks};
 use super::tree::Tree;
-use crate::inflight::strand::{Log, PollEntry, WaitEntry};
+use crate::inflight::recording::{Log, PollEntry, WaitEntry};
 use crate::inflight::{How, WaitKind};
 use crate::profile::{Quality, Slice, State};
 use crate::text::units::{count, were};
@@ -20,7 +20,7 @@ const MAX_DEPTH: u32 = 32;
 pub(super) fn build(logs: &[Log], stacks: &Stacks, samples: &Samples, began: u64, ended: u64, period: u64) -> Record {
     let mut of_strand: Vec<Vec<Sample>> = vec![Vec::new(); logs.len()];
     for sample in &samples.taken {
-        if let Some(taken) = of_strand.get_mut(sample.strand as usize) {
+        if let Some(taken) = of_strand.get_mut(sample.recorder as usize) {
             taken.push(*sample);
         }
     }
@@ -73,14 +73,14 @@ pub(super) fn build(logs: &[Log], stacks: &Stacks, samples: &Samples, began: u64
 
 struct Builder<'a> {
     logs: &'a [Log],
-    /// What each strand did inside its polls.
+    /// What each recorder did inside its polls.
     inside: &'a [Vec<Piece>],
     stacks: &'a Stacks,
     tree: Tree<'a>,
     began: u64,
     ended: u64,
     slices: Vec<Slice>,
-    /// The stretches of each strand that are in the timeline.
+    /// The stretches of each recorder that are in the timeline.
     covered: Vec<Vec<(u64, u64)>>,
 }
 
@@ -108,14 +108,14 @@ impl Builder<'_> {
         }
     }
 
-    /// What a strand did in that stretch, on top of what waits for it.
-    fn expand(&mut self, strand: usize, from: u64, to: u64, parent: Option<u32>, depth: u32) {
+    /// What a recorder did in that stretch, on top of what waits for it.
+    fn expand(&mut self, recorder: usize, from: u64, to: u64, parent: Option<u32>, depth: u32) {
         let logs = self.logs;
-        let Some(log) = logs.get(strand).filter(|_| from < to) else { return };
-        self.covered[strand].push((from, to));
+        let Some(log) = logs.get(recorder).filter(|_| from < to) else { return };
+        self.covered[recorder].push((from, to));
         if let Some(cut) = log.cut.filter(|cut| *cut < to).map(|cut| cut.max(from)) {
             // From there on nobody knows when it ran.
-            self.expand(strand, from, cut, parent, depth);
+            self.expand(recorder, from, cut, parent, depth);
             return self.emit_label((cut, to), State::OnCpu, parent, "[unattributed]");
         }
         let created = log.created.clamp(from, to);
@@ -131,12 +131,12 @@ impl Builder<'_> {
             let began = poll.began.max(at);
             self.wait(log, before, Some(poll), (at, began), parent, depth);
             at = poll.ended.min(to);
-            self.polled(strand, (began, at), parent);
+            self.polled(recorder, (began, at), parent);
             before = Some(poll);
         }
         if let Some(polling) = log.polling.map(|polling| polling.max(at)).filter(|polling| *polling < to) {
             self.wait(log, before, None, (at, polling), parent, depth);
-            self.polled(strand, (polling, to), parent);
+            self.polled(recorder, (polling, to), parent);
             at = to;
         }
         let end = log.ended.unwrap_or(self.ended).clamp(at, to);
@@ -145,7 +145,7 @@ impl Builder<'_> {
         self.emit_label((end, to), State::Waiting, parent, "[after its end]");
     }
 
-    /// A strand does not run in that stretch: between one poll and the next.
+    /// A recorder does not run in that stretch: between one poll and the next.
     fn wait(
         &mut self,
         log: &Log,
@@ -180,7 +180,7 @@ impl Builder<'_> {
         self.emit_label((woken, to), State::Runnable, Some(node), "[not scheduled]");
     }
 
-    /// Where a strand waits: at the branch that was woken, if that is known.
+    /// Where a recorder waits: at the branch that was woken, if that is known.
     fn waits_at(&mut self, log: &Log, wait: &WaitEntry, woken: Option<u32>, parent: Option<u32>) -> u32 {
         let mut places: Vec<u32> = match woken {
             Some(stack) => self.stacks.awaited(stack).into_iter().collect(),
@@ -204,10 +204,10 @@ impl Builder<'_> {
         }
     }
 
-    /// A strand is inside polls in that stretch.
-    fn polled(&mut self, strand: usize, (from, to): (u64, u64), parent: Option<u32>) {
+    /// A recorder is inside polls in that stretch.
+    fn polled(&mut self, recorder: usize, (from, to): (u64, u64), parent: Option<u32>) {
         let inside = self.inside;
-        let Some(pieces) = inside.get(strand) else { return };
+        let Some(pieces) = inside.get(recorder) else { return };
         let first = pieces.partition_point(|piece| piece.to <= from);
         let mut at = from;
         for piece in &pieces[first..] {
@@ -232,13 +232,13 @@ impl Builder<'_> {
 
     /// The polls of handed-on work that nobody waited for.
     fn beside(&mut self) {
-        for strand in 1..self.logs.len() {
-            let Some((_, how)) = self.logs[strand].parent else { continue };
-            let mut covered = std::mem::take(&mut self.covered[strand]);
+        for recorder in 1..self.logs.len() {
+            let Some((_, how)) = self.logs[recorder].parent else { continue };
+            let mut covered = std::mem::take(&mut self.covered[recorder]);
             covered.sort_unstable();
             let label = if matches!(how, How::SpawnBlocking) { "[blocking task]" } else { "[spawned task]" };
             let parent = self.tree.label(None, label);
-            let log = &self.logs[strand];
+            let log = &self.logs[recorder];
             let going_on = log.polling.map(|began| (began, self.ended));
             let polls = log.polls.iter().map(|poll| (poll.began, poll.ended)).chain(going_on);
             let mut next = 0;
@@ -252,14 +252,14 @@ impl Builder<'_> {
                     if from >= ended {
                         break;
                     }
-                    self.polled(strand, (at, from.clamp(at, ended)), Some(parent));
+                    self.polled(recorder, (at, from.clamp(at, ended)), Some(parent));
                     at = at.max(to.min(ended));
                     if to > ended {
                         break;
                     }
                     next += 1;
                 }
-                self.polled(strand, (at, ended), Some(parent));
+                self.polled(recorder, (at, ended), Some(parent));
             }
         }
     }

@@ -709,13 +709,13 @@ mod tests {
         turn(&dispatch, 10).await;
         dispatch.accept(with_id(1), clock());
         let outbox = &dispatch.outboxes[0];
-        let wheel = outbox.take_wheel(clock()).unwrap();
+        let driver_guard = outbox.take_wheel(clock()).unwrap();
         let Some(Next::Gather(waiting)) = outbox.next(clock()) else { panic!("beyond the limit") };
         dispatch.hurry();
         let (report, _) = outbox.load(&waiting).unwrap();
         dispatch.gather(0, waiting, &report);
         assert!(matches!(outbox.next(clock()), Some(Next::Digest(_))));
-        drop(wheel);
+        drop(driver_guard);
     }
 
     /// Guards: while only digests are sent, they mention what was lost, once.

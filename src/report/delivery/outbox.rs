@@ -22,9 +22,9 @@ pub(super) struct Outbox {
 }
 
 /// Somebody drives the queue of an outbox.
-pub(super) struct Wheel<'a>(&'a Outbox);
+pub(super) struct DriverGuard<'a>(&'a Outbox);
 
-impl Drop for Wheel<'_> {
+impl Drop for DriverGuard<'_> {
     fn drop(&mut self) {
         // Else it was left when there was nothing more to do, and may be in other hands by now.
         if std::thread::panicking() {
@@ -42,9 +42,9 @@ impl Outbox {
         lock_std(&self.queue)
     }
 
-    /// See [`Queue::take_wheel`]. Who panics leaves the wheel.
-    pub(super) fn take_wheel(&self, now: Instant) -> Option<Wheel<'_>> {
-        self.queue().take_wheel(now, &self.rules).then_some(Wheel(self))
+    /// See [`Queue::take_wheel`]. Who panics leaves the driver_guard.
+    pub(super) fn take_wheel(&self, now: Instant) -> Option<DriverGuard<'_>> {
+        self.queue().take_wheel(now, &self.rules).then_some(DriverGuard(self))
     }
 
     pub(super) fn next(&self, now: Instant) -> Option<Next> {

@@ -42,11 +42,11 @@ pub(super) fn readable(stack: &Stack) -> Vec<Part<'_>> {
 }
 
 /// Which frames of a stack, innermost first, are worth a line. `waits`: it is that of an await point.
-pub(crate) fn telling(frames: &[&Frame], waits: bool) -> Vec<bool> {
+pub(crate) fn significant(frames: &[&Frame], waits: bool) -> Vec<bool> {
     let start = beginning(frames, waits);
-    let mut telling = vec![false; start];
-    telling.extend(shown(&frames[start..]));
-    telling
+    let mut significant = vec![false; start];
+    significant.extend(shown(&frames[start..]));
+    significant
 }
 
 /// How many of the innermost frames say nothing: how an await point's waker is cloned and kept.
@@ -69,9 +69,9 @@ fn shown(frames: &[&Frame]) -> Vec<bool> {
         let is_named = frame.function.is_some() && frame.function != frames[own].function;
         is_named && !is_dull(frame) && !frame.is_heelers()
     };
-    let mut telling = (0..own).filter(|&at| says(leaf[at]));
-    let innermost = telling.next();
-    for at in [innermost, telling.next_back()].into_iter().flatten() {
+    let mut significant = (0..own).filter(|&at| says(leaf[at]));
+    let innermost = significant.next();
+    for at in [innermost, significant.next_back()].into_iter().flatten() {
         shown[at] = true;
     }
     if innermost.is_none()

@@ -205,7 +205,7 @@ mod tests {
     use super::super::markup::tests::{MAX_LETTER, check, hostile};
     use super::*;
     use crate::report::location::{arrange, locate};
-    use crate::report::testing::{await_stack, culprit, own, plumbing, report, thread, thread_stack};
+    use crate::report::testing::{await_stack, culprit, library, own, report, thread, thread_stack};
     use crate::report::{Kind, Span, Thread, Verdict};
 
     /// The text that a reader sees.
@@ -269,7 +269,7 @@ mod tests {
     fn the_mail_says_everything_in_the_text() {
         let mut report = report();
         report.verdict = Verdict::Starved;
-        report.stacks.push(culprit(&[plumbing("regex::exec"), own("photos::is_valid_tag", 9)]));
+        report.stacks.push(culprit(&[library("regex::exec"), own("photos::is_valid_tag", 9)]));
         report.stacks.push(await_stack(&[own("photos::other", 90)]));
         for kind in [await_stack, thread_stack] {
             let mut child = kind(&[own("photos::resize_photo", 7)]);

@@ -16,6 +16,6 @@ mod subject;
 mod text;
 mod timeline;
 
-pub(crate) use fold::telling;
+pub(crate) use fold::significant;
 #[cfg(feature = "sentry")]
 pub(super) use timeline::timeline;

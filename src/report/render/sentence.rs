@@ -131,7 +131,7 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
     use crate::report::location::{arrange, locate};
-    use crate::report::testing::{await_stack, culprit, own, plumbing, report, thread, thread_stack};
+    use crate::report::testing::{await_stack, culprit, library, own, report, thread, thread_stack};
 
     fn say(mut report: Report) -> String {
         arrange(&mut report);
@@ -147,7 +147,7 @@ mod tests {
         );
         let mut body = report();
         body.kind = Kind::SlowBody;
-        body.stacks = vec![await_stack(&[plumbing("tokio::sync::mpsc::poll")])];
+        body.stacks = vec![await_stack(&[library("tokio::sync::mpsc::poll")])];
         body.threshold_ms = None;
         assert_eq!(
             say(body),
@@ -179,7 +179,7 @@ mod tests {
     fn the_sentence_says_what_blocks_the_thread() {
         let mut blocking = report();
         blocking.verdict = Verdict::Blocking;
-        blocking.stacks = vec![thread_stack(&[plumbing("regex::exec"), own("photos::is_valid_tag", 9)])];
+        blocking.stacks = vec![thread_stack(&[library("regex::exec"), own("photos::is_valid_tag", 9)])];
         assert_eq!(
             say(blocking.clone()),
             "GET /slow/lock is blocking its thread (running): 2.51 s so far (threshold 2.50 s), in photos::is_valid_tag at src/app.rs:9"

@@ -73,7 +73,7 @@ mod tests {
     use super::super::fold::WITHOUT_OWN;
     use super::super::text::Text;
     use super::*;
-    use crate::report::testing::{await_stack, own, plumbing, report, thread_stack};
+    use crate::report::testing::{await_stack, library, own, report, thread_stack};
 
     fn print(stack: &Stack) -> Vec<String> {
         let mut text = Text::default();
@@ -100,10 +100,10 @@ mod tests {
     #[test]
     fn library_frames_are_folded() {
         let frames = [
-            plumbing("syscall"),
-            plumbing("std::sys::sync::mutex::futex::Mutex::lock_contended"),
-            plumbing("std::sync::poison::mutex::Mutex<T>::lock"),
-            plumbing("core::ops::function::FnOnce::call_once"),
+            library("syscall"),
+            library("std::sys::sync::mutex::futex::Mutex::lock_contended"),
+            library("std::sync::poison::mutex::Mutex<T>::lock"),
+            library("core::ops::function::FnOnce::call_once"),
             own("photos::thumbnail_cache_entry", 5),
         ];
         let lines = print(&thread_stack(&frames));
@@ -115,12 +115,12 @@ mod tests {
     #[test]
     fn frames_that_keep_the_waker_are_left_out() {
         let frames = [
-            plumbing("<core::task::wake::Waker as core::clone::Clone>::clone"),
-            plumbing("tokio::sync::task::atomic_waker::AtomicWaker::do_register"),
-            plumbing("__rust_try"),
-            plumbing("tokio::runtime::time::entry::StateCell::poll"),
-            plumbing("<&core::task::wake::Waker as tokio::X>::into_waker"),
-            plumbing("photos::nap"),
+            library("<core::task::wake::Waker as core::clone::Clone>::clone"),
+            library("tokio::sync::task::atomic_waker::AtomicWaker::do_register"),
+            library("__rust_try"),
+            library("tokio::runtime::time::entry::StateCell::poll"),
+            library("<&core::task::wake::Waker as tokio::X>::into_waker"),
+            library("photos::nap"),
             own("photos::nap", 5),
         ];
         let lines = print(&await_stack(&frames));
@@ -132,10 +132,10 @@ mod tests {
     /// Guards: heeler's own frames are not shown, wherever they are, unless there are no others.
     #[test]
     fn frames_of_heeler_are_folded() {
-        let heelers = || plumbing("<heeler::watchdog::job::Watch<F> as core::future::future::Future>::poll");
+        let heelers = || library("<heeler::watchdog::job::Watch<F> as core::future::future::Future>::poll");
         let stack = await_stack(&[
             heelers(),
-            plumbing("tokio::sync::mutex::Mutex<T>::lock"),
+            library("tokio::sync::mutex::Mutex<T>::lock"),
             heelers(),
             own("photos::nap", 5),
             heelers(),
@@ -149,14 +149,14 @@ mod tests {
             lines[1..],
             [folded, "  => photos::nap  src/app.rs:5", folded, "  => photos::page  src/app.rs:9", folded]
         );
-        assert_eq!(print(&await_stack(&[heelers(), plumbing("tokio::x"), heelers()]))[1..], [folded]);
-        assert_eq!(print(&thread_stack(&[heelers(), plumbing("tokio::x")]))[0], folded);
+        assert_eq!(print(&await_stack(&[heelers(), library("tokio::x"), heelers()]))[1..], [folded]);
+        assert_eq!(print(&thread_stack(&[heelers(), library("tokio::x")]))[0], folded);
         assert!(print(&await_stack(&[heelers()]))[0].contains("heeler::watchdog::job::Watch"), "better than nothing");
     }
 
     #[test]
     fn a_stack_without_own_frames_is_cut() {
-        let mut stack = await_stack(&vec![plumbing("tokio::x"); 20]);
+        let mut stack = await_stack(&vec![library("tokio::x"); 20]);
         stack.truncated = true;
         stack.frames[0].function = None;
         stack.frames[0].file = None;

@@ -51,7 +51,7 @@ pub(crate) fn timeline(report: &Report) -> Vec<String> {
     shares(report).into_iter().filter(|share| share.activity.is_some()).map(|share| share.text).collect()
 }
 
-/// The timeline with one interval a place of the application's own, longest first: what plumbing does differently on the
+/// The timeline with one interval a place of the application's own, longest first: what library code does differently on the
 /// way is for the JSON form.
 fn by_place(report: &Report) -> Vec<Interval> {
     let mut merged: Vec<Interval> = Vec::new();

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::tables::Picked;
 use crate::capture::Frame;
-use crate::report::render::telling;
+use crate::report::render::significant;
 use crate::report::{Interval, Report, Stack, StackKind};
 
 /// The most stacks, and how many of these are of the capture; the others are where most of the time went before.
@@ -70,9 +70,9 @@ fn pick(report: &Report) -> Vec<usize> {
 /// The application's own frames and the library's that say what is waited on.
 fn reduce(stack: &Stack) -> Picked<'_> {
     let all: Vec<&Frame> = stack.frames.iter().collect();
-    let telling = telling(&all, stack.kind == StackKind::Await);
+    let significant = significant(&all, stack.kind == StackKind::Await);
     let mut frames: Vec<&Frame> =
-        all.iter().zip(telling).filter_map(|(&frame, tells)| tells.then_some(frame)).collect();
+        all.iter().zip(significant).filter_map(|(&frame, tells)| tells.then_some(frame)).collect();
     if frames.len() > INNER + OUTER {
         // More are a recursion.
         frames.drain(INNER..frames.len() - OUTER);

@@ -4,7 +4,7 @@ use super::short::{INNER, MAX_STACKS, OUTER};
 use super::write::{FIELDS, Schema1, Short};
 use crate::capture::Frame;
 use crate::report::location::{arrange, locate};
-use crate::report::testing::{await_stack, culprit, own, plumbing, report, thread_stack};
+use crate::report::testing::{await_stack, culprit, library, own, report, thread_stack};
 use crate::report::{Activity, Interval, Report, SCHEMA, Stack};
 
 fn value(report: &impl serde::Serialize) -> Value {
@@ -25,7 +25,7 @@ fn rich() -> Report {
     let mut frame = own("photos::resize", 7);
     (frame.build_id, frame.inlined) = (Some("abc".to_owned()), true);
     let unknown = Frame { address: "0x77".to_owned(), ..Frame::default() };
-    let mut earlier = await_stack(&[plumbing("tokio::time::sleep::Sleep::poll"), own("photos::nap", 3)]);
+    let mut earlier = await_stack(&[library("tokio::time::sleep::Sleep::poll"), own("photos::nap", 3)]);
     earlier.current = false;
     earlier.child = Some("spawn".to_owned());
     report.stacks.extend([
@@ -172,7 +172,7 @@ const LIBRARIES: [(&str, &str); 12] = [
 ];
 
 /// A frame of one of the libraries; another one for another number.
-fn library(number: u32) -> Frame {
+fn numbered(number: u32) -> Frame {
     let (function, file) = LIBRARIES[number as usize % LIBRARIES.len()];
     let file = match file {
         "core" => "/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/core/src/future/future.rs".to_owned(),
@@ -205,9 +205,9 @@ fn large(of_its_own: u32) -> Report {
             frame.source = Some("let album = self.store.album(id).await?;".to_owned());
             frame
         });
-        let leaf = (0..20).map(library);
-        let others = (3..of_its_own).map(|depth| library(10_000 + 100 * branch + depth));
-        let frames: Vec<Frame> = leaf.chain(app).chain(others).chain((20..).map(library)).take(85).collect();
+        let leaf = (0..20).map(numbered);
+        let others = (3..of_its_own).map(|depth| numbered(10_000 + 100 * branch + depth));
+        let frames: Vec<Frame> = leaf.chain(app).chain(others).chain((20..).map(numbered)).take(85).collect();
         Stack { branch, ..await_stack(&frames) }
     };
     let mut report = report();
@@ -244,7 +244,7 @@ fn a_large_report_is_small() {
 fn the_short_form_keeps_the_essentials() {
     let mut report = report();
     let whole = report.stacks[0].frames.len();
-    let mut earlier = await_stack(&[plumbing("tokio::x"), own("photos::then", 3)]);
+    let mut earlier = await_stack(&[library("tokio::x"), own("photos::then", 3)]);
     earlier.current = false;
     let mut before = earlier.clone();
     before.frames[1].line = Some(4);
@@ -288,7 +288,7 @@ fn the_short_form_is_bounded() {
     assert_eq!(short(&report)["stacks"].as_array().unwrap().len(), 2);
     // Of no capture, in no timeline.
     report.timeline.clear();
-    report.stacks = vec![Stack { current: false, ..await_stack(&[plumbing("tokio::x")]) }];
+    report.stacks = vec![Stack { current: false, ..await_stack(&[library("tokio::x")]) }];
     assert_eq!(short(&report)["frames"][0]["function"], "tokio::x");
     report.stacks.clear();
     assert_eq!(short(&report)["omitted"], json!({"stacks": 0, "frames": 0}));

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::settings::Config;
 use crate::text::units::duration;
 use crate::timebox::Interrupted;
-use crate::timebox::wire::is_grpc;
+use crate::timebox::deadline_header::is_grpc;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");

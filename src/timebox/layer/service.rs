@@ -15,8 +15,8 @@ use super::{ResponseBody, ResponseFuture};
 use crate::capture::frame_address;
 use crate::inflight::{self, Head, nanos};
 use crate::parts::with_parts;
+use crate::timebox::deadline_header;
 use crate::timebox::open::Open;
-use crate::timebox::wire;
 
 /// A service whose requests have a limit: see [`TimeboxLayer`](super::TimeboxLayer).
 #[derive(Clone)]
@@ -70,7 +70,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let config = self.config;
         if config.policy.saw_request() {
-            inflight::undercut::by_timebox(config.policy);
+            inflight::layer_order::by_timebox(config.policy);
         }
         let protocol = Protocol::of(&request);
         let limit = limit(config, protocol, &mut request);
@@ -93,10 +93,10 @@ fn limit<B>(config: &Config, protocol: Protocol, request: &mut Request<B>) -> Du
     }
     let headers = request.headers();
     if protocol != Protocol::Http {
-        limit = wire::read(headers, &wire::GRPC_TIMEOUT).map_or(limit, |left| left.min(limit));
+        limit = deadline_header::read(headers, &deadline_header::GRPC_TIMEOUT).map_or(limit, |left| left.min(limit));
     }
     if let Some(name) = &config.deadline_header {
-        limit = wire::read(headers, name).map_or(limit, |left| left.min(limit));
+        limit = deadline_header::read(headers, name).map_or(limit, |left| left.min(limit));
     }
     limit
 }

@@ -16,23 +16,23 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::profile::form::Form;
-use crate::profile::testing::{ProfileBuilder, own, plumbing, remark};
+use crate::profile::testing::{ProfileBuilder, library, own, remark};
 use crate::profile::{Profile, State};
 use crate::report::Frame;
 
 /// 100 ms: 30 on the CPU in `parse`, 20 blocked, 45 waiting at two lines of `handler`, 5 not scheduled; 8 of a child.
 fn sample() -> Profile {
     let mut builder = ProfileBuilder::new();
-    let outer = [plumbing("tokio::runtime::task::poll"), plumbing("axum::handler::call")];
+    let outer = [library("tokio::runtime::task::poll"), library("axum::handler::call")];
     let on = |inner: &[Frame]| [&outer[..], inner].concat();
     let inlined = Frame { inlined: true, ..own("app::digit", 7) };
     for _ in 0..3 {
         let parse = on(&[own("app::handler", 1), own("app::parse", 5), inlined.clone()]);
         builder.slice(State::OnCpu, 10_000_000, 10, &parse);
-        let sleep = on(&[own("app::handler", 3), plumbing("tokio::time::sleep::Sleep::poll")]);
+        let sleep = on(&[own("app::handler", 3), library("tokio::time::sleep::Sleep::poll")]);
         builder.slice(State::Waiting, 10_000_000, 1, &sleep);
     }
-    builder.slice(State::Blocked, 20_000_000, 20, &on(&[own("app::handler", 2), plumbing("std::fs::read")]));
+    builder.slice(State::Blocked, 20_000_000, 20, &on(&[own("app::handler", 2), library("std::fs::read")]));
     builder.slice(State::Runnable, 5_000_000, 0, &[remark("[not scheduled]")]);
     let nameless = Frame { function: None, file: None, line: None, module: Some("libc.so.6".to_owned()), ..own("", 0) };
     builder.slice(State::Waiting, 15_000_000, 1, &on(&[own("app::handler", 4), nameless]));

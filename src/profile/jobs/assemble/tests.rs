@@ -12,7 +12,7 @@ use crate::profile::format::render;
 use crate::profile::page::{Which, html, svg};
 use crate::profile::store::ProfileStore;
 use crate::profile::testing::{ProfileBuilder, own};
-use crate::profile::{Meanwhile, ProcessStack, State};
+use crate::profile::{ProcessProfile, ProcessStack, State};
 use crate::report::secrets::{Planted, config, redactor, text, uri};
 
 /// Headers in which proxies hand on what they were asked for.
@@ -49,7 +49,8 @@ fn raw() -> impl Strategy<Value = (Profile, Planted)> {
             4 => profile.response.as_mut().unwrap().headers = header(HeaderName::from_static("x-debug")),
             _ => {
                 let stack = ProcessStack { thread: text, functions: vec!["main".to_owned()], samples: 1 };
-                profile.meanwhile = Some(Meanwhile { samples: 1, stacks: vec![stack], ..Meanwhile::default() });
+                profile.meanwhile =
+                    Some(ProcessProfile { samples: 1, stacks: vec![stack], ..ProcessProfile::default() });
             }
         }
         (profile, planted)

@@ -139,7 +139,7 @@ mod tests {
     use super::super::picture::FLUID_BOXES;
     use super::*;
     use crate::report::location::{arrange, locate};
-    use crate::report::testing::{culprit, own, plumbing, report, thread_stack};
+    use crate::report::testing::{culprit, library, own, report, thread_stack};
     use crate::report::{Activity, Interval, Verdict};
 
     /// What a viewer shows: the texts of the picture and of its boxes' tooltips. Fails if it is not well-formed, or has
@@ -343,7 +343,7 @@ mod tests {
             let frame = &mut report.stacks[0].frames[3];
             (frame.function, frame.file) = (Some(texts[4].clone()), Some(texts[5].clone()));
             frame.line = line;
-            let mut unnamed = plumbing("x");
+            let mut unnamed = library("x");
             (unnamed.function, unnamed.file) = (None, None);
             (unnamed.module, unnamed.address) = (Some(texts[6].clone()), texts[7].clone());
             report.stacks[0].frames.insert(0, unnamed);

@@ -294,7 +294,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::report::testing::{await_stack, culprit, own, plumbing, report, thread_stack};
+    use crate::report::testing::{await_stack, culprit, library, own, report, thread_stack};
 
     /// The tree as lines: label, width and, where it differs, time, in milliseconds.
     fn lines(node: &Node) -> Vec<String> {
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn common_frames_of_intervals_share_a_box() {
-        let at = |line| earlier(await_stack(&[own("app::load", line), own("app::page", 1), plumbing("axum::x")]), 0);
+        let at = |line| earlier(await_stack(&[own("app::load", line), own("app::page", 1), library("axum::x")]), 0);
         let timeline = vec![
             interval(Activity::Waiting, 0, 50.0),
             interval(Activity::Waiting, 1, 30.0),

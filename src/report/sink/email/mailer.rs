@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lettre::Address;
 
 use super::files::Files;
-use super::letter::Letters;
+use super::message::Letters;
 use super::sendmail;
 use super::smtp::{Smtp, Trouble};
 use super::thread::{Place, Threads};

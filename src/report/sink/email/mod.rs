@@ -78,8 +78,8 @@
 //! [`Report::to_text`]: crate::Report::to_text
 
 mod files;
-mod letter;
 mod mailer;
+mod message;
 mod prepare;
 mod sendmail;
 mod settings;

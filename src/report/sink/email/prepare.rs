@@ -12,8 +12,8 @@ use lettre::transport::smtp::client::{Certificate, CertificateStore, TlsParamete
 use lettre::transport::smtp::extension::ClientId;
 
 use super::files::Files;
-use super::letter::Letters;
 use super::mailer::{Carrier, Mailer};
+use super::message::Letters;
 use super::settings::{Email, Security, Server, Way};
 use super::smtp::{Protection, Smtp};
 use crate::capture::PerProcess;

@@ -132,7 +132,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::report::testing::{await_stack, culprit, own, plumbing, report};
+    use crate::report::testing::{await_stack, culprit, library, own, report};
 
     /// Guards: callers come before callees, own frames are marked, and the source line is there.
     #[test]
@@ -177,7 +177,7 @@ mod tests {
     /// Guards: Sentry can name a frame without a name, by the address relative to the file with that debug id.
     #[test]
     fn unnamed_frames_can_be_named_by_sentry() {
-        let mut nameless = plumbing("x");
+        let mut nameless = library("x");
         nameless.function = None;
         nameless.build_id = Some("a2497d1107dda49dada203040a5f1d1007ab56df".to_owned());
         let mut images = Images::default();

@@ -7,7 +7,7 @@
 
 use pprof::{ProfilerGuard, ProfilerGuardBuilder, Symbol};
 
-use super::{Meanwhile, ProcessStack};
+use super::{ProcessProfile, ProcessStack};
 
 /// A rate in step with nothing.
 const RATE_HZ: u32 = 99;
@@ -37,7 +37,7 @@ impl Watching {
     /// # Errors
     ///
     /// A sentence, if `pprof` has no report.
-    pub(super) fn finish(self) -> Result<Meanwhile, String> {
+    pub(super) fn finish(self) -> Result<ProcessProfile, String> {
         let report = self.0.report().build();
         let report = report.map_err(|error| format!("there is no profile of the rest of the process: {error}"))?;
         let mut stacks: Vec<ProcessStack> = Vec::new();
@@ -57,7 +57,7 @@ impl Watching {
         let samples = stacks.iter().map(|stack| stack.samples).sum();
         let unlisted = stacks.iter().skip(MAX_STACKS).map(|stack| stack.samples).sum();
         stacks.truncate(MAX_STACKS);
-        Ok(Meanwhile { rate_hz: RATE_HZ, samples, stacks, unlisted })
+        Ok(ProcessProfile { rate_hz: RATE_HZ, samples, stacks, unlisted })
     }
 }
 

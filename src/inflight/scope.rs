@@ -1,7 +1,7 @@
 //! The box that the calling code runs in: a thread knows the innermost row that a box can tell that its time is up, while
 //! the box's future is polled or its closure runs.
 //!
-//! That row is the box itself, or an heir: a task or a blocking closure that was handed on within boxes, and which the
+//! That row is the box itself, or an inheritor: a task or a blocking closure that was handed on within boxes, and which the
 //! monitor tells when one of them expires.
 
 use std::cell::Cell;
@@ -17,7 +17,7 @@ thread_local! {
     static INNERMOST: Cell<Option<&'static Row>> = const { Cell::new(None) };
 }
 
-/// Boxes within boxes that an heir remembers, and that anybody walks.
+/// Boxes within boxes that an inheritor remembers, and that anybody walks.
 const MAX_DEPTH: usize = 64;
 
 /// The row that tells the calling code that its time is up.
@@ -28,11 +28,11 @@ pub(crate) fn innermost() -> Option<&'static Row> {
 
 /// The calling thread is inside a row, as far as boxes go, until the value is dropped.
 #[derive(Debug)]
-pub(crate) struct Ambient {
+pub(crate) struct Scope {
     previous: Option<&'static Row>,
 }
 
-impl Ambient {
+impl Scope {
     #[inline]
     pub(crate) fn enter(row: &'static Row) -> Self {
         let previous = INNERMOST.get();
@@ -45,7 +45,7 @@ impl Ambient {
         Self { previous }
     }
 
-    /// The same for an heir, which has no deadline of its own: it knows the boxes that it was handed on in.
+    /// The same for an inheritor, which has no deadline of its own: it knows the boxes that it was handed on in.
     #[inline]
     pub(crate) fn enter_heir(row: &'static Row) -> Self {
         Self { previous: INNERMOST.replace(Some(row)) }
@@ -57,7 +57,7 @@ pub(crate) fn is_aside() -> bool {
     innermost().is_some_and(|row| row.flags() & flags::PROFILED != 0)
 }
 
-impl Drop for Ambient {
+impl Drop for Scope {
     #[inline]
     fn drop(&mut self) {
         INNERMOST.set(self.previous);
@@ -87,7 +87,7 @@ impl Row {
         }
     }
 
-    /// Of an heir: what it has of the boxes that it was handed on in.
+    /// Of an inheritor: what it has of the boxes that it was handed on in.
     pub(crate) fn inheritance(&self, id: RowId) -> Option<Arc<Inheritance>> {
         match &self.details(id)?.work {
             Work::Child(child) => child.boxes.clone(),
@@ -104,7 +104,7 @@ impl Row {
             let inherited = Inherited::new(self, id, more.label.clone());
             // The flag is set under the lock that is held here: see `expire`.
             if self.flags() & flags::EXPIRED != 0 {
-                inherited.heirs.close();
+                inherited.inheritors.close();
             }
             more.inherited = Some(Arc::new(inherited));
         }
@@ -125,7 +125,7 @@ impl Row {
             _ => None,
         };
         drop(details);
-        Some((before, inherited.map(|inherited| inherited.heirs.close()).unwrap_or_default()))
+        Some((before, inherited.map(|inherited| inherited.inheritors.close()).unwrap_or_default()))
     }
 }
 
@@ -161,12 +161,12 @@ pub(super) fn inheritance() -> Option<Arc<Inheritance>> {
     (!boxes.is_empty()).then(|| Arc::new(Inheritance { boxes, inner: Audience::default() }))
 }
 
-/// A new heir, which nobody runs yet, is told what has expired by now. What expires from here on, the monitor tells it.
-pub(super) fn tell_heir(heir: &'static Row, id: RowId, inheritance: &Inheritance) {
-    let expired = inheritance.boxes.iter().filter(|inherited| !inherited.heirs.join(id)).count();
+/// A new inheritor, which nobody runs yet, is told what has expired by now. What expires from here on, the monitor tells it.
+pub(super) fn tell_inheritor(inheritor: &'static Row, id: RowId, inheritance: &Inheritance) {
+    let expired = inheritance.boxes.iter().filter(|inherited| !inherited.inheritors.join(id)).count();
     if expired > 0 {
         inheritance.inner.close();
-        heir.update(id, flags::INHERITED, 0);
+        inheritor.update(id, flags::INHERITED, 0);
     }
 }
 
@@ -179,10 +179,10 @@ pub(crate) fn tell_box(row: &'static Row, id: RowId, around: RowId) {
     }
 }
 
-/// Of the heir that `id` is, or that is around the boxes around it.
+/// Of the inheritor that `id` is, or that is around the boxes around it.
 fn inheritance_around(mut id: RowId) -> Option<Arc<Inheritance>> {
     for _ in 0..MAX_DEPTH {
-        let row = table().row(id).filter(|row| row.flags() & (flags::BOX | flags::HEIR) != 0)?;
+        let row = table().row(id).filter(|row| row.flags() & (flags::BOX | flags::INHERITOR) != 0)?;
         match &row.details(id)?.work {
             Work::Timebox(timebox) => id = timebox.around(),
             Work::Child(child) => return child.boxes.clone(),

@@ -1,8 +1,8 @@
 //! Layers of which one makes another useless: a watchdog whose threshold is never reached, for a box around the same requests
 //! ends each of them before. Said once a layer, with its first request: not before are both known to be on one service.
 
-use super::ambient::innermost;
 use super::join::work_of;
+use super::scope::innermost;
 use super::{Policy, Tool, flags, table};
 use crate::capture::{RowId, ThreadSlot};
 use crate::log::log_safely;

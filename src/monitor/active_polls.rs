@@ -12,12 +12,12 @@ const MAX_CULPRITS: usize = 8;
 
 /// The polls that were going on at one moment.
 #[derive(Debug, Default)]
-pub(super) struct Roll {
+pub(super) struct ActivePolls {
     polls: Vec<(&'static ThreadSlot, RowId, u64)>,
 }
 
-impl Roll {
-    pub(super) fn call(slots: &[&'static ThreadSlot]) -> Self {
+impl ActivePolls {
+    pub(super) fn snapshot(slots: &[&'static ThreadSlot]) -> Self {
         let polls = slots.iter().filter_map(|slot| slot.polling().map(|(row, poll)| (*slot, row, poll)));
         Self { polls: polls.collect() }
     }

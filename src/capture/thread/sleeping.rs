@@ -12,13 +12,13 @@
 
 use std::sync::Arc;
 
-use super::memory::{LEAST, Memory, THREAD_APART, extent, reaches};
-use super::procfs::{Activity, look};
-use super::snapshot::{Data, Origin, Registers, Snapshot};
-use super::thread::MAX_COPY;
-use super::unwind::{End, Unwinder, Unwound};
-use super::{code_range, sys};
+use super::MAX_COPY;
 use crate::capture::ThreadSlot;
+use crate::capture::memory::{LEAST, Memory, THREAD_APART, extent, reaches};
+use crate::capture::procfs::{Activity, look};
+use crate::capture::snapshot::{Data, Origin, Registers, Snapshot};
+use crate::capture::unwind::{End, Unwinder, Unwound};
+use crate::capture::{code_range, sys};
 
 /// Stands for the link register, which is not known: a return address that no module has.
 const UNKNOWN: u64 = 8;
@@ -28,18 +28,18 @@ const MAX_TRIES: usize = 256;
 
 /// Copies stacks of sleeping threads. Belongs to the monitor.
 #[derive(Debug)]
-pub(super) struct Peeker {
+pub(super) struct SleepingStacks {
     unwinder: Unwinder,
 }
 
-impl Peeker {
+impl SleepingStacks {
     pub(super) fn new() -> Self {
         Self { unwinder: Unwinder::new() }
     }
 
     /// The stack of the slot's thread, if it has slept in the call that `activity` speaks of all the while, and is in its
     /// poll number `sequence`. `cpu` is its CPU time as of before. `room` has [`MAX_COPY`] bytes.
-    pub(super) fn peek(
+    pub(super) fn copy(
         &mut self,
         slot: &'static ThreadSlot,
         sequence: u64,
@@ -81,7 +81,7 @@ impl Peeker {
             return None;
         }
         #[cfg_attr(not(feature = "spans"), allow(unused_mut, reason = "always empty then"))]
-        let mut spans = [0; super::SPANS];
+        let mut spans = [0; crate::capture::SPANS];
         #[cfg(feature = "spans")]
         slot.spans.copy(&mut spans);
         let snapshot = |fp: u64, words: &Arc<[u64]>| Snapshot {

@@ -1,4 +1,4 @@
-//! The child work of a row that is hunted for: each piece is asked to be polled, or captured in its poll.
+//! The child work of a row that is diagnosed: each piece is asked to be polled, or captured in its poll.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ const MAX_CHILDREN: usize = 32;
 const COST_FACTOR: u64 = 10;
 
 /// A row to be captured: asked to be polled, or seen in a poll.
-pub(super) struct Prey {
+pub(super) struct ChildProbe {
     pub(super) row: &'static Row,
     pub(super) id: RowId,
     how: &'static str,
@@ -22,7 +22,7 @@ pub(super) struct Prey {
     pub(super) done: Option<ChildEvidence>,
 }
 
-impl Prey {
+impl ChildProbe {
     /// Looks once: what there is to say of it, if anything yet.
     pub(super) fn look(&mut self, now: u64, stacks: &mut Stacks) -> Option<ChildEvidence> {
         let (_, flags) = self.row.live().filter(|(id, _)| *id == self.id)?;
@@ -47,7 +47,7 @@ impl Prey {
     }
 }
 
-/// The child rows of the process by their parents, collected for the first of a number of hunts that begin together.
+/// The child rows of the process by their parents, collected for the first of a number of diagnoses that begin together.
 #[derive(Debug, Default)]
 pub(super) struct Children {
     by_parent: HashMap<RowId, Vec<(&'static Row, RowId, How)>>,
@@ -57,7 +57,7 @@ pub(super) struct Children {
 
 impl Children {
     /// The living children of a row, and theirs.
-    pub(super) fn of(&mut self, parent: RowId, now: u64) -> Vec<Prey> {
+    pub(super) fn of(&mut self, parent: RowId, now: u64) -> Vec<ChildProbe> {
         self.collect();
         let mut family = vec![parent];
         let mut found = Vec::new();
@@ -67,7 +67,7 @@ impl Children {
             let living = children.filter(|(row, id, _)| row.is_live(*id)).take(MAX_CHILDREN - found.len());
             for &(row, id, how) in living {
                 family.push(id);
-                found.push(Prey { row, id, how: how.as_str(), poll: LongPoll::watch(row, now), done: None });
+                found.push(ChildProbe { row, id, how: how.as_str(), poll: LongPoll::watch(row, now), done: None });
             }
             next += 1;
         }

@@ -1,4 +1,4 @@
-//! The strands of one recording, and what they share.
+//! The recorders of one recording, and what they share.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ pub(crate) struct Session {
     /// No other one's.
     id: u64,
     /// Each of them has the session: so they are let go of at its end.
-    strands: Mutex<Vec<Arc<Inner>>>,
+    recorders: Mutex<Vec<Arc<Inner>>>,
     /// Pieces of work that were too many.
     unknown: AtomicU64,
     stacks: Mutex<Stacks>,
@@ -42,10 +42,10 @@ struct Stacks {
     raw: Vec<(u32, Snapshot)>,
 }
 
-/// A poll of a strand that goes on.
+/// A poll of a recorder that goes on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Active {
-    pub(crate) strand: u32,
+    pub(crate) recorder: u32,
     pub(crate) slot: &'static ThreadSlot,
     /// The number of the thread's outermost poll.
     pub(crate) sequence: u64,
@@ -75,7 +75,7 @@ impl Session {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            strands: Mutex::default(),
+            recorders: Mutex::default(),
             unknown: AtomicU64::new(0),
             stacks: Mutex::default(),
             active: Mutex::default(),
@@ -88,20 +88,20 @@ impl Session {
         self.id
     }
 
-    /// One strand more, with its number; `None` if the session has ended or there are too many.
+    /// One recorder more, with its number; `None` if the session has ended or there are too many.
     pub(super) fn enter(&self, make: impl FnOnce(u32) -> Arc<Inner>) -> Option<Arc<Inner>> {
-        let mut strands = lock_std(&self.strands);
-        // Under the lock: whoever ends the session takes the strands afterwards.
+        let mut recorders = lock_std(&self.recorders);
+        // Under the lock: whoever ends the session takes the recorders afterwards.
         if self.has_ended() {
             return None;
         }
-        if strands.len() == MAX_STRANDS {
+        if recorders.len() == MAX_STRANDS {
             self.unknown.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        let strand = make(strands.len() as u32);
-        strands.push(Arc::clone(&strand));
-        Some(strand)
+        let recorder = make(recorders.len() as u32);
+        recorders.push(Arc::clone(&recorder));
+        Some(recorder)
     }
 
     /// Pieces of work that were too many to be told apart.
@@ -143,8 +143,8 @@ impl Session {
         lock_std(&self.active).push(active);
     }
 
-    pub(super) fn end_poll(&self, strand: u32, began: u64) {
-        lock_std(&self.active).retain(|active| (active.strand, active.began) != (strand, began));
+    pub(super) fn end_poll(&self, recorder: u32, began: u64) {
+        lock_std(&self.active).retain(|active| (active.recorder, active.began) != (recorder, began));
     }
 
     /// The polls that go on now, one a thread.
@@ -182,11 +182,11 @@ impl Session {
         std::mem::take(&mut lock_std(&self.stacks).raw)
     }
 
-    /// Ends it, and lets go of its strands: what was written down of each. The request's own is the first.
+    /// Ends it, and lets go of its recorders: what was written down of each. The request's own is the first.
     pub(crate) fn take_logs(&self) -> Vec<Log> {
         self.end();
-        let strands = std::mem::take(&mut *lock_std(&self.strands));
-        let logs = strands.iter().map(|strand| lock_std(&strand.log).take()).collect();
+        let recorders = std::mem::take(&mut *lock_std(&self.recorders));
+        let logs = recorders.iter().map(|recorder| lock_std(&recorder.log).take()).collect();
         // Nobody looks for a stack any more.
         let known = std::mem::take(&mut lock_std(&self.stacks).by_key);
         drop(known);
@@ -195,7 +195,7 @@ impl Session {
 
     /// Where the request itself is.
     pub(crate) fn place(&self) -> Place {
-        let root = lock_std(&self.strands).first().cloned();
+        let root = lock_std(&self.recorders).first().cloned();
         let Some(root) = root else { return Place::Unknown };
         let log = lock_std(&root.log);
         if log.polling.is_some() {

@@ -1,4 +1,4 @@
-//! Polling a strand.
+//! Polling a recorder.
 
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -17,9 +17,9 @@ use crate::sync::lock_std;
 
 /// Recorded work, as its owner has it. To drop it is its end.
 #[derive(Debug)]
-pub(crate) struct Strand(Arc<Inner>);
+pub(crate) struct TaskRecorder(Arc<Inner>);
 
-/// What the session knows of a strand.
+/// What the session knows of a recorder.
 pub(super) struct Inner {
     session: Arc<Session>,
     number: u32,
@@ -34,53 +34,53 @@ impl std::fmt::Debug for Inner {
 }
 
 thread_local! {
-    /// The strand that this thread polls.
+    /// The recorder that this thread polls.
     static CURRENT: RefCell<Option<Arc<Inner>>> = const { RefCell::new(None) };
-    /// The strand whose last poll on this thread was its last at all, by session and number: whoever waits for it is woken
+    /// The recorder whose last poll on this thread was its last at all, by session and number: whoever waits for it is woken
     /// next. Until the thread polls another, or sleeps.
     static LAST: Cell<Option<Last>> = const { Cell::new(None) };
 }
 
-/// Whoever waits for a strand's end is woken within that many nanoseconds, or it was something else that woke them: 5 ms, for
+/// Whoever waits for a recorder's end is woken within that many nanoseconds, or it was something else that woke them: 5 ms, for
 /// the thread may lose the CPU in between.
 const AT_ONCE: u64 = 5_000_000;
 
 #[derive(Debug, Clone, Copy)]
 struct Last {
     session: u64,
-    strand: u32,
+    recorder: u32,
     ended: u64,
     /// How often the thread had slept.
     sleeps: u64,
 }
 
 impl Last {
-    /// Whether the calling code may still be what follows a strand's end: a thread that has slept since wakes whom it wakes
+    /// Whether the calling code may still be what follows a recorder's end: a thread that has slept since wakes whom it wakes
     /// for another reason.
     fn is_just_over(&self) -> bool {
         now().saturating_sub(self.ended) < AT_ONCE && sys::own_sleeps() == self.sleeps
     }
 }
 
-/// The strand of the calling code, to hand on work in; `None` outside of any recording.
-pub(crate) fn current_strand(how: How) -> Option<Strand> {
+/// The recorder of the calling code, to hand on work in; `None` outside of any recording.
+pub(crate) fn current_strand(how: How) -> Option<TaskRecorder> {
     let current = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()?;
-    Strand::enter(&current.session, Some((current.number, how)))
+    TaskRecorder::enter(&current.session, Some((current.number, how)))
 }
 
-/// The strand of the same session that the calling thread runs, or has just finished.
-pub(super) fn running(strand: &Inner) -> Option<u32> {
+/// The recorder of the same session that the calling thread runs, or has just finished.
+pub(super) fn running(recorder: &Inner) -> Option<u32> {
     let current = CURRENT.try_with(|current| {
         let current = current.borrow();
-        let number = |other: &Arc<Inner>| Arc::ptr_eq(&other.session, &strand.session).then_some(other.number);
+        let number = |other: &Arc<Inner>| Arc::ptr_eq(&other.session, &recorder.session).then_some(other.number);
         current.as_ref().and_then(number)
     });
     let number = current.ok().flatten();
     let last = || {
-        let last = LAST.get().filter(|last| last.session == strand.session.id())?;
-        last.is_just_over().then_some(last.strand)
+        let last = LAST.get().filter(|last| last.session == recorder.session.id())?;
+        last.is_just_over().then_some(last.recorder)
     };
-    number.or_else(last).filter(|number| *number != strand.number)
+    number.or_else(last).filter(|number| *number != recorder.number)
 }
 
 impl Inner {
@@ -95,13 +95,13 @@ impl Inner {
     }
 }
 
-impl Strand {
+impl TaskRecorder {
     /// The work that a recording is of; the session is a new one.
     pub(crate) fn root(session: &Arc<Session>) -> Self {
         Self::enter(session, None).unwrap_or_else(|| Self(Self::inner(session, 0, None)))
     }
 
-    /// `None` if the session has ended or has too many strands.
+    /// `None` if the session has ended or has too many recorders.
     fn enter(session: &Arc<Session>, parent: Option<(u32, How)>) -> Option<Self> {
         session.enter(|number| Self::inner(session, number, parent)).map(Self)
     }
@@ -123,7 +123,7 @@ impl Strand {
         let frame = frame_address!();
         let mut arena = take_arena();
         let had_budget = tokio::task::coop::has_budget_remaining();
-        let tracing = Tracing { strand: &self.0, numbers: Arc::new(OnceLock::new()) };
+        let tracing = Tracing { recorder: &self.0, numbers: Arc::new(OnceLock::new()) };
         let running = Running::begin(&self.0);
         let result = capture::trace_branches(&mut arena, frame, &tracing, cx, poll);
         let kind = match (arena.wakes, arena.clones) {
@@ -136,7 +136,7 @@ impl Strand {
         result
     }
 
-    /// Runs a closure as the strand's only poll.
+    /// Runs a closure as the recorder's only poll.
     pub(crate) fn run<T>(&self, f: impl FnOnce() -> T) -> T {
         if self.0.session.has_ended() {
             return f();
@@ -148,7 +148,7 @@ impl Strand {
     }
 }
 
-impl Drop for Strand {
+impl Drop for TaskRecorder {
     fn drop(&mut self) {
         let mut log = lock_std(&self.0.log);
         log.ended.get_or_insert_with(now);
@@ -157,7 +157,7 @@ impl Drop for Strand {
 
 /// A poll that goes on; one that panics is over, too.
 struct Running<'a> {
-    strand: &'a Arc<Inner>,
+    recorder: &'a Arc<Inner>,
     previous: Option<Arc<Inner>>,
     woken: Option<Woken>,
     entered: u64,
@@ -167,22 +167,22 @@ struct Running<'a> {
 }
 
 impl<'a> Running<'a> {
-    fn begin(strand: &'a Arc<Inner>) -> Self {
+    fn begin(recorder: &'a Arc<Inner>) -> Self {
         let entered = now();
-        let woken = lock_std(&strand.woken).take();
-        let previous = CURRENT.try_with(|current| current.replace(Some(Arc::clone(strand)))).ok().flatten();
+        let woken = lock_std(&recorder.woken).take();
+        let previous = CURRENT.try_with(|current| current.replace(Some(Arc::clone(recorder)))).ok().flatten();
         LAST.set(None);
         let cpu = sys::own_cpu_time();
         let slot = ThreadSlot::existing().and_then(|slot| Some((slot, slot.polling()?.1)));
         let began = now();
         {
-            let mut log = lock_std(&strand.log);
+            let mut log = lock_std(&recorder.log);
             (log.polling, log.ended) = (Some(began), None);
         }
         if let Some((slot, sequence)) = slot {
-            strand.session.begin(Active { strand: strand.number, slot, sequence, began, cpu });
+            recorder.session.begin(Active { recorder: recorder.number, slot, sequence, began, cpu });
         }
-        Self { strand, previous, woken, entered, began, cpu, over: false }
+        Self { recorder, previous, woken, entered, began, cpu, over: false }
     }
 
     /// The poll has returned; with what it left if it is pending.
@@ -193,22 +193,22 @@ impl<'a> Running<'a> {
 
     fn close(&mut self, pending: Option<(&Arena, WaitKind, &Tracing<'_>)>) {
         let ended = now();
-        let Self { strand, began, .. } = *self;
+        let Self { recorder, began, .. } = *self;
         let cpu = sys::own_cpu_time().saturating_sub(self.cpu);
-        strand.session.end_poll(strand.number, began);
+        recorder.session.end_poll(recorder.number, began);
         let previous = self.previous.take();
         let is_outermost = previous.is_none();
         let _ = CURRENT.try_with(|current| current.replace(previous));
-        let mut log = lock_std(&strand.log);
+        let mut log = lock_std(&recorder.log);
         log.polling = None;
         if log.is_over {
             return;
         }
         let wake = self.woken.take().map(|woken| woken.entry());
         let mut wait = WaitEntry { kind: WaitKind::NoWaker, first: log.stacks.len() as u32, branches: 0, lost: 0 };
-        if strand.session.count_poll() {
+        if recorder.session.count_poll() {
             if let Some((arena, kind, tracing)) = pending {
-                let lost = strand.session.keep(arena, &mut log.stacks);
+                let lost = recorder.session.keep(arena, &mut log.stacks);
                 let numbers = &log.stacks[wait.first as usize..];
                 // Set once a poll.
                 let _ = tracing.numbers.set(numbers.into());
@@ -222,8 +222,8 @@ impl<'a> Running<'a> {
         if pending.is_none() {
             log.ended = Some(ended);
             if is_outermost {
-                let session = strand.session.id();
-                LAST.set(Some(Last { session, strand: strand.number, ended, sleeps: sys::own_sleeps() }));
+                let session = recorder.session.id();
+                LAST.set(Some(Last { session, recorder: recorder.number, ended, sleeps: sys::own_sleeps() }));
             }
         }
         let own = began.saturating_sub(self.entered) + now().saturating_sub(ended);

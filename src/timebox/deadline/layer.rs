@@ -6,13 +6,13 @@ use std::time::Duration;
 use http::HeaderName;
 use tower_layer::Layer;
 
-use super::Deadline;
+use super::DeadlineService;
 use super::request::ProfileFlags;
 use crate::error::Error;
 use crate::flag::Flag;
 use crate::report;
 
-/// Gives every call of a client service a limit, and tells the peer. See the [module](crate::timebox::client).
+/// Gives every call of a client service a limit, and tells the peer. See the [module](crate::timebox::deadline).
 ///
 /// No call asks its peer for a profile: the parameter `__geordi__` and the header `x-geordi` are taken out of its request.
 #[derive(Clone, Debug)]
@@ -64,11 +64,11 @@ impl DeadlineLayer {
 }
 
 impl<S> Layer<S> for DeadlineLayer {
-    type Service = Deadline<S>;
+    type Service = DeadlineService<S>;
 
-    fn layer(&self, inner: S) -> Deadline<S> {
+    fn layer(&self, inner: S) -> DeadlineService<S> {
         // Here, and not in the first call: it calibrates the clock.
         report::start_watching();
-        Deadline::new(inner, self.default, self.header.clone(), Arc::clone(&self.flags))
+        DeadlineService::new(inner, self.default, self.header.clone(), Arc::clone(&self.flags))
     }
 }

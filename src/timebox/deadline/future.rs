@@ -20,7 +20,7 @@ const MARGIN: Duration = Duration::from_millis(2);
 const POLLS: u8 = 4;
 
 pin_project! {
-    /// The future of a [`Deadline`](super::Deadline).
+    /// The future of a [`DeadlineService`](super::DeadlineService).
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F> {
         // Dropped in this order: what the call does in its destructor happens in the box.

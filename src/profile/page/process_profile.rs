@@ -2,14 +2,14 @@
 
 use super::html::Html;
 use super::words;
-use crate::profile::{Meanwhile, ProcessStack};
+use crate::profile::{ProcessProfile, ProcessStack};
 
 /// How many stacks are shown; all are in the JSON form.
 const MAX_ROWS: usize = 40;
 /// How many functions of a stack, from the innermost out.
 const MAX_FUNCTIONS: usize = 8;
 
-pub(super) fn meanwhile(html: &mut Html, meanwhile: &Meanwhile) {
+pub(super) fn meanwhile(html: &mut Html, meanwhile: &ProcessProfile) {
     html.raw("<p>")
         .text(&words::count(meanwhile.samples, "sample"))
         .raw(" of the CPU time of all other threads, at most ");

@@ -75,7 +75,7 @@ mod imp {
                 let arena = unsafe { &mut *arena };
                 let silent = arena.clones == 0 && arena.wakes == 0;
                 // What was taken further in is nearer to the place, if that is still there.
-                let taken = matches!(arena.residue, Some(then) if then == now);
+                let taken = matches!(arena.dead_frames, Some(then) if then == now);
                 if silent && !taken {
                     // SAFETY: the source reaches from the wiped words to the frame that encloses the taker's poll, all of
                     // it on this thread's stack. The arena, on the heap, has room for `WORDS`, and `words` is no more.
@@ -92,7 +92,7 @@ mod imp {
                 // SAFETY: as above.
                 let arena = unsafe { &mut *arena };
                 arena.heads[0] = head;
-                (arena.count, arena.used, arena.residue) = (1, words, Some(now));
+                (arena.count, arena.used, arena.dead_frames) = (1, words, Some(now));
             }
         }
         result

@@ -12,18 +12,18 @@ use super::ResponseFuture;
 use super::request::{Outbound, ProfileFlags, sealed};
 use crate::inflight::PolicyId;
 use crate::timebox::core::Core;
-use crate::timebox::{Limit, is_enabled, remaining, wire};
+use crate::timebox::{Limit, deadline_header, is_enabled, remaining};
 
 /// A client service whose calls have a limit: see [`DeadlineLayer`](super::DeadlineLayer).
 #[derive(Clone, Debug)]
-pub struct Deadline<S> {
+pub struct DeadlineService<S> {
     inner: S,
     default: Duration,
     header: Option<HeaderName>,
     flags: Arc<ProfileFlags>,
 }
 
-impl<S> Deadline<S> {
+impl<S> DeadlineService<S> {
     pub(super) fn new(inner: S, default: Duration, header: Option<HeaderName>, flags: Arc<ProfileFlags>) -> Self {
         Self { inner, default, header, flags }
     }
@@ -44,7 +44,7 @@ impl<S> Deadline<S> {
     }
 }
 
-impl<S, R> Service<R> for Deadline<S>
+impl<S, R> Service<R> for DeadlineService<S>
 where
     S: Service<R>,
     S::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -88,8 +88,9 @@ struct Call {
 impl Call {
     /// How long a call may take; and its request says so.
     fn prepare(default: Duration, header: Option<&HeaderName>, request: &mut impl sealed::Outbound) -> Self {
-        let name = if wire::is_grpc(request.headers()) { Some(&wire::GRPC_TIMEOUT) } else { header };
-        let said = name.and_then(|name| wire::read(request.headers(), name));
+        let name =
+            if deadline_header::is_grpc(request.headers()) { Some(&deadline_header::GRPC_TIMEOUT) } else { header };
+        let said = name.and_then(|name| deadline_header::read(request.headers(), name));
         let own = [request.limit(), said].into_iter().flatten().fold(default, Duration::min);
         let around = remaining();
         // After what is left was read, as the box that will be opened: neither ends before the box around.
@@ -115,7 +116,7 @@ fn tell(headers: &mut HeaderMap, name: &HeaderName, said: Option<Duration>, left
     if is_one && said.is_some_and(|said| said <= left) {
         return true;
     }
-    let Some(value) = wire::write(name, left) else { return false };
+    let Some(value) = deadline_header::write(name, left) else { return false };
     headers.insert(name, value);
     true
 }
@@ -124,7 +125,7 @@ fn tell(headers: &mut HeaderMap, name: &HeaderName, said: Option<Duration>, left
 fn label(request: &impl sealed::Outbound) -> String {
     match request.host() {
         Some(host) => format!("call to {host}"),
-        None if wire::is_grpc(request.headers()) => format!("call to {}", request.path()),
+        None if deadline_header::is_grpc(request.headers()) => format!("call to {}", request.path()),
         None => "call".to_owned(),
     }
 }

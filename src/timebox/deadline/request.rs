@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, Request};
 
 use crate::flag::{DEFAULT_HEADER, Flag, with_query};
 
-/// A request that a [`Deadline`](super::Deadline) can limit: [`http::Request`], and with the feature `reqwest` the
+/// A request that a [`DeadlineService`](super::DeadlineService) can limit: [`http::Request`], and with the feature `reqwest` the
 /// `reqwest::Request`. Sealed: there are no others.
 pub trait Outbound: sealed::Outbound {}
 

@@ -37,9 +37,9 @@ pub(super) struct Overrun {
 /// `found` what is to be looked after.
 pub(super) fn expire(row: &'static Row, id: RowId, first: bool, over: bool, now: u64, found: &mut Vec<Overrun>) {
     let over = if over { flags::OVER } else { 0 };
-    let Some((before, heirs)) = row.expire(id, flags::EXPIRED | over) else { return };
-    for heir in heirs {
-        tell_heir(heir, now, found);
+    let Some((before, inheritors)) = row.expire(id, flags::EXPIRED | over) else { return };
+    for inheritor in inheritors {
+        tell_inheritor(inheritor, now, found);
     }
     tell(row, id, before);
     if before & flags::REPORTED == 0 && first {
@@ -48,7 +48,7 @@ pub(super) fn expire(row: &'static Row, id: RowId, first: bool, over: bool, now:
 }
 
 /// Tells work that was handed on within the box, and the boxes in it.
-fn tell_heir(id: RowId, now: u64, found: &mut Vec<Overrun>) {
+fn tell_inheritor(id: RowId, now: u64, found: &mut Vec<Overrun>) {
     let Some(row) = table().row(id) else { return };
     let Some(inheritance) = row.inheritance(id) else { return };
     // First: a box that it opens once it has heard of this is told at once.

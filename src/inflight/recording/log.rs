@@ -1,8 +1,8 @@
-//! What is written down of a strand.
+//! What is written down of a recorder.
 
 use crate::inflight::{How, WaitKind};
 
-/// No stack, or no strand.
+/// No stack, or no recorder.
 pub(crate) const NONE: u32 = u32::MAX;
 
 /// One poll, and what led to it. Times are nanoseconds of [`now`](crate::clock::now).
@@ -24,7 +24,7 @@ pub(crate) struct WakeEntry {
     pub(crate) at: u64,
     /// The stack of the branch that was woken: a number of the session's.
     pub(crate) stack: Option<u32>,
-    /// The strand that was running, or had just ended, where it was woken.
+    /// The recorder that was running, or had just ended, where it was woken.
     pub(crate) by: Option<u32>,
 }
 
@@ -39,10 +39,10 @@ pub(crate) struct WaitEntry {
     pub(crate) lost: u16,
 }
 
-/// What one strand did.
+/// What one recorder did.
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
-    /// The strand that has handed it on, and how; `None` for the request itself.
+    /// The recorder that has handed it on, and how; `None` for the request itself.
     pub(crate) parent: Option<(u32, How)>,
     pub(crate) created: u64,
     /// When it had an outcome or was dropped; `None` while it is polled again.

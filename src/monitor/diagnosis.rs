@@ -8,12 +8,12 @@
 
 use std::rc::Rc;
 
+use super::active_polls::ActivePolls;
 use super::basis::Basis;
-use super::children::{Children, Prey};
+use super::child_probe::{ChildProbe, Children};
 use super::gather::{evidence, verdict_of_wait};
 use super::long_poll::LongPoll;
 use super::stacks::{CURRENT, Look, SlotKey, Stacks, key};
-use super::workers::Roll;
 use super::{Culprit, Evidence, Verdict};
 use crate::capture::{Poller, RowId};
 use crate::inflight::ReportTarget;
@@ -28,7 +28,7 @@ const LATE: u64 = 150 * MILLISECOND;
 /// Children have this long to answer.
 const CHILDREN: u64 = 40 * MILLISECOND;
 
-/// What a step of a hunt came to.
+/// What a step of a diagnosis came to.
 pub(super) enum Step {
     /// Nothing yet: look again at that time.
     Wait(u64),
@@ -37,16 +37,16 @@ pub(super) enum Step {
     Gone,
 }
 
-/// What hunts that begin together have in common.
+/// What diagnoses that begin together have in common.
 pub(super) struct Scene<'a> {
     pub(super) now: u64,
     /// The polls that were going on before the first of them was woken.
-    pub(super) roll: Rc<Roll>,
+    pub(super) active: Rc<ActivePolls>,
     pub(super) children: &'a mut Children,
 }
 
 /// One search, for one row.
-pub(super) struct Hunt {
+pub(super) struct Diagnosis {
     row: &'static Row,
     id: RowId,
     /// Why it is slow: no longer so if its clock was restarted.
@@ -59,9 +59,9 @@ pub(super) struct Hunt {
     /// Not polled until then: starved.
     due: u64,
     poll: LongPoll,
-    roll: Rc<Roll>,
+    active: Rc<ActivePolls>,
     culprits: Option<Vec<Culprit>>,
-    children: Vec<Prey>,
+    children: Vec<ChildProbe>,
     /// The slot and the number of the poll that was found not to return.
     blocked_poll: Option<(SlotKey, u64)>,
     /// A second look has been taken, after the children were out of the way.
@@ -87,7 +87,7 @@ pub(super) fn ask_for_poll(row: &'static Row, id: RowId, now: u64) -> Option<u64
     since
 }
 
-impl Hunt {
+impl Diagnosis {
     pub(super) fn begin(
         row: &'static Row,
         id: RowId,
@@ -96,7 +96,7 @@ impl Hunt {
         update: u32,
         scene: Scene<'_>,
     ) -> Self {
-        let Scene { now, roll, children } = scene;
+        let Scene { now, active, children } = scene;
         let patience = (row.threshold() / 4).clamp(10 * MILLISECOND, 250 * MILLISECOND);
         let mut notes = Vec::new();
         let poll = LongPoll::watch(row, now);
@@ -120,7 +120,7 @@ impl Hunt {
             asked,
             due,
             poll,
-            roll,
+            active,
             culprits,
             children,
             looked_again,
@@ -129,7 +129,7 @@ impl Hunt {
         }
     }
 
-    /// Whose hunt it is.
+    /// Whose diagnosis it is.
     pub(super) fn id(&self) -> RowId {
         self.id
     }
@@ -188,7 +188,7 @@ impl Hunt {
         if self.culprits.is_none() {
             // Now, while they hold the workers; whether it matters is decided later.
             let runtime = poller.slot().and_then(|slot| slot.with_life(|life| life.runtime)).flatten();
-            self.culprits = Some(self.roll.culprits(stacks, runtime, &mut self.notes));
+            self.culprits = Some(self.active.culprits(stacks, runtime, &mut self.notes));
         }
         if now < self.due {
             return Step::Wait((now + MILLISECOND).min(self.due));
@@ -198,10 +198,10 @@ impl Hunt {
             return self.found(|evidence, _| evidence.verdict = Verdict::NoWaker);
         }
         // woken → nobody polls it
-        self.found(|evidence, hunt| {
+        self.found(|evidence, diagnosis| {
             evidence.verdict = Verdict::Starved;
-            evidence.culprits = hunt.culprits.take().unwrap_or_default();
-            if let Some(asked) = hunt.asked {
+            evidence.culprits = diagnosis.culprits.take().unwrap_or_default();
+            if let Some(asked) = diagnosis.asked {
                 // Who else has woken it, and when, is not known.
                 let waited = evidence.moment.saturating_sub(asked) / MILLISECOND;
                 evidence
@@ -231,16 +231,16 @@ impl Hunt {
             ask_for_poll(self.row, self.id, now);
             return Step::Wait(now + MILLISECOND);
         }
-        self.found(|evidence, hunt| {
+        self.found(|evidence, diagnosis| {
             let (verdict, note) = verdict_of_wait(evidence);
             evidence.verdict = verdict;
             evidence.notes.extend(note.map(str::to_owned));
-            let silent = hunt.children.iter().filter(|child| child.done.is_none()).count();
+            let silent = diagnosis.children.iter().filter(|child| child.done.is_none()).count();
             if silent > 0 {
                 let pieces = count(silent as u64, "piece");
                 evidence.notes.push(format!("{pieces} of child work did not answer in time"));
             }
-            evidence.children = hunt.children.iter_mut().filter_map(|child| child.done.take()).collect();
+            evidence.children = diagnosis.children.iter_mut().filter_map(|child| child.done.take()).collect();
         })
     }
 
@@ -270,7 +270,7 @@ impl Hunt {
             return Step::Wait(now + MILLISECOND);
         }
         self.blocked_poll = Some((key(slot), poll));
-        // The next poll need not be traced for this hunt.
+        // The next poll need not be traced for this diagnosis.
         self.row.update(self.id, 0, flags::WANTED);
         self.found(|evidence, _| {
             evidence.verdict = Verdict::Blocking;

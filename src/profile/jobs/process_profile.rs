@@ -1,19 +1,19 @@
 //! What the rest of the process does while a job's request runs, where that is asked for.
 
-use crate::profile::Meanwhile as Seen;
+use crate::profile::ProcessProfile as Seen;
 #[cfg(feature = "pprof")]
-use crate::profile::meanwhile::Watching;
+use crate::profile::process_profile::Watching;
 #[cfg(feature = "pprof")]
 use crate::profile::supervisor::apart;
 
 /// A look at the rest of the process, if there is one.
 #[derive(Debug, Default)]
-pub(super) struct Meanwhile {
+pub(super) struct ProcessProfile {
     #[cfg(feature = "pprof")]
     watching: Option<Result<Watching, String>>,
 }
 
-impl Meanwhile {
+impl ProcessProfile {
     /// Begins.
     #[cfg(feature = "pprof")]
     pub(super) async fn start() -> Self {

@@ -1,4 +1,4 @@
-//! The wakers of a strand's branches: each knows where it was cloned.
+//! The wakers of a recorder's branches: each knows where it was cloned.
 
 use std::sync::{Arc, OnceLock};
 use std::task::{Wake, Waker};
@@ -29,7 +29,7 @@ impl Woken {
 
 /// What one branch keeps in place of the task's waker.
 struct Branch {
-    strand: Arc<Inner>,
+    recorder: Arc<Inner>,
     numbers: Numbers,
     stack: Option<usize>,
     original: Waker,
@@ -38,11 +38,11 @@ struct Branch {
 impl Branch {
     fn note(&self) {
         // Whoever keeps it may do so for long.
-        if self.strand.is_over() {
+        if self.recorder.is_over() {
             return;
         }
         let branch = self.stack.map(|stack| (Arc::clone(&self.numbers), stack));
-        self.strand.note_wake(|| Woken { at: now(), branch, by: running(&self.strand) });
+        self.recorder.note_wake(|| Woken { at: now(), branch, by: running(&self.recorder) });
     }
 }
 
@@ -60,18 +60,18 @@ impl Wake for Branch {
 
 /// Makes the branches of one poll.
 pub(super) struct Tracing<'a> {
-    pub(super) strand: &'a Arc<Inner>,
+    pub(super) recorder: &'a Arc<Inner>,
     pub(super) numbers: Numbers,
 }
 
 impl capture::Branches for Tracing<'_> {
     // To allocate here, where the leaf may hold a lock of its own, is what wakers do that are no plain reference counts.
     fn branch(&self, stack: Option<usize>, original: Waker) -> Waker {
-        let (strand, numbers) = (Arc::clone(self.strand), Arc::clone(&self.numbers));
-        Waker::from(Arc::new(Branch { strand, numbers, stack, original }))
+        let (recorder, numbers) = (Arc::clone(self.recorder), Arc::clone(&self.numbers));
+        Waker::from(Arc::new(Branch { recorder, numbers, stack, original }))
     }
 
     fn woken(&self) {
-        self.strand.note_wake(|| Woken { at: now(), branch: None, by: None });
+        self.recorder.note_wake(|| Woken { at: now(), branch: None, by: None });
     }
 }
