@@ -41,6 +41,8 @@
 //! It needs no annotations, no `cfg` flags and no nightly compiler. For names of inlined async functions, keep
 //! `debug = "limited"` in `[profile.release]`: see [below](#builds) what a report shows in which build.
 //!
+//! The [`guide`] says what to do with each verdict, and how to run this in production.
+//!
 //! # How it works
 //!
 //! A request that ends in time pays for a row in a [table](crate#cost) and a few plain stores a poll. One OS thread, the
@@ -117,6 +119,7 @@ mod counts;
 mod disabled;
 mod error;
 mod flag;
+pub mod guide;
 mod inflight;
 mod log;
 mod monitor;
@@ -154,3 +157,8 @@ pub use report::{Report, Reports, ReportsBuilder, Sink, Stats};
 pub use timebox::deadline::DeadlineLayer;
 pub use timebox::{Interrupted, Quota, TimeboxExt, TimeboxLayer, checkpoint, timebox};
 pub use watchdog::{WatchdogHandle, WatchdogLayer, spawn, spawn_blocking, watch, watch_child};
+
+/// README's code, compiled with the documentation's. One block needs the feature.
+#[cfg(all(doctest, feature = "email"))]
+#[doc = include_str!("../README.md")]
+mod readme {}
