@@ -119,6 +119,7 @@ mod counts;
 mod disabled;
 mod error;
 mod flag;
+mod flamegraph;
 pub mod guide;
 mod inflight;
 mod log;
@@ -152,7 +153,9 @@ pub use report::Webhook;
 #[cfg(feature = "email")]
 #[cfg_attr(docsrs, doc(cfg(feature = "email")))]
 pub use report::email::Email;
-pub use report::figures::{self, Figures, figures};
+#[doc(inline)]
+pub use report::figures;
+pub use report::figures::{Figures, figures};
 pub use report::{Report, Reports, ReportsBuilder, Sink, Stats};
 pub use timebox::deadline::DeadlineLayer;
 pub use timebox::{Interrupted, Quota, TimeboxExt, TimeboxLayer, checkpoint, timebox};

@@ -6,11 +6,15 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// From the ground up. Rooms of the ground floor may know each other; on every other floor they may not.
-const FLOORS: [(&str, &[&str]); 7] = [
-    ("ground", &["clock", "counts", "disabled", "error", "flag", "log", "parts", "private", "sync", "text", "tries"]),
+const FLOORS: [(&str, &[&str]); 8] = [
+    (
+        "ground",
+        &["clock", "counts", "disabled", "error", "flag", "guide", "log", "parts", "private", "sync", "text", "tries"],
+    ),
     ("capture", &["capture"]),
     ("inflight", &["inflight"]),
     ("monitor", &["monitor"]),
+    ("pictures", &["flamegraph"]),
     ("report", &["report"]),
     ("access", &["authorize"]),
     ("tools", &["profile", "timebox", "watchdog"]),
@@ -34,19 +38,26 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Whether an attribute keeps what follows out of the library. `not(test)` and `any(.., test)` do not.
+fn is_for_tests(attribute: &str) -> bool {
+    attribute.starts_with("#[cfg(test)]") || attribute.starts_with("#[cfg(all(test,")
+}
+
 /// The lines of a file that are compiled into the library: without comments, and without modules of tests, which may look wherever
-/// they like. Modules that are files of their own are named in `tests_in_files`.
+/// they like. Modules that are files of their own are named by [`tests_in_files`].
 fn code(text: &str) -> Vec<(usize, &str)> {
     let mut lines = Vec::new();
-    let mut test = false;
+    // After the attribute: at the item's first line, or within it.
+    let (mut begins, mut within) = (false, false);
     for (number, line) in text.lines().enumerate() {
-        if line.starts_with("#[cfg(") && line.contains("test") && !line.contains("not(test)") {
-            test = true;
-        } else if test && line.starts_with('}')
-            || test && !line.starts_with([' ', '}', '#', '/']) && line.ends_with(';')
-        {
-            test = false;
-        } else if !test && !line.trim_start().starts_with("//") {
+        if is_for_tests(line) {
+            begins = true;
+        } else if begins && !line.starts_with("#[") {
+            begins = false;
+            within = !line.ends_with([';', '}']);
+        } else if within {
+            within = !line.starts_with('}');
+        } else if !begins && !line.trim_start().starts_with("//") {
             lines.push((number + 1, line));
         }
     }
@@ -58,24 +69,31 @@ fn tests_in_files(files: &[PathBuf]) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     for file in files {
         let text = std::fs::read_to_string(file).expect("text");
-        let mut attribute = "";
-        for line in text.lines() {
-            if let Some(name) = line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'))
-                && attribute.contains("test")
-            {
-                let folder = if file.ends_with("mod.rs") || file.ends_with("lib.rs") {
-                    file.parent().expect("a folder").to_owned()
-                } else {
-                    file.with_extension("")
-                };
-                found.extend([folder.join(format!("{name}.rs")), folder.join(name)]);
-            }
-            if !line.starts_with("#[") || line.starts_with("#[cfg(") {
-                attribute = line;
-            }
+        for name in modules_of_tests(&text) {
+            let is_root_of_folder = file.ends_with("mod.rs") || file.ends_with("lib.rs");
+            let parent = file.parent().expect("a folder").to_owned();
+            let folder = if is_root_of_folder { parent } else { file.with_extension("") };
+            found.extend([folder.join(format!("{name}.rs")), folder.join(name)]);
         }
     }
     found
+}
+
+fn modules_of_tests(text: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut for_tests = false;
+    for line in text.lines() {
+        if line.starts_with("#[") {
+            for_tests |= is_for_tests(line);
+            continue;
+        }
+        let item = line.strip_prefix("pub(crate) ").or_else(|| line.strip_prefix("pub(super) ")).unwrap_or(line);
+        if for_tests {
+            names.extend(item.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')));
+        }
+        for_tests = false;
+    }
+    names
 }
 
 /// The names that follow `crate::` in a piece of code: one, or those of a list in braces.
@@ -104,6 +122,24 @@ fn names_of_crate(code: &str) -> Vec<(usize, String)> {
         }
     }
     names
+}
+
+/// The line with `super::super::` as `crate::`, where that climbs from a module `depth` below the root to the root itself.
+fn from_root(line: &str, depth: usize) -> String {
+    assert!(
+        !line.contains("use crate as") && !line.contains("extern crate self"),
+        "another name for the crate: {line}"
+    );
+    let chain = "super::".repeat(depth);
+    let mut out = String::new();
+    let mut rest = line;
+    while let Some(at) = rest.find(&chain) {
+        let is_longer = rest[..at].ends_with("super::") || rest[at + chain.len()..].starts_with("super::");
+        out.push_str(&rest[..at]);
+        out.push_str(if is_longer { &chain } else { "crate::" });
+        rest = &rest[at + chain.len()..];
+    }
+    out + rest
 }
 
 /// What `lib.rs` re-exports, with the room that each is from.
@@ -148,7 +184,11 @@ fn imports_point_down() {
         let text = std::fs::read_to_string(file).expect("text");
         let (files, lines) = size.entry(room.clone()).or_default();
         (*files, *lines) = (*files + 1, *lines + text.lines().count());
-        let lines = code(&text);
+        let mut lines = code(&text);
+        let depth = relative.components().count() - usize::from(file.ends_with("mod.rs"));
+        let climbed: Vec<_> = lines.iter().map(|(number, line)| (*number, from_root(line, depth))).collect();
+        lines.clear();
+        lines.extend(climbed.iter().map(|(number, line)| (*number, line.as_str())));
         let joined: String = lines.iter().flat_map(|(_, line)| [line, "\n"]).collect();
         for (at, name) in names_of_crate(&joined) {
             // A room first: the macro `timebox` and the function of that name are in the room of that name.
@@ -196,4 +236,20 @@ fn a_list_of_names_is_read() {
     let names = |code| names_of_crate(code).into_iter().map(|(_, name)| name).collect::<Vec<_>>();
     assert_eq!(names("use crate::{a, b::{c, d}, e};"), ["a", "b", "e"]);
     assert_eq!(names("crate::report::send(crate::Kind)"), ["report", "Kind"]);
+}
+
+#[test]
+fn what_only_tests_compile_is_left_out() {
+    let text = "#[cfg(test)]\nmod tests;\nmod throttle;\n#[cfg(test)]\n#[allow(unused)]\npub(crate) mod testing;\n";
+    assert_eq!(modules_of_tests(text), ["tests", "testing"]);
+    let text = "mod a;\n#[cfg(test)]\nfn one() { crate::x() }\nmod b;\n#[cfg(not(all(test, heeler_loom)))]\nmod c;\n#[cfg(test)]\nmod tests {\n    x\n}\nmod d;";
+    let lines: Vec<_> = code(text).into_iter().map(|(_, line)| line).filter(|line| line.starts_with("mod")).collect();
+    assert_eq!(lines, ["mod a;", "mod b;", "mod c;", "mod d;"]);
+}
+
+#[test]
+fn a_climb_to_the_root_is_a_path_of_the_crate() {
+    assert_eq!(from_root("use super::super::monitor;", 2), "use crate::monitor;");
+    assert_eq!(from_root("use super::monitor;", 2), "use super::monitor;");
+    assert_eq!(from_root("use super::super::super::x;", 2), "use super::super::super::x;");
 }

@@ -119,7 +119,7 @@ impl Arena {
 
     fn snapshot(&self, head: &Head) -> Snapshot {
         let words: Arc<[u64]> = self.words[head.start..head.start + head.len].into();
-        let origin = if self.dead_frames.is_some() { Origin::Residue } else { Origin::Waker };
+        let origin = if self.dead_frames.is_some() { Origin::DeadFrames } else { Origin::Waker };
         let data = if sys::SUPPORTED { Data::Copied { registers: head.registers, words } } else { Data::Walked(words) };
         let spans = head.spans.iter().copied().take_while(|id| *id != 0).collect();
         Snapshot { origin, data, truncated: head.truncated, foreign: head.foreign, spans }

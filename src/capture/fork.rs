@@ -126,7 +126,6 @@ impl<T, F: Fn() -> T> PerProcess<T, F> {
     }
 
     /// The value of the nearest of those that this process comes of. Whoever locks it must not wait.
-    #[cfg(feature = "spans")]
     pub(crate) fn parent(&self) -> Option<&T> {
         self.values[..process_number() as usize].iter().rev().find_map(OnceLock::get).map(|value| &**value)
     }

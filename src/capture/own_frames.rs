@@ -244,7 +244,7 @@ mod tests {
             "<core::pin::Pin<P> as core::future::future::Future>::poll",
             "app::load",
             "core::ptr::drop_in_place<heeler::timebox::future::Timebox<F>>",
-            "heeler::inflight::clock::now",
+            "heeler::clock::now",
         ];
         let expected = [stack[0], stack[2], stack[6], stack[7]];
         assert_eq!(left(&stack), expected);

@@ -21,7 +21,7 @@ pub(crate) enum Origin {
     /// In the signal handler, or from a thread asleep: the first frame is the interrupted function.
     Signal,
     /// What a finished poll left below its caller: no registers, only words.
-    Residue,
+    DeadFrames,
 }
 
 /// One stack as it was copied. Not `Debug`: there may be anything on a stack.

@@ -75,7 +75,7 @@ impl Watched {
     /// Of work that was handed on within boxes: they are around what runs until the value is dropped. Of profiled work: no box is.
     pub(crate) fn within_boxes(&self) -> Option<Scope> {
         let row = self.row()?.0;
-        (row.flags() & (flags::INHERITOR | flags::PROFILED) != 0).then(|| Scope::enter_heir(row))
+        (row.flags() & (flags::INHERITOR | flags::PROFILED) != 0).then(|| Scope::enter_inheritor(row))
     }
 
     /// Says that the work has an outcome: to drop it from here on abandons nothing.

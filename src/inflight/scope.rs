@@ -47,7 +47,7 @@ impl Scope {
 
     /// The same for an inheritor, which has no deadline of its own: it knows the boxes that it was handed on in.
     #[inline]
-    pub(crate) fn enter_heir(row: &'static Row) -> Self {
+    pub(crate) fn enter_inheritor(row: &'static Row) -> Self {
         Self { previous: INNERMOST.replace(Some(row)) }
     }
 }

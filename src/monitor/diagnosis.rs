@@ -45,7 +45,7 @@ pub(super) struct Scene<'a> {
     pub(super) children: &'a mut Children,
 }
 
-/// One search, for one row.
+/// The diagnosis of one row.
 pub(super) struct Diagnosis {
     row: &'static Row,
     id: RowId,

@@ -3,12 +3,19 @@
 use std::sync::OnceLock;
 
 use super::evidence::Evidence;
+use crate::capture::PerProcess;
 use crate::inflight::ReportTarget;
 
-static REPORTER: OnceLock<Reporter> = OnceLock::new();
+static REPORTER: PerProcess<OnceLock<Reporter>> = PerProcess::new(inherited);
+
+/// A child of `fork` goes on with what its parent had. A lock of that may have been held at the fork: it is only read.
+fn inherited() -> OnceLock<Reporter> {
+    let parents = REPORTER.parent().and_then(|parent| parent.get().copied());
+    parents.map_or_else(OnceLock::new, OnceLock::from)
+}
 
 /// Who makes reports of what the monitor finds.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Reporter {
     /// Starts it unless it runs, or has just failed to start.
     pub(crate) start: fn(),
@@ -23,31 +30,31 @@ pub(crate) struct Reporter {
 
 /// To be called before the monitor is started. The first one stays.
 pub(crate) fn install(reporter: Reporter) {
-    let _ = REPORTER.set(reporter);
+    let _ = REPORTER.get().set(reporter);
 }
 
 pub(super) fn start_reporter() {
-    if let Some(reporter) = REPORTER.get() {
+    if let Some(reporter) = REPORTER.get().get() {
         (reporter.start)();
     }
 }
 
 pub(super) fn is_reporter_running() -> bool {
-    REPORTER.get().is_none_or(|reporter| (reporter.is_running)())
+    REPORTER.get().get().is_none_or(|reporter| (reporter.is_running)())
 }
 
 pub(super) fn self_check(signal: Result<i32, &'static str>) {
-    if let Some(reporter) = REPORTER.get() {
+    if let Some(reporter) = REPORTER.get().get() {
         (reporter.self_check)(signal);
     }
 }
 
 pub(super) fn send(evidence: Evidence) {
-    if let Some(reporter) = REPORTER.get() {
+    if let Some(reporter) = REPORTER.get().get() {
         (reporter.send)(evidence);
     }
 }
 
 pub(super) fn default_target() -> Option<ReportTarget> {
-    REPORTER.get().map(|reporter| (reporter.default_target)())
+    REPORTER.get().get().map(|reporter| (reporter.default_target)())
 }

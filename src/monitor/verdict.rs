@@ -50,6 +50,8 @@ pub enum Verdict {
     Unknown,
 }
 
+const _: () = assert!(Verdict::ALL.len() == Verdict::Unknown as usize + 1, "all of them");
+
 impl Verdict {
     /// All of them, in the order of their numbers.
     pub(crate) const ALL: [Self; 8] = [

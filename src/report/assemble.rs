@@ -233,7 +233,7 @@ impl Assembler {
         }
         // Reports may wait for long, thousands of them.
         frames.shrink_to_fit();
-        let reconstructed = snapshot.origin == Origin::Residue;
+        let reconstructed = snapshot.origin == Origin::DeadFrames;
         Stack { frames, truncated: !unwound.complete, reconstructed, ..Stack::empty(kind) }
     }
 }

@@ -119,13 +119,14 @@ mod around;
 mod assemble;
 mod builder;
 mod by_sink;
-// Without a feature that reaches over a network, parts of it wait for one.
 mod charge;
+// Without a feature that reaches over a network, parts of it wait for one.
 #[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
 mod delivery;
 mod described;
 #[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
 mod digest;
+#[doc(hidden)]
 pub mod figures;
 mod fingerprint;
 mod inbox;

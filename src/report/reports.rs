@@ -224,7 +224,9 @@ impl Reports {
 
     /// What such a target is of.
     pub(super) fn of(target: &ReportTarget) -> Self {
-        target.downcast().map_or_else(Self::shared, |inner| Self { inner })
+        let inner = target.downcast();
+        debug_assert!(inner.is_some(), "targets are made of reports alone");
+        inner.map_or_else(Self::shared, |inner| Self { inner })
     }
 
     /// Completes a report, decides whether it goes out, and hands it to every sink. To be called on the reporter thread,

@@ -1,6 +1,7 @@
 //! Text for people and programs: units, times, and what came from a request made harmless.
 
 pub(crate) mod escape;
+pub(crate) mod html;
 pub(crate) mod time;
 pub(crate) mod units;
 

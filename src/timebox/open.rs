@@ -39,7 +39,7 @@ pub(crate) struct Begun {
 /// What runs until this is dropped is in the box.
 #[derive(Debug)]
 pub(crate) struct Entered {
-    _ambient: Scope,
+    _scope: Scope,
     _inside: Option<Inside>,
 }
 
@@ -92,17 +92,15 @@ impl Open {
             }
             fill(details);
         });
-        report::expect_box(policy, limit);
-        if registered.is_none() {
-            match slot {
-                Some(slot) => slot.uncount_box(),
-                None => drop(COUNTS.timeboxes.fetch_sub(1, Relaxed)),
+        match (&registered, slot) {
+            (Some(registered), _) => {
+                report::expect_box(policy, limit);
+                if around != RowId::NONE {
+                    inflight::tell_box(registered.row(), registered.id(), around);
+                }
             }
-        }
-        if around != RowId::NONE
-            && let Some(registered) = &registered
-        {
-            inflight::tell_box(registered.row(), registered.id(), around);
+            (None, Some(slot)) => slot.uncount_box(),
+            (None, None) => drop(COUNTS.timeboxes.fetch_sub(1, Relaxed)),
         }
         Self(Watched::new(registered))
     }
@@ -205,7 +203,7 @@ impl Open {
     pub(crate) fn enter(&self, frame: usize) -> Option<Entered> {
         let (row, _) = self.row()?;
         let inside = self.0.enter(frame);
-        Some(Entered { _ambient: Scope::enter(row), _inside: inside })
+        Some(Entered { _scope: Scope::enter(row), _inside: inside })
     }
 
     /// Runs a closure in the box.

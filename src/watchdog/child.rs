@@ -7,7 +7,7 @@ use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 
 use crate::capture::frame_address;
-use crate::inflight::recording::{TaskRecorder, current_strand};
+use crate::inflight::recording::{TaskRecorder, current_recorder};
 use crate::inflight::{self, How, Watched, flags};
 
 pin_project! {
@@ -70,7 +70,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let recorder = current_strand(How::Spawn);
+    let recorder = current_recorder(How::Spawn);
     tokio::spawn(WatchChild { inner: future, recorder, watched: inflight::child(How::Spawn, 0) })
 }
 
@@ -86,7 +86,7 @@ where
     T: Send + 'static,
 {
     let watched = inflight::child(How::SpawnBlocking, flags::MAY_BLOCK);
-    let recorder = current_strand(How::SpawnBlocking);
+    let recorder = current_recorder(How::SpawnBlocking);
     tokio::task::spawn_blocking(move || {
         let inside = watched.enter(frame_address!());
         let scope = watched.within_boxes();

@@ -67,8 +67,8 @@ impl<F: Future> Future for Watch<F> {
             let registered = Registered::new(PolicyId::NONE, threshold, 0, |details| {
                 details.work = Work::Job(Box::new(job));
             });
-            report::expect(threshold);
             if registered.is_some() {
+                report::expect(threshold);
                 count(&COUNTS.jobs);
             }
             *this.watched = Watched::new(registered);

@@ -45,7 +45,7 @@ pub(crate) const fn ms(millis: u64) -> Duration {
 }
 
 /// Two clocks are compared: heeler counts the CPU's ticks, and what it has calibrated goes up to a thousandth faster or slower than
-/// `Instant` and the timers of tokio do (see `src/inflight/clock.rs`). What one of them says is at least `time` may be so much by
+/// `Instant` and the timers of tokio do (see `src/clock.rs`). What one of them says is at least `time` may be so much by
 /// the other.
 pub(crate) fn at_least(time: Duration) -> Duration {
     time - time / 1_000

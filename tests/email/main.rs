@@ -6,7 +6,7 @@
 mod common;
 
 mod delivery;
-mod letter;
+mod message;
 mod server;
 mod tls;
 

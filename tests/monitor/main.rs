@@ -4,7 +4,7 @@
 mod common;
 
 #[cfg(target_os = "linux")]
-mod heirs;
+mod inheritors;
 #[cfg(target_os = "linux")]
 mod start;
 mod starved;

@@ -10,7 +10,7 @@ mod ends;
 mod grpc;
 mod http1;
 mod kinds;
-mod undercut;
+mod layer_order;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -152,7 +152,7 @@ impl Unwinder {
         };
         let foreign = snapshot.foreign.then_some(snapshot.truncated);
         let mut stack = Stack { foreign, ..Stack::new(registers.sp & !7, words) };
-        let mut unwound = if snapshot.origin == Origin::Residue {
+        let mut unwound = if snapshot.origin == Origin::DeadFrames {
             self.search(registers, &mut stack)
         } else {
             let first = FrameAddress::from_instruction_pointer(registers.pc);

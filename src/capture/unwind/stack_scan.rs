@@ -40,7 +40,7 @@ impl Unwinder {
     }
 
     /// The stack of a thread whose panic is about to go on in one of its frames. The library that unwinds writes that
-    /// frame's registers over those that it had saved in its own, and only then moves the stack pointer. ProcessProfile a
+    /// frame's registers over those that it had saved in its own, and only then moves the stack pointer. Meanwhile a
     /// frame on the way has a frame pointer that is not its own, or is the one where the panic goes on, and lies
     /// further up: on top of it is the same return address, for it has made a call which will not return.
     pub(super) fn land(

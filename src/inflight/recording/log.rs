@@ -1,8 +1,8 @@
-//! What is written down of a recorder.
+//! What is written down of a task.
 
 use crate::inflight::{How, WaitKind};
 
-/// No stack, or no recorder.
+/// No stack, or no task.
 pub(crate) const NONE: u32 = u32::MAX;
 
 /// One poll, and what led to it. Times are nanoseconds of [`now`](crate::clock::now).
@@ -24,7 +24,7 @@ pub(crate) struct WakeEntry {
     pub(crate) at: u64,
     /// The stack of the branch that was woken: a number of the session's.
     pub(crate) stack: Option<u32>,
-    /// The recorder that was running, or had just ended, where it was woken.
+    /// The task that was running, or had just ended, where it was woken.
     pub(crate) by: Option<u32>,
 }
 
@@ -39,10 +39,10 @@ pub(crate) struct WaitEntry {
     pub(crate) lost: u16,
 }
 
-/// What one recorder did.
+/// What one task did.
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
-    /// The recorder that has handed it on, and how; `None` for the request itself.
+    /// The task that has handed it on, and how; `None` for the request itself.
     pub(crate) parent: Option<(u32, How)>,
     pub(crate) created: u64,
     /// When it had an outcome or was dropped; `None` while it is polled again.

@@ -1,13 +1,13 @@
-//! What profiled work does, poll by poll and wait by wait: a recorder for the request itself, and one for each piece of work
+//! What profiled work does, poll by poll and wait by wait: a task for the request itself, and one for each piece of work
 //! that it hands on.
 //!
 //! Every poll is traced. Each waker that a branch keeps is one of its own, so that it is known which branch has ended a wait,
-//! and which recorder was running when it did: what that one did meanwhile is what the wait was for.
+//! and which task was running when it did: what that one did meanwhile is what the wait was for.
 //!
-//! - `run`: polling a recorder.
+//! - `run`: polling a task.
 //! - `wake`: the wakers of its branches.
 //! - `log`: what is written down.
-//! - `session`: the recorders of one recording, and what they share.
+//! - `session`: the tasks of one recording, and what they share.
 
 mod log;
 mod run;
@@ -15,5 +15,5 @@ mod session;
 mod wake;
 
 pub(crate) use log::{Log, PollEntry, WaitEntry};
-pub(crate) use run::{TaskRecorder, current_strand};
+pub(crate) use run::{TaskRecorder, current_recorder};
 pub(crate) use session::{Active, Place, Session};

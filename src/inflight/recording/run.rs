@@ -1,4 +1,4 @@
-//! Polling a recorder.
+//! Polling a task.
 
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -19,7 +19,7 @@ use crate::sync::lock_std;
 #[derive(Debug)]
 pub(crate) struct TaskRecorder(Arc<Inner>);
 
-/// What the session knows of a recorder.
+/// What the session knows of a task.
 pub(super) struct Inner {
     session: Arc<Session>,
     number: u32,
@@ -34,14 +34,14 @@ impl std::fmt::Debug for Inner {
 }
 
 thread_local! {
-    /// The recorder that this thread polls.
+    /// The task that this thread polls.
     static CURRENT: RefCell<Option<Arc<Inner>>> = const { RefCell::new(None) };
-    /// The recorder whose last poll on this thread was its last at all, by session and number: whoever waits for it is woken
+    /// The task whose last poll on this thread was its last at all, by session and number: whoever waits for it is woken
     /// next. Until the thread polls another, or sleeps.
     static LAST: Cell<Option<Last>> = const { Cell::new(None) };
 }
 
-/// Whoever waits for a recorder's end is woken within that many nanoseconds, or it was something else that woke them: 5 ms, for
+/// Whoever waits for a task's end is woken within that many nanoseconds, or it was something else that woke them: 5 ms, for
 /// the thread may lose the CPU in between.
 const AT_ONCE: u64 = 5_000_000;
 
@@ -55,20 +55,20 @@ struct Last {
 }
 
 impl Last {
-    /// Whether the calling code may still be what follows a recorder's end: a thread that has slept since wakes whom it wakes
+    /// Whether the calling code may still be what follows a task's end: a thread that has slept since wakes whom it wakes
     /// for another reason.
     fn is_just_over(&self) -> bool {
         now().saturating_sub(self.ended) < AT_ONCE && sys::own_sleeps() == self.sleeps
     }
 }
 
-/// The recorder of the calling code, to hand on work in; `None` outside of any recording.
-pub(crate) fn current_strand(how: How) -> Option<TaskRecorder> {
+/// The task of the calling code, to hand on work in; `None` outside of any recording.
+pub(crate) fn current_recorder(how: How) -> Option<TaskRecorder> {
     let current = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()?;
     TaskRecorder::enter(&current.session, Some((current.number, how)))
 }
 
-/// The recorder of the same session that the calling thread runs, or has just finished.
+/// The task of the same session that the calling thread runs, or has just finished.
 pub(super) fn running(recorder: &Inner) -> Option<u32> {
     let current = CURRENT.try_with(|current| {
         let current = current.borrow();
@@ -101,7 +101,7 @@ impl TaskRecorder {
         Self::enter(session, None).unwrap_or_else(|| Self(Self::inner(session, 0, None)))
     }
 
-    /// `None` if the session has ended or has too many recorders.
+    /// `None` if the session has ended or has too many tasks.
     fn enter(session: &Arc<Session>, parent: Option<(u32, How)>) -> Option<Self> {
         session.enter(|number| Self::inner(session, number, parent)).map(Self)
     }
@@ -136,7 +136,7 @@ impl TaskRecorder {
         result
     }
 
-    /// Runs a closure as the recorder's only poll.
+    /// Runs a closure as the task's only poll.
     pub(crate) fn run<T>(&self, f: impl FnOnce() -> T) -> T {
         if self.0.session.has_ended() {
             return f();

@@ -1,4 +1,4 @@
-//! The recorders of one recording, and what they share.
+//! The tasks of one recording, and what they share.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ const MAX_STACKS: usize = 16_384;
 /// Polls that a recording writes down one by one: some 80 bytes each.
 const MAX_POLLS: u64 = 1_000_000;
 /// Pieces of work that a recording tells apart: up to some hundred bytes each, besides their polls.
-const MAX_STRANDS: usize = 65_536;
+const MAX_TASKS: usize = 65_536;
 
 /// One recording.
 pub(crate) struct Session {
@@ -42,7 +42,7 @@ struct Stacks {
     raw: Vec<(u32, Snapshot)>,
 }
 
-/// A poll of a recorder that goes on.
+/// A poll of a task that goes on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Active {
     pub(crate) recorder: u32,
@@ -88,14 +88,14 @@ impl Session {
         self.id
     }
 
-    /// One recorder more, with its number; `None` if the session has ended or there are too many.
+    /// One task more, with its number; `None` if the session has ended or there are too many.
     pub(super) fn enter(&self, make: impl FnOnce(u32) -> Arc<Inner>) -> Option<Arc<Inner>> {
         let mut recorders = lock_std(&self.recorders);
-        // Under the lock: whoever ends the session takes the recorders afterwards.
+        // Under the lock: whoever ends the session takes the tasks afterwards.
         if self.has_ended() {
             return None;
         }
-        if recorders.len() == MAX_STRANDS {
+        if recorders.len() == MAX_TASKS {
             self.unknown.fetch_add(1, Ordering::Relaxed);
             return None;
         }
@@ -182,7 +182,7 @@ impl Session {
         std::mem::take(&mut lock_std(&self.stacks).raw)
     }
 
-    /// Ends it, and lets go of its recorders: what was written down of each. The request's own is the first.
+    /// Ends it, and lets go of its tasks: what was written down of each. The request's own is the first.
     pub(crate) fn take_logs(&self) -> Vec<Log> {
         self.end();
         let recorders = std::mem::take(&mut *lock_std(&self.recorders));

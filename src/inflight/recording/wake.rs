@@ -1,4 +1,4 @@
-//! The wakers of a recorder's branches: each knows where it was cloned.
+//! The wakers of a task's branches: each knows where it was cloned.
 
 use std::sync::{Arc, OnceLock};
 use std::task::{Wake, Waker};

@@ -167,7 +167,7 @@ fn is_explicit(head: &Parts) -> bool {
 }
 
 fn is_explicit_scheme(scheme: &[u8]) -> bool {
-    !scheme.is_empty() && !AMBIENT.iter().any(|scope| scheme.eq_ignore_ascii_case(scope))
+    !scheme.is_empty() && !AMBIENT.iter().any(|known| scheme.eq_ignore_ascii_case(known))
 }
 
 /// Whether a browser may have sent it. A page cannot keep its browser from saying at least one of these.

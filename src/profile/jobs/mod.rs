@@ -2,7 +2,7 @@
 
 mod assemble;
 mod job;
-mod process_profile;
+mod process_sampling;
 mod queue;
 mod run;
 mod supervise;

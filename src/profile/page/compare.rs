@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use inferno::flamegraph::color::Color;
 
 use super::context::Context;
-use super::html::Html;
 use super::picture::{BOXES_IN_PAGE, dark, or_apology};
 use super::prune::{Painted, Pruner, narrowest, total};
 use super::result::{function, panel, tab, top};
@@ -15,10 +14,11 @@ use super::steps::Steps;
 use super::tables::place;
 use super::tree::{Share, Tree, TreeNode, sums};
 use super::words;
+use crate::flamegraph::picture::Picture;
 use crate::profile::format::state_name;
 use crate::profile::{Profile, State};
 use crate::report::Frame;
-use crate::report::render::flamegraph::picture::Picture;
+use crate::text::html::Html;
 
 /// How many rows the table has.
 const MAX_ROWS: usize = 40;
@@ -68,7 +68,7 @@ pub(crate) fn compare(before: &Profile, after: &Profile, context: &Context<'_>) 
         html.raw("<p class=\"under\">Times are averages of one run.</p>\n");
     }
     html.raw("</main>\n");
-    html.finish()
+    html.finish_page()
 }
 
 /// What one run took of the nanoseconds that all did.

@@ -1,10 +1,10 @@
 //! The page that asks before a profile is started.
 
 use super::context::Context;
-use super::html::Html;
 use super::words;
 use crate::profile::flag::Start;
 use crate::profile::id::Id;
+use crate::text::html::Html;
 
 /// Asks whether a GET request for `uri` is to be profiled. The answer names the question by its `token`.
 pub(crate) fn confirm(uri: &str, start: Start, token: Id, context: &Context<'_>) -> String {
@@ -33,5 +33,5 @@ pub(crate) fn confirm(uri: &str, start: Start, token: Id, context: &Context<'_>)
     html.raw("</button></p></form>\n<p class=\"dim\">If you did not mean to do this, a page or a message may have led you here: ");
     html.raw("nothing has run yet. This question can be answered once, within five minutes.</p>\n<p><a href=\"");
     html.text(&context.plain()).raw("\">This URL without a profile</a></p>\n</main>\n");
-    html.finish()
+    html.finish_page()
 }

@@ -1,8 +1,8 @@
 //! The page that says why there is no other.
 
 use super::context::Context;
-use super::html::Html;
 use super::result::top;
+use crate::text::html::Html;
 
 /// What went wrong, in a few words and in a sentence.
 pub(crate) fn error(what: &str, why: &str, context: &Context<'_>) -> String {
@@ -13,5 +13,5 @@ pub(crate) fn error(what: &str, why: &str, context: &Context<'_>) -> String {
         html.raw("<p><a href=\"").text(&context.plain()).raw("\">This URL without a profile</a></p>\n");
     }
     html.raw("</main>\n");
-    html.finish()
+    html.finish_page()
 }

@@ -1,8 +1,8 @@
 //! A picture in a frame of its own: without an origin, and without a network.
 
-use super::html::Html;
 use super::picture::height_of;
 use crate::profile::page::context::Context;
+use crate::text::html::Html;
 
 const STYLE: &str = include_str!("frame.css");
 const SCRIPT: &str = include_str!("frame.js");
@@ -33,7 +33,7 @@ fn document(svg: &str, title: &str, nonce: &str) -> String {
         .replacen(" onload=\"init(evt)\"", "", 1)
         .replacen("<style type=\"text/css\">", &format!("<style nonce=\"{nonce}\">"), 1)
         .replacen("<script type=\"text/ecmascript\">", &format!("<script nonce=\"{nonce}\">"), 1);
-    let mut html = Html::default();
+    let mut html = Html::fragment();
     html.raw("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>").text(title);
     html.raw("</title><meta name=\"color-scheme\" content=\"light dark\"><style nonce=\"").text(nonce).raw("\">");
     html.raw(STYLE).raw("</style></head><body>\n<div id=\"bar\" hidden>");
@@ -43,5 +43,5 @@ fn document(svg: &str, title: &str, nonce: &str) -> String {
     html.raw("<p id=\"about\" aria-live=\"polite\">Point at a box for its name and its time.</p>");
     html.raw("<div id=\"picture\" tabindex=\"0\" role=\"group\" aria-label=\"").text(title).raw("\">");
     html.svg(&svg).raw("</div>\n").script(SCRIPT, nonce).raw("</body></html>");
-    html.finish_fragment()
+    html.into_markup()
 }

@@ -1,10 +1,10 @@
 //! The page that lists profiles.
 
 use super::context::Context;
-use super::html::Html;
 use super::words;
 use crate::profile::Outcome;
 use crate::profile::store::Summary;
+use crate::text::html::Html;
 
 /// The stored profiles, newest first as they are given, searched for `query`.
 pub(crate) fn index(profiles: &[Summary], query: &str, context: &Context<'_>) -> String {
@@ -22,7 +22,7 @@ pub(crate) fn index(profiles: &[Summary], query: &str, context: &Context<'_>) ->
         table(&mut html, profiles, context);
     }
     html.raw("</main>\n");
-    html.finish()
+    html.finish_page()
 }
 
 fn table(html: &mut Html, profiles: &[Summary], context: &Context<'_>) {

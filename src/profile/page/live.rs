@@ -1,10 +1,10 @@
 //! The page of a profile that is not done yet.
 
 use super::context::Context;
-use super::html::Html;
 use super::result::top;
 use super::words;
 use crate::profile::store::{Phase, Status};
+use crate::text::html::Html;
 use crate::text::units::duration;
 
 const SCRIPT: &str = include_str!("live.js");
@@ -50,7 +50,7 @@ pub(crate) fn live(status: &Status, context: &Context<'_>) -> String {
         html.text(&context.plain()).raw("\">it without a profile</a>.</p>\n");
     }
     html.raw("</main>\n");
-    html.finish()
+    html.finish_page()
 }
 
 /// What it does, in words. The script has the same ones.

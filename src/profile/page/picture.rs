@@ -6,9 +6,10 @@ use super::prune::{Painted, Pruner, narrowest};
 use super::steps::Steps;
 use super::tree::{TreeNode, tree};
 use super::words;
+use crate::flamegraph::label;
+use crate::flamegraph::picture::{Picture, Tile, share, xml};
 use crate::profile::{Profile, State};
-use crate::report::render::flamegraph::picture::{Picture, Tile, share, xml};
-use crate::report::render::flamegraph::{self, label};
+use crate::report::render::flamegraph;
 use crate::text::time::timestamp;
 use crate::text::units::count;
 

@@ -1,8 +1,8 @@
 //! What the rest of the process did, as a table.
 
-use super::html::Html;
 use super::words;
 use crate::profile::{ProcessProfile, ProcessStack};
+use crate::text::html::Html;
 
 /// How many stacks are shown; all are in the JSON form.
 const MAX_ROWS: usize = 40;

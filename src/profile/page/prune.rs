@@ -4,8 +4,8 @@ use inferno::flamegraph::color::Color;
 
 use super::tree::{Tree, TreeNode};
 use super::words;
+use crate::flamegraph::picture::{GREY, Tile};
 use crate::profile::State;
-use crate::report::render::flamegraph::picture::{GREY, Tile};
 
 /// What a box looks like.
 pub(super) struct Painted {

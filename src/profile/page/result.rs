@@ -1,7 +1,6 @@
 //! The page of a profile that is done.
 
 use super::context::{Context, nonce};
-use super::html::Html;
 use super::index::ended;
 use super::picture::{Which, bare_svg, whole};
 use super::shares::shares;
@@ -10,6 +9,7 @@ use crate::profile::form::Form;
 use crate::profile::store::Summary;
 use crate::profile::{Profile, Response, State};
 use crate::report::Frame;
+use crate::text::html::Html;
 
 /// Tabs with pictures: name, id of the tab, id of its panel.
 const PICTURES: [(Which, &str, &str); 5] = [
@@ -45,7 +45,7 @@ pub(crate) fn result(profile: &Profile, earlier: &[Summary], context: &Context<'
     shares(&mut html, words::sums(profile));
     tabs(&mut html, profile, earlier, context);
     html.raw("</main>\n");
-    html.finish()
+    html.finish_page()
 }
 
 /// What leads elsewhere. `again`: it is worth asking the same again.

@@ -1,7 +1,7 @@
 //! What each state took, as a bar that is as long as the whole time.
 
-use super::html::Html;
 use super::words::{self, STATES};
+use crate::text::html::Html;
 
 /// The bar and its legend. The percentages sum to 100.
 pub(super) fn shares(html: &mut Html, sums: [u64; 5]) {

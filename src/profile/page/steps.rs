@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use crate::flamegraph::label;
 use crate::profile::format::{Paths, is_remark};
 use crate::profile::{Profile, State};
 use crate::report::Frame;
-use crate::report::render::flamegraph::label;
 use crate::report::render::fold::{describe_folded, is_dull};
 use crate::report::significant as shown;
 

@@ -1,10 +1,10 @@
 //! Where the time went, by place, await point and function, as tables.
 
-use super::html::Html;
 use super::words::{self, share};
 use crate::profile::format::{Row, Times, tally};
 use crate::profile::{Profile, State};
 use crate::report::Frame;
+use crate::text::html::Html;
 
 /// How many rows a table has; what is more is in the JSON form.
 const MAX_ROWS: usize = 60;

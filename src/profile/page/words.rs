@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::time::SystemTime;
 
 use super::steps::{frames, significant};
+use crate::flamegraph::label;
+pub(super) use crate::flamegraph::picture::share;
 use crate::profile::format::Times;
 pub(super) use crate::profile::format::state_name as state;
 use crate::profile::{Outcome, Profile, Quality, State};
 use crate::report::Frame;
-use crate::report::render::flamegraph::label;
-pub(super) use crate::report::render::flamegraph::picture::share;
 use crate::text::time::timestamp;
 pub(super) use crate::text::units::count;
 use crate::text::units::{self, at};

@@ -1,7 +1,7 @@
 //! What a profiled request does, as it does it, and what its time went into.
 //!
 //! ```text
-//! recording ─▶ recorders (inflight): polls, waits, who woke whom     ┐
+//! recording ─▶ tasks (inflight): polls, waits, who woke whom       ┐
 //! sampler (one OS thread) ─▶ samples: stacks of threads in polls   ┴▶ timeline ─▶ tree: slices with named stacks
 //! ```
 

@@ -1,4 +1,4 @@
-//! What a recorder did inside its polls, from samples.
+//! What a task did inside its polls, from samples.
 //!
 //! A sample speaks for the time around it, half a period to either side, counted in time inside polls: so samples of many
 //! short polls speak for the polls between them. Where samples are missing, the time belongs to what those on both sides

@@ -155,7 +155,7 @@ impl Recording {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Else each would keep the other: the session and its recorders.
+        // Else each would keep the other: the session and its tasks.
         drop(self.live.session.take_logs());
         sampler::leave(&self.live);
     }
@@ -179,7 +179,7 @@ impl<F: Future> Future for Recorded<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let (future, recorder) = (this.future, this.recorder);
-        let scope = this.watched.row().map(|(row, _)| Scope::enter_heir(row));
+        let scope = this.watched.row().map(|(row, _)| Scope::enter_inheritor(row));
         let result = this.watched.poll(cx, |cx| recorder.poll(cx, |cx| future.poll(cx)));
         drop(scope);
         result

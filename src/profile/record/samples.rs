@@ -6,7 +6,7 @@ use crate::profile::State;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sample {
     pub(super) at: u64,
-    /// The recorder that was polled.
+    /// The task that was polled.
     pub(super) recorder: u32,
     /// A place of [`Stacks`](super::stacks::Stacks).
     pub(super) stack: u32,
@@ -79,7 +79,7 @@ impl Samples {
     /// How far back a wait for a CPU is followed: a second of looks at one thread.
     const MAX_BACK: usize = 1_000;
 
-    /// A wait for a CPU is told when it is over. So many nanoseconds of it were before the last look at the recorder, in its
+    /// A wait for a CPU is told when it is over. So many nanoseconds of it were before the last look at the task, in its
     /// poll that began then.
     pub(super) fn credit(&mut self, recorder: u32, began: u64, mut nanos: u64) {
         for sample in self.taken.iter_mut().rev().take(Self::MAX_BACK).take_while(|sample| sample.at >= began) {

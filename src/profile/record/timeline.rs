@@ -1,7 +1,7 @@
 //! From polls, waits and samples to a timeline without gaps.
 //!
 //! A wait belongs to the branch that ended it. If that branch was woken by work that the request had handed on, the wait is
-//! what that work did meanwhile, and so on. What a recorder did that nobody waited for stands beside.
+//! what that work did meanwhile, and so on. What a task did that nobody waited for stands beside.
 
 use super::pieces::{Piece, pieces};
 use super::recording::Record;
@@ -18,15 +18,15 @@ const MAX_DEPTH: u32 = 32;
 
 /// What was seen, as a profile's parts. `began` and `ended` are the request's, `period` is the samples'; in nanoseconds.
 pub(super) fn build(logs: &[Log], stacks: &Stacks, samples: &Samples, began: u64, ended: u64, period: u64) -> Record {
-    let mut of_strand: Vec<Vec<Sample>> = vec![Vec::new(); logs.len()];
+    let mut of_task: Vec<Vec<Sample>> = vec![Vec::new(); logs.len()];
     for sample in &samples.taken {
-        if let Some(taken) = of_strand.get_mut(sample.recorder as usize) {
+        if let Some(taken) = of_task.get_mut(sample.recorder as usize) {
             taken.push(*sample);
         }
     }
     let inside: Vec<Vec<Piece>> =
-        logs.iter().zip(&of_strand).map(|(log, taken)| pieces(log, taken, stacks, ended, period)).collect();
-    drop(of_strand);
+        logs.iter().zip(&of_task).map(|(log, taken)| pieces(log, taken, stacks, ended, period)).collect();
+    drop(of_task);
     let covered = vec![Vec::new(); logs.len()];
     let mut builder =
         Builder { logs, inside: &inside, stacks, tree: Tree::new(stacks), began, ended, slices: Vec::new(), covered };
@@ -73,14 +73,14 @@ pub(super) fn build(logs: &[Log], stacks: &Stacks, samples: &Samples, began: u64
 
 struct Builder<'a> {
     logs: &'a [Log],
-    /// What each recorder did inside its polls.
+    /// What each task did inside its polls.
     inside: &'a [Vec<Piece>],
     stacks: &'a Stacks,
     tree: Tree<'a>,
     began: u64,
     ended: u64,
     slices: Vec<Slice>,
-    /// The stretches of each recorder that are in the timeline.
+    /// The stretches of each task that are in the timeline.
     covered: Vec<Vec<(u64, u64)>>,
 }
 
@@ -108,7 +108,7 @@ impl Builder<'_> {
         }
     }
 
-    /// What a recorder did in that stretch, on top of what waits for it.
+    /// What a task did in that stretch, on top of what waits for it.
     fn expand(&mut self, recorder: usize, from: u64, to: u64, parent: Option<u32>, depth: u32) {
         let logs = self.logs;
         let Some(log) = logs.get(recorder).filter(|_| from < to) else { return };
@@ -145,7 +145,7 @@ impl Builder<'_> {
         self.emit_label((end, to), State::Waiting, parent, "[after its end]");
     }
 
-    /// A recorder does not run in that stretch: between one poll and the next.
+    /// A task does not run in that stretch: between one poll and the next.
     fn wait(
         &mut self,
         log: &Log,
@@ -180,7 +180,7 @@ impl Builder<'_> {
         self.emit_label((woken, to), State::Runnable, Some(node), "[not scheduled]");
     }
 
-    /// Where a recorder waits: at the branch that was woken, if that is known.
+    /// Where a task waits: at the branch that was woken, if that is known.
     fn waits_at(&mut self, log: &Log, wait: &WaitEntry, woken: Option<u32>, parent: Option<u32>) -> u32 {
         let mut places: Vec<u32> = match woken {
             Some(stack) => self.stacks.awaited(stack).into_iter().collect(),
@@ -204,7 +204,7 @@ impl Builder<'_> {
         }
     }
 
-    /// A recorder is inside polls in that stretch.
+    /// A task is inside polls in that stretch.
     fn polled(&mut self, recorder: usize, (from, to): (u64, u64), parent: Option<u32>) {
         let inside = self.inside;
         let Some(pieces) = inside.get(recorder) else { return };

@@ -226,15 +226,16 @@ impl Dispatch {
     pub(in crate::report) fn call_sinks(&self, now: Instant) {
         for (at, outbox) in self.outboxes.iter().enumerate() {
             let Outlet::Sink(sink) = &outbox.slot.outlet else { continue };
-            let Some(_wheel) = outbox.take_wheel(now) else { continue };
+            let Some(_guard) = outbox.begin_driving(now) else { continue };
             let began = Instant::now();
             // These have no limit an hour, so there is nothing to gather.
             while let Some(Next::Send(waiting)) = outbox.next(now + began.elapsed()) {
-                let sent = outbox.load(&waiting).and_then(|(report, untold)| call(&**sink, &report).map(|()| untold));
+                let sent =
+                    outbox.load(&waiting).and_then(|(report, unreported)| call(&**sink, &report).map(|()| unreported));
                 // A pause begins when the attempt is over: one that fails slowly must not fill all the time there is.
                 self.sent(at, waiting, sent, now + began.elapsed());
                 if began.elapsed() >= TURN {
-                    outbox.queue().leave_wheel();
+                    outbox.queue().end_driving();
                     break;
                 }
             }
@@ -260,7 +261,7 @@ impl Dispatch {
     async fn drive(self: Arc<Self>, at: usize) {
         let outbox = &self.outboxes[at];
         let Outlet::Remote(remote) = &outbox.slot.outlet else { return };
-        let Some(_wheel) = outbox.take_wheel(clock()) else { return };
+        let Some(_guard) = outbox.begin_driving(clock()) else { return };
         while let Some(next) = outbox.next(clock()) {
             match next {
                 Next::Send(waiting) => match outbox.load(&waiting) {
@@ -269,8 +270,8 @@ impl Dispatch {
                         outbox.queue().not_sent();
                         self.settle(at, &waiting.entry.receipt, Outcome::Taken);
                     }
-                    Ok((report, untold)) => {
-                        let sent = attempt(|| remote.deliver(&report)).await.map(|()| untold);
+                    Ok((report, unreported)) => {
+                        let sent = attempt(|| remote.deliver(&report)).await.map(|()| unreported);
                         self.sent(at, waiting, sent, clock());
                     }
                     Err(failure) => self.sent(at, waiting, Err(failure), clock()),
@@ -281,7 +282,7 @@ impl Dispatch {
                     Err(failure) => self.not_gathered(at, waiting, &failure, clock()),
                 },
                 Next::Digest(mut gathered) => {
-                    gathered.digest.lost = outbox.untold();
+                    gathered.digest.lost = outbox.unreported();
                     let sent = attempt(|| remote.digest(&gathered.digest)).await;
                     self.digest_sent(at, gathered, sent, clock());
                 }
@@ -709,7 +710,7 @@ mod tests {
         turn(&dispatch, 10).await;
         dispatch.accept(with_id(1), clock());
         let outbox = &dispatch.outboxes[0];
-        let driver_guard = outbox.take_wheel(clock()).unwrap();
+        let driver_guard = outbox.begin_driving(clock()).unwrap();
         let Some(Next::Gather(waiting)) = outbox.next(clock()) else { panic!("beyond the limit") };
         dispatch.hurry();
         let (report, _) = outbox.load(&waiting).unwrap();
@@ -1107,7 +1108,7 @@ mod tests {
                 .is_none()
         );
         let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _wheel = outbox.take_wheel(Instant::now()).unwrap();
+            let _guard = outbox.begin_driving(Instant::now()).unwrap();
             panic!("on purpose");
         }));
         assert!(panics.is_err());

@@ -18,7 +18,7 @@ pub(super) struct Outbox {
     pub(super) rules: Rules,
     queue: Mutex<Queue>,
     /// Reports that were meant for this sink and are lost, and that it has not been told of.
-    untold: AtomicU64,
+    unreported: AtomicU64,
 }
 
 /// Somebody drives the queue of an outbox.
@@ -28,23 +28,23 @@ impl Drop for DriverGuard<'_> {
     fn drop(&mut self) {
         // Else it was left when there was nothing more to do, and may be in other hands by now.
         if std::thread::panicking() {
-            self.0.queue().leave_wheel();
+            self.0.queue().end_driving();
         }
     }
 }
 
 impl Outbox {
     pub(super) fn new(slot: Slot, rules: Rules) -> Self {
-        Self { slot, rules, queue: Mutex::default(), untold: AtomicU64::new(0) }
+        Self { slot, rules, queue: Mutex::default(), unreported: AtomicU64::new(0) }
     }
 
     pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
         lock_std(&self.queue)
     }
 
-    /// See [`Queue::take_wheel`]. Who panics leaves the driver_guard.
-    pub(super) fn take_wheel(&self, now: Instant) -> Option<DriverGuard<'_>> {
-        self.queue().take_wheel(now, &self.rules).then_some(DriverGuard(self))
+    /// See [`Queue::begin_driving`]. A panic ends the driving, and another may begin it.
+    pub(super) fn begin_driving(&self, now: Instant) -> Option<DriverGuard<'_>> {
+        self.queue().begin_driving(now, &self.rules).then_some(DriverGuard(self))
     }
 
     pub(super) fn next(&self, now: Instant) -> Option<Next> {
@@ -53,12 +53,12 @@ impl Outbox {
 
     /// Reports were lost on the way to this sink: the next one that it takes says so.
     pub(super) fn lost(&self, reports: u64) {
-        self.untold.fetch_add(reports, Relaxed);
+        self.unreported.fetch_add(reports, Relaxed);
     }
 
     /// How many were lost that it has not been told of.
-    pub(super) fn untold(&self) -> u64 {
-        self.untold.load(Relaxed)
+    pub(super) fn unreported(&self) -> u64 {
+        self.unreported.load(Relaxed)
     }
 
     /// The report that waits, from the spool if need be, with a note on those that were lost before it; and how many these
@@ -82,16 +82,16 @@ impl Outbox {
             },
             (None, None) => return Err(Failure::permanent("it is neither in memory nor in the spool")),
         };
-        let untold = self.untold();
-        if untold > 0 {
-            Arc::make_mut(&mut report).notes.push(note(untold, &self.slot.name));
+        let unreported = self.unreported();
+        if unreported > 0 {
+            Arc::make_mut(&mut report).notes.push(note(unreported, &self.slot.name));
         }
-        Ok((report, untold))
+        Ok((report, unreported))
     }
 
     /// The sink has taken a report or a digest that said so much.
-    pub(super) fn told(&self, untold: u64) {
-        self.untold.fetch_sub(untold, Relaxed);
+    pub(super) fn told(&self, unreported: u64) {
+        self.unreported.fetch_sub(unreported, Relaxed);
     }
 }
 

@@ -140,14 +140,14 @@ impl Queue {
     }
 
     /// Whether there is something to do now that nobody does. If so, the caller is to [`drive`](Self::next) it.
-    pub(super) fn take_wheel(&mut self, now: Instant, rules: &Rules) -> bool {
+    pub(super) fn begin_driving(&mut self, now: Instant, rules: &Rules) -> bool {
         let taken = self.is_to_be_driven(now, rules);
         self.driven |= taken;
         taken
     }
 
     /// The caller no longer drives the queue, whatever is in there.
-    pub(super) fn leave_wheel(&mut self) {
+    pub(super) fn end_driving(&mut self) {
         self.driven = false;
         // Whoever is in a hurry is so until nothing is left: what failed meanwhile is not to wait for the end of the hour.
         self.hurry &= self.len() > 0;
@@ -181,7 +181,7 @@ impl Queue {
     /// What is to be done next. After `None` the caller no longer drives the queue.
     pub(super) fn next(&mut self, now: Instant, rules: &Rules) -> Option<Next> {
         if !self.is_due(now, rules) {
-            self.leave_wheel();
+            self.end_driving();
             return None;
         }
         if self.gathers(now, rules)
@@ -320,15 +320,15 @@ mod tests {
     #[test]
     fn only_one_driver_runs_at_a_time() {
         let mut queue = filled(0..1);
-        assert!(queue.take_wheel(at(0), &RULES));
-        assert!(!queue.take_wheel(at(0), &RULES));
+        assert!(queue.begin_driving(at(0), &RULES));
+        assert!(!queue.begin_driving(at(0), &RULES));
         let _ = sent(queue.next(at(0), &RULES));
         assert!(queue.push(entry(1), &RULES).is_none());
-        assert!(!queue.take_wheel(at(0), &RULES), "still driven");
+        assert!(!queue.begin_driving(at(0), &RULES), "still driven");
         let _ = sent(queue.next(at(0), &RULES));
         assert!(queue.next(at(0), &RULES).is_none());
         assert!(queue.push(entry(2), &RULES).is_none());
-        assert!(queue.take_wheel(at(0), &RULES));
+        assert!(queue.begin_driving(at(0), &RULES));
     }
 
     /// Guards: after a failure the whole queue pauses, and the report that failed goes to the end and expires in time. A
@@ -382,9 +382,9 @@ mod tests {
         };
         assert!(gather(&mut queue, at(10)).is_none());
         assert_eq!(queue.len(), 3, "gathered, not gone");
-        assert!(!queue.take_wheel(at(3599), &rules));
+        assert!(!queue.begin_driving(at(3599), &rules));
         assert!(queue.push(entry(5), &rules).is_none());
-        assert!(queue.take_wheel(at(3600), &rules));
+        assert!(queue.begin_driving(at(3600), &rules));
         let digest = gather(&mut queue, at(3600)).expect("the hour is over");
         assert_eq!((digest.receipts.len(), digest.digest.reports), (4, 4), "what came just before, too");
         assert!(queue.failed(Failed::Digest(digest), at(3600), &rules, 0.5).is_empty());
@@ -449,7 +449,7 @@ mod tests {
     fn a_flush_lasts_until_nothing_is_left() {
         let rules = Rules { per_hour: Some(1), ..RULES };
         let mut queue = filled(0..2);
-        assert!(queue.take_wheel(at(0), &rules));
+        assert!(queue.begin_driving(at(0), &rules));
         let first = sent(queue.next(at(0), &rules));
         queue.hurry();
         assert!(queue.failed(Failed::Send(first), at(0), &rules, 0.5).is_empty());

@@ -152,7 +152,7 @@ fn parameter_in_path(scan: Scan<'_>, path: &str) -> Option<usize> {
 /// Tokens that are segments of a path.
 fn segments(scan: Scan<'_>, path: &str, start: usize, base: usize, found: &mut Found) {
     let mut at = start;
-    let mut significant = [false; 2];
+    let mut announces = [false; 2];
     for segment in path[start..].split('/') {
         let (here, length) = (at, segment.len());
         at += length + 1;
@@ -162,14 +162,14 @@ fn segments(scan: Scan<'_>, path: &str, start: usize, base: usize, found: &mut F
         let is_template = segment.starts_with('{') && segment.ends_with('}');
         let encoded = memchr(b'%', segment.as_bytes()).is_some();
         if !is_template && length >= 8 {
-            let hidden = (significant.contains(&true) && is_token_like(segment)) || (encoded && scan.hides(segment));
+            let hidden = (announces.contains(&true) && is_token_like(segment)) || (encoded && scan.hides(segment));
             if hidden {
                 found.hide(base + here, base + here + length);
             } else {
                 shapes::find(&scan, segment, base + here, false, found);
             }
         }
-        significant = [is_telling(scan, segment), significant[0] && length < 8];
+        announces = [is_telling(scan, segment), announces[0] && length < 8];
     }
 }
 
@@ -177,7 +177,7 @@ fn segments(scan: Scan<'_>, path: &str, start: usize, base: usize, found: &mut F
 fn is_telling(scan: Scan<'_>, segment: &str) -> bool {
     segment.len() <= 64
         && (scan.names.secrecy(segment).is_some_and(|secrecy| secrecy > Secrecy::Alone)
-            || words(segment).any(|word| TELLING.iter().any(|significant| significant.eq_ignore_ascii_case(word))))
+            || words(segment).any(|word| TELLING.iter().any(|announces| announces.eq_ignore_ascii_case(word))))
 }
 
 /// `name=value`, or `name=value;name=value`: what a `;` means depends on the server, so both readings are looked at.

@@ -1,10 +1,11 @@
 //! A digest as text and as HTML.
 
-use super::markup::{Colour, Html};
+use super::markup::Colour;
 use super::page::Fact;
 use super::subject::{MAX_SUBJECT, MAX_WHAT, cut, on};
 use super::text::Text;
 use crate::report::digest::{Digest, Entry};
+use crate::text::html::Html;
 use crate::text::time::timestamp;
 use crate::text::units::{count, duration};
 
@@ -50,7 +51,7 @@ impl Digest {
 
     /// The same as HTML for mail clients, with a bar for each place.
     pub(crate) fn to_html(&self) -> String {
-        let mut html = Html::page(&self.subject());
+        let mut html = Html::letter(&self.subject());
         html.raw("<h1 style=\"font-size:19px;line-height:1.35;margin:0\">");
         html.text(&self.sum());
         html.raw("</h1>\n");
@@ -69,7 +70,7 @@ impl Digest {
             html.text(&rest);
             html.raw("</div>");
         }
-        html.finish()
+        html.finish_letter()
     }
 
     fn shown(&self) -> Vec<&Entry> {

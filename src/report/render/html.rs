@@ -1,12 +1,13 @@
 //! The report as a letter in HTML.
 
-use super::markup::{Colour, Html};
+use super::markup::Colour;
 use super::page::{Page, meaning};
 use super::sections::Section;
 use super::stacks::Line;
 use super::subject::state;
 use crate::report::Report;
 use crate::report::location::place;
+use crate::text::html::Html;
 
 /// How many bytes each part may have. A mail client such as Gmail shows the first 102 KB of a letter; all parts together
 /// are less, also where each letter of the text must be escaped.
@@ -33,7 +34,7 @@ impl Report {
     #[must_use]
     pub fn to_html(&self) -> String {
         let page = Page::of(self);
-        let mut html = Html::page(&self.subject());
+        let mut html = Html::letter(&self.subject());
         html.lead(self, &page);
         let left = html.facts(FACTS, &page.facts);
         html.left_out(left, "fact");
@@ -45,7 +46,7 @@ impl Report {
         html.raw("<div style=\"margin-top:24px;border-top:1px solid rgba(127,127,127,.35)\">");
         html.facts(1_000, &page.tail);
         html.raw("</div>");
-        html.finish()
+        html.finish_letter()
     }
 
     /// The source line at the report's location, where it is at hand.

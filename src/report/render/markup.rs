@@ -1,13 +1,11 @@
-//! HTML for mail clients, written so that nothing from outside gets into it unescaped.
+//! What a letter in HTML consists of.
 //!
 //! Mail clients run no scripts, load nothing, and often drop `<style>`: so there are tables and inline styles. Text has the
 //! reader's own colour and panels are translucent, so that a page is as clear on a dark ground as on a light one.
 
-use std::fmt::Write as _;
-
 use super::page::Fact;
 use crate::report::{Activity, Verdict};
-use crate::text::escape::escape;
+use crate::text::html::Html;
 
 /// The most of one text, in characters.
 const MAX_TEXT: usize = 400;
@@ -28,72 +26,17 @@ const BODY: &str = concat!(
 );
 const END: &str = "</div></td></tr></table></body></html>\n";
 
-/// HTML in the making. What is not literal in this program goes through [`text`](Self::text).
-#[derive(Debug)]
-pub(super) struct Html(String);
-
 impl Html {
-    /// A page with this title.
-    pub(super) fn page(title: &str) -> Self {
-        let mut html = Self(START.to_owned());
-        html.text(title);
-        html.raw(BODY);
+    /// A letter with this title.
+    pub(super) fn letter(title: &str) -> Self {
+        let mut html = Self::new(MAX_TEXT);
+        html.raw(START).text(title).raw(BODY);
         html
     }
 
-    pub(super) fn finish(mut self) -> String {
+    pub(super) fn finish_letter(mut self) -> String {
         self.raw(END);
-        self.0
-    }
-
-    /// Markup that is written in this program.
-    pub(super) fn raw(&mut self, markup: &'static str) {
-        self.0.push_str(markup);
-    }
-
-    /// A number in markup.
-    pub(super) fn number(&mut self, number: u32) {
-        // Writing to a string cannot fail.
-        let _ = write!(self.0, "{number}");
-    }
-
-    /// Text from anywhere, safe in an element and in a quoted attribute.
-    pub(super) fn text(&mut self, text: &str) {
-        for c in escape(text, MAX_TEXT).trim_end().chars() {
-            match c {
-                '<' => self.raw("&lt;"),
-                '>' => self.raw("&gt;"),
-                '&' => self.raw("&amp;"),
-                '"' => self.raw("&quot;"),
-                '\'' => self.raw("&#39;"),
-                c => self.0.push(c),
-            }
-        }
-    }
-
-    /// Writes items as long as they fit into `room` bytes; says how many did not.
-    pub(super) fn fit<T>(
-        &mut self,
-        room: usize,
-        items: impl IntoIterator<Item = T>,
-        mut write: impl FnMut(&mut Self, T),
-    ) -> usize {
-        let end = self.0.len() + room;
-        let mut items = items.into_iter();
-        for item in &mut items {
-            let before = self.0.len();
-            write(self, item);
-            if self.0.len() > end {
-                self.0.truncate(before);
-                return 1 + items.count();
-            }
-        }
-        0
-    }
-
-    /// How many bytes there are.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.into_markup()
     }
 
     pub(super) fn heading(&mut self, text: &str) {
@@ -310,19 +253,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn items_that_do_not_fit_are_counted() {
-        let mut html = Html::page("");
-        let left = html.fit(10, ["12345", "12345", "1", "1"], |html, item| html.text(item));
-        assert_eq!(left, 2);
-        assert!(html.0.ends_with("\n1234512345"));
-    }
-
-    #[test]
     fn a_bar_is_1_to_100_percent_wide() {
         for (fraction, percent) in [(0.0, 1), (0.005, 1), (0.5, 50), (1.0, 100), (7.0, 100), (-1.0, 1), (f64::NAN, 1)] {
-            let mut html = Html::page("");
+            let mut html = Html::letter("");
             html.bar(Colour::GREY, fraction);
-            let html = html.finish();
+            let html = html.finish_letter();
             check(&html);
             assert!(html.contains(&format!("<td width=\"{percent}%\"")), "{fraction}");
         }

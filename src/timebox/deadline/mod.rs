@@ -10,7 +10,7 @@
 //! use std::time::Duration;
 //! use heeler::DeadlineLayer;
 //! use http::HeaderName;
-//! use hyper_util::deadline::legacy::Client;
+//! use hyper_util::client::legacy::Client;
 //! use hyper_util::rt::TokioExecutor;
 //! use tower::Layer as _;
 //!
@@ -28,7 +28,7 @@
 //! | client | how |
 //! |---|---|
 //! | tonic | `HealthClient::new(deadlines.layer(channel))`, with the generated client of your service |
-//! | hyper-util | `deadlines.layer(hyper_util::deadline::legacy::Client::builder(executor).build_http())` |
+//! | hyper-util | `deadlines.layer(hyper_util::client::legacy::Client::builder(executor).build_http())` |
 //! | reqwest | `deadlines.layer(reqwest::Client::new())`, called with a `reqwest::Request`; needs heeler's feature `reqwest` |
 //! | others | any tower service of `http::Request<B>`, whose error fits into a `Box<dyn Error + Send + Sync>` |
 //!

@@ -2,9 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::label;
-use super::picture::{GREY, Picture, Tile, share, xml};
 use super::tree::{Node, tree};
+use crate::flamegraph::label;
+use crate::flamegraph::picture::{GREY, Picture, Tile, share, xml};
 use crate::report::Report;
 use crate::report::location::place;
 use crate::text::time::timestamp;

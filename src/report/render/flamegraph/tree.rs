@@ -5,8 +5,8 @@ use std::collections::hash_map::Entry;
 
 use super::super::fold::{Part, describe_folded, readable};
 use super::super::sentence::busy_with;
-use super::label;
 use super::state::State;
+use crate::flamegraph::label;
 use crate::report::{Activity, Interval, Report, Stack, StackKind};
 use crate::text::units::count;
 

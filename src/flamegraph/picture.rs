@@ -7,7 +7,7 @@ use inferno::flamegraph::{self, Direction, Options, TextTruncateDirection};
 
 /// As wide as the window is a picture of up to so many boxes: the script lays all of them out again for it, which takes a
 /// browser as long as all the rest.
-pub(super) const FLUID_BOXES: usize = 2_000;
+pub(crate) const FLUID_BOXES: usize = 2_000;
 
 /// The width of a picture of more, in pixels.
 const WIDTH: usize = 1_200;

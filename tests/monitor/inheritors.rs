@@ -59,7 +59,7 @@ fn spent_on(boxes: usize) -> Duration {
 /// Guards: the monitor looks only at the inheritors it has to tell, so that its work is linear in what expires.
 #[test]
 fn telling_inheritors_takes_linear_time() {
-    in_own_process("heirs::telling_inheritors_takes_linear_time", || {
+    in_own_process("inheritors::telling_inheritors_takes_linear_time", || {
         spent_on(100);
         let few = spent_on(1_000);
         let many = spent_on(8_000);

@@ -44,7 +44,7 @@ fn watchdog(seconds: u64) -> WatchdogLayer {
 /// give it that.
 #[test]
 fn warns_of_a_threshold_that_is_never_reached() {
-    in_own_process("undercut::warns_of_a_threshold_that_is_never_reached", || {
+    in_own_process("layer_order::warns_of_a_threshold_that_is_never_reached", || {
         let log = Log::start();
         for outside in [true, false] {
             for limit in [5, 25] {

@@ -1,6 +1,6 @@
 //! What the rest of the process does while a job's request runs, where that is asked for.
 
-use crate::profile::ProcessProfile as Seen;
+use crate::profile::ProcessProfile;
 #[cfg(feature = "pprof")]
 use crate::profile::process_profile::Watching;
 #[cfg(feature = "pprof")]
@@ -8,12 +8,12 @@ use crate::profile::supervisor::apart;
 
 /// A look at the rest of the process, if there is one.
 #[derive(Debug, Default)]
-pub(super) struct ProcessProfile {
+pub(super) struct ProcessSampling {
     #[cfg(feature = "pprof")]
     watching: Option<Result<Watching, String>>,
 }
 
-impl ProcessProfile {
+impl ProcessSampling {
     /// Begins.
     #[cfg(feature = "pprof")]
     pub(super) async fn start() -> Self {
@@ -27,7 +27,7 @@ impl ProcessProfile {
 
     /// What it saw. What went wrong is noted.
     #[cfg(feature = "pprof")]
-    pub(super) async fn finish(self, notes: &mut Vec<String>) -> Option<Seen> {
+    pub(super) async fn finish(self, notes: &mut Vec<String>) -> Option<ProcessProfile> {
         let seen = match self.watching? {
             Ok(watching) => apart(|| watching.finish()).await?,
             Err(why) => Err(why),
@@ -36,7 +36,7 @@ impl ProcessProfile {
     }
 
     #[cfg(not(feature = "pprof"))]
-    pub(super) async fn finish(self, _: &mut Vec<String>) -> Option<Seen> {
+    pub(super) async fn finish(self, _: &mut Vec<String>) -> Option<ProcessProfile> {
         None
     }
 }
