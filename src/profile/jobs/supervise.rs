@@ -14,7 +14,7 @@ use super::job::Entered;
 use super::process_sampling::ProcessSampling;
 use super::thread::Drive;
 use super::turn::{GiveUp, Turn};
-use super::{Job, ProcessProfile, Run, Stop, Ticket, UNRETURNED, assemble};
+use super::{Job, Run, Seen, Stop, Ticket, UNRETURNED, assemble};
 use crate::profile::layer::Config;
 use crate::profile::store::{HEARTBEAT, Phase, Status};
 use crate::profile::{Outcome, Profile};
@@ -41,7 +41,7 @@ pub(in crate::profile) struct Course {
     pub(in crate::profile) ticket: Ticket,
     pub(in crate::profile) entered: Entered,
     pub(in crate::profile) run: Run,
-    pub(in crate::profile) seen: ProcessProfile,
+    pub(in crate::profile) seen: Seen,
     /// Whether the rest of the process is watched meanwhile.
     pub(in crate::profile) process: bool,
     /// Whether the request runs as a task of its runtime, not on a profile thread.

@@ -136,8 +136,8 @@ mod tests {
     use quick_xml::Reader;
     use quick_xml::events::Event;
 
-    use super::super::picture::FLUID_BOXES;
     use super::*;
+    use crate::flamegraph::picture::FLUID_BOXES;
     use crate::report::location::{arrange, locate};
     use crate::report::testing::{culprit, library, own, report, thread_stack};
     use crate::report::{Activity, Interval, Verdict};
