@@ -313,7 +313,7 @@ mod tests {
     use crate::report::Reports;
 
     fn reports() -> Reports {
-        Reports::builder().log(false).build().unwrap()
+        Reports::builder().without_log().build().unwrap()
     }
 
     /// The microseconds of milliseconds that are rounded to them.

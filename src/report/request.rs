@@ -57,7 +57,7 @@ mod tests {
     use crate::report::Reports;
 
     fn reports() -> Reports {
-        Reports::builder().log(false).build().unwrap()
+        Reports::builder().without_log().build().unwrap()
     }
 
     /// Guards: a report shows what the client asked for, in either version of HTTP, and the host as a header.
