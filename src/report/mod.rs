@@ -169,7 +169,7 @@ pub(crate) use privacy::{Redactor, told};
 pub(crate) use process::complete;
 
 pub use builder::ReportsBuilder;
-pub use model::{Interval, Location, Process, Report, Request, SCHEMA, Span, Stack, Thread};
+pub use model::{Interval, Location, ProcessInfo, Report, RequestInfo, SCHEMA, Span, Stack, Thread};
 pub use reports::Reports;
 #[cfg(feature = "otel")]
 #[cfg_attr(docsrs, doc(cfg(feature = "otel")))]

@@ -452,7 +452,7 @@ mod tests {
         let reports =
             builder.service("photos", "1.2.0").own_crates(["house-lib"]).secret_params(["patient"]).build().unwrap();
         let mut bare = report();
-        bare.process = crate::report::Process::default();
+        bare.process = crate::report::ProcessInfo::default();
         bare.spans[0].fields =
             vec![("patient".to_owned(), "hunter2".to_owned()), ("page".to_owned(), "1\n".to_owned())];
         bare.stacks = vec![await_stack(&[library("house_lib::lock"), own("photos::page", 3)])];
