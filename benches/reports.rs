@@ -301,7 +301,7 @@ fn run_jobs(runtime: &Runtime, reports: &Reports, jobs: u32) {
 }
 
 fn builder() -> ReportsBuilder {
-    Reports::builder().log(false).repeat_after(Duration::ZERO)
+    Reports::builder().without_log().repeat_after(Duration::ZERO)
 }
 
 /// On the disk that this was built on: temporary directories may be in memory.
@@ -399,8 +399,8 @@ fn queued(what: &str) {
     // The first thousand, or hundred, and the rest.
     let (first, all) = pick((1_000, 10_000), (100, 1_000));
     let builder = match what {
-        "spool" => builder().spool(place.path()).queue(first as usize),
-        _ => builder().queue(all as usize),
+        "spool" => builder().spool(place.path()).max_queued(first as usize),
+        _ => builder().max_queued(all as usize),
     };
     let reports = builder.sink(Down).build().expect("reports");
     let (bytes, rss) = (BYTES.load(Relaxed), resident());

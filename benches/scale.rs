@@ -65,8 +65,8 @@ fn main() {
         _ => {}
     }
     // Nobody reads these reports: none of these requests is ever answered.
-    let reports = Reports::builder().log(false).build().expect("reports");
-    let layer = WatchdogLayer::default().reports(reports).abandoned_after(None);
+    let reports = Reports::builder().without_log().build().expect("reports");
+    let layer = WatchdogLayer::default().reports(reports).without_abandoned_reports();
     let mut service = layer.layer(Silent);
     let handle = layer.handle();
     handle.set_enabled(false);
@@ -172,7 +172,7 @@ fn expire_together() {
 fn expire_beside_starved() {
     const LIMIT: Duration = Duration::from_millis(20);
     const WORKERS: usize = 8;
-    let reports = Reports::builder().log(false).build().expect("reports");
+    let reports = Reports::builder().without_log().build().expect("reports");
     let runtime = runtime(WORKERS);
     for _ in 0..2_000 {
         let work = async {

@@ -77,9 +77,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("   {}\n", index().timebox(ms(50)).grace(ms(1_000)).await?);
 
     println!("6. An error of your own, or of the standard library.");
-    let answer = fetch(60_000).timebox(ms(20)).or("503 Service Unavailable").await;
+    let answer = fetch(60_000).timebox(ms(20)).or_err("503 Service Unavailable").await;
     println!("   {}", answer.unwrap_err());
-    let error = fetch(60_000).timebox(ms(20)).map(io::Error::from).await.unwrap_err();
+    let error = fetch(60_000).timebox(ms(20)).map_err(io::Error::from).await.unwrap_err();
     println!("   {:?}, and it still knows: {}\n", error.kind(), Interrupted::find(&error).is_some());
 
     println!("7. One at a time: a job that must never run twice at once, in whatever process.");

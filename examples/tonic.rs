@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = listener.local_addr()?;
     let (_reporter, health) = tonic_health::server::health_reporter();
     let server = tonic::transport::Server::builder()
-        .layer(WatchdogLayer::new(Duration::from_secs(1)).body(true))
+        .layer(WatchdogLayer::new(Duration::from_secs(1)).watch_bodies())
         .add_service(health)
         .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
     tokio::spawn(server);

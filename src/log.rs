@@ -1,7 +1,9 @@
 //! Logging from threads that must not end.
 
+use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::private::exposure;
 
@@ -19,5 +21,76 @@ pub(crate) fn warn_if_exposed(what: &str, path: &Path) {
     if let Some(exposure) = exposure(path) {
         let directory = path.display();
         log_safely(|| tracing::warn!(target: TARGET, "the {what} `{directory}` {exposure}"));
+    }
+}
+
+/// Keeps a setting in its range. That a value was out of it is logged once per setting, in a `static` of its own.
+#[derive(Debug)]
+pub(crate) struct Clamp {
+    setting: &'static str,
+    logged: AtomicBool,
+}
+
+impl Clamp {
+    /// `setting` is what the user has called: "WatchdogLayer::new".
+    pub(crate) const fn new(setting: &'static str) -> Self {
+        Self { setting, logged: AtomicBool::new(false) }
+    }
+
+    /// The value, or `least` if it is less than that or not a number.
+    #[inline]
+    pub(crate) fn at_least<T: PartialOrd + Debug>(&self, value: T, least: T) -> T {
+        if value >= least {
+            return value;
+        }
+        self.log(&value, &least);
+        least
+    }
+
+    /// The value, or `most` if it is more than that or not a number.
+    #[inline]
+    pub(crate) fn at_most<T: PartialOrd + Debug>(&self, value: T, most: T) -> T {
+        if value <= most {
+            return value;
+        }
+        self.log(&value, &most);
+        most
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn log(&self, given: &dyn Debug, used: &dyn Debug) {
+        if !self.logged.swap(true, Ordering::Relaxed) {
+            let setting = self.setting;
+            log_safely(|| {
+                tracing::warn!(target: TARGET, "`{setting}` does not accept {given:?}: using {used:?} instead");
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::report::testing::logged;
+
+    /// Guards: values in range stay as they are and silent; the first one out of it is logged, and no other.
+    #[test]
+    fn a_clamp_logs_only_the_first_bad_value() {
+        let clamp = Clamp::new("Layer::setting");
+        let log = logged(|| {
+            assert_eq!(clamp.at_least(1, 1), 1);
+            assert_eq!(clamp.at_most(Duration::ZERO, Duration::ZERO), Duration::ZERO);
+        });
+        assert_eq!(log, "");
+        let log = logged(|| {
+            assert_eq!(clamp.at_least(f64::NAN, 0.0).to_bits(), 0);
+            assert_eq!(clamp.at_most(11, 10), 10);
+            assert_eq!(clamp.at_least(-1, 0), 0);
+        });
+        assert!(log.contains("`Layer::setting` does not accept NaN: using 0.0 instead"), "{log}");
+        assert_eq!(log.lines().count(), 1, "{log}");
     }
 }

@@ -88,7 +88,7 @@ fn futures_have_the_traits_of_what_they_wrap() {
     future(&heeler::watch("job", Duration::from_secs(1), std::future::ready(())));
     future(&heeler::watch_child(std::future::ready(())));
     future(&std::future::ready(()).timebox(Duration::from_secs(1)));
-    future(&std::future::ready(()).timebox(&quota).label("import").or(|_: Interrupted| ()));
+    future(&std::future::ready(()).timebox(&quota).label("import").or_err(|_: Interrupted| ()));
     future(&heeler::timebox::exclusive("auto traits", Duration::from_secs(1), std::future::ready(())));
     plain(&heeler::timebox::Io::new(std::io::empty()));
 }

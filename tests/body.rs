@@ -1,4 +1,4 @@
-//! `.body(true)`: a response body that stalls is reported; one that nobody asks for a frame is not.
+//! `.watch_bodies()`: a response body that stalls is reported; one that nobody asks for a frame is not.
 
 mod common;
 
@@ -74,7 +74,7 @@ async fn answer<B: Body>(layer: &WatchdogLayer, body: B) -> ResponseBody<B> {
 
 fn layer() -> (common::Collected, heeler::Reports, WatchdogLayer) {
     let (seen, reports) = collect();
-    (seen, reports.clone(), WatchdogLayer::new(THRESHOLD).body(true).reports(reports))
+    (seen, reports.clone(), WatchdogLayer::new(THRESHOLD).watch_bodies().reports(reports))
 }
 
 async fn reads_all<B: Body + Unpin>(mut body: B) -> usize {
@@ -115,7 +115,7 @@ fn a_stalled_body_is_reported() {
 fn each_stall_is_reported_separately() {
     let _guard = beside_others();
     let (seen, reports) = collect();
-    let layer = WatchdogLayer::new(ms(100)).body(true).reports(reports);
+    let layer = WatchdogLayer::new(ms(100)).watch_bodies().reports(reports);
     let driven = Driven::new(1);
     let (send, body) = channel();
     let body = std::sync::Mutex::new(Some(body));
@@ -172,7 +172,8 @@ fn a_slow_client_is_not_reported() {
 #[test]
 fn frames_and_hints_pass_through() {
     for watched in [true, false] {
-        let layer = WatchdogLayer::new(FOREVER).body(watched);
+        let layer = WatchdogLayer::new(FOREVER);
+        let layer = if watched { layer.watch_bodies() } else { layer };
         runtime(0).block_on(async {
             let (send, body) = channel();
             let mut trailers = HeaderMap::new();
@@ -220,7 +221,7 @@ fn a_body_dropped_halfway_frees_its_row() {
 fn leaving_in_a_stall_is_reported_as_abandoned() {
     let _guard = beside_others();
     let (seen, reports) = collect();
-    let layer = WatchdogLayer::new(ms(4_000)).body(true).abandoned_after(0.05).reports(reports);
+    let layer = WatchdogLayer::new(ms(4_000)).watch_bodies().abandoned_at_fraction(0.05).reports(reports);
     runtime(0).block_on(async {
         let (_send, body) = channel();
         let mut body = answer(&layer, body).await;
@@ -231,7 +232,7 @@ fn leaving_in_a_stall_is_reported_as_abandoned() {
     assert_eq!(place(&report), "next_chunk", "{}", report.to_text());
 }
 
-/// Guards: without `.body(true)` the row is free with the response.
+/// Guards: without `.watch_bodies()` the row is free with the response.
 #[test]
 fn bodies_are_not_watched_by_default() {
     let layer = WatchdogLayer::new(FOREVER);
@@ -249,8 +250,10 @@ fn one_layer_of_two_is_enough_to_watch_bodies() {
     let _guard = beside_others();
     for (outer, inner) in [(true, false), (false, true), (true, true)] {
         let (seen, reports) = collect();
-        let [outer, inner] =
-            [outer, inner].map(|body| WatchdogLayer::new(THRESHOLD).body(body).reports(reports.clone()));
+        let [outer, inner] = [outer, inner].map(|watched| {
+            let layer = WatchdogLayer::new(THRESHOLD).reports(reports.clone());
+            if watched { layer.watch_bodies() } else { layer }
+        });
         let driven = Driven::new(1);
         let (send, body) = channel();
         let body = std::sync::Mutex::new(Some(body));

@@ -33,8 +33,8 @@ async fn request(layer: &WatchdogLayer, answer: impl Future<Output = ()>) {
 #[test]
 fn everything_is_counted_once() {
     let (seen, reports) = collect();
-    let quick = WatchdogLayer::new(FOREVER).blocking_after(None).reports(reports.clone());
-    let slow = WatchdogLayer::new(ms(200)).blocking_after(None).reports(reports.clone());
+    let quick = WatchdogLayer::new(FOREVER).without_blocking_reports().reports(reports.clone());
+    let slow = WatchdogLayer::new(ms(200)).without_blocking_reports().reports(reports.clone());
     let driven = Driven::new(2);
     assert_eq!((pieces(figures().watched), pieces(figures().in_flight)), ([0; 4], [0; 4]));
 

@@ -243,7 +243,7 @@ fn slow(name: &'static str, reports: &heeler::Reports) {
 fn a_child_reports_for_itself() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (place, sink) = (tempfile::tempdir().unwrap(), Arc::new(Sink::default()));
-    let builder = heeler::Reports::builder().log(false).repeat_after(Duration::ZERO).spool(place.path());
+    let builder = heeler::Reports::builder().without_log().repeat_after(Duration::ZERO).spool(place.path());
     let reports = builder.sink(Arc::clone(&sink)).build().unwrap();
     sink.is_down.store(true, Ordering::Relaxed);
     slow("of the parent", &reports);

@@ -137,7 +137,7 @@ fn a_joined_layer_shows_only_its_own_headers() {
     let _alone = alone();
     prepare();
     let (seen, inner) = collect();
-    let outer = Reports::builder().log(false).allow_headers(["x-tenant", "host"]).build().unwrap();
+    let outer = Reports::builder().without_log().allow_headers(["x-tenant", "host"]).build().unwrap();
     let service = WatchdogLayer::new(ms(50)).reports(inner).layer(service_fn(wait));
     let service = WatchdogLayer::new(FOREVER).reports(outer).layer(service);
     let request = Request::get("/").header("host", "h.example").header("x-tenant", "acme-secret").body(()).unwrap();
@@ -154,7 +154,7 @@ fn debug_output_shows_nothing_of_the_request() {
     let _alone = alone();
     prepare();
     let (_, reports) = collect();
-    let layer = WatchdogLayer::new(ms(50)).body(true).reports(reports);
+    let layer = WatchdogLayer::new(ms(50)).watch_bodies().reports(reports);
     let answer = async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::from("body")));
     let request = Request::get("/login?password=hunter2").header("host", "h.example").body(()).unwrap();
     let driven = Driven::new(1);

@@ -132,7 +132,7 @@ fn a_slow_job_reaches_the_recorder() {
     metrics::set_global_recorder(Arc::clone(&recorder)).unwrap();
 
     let driven = Driven::new(1);
-    let reports = Reports::builder().log(false).sink(Broken).build().unwrap();
+    let reports = Reports::builder().without_log().sink(Broken).build().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let job = heeler::watch("import", ms(200), async {
         let _ = stopped.await;

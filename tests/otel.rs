@@ -72,9 +72,9 @@ fn a_slow_request_is_a_record_and_an_event() {
     let (tracers, spans) = spans();
     let logs = InMemoryLogExporter::default();
     let loggers = SdkLoggerProvider::builder().with_simple_exporter(logs.clone()).build();
-    let (slow, telemetry) = (Slow::default(), OpenTelemetry::new().logger_provider(&loggers).instruments(false));
+    let (slow, telemetry) = (Slow::default(), OpenTelemetry::new().logger_provider(&loggers).without_instruments());
     assert!(format!("{telemetry:?}").starts_with("OpenTelemetry { logs: true, instruments: false"));
-    let reports = Reports::builder().log(false).open_telemetry(telemetry).sink(slow.clone()).build().unwrap();
+    let reports = Reports::builder().without_log().open_telemetry(telemetry).sink(slow.clone()).build().unwrap();
     let held = slow.0.lock().unwrap();
     let driven = Driven::new(1);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -83,7 +83,7 @@ fn a_slow_request_is_a_record_and_an_event() {
     let span = tracers.tracer("photos").start("GET /import");
     let context = Context::new().with_span(span);
     let ids = context.span().span_context().clone();
-    let layer = WatchdogLayer::new(THRESHOLD).blocking_after(None).reports(reports.clone());
+    let layer = WatchdogLayer::new(THRESHOLD).without_blocking_reports().reports(reports.clone());
     let request = driven.spawn(
         async move {
             let work = async { stopped.await.unwrap_or_default() };
@@ -156,7 +156,9 @@ fn traced() -> &'static InMemorySpanExporter {
 }
 
 fn traced_reports() -> (Collected, Reports) {
-    collect_with(|builder| builder.log(true).open_telemetry(OpenTelemetry::new().instruments(false)))
+    let collected = Collected::default();
+    let builder = Reports::builder().repeat_after(Duration::ZERO).sink(collected.clone());
+    (collected, builder.open_telemetry(OpenTelemetry::new().without_instruments()).build().unwrap())
 }
 
 /// Guards: with `tracing-opentelemetry`, a span around the watchdog gets the event, and the innermost span gets what is
@@ -167,7 +169,7 @@ fn spans_of_tracing_get_their_events() {
     let (seen, reports) = traced_reports();
     let driven = Driven::new(1);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let layer = WatchdogLayer::new(THRESHOLD).blocking_after(None).reports(reports.clone());
+    let layer = WatchdogLayer::new(THRESHOLD).without_blocking_reports().reports(reports.clone());
     let work = async { stopped.await.unwrap_or_default() };
     let work = work.instrument(tracing::info_span!("load photos"));
     let request = async move { serve(layer, "/photos", work).await };
@@ -199,7 +201,7 @@ fn a_blocking_request_is_logged_in_its_span() {
     let exporter = traced();
     let (seen, reports) = traced_reports();
     let driven = Driven::new(1);
-    let layer = WatchdogLayer::new(THRESHOLD).blocking_after(None).reports(reports.clone());
+    let layer = WatchdogLayer::new(THRESHOLD).without_blocking_reports().reports(reports.clone());
     // The thread's spans are known from its first watched poll on.
     driven.handle.block_on(driven.spawn(heeler::watch("warm up", FOREVER, async {}))).unwrap();
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
@@ -223,7 +225,8 @@ fn closed_spans_are_left_alone() {
     let exporter = traced();
     let (seen, reports) = traced_reports();
     let driven = Driven::new(1);
-    let layer = WatchdogLayer::new(ms(4_000)).abandoned_after(0.25).blocking_after(None).reports(reports.clone());
+    let layer =
+        WatchdogLayer::new(ms(4_000)).abandoned_at_fraction(0.25).without_blocking_reports().reports(reports.clone());
     let handle = layer.handle();
     let request = async move { serve(layer, "/left", std::future::pending()).await };
     let request = driven.spawn(request.instrument(tracing::info_span!("GET /left")));

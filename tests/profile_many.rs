@@ -206,7 +206,7 @@ fn many_profiles_in_a_row_leave_nothing_behind() {
     let _alone = alone();
     let (many, witness) = (profiles(), Arc::new(()));
     let store = ProfileStore::memory().max_count(1);
-    let layer = ProfileLayer::new(|_: &http::request::Parts| true).rate(100).queue(1_000).store(store);
+    let layer = ProfileLayer::new(|_: &http::request::Parts| true).sample_rate_hz(100).max_queued(1_000).store(store);
     let service = layer.layer(tower::service_fn(handle));
     let runtime = runtime(2);
     let (window, mut held) = (many.div_ceil(WINDOWS), Vec::new());
@@ -248,7 +248,8 @@ fn many_profiles_at_once_stay_separate() {
     let done = Arc::new(AtomicU32::new(0));
     let runtime = runtime(3);
     for inline in [false, true] {
-        let layer = ProfileLayer::new(|_: &http::request::Parts| true).concurrent(6).queue(200).inline(inline);
+        let layer = ProfileLayer::new(|_: &http::request::Parts| true).max_concurrent(6).max_queued(200);
+        let layer = if inline { layer.inline() } else { layer };
         let service = layer.layer(tower::service_fn(handle));
         let asked = (0..200).map(|at| {
             let marker = MARKERS[at % MARKERS.len()];

@@ -89,7 +89,7 @@ fn a_missing_supervisor_is_an_error_not_a_panic() {
 fn a_request_without_a_thread_blocks_nobody() {
     alone("a_request_without_a_thread_blocks_nobody", || {
         let (one, others) = (Wall::default(), Wall::default());
-        let ask = asked(ProfileLayer::new(|_: &Parts| true).concurrent(1).queue(0));
+        let ask = asked(ProfileLayer::new(|_: &Parts| true).max_concurrent(1).max_queued(0));
         assert_eq!(ask("/?__geordi__=json,inline", None).0, 200);
         without_room(|| {
             for wall in std::iter::once(&one).chain([&others; 7]) {

@@ -424,7 +424,7 @@ impl Sink for Slow {
 fn the_place_is_named_while_the_reporter_is_busy() {
     let ((entered, is_entered), (release, released)) = (channel(), channel());
     let sink = Slow(Mutex::new((entered, released)));
-    let reports = Reports::builder().log(false).sink(sink).build().unwrap();
+    let reports = Reports::builder().without_log().sink(sink).build().unwrap();
     run(async move {
         let slow = heeler::watch("slow", ms(10), tokio::time::sleep(10 * SHORT)).reports(reports);
         let busy = tokio::spawn(slow);

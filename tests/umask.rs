@@ -47,7 +47,7 @@ fn files_are_private_whatever_the_umask() {
         let within = |name: &str| place.path().join(name);
         // SAFETY: sets a number of this process, in which nothing else runs.
         let before = unsafe { libc::umask(umask) };
-        let builder = Reports::builder().log(false).directory(within("new/slow")).spool(within("spool")).sink(Down);
+        let builder = Reports::builder().without_log().directory(within("new/slow")).spool(within("spool")).sink(Down);
         #[cfg(feature = "email")]
         let builder = builder.email(heeler::Email::files(within("mail/new")));
         let reports = builder.build().unwrap();

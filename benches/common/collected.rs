@@ -30,7 +30,7 @@ impl Sink for Collected {
 
 impl Collected {
     pub(crate) fn reports(&self) -> Reports {
-        let builder = Reports::builder().log(false).repeat_after(Duration::ZERO).sink(self.clone());
+        let builder = Reports::builder().without_log().repeat_after(Duration::ZERO).sink(self.clone());
         builder.build().expect("reports")
     }
 

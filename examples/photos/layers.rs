@@ -26,14 +26,15 @@ pub(crate) fn apply(mut router: Router, settings: &Settings) -> Result<(Router, 
     let reports = reports.build()?;
     // The watchdog outside, so that it knows of a request before its box does; a profiled request leaves both behind.
     if settings.has(Tool::Timebox) {
-        router = router.layer(TimeboxLayer::new(LIMIT).limit_for(limit_asked_for).reports(reports.clone()).body(true));
+        router =
+            router.layer(TimeboxLayer::new(LIMIT).limit_for(limit_asked_for).reports(reports.clone()).limit_bodies());
     }
     if settings.has(Tool::Profile) {
         // In production: `authorize::extension` with whatever your own authentication puts into a request.
         router = router.layer(ProfileLayer::new(authorize::bearer(&settings.token.secret)?));
     }
     if settings.has(Tool::Watchdog) {
-        router = router.layer(WatchdogLayer::new(settings.threshold).reports(reports.clone()).body(true));
+        router = router.layer(WatchdogLayer::new(settings.threshold).reports(reports.clone()).watch_bodies());
     }
     Ok((router, Some(reports)))
 }

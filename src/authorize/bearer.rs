@@ -56,7 +56,7 @@ pub struct Bearer {
 }
 
 impl Bearer {
-    /// Takes the secret from the cookie `name` instead of [`DEFAULT_COOKIE`].
+    /// Reads the secret from the cookie `name` instead of [`DEFAULT_COOKIE`].
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl Bearer {
         Ok(self)
     }
 
-    /// Takes the secret from no cookie, from the header alone.
+    /// Reads the secret from the header only, never from a cookie.
     #[must_use]
     pub fn header_only(mut self) -> Self {
         self.cookie = None;

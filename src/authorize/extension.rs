@@ -39,7 +39,8 @@ pub struct Extension<T> {
 type Asks<T, R> = Box<dyn Fn(&T) -> R + Send + Sync>;
 
 impl<T: Send + Sync + 'static> Extension<T> {
-    /// Names who asks: see [principals](crate::authorize#principals). Asked only for those who are allowed.
+    /// Sets how the caller is named: see [principals](crate::authorize#principals). The closure is only called for callers with
+    /// access.
     #[must_use]
     pub fn principal(mut self, name: impl Fn(&T) -> String + Send + Sync + 'static) -> Self {
         self.principal = Some(Box::new(name));

@@ -42,7 +42,7 @@ pub(crate) use join::{child, is_in_request, join, root, work_of};
 pub(crate) use monitor_link::{MonitorLink, initial_flags, install as install_monitor, set_initial_flags};
 #[cfg(feature = "otel")]
 pub(crate) use otel::span_of;
-pub(crate) use policy::{Policy, PolicyId, Settings, Tool, nanos};
+pub(crate) use policy::{Abandoned, Policy, PolicyId, Settings, Tool, nanos};
 pub(crate) use poll::{PollKind, Watched};
 pub(crate) use registered::Registered;
 pub(crate) use row::{Asked, Details, Row};

@@ -65,6 +65,27 @@ impl Tool {
     }
 }
 
+/// When a request that is dropped without an answer is reported as abandoned.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Abandoned {
+    Never,
+    /// After this many nanoseconds, whatever the threshold is; `u64::MAX` for never.
+    After(u64),
+    /// After this fraction of the request's threshold, which is not negative.
+    AtFraction(f64),
+}
+
+impl Abandoned {
+    /// Whether a request with this threshold is reported if it is dropped after `elapsed`. Both are nanoseconds.
+    pub(crate) fn includes(self, elapsed: u64, threshold: u64) -> bool {
+        match self {
+            Self::Never => false,
+            Self::After(nanos) => elapsed >= nanos,
+            Self::AtFraction(fraction) => elapsed as f64 >= threshold as f64 * fraction,
+        }
+    }
+}
+
 /// What a layer has been told.
 #[derive(Debug)]
 pub(crate) struct Policy {
@@ -79,8 +100,7 @@ pub(crate) struct Policy {
     pub(crate) varies: bool,
     /// One poll may hold its thread this long, in nanoseconds; `u64::MAX` for ever.
     pub(crate) blocking_after: u64,
-    /// Dropped after this share of its threshold, a request is reported as abandoned; infinite for never.
-    pub(crate) abandoned_after: f64,
+    pub(crate) abandoned: Abandoned,
     enabled: AtomicBool,
     seen: AtomicBool,
     /// When the layer was made, in nanoseconds of [`now`](crate::clock::now).
@@ -97,7 +117,7 @@ pub(crate) struct Settings {
     pub(crate) threshold: Duration,
     pub(crate) varies: bool,
     pub(crate) blocking_after: Option<Duration>,
-    pub(crate) abandoned_after: Option<f64>,
+    pub(crate) abandoned: Abandoned,
 }
 
 /// As rows and the monitor count.
@@ -117,7 +137,7 @@ impl Policy {
             threshold: AtomicU64::new(nanos(settings.threshold)),
             varies: settings.varies,
             blocking_after: settings.blocking_after.map_or(u64::MAX, nanos),
-            abandoned_after: settings.abandoned_after.unwrap_or(f64::INFINITY),
+            abandoned: settings.abandoned,
             enabled: AtomicBool::new(!is_disabled()),
             seen: AtomicBool::new(false),
             since: crate::clock::now(),
@@ -165,5 +185,46 @@ impl Policy {
 
     pub(crate) fn has_seen_requests(&self) -> bool {
         self.seen.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    /// Guards: a duration is measured from the start of the request, whatever its threshold is.
+    #[test]
+    fn abandoned_after_a_duration_ignores_the_threshold() {
+        let after = Abandoned::After(20 * MS);
+        for threshold in [1, MS, 100 * MS, u64::MAX] {
+            assert!(!after.includes(20 * MS - 1, threshold));
+            assert!(after.includes(20 * MS, threshold));
+        }
+        assert!(Abandoned::After(0).includes(0, MS));
+        let never = Abandoned::After(nanos(Duration::MAX));
+        assert!(!never.includes(u64::MAX - 1, MS));
+    }
+
+    /// Guards: a fraction is measured by the threshold of the request, also if that is beyond it, or never comes.
+    #[test]
+    fn abandoned_at_a_fraction_follows_the_threshold() {
+        let half = Abandoned::AtFraction(0.5);
+        for threshold in [2, 10 * MS, 50_000 * MS] {
+            assert!(!half.includes(threshold / 2 - 1, threshold));
+            assert!(half.includes(threshold / 2, threshold));
+        }
+        assert!(!half.includes(1_000_000 * MS, u64::MAX));
+        assert!(Abandoned::AtFraction(0.0).includes(0, MS));
+        assert!(Abandoned::AtFraction(0.0).includes(0, u64::MAX));
+        let twice = Abandoned::AtFraction(2.0);
+        assert!(!twice.includes(19 * MS, 10 * MS) && twice.includes(20 * MS, 10 * MS));
+        assert!(!Abandoned::AtFraction(f64::INFINITY).includes(u64::MAX, MS));
+    }
+
+    #[test]
+    fn abandoned_never_includes_nothing() {
+        assert!(!Abandoned::Never.includes(u64::MAX, 0));
     }
 }

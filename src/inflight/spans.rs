@@ -38,7 +38,7 @@ pub struct SpanLayer {
 }
 
 impl SpanLayer {
-    /// The layer; there is nothing to set.
+    /// Creates the layer. There is nothing to set.
     #[must_use]
     pub const fn new() -> Self {
         Self { is_known: AtomicBool::new(false) }

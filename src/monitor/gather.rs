@@ -158,7 +158,7 @@ mod tests {
     /// Guards: another CPU's clock may be ahead of this one's. What it has recorded is a part of the whole nevertheless.
     #[test]
     fn no_part_is_longer_than_the_whole() {
-        let reports = crate::Reports::builder().log(false).build().unwrap();
+        let reports = crate::Reports::builder().without_log().build().unwrap();
         let job = Job { name: "ahead".into(), reports: Some(reports.target()) };
         let fill = |details: &mut Details| details.work = Work::Job(Box::new(job.clone()));
         let registered = Registered::new(PolicyId::NONE, u64::MAX, 0, fill).unwrap();

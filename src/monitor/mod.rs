@@ -218,7 +218,7 @@ pub(crate) fn dropped(row: &'static Row, id: RowId) {
     }
     let now = crate::clock::now();
     let elapsed = now.saturating_sub(crate::clock::Clock::get().nanos(started));
-    if (elapsed as f64) < threshold as f64 * policy.abandoned_after {
+    if !policy.abandoned.includes(elapsed, threshold) {
         return;
     }
     if let Some(evidence) = evidence(row, id) {

@@ -17,6 +17,7 @@ use crate::authorize::{Authorize, Authorizer};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::flag::DEFAULT_HEADER;
+use crate::log::Clamp;
 use crate::report::Redactor;
 
 /// Samples a second that can be asked for.
@@ -29,7 +30,7 @@ pub(super) struct Config {
     pub(super) authorizer: Authorizer,
     pub(super) store: ProfileStore,
     pub(super) rate_hz: u32,
-    pub(super) cap: Duration,
+    pub(super) timeout: Duration,
     pub(super) max_body: usize,
     pub(super) redactor: Redactor,
     pub(super) own_crates: Arc<[String]>,
@@ -61,7 +62,7 @@ impl EmptyBodies {
 
 /// Profiles single requests for those who may: see the [module](crate::profile).
 ///
-/// Settings are made before the layer is used.
+/// Call the setters before the layer is used.
 ///
 /// # Example
 ///
@@ -85,10 +86,10 @@ pub struct ProfileLayer {
     header: Option<HeaderName>,
     store: ProfileStore,
     rate_hz: u32,
-    cap: Duration,
-    concurrent: usize,
-    queue: usize,
-    max_body: usize,
+    timeout: Duration,
+    max_concurrent: usize,
+    max_queued: usize,
+    max_body_bytes: usize,
     redactor: Redactor,
     own_crates: Vec<String>,
     allow_process: bool,
@@ -99,7 +100,7 @@ pub struct ProfileLayer {
 }
 
 impl ProfileLayer {
-    /// A profiler for those whom `authorize` allows: one of [`authorize`](crate::authorize), or a closure.
+    /// Creates a profiler for the requests that `authorize` allows: one of [`authorize`](crate::authorize), or a closure.
     #[must_use]
     pub fn new<Kind>(authorize: impl Authorize<Kind>) -> Self {
         Self {
@@ -108,10 +109,10 @@ impl ProfileLayer {
             header: Some(DEFAULT_HEADER),
             store: ProfileStore::memory(),
             rate_hz: 1_000,
-            cap: Duration::from_secs(600),
-            concurrent: 1,
-            queue: 8,
-            max_body: 1 << 20,
+            timeout: Duration::from_secs(600),
+            max_concurrent: 1,
+            max_queued: 8,
+            max_body_bytes: 1 << 20,
             redactor: Redactor::default(),
             own_crates: Vec::new(),
             allow_process: false,
@@ -129,7 +130,7 @@ impl ProfileLayer {
         self
     }
 
-    /// The query's parameter that asks for a profile; `__geordi__` by default.
+    /// Sets the query parameter that asks for a profile. Defaults to `__geordi__`.
     ///
     /// # Errors
     ///
@@ -139,50 +140,63 @@ impl ProfileLayer {
         Ok(self.with(|layer| layer.flag = flag))
     }
 
-    /// The header that asks for a profile beside the normal response; `x-geordi` by default, `None` for no header at all.
+    /// Sets the header that asks for a profile beside the normal response. Defaults to `x-geordi`.
     #[must_use]
-    pub fn header(self, name: impl Into<Option<HeaderName>>) -> Self {
-        let name = name.into();
-        self.with(|layer| layer.header = name)
+    pub fn header(self, name: HeaderName) -> Self {
+        self.with(|layer| layer.header = Some(name))
     }
 
-    /// Where profiles are kept; in memory by default.
+    /// Ignores headers, so that only the query parameter asks for a profile.
+    #[must_use]
+    pub fn without_header(self) -> Self {
+        self.with(|layer| layer.header = None)
+    }
+
+    /// Sets where profiles are kept. Defaults to the memory of this process.
     #[must_use]
     pub fn store(self, store: ProfileStore) -> Self {
         self.with(|layer| layer.store = store)
     }
 
-    /// Samples a second of a thread that is inside a poll of a profiled request; 1,000 by default, 10 to 10,000.
+    /// Sets how many times per second a thread is sampled while it is inside a poll of a profiled request. Defaults to 1,000.
+    ///
+    /// Less than 10 counts as 10, more than 10,000 as 10,000, and the log says so once.
     #[must_use]
-    pub fn rate(self, hz: u32) -> Self {
-        self.with(|layer| layer.rate_hz = hz.clamp(*RATES.start(), *RATES.end()))
+    pub fn sample_rate_hz(self, hz: u32) -> Self {
+        static CLAMP: Clamp = Clamp::new("ProfileLayer::sample_rate_hz");
+        let hz = CLAMP.at_most(CLAMP.at_least(hz, *RATES.start()), *RATES.end());
+        self.with(|layer| layer.rate_hz = hz)
     }
 
-    /// How long a profiled request may take, all its runs together; then it is dropped. Ten minutes by default.
+    /// Sets how long a profiled request may take, all its runs together. Then it is dropped. Defaults to ten minutes.
     #[must_use]
-    pub fn cap(self, cap: Duration) -> Self {
-        self.with(|layer| layer.cap = cap)
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.with(|layer| layer.timeout = timeout)
     }
 
-    /// How many requests are profiled at a time, at least and by default one: those beside each other slow each other down,
-    /// and the profiles show it.
+    /// Sets how many requests may be profiled at a time. Defaults to one, because requests that are profiled side by side slow
+    /// each other down, and the profiles show it.
+    ///
+    /// Zero counts as one, and the log says so once.
     #[must_use]
-    pub fn concurrent(self, requests: usize) -> Self {
-        self.with(|layer| layer.concurrent = requests.max(1))
+    pub fn max_concurrent(self, requests: usize) -> Self {
+        static CLAMP: Clamp = Clamp::new("ProfileLayer::max_concurrent");
+        let requests = CLAMP.at_least(requests, 1);
+        self.with(|layer| layer.max_concurrent = requests)
     }
 
-    /// How many more requests wait for their turn, 8 by default. Who comes then is sent away with the status 429 and told
+    /// Sets how many more requests may wait for their turn. Defaults to 8. Any further one gets the status 429, and is told
     /// when to come back.
     #[must_use]
-    pub fn queue(self, requests: usize) -> Self {
-        self.with(|layer| layer.queue = requests)
+    pub fn max_queued(self, requests: usize) -> Self {
+        self.with(|layer| layer.max_queued = requests)
     }
 
-    /// How many bytes of a response's body a profile keeps; 1 MiB by default. They are kept as they are, whatever they say:
-    /// with 0, none are.
+    /// Sets how many bytes of a response's body a profile keeps. Defaults to 1 MiB. They are kept as they are, whatever they
+    /// say; with 0, none are kept.
     #[must_use]
-    pub fn max_body(self, bytes: usize) -> Self {
-        self.with(|layer| layer.max_body = bytes)
+    pub fn max_body_bytes(self, bytes: usize) -> Self {
+        self.with(|layer| layer.max_body_bytes = bytes)
     }
 
     /// Hides the values of query parameters with these names, besides those whose names look like secrets by themselves:
@@ -206,35 +220,38 @@ impl ProfileLayer {
         Ok(self.with(|layer| layer.redactor = redactor))
     }
 
-    /// Takes code of these crates for the application's own: as
+    /// Treats code of these crates as the application's own, as
     /// [`ReportsBuilder::own_crates`](crate::ReportsBuilder::own_crates) does for reports.
     #[must_use]
     pub fn own_crates(self, crates: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.with(|layer| layer.own_crates.extend(crates.into_iter().map(Into::into)))
     }
 
-    /// Whether `?__geordi__=process` may be asked for: what the rest of the process does while the request runs. Off by
-    /// default, for it profiles other people's requests, too.
+    /// Allows `?__geordi__=process`, which profiles the rest of the process while the request runs. Not allowed by default,
+    /// because it profiles other people's requests, too.
     #[must_use]
-    pub fn allow_process(self, allow: bool) -> Self {
-        self.with(|layer| layer.allow_process = allow)
+    pub fn allow_process_profiles(self) -> Self {
+        self.with(|layer| layer.allow_process = true)
     }
 
-    /// Runs profiled requests as tasks of the application's runtime instead of on profile threads: for services that need
-    /// to be tasks, or what is set up on the runtime's own threads. One that blocks holds a worker then, as it would without
-    /// a profile. Off by default; `?__geordi__=inline` asks for it once.
+    /// Runs profiled requests as tasks of the application's runtime instead of on profile threads.
+    ///
+    /// This is for services that need to be tasks, or that need what is set up on the runtime's own threads. A request that
+    /// blocks then holds a worker, as it would without a profile. Without this setter, `?__geordi__=inline` asks for it for one
+    /// request.
     #[must_use]
-    pub fn inline(self, inline: bool) -> Self {
-        self.with(|layer| layer.inline = inline)
+    pub fn inline(self) -> Self {
+        self.with(|layer| layer.inline = true)
     }
 
-    /// How to make an empty request body, for `?__geordi__=20x` in services whose body type heeler does not know. It knows
-    /// axum's (feature `axum`), [`String`], and `http_body_util`'s `Empty` and `Full` of [`Bytes`](bytes::Bytes).
+    /// Sets how to make an empty request body, for `?__geordi__=20x` in services whose body type heeler does not know.
+    ///
+    /// It knows axum's (feature `axum`), [`String`], and `http_body_util`'s `Empty` and `Full` of [`Bytes`](bytes::Bytes).
     ///
     /// # Bodies that cannot be made
     ///
     /// `hyper::body::Incoming` belongs to a connection; nobody else can make one, not even an empty one. Without another body
-    /// `20x` is refused with a sentence that says so; one run is profiled all the same, because it has the request's own body.
+    /// `20x` is refused with a sentence that says so. A single run is still profiled, because it has the request's own body.
     /// Box the body in front of the layer, and it can be empty:
     ///
     /// ```
@@ -271,12 +288,12 @@ impl ProfileLayer {
         self.with(|layer| layer.empty_bodies.0.push(Arc::new(make)))
     }
 
-    /// Takes the flag out of requests whose sender may not profile, before the service sees them: for a service that passes
-    /// requests on, see [gateways](crate::authorize#gateways). The parameter goes in every spelling (`?%5F%5Fgeordi%5F%5F`), for
-    /// whoever passes a query on may write it anew.
+    /// Removes the flag from requests whose sender may not profile, before the service sees them. This is for services that
+    /// pass requests on: see [gateways](crate::authorize#gateways). The parameter is removed in every spelling
+    /// (`?%5F%5Fgeordi%5F%5F`), because a gateway may rewrite a query.
     ///
-    /// Without, the layer changes nothing about such requests: the flag may be another layer's further in, or of a service
-    /// behind that recognises people by itself.
+    /// By default the layer does not change such requests: the flag may be meant for a layer further in, or for a service
+    /// behind this one that authorizes callers itself.
     #[must_use]
     pub fn strip_refused(self) -> Self {
         self.with(|layer| layer.strip_refused = true)
@@ -292,15 +309,15 @@ impl ProfileLayer {
                 authorizer: self.authorizer.clone(),
                 store: self.store.clone(),
                 rate_hz: self.rate_hz,
-                cap: self.cap,
-                max_body: self.max_body,
+                timeout: self.timeout,
+                max_body: self.max_body_bytes,
                 redactor: self.redactor.clone(),
                 own_crates: self.own_crates.as_slice().into(),
                 allow_process: self.allow_process,
                 inline: self.inline,
                 empty_bodies: self.empty_bodies.clone(),
                 strip_refused: self.strip_refused,
-                queue: Queue::new(self.concurrent, self.queue),
+                queue: Queue::new(self.max_concurrent, self.max_queued),
                 jobs: Arc::default(),
                 questions: Questions::default(),
             })
@@ -330,10 +347,10 @@ impl fmt::Debug for ProfileLayer {
             .field("header", &self.header)
             .field("store", &self.store)
             .field("rate_hz", &self.rate_hz)
-            .field("cap", &self.cap)
-            .field("concurrent", &self.concurrent)
-            .field("queue", &self.queue)
-            .field("max_body", &self.max_body)
+            .field("timeout", &self.timeout)
+            .field("max_concurrent", &self.max_concurrent)
+            .field("max_queued", &self.max_queued)
+            .field("max_body_bytes", &self.max_body_bytes)
             .field("own_crates", &self.own_crates)
             .field("allow_process", &self.allow_process)
             .field("inline", &self.inline)

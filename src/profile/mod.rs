@@ -19,8 +19,8 @@
 //! let layer = ProfileLayer::new(authorize::extension::<User>(|user| user.is_admin).principal(|user| user.name.clone()))
 //!     .parameter("profile")?
 //!     .store(ProfileStore::memory().max_count(20))
-//!     .rate(2_000)
-//!     .cap(Duration::from_secs(60));
+//!     .sample_rate_hz(2_000)
+//!     .timeout(Duration::from_secs(60));
 //! # Ok(())
 //! # }
 //! ```
@@ -36,7 +36,7 @@
 //! | `svg`, `html`, `folded`, `speedscope`, `json`; with their features `pprof`, `firefox`, `dot`, `pdf` | the profile in this form, when it is done |
 //! | `20x` | 20 runs in one profile, for requests that are too short for one: GET and HEAD alone |
 //! | `inline` | as a task of the application's runtime |
-//! | `process` | also what the rest of the process does meanwhile: feature `pprof`, and only where it is [allowed](ProfileLayer::allow_process) |
+//! | `process` | also what the rest of the process does meanwhile: feature `pprof`, and only where it is [allowed](ProfileLayer::allow_process_profiles) |
 //! | `index` | the profiles that are stored; with `q=…` those whose URL has these words |
 //! | `<id>`, `<id>.<form>`, `<id>.status`, `<id>.response`, `<id>.vs.<id>`; with POST `<id>.cancel` | what became of one |
 //!
@@ -97,8 +97,8 @@
 //! runtime, its request runs as if nobody had asked, and the response says so in the header `x-geordi-error`. When the
 //! application's runtime shuts down, the profile ends, and that is its outcome.
 //!
-//! One request runs at a time, [a few more](ProfileLayer::queue) wait, and whoever comes then gets the status 429. A request
-//! that takes longer than the [cap](ProfileLayer::cap) is dropped, as is one that is cancelled, or whose asker goes away
+//! One request runs at a time, [a few more](ProfileLayer::max_queued) wait, and whoever comes then gets the status 429. A request
+//! that takes longer than the [timeout](ProfileLayer::timeout) is dropped, as is one that is cancelled, or whose asker goes away
 //! before there is a result. A poll that does not return cannot be stopped: five seconds later its profile is made of what was
 //! seen until then, and its thread no longer counts. With eight such threads in a process, further requests for a profile get
 //! the status 503. A panic of the handler is the outcome of its profile; with the header, it goes on to the server as
@@ -114,7 +114,7 @@
 //! `x-forwarded-client-cert`) are not kept, nor is whatever looks like a secret in the URI, in other headers, in errors and in
 //! notes: see [Privacy](crate::report#privacy). [`secret_params`](ProfileLayer::secret_params) and
 //! [`secret_paths`](ProfileLayer::secret_paths) name more. The response's body is kept as it is, up to
-//! [`max_body`](ProfileLayer::max_body); a page repeats the address that it was asked for in its links.
+//! [`max_body_bytes`](ProfileLayer::max_body_bytes); a page repeats the address that it was asked for in its links.
 //!
 //! # Where the ideas come from
 //!

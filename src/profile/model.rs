@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Frame, Process};
+use crate::report::{Frame, ProcessInfo};
 use crate::text::time::rfc3339;
 
 /// The version of the JSON form of a [`Profile`]. Fields may be added within a version; none changes its meaning.
@@ -37,7 +37,7 @@ pub struct Profile {
     /// The response; `None` if there was none.
     pub response: Option<Response>,
     /// The process that ran it.
-    pub process: Process,
+    pub process: ProcessInfo,
     /// Each function at most once: what [`Node::frame`] refers to. Some are no functions but say what is known instead, in
     /// brackets and without an address: `[unattributed]`, `[any of 3]`, `[not scheduled]`, `[profiler]`. None is of heeler's own.
     pub frames: Vec<Frame>,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::{Node, Outcome, Profile, Quality, Request, Response, SCHEMA, Slice, State};
-use crate::report::{Frame, Process};
+use crate::report::{Frame, ProcessInfo};
 
 /// A frame of the application's, in `src/app.rs`.
 pub(crate) fn own(function: &str, line: u32) -> Frame {
@@ -70,11 +70,11 @@ impl ProfileBuilder {
                 body_bytes: 2,
                 body: b"ok".to_vec(),
             }),
-            process: Process {
+            process: ProcessInfo {
                 hostname: "web1".to_owned(),
                 pid: 4242,
                 executable: "/opt/photos".to_owned(),
-                ..Process::default()
+                ..ProcessInfo::default()
             },
             frames: Vec::new(),
             nodes: Vec::new(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::around::Around;
 use super::location::is_idle;
-use super::model::{Interval, Process, Report, SCHEMA, Span, Stack, Thread};
+use super::model::{Interval, ProcessInfo, Report, SCHEMA, Span, Stack, Thread};
 use super::request::describe;
 use super::waits::Group;
 use super::words::{Activity, StackKind};
@@ -253,7 +253,7 @@ fn blank(evidence: &Evidence) -> Report {
             .then(|| millis(evidence.threshold)),
         request: None,
         job: None,
-        process: Process::default(),
+        process: ProcessInfo::default(),
         thread: None,
         polls: evidence.polls,
         busy_ms: 0.0,
@@ -313,7 +313,7 @@ mod tests {
     use crate::report::Reports;
 
     fn reports() -> Reports {
-        Reports::builder().log(false).build().unwrap()
+        Reports::builder().without_log().build().unwrap()
     }
 
     /// The microseconds of milliseconds that are rounded to them.

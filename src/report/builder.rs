@@ -92,41 +92,41 @@ impl ReportsBuilder {
     /// the JSON and the [flamegraph](crate::Report::to_svg). It is created if need be.
     ///
     /// Files appear whole or not at all, and only their owner may read them (on Unix). An update replaces the files of the
-    /// report that it updates. Default: no directory.
+    /// report that it updates. By default there is no directory.
     pub fn directory(mut self, path: impl Into<PathBuf>) -> Self {
         self.directory = Some(path.into());
         self
     }
 
     /// Keeps the report directory below this many bytes and this many reports: the oldest are removed, a few at a time.
-    /// Files that heeler did not write are neither counted nor removed. Default: 256 MiB and 1,000 reports.
+    /// Defaults to 256 MiB and 1,000 reports. Files that heeler did not write are neither counted nor removed.
     pub fn directory_limits(mut self, bytes: u64, reports: usize) -> Self {
         self.max_bytes = bytes;
         self.max_reports = reports;
         self
     }
 
-    /// Whether each report is a `tracing` event. Default: it is.
-    ///
-    /// The event's message is the report's [sentence](crate::Report::sentence); its fields are `id`, `update`, `kind`,
-    /// `verdict`, `method`, `uri`, `route`, `job`, `elapsed_ms`, `threshold_ms`, `location`, `fingerprint` and
-    /// `suppressed`, each as far as there is a value.
-    ///
-    /// With the feature `spans` and a [`SpanLayer`](https://docs.rs/heeler/latest/heeler/struct.SpanLayer.html), the event is one
-    /// within the innermost span around all that was captured, as long as that is open: formatters print its fields, and
-    /// `tracing-opentelemetry` adds the event to it.
-    pub fn log(mut self, on: bool) -> Self {
-        self.log = on;
+    /// Turns off the log. By default each report is a `tracing` event, which [`log_level`](Self::log_level) describes.
+    pub fn without_log(mut self) -> Self {
+        self.log = false;
         self
     }
 
-    /// The level of these events. Default: WARN.
+    /// Sets the level at which reports are logged. Defaults to WARN.
+    ///
+    /// Each report is one `tracing` event. Its message is the report's [sentence](crate::Report::sentence); its fields are
+    /// `id`, `update`, `kind`, `verdict`, `method`, `uri`, `route`, `job`, `elapsed_ms`, `threshold_ms`, `location`,
+    /// `fingerprint` and `suppressed`, each as far as there is a value.
+    ///
+    /// With the feature `spans` and a [`SpanLayer`](https://docs.rs/heeler/latest/heeler/struct.SpanLayer.html), the event is
+    /// made within the innermost span around all that was captured, as long as that span is open: formatters print its
+    /// fields, and `tracing-opentelemetry` adds the event to it.
     pub fn log_level(mut self, level: Level) -> Self {
         self.log_level = level;
         self
     }
 
-    /// The target of these events. Default: `heeler`.
+    /// Sets the target under which reports are logged. Defaults to `heeler`.
     ///
     /// A target of your own reaches `tracing` subscribers only: the `log` feature of `tracing`, which hands events on to
     /// the `log` crate where there is no subscriber, knows targets at compile time alone.
@@ -142,7 +142,7 @@ impl ReportsBuilder {
     }
 
     /// Keeps each report in this directory until every sink has it: written before the first attempt, removed after the last.
-    /// It is created if need be. Default: no spool.
+    /// It is created if need be. By default there is no spool.
     ///
     /// Reports that wait for a sink then survive the end of the process, also by `kill -9` or for want of power, and are
     /// sent by the next process with the same spool, or by another one that shares it, within half a minute. Several
@@ -161,28 +161,33 @@ impl ReportsBuilder {
         self
     }
 
-    /// How many reports may wait in memory for one sink that does not take them; beyond, the oldest is dropped, counted,
-    /// and spoken of in the next report that arrives there; see also [`memory_bytes`](Self::memory_bytes). With a [`spool`](Self::spool) up to 10,000 wait there besides.
-    /// A digest is of 10,000 reports at most, or of this many if that is more. Default: 1,000, some 20 kilobytes each, or 150 with the stacks of eight workers: half a
-    /// kilobyte a frame.
-    pub fn queue(mut self, reports: usize) -> Self {
+    /// Sets how many reports may wait in memory for one sink that does not take them. Defaults to 1,000.
+    ///
+    /// Beyond that, the oldest is dropped, counted, and mentioned in the next report that arrives there. With a
+    /// [`spool`](Self::spool) up to 10,000 more wait on disk. A digest is of 10,000 reports at most, or of this many if that is
+    /// more. A report takes some 20 kilobytes, or 150 with the stacks of eight workers: half a kilobyte per frame. See also
+    /// [`memory_bytes`](Self::memory_bytes).
+    pub fn max_queued(mut self, reports: usize) -> Self {
         self.limits.queue = reports;
         self
     }
 
-    /// How many bytes all that waits may take in memory while a sink hangs or is down: half of them what waits to be made a
-    /// report, half of them reports that wait for sinks, where what several sinks or several requests wait for counts once.
-    /// Beyond, the oldest goes first: to the [spool](Self::spool) if it is there, and else it is dropped and counted, as
-    /// [`dropped`](crate::Stats::dropped) or as [`undelivered`](crate::Stats::undelivered). The newest of each half stays,
-    /// whatever it takes. Each `Reports` has as many; clones share them. Default: 64 MiB.
+    /// Sets how many bytes of memory everything that waits may take while a sink hangs or is down. Defaults to 64 MiB.
+    ///
+    /// Half of them are for what waits to be made a report, half for reports that wait for sinks. What several sinks or several
+    /// requests wait for counts once. Beyond that, the oldest goes first: to the [spool](Self::spool) if it is there. Otherwise
+    /// it is dropped and counted, as [`dropped`](crate::Stats::dropped) or as [`undelivered`](crate::Stats::undelivered). The
+    /// newest of each half stays, whatever it takes. Each `Reports` has this much; clones share it.
     pub fn memory_bytes(mut self, bytes: usize) -> Self {
         self.limits.memory = bytes;
         self
     }
 
-    /// For how long a report is tried again that a sink does not take: after a second, then with pauses that double up to
-    /// five minutes, each shorter or longer by up to a half. Counted from the first attempt of this process. Zero: each report
-    /// is tried once. Default: three days.
+    /// Sets for how long a report that a sink does not take is tried again. Defaults to three days. With zero, each report is
+    /// tried once.
+    ///
+    /// It is tried again after a second, then with pauses that double up to five minutes, each shorter or longer by up to a
+    /// half. The time counts from the first attempt of this process.
     pub fn retry_for(mut self, time: Duration) -> Self {
         self.limits.retry_for = time;
         self
@@ -197,29 +202,30 @@ impl ReportsBuilder {
         self
     }
 
-    /// Of reports about the same place on the same route (those with the same
-    /// [`fingerprint`](crate::Report::fingerprint)), one goes out in this time; how many others there were is said in the
-    /// next one, or in a line of the log if none comes once the time is over. Updates of a report go out with it, and
-    /// say no count. Default: 60 seconds. Zero lets every report out.
+    /// Sets how long reports with the same [`fingerprint`](crate::Report::fingerprint) are held back after one was sent.
+    /// Defaults to 60 seconds. With zero, every report is sent.
+    ///
+    /// Such reports are about the same place on the same route. The next one that is sent says how many were held back, or a
+    /// line of the log does if none comes once the time is over. Updates of a report are sent with it, and say no count.
     pub fn repeat_after(mut self, time: Duration) -> Self {
         self.repeat_after = time;
         self
     }
 
-    /// The service's name and version, for every report. Default: none.
+    /// Sets the service's name and version, which every report shows. Defaults to none.
     pub fn service(mut self, name: impl Into<String>, version: impl Into<String>) -> Self {
         self.service = Some((name.into(), version.into()));
         self
     }
 
-    /// Takes code of these crates for the application's own, although it comes from a registry or a git repository.
-    /// Default: the executable's crate and those of its workspace.
+    /// Treats code of these crates as the application's own, although it comes from a registry or a git repository.
+    /// Defaults to the executable's crate and those of its workspace.
     pub fn own_crates(mut self, crates: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.own_crates.extend(crates.into_iter().map(Into::into));
         self
     }
 
-    /// Shows these request headers, and no others. Default: `host`, `user-agent`, `x-request-id` and `traceparent`.
+    /// Shows these request headers and no others. Defaults to `host`, `user-agent`, `x-request-id` and `traceparent`.
     ///
     /// `authorization`, `proxy-authorization`, `cookie` and `set-cookie` cannot be allowed: [`build`](Self::build) fails.
     pub fn allow_headers(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -248,7 +254,7 @@ impl ReportsBuilder {
     /// `/reset/hunter2/confirm` is reported as `/reset/[redacted]/confirm`. `*` stands for any one segment, which is shown, and
     /// `{*rest}` for everything to the end. A pattern that begins with a slash begins where the path does, one without
     /// (`reset/{token}`) anywhere in it. Case and percent-encoding do not matter. A pattern without a placeholder fails
-    /// [`build`](Self::build). Default: none.
+    /// [`build`](Self::build). Defaults to none.
     pub fn secret_paths(mut self, patterns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.paths.extend(patterns.into_iter().map(Into::into));
         self

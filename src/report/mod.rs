@@ -57,7 +57,7 @@
 //! | reports in the spool are of a later version | they wait for a process of that version, for as long as others are tried again | [`left_to_later_version`](Stats::left_to_later_version), a warning in the log; `undelivered` in the end | `dispatch::reports_of_a_later_version_are_counted_and_expire` |
 //! | the clock is set back or forward | nothing: reports from the future and from long ago are sent like others, alone or gathered | | `faults::spool::a_wrong_clock_does_not_stop_reports` |
 //! | the process is killed (`kill -9`) between two attempts | with a spool, the next process sends them, or another with the same spool within half a minute; without, they are lost | [`recovered`](Stats::recovered) in that process | `faults::killed`, `dispatch::a_sibling_takes_over` |
-//! | ten thousand are slow at once | as many as [may wait](ReportsBuilder::queue) arrive, the newest; the others are dropped | `undelivered`, [`dropped`](Stats::dropped), [`not_captured`](Stats::not_captured), and a note in the next report with their number | `faults::flood` |
+//! | ten thousand are slow at once | as many as [may wait](ReportsBuilder::max_queued) arrive, the newest; the others are dropped | `undelivered`, [`dropped`](Stats::dropped), [`not_captured`](Stats::not_captured), and a note in the next report with their number | `faults::flood` |
 //! | every worker of the application's runtime is blocked | they are sent: heeler's thread needs none | | `faults::sinks` |
 //!
 //! The tests are in `tests/faults` and `src/report/delivery/dispatch.rs`. As long as the process lives, no report is lost
@@ -170,7 +170,7 @@ pub(crate) use privacy::{Redactor, told};
 pub(crate) use process::complete;
 
 pub use builder::ReportsBuilder;
-pub use model::{Interval, Location, Process, Report, Request, SCHEMA, Span, Stack, Thread};
+pub use model::{Interval, Location, ProcessInfo, Report, RequestInfo, SCHEMA, Span, Stack, Thread};
 pub use reports::Reports;
 #[cfg(feature = "otel")]
 #[cfg_attr(docsrs, doc(cfg(feature = "otel")))]

@@ -85,11 +85,11 @@ pub struct Report {
     /// The threshold in force; `None` for reports that have none.
     pub threshold_ms: Option<f64>,
     /// The request; `None` for a job.
-    pub request: Option<Request>,
+    pub request: Option<RequestInfo>,
     /// The name given to [`watch`](crate::watch); `None` for a request.
     pub job: Option<String>,
     /// The process that ran it.
-    pub process: Process,
+    pub process: ProcessInfo,
     /// The thread that was inside the work's poll, for the verdict *blocking*; `None` otherwise.
     pub thread: Option<Thread>,
     /// How often the work was polled.
@@ -125,7 +125,7 @@ pub struct Report {
 /// The request, as privacy allows.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Request {
+pub struct RequestInfo {
     /// A number of this request within the process.
     pub id: u64,
     /// `GET`.
@@ -143,7 +143,7 @@ pub struct Request {
 /// The process that made the report.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Process {
+pub struct ProcessInfo {
     /// The host's name.
     pub hostname: String,
     /// The process id.

@@ -128,7 +128,7 @@ proptest! {
             reports.deliver(raw.clone());
         });
         prop_assert!(told.contains("WARN heeler") && told.contains("a report did not arrive"), "{}", told);
-        let reports = builder().log(false).spool(place.path().join("spool")).build().unwrap();
+        let reports = builder().without_log().spool(place.path().join("spool")).build().unwrap();
         reports.deliver(raw);
         contents(&place.path().join("reports"), &mut told);
         let mut spooled = String::new();

@@ -1,15 +1,15 @@
 //! The process that makes the reports.
 
-use super::model::{Process, Stack};
+use super::model::{ProcessInfo, Stack};
 use crate::capture::PerProcess;
 
 /// Fills in what the report's maker left open: host, pid, executable, and the executable's build id if a frame tells it.
-pub(crate) fn complete(process: &mut Process, stacks: &[Stack]) {
-    static THIS: PerProcess<Process> = PerProcess::new(|| Process {
+pub(crate) fn complete(process: &mut ProcessInfo, stacks: &[Stack]) {
+    static THIS: PerProcess<ProcessInfo> = PerProcess::new(|| ProcessInfo {
         hostname: hostname(),
         pid: std::process::id(),
         executable: std::env::current_exe().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
-        ..Process::default()
+        ..ProcessInfo::default()
     });
     let this = THIS.get();
     if process.hostname.is_empty() {
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn fills_in_what_the_report_lacks() {
-        let mut process = Process::default();
+        let mut process = ProcessInfo::default();
         complete(&mut process, &[]);
         assert_eq!(process.pid, std::process::id());
         assert!(!process.hostname.is_empty() && !process.executable.is_empty());
@@ -56,8 +56,12 @@ mod tests {
 
         let mut frame = own("app::load", 1);
         frame.build_id = Some("abc".to_owned());
-        let mut given =
-            Process { hostname: "h".to_owned(), pid: 1, executable: "/opt/photos".to_owned(), ..Process::default() };
+        let mut given = ProcessInfo {
+            hostname: "h".to_owned(),
+            pid: 1,
+            executable: "/opt/photos".to_owned(),
+            ..ProcessInfo::default()
+        };
         complete(&mut given, &[await_stack(&[frame])]);
         assert_eq!((&*given.hostname, given.pid, given.build_id.as_deref()), ("h", 1, Some("abc")));
     }

@@ -304,7 +304,7 @@ mod tests {
     /// Requests that wait for one worker and share one copy of its stack take the memory of one.
     #[test]
     fn evidence_waits_in_bounded_memory() {
-        let limited = |bytes| Reports::builder().log(false).memory_bytes(bytes).build().unwrap();
+        let limited = |bytes| Reports::builder().without_log().memory_bytes(bytes).build().unwrap();
         let (reports, other, inbox) = (limited(2 << 20), limited(2 << 20), Inbox::default());
         post(&inbox, starved(&other, &Snapshot::of_zeros(8 * 1024)));
         for _ in 0..100 {
@@ -371,7 +371,7 @@ mod tests {
         let mut reporter = Reporter::new(runtime().unwrap().handle().clone());
         let slow = Arc::new(Slow::default());
         let reports =
-            Reports::builder().log(false).repeat_after(Duration::ZERO).sink(Arc::clone(&slow)).build().unwrap();
+            Reports::builder().without_log().repeat_after(Duration::ZERO).sink(Arc::clone(&slow)).build().unwrap();
         for _ in 0..4 {
             reporter.turn(Some(Message::Evidence(Box::new(evidence(reports.clone())))));
         }
@@ -411,7 +411,7 @@ mod tests {
     fn survives_a_sink_that_panics_on_drop() {
         let mut reporter = Reporter::new(runtime().unwrap().handle().clone());
         let (dropped, tell) = sync_channel(1);
-        let reports = Reports::builder().log(false).sink(PanicsOnDrop(dropped)).build().unwrap();
+        let reports = Reports::builder().without_log().sink(PanicsOnDrop(dropped)).build().unwrap();
         reporter.turn(Some(Message::Evidence(Box::new(evidence(reports)))));
         assert_eq!(tell.try_recv(), Ok(()));
         reporter.last_tick -= TICK;

@@ -395,7 +395,7 @@ mod tests {
         };
         let build = || {
             let (slow, spool) = (place.path().join("slow"), place.path().join("spool"));
-            logged(|| drop(Reports::builder().log(false).directory(slow).spool(spool).build().unwrap()))
+            logged(|| drop(Reports::builder().without_log().directory(slow).spool(spool).build().unwrap()))
         };
         for (mode, problem) in [(0o777, "can be written to by other users"), (0o755, "can be entered by other users")] {
             set_mode(mode);
@@ -441,7 +441,7 @@ mod tests {
 
     fn collecting() -> (Arc<Collect>, ReportsBuilder) {
         let collect = Arc::new(Collect::default());
-        (Arc::clone(&collect), Reports::builder().log(false).sink(collect))
+        (Arc::clone(&collect), Reports::builder().without_log().sink(collect))
     }
 
     fn with_id(id: u32) -> Report {
@@ -454,7 +454,7 @@ mod tests {
         let reports =
             builder.service("photos", "1.2.0").own_crates(["house-lib"]).secret_params(["patient"]).build().unwrap();
         let mut bare = report();
-        bare.process = crate::report::Process::default();
+        bare.process = crate::report::ProcessInfo::default();
         bare.spans[0].fields =
             vec![("patient".to_owned(), "hunter2".to_owned()), ("page".to_owned(), "1\n".to_owned())];
         bare.stacks = vec![await_stack(&[library("house_lib::lock"), own("photos::page", 3)])];
@@ -474,7 +474,7 @@ mod tests {
     fn a_broken_sink_does_not_disturb_others() {
         let (collect, builder) = collecting();
         let reports = Reports::builder()
-            .log(false)
+            .without_log()
             .sink(Broken("panics"))
             .sink(Broken("fails"))
             .sink(Arc::clone(&collect))
@@ -533,7 +533,7 @@ mod tests {
     #[test]
     fn the_last_counts_are_logged_on_drop() {
         let log = logged(|| {
-            let reports = Reports::builder().log(false).build().unwrap();
+            let reports = Reports::builder().without_log().build().unwrap();
             reports.deliver(with_id(1));
             reports.deliver(with_id(2));
             let clone = reports.clone();

@@ -5,12 +5,12 @@ use http::header::HOST;
 use http::uri::Authority;
 
 use super::Reports;
-use super::model::Request;
+use super::model::RequestInfo;
 use super::privacy::header_value;
 use crate::inflight;
 use crate::monitor::Evidence;
 
-pub(super) fn describe(request: &inflight::Request, evidence: &Evidence) -> Request {
+pub(super) fn describe(request: &inflight::Request, evidence: &Evidence) -> RequestInfo {
     let path = request.path.as_ref().map_or("/", |path| path.as_str());
     // A request that names a host alone, as `CONNECT` does.
     let uri = match (&request.path, &request.authority) {
@@ -33,7 +33,7 @@ pub(super) fn describe(request: &inflight::Request, evidence: &Evidence) -> Requ
     {
         headers.insert(0, (HOST.as_str().to_owned(), header_value(&host).into_owned()));
     }
-    Request {
+    RequestInfo {
         id: evidence.work.to_bits(),
         method: request.method.to_string(),
         uri,
@@ -57,7 +57,7 @@ mod tests {
     use crate::report::Reports;
 
     fn reports() -> Reports {
-        Reports::builder().log(false).build().unwrap()
+        Reports::builder().without_log().build().unwrap()
     }
 
     /// Guards: a report shows what the client asked for, in either version of HTTP, and the host as a header.

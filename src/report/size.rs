@@ -1,6 +1,6 @@
 //! How much memory a report takes.
 
-use super::model::{Interval, Location, Report, Request, Span, Stack, Thread};
+use super::model::{Interval, Location, Report, RequestInfo, Span, Stack, Thread};
 use crate::capture::Frame;
 
 /// What an allocator adds to each block, about.
@@ -41,7 +41,7 @@ impl Report {
     }
 }
 
-fn request(request: &Request) -> usize {
+fn request(request: &RequestInfo) -> usize {
     let texts = text(&request.method) + text(&request.uri) + texts([&request.route]) + text(&request.version);
     texts + pairs(&request.headers)
 }

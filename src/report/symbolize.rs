@@ -1,7 +1,7 @@
 //! Naming a report later: of a process whose binary was stripped, from the binary that was not.
 
 use super::location::{arrange, locate};
-use super::model::{Location, Process, Report, Stack};
+use super::model::{Location, ProcessInfo, Report, Stack};
 use super::words::StackKind;
 use super::yielding::yields;
 use crate::capture::{Frame, disown_wrappers, drop_copying, is_own_elsewhere, readable};
@@ -36,7 +36,7 @@ impl Report {
     }
 }
 
-fn symbolize(stack: &mut Stack, process: &Process, name: &mut dyn FnMut(&Frame, u64) -> Vec<Location>) {
+fn symbolize(stack: &mut Stack, process: &ProcessInfo, name: &mut dyn FnMut(&Frame, u64) -> Vec<Location>) {
     let is_thread = matches!(stack.kind, StackKind::Thread | StackKind::Culprit);
     let mut frames = Vec::with_capacity(stack.frames.len());
     // Each place is the functions that were inlined there, and the one that has the code.
@@ -65,7 +65,7 @@ fn symbolize(stack: &mut Stack, process: &Process, name: &mut dyn FnMut(&Frame, 
     stack.frames = frames;
 }
 
-fn named(location: Location, inlined: bool, place: &[Frame], physical: &Frame, process: &Process) -> Frame {
+fn named(location: Location, inlined: bool, place: &[Frame], physical: &Frame, process: &ProcessInfo) -> Frame {
     let Location { function, file, line } = location;
     let function = function.as_deref().and_then(readable);
     let own = may_be_own(physical, process)
@@ -83,7 +83,7 @@ fn address_of(frame: &Frame) -> Option<u64> {
 
 /// Whether a module may have code of the application's: where it lay is not known. Libraries of the system have a version behind
 /// their names (`libc.so.6`), those of an application do not.
-fn may_be_own(frame: &Frame, process: &Process) -> bool {
+fn may_be_own(frame: &Frame, process: &ProcessInfo) -> bool {
     let executable = process.executable.rsplit(['/', '\\']).next();
     frame.module.as_deref().is_none_or(|module| Some(module) == executable || !module.contains(".so."))
 }

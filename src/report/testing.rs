@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::Reports;
 use super::around::Around;
-use super::model::{Interval, Process, Report, Request, SCHEMA, Span, Stack, Thread};
+use super::model::{Interval, ProcessInfo, Report, RequestInfo, SCHEMA, Span, Stack, Thread};
 use super::words::{Activity, StackKind};
 use crate::capture::Frame;
 use crate::capture::RowId;
@@ -120,7 +120,7 @@ pub(crate) fn report() -> Report {
         started_at,
         elapsed_ms: 2_510.0,
         threshold_ms: Some(2_500.0),
-        request: Some(Request {
+        request: Some(RequestInfo {
             id: 17,
             method: "GET".to_owned(),
             uri: "/slow/lock".to_owned(),
@@ -129,7 +129,7 @@ pub(crate) fn report() -> Report {
             headers: vec![("host".to_owned(), "localhost:3000".to_owned())],
         }),
         job: None,
-        process: Process {
+        process: ProcessInfo {
             hostname: "web1".to_owned(),
             pid: 4242,
             executable: "/opt/photos".to_owned(),

@@ -61,12 +61,12 @@ pub trait TimeboxExt: Future + Sized {
 impl<F: Future> TimeboxExt for F {}
 
 impl<F> Timebox<F> {
-    /// A name for the box, which [`Interrupted`] and reports show.
+    /// Names the box. [`Interrupted`] and reports show the name.
     pub fn label(self, label: impl Into<Cow<'static, str>>) -> Self {
         self.with(|limit| limit.label(label))
     }
 
-    /// Time to end by itself after the limit: see [`Limit::grace`].
+    /// Lets the work end by itself for this long after the limit: see [`Limit::grace`].
     pub fn grace(self, grace: Duration) -> Self {
         self.with(|limit| limit.grace(grace))
     }
@@ -76,17 +76,17 @@ impl<F> Timebox<F> {
         self.with(|limit| limit.on_interrupt(hook))
     }
 
-    /// Another error in the place of [`Interrupted`].
-    pub fn or<E>(self, error: E) -> Or<F, E> {
-        Or { inner: self, error: Some(error) }
+    /// Replaces [`Interrupted`] by this error.
+    pub fn or_err<E>(self, error: E) -> OrErr<F, E> {
+        OrErr { inner: self, error: Some(error) }
     }
 
-    /// An error made of the [`Interrupted`]. A panic in `f` is the caller's.
-    pub fn map<M, E>(self, f: M) -> Map<F, M>
+    /// Makes the error from [`Interrupted`]. A panic in `f` is the caller's.
+    pub fn map_err<M, E>(self, f: M) -> MapErr<F, M>
     where
         M: FnOnce(Interrupted) -> E,
     {
-        Map { inner: self, f: Some(f) }
+        MapErr { inner: self, f: Some(f) }
     }
 
     fn with(mut self, change: impl FnOnce(Limit) -> Limit) -> Self {
@@ -132,17 +132,17 @@ impl<F> fmt::Debug for Timebox<F> {
 }
 
 pin_project! {
-    /// The future of [`Timebox::or`].
+    /// The future of [`Timebox::or_err`].
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
-    pub struct Or<F, E> {
+    pub struct OrErr<F, E> {
         #[pin]
         inner: Timebox<F>,
         error: Option<E>,
     }
 }
 
-impl<F: Future, E> Future for Or<F, E> {
+impl<F: Future, E> Future for OrErr<F, E> {
     type Output = Result<F::Output, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -156,22 +156,22 @@ impl<F: Future, E> Future for Or<F, E> {
 }
 
 pin_project! {
-    /// The future of [`Timebox::map`].
+    /// The future of [`Timebox::map_err`].
     #[must_use = "futures do nothing unless polled"]
-    pub struct Map<F, M> {
+    pub struct MapErr<F, M> {
         #[pin]
         inner: Timebox<F>,
         f: Option<M>,
     }
 }
 
-impl<F, M> fmt::Debug for Map<F, M> {
+impl<F, M> fmt::Debug for MapErr<F, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Map").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("MapErr").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
-impl<F: Future, E, M: FnOnce(Interrupted) -> E> Future for Map<F, M> {
+impl<F: Future, E, M: FnOnce(Interrupted) -> E> Future for MapErr<F, M> {
     type Output = Result<F::Output, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

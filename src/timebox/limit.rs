@@ -65,15 +65,15 @@ pub(super) struct Extra {
 }
 
 impl Limit {
-    /// A name for the box, which [`Interrupted`] and reports show.
+    /// Names the box. [`Interrupted`] and reports show the name.
     pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
         self.extra().label = Some(label.into());
         self
     }
 
-    /// Two stages: at the limit, the work hears of it ([`interrupted`](super::interrupted),
-    /// [`checkpoint`](super::checkpoint)) and has this long to end by itself, with a value of its own; then it is dropped.
-    /// Without effect in [`blocking`](super::blocking), where nothing is dropped.
+    /// Stops the work in two stages. At the limit the work is told ([`interrupted`](super::interrupted),
+    /// [`checkpoint`](super::checkpoint)) and has this long to end by itself, with a value of its own. Then it is dropped.
+    /// Has no effect in [`blocking`](super::blocking), where nothing is dropped.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.extra().grace = nanos(grace);
         self

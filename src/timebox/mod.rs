@@ -117,7 +117,7 @@ pub use self::context::{Interruption, checkpoint, deadline, interrupted, remaini
 pub use self::enabled::{is_enabled, set_enabled};
 pub use self::exclusive::{Exclusive, ExclusiveError, Holder, exclusive, exclusive_blocking};
 pub use self::function::function;
-pub use self::future::{Map, Or, Timebox, TimeboxExt, timebox};
+pub use self::future::{MapErr, OrErr, Timebox, TimeboxExt, timebox};
 pub use self::interrupted::Interrupted;
 pub use self::io::{Io, Socket};
 pub use self::iter::{Timeboxed, TimeboxedIterator};

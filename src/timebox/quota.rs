@@ -46,7 +46,7 @@ struct Shared {
 }
 
 impl Quota {
-    /// A budget of `total` time, of which nothing is spent.
+    /// Creates a quota of `total` time, of which nothing is spent.
     ///
     /// `Duration::MAX`, as anything above 584 years, is never used up.
     ///
@@ -63,13 +63,13 @@ impl Quota {
         Ok(Self { shared: Arc::new(Shared { total, meter }) })
     }
 
-    /// What the quota was made with.
+    /// Returns the total that the quota was made with.
     #[must_use]
     pub fn total(&self) -> Duration {
         self.shared.total
     }
 
-    /// What is left at this moment; zero once it is spent.
+    /// Returns what is left at this moment; zero once it is spent.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         let mut meter = lock_std(&self.shared.meter);
@@ -78,7 +78,7 @@ impl Quota {
         self.shared.total.saturating_sub(Duration::from_nanos(spent))
     }
 
-    /// Whether a box of it runs at this moment, so that it is being spent.
+    /// Returns whether a box of it runs at this moment, so that it is being spent.
     #[must_use]
     pub fn running(&self) -> bool {
         lock_std(&self.shared.meter).is_running()

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::layer::SHORTEST;
 use crate::inflight::{Policy, table};
+use crate::log::Clamp;
 
 /// Looks at a [`WatchdogLayer`](super::WatchdogLayer) in use, and changes it. Cheap to copy.
 #[derive(Debug, Clone, Copy)]
@@ -15,31 +17,33 @@ impl WatchdogHandle {
         Self { policy }
     }
 
-    /// Switches watching on or off, for requests that come from now on. With `HEELER_DISABLE=1` in the environment it stays
+    /// Turns watching on or off, for requests that come from now on. With `HEELER_DISABLE=1` in the environment it stays
     /// off.
     pub fn set_enabled(&self, enabled: bool) {
         self.policy.set_enabled(enabled);
     }
 
-    /// Whether requests are watched.
+    /// Returns whether requests are watched.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         self.policy.is_enabled()
     }
 
-    /// Changes the threshold for requests that come from now on, at least one millisecond.
+    /// Changes the threshold for requests that come from now on. Less than one millisecond counts as one millisecond, and the
+    /// log says so once.
     pub fn set_threshold(&self, threshold: Duration) {
-        self.policy.set_threshold(threshold.max(Duration::from_millis(1)));
+        static CLAMP: Clamp = Clamp::new("WatchdogHandle::set_threshold");
+        self.policy.set_threshold(CLAMP.at_least(threshold, SHORTEST));
     }
 
-    /// The threshold.
+    /// Returns the threshold.
     #[must_use]
     pub fn threshold(&self) -> Duration {
         self.policy.threshold()
     }
 
-    /// Requests in flight that this layer watches, bodies included. Counts them one by one: for a page or a metric, not for
-    /// every request.
+    /// Counts the requests in flight that this layer watches, bodies included. They are counted one by one: use it for a page or a
+    /// metric, not for every request.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         table().rows().filter(|row| row.live().is_some() && row.policy() == self.policy.id).count()

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
+use super::layer::SHORTEST;
 use crate::counts::COUNTS;
 use crate::inflight::{self, Job, PolicyId, Registered, Watched, Work};
+use crate::log::Clamp;
 use crate::report;
 use crate::report::Reports;
 use crate::sync::count;
@@ -27,7 +29,8 @@ pin_project! {
 
 /// Watches `future` as the watchdog watches a request: a job, a consumer's message, a cron run.
 ///
-/// Its clock starts at the first poll. Reports go to the log unless [`Watch::reports`] says otherwise.
+/// Its clock starts at the first poll. Reports go to the log unless [`Watch::reports`] says otherwise. A threshold below one
+/// millisecond counts as one millisecond, and the log says so once.
 ///
 /// ```
 /// # async fn rebuild_index() -> u32 { 7 }
@@ -40,15 +43,16 @@ pin_project! {
 /// # }
 /// ```
 pub fn watch<F: Future>(name: impl Into<Cow<'static, str>>, threshold: Duration, future: F) -> Watch<F> {
+    static CLAMP: Clamp = Clamp::new("watch");
     // Here, for a first start takes a while, and the first poll is on a worker.
     report::start_watching();
-    let threshold = threshold.max(Duration::from_millis(1));
+    let threshold = CLAMP.at_least(threshold, SHORTEST);
     let job = Job { name: name.into(), reports: None };
     Watch { inner: future, watched: Watched::off(), begin: Some((threshold, job)) }
 }
 
 impl<F> Watch<F> {
-    /// Where reports go. Without effect once the future has been polled.
+    /// Sets where reports are delivered. Defaults to the log. Has no effect once the future has been polled.
     pub fn reports(mut self, reports: Reports) -> Self {
         if let Some((_, job)) = &mut self.begin {
             job.reports = Some(reports.target());

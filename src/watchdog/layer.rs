@@ -8,7 +8,8 @@ use http::request::Parts;
 use tower_layer::Layer;
 
 use super::{WatchdogHandle, WatchdogService};
-use crate::inflight::{Policy, Settings, Tool};
+use crate::inflight::{Abandoned, Policy, Settings, Tool, nanos};
+use crate::log::Clamp;
 use crate::monitor;
 use crate::report;
 use crate::report::Reports;
@@ -34,7 +35,7 @@ impl Config {
 
 /// Watches requests, and reports the slow ones. See the [module](crate::watchdog).
 ///
-/// Settings are made before the layer is used. Some hundred bytes of each layer stay for the life of the process.
+/// Call the setters before the layer is used. Some hundred bytes of each layer stay for the life of the process.
 #[derive(Clone)]
 pub struct WatchdogLayer {
     settings: Settings,
@@ -48,21 +49,23 @@ pub struct WatchdogLayer {
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
 impl WatchdogLayer {
-    /// A watchdog for requests that run longer than `threshold`.
+    /// Creates a watchdog for requests that run longer than `threshold`.
     ///
-    /// A threshold below one millisecond counts as one millisecond; [`Duration::MAX`] as never.
+    /// A threshold below one millisecond counts as one millisecond, and the log says so once; [`Duration::MAX`] counts as
+    /// never.
     #[must_use]
     pub fn new(threshold: Duration) -> Self {
+        static CLAMP: Clamp = Clamp::new("WatchdogLayer::new");
         let reports = Reports::shared();
         Self {
             settings: Settings {
                 tool: Tool::Watchdog,
                 headers: reports.allowed_headers().to_vec(),
                 reports: reports.target(),
-                threshold: threshold.max(SHORTEST),
+                threshold: CLAMP.at_least(threshold, SHORTEST),
                 varies: false,
                 blocking_after: Some(Duration::from_secs(1)),
-                abandoned_after: Some(0.5),
+                abandoned: Abandoned::AtFraction(0.5),
             },
             threshold_for: None,
             ignore: None,
@@ -78,7 +81,7 @@ impl WatchdogLayer {
         self
     }
 
-    /// Where reports go; the log by default.
+    /// Sets where reports are delivered. Defaults to the log.
     #[must_use]
     pub fn reports(self, reports: Reports) -> Self {
         self.with(|layer| {
@@ -87,9 +90,10 @@ impl WatchdogLayer {
         })
     }
 
-    /// A threshold of its own for some requests; `None` means the layer's.
+    /// Sets a different threshold for some requests. `None` means the layer's.
     ///
-    /// Called for each request, on its way in: it should be quick. A panic in it is the request's.
+    /// A threshold below one millisecond counts as one millisecond, and the log says so once. The closure is called for
+    /// each request, before the service is: it should be quick. If it panics, the request panics.
     #[must_use]
     pub fn threshold_for(self, f: impl Fn(&Parts) -> Option<Duration> + Send + Sync + 'static) -> Self {
         self.with(|layer| {
@@ -98,36 +102,77 @@ impl WatchdogLayer {
         })
     }
 
-    /// Requests that are not watched at all: long polls, server-sent events, upgrades.
+    /// Ignores some requests: long polls, server-sent events, upgrades. They are not watched at all.
     #[must_use]
     pub fn ignore(self, f: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|layer| layer.ignore = Some(Arc::new(f)))
     }
 
-    /// Reports a single poll that holds its thread this long, also of a request that is not slow yet; 1 s by default,
-    /// `None` for never. Found within a quarter more than the time given.
+    /// Reports a single poll that holds its thread for this long, even if the request is not slow yet. Defaults to one
+    /// second.
+    ///
+    /// The poll is found within a quarter more than the time given. Less than one millisecond counts as one millisecond, and
+    /// the log says so once; [`Duration::MAX`] counts as never. See also
+    /// [`without_blocking_reports`](Self::without_blocking_reports).
     #[must_use]
-    pub fn blocking_after(self, limit: impl Into<Option<Duration>>) -> Self {
-        let limit = limit.into().map(|limit| limit.max(SHORTEST));
-        self.with(|layer| layer.settings.blocking_after = limit)
+    pub fn blocking_after(self, limit: Duration) -> Self {
+        static CLAMP: Clamp = Clamp::new("WatchdogLayer::blocking_after");
+        let limit = CLAMP.at_least(limit, SHORTEST);
+        self.with(|layer| layer.settings.blocking_after = Some(limit))
     }
 
-    /// Reports a request that is dropped without an answer after this share of its threshold: its client has left. 0.5 by
-    /// default, `None` for never. A share that is not a positive number counts as zero.
+    /// Turns off the reports that [`blocking_after`](Self::blocking_after) describes. A request that blocks until its
+    /// threshold is still reported.
     #[must_use]
-    pub fn abandoned_after(self, share: impl Into<Option<f64>>) -> Self {
-        let share = share.into().map(|share| if share > 0.0 { share } else { 0.0 });
-        self.with(|layer| layer.settings.abandoned_after = share)
+    pub fn without_blocking_reports(self) -> Self {
+        self.with(|layer| layer.settings.blocking_after = None)
     }
 
-    /// Also watches response bodies: one that does not deliver its next frame within the threshold is reported. Time that
-    /// passes while nobody asks for a frame (a slow client) does not count. Off by default.
+    /// Reports a request that is dropped without a response after this long, because its client has left.
+    ///
+    /// The time is the same for all requests, whatever their threshold is. It replaces
+    /// [`abandoned_at_fraction`](Self::abandoned_at_fraction). Before an eighth of the threshold there are no stacks to show.
+    /// [`Duration::MAX`] counts as never.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use heeler::WatchdogLayer;
+    ///
+    /// let layer = WatchdogLayer::new(Duration::from_secs(5)).abandoned_after(Duration::from_secs(1));
+    /// # let _ = layer;
+    /// ```
     #[must_use]
-    pub fn body(self, body: bool) -> Self {
-        self.with(|layer| layer.body = body)
+    pub fn abandoned_after(self, time: Duration) -> Self {
+        self.with(|layer| layer.settings.abandoned = Abandoned::After(nanos(time)))
     }
 
-    /// Looks at the layer, and changes it, while it is in use. Ask for it after all settings are made.
+    /// Reports a request that is dropped without a response after this fraction of its threshold, because its client has
+    /// left. Defaults to 0.5.
+    ///
+    /// It replaces [`abandoned_after`](Self::abandoned_after). A fraction that is negative or not a number counts as zero, and
+    /// the log says so once.
+    #[must_use]
+    pub fn abandoned_at_fraction(self, fraction: f64) -> Self {
+        static CLAMP: Clamp = Clamp::new("WatchdogLayer::abandoned_at_fraction");
+        let fraction = CLAMP.at_least(fraction, 0.0);
+        self.with(|layer| layer.settings.abandoned = Abandoned::AtFraction(fraction))
+    }
+
+    /// Turns off reports of requests that are dropped without a response.
+    #[must_use]
+    pub fn without_abandoned_reports(self) -> Self {
+        self.with(|layer| layer.settings.abandoned = Abandoned::Never)
+    }
+
+    /// Watches response bodies as well. One that does not deliver its next frame within the threshold is reported.
+    ///
+    /// Time that passes while nobody asks for a frame (a slow client) does not count. Bodies are not watched by default.
+    #[must_use]
+    pub fn watch_bodies(self) -> Self {
+        self.with(|layer| layer.body = true)
+    }
+
+    /// Returns a handle to look at the layer and change it while it is in use. Call this after all setters.
     #[must_use]
     pub fn handle(&self) -> WatchdogHandle {
         WatchdogHandle::new(self.config().policy)

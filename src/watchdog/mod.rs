@@ -19,7 +19,7 @@
 //!     .threshold_for(|parts| parts.uri.path().starts_with("/export").then_some(Duration::from_secs(60)))
 //!     .ignore(|parts| parts.uri.path() == "/events")
 //!     .blocking_after(Duration::from_millis(200))
-//!     .body(true);
+//!     .watch_bodies();
 //! # Ok::<(), heeler::Error>(())
 //! ```
 //!

@@ -10,6 +10,7 @@ use super::layer::{Config, SHORTEST};
 use super::{ResponseBody, ResponseFuture};
 use crate::capture::frame_address;
 use crate::inflight::{self, Head, Registered, Watched, Work, flags};
+use crate::log::Clamp;
 use crate::parts::with_parts;
 use crate::report;
 
@@ -110,6 +111,7 @@ fn register(config: &Config, threshold: u64, head: &Head<'_>) -> Watched {
 /// The same, after asking the user's closures. They get the request's head, which takes moving it to and fro.
 #[inline(never)]
 fn register_by_rules<B>(config: &Config, request: &mut Request<B>) -> Watched {
+    static CLAMP: Clamp = Clamp::new("WatchdogLayer::threshold_for");
     let (ignored, special) = with_parts(request, |parts| {
         let ignored = config.ignore.as_ref().is_some_and(|ignore| ignore(parts));
         (ignored, config.threshold_for.as_ref().and_then(|threshold_for| threshold_for(parts)))
@@ -117,7 +119,7 @@ fn register_by_rules<B>(config: &Config, request: &mut Request<B>) -> Watched {
     if ignored {
         return Watched::off();
     }
-    let threshold =
-        special.map_or_else(|| config.policy.threshold_nanos(), |special| inflight::nanos(special.max(SHORTEST)));
+    let raised = |special| inflight::nanos(CLAMP.at_least(special, SHORTEST));
+    let threshold = special.map_or_else(|| config.policy.threshold_nanos(), raised);
     register(config, threshold, &Head::of(request))
 }

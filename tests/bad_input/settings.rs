@@ -52,12 +52,13 @@ fn a_limit_of_forever_never_reports() {
     assert_eq!(seen.first().request.unwrap().uri, "/short");
 }
 
-/// Guards: shares that are not between zero and one.
+/// Guards: fractions that are not between zero and one.
 #[test]
-fn odd_shares_of_the_threshold_are_accepted() {
-    for share in [f64::NAN, -1.0, f64::INFINITY, f64::MAX, f64::MIN_POSITIVE] {
+fn odd_fractions_of_the_threshold_are_accepted() {
+    for fraction in [f64::NAN, -1.0, f64::INFINITY, f64::MAX, f64::MIN_POSITIVE] {
         let (seen, reports) = collect();
-        let layer = WatchdogLayer::new(Duration::from_secs(60)).abandoned_after(share).reports(reports.clone());
+        let layer =
+            WatchdogLayer::new(Duration::from_secs(60)).abandoned_at_fraction(fraction).reports(reports.clone());
         super::common::runtime(0).block_on(async {
             use tower::{Layer as _, ServiceExt as _};
             let service = layer.layer(tower::service_fn(|_: http::Request<()>| async {
@@ -66,12 +67,12 @@ fn odd_shares_of_the_threshold_are_accepted() {
             assert!(tokio::time::timeout(ms(5), service.oneshot(get("/"))).await.is_err());
         });
         assert_eq!(layer.handle().in_flight(), 0);
-        let never = share > 1.0;
+        let never = fraction > 1.0;
         if never {
             assert!(reports.flush(PATIENCE));
-            assert!(seen.all().is_empty(), "{share}");
+            assert!(seen.all().is_empty(), "{fraction}");
         } else {
-            assert!(seen.first().elapsed_ms < 1_000.0, "{share}");
+            assert!(seen.first().elapsed_ms < 1_000.0, "{fraction}");
         }
     }
 }
@@ -82,7 +83,7 @@ fn odd_shares_of_the_threshold_are_accepted() {
 fn an_unusable_directory_only_costs_reports() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("slow");
-    let reports = Reports::builder().log(false).directory(&path).repeat_after(Duration::ZERO).build().unwrap();
+    let reports = Reports::builder().without_log().directory(&path).repeat_after(Duration::ZERO).build().unwrap();
     let layer = WatchdogLayer::new(ms(5)).reports(reports.clone());
     std::fs::remove_dir(&path).unwrap();
     std::fs::write(&path, "a file now").unwrap();

@@ -48,7 +48,7 @@ fn blocks() {
 /// The report of a request that blocks after `prepare`, on its own thread.
 fn blocking(prepare: impl Fn() + Copy + Send + Sync + 'static) -> Report {
     let (seen, reports) = collect();
-    let layer = WatchdogLayer::new(ms(100)).blocking_after(None).reports(reports);
+    let layer = WatchdogLayer::new(ms(100)).without_blocking_reports().reports(reports);
     let service = layer.layer(tower::service_fn(move |_: Request<()>| async move {
         prepare();
         blocks();

@@ -37,7 +37,7 @@ impl Sink for Fails {
 #[test]
 fn panicking_and_failing_sinks_disturb_nothing() {
     let seen = Collected::default();
-    let builder = Reports::builder().log(false).repeat_after(Duration::ZERO);
+    let builder = Reports::builder().without_log().repeat_after(Duration::ZERO);
     let reports = builder.sink(Panics).sink(Fails).sink(seen.clone()).build().unwrap();
     let layer = WatchdogLayer::new(ms(20)).reports(reports.clone());
     for round in 0..3 {
@@ -76,7 +76,7 @@ fn a_hanging_sink_only_delays_reports() {
         let (release, wait) = channel();
         let stuck = Arc::new(Stuck { entered, release: Mutex::new(wait) });
         let (seen, others) = collect();
-        let reports = Reports::builder().log(false).sink(stuck).build().unwrap();
+        let reports = Reports::builder().without_log().sink(stuck).build().unwrap();
         assert_eq!(ask(&WatchdogLayer::new(ms(20)).reports(reports.clone()), get("/stuck"), ms(300)), "answered");
         has_entered.recv_timeout(PATIENCE).unwrap();
         let layer = WatchdogLayer::new(ms(20)).reports(others.clone());

@@ -184,7 +184,7 @@ fn main() {
     };
     let log = log::collect();
     let (sender, reports) = channel();
-    let sink = Reports::builder().log(false).repeat_after(Duration::ZERO).sink(Collected(Mutex::new(sender)));
+    let sink = Reports::builder().without_log().repeat_after(Duration::ZERO).sink(Collected(Mutex::new(sender)));
     let sink = sink.build().unwrap();
     let layer = WatchdogLayer::new(THRESHOLD).reports(sink.clone());
     let checks = Checks { names, reports };

@@ -146,7 +146,7 @@ pub(crate) struct Life {
 pub(crate) fn live(requests: u64, many: u64) -> Life {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let before = Memory::now("before");
-    let reports = Reports::builder().log(false).repeat_after(Duration::ZERO).sink(Nowhere).build().unwrap();
+    let reports = Reports::builder().without_log().repeat_after(Duration::ZERO).sink(Nowhere).build().unwrap();
     let service = ServiceBuilder::new()
         .layer(TimeboxLayer::new(Duration::from_secs(20)).reports(reports.clone()))
         .layer(WatchdogLayer::new(ms(50)).reports(reports.clone()))

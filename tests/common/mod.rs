@@ -108,7 +108,7 @@ pub(crate) fn collect() -> (Collected, Reports) {
 
 pub(crate) fn collect_with(change: impl FnOnce(ReportsBuilder) -> ReportsBuilder) -> (Collected, Reports) {
     let collected = Collected::default();
-    let builder = Reports::builder().log(false).repeat_after(Duration::ZERO).sink(collected.clone());
+    let builder = Reports::builder().without_log().repeat_after(Duration::ZERO).sink(collected.clone());
     (collected, change(builder).build().unwrap())
 }
 

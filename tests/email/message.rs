@@ -62,7 +62,7 @@ fn the_mail_about_a_slow_request_is_complete() {
 #[test]
 fn repeated_reports_make_one_conversation() {
     let server = Server::start(Rules::default());
-    let reports = Reports::builder().log(false).repeat_after(Duration::ZERO).email(plain(&server)).build().unwrap();
+    let reports = Reports::builder().without_log().repeat_after(Duration::ZERO).email(plain(&server)).build().unwrap();
     for number in 1..=3 {
         slow_request(&reports, "/photos");
         server.mails(number);
@@ -82,7 +82,7 @@ fn repeated_reports_make_one_conversation() {
     assert_ne!(header(&mails[3], "References").as_ref(), Some(&root));
 
     // Another process, or this one after a restart, knows where the conversation begins.
-    let reports = Reports::builder().log(false).repeat_after(Duration::ZERO).email(plain(&server)).build().unwrap();
+    let reports = Reports::builder().without_log().repeat_after(Duration::ZERO).email(plain(&server)).build().unwrap();
     slow_request(&reports, "/photos");
     let received = server.mails(5).remove(4);
     assert_eq!(header(&received.parse(), "References").as_ref(), Some(&root));
@@ -117,7 +117,7 @@ fn updates_without_news_are_not_mailed() {
 fn reports_beyond_the_limit_are_one_mail() {
     let server = Server::start(Rules::default());
     let email = plain(&server).per_hour(1);
-    let reports = Reports::builder().log(false).repeat_after(Duration::ZERO).email(email).build().unwrap();
+    let reports = Reports::builder().without_log().repeat_after(Duration::ZERO).email(email).build().unwrap();
     let runtime = runtime(0);
     for number in 0..4 {
         let name = format!("job {number}");

@@ -24,7 +24,7 @@ fn a_full_disk_does_not_stop_delivery() {
         let place = tempfile::tempdir().unwrap();
         let (spool, slow) = (place.path().join("spool"), place.path().join("slow"));
         let (seen, server) = (Collected::default(), Server::start());
-        let builder = Reports::builder().log(false).spool(&spool).directory(&slow).webhook(server.hook());
+        let builder = Reports::builder().without_log().spool(&spool).directory(&slow).webhook(server.hook());
         let reports = builder.sink(seen.clone()).build().unwrap();
         get_stuck(&reports, 1);
         until("it has arrived", || !server.keys().is_empty());

@@ -16,7 +16,7 @@ const QUEUE: usize = 20;
 fn a_flood_is_delivered_or_counted() {
     in_own_process("flood::a_flood_is_delivered_or_counted", || {
         let down = Down::new();
-        let (_, reports) = collect_with(|builder| builder.queue(QUEUE).webhook(down.hook()));
+        let (_, reports) = collect_with(|builder| builder.max_queued(QUEUE).webhook(down.hook()));
         let runtime = runtime(2);
         let gate = Arc::new(tokio::sync::Semaphore::new(0));
         let running = Arc::new(AtomicUsize::new(0));

@@ -40,7 +40,7 @@ pub(crate) fn kill_a_process(test: &str, jobs: u64) -> (tempfile::TempDir, Down,
 
 fn be_killed(spool: &Path, server: SocketAddr, jobs: u64) -> ! {
     let seen = Collected::default();
-    let builder = Reports::builder().log(false).repeat_after(Duration::ZERO).spool(spool);
+    let builder = Reports::builder().without_log().repeat_after(Duration::ZERO).spool(spool);
     let reports = builder.webhook(crate::server::hook(server)).sink(seen.clone()).build().unwrap();
     get_stuck(&reports, jobs);
     until("it was tried twice", || reports.stats().failed_deliveries >= 2);
@@ -62,7 +62,7 @@ pub(crate) fn left_in(spool: &Path) -> Vec<PathBuf> {
 
 /// The process that comes after one that was killed.
 pub(crate) fn successor(spool: &Path, server: &Down) -> Reports {
-    Reports::builder().log(false).spool(spool).webhook(server.hook()).build().unwrap()
+    Reports::builder().without_log().spool(spool).webhook(server.hook()).build().unwrap()
 }
 
 /// Guards: nothing is lost between two attempts. The next process sends every report, once, and nothing is left.
@@ -80,7 +80,7 @@ fn a_kill_between_two_attempts_loses_nothing() {
     assert_eq!(left_in(spool.path()), Vec::<PathBuf>::new());
     drop(next);
     // Another one finds nothing.
-    let third = Reports::builder().log(false).spool(spool.path()).webhook(server.hook()).build().unwrap();
+    let third = Reports::builder().without_log().spool(spool.path()).webhook(server.hook()).build().unwrap();
     assert!(third.flush(crate::common::PATIENCE));
     assert_eq!((third.stats().recovered, server.keys().len()), (0, made.len()));
 }

@@ -32,11 +32,11 @@ where
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let reports = heeler::Reports::builder().log(false).repeat_after(Duration::ZERO).sink(Render).build().unwrap();
+    let reports = heeler::Reports::builder().without_log().repeat_after(Duration::ZERO).sink(Render).build().unwrap();
     let service = heeler::TimeboxLayer::new(Duration::from_secs(3_600)).reports(reports.clone()).layer(service);
     let service = service.map_response(|response| response.map(Body::new));
     let service = heeler::ProfileLayer::new(|_: &http::request::Parts| false).layer(service);
     let service = service.map_response(|response| response.map(Body::new));
-    let watchdog = heeler::WatchdogLayer::new(THRESHOLD).reports(reports).body(true);
+    let watchdog = heeler::WatchdogLayer::new(THRESHOLD).reports(reports).watch_bodies();
     watchdog.layer(service).map_response(|response| response.map(Body::new))
 }

@@ -57,7 +57,7 @@ fn serve() -> (tokio::runtime::Runtime, SocketAddr, Receiver<Report>) {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| tracing_subscriber::registry().with(SpanLayer::new()).init());
     let (sender, reports) = channel();
-    let sink = Reports::builder().log(false).repeat_after(Duration::ZERO).sink(Collected(Mutex::new(sender)));
+    let sink = Reports::builder().without_log().repeat_after(Duration::ZERO).sink(Collected(Mutex::new(sender)));
     let watchdog = WatchdogLayer::new(THRESHOLD).reports(sink.build().unwrap());
     let app = Router::new()
         .route("/users/{id}", get(waits))

@@ -82,7 +82,7 @@ fn a_client_that_leaves_cancels_the_request() {
 #[test]
 fn a_client_that_leaves_the_queue_is_removed() {
     let gate = Gate::new();
-    let server = Server::start(gated(&gate).layer(layer().queue(1)));
+    let server = Server::start(gated(&gate).layer(layer().max_queued(1)));
     let running = server.start_job("/?__geordi__");
     gate.until_waiting(1);
     let asker = server.send_later(server.request(Method::GET, "/?__geordi__=json"));
@@ -112,7 +112,7 @@ fn a_client_that_leaves_the_queue_is_removed() {
 #[test]
 fn drops_a_request_that_takes_too_long() {
     let gate = Gate::new();
-    let server = Server::start(gated(&gate).layer(layer().cap(ms(200))));
+    let server = Server::start(gated(&gate).layer(layer().timeout(ms(200))));
     let asked = std::time::Instant::now();
     let profile = server.get("/?__geordi__=json").json();
     assert_eq!((&profile["outcome"], gate.waiting()), (&"too_long".into(), 0));
@@ -127,7 +127,7 @@ fn drops_a_request_that_takes_too_long() {
 #[test]
 fn a_full_queue_sends_further_requests_away() {
     let gate = Gate::new();
-    let server = Server::start(gated(&gate).layer(layer().queue(2)));
+    let server = Server::start(gated(&gate).layer(layer().max_queued(2)));
     let jobs: Vec<String> = (0..3)
         .map(|_| {
             let id = server.start_job("/?__geordi__");
@@ -160,7 +160,7 @@ fn a_full_queue_sends_further_requests_away() {
 #[test]
 fn runs_only_as_many_jobs_as_allowed() {
     let gate = Gate::new();
-    let server = Server::start(gated(&gate).layer(layer().concurrent(3)));
+    let server = Server::start(gated(&gate).layer(layer().max_concurrent(3)));
     let jobs: Vec<String> = (0..5).map(|_| server.start_job("/?__geordi__")).collect();
     gate.until_waiting(3);
     assert_eq!(server.status(&jobs[4])["phase"]["queued"]["place"], 1);
@@ -248,7 +248,8 @@ fn two_hundred_clients_get_their_own_profiles() {
         }
     };
     let store = ProfileStore::memory().max_count(200);
-    let server = Server::start(Router::new().route("/{number}", get(handler)).layer(layer().queue(200).store(store)));
+    let server =
+        Server::start(Router::new().route("/{number}", get(handler)).layer(layer().max_queued(200).store(store)));
     let asked = (0..200).map(|number| {
         let request = match number % 2 {
             0 => server.request(Method::GET, &format!("/{number}?__geordi__=json")),

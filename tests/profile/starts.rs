@@ -159,7 +159,7 @@ fn inline_runs_on_the_applications_runtime() {
     let server = Server::start(router().layer(layer()));
     assert_eq!(ran_on(&server, ""), "heeler-profile");
     assert!(!ran_on(&server, ",inline").contains("heeler"));
-    let server = Server::start(router().layer(layer().inline(true)));
+    let server = Server::start(router().layer(layer().inline()));
     assert!(!ran_on(&server, "").contains("heeler"));
 }
 
@@ -227,7 +227,7 @@ static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
 fn the_process_profile_is_only_made_if_allowed() {
     let _turn = ONE_AT_A_TIME.lock();
     let router = || Router::new().route("/", get(async || tokio::time::sleep(super::common::ms(50)).await));
-    let server = Server::start(router().layer(layer().allow_process(true)));
+    let server = Server::start(router().layer(layer().allow_process_profiles()));
     assert!(server.get("/?__geordi__=json").json()["meanwhile"].is_null());
     let answer = server.get("/?__geordi__=json,process");
     if cfg!(feature = "pprof") {
@@ -262,7 +262,7 @@ fn the_process_profile_shows_only_other_work() {
     let stop = Arc::new(AtomicBool::new(false));
     let its = Arc::clone(&stop);
     let others = thread::spawn(move || others_work(&its));
-    let server = Server::start(router.layer(layer().allow_process(true)));
+    let server = Server::start(router.layer(layer().allow_process_profiles()));
     let profile: Profile = serde_json::from_str(server.get("/?__geordi__=json,process").text()).unwrap();
     stop.store(true, Ordering::Relaxed);
     others.join().unwrap();

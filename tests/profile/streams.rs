@@ -163,7 +163,7 @@ fn only_the_beginning_of_a_body_is_kept() {
     let router = Router::new()
         .route("/", get(async || axum::response::Html("<script>alert(1)</script>".repeat(1_000))))
         .route("/bytes", get(async || vec![0xff_u8; 10]))
-        .layer(layer().max_body(50));
+        .layer(layer().max_body_bytes(50));
     let server = Server::start(router);
     let profile = server.get("/?__geordi__=json");
     assert_eq!(profile.json()["response"]["body_bytes"], 25_000);

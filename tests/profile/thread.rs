@@ -93,7 +93,7 @@ fn profiles_work_on_a_current_thread_runtime() {
         .route("/streams", get(streams))
         .route("/waits", get(waits.clone()))
         .layer(layer().store(store.clone()))
-        .merge(Router::new().route("/capped", get(waits)).layer(layer().cap(ms(100)).store(store)));
+        .merge(Router::new().route("/capped", get(waits)).layer(layer().timeout(ms(100)).store(store)));
     let server = Server::start_on(0, router);
     let profile = server.get("/everything?__geordi__=json");
     assert_eq!((&profile.json()["outcome"], &profile.json()["response"]["status"]), (&"finished".into(), &200.into()));
@@ -121,10 +121,9 @@ fn a_poll_that_never_returns_keeps_only_its_thread() {
             let wall = wall.clone();
             async move || wall.block()
         };
-        let router = Router::new()
-            .route("/", get(handler))
-            .route("/quick", get(async || ()))
-            .layer(layer().inline(inline).cap(ms(50)));
+        let layer = if inline { layer().inline() } else { layer() };
+        let router =
+            Router::new().route("/", get(handler)).route("/quick", get(async || ())).layer(layer.timeout(ms(50)));
         let server = Server::start(router);
         let profile = server.get("/?__geordi__=json").json();
         assert_eq!(profile["outcome"], "too_long");
@@ -150,7 +149,7 @@ fn only_so_many_polls_may_never_return() {
             async move || wall.block()
         };
         let router = Router::new().route("/", get(handler)).route("/quick", get(async || "quick"));
-        let server = Server::start(router.layer(layer().concurrent(8).queue(1).cap(ms(50))));
+        let server = Server::start(router.layer(layer().max_concurrent(8).max_queued(1).timeout(ms(50))));
         let blocked: Vec<String> = (0..8).map(|_| server.start_job("/?__geordi__")).collect();
         wall.until_blocked(8);
         let queued = server.send_later(server.request(Method::GET, "/quick?__geordi__=json"));
@@ -226,7 +225,7 @@ fn a_runtime_that_shuts_down_ends_an_inline_profile() {
             Ok::<_, Infallible>(Response::new(String::new()))
         }
     });
-    let service = anybody().inline(true).layer(service);
+    let service = anybody().inline().layer(service);
     let application = runtime(1);
     let id = application.block_on(start_at(&service, "/?__geordi__"));
     gate.until_waiting(1);

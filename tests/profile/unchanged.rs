@@ -164,7 +164,7 @@ fn every_run_waits_until_its_service_is_ready() {
 /// Guards: the parameter and the header have the names they were given, and no others.
 #[test]
 fn uses_only_the_configured_names() {
-    let layer = ProfileLayer::new(|_: &Parts| true).parameter("prof").unwrap().header(None);
+    let layer = ProfileLayer::new(|_: &Parts| true).parameter("prof").unwrap().without_header();
     let runtime = runtime();
     let ask = |request| said(runtime.block_on(layer.layer(Strict::default()).oneshot(request)).unwrap()).0.status;
     assert_eq!(ask(request("/?__geordi__")), 418);

@@ -175,7 +175,7 @@ fn a_body_keeps_its_requests_name() {
         }))
     };
     let router = Router::new().route("/export", get(handler));
-    let server = Server::start(router.layer(layer.body(true)).layer(WatchdogLayer::new(FOREVER)));
+    let server = Server::start(router.layer(layer.limit_bodies()).layer(WatchdogLayer::new(FOREVER)));
     assert!(server.get("/export").body.is_err());
     assert_eq!(interrupted(&seen).request.unwrap().uri, "/export");
 }

@@ -1,4 +1,4 @@
-//! `.body(true)`: the box covers the response's body.
+//! `.limit_bodies()`: the box covers the response's body.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -39,7 +39,7 @@ fn a_stalled_body_is_cut_off() {
         });
         AxumBody::from_stream(first.chain(second))
     };
-    let server = Server::start(Router::new().route("/export", get(handler)).layer(layer.body(true)));
+    let server = Server::start(Router::new().route("/export", get(handler)).layer(layer.limit_bodies()));
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://{}/export", server.address);
     let (status, first, second, took) = super::block_on(server.client.spawn(async move {
@@ -104,7 +104,8 @@ fn data(text: &'static str) -> Frame<Bytes> {
 #[test]
 fn frames_are_forwarded() {
     for boxed in [false, true] {
-        let layer = TimeboxLayer::new(FOREVER).body(boxed).reports(collect().1);
+        let layer = TimeboxLayer::new(FOREVER).reports(collect().1);
+        let layer = if boxed { layer.limit_bodies() } else { layer };
         runtime(0).block_on(async {
             let mut trailers = HeaderMap::new();
             trailers.insert("x-sum", "7".parse().unwrap());
@@ -128,7 +129,7 @@ fn frames_are_forwarded() {
 fn response_and_body_share_one_limit() {
     let _guard = beside_others();
     let (seen, reports) = collect();
-    let layer = TimeboxLayer::new(LIMIT).body(true).label("export").reports(reports.clone());
+    let layer = TimeboxLayer::new(LIMIT).limit_bodies().label("export").reports(reports.clone());
     runtime(0).block_on(async {
         let begun = Instant::now();
         let mut body = answer(&layer, Frames(vec![data("a")], false), LIMIT / 2).await;
@@ -149,7 +150,7 @@ fn response_and_body_share_one_limit() {
 fn a_slow_reader_still_gets_ready_frames() {
     let _guard = beside_others();
     let (seen, reports) = collect();
-    let layer = TimeboxLayer::new(ms(50)).body(true).reports(reports.clone());
+    let layer = TimeboxLayer::new(ms(50)).limit_bodies().reports(reports.clone());
     runtime(0).block_on(async {
         let mut body = answer(&layer, Frames(vec![data("b"), data("a")], false), ms(0)).await;
         assert!(body.frame().await.unwrap().is_ok());
@@ -165,7 +166,7 @@ fn a_slow_reader_still_gets_ready_frames() {
 fn a_body_dropped_halfway_is_not_reported() {
     let _guard = beside_others();
     let (seen, reports) = collect();
-    let layer = TimeboxLayer::new(ms(50)).body(true).reports(reports.clone());
+    let layer = TimeboxLayer::new(ms(50)).limit_bodies().reports(reports.clone());
     runtime(0).block_on(async {
         let mut body = answer(&layer, Frames(vec![data("b"), data("a")], false), ms(0)).await;
         assert!(body.frame().await.unwrap().is_ok());

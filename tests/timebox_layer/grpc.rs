@@ -123,7 +123,7 @@ fn the_callers_earlier_deadline_counts() {
 #[test]
 fn a_slow_stream_ends_with_deadline_exceeded() {
     let _guard = beside_others();
-    let clinic = Clinic::open(|layer| layer.body(true));
+    let clinic = Clinic::open(|layer| layer.limit_bodies());
     let mut client = clinic.client.clone();
     let (first, end) = block_on(clinic.runtime.spawn(async move {
         let request = HealthCheckRequest { service: String::new() };
@@ -143,7 +143,7 @@ fn a_slow_stream_ends_with_deadline_exceeded() {
     assert_eq!(reports_in(&clinic.seen, &clinic.reports), 1);
 }
 
-/// Guards: without `.body(true)` a stream may take any time.
+/// Guards: without `.limit_bodies()` a stream may take any time.
 #[test]
 fn a_stream_outside_the_timebox_is_not_limited() {
     let _guard = beside_others();

@@ -83,7 +83,7 @@ fn a_handler_in_time_is_left_alone() {
         )
         .route("/bytes", get(move || async { (StatusCode::ACCEPTED, answer) }));
     let plain = Server::start(router.clone());
-    let boxed = Server::start(router.layer(layer.body(true)));
+    let boxed = Server::start(router.layer(layer.limit_bodies()));
     for path in ["/bytes", "/nowhere"] {
         let (plain, boxed) = (plain.get(path), boxed.get(path));
         assert_eq!(
@@ -220,7 +220,7 @@ fn a_disabled_layer_does_nothing() {
         let (seen, reports, layer) = layer();
         heeler::timebox::set_enabled(false);
         let slow = get(async || tokio::time::sleep(LIMIT + ms(100)).await);
-        let server = Server::start(Router::new().route("/", slow).layer(layer.body(true)));
+        let server = Server::start(Router::new().route("/", slow).layer(layer.limit_bodies()));
         assert_eq!(server.get("/").status, 200);
         heeler::timebox::set_enabled(true);
         assert_eq!(server.get("/").status, 503);

@@ -30,7 +30,7 @@ fn layers_can_be_shared_and_sent() {
 /// Guards: a service in a timebox meets what axum, tonic and hyper require, also with two layers around each other.
 #[test]
 fn layers_fit_axum_tonic_and_hyper() {
-    let layer = TimeboxLayer::new(Duration::from_secs(1)).body(true);
+    let layer = TimeboxLayer::new(Duration::from_secs(1)).limit_bodies();
     let router = axum::Router::new().route("/", axum::routing::get(async || "fine"));
     let _: axum::Router = router.route_layer(layer.clone()).layer(layer.clone()).layer(layer.clone());
     let routes = tonic::service::Routes::default();

@@ -162,7 +162,7 @@ fn a_panic_of_map_reaches_the_caller() {
         let _guard = guard;
         forever().await
     };
-    let mapped = timebox(SHORT, work).map(|_| -> Interrupted { panic!("the map's") });
+    let mapped = timebox(SHORT, work).map_err(|_| -> Interrupted { panic!("the map's") });
     assert_eq!(panics(mapped), "the map's");
     assert_eq!((drops.count(), remaining()), (1, None));
     run(timebox(SHORT, forever())).unwrap_err();

@@ -64,9 +64,9 @@ mod exception {
     #[test]
     fn a_future_fails_with_the_given_error() {
         run(async {
-            assert_eq!(forever().timebox(SHORT).or(Failure::TooSlow).await, Err(Failure::TooSlow));
-            assert_eq!(forever().timebox(SHORT).map(Failure::from).await, Err(Failure::After(SHORT)));
-            assert_eq!(async { 7 }.timebox(FOREVER).or(Failure::TooSlow).await, Ok(7));
+            assert_eq!(forever().timebox(SHORT).or_err(Failure::TooSlow).await, Err(Failure::TooSlow));
+            assert_eq!(forever().timebox(SHORT).map_err(Failure::from).await, Err(Failure::After(SHORT)));
+            assert_eq!(async { 7 }.timebox(FOREVER).or_err(Failure::TooSlow).await, Ok(7));
         });
     }
 

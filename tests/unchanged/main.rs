@@ -65,14 +65,14 @@ fn watched(tree: &Tree, threshold: Option<Duration>) -> BoxFuture<'static, u64> 
 
 fn reports() -> Reports {
     static REPORTS: OnceLock<Reports> = OnceLock::new();
-    REPORTS.get_or_init(|| Reports::builder().log(false).build().unwrap()).clone()
+    REPORTS.get_or_init(|| Reports::builder().without_log().build().unwrap()).clone()
 }
 
 /// A layer that takes the threshold of each request from it.
 fn layer() -> &'static WatchdogLayer {
     static LAYER: OnceLock<WatchdogLayer> = OnceLock::new();
     LAYER.get_or_init(|| {
-        let layer = WatchdogLayer::new(ms(60_000)).blocking_after(ms(1)).body(true).reports(reports());
+        let layer = WatchdogLayer::new(ms(60_000)).blocking_after(ms(1)).watch_bodies().reports(reports());
         layer.threshold_for(|parts| parts.extensions.get().copied())
     })
 }

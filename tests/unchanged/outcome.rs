@@ -34,7 +34,7 @@ fn completions_on_traced_polls() {
     for workers in [0, 2] {
         for last in 2..=5 {
             let polls = Arc::new(AtomicU32::new(0));
-            let reports = Reports::builder().log(false).build().unwrap();
+            let reports = Reports::builder().without_log().build().unwrap();
             let job = heeler::watch("job", ms(25), ready_at(last, polls.clone())).reports(reports);
             let value = runtime(workers).block_on(async {
                 let job = tokio::spawn(job);
@@ -50,7 +50,7 @@ fn completions_on_traced_polls() {
 fn a_panic_in_a_traced_poll_reaches_the_task() {
     let _guard = beside_others();
     for workers in [0, 2] {
-        let reports = Reports::builder().log(false).build().unwrap();
+        let reports = Reports::builder().without_log().build().unwrap();
         let job = async {
             ready_at(2, Arc::default()).await;
             std::panic::resume_unwind(Box::new(7_u8))

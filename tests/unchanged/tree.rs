@@ -247,7 +247,7 @@ impl Tree {
                 async { heeler::spawn(tree).await.unwrap() + 2 }.boxed()
             }
             Self::Watch(tree) => {
-                let reports = heeler::Reports::builder().log(false).build().unwrap();
+                let reports = heeler::Reports::builder().without_log().build().unwrap();
                 let tree = heeler::watch("inner", Duration::from_millis(2), tree.run()).reports(reports);
                 async { tree.await + 2 }.boxed()
             }

@@ -47,19 +47,31 @@ fn leaving_before_half_the_threshold_is_not_reported() {
 }
 
 #[test]
-fn the_share_of_the_threshold_is_configurable() {
+fn leaving_after_a_duration_is_reported_whatever_the_threshold() {
+    let _guard = beside_others();
+    let (seen, reports) = collect();
+    let layer = WatchdogLayer::new(FOREVER).abandoned_after(ms(100)).reports(reports);
+    leave(&layer, ms(1));
+    leave(&layer, ms(150));
+    let report = seen.first();
+    assert_eq!(report.verdict, Verdict::Abandoned);
+    assert!(report.elapsed_ms >= 100.0, "{}", report.to_text());
+}
+
+#[test]
+fn the_fraction_of_the_threshold_is_configurable() {
     let _guard = beside_others();
     let (seen, reports) = collect();
     // An eighth has to pass before there are stacks; a share of nothing reports everybody who leaves.
-    leave(&WatchdogLayer::new(FOREVER).abandoned_after(0.0).reports(reports), ms(1));
+    leave(&WatchdogLayer::new(FOREVER).abandoned_at_fraction(0.0).reports(reports), ms(1));
     assert_eq!(seen.first().verdict, Verdict::Abandoned);
 }
 
 #[test]
-fn leaving_is_never_reported_without_a_share() {
+fn leaving_is_never_reported_without_abandoned_reports() {
     let _guard = beside_others();
     let (seen, reports) = collect();
-    leave(&WatchdogLayer::new(ms(600)).abandoned_after(None).reports(reports.clone()), ms(400));
+    leave(&WatchdogLayer::new(ms(600)).without_abandoned_reports().reports(reports.clone()), ms(400));
     nothing_in(&seen, &reports);
 }
 
@@ -83,7 +95,7 @@ fn a_reported_request_is_not_abandoned_as_well() {
 fn an_answered_request_is_not_abandoned() {
     let _guard = beside_others();
     let (seen, reports) = collect();
-    let layer = WatchdogLayer::new(FOREVER).abandoned_after(0.0).body(true).reports(reports.clone());
+    let layer = WatchdogLayer::new(FOREVER).abandoned_at_fraction(0.0).watch_bodies().reports(reports.clone());
     let driven = Driven::new(1);
     let answer = driven.spawn(layer.layer(service_of(async {})).oneshot(get("/")));
     drop(futures::executor::block_on(answer).unwrap().unwrap());

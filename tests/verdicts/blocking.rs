@@ -17,7 +17,7 @@ const SOURCE: &str = include_str!("blocking.rs");
 /// The first report of a request whose poll blocks until `release` is called.
 fn caught(workers: usize, block: impl FnOnce() + Send + 'static, release: impl FnOnce()) -> Report {
     let (seen, reports) = collect();
-    let layer = WatchdogLayer::new(THRESHOLD).blocking_after(None).reports(reports);
+    let layer = WatchdogLayer::new(THRESHOLD).without_blocking_reports().reports(reports);
     let driven = Driven::new(workers);
     let answer = driven.spawn(layer.layer(service_of(async move { block() })).oneshot(get("/")));
     let report = seen.first();

@@ -77,7 +77,7 @@ fn jobs_are_not_joined() {
 #[test]
 fn a_joined_row_ends_with_its_request() {
     let outer = WatchdogLayer::new(FOREVER);
-    let inner = WatchdogLayer::new(ms(60_000)).body(true);
+    let inner = WatchdogLayer::new(ms(60_000)).watch_bodies();
     let answer =
         super::common::runtime(0).block_on(outer.layer(inner.layer(service_of(async {}))).oneshot(get("/"))).unwrap();
     // The inner layer wants the body watched, and it is not read yet.

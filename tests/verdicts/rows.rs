@@ -11,7 +11,7 @@ use super::{get, nothing_in, service_of};
 
 fn watched() -> (super::Collected, heeler::Reports, WatchdogLayer) {
     let (seen, reports) = collect();
-    let layer = WatchdogLayer::new(FOREVER).abandoned_after(0.0).reports(reports.clone());
+    let layer = WatchdogLayer::new(FOREVER).abandoned_at_fraction(0.0).reports(reports.clone());
     (seen, reports, layer)
 }
 

@@ -50,7 +50,7 @@ fn starved_on(driven: &Driven, workers: usize) -> Report {
     let layer = WatchdogLayer::new(THRESHOLD).reports(reports);
     let innocent = driven.spawn(layer.layer(service_of(innocent())).oneshot(get("/innocent")));
     until("the innocent request sleeps", || layer.handle().in_flight() == 1);
-    let hold = WatchdogLayer::new(FOREVER).blocking_after(None).reports(hogs_reports);
+    let hold = WatchdogLayer::new(FOREVER).without_blocking_reports().reports(hogs_reports);
     let hogs: Vec<(Sender<()>, _)> = (0..workers.max(1))
         .map(|_| {
             let (release, wait) = channel();

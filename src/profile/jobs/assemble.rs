@@ -8,7 +8,7 @@ use crate::capture::is_of;
 use crate::profile::layer::Config;
 use crate::profile::record::Record;
 use crate::profile::{Outcome, Profile, Request, Response, SCHEMA};
-use crate::report::{Process, Redactor, complete};
+use crate::report::{ProcessInfo, Redactor, complete};
 
 /// The longest text that somebody else wrote, in characters.
 const MAX_WORDS: usize = 4096;
@@ -77,7 +77,7 @@ pub(super) fn profile(
     for frame in record.frames.iter_mut().filter(|frame| !frame.own) {
         frame.own = is_of(frame, &config.own_crates);
     }
-    let mut process = Process::default();
+    let mut process = ProcessInfo::default();
     complete(&mut process, &[]);
     let executable = process.executable.rsplit(['/', '\\']).next();
     process.build_id = record

@@ -156,7 +156,7 @@ async fn watch(
     give_up: &GiveUp,
 ) -> (Outcome, Vec<String>) {
     let stopped = async {
-        let _ = timeout(config.cap, job.stopped()).await;
+        let _ = timeout(config.timeout, job.stopped()).await;
         job.stop(Stop::TooLong);
         sleep(GIVE_UP_AFTER).await;
     };

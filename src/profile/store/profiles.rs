@@ -21,6 +21,7 @@ use super::status::LOST_AFTER;
 use super::sweep::{Bounds, Schedule};
 use super::tally::{StoreStats, Tally};
 use super::{Phase, Status, StoreError, Summary};
+use crate::log::Clamp;
 use crate::profile::Profile;
 use crate::profile::id::Id;
 
@@ -120,24 +121,30 @@ impl ProfileStore {
         Self { bounds: Bounds::default(), shared: Arc::new(shared) }
     }
 
-    /// How many profiles are kept: 100 unless set. The oldest go first. At least one.
+    /// Sets how many profiles are kept. Defaults to 100. The oldest are removed first.
+    ///
+    /// Zero counts as one, and the log says so once.
     #[must_use]
     pub fn max_count(mut self, count: usize) -> Self {
-        self.bounds.count = count.max(1);
+        static CLAMP: Clamp = Clamp::new("ProfileStore::max_count");
+        self.bounds.count = CLAMP.at_least(count, 1);
         self
     }
 
-    /// How many bytes of profiles are kept: 67,108,864 (64 MiB) unless set. A single profile that is larger is not kept.
+    /// Sets how many bytes of profiles are kept. Defaults to 64 MiB (67,108,864). A single profile that is larger is not kept.
     #[must_use]
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.bounds.bytes = bytes;
         self
     }
 
-    /// How long a profile is kept: an hour unless set, and at least a minute, which is what a page needs to get hold of it.
+    /// Sets how long a profile is kept. Defaults to an hour.
+    ///
+    /// Less than a minute counts as a minute, which a page needs to fetch it, and the log says so once.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.bounds.ttl = ttl.max(Duration::from_secs(60));
+        static CLAMP: Clamp = Clamp::new("ProfileStore::ttl");
+        self.bounds.ttl = CLAMP.at_least(ttl, Duration::from_secs(60));
         self
     }
 

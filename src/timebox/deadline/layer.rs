@@ -10,6 +10,7 @@ use super::DeadlineService;
 use super::request::ProfileFlags;
 use crate::error::Error;
 use crate::flag::Flag;
+use crate::log::Clamp;
 use crate::report;
 
 /// Gives every call of a client service a limit, and tells the peer. See the [module](mod@crate::timebox::deadline).
@@ -26,23 +27,25 @@ impl DeadlineLayer {
     /// The longest limit there is: a day. No call runs without one.
     pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-    /// Calls may take `default`, or what is left of the box around if that is less.
+    /// Creates a layer that gives each call `default`, or what is left of the box around it if that is less.
     ///
-    /// More than a [day](Self::LONGEST), also [`Duration::MAX`], counts as a day. With zero no call is ever made.
+    /// More than a [day](Self::LONGEST), such as [`Duration::MAX`], counts as a day, and the log says so once. With zero no
+    /// call is ever made.
     #[must_use]
     pub fn new(default: Duration) -> Self {
-        Self { default: default.min(Self::LONGEST), header: None, flags: Arc::default() }
+        static CLAMP: Clamp = Clamp::new("DeadlineLayer::new");
+        Self { default: CLAMP.at_most(default, Self::LONGEST), header: None, flags: Arc::default() }
     }
 
-    /// Tells the peer of a call how many milliseconds are left, in this header, as Envoy does in
-    /// `x-envoy-expected-rq-timeout-ms`. Calls of gRPC have `grpc-timeout` in its place. By default there is none.
+    /// Sets the header that tells the peer of a call how many milliseconds are left, as Envoy does with
+    /// `x-envoy-expected-rq-timeout-ms`. gRPC calls have `grpc-timeout` instead. Defaults to no header.
     #[must_use]
     pub fn header(mut self, name: HeaderName) -> Self {
         self.header = Some(name);
         self
     }
 
-    /// Also takes this parameter out of the query of each call, for peers whose
+    /// Also removes this parameter from the query of each call, for peers whose
     /// [`ProfileLayer::parameter`](crate::ProfileLayer::parameter) is not `__geordi__`: see
     /// [gateways](crate::authorize#gateways).
     ///
@@ -54,7 +57,7 @@ impl DeadlineLayer {
         Ok(self)
     }
 
-    /// Also takes this header out of each call, for peers whose [`ProfileLayer::header`](crate::ProfileLayer::header) is not
+    /// Also removes this header from each call, for peers whose [`ProfileLayer::header`](crate::ProfileLayer::header) is not
     /// `x-geordi`: see [gateways](crate::authorize#gateways).
     #[must_use]
     pub fn strip_profile_header(mut self, name: HeaderName) -> Self {

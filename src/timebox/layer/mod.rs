@@ -17,14 +17,14 @@
 //!     .limit_for(|parts| parts.uri.path().starts_with("/export").then_some(Duration::from_secs(60)))
 //!     .deadline_header(http::HeaderName::from_static("x-deadline-ms"))
 //!     .status(http::StatusCode::GATEWAY_TIMEOUT)
-//!     .body(true);
+//!     .limit_bodies();
 //! ```
 //!
 //! # What a client hears
 //!
 //! An HTTP client gets a 503 with a problem document ([RFC 9457]) that names the limit and nothing else, or what
 //! [`respond`](TimeboxLayer::respond) says. A gRPC client gets the status `DEADLINE_EXCEEDED`. A response whose body is cut
-//! off ([`body`](TimeboxLayer::body)) ends with an error, which resets the stream or closes the connection; in gRPC with the
+//! off ([`limit_bodies`](TimeboxLayer::limit_bodies)) ends with an error, which resets the stream or closes the connection; in gRPC with the
 //! status.
 //!
 //! Layers further out find the [`Interrupted`](crate::Interrupted) in the extensions of the response.

@@ -11,7 +11,7 @@ use http::{HeaderName, Response, StatusCode};
 use tower_layer::Layer;
 
 use super::TimeboxService;
-use crate::inflight::{Policy, Settings, Tool};
+use crate::inflight::{Abandoned, Policy, Settings, Tool};
 use crate::report;
 use crate::report::Reports;
 use crate::sync::keep;
@@ -40,7 +40,7 @@ impl fmt::Debug for Config {
 
 /// Stops requests that have no answer in time, and reports where they were. See the [module](crate::timebox::layer).
 ///
-/// Settings are made before the layer is used. Some hundred bytes of each layer stay for the life of the process.
+/// Call the setters before the layer is used. Some hundred bytes of each layer stay for the life of the process.
 #[derive(Clone)]
 pub struct TimeboxLayer {
     limit: Duration,
@@ -55,9 +55,9 @@ pub struct TimeboxLayer {
 }
 
 impl TimeboxLayer {
-    /// Boxes of `limit` for requests, from when the service is called until it has answered.
+    /// Creates a layer that gives requests this long, from when the service is called until it has answered.
     ///
-    /// A limit of zero leaves a request one poll; [`Duration::MAX`] is for ever.
+    /// A limit of zero leaves a request one poll; [`Duration::MAX`] means no limit.
     #[must_use]
     pub fn new(limit: Duration) -> Self {
         Self {
@@ -80,47 +80,50 @@ impl TimeboxLayer {
         self
     }
 
-    /// Where reports go; the log by default.
+    /// Sets where reports are delivered. Defaults to the log.
     #[must_use]
     pub fn reports(self, reports: Reports) -> Self {
         self.with(|layer| layer.reports = reports)
     }
 
-    /// A limit of its own for some requests; `None` means the layer's, [`Duration::MAX`] none: long polls, server-sent
-    /// events.
+    /// Sets a different limit for some requests. `None` means the layer's; [`Duration::MAX`] means no limit, for long polls
+    /// and server-sent events.
     ///
-    /// Called for each request, on its way in: it should be quick. A panic in it is the request's.
+    /// The closure is called for each request, before the service is: it should be quick. If it panics, the request panics.
     #[must_use]
     pub fn limit_for(self, f: impl Fn(&Parts) -> Option<Duration> + Send + Sync + 'static) -> Self {
         self.with(|layer| layer.limit_for = Some(Arc::new(f)))
     }
 
-    /// A header of requests that says how many whole milliseconds their caller waits; the smallest of that and the limit
-    /// counts. A value that is no such number is ignored. None by default; `grpc-timeout` of gRPC requests is always read.
+    /// Reads from this request header how many whole milliseconds the caller waits. The shorter of that and the limit counts.
+    ///
+    /// A value that is not such a number is ignored. By default no header is read, except `grpc-timeout` of gRPC requests,
+    /// which always is.
     #[must_use]
     pub fn deadline_header(self, name: HeaderName) -> Self {
         self.with(|layer| layer.deadline_header = Some(name))
     }
 
-    /// A name for the boxes, which [`Interrupted`] and reports show. Costs each request an allocation.
+    /// Names the boxes. [`Interrupted`] and reports show the name. Costs each request an allocation.
     #[must_use]
     pub fn label(self, label: impl Into<Cow<'static, str>>) -> Self {
         let label = label.into();
         self.with(|layer| layer.label = Some(label))
     }
 
-    /// The status of the answer to a request that was stopped; 503 by default. Not for gRPC, and without effect beside
-    /// [`respond`](Self::respond).
+    /// Sets the status of the response to a request that was stopped. Defaults to 503. Has no effect on gRPC requests, nor
+    /// together with [`respond`](Self::respond).
     #[must_use]
     pub fn status(self, status: StatusCode) -> Self {
         self.with(|layer| layer.status = status)
     }
 
-    /// The answer to a request that was stopped, in place of the problem document. Not for gRPC.
+    /// Makes the response to a request that was stopped, in place of the problem document. Has no effect on gRPC requests.
     ///
-    /// Gets the request's head without its extensions, which is copied for this as long as the request runs. Called by the
-    /// thread that polls the request: it should be quick, and must not print the [`Interrupted`], nor ask it for its
-    /// stacks, which waits until they are named. A panic in it is the request's.
+    /// The closure gets the request's head without its extensions; with this setter each request keeps a copy of its head
+    /// while it runs. It is called by the thread that polls the request: it should be quick, and must not print the
+    /// [`Interrupted`] or ask it for its stacks, because that waits until they are symbolized. If it panics, the request
+    /// panics.
     ///
     /// ```
     /// use std::time::Duration;
@@ -139,13 +142,13 @@ impl TimeboxLayer {
         self.with(|layer| layer.respond = Some(Arc::new(f)))
     }
 
-    /// Has the same box cover the response's body: the limit is then for all of it, from the service's call until the last
-    /// frame has been taken, slow clients included. Off by default.
+    /// Limits response bodies as well. The limit then covers the time from the service's call until the last frame of the
+    /// body has been taken, slow clients included. Bodies are not limited by default.
     ///
     /// A body whose time is up ends with an error that holds [`Interrupted`], in gRPC with the status `DEADLINE_EXCEEDED`.
     #[must_use]
-    pub fn body(self, body: bool) -> Self {
-        self.with(|layer| layer.body = body)
+    pub fn limit_bodies(self) -> Self {
+        self.with(|layer| layer.body = true)
     }
 
     fn config(&self) -> &'static Config {
@@ -159,7 +162,7 @@ impl TimeboxLayer {
                     threshold: self.limit,
                     varies: self.limit_for.is_some(),
                     blocking_after: None,
-                    abandoned_after: None,
+                    abandoned: Abandoned::Never,
                 }),
                 limit: self.limit,
                 limit_for: self.limit_for.clone(),

@@ -32,7 +32,7 @@ fn profile(number: u64, uri: &str) -> Arc<Profile> {
             ..Request::default()
         },
         response: Some(Response { status: 200, body: vec![0, 255], ..Response::default() }),
-        process: crate::report::Process::default(),
+        process: crate::report::ProcessInfo::default(),
         frames: vec![crate::report::Frame::default()],
         nodes: vec![Node { parent: None, frame: 0 }, Node { parent: Some(0), frame: 0 }],
         slices: vec![Slice { start_nanos: 0, nanos: 5, state: State::OnCpu, stack: 1, count: 1 }],

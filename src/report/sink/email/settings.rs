@@ -161,25 +161,25 @@ impl Email {
         Self::from_url(&url, from, to).map_err(|error| Error::config(format!("HEELER_SMTP_URL: {error}")))
     }
 
-    /// The sender's address.
+    /// Sets the sender's address.
     pub fn from(mut self, address: impl Into<String>) -> Self {
         self.from = Some(address.into());
         self
     }
 
-    /// The recipients' addresses, instead of those given before. All of them see each other's.
+    /// Sets the recipients' addresses, instead of those given before. All recipients see each other's.
     pub fn to(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.to = addresses.into_iter().map(Into::into).collect();
         self
     }
 
-    /// The server's port. Default: 587 with [`starttls`](Self::starttls), 465 with [`tls`](Self::tls), 25 with
+    /// Sets the server's port. Defaults to 587 with [`starttls`](Self::starttls), 465 with [`tls`](Self::tls), 25 with
     /// [`plaintext`](Self::plaintext).
     pub fn port(self, port: u16) -> Self {
         self.server("port", |server| server.port = Some(port))
     }
 
-    /// Encrypts by STARTTLS; the default. With a server that does not offer it nothing is sent, no password either.
+    /// Encrypts by STARTTLS. This is the default. If the server does not offer it, nothing is sent, not even a password.
     pub fn starttls(self) -> Self {
         self.server("starttls", |server| server.security = Security::StartTls)
     }
@@ -189,8 +189,8 @@ impl Email {
         self.server("tls", |server| server.security = Security::Tls)
     }
 
-    /// Does not encrypt: for a server on this machine, or in a network that nobody else can read. With
-    /// [`credentials`](Self::credentials), a loopback address alone is accepted.
+    /// Turns off encryption: for a server on this machine, or in a network that nobody else can read. With
+    /// [`credentials`](Self::credentials), only a loopback address is accepted.
     pub fn plaintext(self) -> Self {
         self.server("plaintext", |server| server.security = Security::Plaintext)
     }
@@ -201,12 +201,12 @@ impl Email {
         self.server("credentials", |server| server.credentials = Some(credentials))
     }
 
-    /// Trusts this certificate (PEM, one or several), besides those that the system trusts. May be called several times.
+    /// Trusts this certificate (PEM, one or several), in addition to those that the system trusts. May be called several times.
     pub fn root_certificate(self, pem: impl Into<Vec<u8>>) -> Self {
         self.server("root_certificate", |server| server.roots.push(pem.into()))
     }
 
-    /// The path of the `sendmail` program. Default: `sendmail`, from the `PATH`.
+    /// Sets the path of the `sendmail` program. Defaults to `sendmail`, from the `PATH`.
     pub fn command(mut self, path: impl Into<OsString>) -> Self {
         match &mut self.way {
             Way::Sendmail { command } => *command = path.into(),
@@ -215,22 +215,23 @@ impl Email {
         self
     }
 
-    /// What every subject begins with: `[photos] `. Default: nothing.
+    /// Puts this before every subject: `[photos] `. Defaults to nothing.
     pub fn subject_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.subject_prefix = prefix.into();
         self
     }
 
-    /// How long a step may take: to connect, to be answered, to hand over the mail; or, with
-    /// [`sendmail`](Self::sendmail), all of it. A whole attempt may take four times as long, and five minutes at most.
-    /// Default: 30 seconds.
+    /// Sets how long a step may take. Defaults to 30 seconds.
+    ///
+    /// The steps are to connect, to be answered, and to hand over the mail. With [`sendmail`](Self::sendmail), it is the time
+    /// for all of it. A whole attempt may take four times as long, and five minutes at most.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Mails an hour at most; not zero. What there is beyond is gathered, and goes out as one digest at the end of the hour.
-    /// Default: 20.
+    /// Sets how many mails may be sent per hour, at least one. Defaults to 20. Reports beyond that are gathered, and sent as one
+    /// digest at the end of the hour.
     pub fn per_hour(mut self, mails: u32) -> Self {
         self.per_hour = Some(mails);
         self

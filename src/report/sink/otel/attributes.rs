@@ -6,7 +6,7 @@ use http::Method;
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 
 use super::stacktrace::stacktrace;
-use crate::report::{Report, Request};
+use crate::report::{Report, RequestInfo};
 
 /// The methods that the conventions know; others are told apart by a second attribute.
 const METHODS: [Method; 9] = [
@@ -87,7 +87,7 @@ pub(super) fn of_findings(report: &Report) -> Vec<KeyValue> {
 }
 
 /// The host that was asked, if the request says so and the report may, and the rest of the URI.
-fn host_and_target(request: &Request) -> (Option<&str>, &str) {
+fn host_and_target(request: &RequestInfo) -> (Option<&str>, &str) {
     let header = request.headers.iter().find(|(name, _)| name == "host").map(|(_, host)| &**host);
     (header, &request.uri)
 }
@@ -111,7 +111,7 @@ mod tests {
         list.iter().map(|attribute| format!("{}={}", attribute.key, attribute.value)).collect()
     }
 
-    fn of(change: impl FnOnce(&mut Request)) -> Vec<String> {
+    fn of(change: impl FnOnce(&mut RequestInfo)) -> Vec<String> {
         let mut report = report();
         change(report.request.as_mut().unwrap());
         texts(&of_request(&report))

@@ -17,7 +17,7 @@ use crate::report::{Report, Sink};
 /// - A **log record** of that name a report, at severity WARN, with the trace and span of the request; its body is the
 ///   report's [sentence](Report::sentence). There is no global provider of loggers: one has to be
 ///   [given](Self::logger_provider).
-/// - **Instruments**, unless [switched off](Self::instruments).
+/// - **Instruments**, unless [turned off](Self::without_instruments).
 ///
 /// ```
 /// use heeler::{OpenTelemetry, Reports};
@@ -43,8 +43,8 @@ use crate::report::{Report, Sink};
 /// to the log is also made within the innermost `tracing` span that the request is in, wherever that was opened:
 /// `tracing-opentelemetry` adds it to that span.
 ///
-/// Where `opentelemetry-appender-tracing` turns everything that is logged into records, a report would be two of them: switch
-/// the [log](crate::ReportsBuilder::log) off, or do without the provider of loggers here.
+/// Where `opentelemetry-appender-tracing` turns everything that is logged into records, a report would be two of them: turn
+/// the log [off](crate::ReportsBuilder::without_log), or do without the provider of loggers here.
 ///
 /// # Attributes
 ///
@@ -87,13 +87,13 @@ pub struct OpenTelemetry {
 }
 
 impl OpenTelemetry {
-    /// Events on spans, and instruments of the global meter provider, which has to be set before. Of several such, the first
-    /// makes the instruments.
+    /// Creates a sink that adds events to spans, and makes instruments from the global meter provider, which has to be set
+    /// before. Of several such sinks, the first makes the instruments.
     pub fn new() -> Self {
         Self { logger: None, meters: Meters::Global }
     }
 
-    /// Also emits a log record a report, by a logger of this provider.
+    /// Also emits one log record per report, through a logger of this provider.
     pub fn logger_provider<P>(mut self, provider: &P) -> Self
     where
         P: LoggerProvider,
@@ -103,19 +103,15 @@ impl OpenTelemetry {
         self
     }
 
-    /// Instruments of this provider, instead of the global one.
+    /// Makes the instruments from this provider instead of the global one.
     pub fn meter_provider(mut self, provider: &impl MeterProvider) -> Self {
         self.meters = Meters::Of(provider.meter_with_scope(scope()));
         self
     }
 
-    /// Whether there are instruments. Default: there are.
-    pub fn instruments(mut self, on: bool) -> Self {
-        self.meters = match (on, self.meters) {
-            (false, _) => Meters::None,
-            (true, Meters::None) => Meters::Global,
-            (true, meters) => meters,
-        };
+    /// Makes no instruments. By default they are made.
+    pub fn without_instruments(mut self) -> Self {
+        self.meters = Meters::None;
         self
     }
 

@@ -6,7 +6,7 @@ use crate::report;
 use crate::report::Report;
 
 /// What the report may show of the request. `here` stands in where the client did not say for which host it is.
-pub(super) fn request(asked: &report::Request, here: &str) -> Request {
+pub(super) fn request(asked: &report::RequestInfo, here: &str) -> Request {
     let (path, query) = match asked.uri.split_once('?') {
         Some((path, query)) => (path, Some(query.to_owned())),
         None => (&*asked.uri, None),
@@ -38,7 +38,7 @@ fn url(path: &str, host: &str) -> Option<Url> {
     Some(url)
 }
 
-fn header<'a>(asked: &'a report::Request, name: &str) -> Option<&'a str> {
+fn header<'a>(asked: &'a report::RequestInfo, name: &str) -> Option<&'a str> {
     asked.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
 }
 

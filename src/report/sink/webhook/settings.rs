@@ -168,7 +168,7 @@ impl Webhook {
     }
 
     /// Posts each report as a whole, with all its stacks and frames, as [`Report::to_json`](crate::Report::to_json) has it but on
-    /// one line: tens of kilobytes, or a hundred for many branches. Without, it is the
+    /// one line: tens of kilobytes, or a hundred for many branches. By default it is the
     /// [short form](crate::report::SCHEMA#the-short-form). Messages for [Slack](Self::slack) have no whole form, so the two together
     /// are an error at [`build`](crate::ReportsBuilder::build).
     pub fn whole_reports(mut self) -> Self {
@@ -182,15 +182,16 @@ impl Webhook {
         self
     }
 
-    /// Signs what is sent, so that the receiver can [tell](Self#checking-the-signature) that it comes from who knows this
-    /// secret, unchanged. Use 32 random bytes or more.
+    /// Signs what is sent with this secret, so that the receiver can [verify](Self#checking-the-signature) who sent it, and that
+    /// it was not changed. Use 32 random bytes or more.
     pub fn secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
         self.secret = Some(secret.into());
         self
     }
 
-    /// How long an attempt may take: resolving the name, connecting, sending, and waiting for the answer. Default:
-    /// 10 seconds, of which connecting takes 5 at most.
+    /// Sets how long an attempt may take. Defaults to 10 seconds, of which connecting takes 5 at most.
+    ///
+    /// An attempt is to resolve the name, to connect, to send, and to wait for the response.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -203,8 +204,8 @@ impl Webhook {
         self
     }
 
-    /// Sends at most this many reports an hour; those beyond are gathered and sent as one digest. Default: 20 for
-    /// [Slack](Self::slack), no limit for JSON.
+    /// Sends at most this many reports per hour, at least one. Defaults to 20 for [Slack](Self::slack), and to no limit for
+    /// JSON. Reports beyond that are gathered, and sent as one digest.
     pub fn per_hour(mut self, reports: u32) -> Self {
         self.per_hour = Some(reports);
         self
