@@ -81,8 +81,13 @@
 //!
 //! # Features
 //!
+//! Each tool has a feature. `default-features = false` with one of them leaves out the dependencies that only others need.
+//!
 //! | feature | default | what it adds |
 //! |---|---|---|
+//! | `watchdog` | yes | [`WatchdogLayer`] and [`watch`] |
+//! | `timebox` | yes | [`TimeboxLayer`], [`DeadlineLayer`], and all of [timebox](mod@timebox) |
+//! | `profile` | yes | [`ProfileLayer`], and [`authorize`], which says who may use it |
 //! | `axum` | no | the route's template (`/users/{id}`) in reports |
 //! | `sentry` | no | [`Sentry`]: an event a report, with its stacks |
 //! | `metrics` | no | the [figures](figures()) of the process through the `metrics` facade, from the reporter's thread |
@@ -109,33 +114,51 @@
 //!
 #![doc = include_str!("../docs/system-calls.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(all(feature = "watchdog", feature = "timebox", feature = "profile")),
+    allow(dead_code, unused_imports, reason = "the tools share what is below them, and none needs all of it"),
+    allow(rustdoc::broken_intra_doc_links, reason = "what is below the tools links to each of them")
+)]
 
+#[cfg(feature = "profile")]
+#[cfg_attr(docsrs, doc(cfg(feature = "profile")))]
 pub mod authorize;
 mod capture;
+mod children;
 mod clock;
 mod counts;
 mod disabled;
 mod error;
+#[cfg(any(feature = "profile", feature = "timebox"))]
 mod flag;
 mod inflight;
 mod log;
 mod monitor;
 mod parts;
 mod private;
+#[cfg(feature = "profile")]
+#[cfg_attr(docsrs, doc(cfg(feature = "profile")))]
 pub mod profile;
 pub mod report;
 mod sync;
 mod text;
+#[cfg(feature = "timebox")]
+#[cfg_attr(docsrs, doc(cfg(feature = "timebox")))]
 pub mod timebox;
 mod tries;
+#[cfg(feature = "watchdog")]
+#[cfg_attr(docsrs, doc(cfg(feature = "watchdog")))]
 pub mod watchdog;
 
+pub use children::{WatchChild, spawn, spawn_blocking, watch_child};
 pub use error::Error;
 #[cfg(feature = "spans")]
 #[cfg_attr(docsrs, doc(cfg(feature = "spans")))]
 pub use inflight::spans::SpanLayer;
 pub use inflight::{Current, current};
 pub use monitor::use_signal;
+#[cfg(feature = "profile")]
+#[cfg_attr(docsrs, doc(cfg(feature = "profile")))]
 pub use profile::ProfileLayer;
 #[cfg(feature = "otel")]
 #[cfg_attr(docsrs, doc(cfg(feature = "otel")))]
@@ -151,6 +174,12 @@ pub use report::Webhook;
 pub use report::email::Email;
 pub use report::figures::{self, Figures, figures};
 pub use report::{Report, Reports, ReportsBuilder, Sink, Stats};
+#[cfg(feature = "timebox")]
+#[cfg_attr(docsrs, doc(cfg(feature = "timebox")))]
 pub use timebox::deadline::DeadlineLayer;
+#[cfg(feature = "timebox")]
+#[cfg_attr(docsrs, doc(cfg(feature = "timebox")))]
 pub use timebox::{Interrupted, Quota, TimeboxExt, TimeboxLayer, checkpoint, timebox};
-pub use watchdog::{WatchdogHandle, WatchdogLayer, spawn, spawn_blocking, watch, watch_child};
+#[cfg(feature = "watchdog")]
+#[cfg_attr(docsrs, doc(cfg(feature = "watchdog")))]
+pub use watchdog::{WatchdogHandle, WatchdogLayer, watch};

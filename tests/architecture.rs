@@ -12,7 +12,7 @@ const FLOORS: [(&str, &[&str]); 7] = [
     ("inflight", &["inflight"]),
     ("monitor", &["monitor"]),
     ("report", &["report"]),
-    ("access", &["authorize"]),
+    ("access", &["authorize", "children"]),
     ("tools", &["profile", "timebox", "watchdog"]),
 ];
 
