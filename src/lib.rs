@@ -98,6 +98,7 @@
 //! | `pprof` | no | profiles for pprof and Pyroscope, and what the rest of the process did meanwhile |
 //! | `process` | no | [`timebox::Process`] also for children of `tokio::process` |
 //! | `reqwest` | no | [`DeadlineLayer`] also around a `reqwest::Client` |
+//! | `portable` | no | nothing that a service needs: see `build.rs` |
 //! | `email` | no | [`Email`]: reports as mails, by SMTP, by `sendmail` or into files |
 //! | `spans` | no | [`SpanLayer`]: names and fields of the `tracing` spans that the request is in |
 //! | `webhook` | no | [`Webhook`]: reports by HTTP, signed, or as messages for Slack and its like |
