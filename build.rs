@@ -1,7 +1,8 @@
 //! Decides how stacks are taken on the target, and turns two environment variables into cfg flags, so that a check can be
 //! built another way without rebuilding every dependency (which `RUSTFLAGS=--cfg ..` would do).
 //!
-//! - `HEELER_PORTABLE=1`: leave out everything that copies stacks, as on a platform heeler does not know.
+//! - `HEELER_PORTABLE=1`: leave out everything that copies stacks, as on a platform heeler does not know. Needs the feature
+//!   `portable`.
 //! - `HEELER_LOOM=1`: unit tests run the lock-free parts under loom (`cargo test --lib loom`).
 
 fn main() {
@@ -12,6 +13,8 @@ fn main() {
     for variable in ["HEELER_PORTABLE", "HEELER_LOOM"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
+    let has_backtrace = std::env::var_os("CARGO_FEATURE_PORTABLE").is_some();
+    assert!(has_backtrace || !is("HEELER_PORTABLE", &["1"]), "HEELER_PORTABLE=1 needs the feature `portable`");
     let known = is("CARGO_CFG_TARGET_OS", &["linux"]) && is("CARGO_CFG_TARGET_ARCH", &["x86_64", "aarch64"]);
     // The handler's memory is static, which loom's atomics cannot be: under loom, too, nothing is copied.
     if known && !is("HEELER_PORTABLE", &["1"]) && !is("HEELER_LOOM", &["1"]) {

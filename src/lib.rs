@@ -83,8 +83,13 @@
 //!
 //! # Features
 //!
+//! Each tool has a feature. `default-features = false` with one of them leaves out the dependencies that only others need.
+//!
 //! | feature | default | what it adds |
 //! |---|---|---|
+//! | `watchdog` | yes | [`WatchdogLayer`] and [`watch`] |
+//! | `timebox` | yes | [`TimeboxLayer`], [`DeadlineLayer`], and all of [timebox](mod@timebox) |
+//! | `profile` | yes | [`ProfileLayer`], and [`authorize`], which says who may use it |
 //! | `axum` | no | the route's template (`/users/{id}`) in reports |
 //! | `sentry` | no | [`Sentry`]: an event a report, with its stacks |
 //! | `metrics` | no | the [figures](figures()) of the process through the `metrics` facade, from the reporter's thread |
@@ -95,6 +100,7 @@
 //! | `pprof` | no | profiles for pprof and Pyroscope, and what the rest of the process did meanwhile |
 //! | `process` | no | [`timebox::Process`] also for children of `tokio::process` |
 //! | `reqwest` | no | [`DeadlineLayer`] also around a `reqwest::Client` |
+//! | `portable` | no | nothing that a service needs: see `build.rs` |
 //! | `email` | no | [`Email`]: reports as mails, by SMTP, by `sendmail` or into files |
 //! | `spans` | no | [`SpanLayer`]: names and fields of the `tracing` spans that the request is in |
 //! | `webhook` | no | [`Webhook`]: reports by HTTP, signed, or as messages for Slack and its like |
@@ -111,13 +117,22 @@
 //!
 #![doc = include_str!("../docs/system-calls.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(all(feature = "watchdog", feature = "timebox", feature = "profile")),
+    allow(dead_code, unused_imports, reason = "the tools share what is below them, and none needs all of it"),
+    allow(rustdoc::broken_intra_doc_links, reason = "what is below the tools links to each of them")
+)]
 
+#[cfg(feature = "profile")]
+#[cfg_attr(docsrs, doc(cfg(feature = "profile")))]
 pub mod authorize;
 mod capture;
+mod children;
 mod clock;
 mod counts;
 mod disabled;
 mod error;
+#[cfg(any(feature = "profile", feature = "timebox"))]
 mod flag;
 mod flamegraph;
 pub mod guide;
@@ -126,20 +141,29 @@ mod log;
 mod monitor;
 mod parts;
 mod private;
+#[cfg(feature = "profile")]
+#[cfg_attr(docsrs, doc(cfg(feature = "profile")))]
 pub mod profile;
 pub mod report;
 mod sync;
 mod text;
+#[cfg(feature = "timebox")]
+#[cfg_attr(docsrs, doc(cfg(feature = "timebox")))]
 pub mod timebox;
 mod tries;
+#[cfg(feature = "watchdog")]
+#[cfg_attr(docsrs, doc(cfg(feature = "watchdog")))]
 pub mod watchdog;
 
+pub use children::{WatchChild, spawn, spawn_blocking, watch_child};
 pub use error::Error;
 #[cfg(feature = "spans")]
 #[cfg_attr(docsrs, doc(cfg(feature = "spans")))]
 pub use inflight::spans::SpanLayer;
 pub use inflight::{Current, current};
 pub use monitor::use_signal;
+#[cfg(feature = "profile")]
+#[cfg_attr(docsrs, doc(cfg(feature = "profile")))]
 pub use profile::ProfileLayer;
 #[cfg(feature = "otel")]
 #[cfg_attr(docsrs, doc(cfg(feature = "otel")))]
@@ -157,11 +181,17 @@ pub use report::email::Email;
 pub use report::figures;
 pub use report::figures::{Figures, figures};
 pub use report::{Report, Reports, ReportsBuilder, Sink, Stats};
+#[cfg(feature = "timebox")]
+#[cfg_attr(docsrs, doc(cfg(feature = "timebox")))]
 pub use timebox::deadline::DeadlineLayer;
+#[cfg(feature = "timebox")]
+#[cfg_attr(docsrs, doc(cfg(feature = "timebox")))]
 pub use timebox::{Interrupted, Quota, TimeboxExt, TimeboxLayer, checkpoint, timebox};
-pub use watchdog::{WatchdogHandle, WatchdogLayer, spawn, spawn_blocking, watch, watch_child};
+#[cfg(feature = "watchdog")]
+#[cfg_attr(docsrs, doc(cfg(feature = "watchdog")))]
+pub use watchdog::{WatchdogHandle, WatchdogLayer, watch};
 
-/// README's code, compiled with the documentation's. One block needs the feature.
-#[cfg(all(doctest, feature = "email"))]
+/// README's code, compiled with the documentation's. It uses all tools, and mail.
+#[cfg(all(doctest, feature = "email", feature = "profile", feature = "timebox", feature = "watchdog"))]
 #[doc = include_str!("../README.md")]
 mod readme {}

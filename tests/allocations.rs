@@ -1,6 +1,6 @@
 //! What runs at a bad moment allocates nothing: the clone of the waker, under whatever lock the leaf holds, and the signal
 //! handler, in the middle of anything.
-
+#![cfg(all(feature = "watchdog", feature = "profile"))]
 #![allow(unsafe_code, reason = "an allocator that counts; an environment variable before there are threads")]
 
 mod common;

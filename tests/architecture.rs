@@ -16,7 +16,7 @@ const FLOORS: [(&str, &[&str]); 8] = [
     ("monitor", &["monitor"]),
     ("pictures", &["flamegraph"]),
     ("report", &["report"]),
-    ("access", &["authorize"]),
+    ("access", &["authorize", "children"]),
     ("tools", &["profile", "timebox", "watchdog"]),
 ];
 

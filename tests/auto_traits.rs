@@ -1,5 +1,6 @@
 //! What may be cloned, sent, shared, moved while pinned and kept across a panic may still be so behind heeler's layers. Checked by
 //! the compiler.
+#![cfg(all(feature = "watchdog", feature = "timebox", feature = "profile"))]
 
 use std::convert::Infallible;
 use std::panic::{RefUnwindSafe, UnwindSafe};

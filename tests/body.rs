@@ -1,4 +1,5 @@
 //! `.watch_bodies()`: a response body that stalls is reported; one that nobody asks for a frame is not.
+#![cfg(feature = "watchdog")]
 
 mod common;
 

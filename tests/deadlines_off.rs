@@ -1,4 +1,5 @@
 //! Deadlines of calls while boxes are switched off: a switch of the whole process, so a test binary of its own.
+#![cfg(feature = "timebox")]
 
 use std::convert::Infallible;
 use std::time::Duration;

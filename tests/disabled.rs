@@ -1,4 +1,5 @@
 //! `HEELER_DISABLE=1`, which is read once: the test runs itself in a process that has it.
+#![cfg(all(feature = "watchdog", feature = "timebox", feature = "profile"))]
 
 use std::convert::Infallible;
 use std::process::Command;

@@ -1,4 +1,5 @@
 //! What a system call notices of a capture: the table in the documentation of `heeler::watchdog`.
+#![cfg(feature = "watchdog")]
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "system calls without the standard library's retries")]
 

@@ -1,4 +1,5 @@
 //! One run at a time, between real processes.
+#![cfg(feature = "timebox")]
 
 #[path = "common/mod.rs"]
 mod common;

@@ -1,4 +1,5 @@
 //! The figures of the whole process: alone in it, so that every number is known.
+#![cfg(all(feature = "watchdog", feature = "timebox"))]
 
 mod common;
 

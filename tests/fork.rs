@@ -1,5 +1,5 @@
 //! A child of `fork` has none of its parent's threads, and whatever lock they held stays locked: heeler begins anew there.
-
+#![cfg(all(feature = "watchdog", feature = "timebox"))]
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "forks")]
 

@@ -1,6 +1,7 @@
 //! A process that makes it hard: its `tracing` subscriber panics outside of a runtime, and its workers mask every signal.
 //!
 //! In a binary of its own: subscriber and signal mask are the process's.
+#![cfg(feature = "watchdog")]
 #![allow(unsafe_code, reason = "masks signals, as programs do that wait for them with `sigwait`")]
 
 mod common;

@@ -1,4 +1,5 @@
 //! `examples/hyper_shared.rs`: a hyper service that is not `Clone`, and bodies that cannot be made.
+#![cfg(all(feature = "watchdog", feature = "timebox", feature = "profile"))]
 
 #[path = "common/mod.rs"]
 mod common;

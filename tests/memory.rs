@@ -1,6 +1,6 @@
 //! What heeler costs in memory, in a large program with all of its debug information: before the first report, while stacks are
 //! named, and afterwards.
-
+#![cfg(all(feature = "watchdog", feature = "timebox"))]
 // Elsewhere names are read by the `backtrace` crate, which keeps what it reads.
 #![cfg(heeler_copies)]
 

@@ -1,4 +1,5 @@
 //! The figures reach a recorder of the `metrics` facade, by themselves.
+#![cfg(feature = "watchdog")]
 #![cfg(feature = "metrics")]
 
 mod common;

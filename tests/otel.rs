@@ -1,4 +1,5 @@
 //! Reports through OpenTelemetry: records, events on the right span, instruments.
+#![cfg(feature = "watchdog")]
 #![cfg(feature = "otel")]
 
 mod common;

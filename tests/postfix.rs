@@ -1,5 +1,5 @@
 //! Mails through a real server, read back from the mailbox: run by `.ci/postfix`, which starts one. Skipped without it.
-
+#![cfg(feature = "watchdog")]
 #![cfg(feature = "email")]
 
 mod common;

@@ -2,6 +2,7 @@
 //!
 //! `HEELER_ACCURACY=20 cargo test --release --all-features --test profile_accuracy` runs it twenty times and holds each share
 //! to two percentage points; by default it runs once, and only what is wrong fails.
+#![cfg(feature = "profile")]
 #![cfg(target_os = "linux")]
 
 #[path = "common/mod.rs"]

@@ -1,5 +1,6 @@
 //! What becomes of a profile when the application's pool for blocking work is full: of so many threads that the test has the
 //! process for itself.
+#![cfg(feature = "profile")]
 
 #[path = "common/mod.rs"]
 mod common;

@@ -1,6 +1,7 @@
 //! Many profiles, one after the other and at the same time: nothing is left of them, and each is of its own request alone.
 //!
 //! 300 in a row; `HEELER_PROFILES` sets another number.
+#![cfg(feature = "profile")]
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "an allocator that counts")]
 

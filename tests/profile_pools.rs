@@ -1,5 +1,6 @@
 //! Pools that a profiled request has opened or used: ordinary requests get what they need of them while a profiled one
 //! blocks its thread.
+#![cfg(feature = "profile")]
 
 mod common;
 

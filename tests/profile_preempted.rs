@@ -1,4 +1,5 @@
 //! A profile of a thread that has to share its CPU. The whole process is bound to one, so a test binary of its own.
+#![cfg(feature = "profile")]
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "binds the process to one CPU, and reads a thread's clock")]
 

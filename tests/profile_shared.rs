@@ -1,4 +1,5 @@
 //! Two processes with one store in a directory: each answers for the other.
+#![cfg(feature = "profile")]
 #![cfg(feature = "object-store")]
 
 mod common;

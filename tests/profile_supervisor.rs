@@ -1,6 +1,6 @@
 //! What becomes of a profile when its supervisor or its thread cannot be started. The process has no file descriptors left, or
 //! no addresses, so that each test has one for itself.
-
+#![cfg(feature = "profile")]
 #![cfg(target_os = "linux")]
 
 #[path = "common/mod.rs"]

@@ -1,4 +1,5 @@
 //! Reports in Sentry: through its own client, to a transport that keeps events, and over HTTP to a server on this host.
+#![cfg(feature = "watchdog")]
 #![cfg(feature = "sentry")]
 
 mod common;

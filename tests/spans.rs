@@ -1,4 +1,5 @@
 //! The spans of slow work are in its report, with fields, in the right order, and without secrets.
+#![cfg(feature = "watchdog")]
 #![cfg(feature = "spans")]
 
 mod common;

@@ -1,4 +1,5 @@
 //! `examples/symbolize.rs`: reports of a stripped copy of this program, named from the program itself.
+#![cfg(feature = "watchdog")]
 #![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 
 #[path = "common/mod.rs"]

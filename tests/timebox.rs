@@ -1,4 +1,5 @@
 //! The timebox end to end: true futures, true threads, true stacks.
+#![cfg(feature = "timebox")]
 
 #[path = "common/mod.rs"]
 mod common;

@@ -1,5 +1,6 @@
 //! Timeboxes at their edges: work that is handed on late, boxes in told work, who is named, and what is said of work that
 //! does not hear.
+#![cfg(all(feature = "watchdog", feature = "timebox"))]
 
 #[path = "common/mod.rs"]
 mod common;

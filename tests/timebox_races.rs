@@ -1,6 +1,7 @@
 //! Work that ends about when its time is up: exactly one outcome each, never both, never neither.
 //!
 //! A million runs in a release build, two hundred thousand in a debug build; `HEELER_RACES` sets another number.
+#![cfg(feature = "timebox")]
 
 #[path = "common/mod.rs"]
 mod common;

@@ -1,5 +1,5 @@
 //! What heeler creates is this user's alone, whatever the umask: which is the whole process's, so these are alone in it.
-
+#![cfg(all(feature = "watchdog", feature = "timebox"))]
 #![cfg(unix)]
 #![allow(unsafe_code, reason = "the umask")]
 

@@ -25,7 +25,7 @@ const POLLS: [&str; 6] = [
     "inflight::recording::run::",
     "profile::jobs::run::",
     "profile::record::recording::",
-    "watchdog::child::",
+    "children::",
 ];
 
 /// Innermost frames among which [`COPIES`] are looked for.

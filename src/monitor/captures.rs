@@ -253,7 +253,7 @@ fn send(mut evidence: Evidence) {
     link::send(evidence);
 }
 
-#[cfg(all(test, heeler_copies, not(heeler_loom)))]
+#[cfg(all(test, heeler_copies, feature = "watchdog", feature = "timebox", not(heeler_loom)))]
 mod tests {
     use std::sync::mpsc::channel;
     use std::time::{Duration, Instant};

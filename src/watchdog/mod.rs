@@ -53,7 +53,6 @@
 //! first polls watched work, until it ends. Where that fails, it is never signalled.
 
 mod body;
-mod child;
 mod future;
 mod handle;
 mod job;
@@ -61,9 +60,10 @@ mod layer;
 mod service;
 
 pub use body::ResponseBody;
-pub use child::{WatchChild, spawn, spawn_blocking, watch_child};
 pub use future::ResponseFuture;
 pub use handle::WatchdogHandle;
 pub use job::{Watch, watch};
 pub use layer::WatchdogLayer;
 pub use service::WatchdogService;
+
+pub use crate::children::{WatchChild, spawn, spawn_blocking, watch_child};

@@ -1,4 +1,5 @@
 //! Bad settings, bad requests, bad luck: a clear error or a counted drop each, and the service never harmed.
+#![cfg(feature = "watchdog")]
 
 #[path = "../common/mod.rs"]
 mod common;

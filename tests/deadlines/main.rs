@@ -1,5 +1,6 @@
 //! Deadlines of calls, from what is left here to what the peer reads: through mock services for what a layer decides, and
 //! over sockets for what two services make of it.
+#![cfg(feature = "timebox")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,5 +1,5 @@
 //! Reports as mails: a real conversation with a mail server in this process, and what a mail program reads of the outcome.
-
+#![cfg(feature = "watchdog")]
 #![cfg(feature = "email")]
 
 #[path = "../common/mod.rs"]

@@ -1,5 +1,6 @@
 //! What goes wrong on the way to a sink, a row of the table "What happens when" of `heeler::report` each: with real slow
 //! jobs, real files, real processes, and a webhook's server on this host.
+#![cfg(feature = "watchdog")]
 #![cfg(feature = "webhook")]
 
 #[path = "../common/mod.rs"]

@@ -1,5 +1,6 @@
 //! Stacks that heeler does not know: fibers, small coroutines, threads without an alternate signal stack; and processes that
 //! may not make every system call.
+#![cfg(all(feature = "watchdog", feature = "timebox"))]
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![allow(unsafe_code, reason = "switches stacks, makes threads of its own, and filters system calls")]
 

@@ -1,4 +1,5 @@
 //! The monitor lives, and is in time, whatever else there is to do. Each test in a process of its own: there is one monitor in it.
+#![cfg(all(feature = "watchdog", feature = "timebox"))]
 
 #[path = "../common/mod.rs"]
 mod common;

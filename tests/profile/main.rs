@@ -1,4 +1,5 @@
 //! `ProfileLayer`: on real servers and clients, over TCP.
+#![cfg(all(feature = "watchdog", feature = "timebox", feature = "profile"))]
 
 #[path = "../common/mod.rs"]
 mod common;

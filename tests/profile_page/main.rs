@@ -2,6 +2,7 @@
 //!
 //! Needs Chromium: the one that `CHROMIUM` names, or `chromium`, `chromium-browser` or `google-chrome` on `PATH`. Without
 //! one these tests say so and pass.
+#![cfg(feature = "profile")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,4 +1,5 @@
 //! `TimeboxLayer`: on real servers and clients, over TCP.
+#![cfg(all(feature = "watchdog", feature = "timebox"))]
 
 #[path = "../common/mod.rs"]
 mod common;

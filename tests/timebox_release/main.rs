@@ -1,4 +1,5 @@
 //! Nothing is left behind: what a box interrupts lets go of everything that it holds, whenever that happens.
+#![cfg(feature = "timebox")]
 
 #[path = "../common/mod.rs"]
 mod common;

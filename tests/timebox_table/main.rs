@@ -1,4 +1,5 @@
 //! Timeboxes through the public API alone: what they promise, wherever their work runs.
+#![cfg(feature = "timebox")]
 
 #[path = "../common/mod.rs"]
 mod common;

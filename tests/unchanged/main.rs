@@ -1,4 +1,5 @@
 //! Watching changes nothing: what is captured at random moments ends as it does unwatched, and nothing hangs.
+#![cfg(feature = "watchdog")]
 
 #[path = "../common/mod.rs"]
 mod common;

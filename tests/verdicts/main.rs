@@ -1,4 +1,5 @@
 //! Every verdict, from work that really is in that state: on real runtimes and threads, through the public API alone.
+#![cfg(all(feature = "watchdog", feature = "timebox", feature = "profile"))]
 
 #[path = "../common/mod.rs"]
 mod common;

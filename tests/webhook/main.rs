@@ -1,4 +1,5 @@
 //! Reports by HTTP, from slow work to a real server on this host.
+#![cfg(feature = "watchdog")]
 #![cfg(feature = "webhook")]
 
 #[path = "../common/mod.rs"]

@@ -5,8 +5,8 @@ use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use flate2::read::ZlibDecoder;
 use memmap2::{Mmap, MmapMut};
+use miniz_oxide::inflate::decompress_slice_iter_to_slice as inflate;
 use object::elf::FileHeader64;
 use object::read::elf::ElfFile;
 use object::{CompressionFormat, NativeEndian, Object as _, ObjectSection as _};
@@ -150,7 +150,7 @@ impl ObjectFile {
             }
             room -= size;
             let mut bytes = MmapMut::map_anon(size.max(1)).map_err(|_| Unreadable::Compressed)?;
-            if ZlibDecoder::new(data.data).read_exact(&mut bytes[..size]).is_err() {
+            if inflate(&mut bytes[..size], std::iter::once(data.data), true, false) != Ok(size) {
                 return Err(Unreadable::Compressed);
             }
             inflated.push((name.to_owned(), bytes));

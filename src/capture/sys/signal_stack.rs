@@ -19,7 +19,7 @@ pub(crate) struct SignalStack {
     /// There is room: its own, or one of heeler's. Else the thread must not be signalled.
     is_enough: bool,
     /// Only to be dropped.
-    #[cfg_attr(not(test), expect(dead_code, reason = "its destructor takes it back"))]
+    #[cfg_attr(not(test), allow(dead_code, reason = "its destructor takes it back"))]
     ours: Option<Installed>,
 }
 

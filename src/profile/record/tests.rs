@@ -189,6 +189,7 @@ fn work_nobody_waits_for_is_separate() {
 }
 
 /// Guards: no limit holds in a profiled request, nor in the work that it spawns.
+#[cfg(feature = "timebox")]
 #[test]
 fn no_limit_holds_in_a_profiled_request() {
     let record = record(async {

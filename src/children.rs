@@ -1,4 +1,4 @@
-//! Work that a request hands to other tasks and threads: its stacks hang under the request's.
+//! Work that a request hands to other tasks and threads. Its stacks hang under the request's, and timeboxes hold for it, too.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
