@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::flag::Flag;
 use crate::report;
 
-/// Gives every call of a client service a limit, and tells the peer. See the [module](crate::timebox::deadline).
+/// Gives every call of a client service a limit, and tells the peer. See the [module](mod@crate::timebox::deadline).
 ///
 /// No call asks its peer for a profile: the parameter `__geordi__` and the header `x-geordi` are taken out of its request.
 #[derive(Clone, Debug)]
