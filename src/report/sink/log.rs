@@ -14,8 +14,6 @@ use crate::capture::PerProcess;
 use crate::log::TARGET;
 use crate::report::Report;
 
-/// The target of events unless another is set.
-
 /// The fields of an event, in order. Those that a report has no value for are left out.
 const FIELDS: &[&str] = &[
     "message",
