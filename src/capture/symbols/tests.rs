@@ -160,6 +160,13 @@ mod files {
             for (theirs, ours) in theirs.iter_mut().zip(&ours) {
                 theirs.function = theirs.function.take().or_else(|| ours.function.clone());
             }
+            // What is also inlined elsewhere has a name there, without the path that the table of symbols has.
+            if let (Some(theirs), Some(Named { function: Some(full), .. })) = (theirs.last_mut(), ours.last()) {
+                let plain = theirs.function.as_deref().and_then(|name| name.split('<').next()).unwrap_or_default();
+                if !plain.is_empty() && full.ends_with(&format!("::{plain}")) {
+                    theirs.function = Some(full.clone());
+                }
+            }
             if ours != theirs {
                 differ.push((address.relative, ours, theirs));
             }
