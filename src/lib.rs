@@ -53,7 +53,7 @@
 //!
 //! | verdict | the report shows |
 //! |---|---|
-//! | *waiting* | the await stacks, one a branch |
+//! | *waiting* | the await stacks, one per branch |
 //! | *blocking* | the stack of the thread, and whether it runs or in which system call it sits |
 //! | *starved* | the stacks of the polls that hold the runtime's workers |
 //! | *yielding* | where it gives way again and again |
@@ -77,7 +77,7 @@
 //! # Platforms
 //!
 //! Linux on x86_64 is tested, and so is Linux on aarch64, in an emulator. Elsewhere await stacks are walked by the `backtrace`
-//! crate and thread stacks are not to be had; reports say so, and so does one log line at the start.
+//! crate and thread stacks are not available; reports say so, and so does one log line at the start.
 //!
 //! The system calls that heeler makes are [listed below](#system-calls), for seccomp filters.
 //!

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Whether somebody may, and who it is.
+/// Whether a caller has access, and who the caller is.
 ///
 /// # Example
 ///
@@ -29,7 +29,7 @@ enum Answer {
 }
 
 impl Access {
-    /// They may not. The default.
+    /// Refuses access. The default.
     #[must_use]
     pub const fn refused() -> Self {
         Self { answer: Answer::Refused }

@@ -42,7 +42,7 @@ impl Authorize<Built> for DebugBuilds {
                 if cfg!(debug_assertions) {
                     tracing::warn!(target: "heeler", "a debug build: everybody may profile its requests and look at what is in flight");
                 } else {
-                    tracing::warn!(target: "heeler", "no debug build: `authorize::debug_builds` allows nobody");
+                    tracing::warn!(target: "heeler", "not a debug build: `authorize::debug_builds` allows nobody");
                 }
             });
         }

@@ -39,7 +39,7 @@ fn compare(watchdog: &Policy, timebox: &Policy) {
             target: "heeler",
             threshold_ms = threshold.as_millis() as u64,
             limit_ms = limit.as_millis() as u64,
-            "a watchdog never sees a slow request: a timebox ends each before its threshold; give it less time than the box"
+            "a watchdog never sees a slow request: a timebox ends each one first; set the watchdog's threshold below the timebox's limit"
         );
     });
 }

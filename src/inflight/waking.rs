@@ -103,7 +103,7 @@ pub(crate) fn say_what_is_left() {
             tracing::error!(
                 target: "heeler",
                 error,
-                "no thread is left to wake tasks with: they are told late that their time is up, or never"
+                "no thread is left to wake tasks: they learn late, or never, that their time is up"
             );
         });
     }

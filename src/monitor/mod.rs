@@ -160,7 +160,7 @@ fn spawn(thread: &OnceLock<Thread>, name: &str, run: impl FnOnce() + Send + 'sta
 /// # Errors
 ///
 /// [`Error::is_signal`] if it is no real-time signal, has a handler already, or the monitor has started with another one;
-/// [`Error::is_unsupported`] where thread stacks are not to be had at all.
+/// [`Error::is_unsupported`] where thread stacks are not available at all.
 pub fn use_signal(signal: i32) -> Result<(), Error> {
     if is_disabled() {
         return Ok(());

@@ -10,7 +10,7 @@ use crate::counts::COUNTS;
 use crate::inflight::{Policy, PolicyId, Row, Trace, budget, flags, initial_flags};
 use crate::sync::count;
 
-/// Work is armed when this share of its threshold has passed.
+/// Work is armed when its threshold divided by this has passed: an eighth.
 const ARM_AT: u64 = 8;
 /// The monitor may spend a hundredth of a core on looking.
 const COST_FACTOR: u64 = 100;

@@ -1,6 +1,6 @@
 //! Where one request spent its time: `?__geordi__` at the end of any URL.
 //!
-//! Put a [`ProfileLayer`] around a service, and say who may. Whoever may appends the flag to any URL of the application: that
+//! Put a [`ProfileLayer`] around a service, and say who may profile. Those people append the flag to any URL of the application: that
 //! very request runs, once and by itself, and what comes back is where its time went: on CPU, blocked, without a CPU, waiting
 //! at which `.await`, or waiting for its turn. To everybody else the flag is a parameter like any other.
 //!
@@ -46,7 +46,7 @@
 //!
 //! # Starting a profile
 //!
-//! A profile runs the request, so starting one is somebody's act. A page can have a browser ask for anything with the
+//! A profile runs the request, so a person must have meant to start it. A page can have a browser ask for anything with the
 //! credentials that it adds by itself; an image, a script, a frame or a `no-cors` fetch starts nothing.
 //!
 //! | request with the parameter | one run | more (`20x`) |
@@ -58,7 +58,7 @@
 //! | from another site in any other way, or a browser that only prepares (`Sec-Purpose: prefetch`) | refused | refused |
 //! | everything else: with a cookie, or from a browser that does not say how (over plain HTTP they do not) | asks | asks |
 //!
-//! To ask is to answer with a page that has a button. The button's POST names the question by a number that nobody can guess;
+//! "Asks" means: the answer is a page with a button. The button's POST names the question by a number that nobody can guess;
 //! it holds once, for five minutes, for the same URL and for whoever was asked, and leads on to the GET that starts it. No
 //! other page can read or frame that page. What does not take `text/html`, and what is no GET, gets the status 403 and a
 //! sentence. Another instance does not know the question: behind a balancer, instances with pages need sessions that stick.

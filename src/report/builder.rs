@@ -129,7 +129,7 @@ impl ReportsBuilder {
     /// Sets the target under which reports are logged. Defaults to `heeler`.
     ///
     /// A target of your own reaches `tracing` subscribers only: the `log` feature of `tracing`, which hands events on to
-    /// the `log` crate where there is no subscriber, knows targets at compile time alone.
+    /// the `log` crate where there is no subscriber, only knows targets that are fixed at compile time.
     pub fn log_target(mut self, target: impl Into<String>) -> Self {
         self.log_target = target.into();
         self
@@ -144,7 +144,7 @@ impl ReportsBuilder {
     /// Keeps each report in this directory until every sink has it: written before the first attempt, removed after the last.
     /// It is created if need be. By default there is no spool.
     ///
-    /// Reports that wait for a sink then survive the end of the process, also by `kill -9` or for want of power, and are
+    /// Reports that wait for a sink then survive the end of the process, even by `kill -9` or a power failure, and are
     /// sent by the next process with the same spool, or by another one that shares it, within half a minute. Several
     /// processes may share a spool, if they have the same sinks: what one takes over goes to its own, which it knows by their
     /// names in the log (`email`, `email 2`), and is removed when these have it. A report may arrive twice, if the process
@@ -154,7 +154,7 @@ impl ReportsBuilder {
     /// If the disk is full, reports are kept in memory as without a spool, and counted as
     /// [`not_spooled`](crate::Stats::not_spooled).
     ///
-    /// The reporter's thread is started by [`build`](Self::build) then, lest what was left behind wait for the first layer. The
+    /// With a spool, [`build`](Self::build) starts the reporter's thread, so that what was left behind need not wait for the first layer. The
     /// directory should be writable for the service alone: what lies there is taken for reports, and sent.
     pub fn spool(mut self, directory: impl Into<PathBuf>) -> Self {
         self.spool = Some(directory.into());
@@ -206,7 +206,7 @@ impl ReportsBuilder {
     /// Defaults to 60 seconds. With zero, every report is sent.
     ///
     /// Such reports are about the same place on the same route. The next one that is sent says how many were held back, or a
-    /// line of the log does if none comes once the time is over. Updates of a report are sent with it, and say no count.
+    /// line of the log does if none comes once the time is over. Updates of a report that was sent are sent, too, without a count.
     pub fn repeat_after(mut self, time: Duration) -> Self {
         self.repeat_after = time;
         self
@@ -264,7 +264,7 @@ impl ReportsBuilder {
     ///
     /// # Errors
     ///
-    /// [`is_directory`](Error::is_directory) if the directory, one for mails or the spool is something else, or cannot be
+    /// [`is_directory`](Error::is_directory) if the directory, a mail directory or the spool is not a directory, or cannot be
     /// created or written to. [`is_config`](Error::is_config) for a bound of zero, an empty log target, a header that cannot
     /// be allowed, a secret path that hides nothing, or a sink whose settings cannot be used.
     pub fn build(self) -> Result<Reports, Error> {

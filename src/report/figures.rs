@@ -122,7 +122,7 @@ pub struct ThreadStacks {
     pub taken: u64,
     /// The poll was over before its stack could be copied.
     pub missed: u64,
-    /// The thread did not answer within 50 ms: it was uninterruptible, or masks the signal.
+    /// The thread did not answer within 50 ms: it was uninterruptible, or masked the signal.
     pub unanswered: u64,
     /// The platform, or what it allows, has no stacks of threads; or a poll ran on a stack of its own (a fiber's), which could
     /// not be read, or not again.

@@ -49,7 +49,7 @@
 //! |---|---|---|---|
 //! | a server is down for a while | they wait, and are tried again after a second, then with pauses that double up to five minutes; each arrives once | an error in the log, once a minute at most; [`queued`](Stats::queued), [`failed_deliveries`](Stats::failed_deliveries) | `faults::down` |
 //! | it is down for longer than [`retry_for`](ReportsBuilder::retry_for) | given up one by one; other sinks have them long since | `undelivered`; a note in the next report that arrives there | `dispatch::a_dead_sink_does_not_disturb_another` |
-//! | it accepts and never answers | as if it were down, after the sink's timeout; other sinks do not wait | [`flush`](Reports::flush) is false in time | `faults::shutdown`, `dispatch::an_endless_attempt_is_given_up` |
+//! | it accepts and never answers | as if it were down, after the sink's timeout; other sinks do not wait | [`flush`](Reports::flush) returns false after its timeout | `faults::shutdown`, `dispatch::an_endless_attempt_is_given_up` |
 //! | it refuses a report for good | given up for this sink | `undelivered`, a note in the next report | `dispatch::refusals_and_panics_give_up_and_count` |
 //! | a sink panics | given up for this sink; the others get it | `undelivered`, `failed_deliveries`, an error in the log | `faults::sinks` |
 //! | the disk is full | those that the [spool](ReportsBuilder::spool) cannot take wait in memory, and are sent; the report directory is tried again | [`not_spooled`](Stats::not_spooled), an error in the log; no half a file | `faults::disk` |

@@ -73,7 +73,7 @@ impl Seen {
                 Some(format!("at the same place as {then}, then {state}"))
             }
             (Some(before), Some(here)) if self.verdict == now.verdict && before == here => {
-                Some(format!("it moves: at the same place as {then}, but by another way there, or with other branches"))
+                Some(format!("it moves: at the same place as {then}, but reached another way, or with other branches"))
             }
             (Some(before), Some(_)) => Some(format!("it moves: {then} it was in {}", place(before))),
             (Some(before), None) => Some(format!("{then} it was {state}, in {}", place(before))),
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(compared(waiting(), waiting()).unwrap(), same);
         let moved = "it moves: 2.51 s after its start it was in app::page at src/app.rs:7";
         assert_eq!(compared(waiting(), at(Verdict::Waiting, &[8, 9])).unwrap(), moved);
-        let again = format!("it moves: {same}, but by another way there, or with other branches");
+        let again = format!("it moves: {same}, but reached another way, or with other branches");
         assert_eq!(compared(waiting(), at(Verdict::Waiting, &[7, 10])).unwrap(), again, "called from elsewhere");
         assert_eq!(compared(waiting(), at(Verdict::Blocking, &[8, 9])).unwrap(), moved);
         let loops = (at(Verdict::Blocking, &[7]), at(Verdict::Blocking, &[8]));

@@ -25,7 +25,7 @@ pub struct Stats {
     /// How often a sink has taken a report: with four sinks, up to four times each. Which sink, is in
     /// [`Reports::sinks`](crate::Reports::sinks).
     pub deliveries: u64,
-    /// Those that at least one sink has not taken and never will: it refused them, was out of order for too long, or had
+    /// Those that at least one sink has not taken and never will: it refused them, was down for too long, or had
     /// too many to take.
     pub undelivered: u64,
     /// Those that are on their way to at least one sink, or wait for another try.

@@ -1,4 +1,4 @@
-//! Platforms on which stacks are not copied: await stacks are walked, thread stacks are not to be had.
+//! Platforms on which stacks are not copied: await stacks are walked, thread stacks are not available.
 
 use std::ops::Range;
 

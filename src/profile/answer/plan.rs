@@ -141,7 +141,7 @@ fn asked(respond: Respond<'_>, access: &Access, head: &Parts, client: &Client, s
     let config = respond.config;
     match config.questions.ask(head, &config.flag, access, start, Stage::Asked) {
         Ok(token) => respond.confirm(start, token),
-        Err(_) => respond.say(StatusCode::SERVICE_UNAVAILABLE, "There are no random numbers."),
+        Err(_) => respond.say(StatusCode::SERVICE_UNAVAILABLE, "The system has no random numbers available."),
     }
 }
 
@@ -161,7 +161,7 @@ fn confirmed(respond: Respond<'_>, access: &Access, head: &Parts, token: Id) -> 
     };
     match questions.ask(head, flag, access, start, Stage::Confirmed) {
         Ok(token) => respond.go_to(&format!("{token}.go")),
-        Err(_) => respond.say(StatusCode::SERVICE_UNAVAILABLE, "There are no random numbers."),
+        Err(_) => respond.say(StatusCode::SERVICE_UNAVAILABLE, "The system has no random numbers available."),
     }
 }
 

@@ -90,7 +90,7 @@ impl Respond<'_> {
     /// The page that asks whether this is to be started.
     pub(super) fn confirm(&self, start: Start, token: Id) -> Response<Bytes> {
         let Ok(nonce) = nonce() else {
-            return self.say(StatusCode::SERVICE_UNAVAILABLE, "There are no random numbers.");
+            return self.say(StatusCode::SERVICE_UNAVAILABLE, "The system has no random numbers available.");
         };
         let (flag, base) = (self.config.flag.name(), self.base());
         let uri = self.config.redactor.uri(&base);
@@ -127,7 +127,7 @@ impl Respond<'_> {
     }
 
     pub(super) fn wrong_method(&self, allowed: &'static str) -> Response<Bytes> {
-        let sentence = format!("This is to be asked for with {allowed}.");
+        let sentence = format!("Use {allowed} for this.");
         let mut response = self.say(StatusCode::METHOD_NOT_ALLOWED, &sentence);
         set(&mut response, ALLOW, allowed);
         response
@@ -210,7 +210,7 @@ impl Respond<'_> {
     /// A page. `make` runs where it may take a while.
     async fn page(&self, make: impl FnOnce(&Context<'_>) -> String + Send + 'static) -> Response<Bytes> {
         let Ok(nonce) = nonce() else {
-            return self.say(StatusCode::SERVICE_UNAVAILABLE, "There are no random numbers.");
+            return self.say(StatusCode::SERVICE_UNAVAILABLE, "The system has no random numbers available.");
         };
         let flag = self.config.flag.name().to_owned();
         let base = self.base();

@@ -50,9 +50,9 @@ pub(crate) fn compare(before: &Profile, after: &Profile, context: &Context<'_>) 
     for (id, (base, shown)) in [("all", (before, after)), ("wait", (after, before))] {
         panel(&mut html, id);
         let name = if id == "all" { "after" } else { "before" };
-        html.raw("<p class=\"dim\">As wide as the time ").raw(name).raw(". ");
+        html.raw("<p class=\"dim\">Widths show the time ").raw(name).raw(". ");
         html.raw(
-            "<span class=\"more\">Red</span> takes longer after, <span class=\"less\">blue</span> takes less.</p>\n",
+            "<span class=\"more\">Red</span> took longer after, <span class=\"less\">blue</span> took less time.</p>\n",
         );
         html.raw("<label class=\"switch\"><input type=\"checkbox\"> Show library frames: those of the runtime and of dependencies</label>\n");
         for (class, library_frames) in [("folded", false), ("full", true)] {

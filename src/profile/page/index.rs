@@ -17,7 +17,7 @@ pub(crate) fn index(profiles: &[Summary], query: &str, context: &Context<'_>) ->
     html.raw("<input type=\"search\" name=\"q\" aria-label=\"Search by URL\" placeholder=\"Search by URL\" value=\"");
     html.text(query).raw("\"><button>Search</button></form>\n");
     if profiles.is_empty() {
-        html.raw("<p>").raw(if query.is_empty() { "There are none yet." } else { "None of that name." }).raw("</p>\n");
+        html.raw("<p>").raw(if query.is_empty() { "There are none yet." } else { "No URL matches." }).raw("</p>\n");
     } else {
         table(&mut html, profiles, context);
     }

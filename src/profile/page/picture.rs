@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn an_empty_profile_has_a_picture() {
         let mut builder = ProfileBuilder::new();
-        assert!(svg(&ProfileBuilder::new().build(), Which::All, false).contains("no time was spent so"));
+        assert!(svg(&ProfileBuilder::new().build(), Which::All, false).contains("no time was spent this way"));
         builder.slice(State::OnCpu, 1, 0, &[own("app::a", 1)]);
         builder.slice(State::Waiting, 0, 0, &[own("app::b", 1)]);
         let profile = builder.build();

@@ -60,7 +60,7 @@ impl<P: Fn(&TreeNode, bool) -> Painted> Pruner<'_, P> {
         let mut tiles = self.of(&self.tree.roots, true);
         if tiles.is_empty() {
             // inferno draws no empty picture.
-            let label = "no time was spent so".to_owned();
+            let label = "no time was spent this way".to_owned();
             tiles.push(Tile { label, figures: String::new(), color: GREY, width: 1, children: Vec::new() });
         }
         tiles

@@ -226,7 +226,7 @@ fn profiles_are_listed_and_searched() {
     assert!(page.contains("<input type=\"hidden\" name=\"__geordi__\" value=\"index\">"));
     assert!(page.contains("name=\"q\"") && page.contains("value=\"alb\""));
     assert_says(&index(&[], "", &context()), "There are none yet.");
-    assert_says(&index(&[], "x", &context()), "None of that name.");
+    assert_says(&index(&[], "x", &context()), "No URL matches.");
 }
 
 /// Guards: what is slower comes first, and many runs count as their average.

@@ -142,7 +142,7 @@ impl Recording {
             record.notes.push("threads cannot be sampled here: polls are not subdivided".to_owned());
         }
         if !inner.has_rows.load(Ordering::Relaxed) {
-            record.notes.push("too much work is in flight to be watched: polls were not looked into".to_owned());
+            record.notes.push("too much work is in flight to be watched: polls were not sampled".to_owned());
         }
         if session.unknown() > 0 {
             let note = "spawned tasks were too many to be told apart: waits for them are not looked into";

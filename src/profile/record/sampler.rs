@@ -25,7 +25,7 @@ pub(super) fn join(live: &Arc<Live>) -> bool {
     static STARTED: PerProcess<bool> = PerProcess::new(|| {
         let started = std::thread::Builder::new().name("heeler-sampler".into()).spawn(run);
         if let Err(error) = &started {
-            tracing::error!(target: "heeler", %error, "the sampler's thread did not start: polls are not looked into");
+            tracing::error!(target: "heeler", %error, "the sampler's thread did not start: polls are not sampled");
         }
         started.is_ok()
     });

@@ -38,7 +38,7 @@ impl fmt::Display for StoreError {
             Self::Unavailable { doing, .. } => write!(f, "the store of profiles cannot {doing}"),
             Self::Corrupt { what, id, why } => write!(f, "the stored {what} {id}… is corrupt: {why}"),
             Self::TooLarge { bytes, most } => {
-                write!(f, "the profile is too large to be kept: {bytes} bytes, where at most {most} may be")
+                write!(f, "the profile is too large to be kept: {bytes} bytes, but at most {most} are allowed")
             }
         }
     }

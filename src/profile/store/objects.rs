@@ -56,7 +56,7 @@ impl Objects {
             None => Ok(None),
             Some(Ok(read)) => Ok(Some(read)),
             Some(Err(bytes)) => {
-                Err(StoreError::corrupt(kind, id, format_args!("it has {bytes} bytes, where at most {most} may be")))
+                Err(StoreError::corrupt(kind, id, format_args!("it has {bytes} bytes, but at most {most} are allowed")))
             }
         }
     }

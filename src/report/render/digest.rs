@@ -92,7 +92,7 @@ impl Digest {
         facts.push(("reports", format!("{} gathered here instead of sent one by one{held}", self.reports)));
         if self.lost > 0 {
             let lost = format!(
-                "{} on the way here: more came than could be sent, or they could not be",
+                "{} on the way here: more arrived than could be sent, or sending failed",
                 count(self.lost, "report")
             );
             facts.push(("lost", lost));

@@ -100,13 +100,13 @@ pub(super) const fn meaning(report: &Report) -> &'static str {
             "It waits to be woken: by a lock, a socket, a timer, or other work. The stacks show by what."
         }
         (Verdict::Blocking, Kind::BlockingPoll) => {
-            "One poll does not return. Its thread serves nobody else meanwhile: move the work to spawn_blocking, or give way within it."
+            "One poll does not return. Meanwhile its thread serves nobody else: move the work to spawn_blocking, or yield inside it."
         }
         (Verdict::Blocking, _) => {
             "Its poll does not return, and its thread serves nobody else meanwhile. The stack is that of the thread."
         }
         (Verdict::Starved, _) => {
-            "It could go on, but the runtime does not get to it: other work holds the threads. The stacks are that work's."
+            "It could go on, but the runtime does not get to it: other work holds the threads. The stacks show that other work."
         }
         (Verdict::Yielding, _) => {
             "It wakes itself again and again: it has work to do, and gives way to others in between."

@@ -32,7 +32,7 @@ impl Report {
     /// | woken, not polled | purple | the runtime does not get to it |
     /// | not observed | grey | nobody looked |
     ///
-    /// Whether polls blocked is told from the one that lasts at the capture; all time inside polls goes with it. Below
+    /// Whether polls blocked is judged by the poll in progress at the capture; all time inside polls is counted the same way. Below
     /// stand the stacks, outermost frame first. Frames of the application's own have the full colour, others a pale one;
     /// runs of others are folded (`… 5 frames of tokio`), as in the [text](Report::to_text). The [JSON](Report::to_json)
     /// has all of them.

@@ -57,7 +57,7 @@ pub(super) fn digest(digest: &Digest) -> Value {
     let entries = digest.entries();
     let mut head = Text::new(MAX_LINE);
     head.raw("*").plain(&count(digest.reports, "more slow report")).raw("* on ").plain(&digest.hostname);
-    head.raw(" since ").plain(&timestamp(digest.since)).raw(", beyond the limit an hour");
+    head.raw(" since ").plain(&timestamp(digest.since)).raw(", beyond the hourly limit");
     if digest.held_back > 0 {
         head.raw("; ").plain(&digest.held_back.to_string()).raw(" like them held back");
     }
