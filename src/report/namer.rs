@@ -56,7 +56,9 @@ fn run(messages: &Receiver<Message>) {
             assembler = Assembler::new();
         }
         if is_lost {
-            log_safely(|| tracing::error!(target: "heeler", "the place of an interruption was not named: the lookup panicked"));
+            log_safely(
+                || tracing::error!(target: "heeler", "the place of an interruption was not named: the lookup panicked"),
+            );
         }
     }
 }

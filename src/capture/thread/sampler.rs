@@ -73,7 +73,8 @@ impl Foreign {
 }
 
 const UNREADABLE: &str = "its poll runs on a stack of its own (a fiber's), which could not be read";
-const ASKED_ONCE: &str = "its poll runs on a stack of its own (a fiber's), and such a thread is signalled only once per poll";
+const ASKED_ONCE: &str =
+    "its poll runs on a stack of its own (a fiber's), and such a thread is signalled only once per poll";
 const NO_SIGNAL_STACK: &str = "the thread has no alternate stack that is large enough for a signal handler";
 
 impl Sampler {
