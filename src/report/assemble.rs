@@ -59,6 +59,8 @@ impl Assembler {
     }
 
     pub(super) fn assemble(&mut self, evidence: Evidence) -> Report {
+        // Before names are read, which may take longer than the spans are open.
+        let spans = spans(&evidence);
         if self.unwinder.refresh() {
             self.symbols.forget();
         }
@@ -82,7 +84,7 @@ impl Assembler {
             let note = "it runs on a stack of its own (a fiber's): the frames outside of that are not shown";
             report.notes.push(note.to_owned());
         }
-        report.spans = spans(&evidence);
+        report.spans = spans;
         self.symbols.trim();
         report
     }
