@@ -124,13 +124,16 @@ fn names_of_crate(code: &str) -> Vec<(usize, String)> {
     names
 }
 
-/// The line with `super::super::` as `crate::`, where that climbs from a module `depth` below the root to the root itself.
+/// The line with `super::super::` as `crate::`, where that climbs from a module `depth` below the root to the root itself. Imports
+/// that are indented are those of a module within the file, one level further down.
 fn from_root(line: &str, depth: usize) -> String {
     assert!(
         !line.contains("use crate as") && !line.contains("extern crate self"),
         "another name for the crate: {line}"
     );
-    let chain = "super::".repeat(depth);
+    let is_further_down =
+        line.starts_with(' ') && line.trim_start().trim_start_matches("pub(crate) ").starts_with("use ");
+    let chain = "super::".repeat(depth + usize::from(is_further_down));
     let mut out = String::new();
     let mut rest = line;
     while let Some(at) = rest.find(&chain) {
@@ -252,4 +255,6 @@ fn a_climb_to_the_root_is_a_path_of_the_crate() {
     assert_eq!(from_root("use super::super::monitor;", 2), "use crate::monitor;");
     assert_eq!(from_root("use super::monitor;", 2), "use super::monitor;");
     assert_eq!(from_root("use super::super::super::x;", 2), "use super::super::super::x;");
+    assert_eq!(from_root("    use super::super::arena;", 2), "    use super::super::arena;");
+    assert_eq!(from_root("    super::super::monitor::start()", 2), "    crate::monitor::start()");
 }
