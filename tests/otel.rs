@@ -185,7 +185,9 @@ fn spans_of_tracing_get_their_events() {
     let named = |span: &str, event: &str| {
         finished(exporter, span).unwrap().events.iter().filter(|seen| seen.name == event).count()
     };
-    assert_eq!((named("GET /photos", EVENT), named("load photos", EVENT)), (1, 0));
+    // An update may have come, too.
+    assert!(named("GET /photos", EVENT) >= 1);
+    assert_eq!(named("load photos", EVENT), 0);
     #[cfg(feature = "spans")]
     assert_eq!((named("GET /photos", &report.sentence()), named("load photos", &report.sentence())), (0, 1));
     let _ = report;
