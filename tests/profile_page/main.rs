@@ -169,7 +169,7 @@ fn pages_lead_from_one_profile_to_the_next() {
     page.click("document.querySelector('[name=q]')");
     page.type_text(" nothing");
     page.press("Enter");
-    page.until("document.body.innerText.includes('None of that name')");
+    page.until("document.body.innerText.includes('No URL matches')");
     page.assert_quiet();
 }
 
