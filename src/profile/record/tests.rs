@@ -23,6 +23,22 @@ where
     recording.finish()
 }
 
+/// Records work again, up to ten times, while the machine is too busy for the sampler to look at it.
+fn undisturbed<F>(work: impl Fn() -> F) -> Record
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let mut seen = record(work());
+    for _ in 1..10 {
+        if !cfg!(heeler_copies) || seen.quality.taken * 3 >= seen.quality.expected * 2 {
+            break;
+        }
+        seen = record(work());
+    }
+    seen
+}
+
 /// Milliseconds of slices whose stack goes through a function of that name, and which are in one of the states.
 fn through(record: &Record, function: &str, states: &[State]) -> f64 {
     let goes_through = |mut at: Option<u32>| {
@@ -115,7 +131,7 @@ fn close(record: &Record, function: &str, states: &[State], expected: f64) {
 /// Guards: each of the four things that a request can do is seen where it happens.
 #[test]
 fn time_goes_to_what_the_request_does() {
-    let record = record(async {
+    let record = undisturbed(|| async {
         burn_a(ms(60));
         wait_one(ms(50)).await;
         burn_b(ms(40));
@@ -149,7 +165,7 @@ fn a_wait_goes_to_the_branch_that_ended_it() {
 /// Guards: a wait for spawned work is shown as what that work did meanwhile, in whatever way it says that it is done.
 #[test]
 fn waiting_for_spawned_work_shows_that_work() {
-    let record = record(async {
+    let record = undisturbed(|| async {
         crate::spawn_blocking(|| burn_a(ms(60))).await.unwrap();
         let child = crate::spawn(async {
             wait_one(ms(50)).await;
