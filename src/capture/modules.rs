@@ -72,6 +72,12 @@ mod imp {
         pub(crate) frames: (u64, Bytes),
     }
 
+    impl Module {
+        pub(crate) fn is_code(&self, address: u64) -> bool {
+            self.code.iter().any(|code| code.contains(&address))
+        }
+    }
+
     /// What is loaded, as of one moment.
     #[derive(Debug, Default)]
     pub(crate) struct Modules {

@@ -5,7 +5,6 @@ use framehop::{FrameAddress, UnwindRegsNative};
 use super::copied::{Stack, Unwinder};
 use super::{Address, End, Unwound};
 use crate::capture::dead_frames::DEPTH;
-use crate::capture::modules::Module;
 use crate::capture::snapshot::Registers;
 
 impl Unwinder {
@@ -26,14 +25,12 @@ impl Unwinder {
 
     fn continue_at(&mut self, word: u64, sp: u64, registers: &Registers, stack: &mut Stack<'_>) -> Option<Unwound> {
         let word = self.plain(word);
-        let is_code = |module: &Module| module.code.iter().any(|code| code.contains(&(word - 1)));
-        if word == 0 || !self.modules.find(word - 1).is_some_and(is_code) {
+        if word == 0 || !self.is_code(word - 1) {
             return None;
         }
         let at_call = Registers { pc: word, sp, ..*registers };
         let mut unwound = self.walk_anew(FrameAddress::from_return_address(word)?, &at_call, stack);
-        let is_good = unwound.complete && unwound.addresses.iter().all(|address| address.module.is_some());
-        is_good.then(|| {
+        (unwound.complete && self.leads_through_code(&unwound.addresses)).then(|| {
             unwound.addresses.insert(0, self.address(registers.pc, false));
             unwound
         })
@@ -65,8 +62,7 @@ impl Unwinder {
         let tries: Vec<(u64, u64)> = own_pointers.take(MAX_TRIES).chain(further_up.take(MAX_TRIES)).collect();
         tries.into_iter().find_map(|(sp, fp)| {
             let rest = self.walk_anew(frame, &Registers { pc: target, sp, fp, lr: 0 }, stack);
-            let good = rest.complete && rest.addresses.iter().all(|address| address.module.is_some());
-            good.then(|| {
+            (rest.complete && self.leads_through_code(&rest.addresses)).then(|| {
                 let addresses = unwound.addresses[..known].iter().cloned().chain(rest.addresses);
                 Unwound { addresses: addresses.collect(), complete: true, end: End::Known }
             })
@@ -74,8 +70,8 @@ impl Unwinder {
     }
 
     /// The deepest call that a finished poll has made, from the words it left: the first word that is a return
-    /// address from which the remains unwind as far as the traced poll's own frame. Where a poll has made no call,
-    /// whoever polled it is what can be said.
+    /// address from which the remains unwind through the frame that polled, as far as the traced poll's own. Where a poll
+    /// has made no call, whoever polled it is what can be said.
     ///
     /// What one part of the work has left further down may lead into what another has left since: then a frame is not of the
     /// function that the one around it has called. The remains with the fewest such are taken, and the deepest of those.
@@ -92,7 +88,8 @@ impl Unwinder {
             let registers =
                 Registers { pc: word, sp: stack.start + (index as u64 + 1) * 8, fp: stack.words[index - 1], lr: 0 };
             let unwound = self.walk_anew(first, &registers, stack);
-            if unwound.complete && unwound.addresses.iter().all(|address| address.module.is_some()) {
+            let is_good = unwound.complete && self.leads_through_code(&unwound.addresses);
+            if is_good && self.leads_through_function_at(polling.pc, &unwound.addresses) {
                 let wrong = self.wrong_calls(&unwound.addresses, &code);
                 if best.as_ref().is_none_or(|(fewest, ..)| wrong < *fewest) {
                     best = Some((wrong, word, unwound));
@@ -113,6 +110,32 @@ impl Unwinder {
         let mut unwound = self.walk_anew(FrameAddress::from_instruction_pointer(polling.pc), &registers, stack);
         unwound.addresses.remove(0);
         unwound
+    }
+
+    /// Whether all of it is code, and what is said to be a return address comes after a call, as far as that can be seen: in
+    /// the application's own module. A word that merely looks like one is often the address of a table.
+    pub(super) fn leads_through_code(&self, addresses: &[Address]) -> bool {
+        let code = crate::capture::code_range();
+        addresses.iter().enumerate().all(|(index, address)| {
+            // What a signal handler returns to is called by nobody.
+            let is_trampoline = addresses.get(index + 1).is_some_and(|outer| !outer.is_return);
+            let place = address.pc.saturating_sub(u64::from(address.is_return));
+            let is_after_call =
+                !address.is_return || is_trampoline || !code.contains(&place) || follows_call(address.pc, &code);
+            self.is_code(place) && is_after_call
+        })
+    }
+
+    /// Whether the function that has the code at that address is among those of the stack, as far as the tables tell. Else a
+    /// left-over word was taken for a frame's pointer, and leads past the copy's end by mistake.
+    fn leads_through_function_at(&self, address: u64, addresses: &[Address]) -> bool {
+        let function = |address: u64| self.modules.find(address)?.function_at(address);
+        let Some(wanted) = function(address) else { return true };
+        addresses.iter().any(|address| function(address.pc - 1) == Some(wanted))
+    }
+
+    fn is_code(&self, address: u64) -> bool {
+        self.modules.find(address).is_some_and(|module| module.is_code(address))
     }
 
     /// How many of these return addresses, innermost first, are of a direct call of another function than the frame within is of.
@@ -144,6 +167,39 @@ pub(super) fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option
     }
 }
 
+/// Whether the instruction before that address is a call, direct or not.
+#[cfg(target_arch = "x86_64")]
+fn follows_call(return_address: u64, code: &std::ops::Range<u64>) -> bool {
+    /// The longest call through a pointer: two bytes, one for the index, four for the distance.
+    const LONGEST: usize = 7;
+    const CALL_INDIRECT: u8 = 0xff;
+    let Some(start) = return_address.checked_sub(LONGEST as u64).filter(|start| code.contains(start)) else {
+        return false;
+    };
+    // SAFETY: within the code of the module that this function is in, too: mapped for as long as it can be asked.
+    let bytes = unsafe { std::ptr::read_unaligned(start as *const [u8; LONGEST]) };
+    // ModRM: two bits of the mode, three that say "call", three of the register. (Intel's manual, volume 2, 2.1.3 and CALL.)
+    let length = |modrm: u8, index: u8| match (modrm >> 6, modrm & 7) {
+        (0b11, _) => 2,
+        (0b00, 0b101) => 6,
+        (0b00, 0b100) => {
+            if index & 7 == 0b101 {
+                7
+            } else {
+                3
+            }
+        }
+        (0b00, _) => 2,
+        (mode, base) => 2 + usize::from(base == 0b100) + if mode == 0b01 { 1 } else { 4 },
+    };
+    let is_indirect = |at: usize| {
+        let call = &bytes[at..];
+        let index = call.get(2).copied().unwrap_or_default();
+        call[0] == CALL_INDIRECT && call[1] >> 3 & 7 == 2 && length(call[1], index) == call.len()
+    };
+    callee(return_address, code).is_some() || (0..LONGEST - 1).any(is_indirect)
+}
+
 #[cfg(target_arch = "aarch64")]
 pub(super) fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
     let start = return_address.checked_sub(4).filter(|start| code.contains(start))?;
@@ -155,6 +211,16 @@ pub(super) fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option
     (call >> 26 == 0b100101 && code.contains(&target)).then_some(target)
 }
 
+/// Whether the instruction before that address is a call, direct or not.
+#[cfg(target_arch = "aarch64")]
+fn follows_call(return_address: u64, code: &std::ops::Range<u64>) -> bool {
+    let Some(start) = return_address.checked_sub(4).filter(|start| code.contains(start)) else { return false };
+    // SAFETY: within the code of the module that this function is in, too: mapped for as long as it can be asked.
+    let call = unsafe { std::ptr::read_unaligned(start as *const u32) };
+    // BL, and BLR with or without a check of the pointer's signature.
+    call >> 26 == 0b100101 || call & 0xfeff_f000 == 0xd63f_0000
+}
+
 #[cfg(target_arch = "x86_64")]
 fn frame_pointer(registers: &UnwindRegsNative) -> u64 {
     registers.bp()
@@ -163,4 +229,59 @@ fn frame_pointer(registers: &UnwindRegsNative) -> u64 {
 #[cfg(target_arch = "aarch64")]
 fn frame_pointer(registers: &UnwindRegsNative) -> u64 {
     registers.fp()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hint::black_box;
+
+    use super::*;
+
+    type Kind = fn(&mut dyn FnMut());
+
+    fn directly(work: &mut dyn FnMut()) {
+        through_a_table(work);
+    }
+
+    #[inline(never)]
+    fn through_a_table(work: &mut dyn FnMut()) {
+        black_box(work)();
+    }
+
+    /// Guards: every way to call is known for one, so that no true stack is refused.
+    #[test]
+    fn a_return_address_follows_a_call() {
+        let unwinder = Unwinder::new();
+        let code = crate::capture::code_range();
+        for kind in black_box([directly as Kind, through_a_table]) {
+            let mut seen = 0;
+            kind(&mut || {
+                backtrace::trace(|frame| {
+                    let pc = frame.ip() as u64;
+                    // The first of them is where it is, and libc's start is not ours.
+                    if frame.symbol_address() as u64 != pc && code.contains(&pc) {
+                        seen += 1;
+                        assert!(unwinder.leads_through_code(&[unwinder.address(pc, true)]), "{pc:#x}");
+                    }
+                    true
+                });
+            });
+            assert!(seen > 5, "{seen}");
+        }
+    }
+
+    /// Guards: what the remains of a stack are full of, addresses of tables and of functions, is not taken for a stack.
+    #[test]
+    fn what_nobody_returns_to_is_refused() {
+        static TABLE: [fn(&mut dyn FnMut()); 2] = [directly, through_a_table];
+        let unwinder = Unwinder::new();
+        let table = &raw const TABLE as u64;
+        let function = unwinder.address(directly as *const () as u64, true);
+        assert!(unwinder.address(table, true).module.is_some());
+        assert!(!unwinder.leads_through_code(&[unwinder.address(table, true)]));
+        assert!(!unwinder.leads_through_code(std::slice::from_ref(&function)));
+        // A signal handler returns to what nobody has called.
+        let interrupted = unwinder.address(directly as *const () as u64, false);
+        assert!(unwinder.leads_through_code(&[function, interrupted]));
+    }
 }
