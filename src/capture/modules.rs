@@ -286,7 +286,9 @@ mod imp {
             // SAFETY: the kernel has said that it is there.
             let read = unsafe { read_vdso(start) }.unwrap();
             assert_eq!(read.name.path, "[vdso]");
-            assert!(read.range.contains(&start) && !read.code.is_empty() && !read.frames.1.is_empty());
+            assert!(read.range.contains(&start) && !read.code.is_empty());
+            // Since Linux 5.9 it has no tables on aarch64, so that nobody takes its trampoline for a common frame.
+            assert!(cfg!(target_arch = "aarch64") || !read.frames.1.is_empty());
             let modules = Modules::current();
             let listed = modules.find(start).unwrap();
             assert_eq!((&listed.range, listed.bias, &listed.code), (&read.range, read.bias, &read.code));
