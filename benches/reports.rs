@@ -37,7 +37,6 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::convert::Infallible;
-use std::error::Error;
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::Write as _;
@@ -278,7 +277,7 @@ impl Sink for Gate {
         "gate"
     }
 
-    fn deliver(&self, report: &Report) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn deliver(&self, report: &Report) -> Result<(), heeler::SinkError> {
         let (open, opened, taken) = &*self.0;
         drop(opened.wait_while(lock(open), |open| !*open).unwrap_or_else(PoisonError::into_inner));
         black_box(report);
@@ -334,7 +333,7 @@ fn delivery(what: &str) {
     let (before, start) = (nanos_on_cpu(&thread), Instant::now());
     *lock(open) = true;
     opened.notify_all();
-    assert!(reports.flush(Duration::from_secs(300)), "all reports arrive");
+    assert!(reports.blocking_flush(Duration::from_secs(300)), "all reports arrive");
     let (took, on_cpu, taken) = (start.elapsed().as_secs_f64(), nanos_on_cpu(&thread) - before, taken.load(Relaxed));
     let name = format!("reports.delivery.{what}");
     plain(&format!("{name}.delivered"), taken as f64, &format!("of {jobs} jobs, {} dropped", reports.stats().dropped));
@@ -383,7 +382,7 @@ impl Sink for Down {
         "down"
     }
 
-    fn deliver(&self, _: &Report) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn deliver(&self, _: &Report) -> Result<(), heeler::SinkError> {
         Err("down".into())
     }
 }

@@ -31,9 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     axum::serve(listener, app).with_graceful_shutdown(stop()).await?;
 
-    // It blocks, for it also works where there is no runtime any more.
-    let flushing = reports.clone();
-    let all = tokio::task::spawn_blocking(move || flushing.flush(LAST_REPORTS)).await?;
+    let all = reports.flush(LAST_REPORTS).await;
     let stats = reports.stats();
     if all {
         println!("{} reports were made, none is left", stats.made);

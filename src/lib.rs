@@ -180,7 +180,7 @@ pub use report::email::Email;
 #[doc(inline)]
 pub use report::figures;
 pub use report::figures::{Figures, figures};
-pub use report::{Report, Reports, ReportsBuilder, Sink, Stats};
+pub use report::{AsyncSink, Report, Reports, ReportsBuilder, Sink, SinkError, Stats};
 #[cfg(feature = "timebox")]
 #[cfg_attr(docsrs, doc(cfg(feature = "timebox")))]
 pub use timebox::deadline::DeadlineLayer;

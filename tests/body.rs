@@ -165,7 +165,7 @@ fn a_slow_client_is_not_reported() {
         assert!(body.frame().await.is_none());
         assert_eq!(layer.handle().in_flight(), 0);
     });
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
     assert!(seen.all().is_empty(), "{}", seen.all()[0].to_text());
 }
 

@@ -68,7 +68,7 @@ async fn off() {
     });
     assert!(checked.is_ok());
     assert!(heeler::use_signal(40).is_ok(), "no signal is needed");
-    assert!(reports.flush(Duration::from_secs(5)));
+    assert!(reports.blocking_flush(Duration::from_secs(5)));
     assert!(collected.all().is_empty());
 }
 

@@ -112,7 +112,7 @@ fn everything_is_counted_once() {
     });
     assert_eq!((pieces(figures().in_flight), figures().armed_now), ([0; 4], 0));
     assert_eq!(pieces(figures().watched), [1_004, 5, 1_000, 401]);
-    assert!(reports.flush(common::PATIENCE));
+    assert!(reports.blocking_flush(common::PATIENCE));
     until("all reports in the process are counted here", || figures().reports == reports.stats());
     let own = reports.stats();
     let verdicts = [Verdict::Waiting, Verdict::Blocking, Verdict::Starved, Verdict::Yielding, Verdict::NoWaker];

@@ -222,7 +222,7 @@ impl heeler::Sink for Sink {
         "test"
     }
 
-    fn deliver(&self, report: &heeler::Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, report: &heeler::Report) -> Result<(), heeler::SinkError> {
         if self.is_down.load(Ordering::Relaxed) {
             return Err("down".into());
         }
@@ -255,14 +255,14 @@ fn a_child_reports_for_itself() {
     let seen = in_child(By::Library, || {
         sink.is_down.store(false, Ordering::Relaxed);
         slow("of the child", &reports);
-        let flushed = reports.flush(Duration::from_secs(40));
+        let flushed = reports.blocking_flush(Duration::from_secs(40));
         let mut taken = sink.taken.lock().unwrap().clone();
         taken.dedup();
         format!("{flushed} {taken:?} {}", std::fs::read_dir(place.path()).unwrap().count())
     });
     assert_eq!(seen, r#"true ["of the child"] 2"#);
     sink.is_down.store(false, Ordering::Relaxed);
-    assert!(reports.flush(Duration::from_secs(40)));
+    assert!(reports.blocking_flush(Duration::from_secs(40)));
     let mut taken = sink.taken.lock().unwrap().clone();
     taken.dedup();
     assert_eq!(taken, ["of the parent"]);

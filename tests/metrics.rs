@@ -76,7 +76,7 @@ impl Sink for Broken {
         "pager"
     }
 
-    fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, _: &Report) -> Result<(), heeler::SinkError> {
         Err("out of paper".into())
     }
 }

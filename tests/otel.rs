@@ -60,7 +60,7 @@ impl Sink for Slow {
         "slow"
     }
 
-    fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, _: &Report) -> Result<(), heeler::SinkError> {
         drop(self.0.lock().unwrap());
         Ok(())
     }
@@ -100,7 +100,7 @@ fn a_slow_request_is_a_record_and_an_event() {
     driven.handle.block_on(request).unwrap();
     until("the span ends, although the report still waits", || finished(&spans, "GET /import").is_some());
     drop(held);
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
 
     let attributes = attributes(&record);
     let text = |name: &str| match attributes.get(name) {
@@ -176,7 +176,7 @@ fn spans_of_tracing_get_their_events() {
     let request = async move { serve(layer, "/photos", work).await };
     let request = driven.spawn(request.instrument(tracing::info_span!("GET /photos")));
     let report = seen.first();
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
     stop.send(()).unwrap();
     driven.handle.block_on(request).unwrap();
     until("both spans end", || {
@@ -214,7 +214,7 @@ fn a_blocking_request_is_logged_in_its_span() {
     };
     let request = driven.spawn(async move { serve(layer, "/resize", work).await });
     let report = seen.wait("the blocked thread", |report| report.verdict == Verdict::Blocking);
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
     stop.send(()).unwrap();
     driven.handle.block_on(request).unwrap();
     until("the span ends", || finished(exporter, "resize").is_some());
@@ -238,7 +238,7 @@ fn closed_spans_are_left_alone() {
     std::thread::sleep(ms(1_500));
     request.abort();
     let report = seen.first();
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
     assert_eq!(report.verdict, Verdict::Abandoned);
     assert_eq!(reports.stats().failed_deliveries, 0);
     // Whether the event found it open is a matter of microseconds; that nothing failed is not.

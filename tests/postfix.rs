@@ -82,7 +82,7 @@ fn mailed(email: Email, job: &str) -> (Report, Reports) {
     let slow = async { tokio::time::sleep(ms(60)).await };
     runtime(0).block_on(heeler::watch(job.to_owned(), ms(50), slow).reports(reports.clone()));
     let report = collected.first();
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
     (report, reports)
 }
 

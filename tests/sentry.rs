@@ -60,7 +60,7 @@ fn slow_request(sentry: Sentry, uri: &str) -> (Report, Reports) {
     let request = Request::get(uri).header("host", "photos.example").header("traceparent", TRACEPARENT);
     let request = request.header("authorization", "Bearer hunter2").body(()).unwrap();
     common::runtime(0).block_on(service.oneshot(request)).unwrap();
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
     (seen.first(), reports)
 }
 

@@ -67,7 +67,7 @@ fn make_reports(into: &Path) {
     };
     runtime(1).block_on(heeler::watch("blocks", ms(300), blocks()).reports(reports.clone()));
     watcher.join().unwrap();
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
 }
 
 /// The reports that a program leaves in `place`: of what waits, and of what blocks.

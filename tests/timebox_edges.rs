@@ -236,7 +236,7 @@ fn work_told_in_its_own_timebox_is_no_overrun() {
         heeler::watch("heard", FOREVER, job).reports(reports.clone()).await;
         assert!(tokio::task::block_in_place(|| receiver.recv_timeout(PATIENCE)).unwrap());
     });
-    let _ = reports.flush(PATIENCE);
+    let _ = reports.blocking_flush(PATIENCE);
     assert_eq!(seen.all().len(), 0, "{:?}", seen.all());
 }
 
@@ -257,7 +257,7 @@ fn many_short_polls_are_no_overrun() {
         });
     };
     runtime(0).block_on(heeler::watch("short", FOREVER, job).reports(reports.clone()));
-    let _ = reports.flush(PATIENCE);
+    let _ = reports.blocking_flush(PATIENCE);
     assert_eq!(seen.all().len(), 0, "{:?}", seen.all());
 }
 
@@ -411,7 +411,7 @@ impl Sink for Slow {
         "slow"
     }
 
-    fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, _: &Report) -> Result<(), heeler::SinkError> {
         let inner = self.0.lock().unwrap();
         inner.0.send(())?;
         inner.1.recv_timeout(2 * PATIENCE)?;

@@ -22,7 +22,7 @@ impl Sink for Down {
         "down"
     }
 
-    fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, _: &Report) -> Result<(), heeler::SinkError> {
         Err("down".into())
     }
 }

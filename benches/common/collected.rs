@@ -2,7 +2,6 @@
 
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
-use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +18,7 @@ impl Sink for Collected {
         "collected"
     }
 
-    fn deliver(&self, report: &Report) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn deliver(&self, report: &Report) -> Result<(), heeler::SinkError> {
         let took = SystemTime::now().duration_since(report.captured_at).unwrap_or_default();
         if report.update == 0 {
             self.0.lock().map_err(|_| "poisoned")?.push((report.clone(), millis(took)));
@@ -36,7 +35,7 @@ impl Collected {
 
     /// All of them, once they have arrived.
     pub(crate) fn take(&self, reports: &Reports) -> Vec<(Report, f64)> {
-        assert!(reports.flush(Duration::from_secs(60)), "all reports arrive");
+        assert!(reports.blocking_flush(Duration::from_secs(60)), "all reports arrive");
         std::mem::take(&mut *self.0.lock().expect("not poisoned"))
     }
 }

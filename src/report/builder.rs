@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tracing::Level;
 
-use super::delivery::{Limits, Outlet, Spool};
+use super::delivery::{AnySink, Limits, Spool};
 use super::privacy::Redactor;
 use super::reports::{Parts, Reports};
-use super::sink::{Directory, Log, Sink};
+use super::sink::{AsyncSink, Boxed, Directory, Log, Sink};
 use crate::error::Error;
 use crate::log::TARGET;
 
@@ -50,7 +50,7 @@ pub struct ReportsBuilder {
     log: bool,
     log_level: Level,
     log_target: String,
-    sinks: Vec<Outlet>,
+    sinks: Vec<AnySink>,
     repeat_after: Duration,
     service: Option<(String, String)>,
     own_crates: Vec<String>,
@@ -138,7 +138,12 @@ impl ReportsBuilder {
     /// Hands each report to this sink, too. Sinks are called in the order in which they were added, after the log and the
     /// directory.
     pub fn sink(self, sink: impl Sink) -> Self {
-        self.outlet(Ok(Outlet::Sink(Arc::new(sink))))
+        self.any_sink(Ok(AnySink::Blocking(Arc::new(sink))))
+    }
+
+    /// Hands each report to this sink, too, which other sinks need not wait for.
+    pub fn async_sink(self, sink: impl AsyncSink) -> Self {
+        self.any_sink(Ok(AnySink::Async(Arc::new(Boxed(sink)))))
     }
 
     /// Keeps each report in this directory until every sink has it: written before the first attempt, removed after the last.
@@ -194,9 +199,9 @@ impl ReportsBuilder {
     }
 
     /// Adds a sink, or remembers for [`build`](Self::build) why it cannot be set up.
-    pub(super) fn outlet(mut self, outlet: Result<Outlet, Error>) -> Self {
-        match outlet {
-            Ok(outlet) => self.sinks.push(outlet),
+    pub(super) fn any_sink(mut self, sink: Result<AnySink, Error>) -> Self {
+        match sink {
+            Ok(sink) => self.sinks.push(sink),
             Err(error) => self.failed = self.failed.or(Some(error)),
         }
         self
@@ -289,12 +294,12 @@ impl ReportsBuilder {
         if let Some(headers) = &self.headers {
             redactor.allow_headers(headers)?;
         }
-        let mut sinks: Vec<Outlet> = Vec::new();
+        let mut sinks: Vec<AnySink> = Vec::new();
         if self.log {
-            sinks.push(Outlet::Sink(Arc::new(Log::new(self.log_level, &self.log_target))));
+            sinks.push(AnySink::Blocking(Arc::new(Log::new(self.log_level, &self.log_target))));
         }
         if let Some(path) = &self.directory {
-            sinks.push(Outlet::Sink(Arc::new(Directory::new(path, self.max_bytes, self.max_reports)?)));
+            sinks.push(AnySink::Blocking(Arc::new(Directory::new(path, self.max_bytes, self.max_reports)?)));
         }
         sinks.extend(self.sinks);
         let spool = self.spool.as_deref().map(Spool::open).transpose()?;

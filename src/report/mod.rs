@@ -14,7 +14,7 @@
 //! A directory keeps them for later, and a [`Sink`] of your own takes them anywhere:
 //!
 //! ```
-//! use heeler::{Report, Reports, Sink};
+//! use heeler::{Report, Reports, Sink, SinkError};
 //!
 //! struct Pager;
 //!
@@ -23,7 +23,7 @@
 //!         "pager"
 //!     }
 //!
-//!     fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//!     fn deliver(&self, report: &Report) -> Result<(), SinkError> {
 //!         // Page somebody: report.sentence()
 //!         Ok(())
 //!     }
@@ -126,9 +126,12 @@ mod delivery;
 mod described;
 #[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
 mod digest;
+#[cfg(any(feature = "email", feature = "otel", feature = "sentry", feature = "webhook"))]
+mod feature_sinks;
 #[doc(hidden)]
 pub mod figures;
 mod fingerprint;
+mod flush;
 mod inbox;
 mod ledger;
 mod location;
@@ -136,8 +139,6 @@ mod location;
 mod meters;
 mod model;
 mod namer;
-#[cfg(any(feature = "email", feature = "otel", feature = "sentry", feature = "webhook"))]
-mod outlets;
 #[cfg(test)]
 mod planted;
 mod privacy;
@@ -178,13 +179,13 @@ pub use sink::OpenTelemetry;
 #[cfg(feature = "sentry")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sentry")))]
 pub use sink::Sentry;
-pub use sink::Sink;
 #[cfg(feature = "webhook")]
 #[cfg_attr(docsrs, doc(cfg(feature = "webhook")))]
 pub use sink::Webhook;
 #[cfg(feature = "email")]
 #[cfg_attr(docsrs, doc(cfg(feature = "email")))]
 pub use sink::email;
+pub use sink::{AsyncSink, Sink, SinkError};
 pub use stats::{SinkStats, Stats};
 pub use words::{Activity, StackKind};
 

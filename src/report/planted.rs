@@ -79,7 +79,7 @@ impl Sink for Fails {
         "fails"
     }
 
-    fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, report: &Report) -> Result<(), crate::SinkError> {
         Err(io::Error::other(format!("{}: {}", report.sentence(), self.0.lock().unwrap())).into())
     }
 }

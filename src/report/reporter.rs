@@ -96,7 +96,7 @@ pub(crate) fn is_running() -> bool {
     DESK.existing().is_some_and(|desk| desk.runs.load(Ordering::Acquire))
 }
 
-/// What remotes run on: turned by the reporter's thread while it waits for messages.
+/// What async sinks run on: turned by the reporter's thread while it waits for messages.
 fn runtime() -> std::io::Result<Runtime> {
     // Names of hosts are looked up on threads of its own, which need not be many.
     Builder::new_current_thread().enable_all().thread_name("heeler-lookup").max_blocking_threads(4).build()
@@ -163,7 +163,7 @@ fn run(runtime: &Runtime, inbox: &Inbox<Message>) {
     capture::sys::block_signals();
     let mut reporter = Reporter::new(runtime.handle().clone());
     loop {
-        // Remotes go on while this waits. What a message takes is done outside of the runtime, for sinks may block, and
+        // Async sinks go on while this waits. What a message takes is done outside of the runtime, for sinks may block, and
         // may have runtimes of their own.
         let message = runtime.block_on(inbox.next(if reporter.behind { Duration::ZERO } else { TICK }));
         reporter.turn(message);
@@ -173,7 +173,7 @@ fn run(runtime: &Runtime, inbox: &Inbox<Message>) {
 /// What the reporter's thread owns.
 struct Reporter {
     assembler: Assembler,
-    remotes: Handle,
+    runtime: Handle,
     last_tick: Instant,
     known: Vec<Known>,
     /// Sinks have more to do than they had time for.
@@ -189,8 +189,8 @@ struct Known {
 }
 
 impl Reporter {
-    fn new(remotes: Handle) -> Self {
-        Self { assembler: Assembler::new(), remotes, last_tick: Instant::now(), known: Vec::new(), behind: false }
+    fn new(runtime: Handle) -> Self {
+        Self { assembler: Assembler::new(), runtime, last_tick: Instant::now(), known: Vec::new(), behind: false }
     }
 
     /// One [`step`](Self::step), whatever becomes of it. Reading other people's debug information, running other people's
@@ -230,7 +230,7 @@ impl Reporter {
         for busy in self.known.iter_mut().map(|known| &mut known.busy) {
             // Not taken out: it may be all that holds these reports, and somebody's sink may panic.
             if let Some(dispatch) = busy.as_ref() {
-                *busy = go_on(dispatch, &self.remotes, now);
+                *busy = go_on(dispatch, &self.runtime, now);
             }
         }
     }
@@ -244,7 +244,7 @@ impl Reporter {
             }
             if let Some(dispatch) = reports.as_ref().map(Reports::dispatch).or(known.busy.as_ref()) {
                 dispatch.take_over(now);
-                known.busy = go_on(dispatch, &self.remotes, now);
+                known.busy = go_on(dispatch, &self.runtime, now);
             }
         }
         self.known.retain(|known| known.busy.is_some() || known.reports.upgrade().is_some());
@@ -253,7 +253,7 @@ impl Reporter {
     fn look_after(&mut self, reports: &Reports) {
         let (dispatch, now) = (reports.dispatch(), Instant::now());
         dispatch.take_over(now);
-        let busy = go_on(dispatch, &self.remotes, now);
+        let busy = go_on(dispatch, &self.runtime, now);
         match self.known.iter_mut().find(|known| known.reports.is(reports)) {
             Some(known) => known.busy = busy,
             None => self.known.push(Known { reports: reports.downgrade(), busy }),
@@ -275,9 +275,9 @@ impl Reporter {
 }
 
 /// Has sent what is due, and keeps the sinks as long as something is on its way.
-fn go_on(dispatch: &Arc<Dispatch>, remotes: &Handle, now: Instant) -> Option<Arc<Dispatch>> {
+fn go_on(dispatch: &Arc<Dispatch>, runtime: &Handle, now: Instant) -> Option<Arc<Dispatch>> {
     dispatch.call_sinks(now);
-    dispatch.start_remotes(remotes, now);
+    dispatch.start_async_sinks(runtime, now);
     dispatch.is_busy().then(|| Arc::clone(dispatch))
 }
 
@@ -355,7 +355,7 @@ mod tests {
             "slow"
         }
 
-        fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        fn deliver(&self, _: &Report) -> Result<(), crate::SinkError> {
             if !self.0.load(Ordering::Relaxed) {
                 return Err("not yet".into());
             }
@@ -401,7 +401,7 @@ mod tests {
             "panics on drop"
         }
 
-        fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        fn deliver(&self, _: &Report) -> Result<(), crate::SinkError> {
             Ok(())
         }
     }

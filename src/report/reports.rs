@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use http::HeaderName;
 
 use super::builder::ReportsBuilder;
-use super::delivery::{Dispatch, Inherited, Limits, Outlet, Spool};
+use super::delivery::{AnySink, Dispatch, Inherited, Limits, Spool};
 use super::fingerprint::fingerprint;
 use super::location::{arrange, locate};
 use super::model::Report;
@@ -83,7 +83,7 @@ struct State {
 
 /// What the builder makes [`Reports`] of.
 pub(super) struct Parts {
-    pub(super) sinks: Vec<Outlet>,
+    pub(super) sinks: Vec<AnySink>,
     pub(super) spool: Option<Spool>,
     pub(super) limits: Limits,
     pub(super) repeat_after: Duration,
@@ -167,28 +167,6 @@ impl Reports {
     pub(crate) fn shared() -> Self {
         static SHARED: OnceLock<Reports> = OnceLock::new();
         SHARED.get_or_init(Self::default).clone()
-    }
-
-    /// Waits until every report that was due before has been delivered or given up, and what was held back has been said;
-    /// for a graceful shutdown. False if that takes longer than `timeout`: what is still on its way then is lost with the
-    /// process, unless there is a [spool](ReportsBuilder::spool).
-    ///
-    /// Sinks that failed are tried again at once, and what waits for the end of an hour is sent now.
-    ///
-    /// Blocks the thread: in async code, call it from `spawn_blocking`, or after the runtime is gone.
-    #[must_use]
-    pub fn flush(&self, timeout: Duration) -> bool {
-        // None is for ever: so long a wait ends after the last time that can be told.
-        let deadline = Instant::now().checked_add(timeout);
-        let dispatch = &self.inner.state.get().dispatch;
-        dispatch.hurry();
-        let delivered = reporter::flush(deadline) && {
-            // Again, for what has come since.
-            dispatch.hurry();
-            !dispatch.is_busy() || (reporter::know(self) && dispatch.wait(deadline))
-        };
-        self.say_held_back();
-        delivered
     }
 
     /// For the reporter, which must not keep anybody's sinks alive.
@@ -289,7 +267,7 @@ impl Reports {
 impl Default for Reports {
     /// Reports to the log alone: one `tracing` event a report, at level WARN.
     fn default() -> Self {
-        let log = Outlet::Sink(Arc::new(Log::new(tracing::Level::WARN, TARGET)));
+        let log = AnySink::Blocking(Arc::new(Log::new(tracing::Level::WARN, TARGET)));
         Self::from_parts(Parts { sinks: vec![log], ..Parts::default() })
     }
 }
@@ -418,7 +396,7 @@ mod tests {
             "collect"
         }
 
-        fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        fn deliver(&self, report: &Report) -> Result<(), crate::SinkError> {
             self.0.lock().unwrap().push(report.clone());
             Ok(())
         }
@@ -431,10 +409,10 @@ mod tests {
             self.0
         }
 
-        fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        fn deliver(&self, _: &Report) -> Result<(), crate::SinkError> {
             match self.0 {
                 "panics" => panic!("out of paper"),
-                _ => Err(Box::new(io::Error::other("no\nroute"))),
+                _ => Err(io::Error::other("no\nroute").into()),
             }
         }
     }

@@ -54,7 +54,7 @@ fn a_flood_is_counted_without_loss() {
             (stats.made + stats.dropped + stats.not_captured) as usize
         };
         until("each is counted", || counted() == REQUESTS);
-        assert!(reports.flush(PATIENCE));
+        assert!(reports.blocking_flush(PATIENCE));
         let stats = reports.stats();
         assert_eq!(stats.made, stats.delivered + stats.suppressed);
         assert!(stats.made >= 100 && stats.not_captured > 0, "{stats:?}");
@@ -64,7 +64,7 @@ fn a_flood_is_counted_without_loss() {
         handle.set_threshold(ms(20));
         // This second's budget is used up.
         assert_eq!(ask(&layer, get("/after"), ms(2_500)), "answered");
-        assert!(reports.flush(PATIENCE));
+        assert!(reports.blocking_flush(PATIENCE));
         assert!(seen.all().iter().any(|report| report.request.as_ref().unwrap().uri == "/after"));
     });
 }

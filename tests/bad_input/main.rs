@@ -37,7 +37,7 @@ fn ask_until_reported(layer: &WatchdogLayer, reports: &Reports, request: impl Fn
     common::until("it is reported", || {
         assert_eq!(ask(layer, request(), common::ms(50)), "answered");
         // A sink that fails holds it for as long as it may.
-        let _ = reports.flush(common::ms(500));
+        let _ = reports.blocking_flush(common::ms(500));
         reports.stats().made > before
     });
 }

@@ -96,7 +96,7 @@ fn control_characters_and_markup_stay_text() {
                 request
             });
         }
-        assert!(reports.flush(PATIENCE));
+        assert!(reports.blocking_flush(PATIENCE));
         let mut outputs = files(place.path());
         assert!(outputs.len() >= 3 * uris.len());
         outputs.push(("log".to_owned(), log.text()));
@@ -141,7 +141,7 @@ fn no_output_contains_a_secret_from_the_request() {
                 request
             });
         }
-        assert!(reports.flush(PATIENCE));
+        assert!(reports.blocking_flush(PATIENCE));
         let mut outputs = files(place.path());
         assert!(outputs.len() >= 3 * uris.len());
         outputs.push(("log".to_owned(), log.text()));

@@ -46,7 +46,7 @@ fn a_limit_of_forever_never_reports() {
         let job = async { heeler::watch("job", threshold, tokio::time::sleep(ms(30))).reports(reports).await };
         super::common::runtime(0).block_on(job);
     }
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
     assert!(seen.all().is_empty());
     assert_eq!(ask(&WatchdogLayer::new(ms(20)).reports(reports), get("/short"), ms(200)), "answered");
     assert_eq!(seen.first().request.unwrap().uri, "/short");
@@ -69,7 +69,7 @@ fn odd_fractions_of_the_threshold_are_accepted() {
         assert_eq!(layer.handle().in_flight(), 0);
         let never = fraction > 1.0;
         if never {
-            assert!(reports.flush(PATIENCE));
+            assert!(reports.blocking_flush(PATIENCE));
             assert!(seen.all().is_empty(), "{fraction}");
         } else {
             assert!(seen.first().elapsed_ms < 1_000.0, "{fraction}");
@@ -90,7 +90,7 @@ fn an_unusable_directory_only_costs_reports() {
     ask_until_reported(&layer, &reports, || get("/"));
     assert!(reports.stats().failed_deliveries > 0);
     std::fs::remove_file(&path).unwrap();
-    assert!(reports.flush(super::common::PATIENCE), "the reports that failed before are written now");
+    assert!(reports.blocking_flush(super::common::PATIENCE), "the reports that failed before are written now");
     let stats = reports.stats();
     assert_eq!((stats.delivered, stats.queued), (stats.made, 0));
     assert!(std::fs::read_dir(&path).unwrap().count() >= 3, "a report's files");

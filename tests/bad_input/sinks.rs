@@ -16,7 +16,7 @@ impl Sink for Panics {
         "panics\n\u{1b}[31m"
     }
 
-    fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, _: &Report) -> Result<(), heeler::SinkError> {
         panic!("on purpose")
     }
 }
@@ -28,7 +28,7 @@ impl Sink for Fails {
         "fails"
     }
 
-    fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, _: &Report) -> Result<(), heeler::SinkError> {
         Err("no paper".into())
     }
 }
@@ -44,7 +44,7 @@ fn panicking_and_failing_sinks_disturb_nothing() {
         assert_eq!(ask(&layer, get(&format!("/{round}")), ms(300)), "answered");
         seen.wait("the request", |report| report.request.as_ref().unwrap().uri == format!("/{round}"));
     }
-    assert!(!reports.flush(ms(50)), "one will be tried again");
+    assert!(!reports.blocking_flush(ms(50)), "one will be tried again");
     let stats = reports.stats();
     assert!(stats.failed_deliveries > stats.made, "panics and failures count: {stats:?}");
     assert_eq!((stats.queued, stats.delivered, stats.dropped), (stats.made, 0, 0));
@@ -60,7 +60,7 @@ impl Sink for Stuck {
         "stuck"
     }
 
-    fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, _: &Report) -> Result<(), heeler::SinkError> {
         let _ = self.entered.send(());
         let _ = self.release.lock().unwrap().recv();
         Ok(())
@@ -83,10 +83,10 @@ fn a_hanging_sink_only_delays_reports() {
         for _ in 0..3 {
             assert_eq!(ask(&layer, get("/other"), ms(300)), "answered");
         }
-        assert!(!others.flush(ms(50)));
+        assert!(!others.blocking_flush(ms(50)));
         assert!(seen.all().is_empty());
         drop(release);
-        assert!(others.flush(PATIENCE));
+        assert!(others.blocking_flush(PATIENCE));
         assert_eq!(seen.all().iter().filter(|report| report.update == 0).count(), 3);
     });
 }

@@ -48,7 +48,7 @@ impl Sink for Collected {
         "collected"
     }
 
-    fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, report: &Report) -> Result<(), heeler::SinkError> {
         let _ = self.0.lock().unwrap().send(report.clone());
         Ok(())
     }

@@ -123,7 +123,7 @@ impl Sink for Nowhere {
         "nowhere"
     }
 
-    fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, report: &Report) -> Result<(), heeler::SinkError> {
         let text = report.to_text();
         assert!(text.contains("common/memory.rs:"), "{text}");
         Ok(())

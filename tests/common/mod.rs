@@ -94,7 +94,7 @@ impl Sink for Collected {
         "collected"
     }
 
-    fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, report: &Report) -> Result<(), heeler::SinkError> {
         self.inner.0.lock().unwrap().push(report.clone());
         self.inner.1.notify_all();
         Ok(())

@@ -72,7 +72,7 @@ fn a_retry_goes_only_to_the_rest() {
     assert_eq!(mails[1].to, ["two@example.com"]);
     let id = |at: usize| mails[at].parse().message_id().unwrap().to_owned();
     assert_eq!(id(0), id(1));
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
     assert_eq!((reports.stats().failed_deliveries, reports.stats().undelivered), (1, 0));
 }
 
@@ -84,7 +84,7 @@ fn a_mail_refused_for_now_arrives_later() {
     let reports = reports(plain(&server));
     slow_request(&reports, "/");
     server.mails(1);
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
     let stats = reports.stats();
     assert!((stats.failed_deliveries, stats.undelivered) == (2, 0), "{stats:?}");
 }
@@ -96,7 +96,7 @@ fn a_broken_connection_is_tried_again() {
     let reports = reports(plain(&server));
     slow_request(&reports, "/");
     server.mails(1);
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
     assert_eq!((reports.stats().failed_deliveries, reports.stats().undelivered), (2, 0));
 }
 
@@ -221,13 +221,13 @@ mod sendmail {
         let reports_of_one = reports(email(script(place.path(), once)));
         slow_request(&reports_of_one, "/");
         common::until("it was tried again", || place.path().join("done").exists());
-        assert!(reports_of_one.flush(PATIENCE));
+        assert!(reports_of_one.blocking_flush(PATIENCE));
         assert_eq!((reports_of_one.stats().failed_deliveries, reports_of_one.stats().undelivered), (1, 0));
 
         let place = tempfile::tempdir().unwrap();
         let never = reports(email(script(place.path(), "echo x >> tries; exit 67")));
         slow_request(&never, "/");
-        assert!(never.flush(PATIENCE));
+        assert!(never.blocking_flush(PATIENCE));
         let stats = never.stats();
         assert_eq!((stats.failed_deliveries, stats.undelivered), (stats.made, stats.made));
     }

@@ -33,7 +33,7 @@ fn slow_request(reports: &Reports, uri: &str) {
     let before = reports.stats().made;
     common::until("a slow request is reported", || {
         ask(&layer, uri);
-        let _ = reports.flush(PATIENCE);
+        let _ = reports.blocking_flush(PATIENCE);
         reports.stats().made > before
     });
 }

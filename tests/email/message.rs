@@ -97,7 +97,7 @@ fn updates_without_news_are_not_mailed() {
     let job = async { tokio::time::sleep(ms(400)).await };
     runtime(0).block_on(heeler::watch("nightly import", ms(40), job).reports(reports.clone()));
     collected.wait("an update", |report| report.update > 0);
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
     // On a busy machine there may be news: another verdict.
     let mut told: Vec<_> = collected.all().into_iter().map(|report| (report.verdict, report.location)).collect();
     let all = told.len();
@@ -126,7 +126,7 @@ fn reports_beyond_the_limit_are_one_mail() {
     }
     // A flush waits for nothing, not for the end of the hour either.
     common::until("there is a digest", || {
-        assert!(reports.flush(PATIENCE));
+        assert!(reports.blocking_flush(PATIENCE));
         server.look(|seen| seen.mails.len()) >= 2
     });
     let received = server.mails(2);

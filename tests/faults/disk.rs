@@ -28,7 +28,7 @@ fn a_full_disk_does_not_stop_delivery() {
         let reports = builder.sink(seen.clone()).build().unwrap();
         get_stuck(&reports, 1);
         until("it has arrived", || !server.keys().is_empty());
-        assert!(!reports.flush(ms(100)), "the directory may accept it later");
+        assert!(!reports.blocking_flush(ms(100)), "the directory may accept it later");
         assert_eq!(server.keys(), keys(&seen));
         let stats = reports.stats();
         sums_up(&stats);

@@ -44,7 +44,7 @@ fn a_flood_is_delivered_or_counted() {
         let stats = reports.stats();
         assert!(stats.made > 2 * QUEUE as u64 && stats.undelivered > 0 && stats.not_captured > 0, "{stats:?}");
         let server = down.start();
-        assert!(reports.flush(PATIENCE));
+        assert!(reports.blocking_flush(PATIENCE));
         let stats = reports.stats();
         sums_up(&stats);
         let arrived = server.posts();

@@ -72,7 +72,7 @@ fn a_kill_between_two_attempts_loses_nothing() {
     let next = successor(spool.path(), &down);
     until("the next process has taken the reports over", || next.stats().recovered > 0);
     let server = down.start();
-    assert!(next.flush(crate::common::PATIENCE));
+    assert!(next.blocking_flush(crate::common::PATIENCE));
     assert_eq!(server.keys(), made);
     let stats = next.stats();
     sums_up(&stats);
@@ -81,6 +81,6 @@ fn a_kill_between_two_attempts_loses_nothing() {
     drop(next);
     // Another one finds nothing.
     let third = Reports::builder().without_log().spool(spool.path()).webhook(server.hook()).build().unwrap();
-    assert!(third.flush(crate::common::PATIENCE));
+    assert!(third.blocking_flush(crate::common::PATIENCE));
     assert_eq!((third.stats().recovered, server.keys().len()), (0, made.len()));
 }

@@ -34,7 +34,7 @@ fn get_stuck(reports: &Reports, jobs: u64) {
     common::runtime(0).block_on(futures::future::join_all(stuck));
     // Updates may have been on their way to the reporter. Flushing `reports` would end the pauses of its sinks.
     let nobody = Reports::builder().without_log().build().unwrap();
-    assert!(nobody.flush(common::PATIENCE));
+    assert!(nobody.blocking_flush(common::PATIENCE));
 }
 
 /// Nothing is counted twice or not at all.

@@ -12,11 +12,25 @@ fn flush_waits_until_everything_has_arrived() {
     let server = Server::start();
     let (seen, reports) = collect_with(|builder| builder.webhook(server.hook()));
     get_stuck(&reports, 3);
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
     assert_eq!(server.keys(), keys(&seen));
     let stats = reports.stats();
     sums_up(&stats);
     assert_eq!((stats.delivered, stats.queued), (stats.made, 0));
+}
+
+/// Guards: an application on any executor, or one that does nothing but wait, can flush.
+#[test]
+fn flush_waits_on_any_executor() {
+    let (server, other) = (Server::start(), Server::start());
+    let (seen, reports) = collect_with(|builder| builder.webhook(server.hook()));
+    get_stuck(&reports, 2);
+    assert!(futures::executor::block_on(reports.flush(PATIENCE)));
+    assert_eq!(server.keys(), keys(&seen));
+    let (seen, reports) = collect_with(|builder| builder.webhook(other.hook()));
+    get_stuck(&reports, 2);
+    assert!(crate::common::runtime(0).block_on(reports.flush(PATIENCE)));
+    assert_eq!(other.keys(), keys(&seen));
 }
 
 /// Guards: a server that accepts and never responds does not stop a process from ending.
@@ -27,7 +41,7 @@ fn flush_gives_up_in_time() {
     let server = down.hang();
     get_stuck(&reports, 1);
     let began = Instant::now();
-    assert!(!reports.flush(ms(700)));
+    assert!(!reports.blocking_flush(ms(700)));
     assert!((ms(700)..Duration::from_secs(10)).contains(&began.elapsed()));
     let stats = reports.stats();
     sums_up(&stats);

@@ -29,7 +29,7 @@ fn corrupted_spool_files_are_set_aside() {
     let next = successor(spool.path(), &down);
     until("the next process has taken the reports over", || next.stats().recovered > 0);
     let server = down.start();
-    assert!(next.flush(PATIENCE));
+    assert!(next.blocking_flush(PATIENCE));
     // What a later version wrote stays where that version will find it.
     let (all, bad) = (files.len() as u64 - 1, 4);
     let stats = next.stats();

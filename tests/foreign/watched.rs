@@ -16,7 +16,7 @@ impl heeler::Sink for Render {
         "render"
     }
 
-    fn deliver(&self, report: &heeler::Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, report: &heeler::Report) -> Result<(), heeler::SinkError> {
         assert!(!report.to_text().is_empty() && !report.to_json().is_empty());
         assert!(!report.to_html().is_empty() && !report.to_svg().is_empty());
         println!("heeler reported: {}", report.sentence());

@@ -190,7 +190,7 @@ fn only_the_documented_system_calls_touch_files() {
         });
         futures::executor::block_on(held).unwrap();
         seen.wait("its own", |report| report.job.as_deref() == Some("job"));
-        assert!(reports.flush(PATIENCE));
+        assert!(reports.blocking_flush(PATIENCE));
         let stats = reports.stats();
         assert_eq!((stats.recovered, stats.undelivered, stats.left_to_later_version), (4, 1, 1), "{stats:?}");
         assert!(place.path().join("spool/unreadable").is_dir());

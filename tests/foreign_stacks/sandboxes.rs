@@ -39,7 +39,7 @@ fn reported() -> [Report; 2] {
         let (seen, reports) = collect();
         futures::executor::block_on(heeler::watch("job", ms(40), async { body() }).reports(reports.clone()));
         let first = seen.first();
-        assert!(reports.flush(PATIENCE));
+        assert!(reports.blocking_flush(PATIENCE));
         // A thread that did not get the CPU in time is shown at a later look.
         let all = seen.all().into_iter();
         all.into_iter().find(|report| thread_stack(report).is_some()).unwrap_or(first)
@@ -135,7 +135,7 @@ fn without_threads_work_goes_on() {
         }
         assert!(!figures().monitor.running && seen.all().is_empty());
         let began = Instant::now();
-        assert!(!reports.flush(ms(100)));
+        assert!(!reports.blocking_flush(ms(100)));
         drop(reports);
         assert!(began.elapsed() < PATIENCE);
         assert_eq!(log.lines_with("a thread of the monitor did not start").len(), 1, "{}", log.text());
@@ -161,7 +161,7 @@ fn on_a_read_only_file_system_losses_are_counted() {
         seen.first();
         super::common::until("it is counted", || reports.stats().failed_deliveries > 0);
         let began = Instant::now();
-        let _ = reports.flush(ms(500));
+        let _ = reports.blocking_flush(ms(500));
         drop(reports);
         assert!(began.elapsed() < PATIENCE);
     });

@@ -98,12 +98,12 @@ fn findings_wait_for_a_reporter_that_could_not_start() {
             let either = futures::future::select(watched, is_found);
             let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, either).await });
             assert!(found.is_ok(), "nothing is found");
-            assert!(figures().monitor.running && seen.all().is_empty() && !reports.flush(PATIENCE));
+            assert!(figures().monitor.running && seen.all().is_empty() && !reports.blocking_flush(PATIENCE));
             assert_eq!(log.lines_with(REPORTER_FAILED).len(), 1, "{}", log.text());
         });
         seen.wait("the report found meanwhile", |report| report.job.as_deref() == Some("waits"));
         assert_eq!((log.lines_with(REPORTER_FAILED).len(), log.lines_with(REPORTER_RUNS).len()), (1, 1));
-        assert!(reports.flush(PATIENCE));
+        assert!(reports.blocking_flush(PATIENCE));
     });
 }
 

@@ -48,7 +48,7 @@ fn an_outer_watchdog_with_less_time_reports_first() {
     assert_eq!((late.kind, late.verdict, &*place(&late)), (Kind::SlowRequest, Verdict::Waiting, "forever"));
     let stopped = interrupted(&seen);
     assert_eq!(stopped.request.unwrap().id, late.request.unwrap().id, "the same request");
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
     assert_eq!(seen.all().iter().filter(|report| report.kind == Kind::Interrupted).count(), 1);
 }
 

@@ -97,7 +97,7 @@ fn interrupted(seen: &Collected) -> Report {
 /// How many reports there are, when all that was due has been delivered.
 #[track_caller]
 fn reports_in(seen: &Collected, reports: &heeler::Reports) -> usize {
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
     seen.all().len()
 }
 

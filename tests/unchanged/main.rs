@@ -93,7 +93,7 @@ fn unchanged(workers: usize) {
     if let Err(error) = outcome {
         panic!("{error}");
     }
-    assert!(reports().flush(PATIENCE));
+    assert!(reports().blocking_flush(PATIENCE));
     let stats = reports().stats();
     assert!(stats.made + stats.dropped >= 100, "hardly anything was captured: {stats:?}");
 }

@@ -86,7 +86,7 @@ fn a_reported_request_is_not_abandoned_as_well() {
     seen.first();
     answer.abort();
     until("the row is free", || layer.handle().in_flight() == 0);
-    assert!(reports.flush(super::common::PATIENCE));
+    assert!(reports.blocking_flush(super::common::PATIENCE));
     assert!(seen.all().iter().all(|report| report.kind == Kind::SlowRequest));
 }
 

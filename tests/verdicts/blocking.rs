@@ -166,7 +166,7 @@ fn a_long_poll_is_reported_before_the_threshold() {
     std::thread::sleep(ms(400));
     std::io::Write::write_all(&mut writer, b"x").unwrap();
     assert!(futures::executor::block_on(answer).unwrap().is_ok());
-    assert!(reports.flush(super::common::PATIENCE));
+    assert!(reports.blocking_flush(super::common::PATIENCE));
     assert_eq!(seen.all().len(), 1);
     assert_eq!((report.kind, report.verdict, report.threshold_ms), (Kind::BlockingPoll, Verdict::Blocking, None));
     assert_eq!(place(&report), "reads_from_pipe", "{}", report.to_text());

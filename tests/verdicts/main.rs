@@ -73,7 +73,7 @@ fn caught_on(workers: usize, future: impl Future<Output = ()> + Send + 'static) 
 /// Nothing has been reported, nor will be of what has happened until now.
 #[track_caller]
 fn nothing_in(seen: &Collected, reports: &heeler::Reports) {
-    assert!(reports.flush(common::PATIENCE));
+    assert!(reports.blocking_flush(common::PATIENCE));
     let texts: Vec<String> = seen.all().iter().map(Report::to_text).collect();
     assert!(texts.is_empty(), "{}", texts.join("\n\n"));
 }

@@ -233,7 +233,7 @@ fn reports_claim_no_more_time_than_has_passed() {
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     others.into_iter().for_each(|other| other.join().unwrap());
-    assert!(reports.flush(super::common::PATIENCE));
+    assert!(reports.blocking_flush(super::common::PATIENCE));
     let all = seen.all();
     assert!(!all.is_empty());
     for report in all {

@@ -150,7 +150,7 @@ fn updates_pass_the_throttle() {
     }
     seen.wait("the last capture", |report| report.update == 3);
     super::until("all captures are over", || reports.stats().made == 12);
-    assert!(reports.flush(super::common::PATIENCE), "a delivery is counted a moment later");
+    assert!(reports.blocking_flush(super::common::PATIENCE), "a delivery is counted a moment later");
     let all = seen.all();
     assert_eq!(all.len(), 4, "the four captures of one request");
     assert!(all.iter().all(|report| report.id == all[0].id));

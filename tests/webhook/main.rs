@@ -37,7 +37,7 @@ fn slow_job(seen: &Collected, reports: &Reports, name: &'static str) {
     };
     let job = heeler::watch(name, ms(300), job).reports(reports.clone());
     common::runtime(0).block_on(job);
-    assert!(reports.flush(PATIENCE));
+    assert!(reports.blocking_flush(PATIENCE));
 }
 
 fn verifies(post: &Post, body: &[u8]) -> bool {
@@ -194,7 +194,7 @@ fn sends_one_digest_beyond_the_hourly_limit() {
             };
             common::runtime(0).block_on(heeler::watch("import", ms(200), job).reports(reports.clone()));
         }
-        assert!(reports.flush(PATIENCE));
+        assert!(reports.blocking_flush(PATIENCE));
         let made = reports.stats().made;
         let posts: Vec<Value> = server.posts().iter().map(Post::json).collect();
         let last = server.posts().pop().unwrap();

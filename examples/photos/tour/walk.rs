@@ -60,7 +60,7 @@ pub(crate) async fn walk(settings: &Settings, address: SocketAddr, reports: &Rep
     }
     slowest = slowest.max(guest.fast_pages().await?);
 
-    if !reports.flush(PATIENCE) {
+    if !reports.blocking_flush(PATIENCE) {
         complaints.push(format!("reports were still on their way after {} s", PATIENCE.as_secs()));
     }
     #[cfg(feature = "email")]

@@ -13,11 +13,11 @@ use super::outbox::Outbox;
 use super::pending::Pending;
 use super::queue::{Next, Rules};
 use super::receipt::{Entry, Outcome, Receipt, Standing};
-use super::slot::{Outlet, Slot, call};
+use super::slot::{AnySink, Slot, call};
 use super::spool::Spool;
 use crate::log::TARGET;
 use crate::log::log_safely;
-use crate::report::sink::Failure;
+use crate::report::sink::SinkError;
 use crate::report::stats::{Counters, add, count};
 use crate::report::{Report, SinkStats};
 use crate::sync::lock_std;
@@ -88,14 +88,14 @@ fn due(last: &Mutex<Option<Instant>>, every: Duration, now: Instant) -> bool {
 
 impl Dispatch {
     pub(in crate::report) fn new(
-        outlets: Vec<Outlet>,
+        sinks: Vec<AnySink>,
         spool: Option<Spool>,
         limits: Limits,
         counters: Arc<Counters>,
     ) -> Self {
         let mut names = HashSet::new();
-        let outbox = |outlet| {
-            let mut slot = Slot::new(outlet);
+        let outbox = |sink| {
+            let mut slot = Slot::new(sink);
             // The spool knows sinks by name.
             let (name, mut number) = (slot.name.clone(), 1);
             while !names.insert(slot.name.clone()) {
@@ -111,7 +111,7 @@ impl Dispatch {
             Outbox::new(slot, rules)
         };
         Self {
-            outboxes: outlets.into_iter().map(outbox).collect(),
+            outboxes: sinks.into_iter().map(outbox).collect(),
             spool,
             taken_over: Mutex::default(),
             not_spooled_logged: Mutex::default(),
@@ -158,7 +158,7 @@ impl Dispatch {
     }
 
     /// Takes a report on and hands it to the sinks that are waited for. The others get it with the next
-    /// [`start_remotes`](Self::start_remotes).
+    /// [`start_async_sinks`](Self::start_async_sinks).
     pub(in crate::report) fn accept(&self, report: Report, now: Instant) {
         let file = self.spool.as_ref().and_then(|spool| match spool.write(&report) {
             Ok(file) => Some(file),
@@ -196,7 +196,7 @@ impl Dispatch {
                 let dropped = outbox.queue().drop_number(number);
                 if let Some(dropped) = dropped {
                     let failure = "what waits for it takes too much memory: the oldest report is dropped";
-                    outbox.slot.log(&Failure::permanent(failure), now);
+                    outbox.slot.log(&SinkError::permanent(failure), now);
                     self.settle(at, &dropped, Outcome::GivenUp);
                 }
             }
@@ -216,7 +216,7 @@ impl Dispatch {
             let entry = Entry { receipt: Arc::clone(&receipt), report: report.clone() };
             let dropped = outbox.queue().push(entry, &outbox.rules);
             if let Some(dropped) = dropped {
-                outbox.slot.log(&Failure::permanent("too many reports wait for it: the oldest is dropped"), now);
+                outbox.slot.log(&SinkError::permanent("too many reports wait for it: the oldest is dropped"), now);
                 self.settle(at, &dropped, Outcome::GivenUp);
             }
         }
@@ -225,7 +225,7 @@ impl Dispatch {
     /// Hands what is due to the sinks that are waited for, but a moment later no more: see [`is_behind`](Self::is_behind).
     pub(in crate::report) fn call_sinks(&self, now: Instant) {
         for (at, outbox) in self.outboxes.iter().enumerate() {
-            let Outlet::Sink(sink) = &outbox.slot.outlet else { continue };
+            let AnySink::Blocking(sink) = &outbox.slot.sink else { continue };
             let Some(_guard) = outbox.begin_driving(now) else { continue };
             let began = Instant::now();
             // These have no limit an hour, so there is nothing to gather.
@@ -244,46 +244,46 @@ impl Dispatch {
 
     /// Whether sinks that are waited for have more to do than they had time for.
     pub(in crate::report) fn is_behind(&self, now: Instant) -> bool {
-        let waited_for = |outbox: &&Outbox| matches!(outbox.slot.outlet, Outlet::Sink(_));
+        let waited_for = |outbox: &&Outbox| matches!(outbox.slot.sink, AnySink::Blocking(_));
         self.outboxes.iter().filter(waited_for).any(|outbox| outbox.queue().is_to_be_driven(now, &outbox.rules))
     }
 
     /// Has everything that is due sent by tasks of `runtime`.
-    pub(in crate::report) fn start_remotes(self: &Arc<Self>, runtime: &Handle, now: Instant) {
+    pub(in crate::report) fn start_async_sinks(self: &Arc<Self>, runtime: &Handle, now: Instant) {
         for (at, outbox) in self.outboxes.iter().enumerate() {
-            if matches!(outbox.slot.outlet, Outlet::Remote(_)) && outbox.queue().is_to_be_driven(now, &outbox.rules) {
+            if matches!(outbox.slot.sink, AnySink::Async(_)) && outbox.queue().is_to_be_driven(now, &outbox.rules) {
                 runtime.spawn(Arc::clone(self).drive(at));
             }
         }
     }
 
-    /// Sends what is due to a remote, one after the other.
+    /// Sends what is due to an async sink, one after the other.
     async fn drive(self: Arc<Self>, at: usize) {
         let outbox = &self.outboxes[at];
-        let Outlet::Remote(remote) = &outbox.slot.outlet else { return };
+        let AnySink::Async(sink) = &outbox.slot.sink else { return };
         let Some(_guard) = outbox.begin_driving(clock()) else { return };
         while let Some(next) = outbox.next(clock()) {
             match next {
                 Next::Send(waiting) => match outbox.load(&waiting) {
-                    Ok((report, _)) if !remote.has_news(&report) => {
-                        // Which says nothing of whether the remote works.
+                    Ok((report, _)) if !sink.has_news(&report) => {
+                        // Which says nothing of whether the sink works.
                         outbox.queue().not_sent();
                         self.settle(at, &waiting.entry.receipt, Outcome::Taken);
                     }
                     Ok((report, unreported)) => {
-                        let sent = attempt(|| remote.deliver(&report)).await.map(|()| unreported);
+                        let sent = attempt(|| sink.deliver(&report)).await.map(|()| unreported);
                         self.sent(at, waiting, sent, clock());
                     }
                     Err(failure) => self.sent(at, waiting, Err(failure), clock()),
                 },
                 Next::Gather(waiting) => match outbox.load(&waiting) {
-                    Ok((report, _)) if remote.has_news(&report) => self.gather(at, waiting, &report),
+                    Ok((report, _)) if sink.has_news(&report) => self.gather(at, waiting, &report),
                     Ok(_) => self.settle(at, &waiting.entry.receipt, Outcome::Taken),
                     Err(failure) => self.not_gathered(at, waiting, &failure, clock()),
                 },
                 Next::Digest(mut gathered) => {
                     gathered.digest.lost = outbox.unreported();
-                    let sent = attempt(|| remote.digest(&gathered.digest)).await;
+                    let sent = attempt(|| sink.digest(&gathered.digest)).await;
                     self.digest_sent(at, gathered, sent, clock());
                 }
             }
@@ -359,7 +359,7 @@ mod tests {
     use super::*;
     use crate::report::Digest;
     use crate::report::Sink;
-    use crate::report::sink::{Delivery, Remote};
+    use crate::report::sink::{Delivery, DynAsyncSink};
     use crate::report::stats::Stats;
     use crate::report::testing::{logged, report};
 
@@ -427,7 +427,7 @@ mod tests {
         }
     }
 
-    impl Remote for Arc<Fake> {
+    impl DynAsyncSink for Arc<Fake> {
         fn name(&self) -> &str {
             self.name
         }
@@ -447,8 +447,8 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 match does {
                     Take => self.taken.lock().unwrap().push(report.clone()),
-                    Fail => return Err(Failure::transient("down")),
-                    Refuse => return Err(Failure::permanent("refused")),
+                    Fail => return Err(SinkError::transient("down")),
+                    Refuse => return Err(SinkError::permanent("refused")),
                     PanicAtOnce | PanicInside => panic!("on purpose"),
                     PanicTwice => std::panic::panic_any(OnDrop),
                     PanicOnDrop => {
@@ -466,8 +466,8 @@ mod tests {
             Box::pin(async move {
                 match does {
                     Take => self.digests.lock().unwrap().push((digest.reports, digest.lost)),
-                    Fail => return Err(Failure::transient("down")),
-                    _ => return Err(Failure::permanent("refused")),
+                    Fail => return Err(SinkError::transient("down")),
+                    _ => return Err(SinkError::permanent("refused")),
                 }
                 Ok(())
             })
@@ -475,26 +475,26 @@ mod tests {
     }
 
     /// A sink that is waited for.
-    struct Waited(fn() -> Result<(), Box<dyn std::error::Error + Send + Sync>>);
+    struct Waited(fn() -> Result<(), SinkError>);
 
     impl Sink for Waited {
         fn name(&self) -> &'static str {
             "waited"
         }
 
-        fn deliver(&self, _: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        fn deliver(&self, _: &Report) -> Result<(), SinkError> {
             (self.0)()
         }
     }
 
     fn dispatch(remotes: &[&Arc<Fake>], spool: Option<&Path>, limits: Limits) -> Arc<Dispatch> {
-        let outlets = remotes.iter().map(|remote| Outlet::Remote(Arc::new(Arc::clone(remote)))).collect();
-        with_outlets(outlets, spool, limits)
+        let sinks = remotes.iter().map(|remote| AnySink::Async(Arc::new(Arc::clone(remote)))).collect();
+        with_sinks(sinks, spool, limits)
     }
 
-    fn with_outlets(outlets: Vec<Outlet>, spool: Option<&Path>, limits: Limits) -> Arc<Dispatch> {
+    fn with_sinks(sinks: Vec<AnySink>, spool: Option<&Path>, limits: Limits) -> Arc<Dispatch> {
         let spool = spool.map(|path| Spool::open(path).unwrap());
-        Arc::new(Dispatch::new(outlets, spool, limits, Arc::default()))
+        Arc::new(Dispatch::new(sinks, spool, limits, Arc::default()))
     }
 
     fn with_id(id: impl std::fmt::Display) -> Report {
@@ -522,7 +522,7 @@ mod tests {
     async fn turn(dispatch: &Arc<Dispatch>, seconds: u64) {
         for _ in 0..seconds {
             dispatch.call_sinks(clock());
-            dispatch.start_remotes(&Handle::current(), clock());
+            dispatch.start_async_sinks(&Handle::current(), clock());
             if !dispatch.is_busy() {
                 return;
             }
@@ -792,7 +792,7 @@ mod tests {
         let dispatch = dispatch(&[&hangs, &other], None, limits);
         for number in 0..100 {
             dispatch.accept(large(number), clock());
-            dispatch.start_remotes(&Handle::current(), clock());
+            dispatch.start_async_sinks(&Handle::current(), clock());
             tokio::time::sleep(Duration::from_millis(1)).await;
             assert!(dispatch.memory.bytes() <= 1_250_000, "{}", dispatch.memory.bytes());
         }
@@ -831,12 +831,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_flood_is_delivered_or_counted() {
         let down = Fake::new("down", [Fail; 3]);
-        let outlets = vec![Outlet::Sink(Arc::new(Waited(|| Ok(())))), Outlet::Remote(Arc::new(Arc::clone(&down)))];
-        let dispatch = with_outlets(outlets, None, Limits::default());
+        let sinks = vec![AnySink::Blocking(Arc::new(Waited(|| Ok(())))), AnySink::Async(Arc::new(Arc::clone(&down)))];
+        let dispatch = with_sinks(sinks, None, Limits::default());
         for number in 0..10_000 {
             dispatch.accept(with_id(number), clock());
             // As the reporter does between two reports.
-            dispatch.start_remotes(&Handle::current(), clock());
+            dispatch.start_async_sinks(&Handle::current(), clock());
             if number % 500 == 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -1056,9 +1056,9 @@ mod tests {
             std::thread::sleep(Duration::from_millis(700));
             Err("down".into())
         });
-        let outlets =
-            [slow, Waited(|| panic!("on purpose")), Waited(|| Ok(()))].map(|sink| Outlet::Sink(Arc::new(sink)));
-        let dispatch = with_outlets(outlets.into(), None, Limits::default());
+        let sinks =
+            [slow, Waited(|| panic!("on purpose")), Waited(|| Ok(()))].map(|sink| AnySink::Blocking(Arc::new(sink)));
+        let dispatch = with_sinks(sinks.into(), None, Limits::default());
         let now = Instant::now();
         dispatch.accept(with_id("a"), now);
         assert_eq!(stats(&dispatch, 1).failed_deliveries, 2);
@@ -1076,7 +1076,7 @@ mod tests {
             std::thread::sleep(TURN / 3);
             Ok(())
         });
-        let dispatch = with_outlets(vec![Outlet::Sink(Arc::new(slow))], None, Limits::default());
+        let dispatch = with_sinks(vec![AnySink::Blocking(Arc::new(slow))], None, Limits::default());
         let (outbox, now) = (&dispatch.outboxes[0], Instant::now());
         for _ in 0..5 {
             let receipt = Arc::new(Receipt::new(dispatch.pending.open(&dispatch.counters), [0].into(), None));
@@ -1098,7 +1098,7 @@ mod tests {
     /// Guards: a driver that panics leaves the queue to the next one.
     #[test]
     fn a_panicking_driver_leaves_the_queue_usable() {
-        let dispatch = with_outlets(vec![Outlet::Sink(Arc::new(Waited(|| Ok(()))))], None, Limits::default());
+        let dispatch = with_sinks(vec![AnySink::Blocking(Arc::new(Waited(|| Ok(()))))], None, Limits::default());
         let outbox = &dispatch.outboxes[0];
         let receipt = Arc::new(Receipt::new(dispatch.pending.open(&dispatch.counters), [0].into(), None));
         assert!(

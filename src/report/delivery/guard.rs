@@ -6,13 +6,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::slot::panicked;
-use crate::report::sink::{Delivery, Failure};
+use crate::report::sink::{Delivery, SinkError};
 
-/// No attempt takes longer, whatever timeouts a remote has of its own.
+/// No attempt takes longer, whatever timeouts a sink has of its own.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(5 * 60);
 
 /// Waits for an attempt. A panic is a failure for good; one that does not end, a failure for now.
-pub(super) async fn attempt<'a>(start: impl FnOnce() -> Delivery<'a>) -> Result<(), Failure> {
+pub(super) async fn attempt<'a>(start: impl FnOnce() -> Delivery<'a>) -> Result<(), SinkError> {
     let mut delivery = DroppedSafely(Some(catch_unwind(AssertUnwindSafe(start)).map_err(panicked)?));
     let caught = std::future::poll_fn(move |context| {
         let Some(delivery) = &mut delivery.0 else { return Poll::Pending };
@@ -21,7 +21,7 @@ pub(super) async fn attempt<'a>(start: impl FnOnce() -> Delivery<'a>) -> Result<
     });
     tokio::time::timeout(LONGEST_ATTEMPT, caught)
         .await
-        .unwrap_or_else(|_| Err(Failure::transient("it did not end within five minutes")))
+        .unwrap_or_else(|_| Err(SinkError::transient("it did not end within five minutes")))
 }
 
 /// An attempt that may panic when it is dropped, which says nothing about how it ended.

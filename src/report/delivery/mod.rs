@@ -20,7 +20,7 @@ mod slot;
 mod spool;
 
 pub(super) use dispatch::{Dispatch, Limits};
+pub(super) use slot::AnySink;
 #[cfg(test)]
 pub(super) use slot::LOG_FAILURES_EVERY;
-pub(super) use slot::Outlet;
 pub(super) use spool::{Inherited, Spool};

@@ -8,7 +8,7 @@ use super::queue::{Next, Queue, Rules, Waiting};
 use super::slot::Slot;
 use super::spool::ReadError;
 use crate::report::Report;
-use crate::report::sink::Failure;
+use crate::report::sink::SinkError;
 use crate::sync::lock_std;
 use crate::text::units::{count, were};
 
@@ -63,24 +63,24 @@ impl Outbox {
 
     /// The report that waits, from the spool if need be, with a note on those that were lost before it; and how many these
     /// were, for [`told`](Self::told).
-    pub(super) fn load(&self, waiting: &Waiting) -> Result<(Arc<Report>, u64), Failure> {
+    pub(super) fn load(&self, waiting: &Waiting) -> Result<(Arc<Report>, u64), SinkError> {
         let receipt = &waiting.entry.receipt;
         let mut report = match (&waiting.entry.report, &receipt.file) {
             (Some(kept), _) => Arc::clone(kept.report()),
             (None, Some(file)) => match file.read() {
                 Ok(report) => Arc::new(report),
                 Err(ReadError::Io(error)) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Failure::transient(error));
+                    return Err(SinkError::transient(error));
                 }
-                Err(ReadError::Io(error)) => return Err(Failure::permanent(error)),
+                Err(ReadError::Io(error)) => return Err(SinkError::permanent(error)),
                 Err(ReadError::Unreadable(error)) => {
                     file.set_aside();
-                    return Err(Failure::permanent(format!(
+                    return Err(SinkError::permanent(format!(
                         "its file in the spool is set aside as unreadable: {error}"
                     )));
                 }
             },
-            (None, None) => return Err(Failure::permanent("it is neither in memory nor in the spool")),
+            (None, None) => return Err(SinkError::permanent("it is neither in memory nor in the spool")),
         };
         let unreported = self.unreported();
         if unreported > 0 {

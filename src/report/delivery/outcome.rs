@@ -7,12 +7,12 @@ use super::outbox::Outbox;
 use super::queue::{Failed, Gathered, Waiting};
 use super::receipt::{Outcome, Receipt, Standing};
 use crate::report::Report;
-use crate::report::sink::Failure;
+use crate::report::sink::SinkError;
 use crate::report::stats::count;
 
 impl Dispatch {
     /// What became of an attempt. `sent` is how many losses the report spoke of.
-    pub(super) fn sent(&self, at: usize, waiting: Waiting, sent: Result<u64, Failure>, now: Instant) {
+    pub(super) fn sent(&self, at: usize, waiting: Waiting, sent: Result<u64, SinkError>, now: Instant) {
         let outbox = &self.outboxes[at];
         match sent {
             Ok(told) => {
@@ -20,7 +20,7 @@ impl Dispatch {
                 outbox.queue().works();
                 self.settle(at, &waiting.entry.receipt, Outcome::Taken);
             }
-            Err(failure) if failure.permanent => {
+            Err(failure) if failure.is_permanent() => {
                 self.failed(outbox, &failure, now);
                 outbox.queue().works();
                 self.settle(at, &waiting.entry.receipt, Outcome::GivenUp);
@@ -34,14 +34,14 @@ impl Dispatch {
         let outbox = &self.outboxes[at];
         let given_up = outbox.queue().gather(waiting, report, &outbox.rules);
         if let Some(receipt) = given_up {
-            outbox.slot.log(&Failure::permanent("too many reports wait for its digest: one is dropped"), clock());
+            outbox.slot.log(&SinkError::permanent("too many reports wait for its digest: one is dropped"), clock());
             self.settle(at, &receipt, Outcome::GivenUp);
         }
     }
 
     /// A report beyond the limit cannot be read.
-    pub(super) fn not_gathered(&self, at: usize, waiting: Waiting, failure: &Failure, now: Instant) {
-        if failure.permanent {
+    pub(super) fn not_gathered(&self, at: usize, waiting: Waiting, failure: &SinkError, now: Instant) {
+        if failure.is_permanent() {
             self.failed(&self.outboxes[at], failure, now);
             self.settle(at, &waiting.entry.receipt, Outcome::GivenUp);
         } else {
@@ -50,14 +50,14 @@ impl Dispatch {
     }
 
     /// What became of an attempt to send a digest.
-    pub(super) fn digest_sent(&self, at: usize, gathered: Gathered, sent: Result<(), Failure>, now: Instant) {
+    pub(super) fn digest_sent(&self, at: usize, gathered: Gathered, sent: Result<(), SinkError>, now: Instant) {
         let outbox = &self.outboxes[at];
         let outcome = match sent {
             Ok(()) => {
                 outbox.told(gathered.digest.lost);
                 Outcome::Taken
             }
-            Err(failure) if failure.permanent => {
+            Err(failure) if failure.is_permanent() => {
                 self.failed(outbox, &failure, now);
                 Outcome::GivenUp
             }
@@ -67,14 +67,14 @@ impl Dispatch {
         gathered.receipts.iter().for_each(|receipt| self.settle(at, receipt, outcome));
     }
 
-    fn try_again(&self, at: usize, failed: Failed, failure: &Failure, now: Instant) {
+    fn try_again(&self, at: usize, failed: Failed, failure: &SinkError, now: Instant) {
         let outbox = &self.outboxes[at];
         self.failed(outbox, failure, now);
         let given_up = outbox.queue().failed(failed, now, &outbox.rules, fastrand::f64());
         given_up.iter().for_each(|receipt| self.settle(at, receipt, Outcome::GivenUp));
     }
 
-    fn failed(&self, outbox: &Outbox, failure: &Failure, now: Instant) {
+    fn failed(&self, outbox: &Outbox, failure: &SinkError, now: Instant) {
         count(&self.counters.failed_deliveries);
         outbox.slot.failed(failure, now);
     }

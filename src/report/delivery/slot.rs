@@ -12,7 +12,7 @@ use crate::log::TARGET;
 use crate::log::log_safely;
 use crate::report::by_sink::BySink;
 use crate::report::privacy::told;
-use crate::report::sink::{Failure, Remote, Sink};
+use crate::report::sink::{DynAsyncSink, Sink, SinkError};
 use crate::report::stats::count;
 use crate::report::{Report, SinkStats};
 use crate::sync::lock_std;
@@ -24,7 +24,7 @@ pub(in crate::report) const LOG_FAILURES_EVERY: Duration = Duration::from_secs(6
 /// A sink, and how it fares.
 pub(super) struct Slot {
     pub(super) name: String,
-    pub(super) outlet: Outlet,
+    pub(super) sink: AnySink,
     failures: Mutex<Failures>,
     counts: &'static BySink,
     accepted: AtomicU64,
@@ -35,9 +35,9 @@ pub(super) struct Slot {
 
 /// The two kinds of sinks. Shared, because a child of `fork` has the same ones.
 #[derive(Clone)]
-pub(in crate::report) enum Outlet {
-    Sink(Arc<dyn Sink>),
-    Remote(Arc<dyn Remote>),
+pub(in crate::report) enum AnySink {
+    Blocking(Arc<dyn Sink>),
+    Async(Arc<dyn DynAsyncSink>),
 }
 
 #[derive(Default)]
@@ -48,15 +48,15 @@ struct Failures {
 }
 
 impl Slot {
-    pub(super) fn new(outlet: Outlet) -> Self {
-        let name = match &outlet {
-            Outlet::Sink(sink) => sink.name(),
-            Outlet::Remote(remote) => remote.name(),
+    pub(super) fn new(sink: AnySink) -> Self {
+        let name = match &sink {
+            AnySink::Blocking(sink) => sink.name(),
+            AnySink::Async(sink) => sink.name(),
         };
         let name = escape(name, 64).into_owned();
         let counts = BySink::named(&name);
         let [accepted, taken, given_up, failed] = [const { AtomicU64::new(0) }; 4];
-        Self { name, outlet, failures: Mutex::default(), counts, accepted, taken, given_up, failed }
+        Self { name, sink, failures: Mutex::default(), counts, accepted, taken, given_up, failed }
     }
 
     /// What became of the reports that were meant for it.
@@ -88,22 +88,22 @@ impl Slot {
 
     /// How many reports may go out in an hour.
     pub(super) fn per_hour(&self) -> Option<u32> {
-        match &self.outlet {
-            Outlet::Sink(_) => None,
-            Outlet::Remote(remote) => remote.per_hour(),
+        match &self.sink {
+            AnySink::Blocking(_) => None,
+            AnySink::Async(sink) => sink.per_hour(),
         }
     }
 
     /// An attempt failed: counted, and logged.
-    pub(super) fn failed(&self, failure: &Failure, now: Instant) {
+    pub(super) fn failed(&self, error: &SinkError, now: Instant) {
         count(&self.failed);
         self.counts.count_failed();
-        self.log(failure, now);
+        self.log(error, now);
     }
 
     /// Logs a failure, unless one was logged a moment ago.
-    pub(super) fn log(&self, failure: &Failure, now: Instant) {
-        log_safely(|| self.log_failure(&chain(&*failure.cause), now));
+    pub(super) fn log(&self, error: &SinkError, now: Instant) {
+        log_safely(|| self.log_failure(&chain(error.cause()), now));
     }
 
     fn log_failure(&self, error: &str, now: Instant) {
@@ -121,19 +121,19 @@ impl Slot {
 }
 
 /// A sink that panics does so again: the report is given up.
-pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Failure {
+pub(super) fn panicked(panic: Box<dyn Any + Send>) -> SinkError {
     let message = panic.downcast_ref::<&str>().copied();
     let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let failure = Failure::permanent(format!("it panicked: {}", message.unwrap_or("without a message")));
+    let failure = SinkError::permanent(format!("it panicked: {}", message.unwrap_or("without a message")));
     // What it panicked with is other people's, too.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
     failure
 }
 
 /// Hands a report to a sink that is waited for.
-pub(super) fn call(sink: &dyn Sink, report: &Report) -> Result<(), Failure> {
+pub(super) fn call(sink: &dyn Sink, report: &Report) -> Result<(), SinkError> {
     let outcome = catch_unwind(AssertUnwindSafe(|| sink.deliver(report)));
-    outcome.map_err(panicked)?.map_err(Failure::transient)
+    outcome.unwrap_or_else(|panic| Err(panicked(panic)))
 }
 
 /// An error and its causes in one line.

@@ -175,7 +175,7 @@ impl Sink for Directory {
         "directory"
     }
 
-    fn deliver(&self, report: &Report) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, report: &Report) -> Result<(), crate::SinkError> {
         let stem = self.known_stem(report).unwrap_or_else(|| stem(report));
         let known = self.index.get().lock().unwrap_or_else(PoisonError::into_inner).updates.get(&stem).copied();
         if known.is_some_and(|known| known > report.update) {
@@ -416,7 +416,7 @@ mod tests {
         let blocked = format!("{}.json", stem(&report()));
         fs::create_dir(place.path().join(&blocked)).unwrap();
         let error = sink.deliver(&report()).unwrap_err();
-        assert!(error.to_string().ends_with("cannot be written to") && error.source().is_some());
+        assert!(error.to_string().ends_with("cannot be written to") && error.cause().source().is_some());
         let left = names(place.path());
         assert!(left.contains(&blocked) && !left.iter().any(|name| name.ends_with(".tmp")), "{left:?}");
     }

@@ -53,7 +53,7 @@ impl Sink for Log {
         "log"
     }
 
-    fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, report: &Report) -> Result<(), crate::SinkError> {
         let request = report.request.as_ref();
         let sentence = report.sentence();
         let method = request.map(|request| request.method.as_str());

@@ -1,18 +1,17 @@
 //! Where reports go.
 //!
-//! The log and the directory are built in; anything else is a [`Sink`] of your own.
+//! The log and the directory are built in; anything else is a [`Sink`] or an [`AsyncSink`] of your own.
 
+mod async_sink;
 mod directory;
 #[cfg(feature = "email")]
 pub mod email;
+mod error;
 mod log;
 #[cfg(any(feature = "email", feature = "webhook"))]
 mod news;
 #[cfg(feature = "otel")]
 mod otel;
-// Without a feature that reaches over a network, parts of it wait for one.
-#[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
-mod remote;
 #[cfg(feature = "sentry")]
 mod sentry;
 #[cfg(feature = "webhook")]
@@ -22,11 +21,13 @@ use std::sync::Arc;
 
 #[cfg(feature = "sentry")]
 pub use self::sentry::Sentry;
+pub use async_sink::AsyncSink;
+pub(crate) use async_sink::{Boxed, Delivery, DynAsyncSink};
 pub(crate) use directory::Directory;
+pub use error::SinkError;
 pub(crate) use log::Log;
 #[cfg(feature = "otel")]
 pub use otel::OpenTelemetry;
-pub(crate) use remote::{Delivery, Failure, Remote};
 #[cfg(feature = "webhook")]
 pub use webhook::Webhook;
 
@@ -51,7 +52,7 @@ pub(super) fn printed(report: &Report, digest: &super::Digest) -> String {
 /// Sinks are called one after the other on heeler's reporter thread, never on a thread of the application's runtime: a
 /// sink may block, but reports behind it wait meanwhile, and are dropped (and counted) once too many wait. They may use
 /// runtimes of their own: none is entered where they are called. A sink that fails or panics is logged, once a minute at
-/// most, and disturbs no other.
+/// most, and disturbs no other. What is reached over a network had better be an [`AsyncSink`].
 ///
 /// # Example
 ///
@@ -60,7 +61,7 @@ pub(super) fn printed(report: &Report, digest: &super::Digest) -> String {
 /// ```
 /// use std::net::UdpSocket;
 ///
-/// use heeler::{Report, Reports, Sink};
+/// use heeler::{Report, Reports, Sink, SinkError};
 ///
 /// struct Board(UdpSocket);
 ///
@@ -69,7 +70,7 @@ pub(super) fn printed(report: &Report, digest: &super::Digest) -> String {
 ///         "board"
 ///     }
 ///
-///     fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+///     fn deliver(&self, report: &Report) -> Result<(), SinkError> {
 ///         // An update repeats what the board shows already.
 ///         if report.update == 0 {
 ///             self.0.send(report.sentence().as_bytes())?;
@@ -92,8 +93,9 @@ pub trait Sink: Send + Sync + 'static {
     /// # Errors
     ///
     /// Whatever keeps the report from arriving. It is logged and counted, and the sink is asked again later with growing
-    /// pauses, for as long as [`retry_for`](crate::ReportsBuilder::retry_for) says. If it panics, this report is given up.
-    fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    /// pauses, for as long as [`retry_for`](crate::ReportsBuilder::retry_for) says, unless it is
+    /// [permanent](SinkError::permanent). If it panics, this report is given up.
+    fn deliver(&self, report: &Report) -> Result<(), SinkError>;
 }
 
 impl<S: Sink + ?Sized> Sink for Arc<S> {
@@ -101,7 +103,7 @@ impl<S: Sink + ?Sized> Sink for Arc<S> {
         (**self).name()
     }
 
-    fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, report: &Report) -> Result<(), SinkError> {
         (**self).deliver(report)
     }
 }

@@ -60,7 +60,7 @@ impl Report {
     ///         "latest"
     ///     }
     ///
-    ///     fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    ///     fn deliver(&self, report: &Report) -> Result<(), heeler::SinkError> {
     ///         Ok(std::fs::write(&self.0, report.to_svg())?)
     ///     }
     /// }

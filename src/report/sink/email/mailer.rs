@@ -17,7 +17,7 @@ use crate::log::TARGET;
 use crate::log::log_safely;
 use crate::report::sink::directory::stem;
 use crate::report::sink::news::Bounded;
-use crate::report::sink::{Delivery, Failure, Remote};
+use crate::report::sink::{Delivery, DynAsyncSink, SinkError};
 use crate::report::{Digest, Report};
 use crate::sync::lock_std;
 use crate::text::time::timestamp;
@@ -80,40 +80,40 @@ impl Mailer {
         }
     }
 
-    async fn send_report(&self, report: &Report) -> Result<(), Failure> {
+    async fn send_report(&self, report: &Report) -> Result<(), SinkError> {
         let (id, root) = (self.letters.report_id(report), self.letters.root_id(report));
         let place = lock_std(self.threads.get()).place(report, id, root);
-        let mail = self.letters.report(report, &place).map_err(Failure::permanent)?;
+        let mail = self.letters.report(report, &place).map_err(SinkError::permanent)?;
         let update = if report.update > 0 { format!("_{}", report.update) } else { String::new() };
         self.send(&place.message_id, &format!("{}{update}", stem(report)), &mail).await?;
         lock_std(self.threads.get()).sent(report, &place);
         Ok(())
     }
 
-    async fn send_digest(&self, digest: &Digest) -> Result<(), Failure> {
+    async fn send_digest(&self, digest: &Digest) -> Result<(), SinkError> {
         let place = Place { message_id: self.letters.digest_id(digest), in_reply_to: None, references: Vec::new() };
-        let mail = self.letters.digest(digest, &place).map_err(Failure::permanent)?;
+        let mail = self.letters.digest(digest, &place).map_err(SinkError::permanent)?;
         let time: String = timestamp(digest.until).chars().filter(|c| !matches!(c, '-' | ':')).collect();
         self.send(&place.message_id, &format!("digest_{time}"), &mail).await
     }
 
-    async fn send(&self, id: &str, stem: &str, mail: &[u8]) -> Result<(), Failure> {
+    async fn send(&self, id: &str, stem: &str, mail: &[u8]) -> Result<(), SinkError> {
         match &self.carrier {
             Carrier::Smtp(smtp) => {
                 let longest = self.timeout.saturating_mul(4).min(LONGEST_ATTEMPT);
-                let late = |_| Failure::transient(format!("the mail was not sent within {longest:?}"));
+                let late = |_| SinkError::transient(format!("the mail was not sent within {longest:?}"));
                 tokio::time::timeout(longest, self.send_by(smtp, id, mail)).await.map_err(late)?
             }
             Carrier::Sendmail(command) => {
                 let longest = self.timeout.min(LONGEST_ATTEMPT);
                 sendmail::send(command, &self.letters.from.email, &self.to, mail, longest).await
             }
-            Carrier::Files(files) => files.write(stem, mail).map_err(Failure::transient),
+            Carrier::Files(files) => files.write(stem, mail).map_err(SinkError::transient),
         }
     }
 
     /// Sends a mail to all who do not have it yet.
-    async fn send_by(&self, smtp: &Smtp, id: &str, mail: &[u8]) -> Result<(), Failure> {
+    async fn send_by(&self, smtp: &Smtp, id: &str, mail: &[u8]) -> Result<(), SinkError> {
         let id = id.to_owned();
         let left: Vec<Address> = {
             let mut partly = lock_std(self.partly.get());
@@ -130,18 +130,18 @@ impl Mailer {
             }
         };
         let fates = smtp.send(&self.letters.from.email, &left, mail, &told).await;
-        let fates = fates.map_err(|trouble| Failure::transient(trouble.to_string()))?;
+        let fates = fates.map_err(|trouble| SinkError::transient(trouble.to_string()))?;
         let later = fates.iter().find_map(|(address, fate)| match fate {
             Err(trouble) if !trouble.is_permanent() => Some(format!("{address} cannot be reached now: {trouble}")),
             _ => None,
         });
         if let Some(later) = later {
-            return Err(Failure::transient(later));
+            return Err(SinkError::transient(later));
         }
         let Some(Partly { has, refused }) = lock_std(self.partly.get()).remove(&id) else { return Ok(()) };
         let Some((address, trouble)) = refused.first() else { return Ok(()) };
         if has.is_empty() {
-            return Err(Failure::permanent(format!("{address} is refused: {trouble}")));
+            return Err(SinkError::permanent(format!("{address} is refused: {trouble}")));
         }
         for (address, trouble) in &refused {
             self.log_refusal(address, trouble);
@@ -163,7 +163,7 @@ impl Mailer {
     }
 }
 
-impl Remote for Mailer {
+impl DynAsyncSink for Mailer {
     fn name(&self) -> &'static str {
         "email"
     }

@@ -8,7 +8,7 @@ use lettre::Address;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-use crate::report::sink::Failure;
+use crate::report::sink::SinkError;
 use crate::text::escape::escape;
 
 /// The most of what it says that is told, in characters.
@@ -27,12 +27,12 @@ pub(super) async fn send(
     to: &[Address],
     mail: &[u8],
     timeout: Duration,
-) -> Result<(), Failure> {
+) -> Result<(), SinkError> {
     let mut process = Command::new(command);
     process.arg("-i").arg("-f").arg(from).arg("--").args(to);
     process.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let name = command.to_string_lossy();
-    let mut child = process.spawn().map_err(|error| Failure::transient(format!("{name} does not start: {error}")))?;
+    let mut child = process.spawn().map_err(|error| SinkError::transient(format!("{name} does not start: {error}")))?;
     let mut words = child.stderr.take().map(|stderr| {
         tokio::spawn(async move {
             let mut words = Vec::new();
@@ -63,11 +63,11 @@ pub(super) async fn send(
     }
     let status = match ended {
         Ok(Ok(status)) => status,
-        Ok(Err(error)) => return Err(Failure::transient(format!("{name} was lost: {error}"))),
+        Ok(Err(error)) => return Err(SinkError::transient(format!("{name} was lost: {error}"))),
         Err(_) => {
             let _ = child.start_kill();
             let _ = tokio::time::timeout(timeout, child.wait()).await;
-            return Err(Failure::transient(format!("{name} was still running after {timeout:?}, and was ended")));
+            return Err(SinkError::transient(format!("{name} was still running after {timeout:?}, and was ended")));
         }
     };
     if status.success() {
@@ -76,5 +76,5 @@ pub(super) async fn send(
     let said = String::from_utf8_lossy(&said);
     let failure = format!("{name} ended with {status}: {}", escape(said.trim(), MAX_WORDS));
     let refused = status.code().is_some_and(|code| REFUSED.contains(&code));
-    Err(if refused { Failure::permanent(failure) } else { Failure::transient(failure) })
+    Err(if refused { SinkError::permanent(failure) } else { SinkError::transient(failure) })
 }

@@ -138,7 +138,7 @@ impl Sink for Started {
         "opentelemetry"
     }
 
-    fn deliver(&self, report: &Report) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn deliver(&self, report: &Report) -> Result<(), crate::SinkError> {
         if let Some(logger) = &self.logger {
             logger.emit(report);
         }

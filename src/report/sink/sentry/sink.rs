@@ -1,6 +1,5 @@
 //! Handing events to the application's own client.
 
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
@@ -105,7 +104,7 @@ impl Sink for Sentry {
         "sentry"
     }
 
-    fn deliver(&self, report: &Report) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn deliver(&self, report: &Report) -> Result<(), crate::SinkError> {
         let Some(client) = self.hub.client() else {
             return Err("there is no Sentry client: `sentry::init` was not called, or on another thread".into());
         };

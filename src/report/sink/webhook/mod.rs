@@ -1,7 +1,7 @@
 //! Reports by HTTP: as JSON, or as a message for Slack and what understands its messages.
 
 mod body;
-mod remote;
+mod post;
 mod settings;
 mod sign;
 mod slack;

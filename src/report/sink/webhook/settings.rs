@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use reqwest::Url;
 
 use super::body::Form;
-use super::remote::Post;
+use super::post::Post;
 use crate::error::{Error, Result};
 
 /// The whole of an attempt, unless told otherwise.

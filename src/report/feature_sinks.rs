@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::builder::ReportsBuilder;
 #[cfg(any(feature = "email", feature = "webhook"))]
-use super::delivery::Outlet;
+use super::delivery::AnySink;
 
 impl ReportsBuilder {
     /// Mails each report, too. May be called several times.
@@ -14,7 +14,7 @@ impl ReportsBuilder {
     #[cfg(feature = "email")]
     #[cfg_attr(docsrs, doc(cfg(feature = "email")))]
     pub fn email(self, email: crate::Email) -> Self {
-        self.outlet(email.prepare().map(|mailer| Outlet::Remote(Arc::new(mailer))))
+        self.any_sink(email.prepare().map(|mailer| AnySink::Async(Arc::new(mailer))))
     }
 
     /// Hands each report to OpenTelemetry, too: see [`OpenTelemetry`](crate::OpenTelemetry).
@@ -35,6 +35,6 @@ impl ReportsBuilder {
     #[cfg(feature = "webhook")]
     #[cfg_attr(docsrs, doc(cfg(feature = "webhook")))]
     pub fn webhook(self, webhook: super::sink::Webhook) -> Self {
-        self.outlet(webhook.prepare().map(|post| Outlet::Remote(Arc::new(post))))
+        self.any_sink(webhook.prepare().map(|post| AnySink::Async(Arc::new(post))))
     }
 }

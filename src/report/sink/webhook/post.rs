@@ -13,7 +13,7 @@ use super::sign::{digits_of, signature};
 use crate::capture::PerProcess;
 use crate::report::privacy::{REDACTED, decode};
 use crate::report::sink::news::News;
-use crate::report::sink::{Delivery, Failure, Remote};
+use crate::report::sink::{Delivery, DynAsyncSink, SinkError};
 use crate::report::{Digest, Report};
 use crate::sync::lock_std;
 use crate::text::escape::escape;
@@ -69,35 +69,35 @@ impl Post {
         Self { name, client, url, form, headers, secret, timeout, per_hour, secrets, news }
     }
 
-    async fn post(&self, key: &str, body: serde_json::Result<Vec<u8>>) -> Result<(), Failure> {
-        let body = body.map_err(Failure::permanent)?;
+    async fn post(&self, key: &str, body: serde_json::Result<Vec<u8>>) -> Result<(), SinkError> {
+        let body = body.map_err(SinkError::permanent)?;
         // No step of an attempt is without an end, whatever the other side and the name server do.
         let began = Instant::now();
         let answer = tokio::time::timeout(self.timeout, self.attempt(key, body)).await;
-        let answer = answer.map_err(|_| Failure::transient(format!("no answer within {:?}", self.timeout)))??;
+        let answer = answer.map_err(|_| SinkError::transient(format!("no answer within {:?}", self.timeout)))??;
         let status = answer.status();
         if status.is_success() {
             return Ok(());
         }
         let left = self.timeout.saturating_sub(began.elapsed()).min(REFUSAL);
         let refusal = format!("the server answered {status}{}", self.quote(answer, left).await);
-        Err(if is_transient(status) { Failure::transient(refusal) } else { Failure::permanent(refusal) })
+        Err(if is_transient(status) { SinkError::transient(refusal) } else { SinkError::permanent(refusal) })
     }
 
-    async fn attempt(&self, key: &str, body: Vec<u8>) -> Result<Response, Failure> {
+    async fn attempt(&self, key: &str, body: Vec<u8>) -> Result<Response, SinkError> {
         let mut request = self
             .client
             .post(self.url.clone())
             .headers(self.headers.clone())
             .header(header::CONTENT_TYPE, "application/json")
             // Ids of reports that were read back from a file may be anything.
-            .header(IDEMPOTENCY_KEY, HeaderValue::try_from(key).map_err(Failure::permanent)?);
+            .header(IDEMPOTENCY_KEY, HeaderValue::try_from(key).map_err(SinkError::permanent)?);
         if let Some(secret) = &self.secret {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().to_string();
             let signature = signature(secret, &now, &body);
             request = request.header(TIMESTAMP, now).header(SIGNATURE, signature);
         }
-        request.body(body).send().await.map_err(|error| Failure::transient(error.without_url()))
+        request.body(body).send().await.map_err(|error| SinkError::transient(error.without_url()))
     }
 
     /// The beginning of a refusal, as far as it comes in time.
@@ -160,7 +160,7 @@ fn secrets(url: &Url, headers: &HeaderMap) -> Vec<String> {
     secrets
 }
 
-impl Remote for Post {
+impl DynAsyncSink for Post {
     fn name(&self) -> &str {
         &self.name
     }
