@@ -201,7 +201,7 @@ fn expire_beside_starved() {
     let mut late = millis(late);
     plain("scale.expire_beside_starved.median_ms", common::median(&mut late), "ms");
     at_most("scale.expire_beside_starved.max_ms", quantile(&mut late, 1.0), 5.0);
-    plain("scale.expire_beside_starved.stacks", heeler::figures().thread_stacks.taken as f64, "taken of 8 workers");
+    plain("scale.expire_beside_starved.stacks", heeler::metrics().thread_stacks.taken as f64, "taken of 8 workers");
     runtime.shutdown_background();
 }
 

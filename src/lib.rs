@@ -92,7 +92,7 @@
 //! | `profile` | yes | [`ProfileLayer`], and [`authorize`], which says who may use it |
 //! | `axum` | no | the route's template (`/users/{id}`) in reports |
 //! | `sentry` | no | [`Sentry`]: an event a report, with its stacks |
-//! | `metrics` | no | the [figures](figures()) of the process through the `metrics` facade, from the reporter's thread |
+//! | `metrics` | no | the [metrics](metrics()) of the process through the `metrics` facade, from the reporter's thread |
 //! | `otel` | no | [`OpenTelemetry`]: a log record a report, an event on the request's span, and instruments |
 //! | `callgraph` | no | profiles as call graphs, in DOT and PDF |
 //! | `firefox` | no | profiles for the Firefox Profiler |
@@ -178,8 +178,8 @@ pub use report::Webhook;
 #[cfg_attr(docsrs, doc(cfg(feature = "email")))]
 pub use report::email::Email;
 #[doc(inline)]
-pub use report::figures;
-pub use report::figures::{Figures, figures};
+pub use report::metrics;
+pub use report::metrics::{Metrics, metrics};
 pub use report::{AsyncSink, Report, Reports, ReportsBuilder, Sink, SinkError, Stats};
 #[cfg(feature = "timebox")]
 #[cfg_attr(docsrs, doc(cfg(feature = "timebox")))]

@@ -26,8 +26,8 @@ fn the_switch_disables_everything() {
         assert!(!timebox::is_enabled());
         timebox::set_enabled(true);
         assert!(!timebox::is_enabled(), "the environment takes precedence");
-        assert_eq!(heeler::figures().watched.total(), 0);
-        assert_eq!(heeler::figures().unwatched, 0, "nothing was lost, because nothing was watched");
+        assert_eq!(heeler::metrics().watched.total(), 0);
+        assert_eq!(heeler::metrics().unwatched, 0, "nothing was lost, because nothing was watched");
         #[cfg(target_os = "linux")]
         {
             assert_eq!(threads_of_heeler(), Vec::<String>::new());

@@ -205,7 +205,7 @@ fn a_child_has_its_own_metrics() {
     let seen = in_child(By::Library, || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(heeler::watch("another", Duration::from_secs(60), async {}));
-        format!("{}", heeler::figures().watched.jobs)
+        format!("{}", heeler::metrics().watched.jobs)
     });
     assert_eq!(seen, "1");
 }

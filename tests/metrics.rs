@@ -1,4 +1,4 @@
-//! The figures reach a recorder of the `metrics` facade, by themselves.
+//! The metrics reach a recorder of the `metrics` facade, by themselves.
 #![cfg(feature = "watchdog")]
 #![cfg(feature = "metrics")]
 

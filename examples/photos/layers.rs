@@ -20,9 +20,9 @@ pub(crate) fn apply(mut router: Router, settings: &Settings) -> Result<(Router, 
         .directory(&settings.reports)
         // The tour asks for the same slow page again and wants a report each time. In production, leave it at a minute.
         .repeat_after(Duration::ZERO);
-    // In production: Email::smtp(host, from, to), and the twenty letters an hour that it sends at most.
+    // In production: Email::smtp(host, from, to), and the twenty messages an hour that it sends at most.
     #[cfg(feature = "email")]
-    let reports = reports.email(heeler::Email::files(settings.letters()).per_hour(1_000));
+    let reports = reports.email(heeler::Email::files(settings.messages()).per_hour(1_000));
     let reports = reports.build()?;
     // The watchdog outside, so that it knows of a request before its box does; a profiled request leaves both behind.
     if settings.has(Tool::Timebox) {

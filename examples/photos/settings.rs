@@ -20,7 +20,7 @@ usage: photos [--tour | --serve] [--full]
 environment:
   PHOTOS_ADDR          where to serve                          (127.0.0.1:3000)
   PHOTOS_REPORTS       directory for the reports               (target/photos)
-                       and, with the feature email, for letters: in mail
+                       and, with the feature email, for mail: in mail
   PHOTOS_THRESHOLD_MS  a request is slow after that long       (250; 50 to 10000)
   PHOTOS_LAYERS        heeler's tools, or none                 (watchdog,timebox,profile)
   PHOTOS_ADMIN_TOKEN   who has it may profile requests         (made up and printed)
@@ -96,9 +96,9 @@ impl Settings {
         }))
     }
 
-    /// Where letters are put instead of being sent.
+    /// Where messages are put instead of being sent.
     #[cfg(feature = "email")]
-    pub(crate) fn letters(&self) -> PathBuf {
+    pub(crate) fn messages(&self) -> PathBuf {
         self.reports.join("mail")
     }
 

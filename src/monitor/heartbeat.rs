@@ -75,7 +75,7 @@ impl Heartbeat {
         self.due.store(due, Ordering::Relaxed);
     }
 
-    fn figures(&self, now: u64, running: bool) -> Monitor {
+    fn metrics(&self, now: u64, running: bool) -> Monitor {
         let [beat, due, lag, previous] =
             [&self.beat, &self.due, &self.lag, &self.previous].map(|word| word.load(Ordering::Relaxed));
         if beat == 0 {
@@ -91,13 +91,13 @@ impl Heartbeat {
     }
 }
 
-/// For [`figures`](crate::figures()).
-pub(crate) fn figures() -> Monitor {
+/// For [`metrics`](crate::metrics()).
+pub(crate) fn metrics() -> Monitor {
     let running = super::is_running();
     // Where nothing has begun, the clock need not be calibrated for this.
     HEARTBEAT
         .existing()
-        .map_or(Monitor { running, ..Monitor::default() }, |heartbeat| heartbeat.figures(now(), running))
+        .map_or(Monitor { running, ..Monitor::default() }, |heartbeat| heartbeat.metrics(now(), running))
 }
 
 #[cfg(test)]
@@ -107,14 +107,14 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn lag(heartbeat: &Heartbeat, now: u64) -> u64 {
-        heartbeat.figures(now, true).max_lag.as_millis() as u64
+        heartbeat.metrics(now, true).max_lag.as_millis() as u64
     }
 
     /// Guards: a lag is shown for a while and then forgotten. One that continues is shown as long as it does.
     #[test]
     fn the_longest_recent_lag_is_shown() {
         let heartbeat = Heartbeat::default();
-        assert_eq!(heartbeat.figures(5 * MS, false), Monitor::default());
+        assert_eq!(heartbeat.metrics(5 * MS, false), Monitor::default());
         heartbeat.beat(10 * MS);
         heartbeat.rest(20 * MS);
         assert_eq!(lag(&heartbeat, 15 * MS), 0, "it sleeps");
@@ -123,7 +123,7 @@ mod tests {
         heartbeat.note(30 * MS);
         heartbeat.rest(WINDOW);
         assert_eq!(lag(&heartbeat, 70 * MS), 40);
-        assert_eq!(heartbeat.figures(70 * MS, true).heartbeat_age, Duration::from_millis(10));
+        assert_eq!(heartbeat.metrics(70 * MS, true).heartbeat_age, Duration::from_millis(10));
         heartbeat.beat(WINDOW);
         heartbeat.rest(2 * WINDOW);
         assert_eq!(lag(&heartbeat, WINDOW), 40, "of the window before");

@@ -42,7 +42,7 @@ pub use verdict::{Kind, Verdict};
 
 pub(crate) use evidence::{ChildEvidence, Culprit, Evidence, ThreadEvidence};
 pub(crate) use gather::evidence;
-pub(crate) use heartbeat::figures;
+pub(crate) use heartbeat::metrics;
 pub(crate) use link::{Reporter, install};
 
 static THREADS: PerProcess<Threads> = PerProcess::new(Threads::default);

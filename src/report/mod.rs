@@ -115,64 +115,32 @@
 //! Text, file a report and logger are after Python's [dogslow](https://pypi.org/project/dogslow/), which reports what a
 //! slow Django request is doing.
 
-mod around;
 mod assemble;
-mod builder;
-mod by_sink;
-mod charge;
 // Without a feature that reaches over a network, parts of it wait for one.
 #[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
 mod delivery;
-mod described;
-#[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
-mod digest;
-#[cfg(any(feature = "email", feature = "otel", feature = "sentry", feature = "webhook"))]
-mod feature_sinks;
 #[doc(hidden)]
-pub mod figures;
-mod fingerprint;
-mod flush;
-mod inbox;
-mod ledger;
-mod location;
-#[cfg(feature = "metrics")]
-mod meters;
+pub mod metrics;
 mod model;
-mod namer;
+mod pipeline;
 #[cfg(test)]
 mod planted;
 mod privacy;
-mod process;
-mod progress;
-mod publish;
 pub(crate) mod render;
-mod reporter;
-mod reports;
-mod request;
-mod route;
-mod schema;
-mod self_check;
 mod sink;
-mod size;
-mod source;
-mod stats;
-mod symbolize;
 #[cfg(test)]
 pub(crate) mod testing;
-mod throttle;
-mod waits;
-mod watching;
-mod words;
-mod yielding;
 
+pub(crate) use model::process::complete;
 #[cfg(test)]
 pub(crate) use privacy::planted as secrets;
 pub(crate) use privacy::{Redactor, told};
-pub(crate) use process::complete;
 
-pub use builder::ReportsBuilder;
+pub use metrics::stats::{SinkStats, Stats};
+pub use model::words::{Activity, StackKind};
 pub use model::{Interval, Location, ProcessInfo, Report, RequestInfo, SCHEMA, Span, Stack, Thread};
-pub use reports::Reports;
+pub use pipeline::builder::ReportsBuilder;
+pub use pipeline::reports::Reports;
 #[cfg(feature = "otel")]
 #[cfg_attr(docsrs, doc(cfg(feature = "otel")))]
 pub use sink::OpenTelemetry;
@@ -186,15 +154,13 @@ pub use sink::Webhook;
 #[cfg_attr(docsrs, doc(cfg(feature = "email")))]
 pub use sink::email;
 pub use sink::{AsyncSink, Sink, SinkError};
-pub use stats::{SinkStats, Stats};
-pub use words::{Activity, StackKind};
 
 pub use crate::capture::Frame;
 pub use crate::monitor::{Kind, Verdict};
 
-pub(crate) use described::Described;
-pub(crate) use digest::Digest;
+pub(crate) use assemble::described::Described;
+pub(crate) use metrics::stats::total;
+pub(crate) use pipeline::digest::Digest;
+pub(crate) use pipeline::reporter::send;
+pub(crate) use pipeline::watching::{expect, expect_box, start_watching};
 pub(crate) use render::significant;
-pub(crate) use reporter::send;
-pub(crate) use stats::total;
-pub(crate) use watching::{expect, expect_box, start_watching};

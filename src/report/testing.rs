@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::Reports;
-use super::around::Around;
 use super::model::{Interval, ProcessInfo, Report, RequestInfo, SCHEMA, Span, Stack, Thread};
-use super::words::{Activity, StackKind};
 use crate::capture::Frame;
 use crate::capture::RowId;
 use crate::inflight::Subject;
 use crate::monitor::Evidence;
 use crate::monitor::{Kind, Verdict};
+use crate::report::assemble::around::Around;
+use crate::report::model::words::{Activity, StackKind};
 
 /// What is logged by this thread while `run` runs, as text.
 pub(crate) fn logged(run: impl FnOnce()) -> String {

@@ -16,7 +16,7 @@ use crate::monitor;
 use crate::monitor::Evidence;
 use crate::report::{self, Described, Kind, Report, Stack, Verdict};
 
-/// The namer names a place within a millisecond, the first of a process within a hundred.
+/// The symbolizer names a place within a millisecond, the first of a process within a hundred.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The longest label that is printed, in characters.

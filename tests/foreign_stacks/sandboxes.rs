@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use heeler::report::{Stack, StackKind, Verdict};
-use heeler::{Report, figures};
+use heeler::{Report, metrics};
 
 use super::ALL;
 use super::common::log::Log;
@@ -133,7 +133,7 @@ fn without_threads_work_goes_on() {
             let job = heeler::watch("job", ms(20), async { std::thread::sleep(ms(60)) });
             futures::executor::block_on(job.reports(reports.clone()));
         }
-        assert!(!figures().monitor.running && seen.all().is_empty());
+        assert!(!metrics().monitor.running && seen.all().is_empty());
         let began = Instant::now();
         assert!(!reports.blocking_flush(ms(100)));
         drop(reports);

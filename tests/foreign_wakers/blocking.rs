@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use heeler::{Interrupted, figures};
+use heeler::{Interrupted, metrics};
 
 use super::common::{FOREVER, PATIENCE, alone, ms, until};
 
@@ -57,10 +57,10 @@ fn a_wake_that_blocks_delays_nobody() {
             if polls == 1 {
                 return Poll::<()>::Pending;
             }
-            until("its wake blocks", || figures().wakes.blocked == 1);
+            until("its wake blocks", || metrics().wakes.blocked == 1);
             assert_boxes_expire();
             assert_others_are_woken();
-            assert_eq!((figures().wakes.blocked, figures().wakes.waiting), (1, 0));
+            assert_eq!((metrics().wakes.blocked, metrics().wakes.waiting), (1, 0));
             Poll::Ready(())
         })
     ));
@@ -68,7 +68,7 @@ fn a_wake_that_blocks_delays_nobody() {
         let _queue = executor.queue.lock().unwrap();
         let _ = job.as_mut().poll(&mut Context::from_waker(&waker));
     }
-    until("its wake returns", || figures().wakes.blocked == 0);
+    until("its wake returns", || metrics().wakes.blocked == 0);
     assert!(executor.woken.load(Ordering::SeqCst) > 0);
 }
 
@@ -88,23 +88,23 @@ fn assert_others_are_woken() {
 fn wakes_beyond_the_threads_are_counted_and_done_later() {
     let _guard = alone();
     let executors: Vec<Arc<Locked>> = (0..12).map(|_| Arc::default()).collect();
-    let slow = figures().wakes.slow;
+    let slow = metrics().wakes.slow;
     let blocked: Vec<MutexGuard<'_, ()>> = executors.iter().map(|executor| executor.queue.lock().unwrap()).collect();
     let mut works: Vec<_> = executors.iter().map(|_| Box::pin(heeler::timebox(ms(20), pending::<()>()))).collect();
     for (work, executor) in works.iter_mut().zip(&executors) {
         let waker = Waker::from(executor.clone());
         assert!(work.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     }
-    until("eight wakes block, and four wait", || (figures().wakes.blocked, figures().wakes.waiting) == (8, 4));
+    until("eight wakes block, and four wait", || (metrics().wakes.blocked, metrics().wakes.waiting) == (8, 4));
     assert_boxes_expire();
     let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let names = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
     let wakers = names.filter(|name| name.trim() == "heeler-waker").count();
     assert!(wakers <= 8, "{wakers} threads wake");
     drop(blocked);
-    until("all wakes return", || figures().wakes.blocked + figures().wakes.waiting == 0);
+    until("all wakes return", || metrics().wakes.blocked + metrics().wakes.waiting == 0);
     assert!(executors.iter().all(|executor| executor.woken.load(Ordering::SeqCst) == 1));
-    assert!(figures().wakes.slow >= slow + 8);
+    assert!(metrics().wakes.slow >= slow + 8);
 }
 
 struct Panics;
@@ -177,7 +177,7 @@ fn the_monitor_touches_no_waker() {
     poller.unwrap().join().unwrap();
     assert_boxes_expire();
     STUCK.store(false, Ordering::SeqCst);
-    until("all wakes return", || figures().wakes.blocked + figures().wakes.waiting == 0);
+    until("all wakes return", || metrics().wakes.blocked + metrics().wakes.waiting == 0);
     let seen = SEEN.lock().unwrap();
     assert!(seen.iter().any(|(what, _)| *what == "wake"), "nobody was woken");
     for (what, thread) in seen.iter() {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures::stream::{Stream, StreamExt as _};
 use futures::task::SpawnExt as _;
-use heeler::{figures, timebox, watch};
+use heeler::{metrics, timebox, watch};
 
 use super::common::{FOREVER, PATIENCE, alone, ms, runtime, until};
 
@@ -87,7 +87,7 @@ fn a_waker_of_dropped_work_wakes_the_task() {
             until("the task's waker is dropped", || Arc::strong_count(&task) == 1);
         }
     }
-    until("all rows are free", || figures().in_flight.total() == 0);
+    until("all rows are free", || metrics().in_flight.total() == 0);
 }
 
 /// Guards: work that has an outcome leaves behind the wakers of what it did not wait for to the end.
@@ -188,5 +188,5 @@ fn a_stream_of_watched_items_ends() {
         let (_, count) = finished.recv_timeout(3 * PATIENCE).expect("an executor waits forever");
         assert_eq!(count, ITEMS as usize);
     }
-    until("all rows are free", || figures().in_flight.total() == 0);
+    until("all rows are free", || metrics().in_flight.total() == 0);
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use futures::task::SpawnExt as _;
 use heeler::report::Verdict;
-use heeler::{figures, watch};
+use heeler::{metrics, watch};
 
 use super::common::{
     Driven, FOREVER, PATIENCE, alone, beside_others, collect, ms, place, runtime, traces_every_poll, until,
@@ -118,7 +118,7 @@ fn a_task_that_nobody_can_wake_is_dropped() {
         }))
     };
     assert!(is_let_go(boxed, 3), "in a timebox");
-    until("all rows are free", || figures().in_flight.total() == 0);
+    until("all rows are free", || metrics().in_flight.total() == 0);
 }
 
 /// A leaf that keeps a list of wakers, each once as far as it can see.
@@ -167,7 +167,7 @@ fn a_list_of_wakers_stays_short() {
     let _guard = beside_others();
     let (list, done) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
     let leaf = || Listed { list: list.clone(), done: done.clone() };
-    let armed = || figures().armed;
+    let armed = || metrics().armed;
 
     // Somebody's executor: one waker before the polls are traced, one more after that.
     let before = armed();
@@ -308,7 +308,7 @@ fn no_wake_up_is_lost() {
         let name = finished.recv_timeout(3 * PATIENCE);
         assert!(name.is_ok(), "an executor waits forever");
     }
-    until("all rows are free", || figures().in_flight.total() == 0);
+    until("all rows are free", || metrics().in_flight.total() == 0);
 }
 
 async fn waits_for_an_answer(answer: futures::channel::oneshot::Receiver<()>) {
@@ -336,7 +336,7 @@ fn tasks_of_other_executors_are_reported() {
         report.to_text()
     );
     answer.send(()).unwrap();
-    until("it is done", || figures().in_flight.total() == 0);
+    until("it is done", || metrics().in_flight.total() == 0);
     stop.send(()).unwrap();
     let _ = driver.join().unwrap();
 }

@@ -104,6 +104,6 @@ fn dropping_an_ended_row_delays_nobody() {
     // Past its threshold, at which the monitor looks for it.
     std::thread::sleep(ms(200));
     assert_boxes_expire();
-    assert_eq!(heeler::figures().in_flight.requests, 0, "it is over");
+    assert_eq!(heeler::metrics().in_flight.requests, 0, "it is over");
     events.may_go_on.store(true, Ordering::SeqCst);
 }

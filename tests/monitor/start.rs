@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use heeler::{Interrupted, checkpoint, figures, timebox};
+use heeler::{Interrupted, checkpoint, metrics, timebox};
 
 use super::common::limits::{with_room_for, without_file_descriptors};
 use super::common::log::Log;
@@ -39,18 +39,18 @@ fn a_failed_start_is_tried_until_it_runs() {
                 std::thread::sleep(ms(50));
                 checkpoint()
             });
-            assert!(told.is_ok() && !figures().monitor.running, "it started after all");
+            assert!(told.is_ok() && !metrics().monitor.running, "it started after all");
             assert!(Future::poll(std::pin::Pin::new(&mut began_before), &mut cx).is_pending());
         });
         // Whatever begins from now on has it tried again.
         until("the monitor runs", || {
             drop(timebox::blocking(ms(1), || Ok::<_, Interrupted>(())));
-            figures().monitor.running
+            metrics().monitor.running
         });
         assert!(first_try.elapsed() >= at_least(ms(1_000)), "{:?}", first_try.elapsed());
         assert!(lateness(3).iter().all(|late| *late < PATIENCE));
         until("the first timebox is told", || Future::poll(std::pin::Pin::new(&mut began_before), &mut cx).is_ready());
-        until("the monitor has a heartbeat", || figures().monitor.heartbeat_age < ms(2_000));
+        until("the monitor has a heartbeat", || metrics().monitor.heartbeat_age < ms(2_000));
         until("that is logged", || {
             !log.lines_with(MONITOR_RUNS).is_empty() && !log.lines_with(REPORTER_RUNS).is_empty()
         });
@@ -69,10 +69,10 @@ fn the_monitor_starts_what_is_missing() {
         // The reporter, and the monitor.
         with_room_for(STACK * 5 / 2, || {
             assert!(lateness(3).iter().all(|late| *late < PATIENCE));
-            assert!(!figures().monitor.running && log.lines_with(REPORTER_FAILED).is_empty(), "{}", log.text());
+            assert!(!metrics().monitor.running && log.lines_with(REPORTER_FAILED).is_empty(), "{}", log.text());
             assert_eq!(log.lines_with(MONITOR_FAILED).len(), 1, "{}", log.text());
         });
-        until("every thread runs", || figures().monitor.running);
+        until("every thread runs", || metrics().monitor.running);
         until("that is logged", || !log.lines_with(MONITOR_RUNS).is_empty());
         let said = log.lines_with(MONITOR_RUNS);
         assert!(said.len() == 1 && said[0].contains("heeler-capture"), "{said:?}");
@@ -90,7 +90,7 @@ fn findings_wait_for_a_reporter_that_could_not_start() {
         without_file_descriptors(|| {
             let watched = heeler::watch("waits", ms(20), std::future::pending::<()>()).reports(reports.clone());
             let is_found = async {
-                while figures().captures.taken == 0 {
+                while metrics().captures.taken == 0 {
                     tokio::time::sleep(ms(1)).await;
                 }
             };
@@ -98,7 +98,7 @@ fn findings_wait_for_a_reporter_that_could_not_start() {
             let either = futures::future::select(watched, is_found);
             let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, either).await });
             assert!(found.is_ok(), "nothing is found");
-            assert!(figures().monitor.running && seen.all().is_empty() && !reports.blocking_flush(PATIENCE));
+            assert!(metrics().monitor.running && seen.all().is_empty() && !reports.blocking_flush(PATIENCE));
             assert_eq!(log.lines_with(REPORTER_FAILED).len(), 1, "{}", log.text());
         });
         seen.wait("the report found meanwhile", |report| report.job.as_deref() == Some("waits"));
@@ -116,7 +116,7 @@ fn a_failed_start_inside_a_runtime_does_not_panic() {
             with_room_for(STACK / 2, || {
                 drop(heeler::WatchdogLayer::new(ms(100)));
                 assert!(timebox::blocking(ms(1), || Ok::<_, Interrupted>(())).is_ok());
-                assert!(!figures().monitor.running, "it started after all");
+                assert!(!metrics().monitor.running, "it started after all");
             });
         });
     });

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use heeler::figures;
+use heeler::metrics;
 use heeler::report::{StackKind, Verdict};
 
 use super::common::{Driven, PORTABLE, collect, in_own_process, ms, until};
@@ -40,8 +40,8 @@ fn a_workers_stack_is_captured_once_for_all() {
         while began.elapsed() < ms(4_000) && reports.stats().with_verdict(Verdict::Starved) < STARVED as u64 / 2 {
             late.extend(lateness(5));
         }
-        until("most of them are captured", || figures().captures.taken >= STARVED as u64 / 2);
-        let (elapsed, stacks) = (began.elapsed(), figures().thread_stacks);
+        until("most of them are captured", || metrics().captures.taken >= STARVED as u64 / 2);
+        let (elapsed, stacks) = (began.elapsed(), metrics().thread_stacks);
         println!("{stacks:?}, boxes at most {:?} late", late.iter().max().unwrap());
         assert!(late.iter().all(|late| *late < Duration::from_secs(1)), "{late:?}");
         if PORTABLE {

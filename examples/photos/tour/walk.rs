@@ -64,12 +64,12 @@ pub(crate) async fn walk(settings: &Settings, address: SocketAddr, reports: &Rep
         complaints.push(format!("reports were still on their way after {} s", PATIENCE.as_secs()));
     }
     #[cfg(feature = "email")]
-    let letters = {
-        let letters = super::mail::letters(&settings.letters(), since)?;
-        if letters.len() < CAUSES.len() {
-            complaints.push(format!("{} letters about {} causes", letters.len(), CAUSES.len()));
+    let messages = {
+        let messages = super::mail::messages(&settings.messages(), since)?;
+        if messages.len() < CAUSES.len() {
+            complaints.push(format!("{} messages about {} causes", messages.len(), CAUSES.len()));
         }
-        letters
+        messages
     };
     let unjust = guest.evidence.reports_of_fast_pages()?;
     println!();
@@ -89,8 +89,8 @@ pub(crate) async fn walk(settings: &Settings, address: SocketAddr, reports: &Rep
         settings.reports.display()
     );
     #[cfg(feature = "email")]
-    if let Some(letter) = letters.last() {
-        println!("{} letters, as they would be sent, the last in {}", letters.len(), letter.display());
+    if let Some(message) = messages.last() {
+        println!("{} messages, as they would be sent, the last in {}", messages.len(), message.display());
     }
     Ok(all_right && unjust.is_empty() && complaints.is_empty())
 }

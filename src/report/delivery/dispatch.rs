@@ -17,8 +17,8 @@ use super::slot::{AnySink, Slot, call};
 use super::spool::Spool;
 use crate::log::TARGET;
 use crate::log::log_safely;
+use crate::report::metrics::stats::{Counters, add, count};
 use crate::report::sink::SinkError;
-use crate::report::stats::{Counters, add, count};
 use crate::report::{Report, SinkStats};
 use crate::sync::lock_std;
 
@@ -359,8 +359,8 @@ mod tests {
     use super::*;
     use crate::report::Digest;
     use crate::report::Sink;
+    use crate::report::metrics::stats::Stats;
     use crate::report::sink::{Delivery, DynAsyncSink};
-    use crate::report::stats::Stats;
     use crate::report::testing::{logged, report};
 
     /// What a remote does with one attempt.

@@ -7,8 +7,8 @@ use super::outbox::Outbox;
 use super::queue::{Failed, Gathered, Waiting};
 use super::receipt::{Outcome, Receipt, Standing};
 use crate::report::Report;
+use crate::report::metrics::stats::count;
 use crate::report::sink::SinkError;
-use crate::report::stats::count;
 
 impl Dispatch {
     /// What became of an attempt. `sent` is how many losses the report spoke of.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::report::stats::Counters;
+use crate::report::metrics::stats::Counters;
 use crate::sync::lock_std;
 
 /// The reports that not every sink has.

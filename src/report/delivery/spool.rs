@@ -27,8 +27,8 @@ use super::left_behind::LaterVersions;
 use crate::error::{Error, Result};
 use crate::log::warn_if_exposed;
 use crate::private::{create, directory, for_this_user_alone, options};
+use crate::report::model::schema::Schema1;
 use crate::report::privacy::again;
-use crate::report::schema::Schema1;
 use crate::report::{Report, SCHEMA};
 use crate::sync::lock_std;
 

@@ -4,7 +4,7 @@ use super::markup::Colour;
 use super::page::Fact;
 use super::subject::{MAX_SUBJECT, MAX_WHAT, cut, on};
 use super::text::Text;
-use crate::report::digest::{Digest, Entry};
+use crate::report::pipeline::digest::{Digest, Entry};
 use crate::text::html::Html;
 use crate::text::time::timestamp;
 use crate::text::units::{count, duration};
@@ -51,7 +51,7 @@ impl Digest {
 
     /// The same as HTML for mail clients, with a bar for each place.
     pub(crate) fn to_html(&self) -> String {
-        let mut html = Html::letter(&self.subject());
+        let mut html = Html::message(&self.subject());
         html.raw("<h1 style=\"font-size:19px;line-height:1.35;margin:0\">");
         html.text(&self.sum());
         html.raw("</h1>\n");
@@ -70,7 +70,7 @@ impl Digest {
             html.text(&rest);
             html.raw("</div>");
         }
-        html.finish_letter()
+        html.finish_message()
     }
 
     fn shown(&self) -> Vec<&Entry> {
@@ -128,14 +128,14 @@ fn details(entry: &Entry) -> Vec<Fact> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::markup::tests::{MAX_LETTER, check, hostile};
+    use super::super::markup::tests::{MAX_MESSAGE, check, hostile};
     use super::*;
     use crate::report::testing::report;
     use crate::report::{Report, Verdict};
 
     fn like(fingerprint: usize, elapsed_ms: f64, suppressed: u64) -> Report {
         let mut report = report();
-        report.location = crate::report::location::locate(&report);
+        report.location = crate::report::assemble::location::locate(&report);
         report.fingerprint = format!("{fingerprint:016x}");
         report.id = format!("id-{fingerprint}-{elapsed_ms}");
         Report { elapsed_ms, suppressed, ..report }
@@ -171,9 +171,9 @@ mod tests {
 ";
         assert_eq!(digest.to_text(), expected);
         let html = digest.to_html();
-        let letter = check(&html);
+        let message = check(&html);
         for word in expected.split_whitespace() {
-            assert!(letter.contains(word), "{word}: {letter}");
+            assert!(message.contains(word), "{word}: {message}");
         }
         assert!(html.contains("<td width=\"100%\"") && html.contains("<td width=\"25%\""), "a bar each");
         assert_eq!(digest.subject(), "10 reports about 2 places on web1, most often GET /slow/{what}");
@@ -193,7 +193,7 @@ mod tests {
             digest.add(&Report { job, request: None, ..like(number, 1.0, 0) });
         });
         let html = digest.to_html();
-        assert!(html.len() < MAX_LETTER, "{}", html.len());
+        assert!(html.len() < MAX_MESSAGE, "{}", html.len());
         let text = check(&html);
         let shown = text.matches("1 × waiting").count();
         assert!(shown < MAX_SHOWN && text.contains(&format!("… and {} reports", 100 - shown)), "{shown}");

@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 
 use crate::capture::{Frame, is_std, origin};
-use crate::report::location::is_registering;
+use crate::report::assemble::location::is_registering;
 use crate::report::{Stack, StackKind};
 
 /// How many frames are shown of a stack without a frame of the application's own.

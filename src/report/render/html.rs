@@ -1,4 +1,4 @@
-//! The report as a letter in HTML.
+//! The report as a message in HTML.
 
 use super::markup::Colour;
 use super::page::{Page, meaning};
@@ -6,11 +6,11 @@ use super::sections::Section;
 use super::stacks::Line;
 use super::subject::state;
 use crate::report::Report;
-use crate::report::location::place;
+use crate::report::assemble::location::place;
 use crate::text::html::Html;
 
-/// How many bytes each part may have. A mail client such as Gmail shows the first 102 KB of a letter; all parts together
-/// are less, also where each letter of the text must be escaped.
+/// How many bytes each part may have. A mail client such as Gmail shows the first 102 KB of a message; all parts together
+/// are less, also where each character of the text must be escaped.
 const FACTS: usize = 12_000;
 const NOTES: usize = 6_000;
 const STACKS: usize = 24_000;
@@ -26,7 +26,7 @@ impl Report {
     /// outside is escaped. It is never longer than 100,000 bytes: of a very large report, the text has the rest.
     ///
     /// ```
-    /// # fn letter(report: &heeler::Report) {
+    /// # fn message(report: &heeler::Report) {
     /// let html = report.to_html();
     /// assert!(html.len() <= 100_000);
     /// # }
@@ -34,7 +34,7 @@ impl Report {
     #[must_use]
     pub fn to_html(&self) -> String {
         let page = Page::of(self);
-        let mut html = Html::letter(&self.subject());
+        let mut html = Html::message(&self.subject());
         html.lead(self, &page);
         let left = html.facts(FACTS, &page.facts);
         html.left_out(left, "fact");
@@ -46,7 +46,7 @@ impl Report {
         html.raw("<div style=\"margin-top:24px;border-top:1px solid rgba(127,127,127,.35)\">");
         html.facts(1_000, &page.tail);
         html.raw("</div>");
-        html.finish_letter()
+        html.finish_message()
     }
 
     /// The source line at the report's location, where it is at hand.
@@ -203,9 +203,9 @@ impl Html {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::markup::tests::{MAX_LETTER, check, hostile};
+    use super::super::markup::tests::{MAX_MESSAGE, check, hostile};
     use super::*;
-    use crate::report::location::{arrange, locate};
+    use crate::report::assemble::location::{arrange, locate};
     use crate::report::testing::{await_stack, culprit, library, own, report, thread, thread_stack};
     use crate::report::{Kind, Span, Thread, Verdict};
 
@@ -214,7 +214,7 @@ mod tests {
         arrange(&mut report);
         report.location = locate(&report);
         let html = report.to_html();
-        assert!(html.len() <= MAX_LETTER, "{}", html.len());
+        assert!(html.len() <= MAX_MESSAGE, "{}", html.len());
         check(&html)
     }
 
@@ -283,11 +283,11 @@ mod tests {
         arrange(&mut report);
         report.location = locate(&report);
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let letter = words(&read(report.clone()));
+        let message = words(&read(report.clone()));
         for word in words(&report.to_text()) {
-            // The text page draws what the letter marks by its style.
+            // The text page draws what the message marks by its style.
             let drawn = ["=>", "|", "-"].contains(&&*word);
-            assert!(drawn || letter.contains(&word), "{word} is missing: {letter:?}");
+            assert!(drawn || message.contains(&word), "{word} is missing: {message:?}");
         }
     }
 
@@ -324,7 +324,7 @@ mod tests {
         let frames: Vec<_> = (0..10_000).map(|line| own("app::again", line)).collect();
         report.stacks = vec![await_stack(&frames)];
         assert!(read(report.clone()).contains("… 9948 lines, in the JSON form"));
-        // Each letter takes six bytes, or nine.
+        // Each character takes six bytes, or nine.
         for long in ["\"".repeat(2_000), "\u{e0001}".repeat(2_000), "😀".repeat(2_000)] {
             let request = report.request.as_mut().unwrap();
             (request.method, request.uri) = (long.clone(), long.clone());

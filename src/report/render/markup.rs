@@ -1,4 +1,4 @@
-//! What a letter in HTML consists of.
+//! What a message in HTML consists of.
 //!
 //! Mail clients run no scripts, load nothing, and often drop `<style>`: so there are tables and inline styles. Text has the
 //! reader's own colour and panels are translucent, so that a page is as clear on a dark ground as on a light one.
@@ -27,14 +27,14 @@ const BODY: &str = concat!(
 const END: &str = "</div></td></tr></table></body></html>\n";
 
 impl Html {
-    /// A letter with this title.
-    pub(super) fn letter(title: &str) -> Self {
+    /// A message with this title.
+    pub(super) fn message(title: &str) -> Self {
         let mut html = Self::new(MAX_TEXT);
         html.raw(START).text(title).raw(BODY);
         html
     }
 
-    pub(super) fn finish_letter(mut self) -> String {
+    pub(super) fn finish_message(mut self) -> String {
         self.raw(END);
         self.into_markup()
     }
@@ -124,7 +124,7 @@ impl Colour {
         }
     }
 
-    /// Those of the flamegraph, which may lie beside the letter.
+    /// Those of the flamegraph, which may lie beside the message.
     pub(super) const fn of_activity(activity: Option<Activity>) -> Self {
         match activity {
             Some(Activity::Waiting) => Self("#56b4e9"),
@@ -143,7 +143,7 @@ pub(super) mod tests {
     use super::*;
 
     /// What [`to_html`](crate::Report::to_html) promises.
-    pub(crate) const MAX_LETTER: usize = 100_000;
+    pub(crate) const MAX_MESSAGE: usize = 100_000;
 
     const ELEMENTS: [&str; 15] =
         ["html", "head", "meta", "title", "body", "table", "tr", "td", "div", "span", "h1", "h2", "p", "b", "ul"];
@@ -255,9 +255,9 @@ pub(super) mod tests {
     #[test]
     fn a_bar_is_1_to_100_percent_wide() {
         for (fraction, percent) in [(0.0, 1), (0.005, 1), (0.5, 50), (1.0, 100), (7.0, 100), (-1.0, 1), (f64::NAN, 1)] {
-            let mut html = Html::letter("");
+            let mut html = Html::message("");
             html.bar(Colour::GREY, fraction);
-            let html = html.finish_letter();
+            let html = html.finish_message();
             check(&html);
             assert!(html.contains(&format!("<td width=\"{percent}%\"")), "{fraction}");
         }

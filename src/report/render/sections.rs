@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::sentence::busy_with;
 use super::stacks::{Line, lines};
-use crate::report::location::is_idle;
+use crate::report::assemble::location::is_idle;
 use crate::report::{Report, Stack, StackKind, Thread, Verdict};
 use crate::text::units::count;
 

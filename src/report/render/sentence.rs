@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::report::location::locate_child;
-use crate::report::location::place;
+use crate::report::assemble::location::locate_child;
+use crate::report::assemble::location::place;
 use crate::report::{Kind, Report, StackKind, Thread, Verdict};
 use crate::text::escape::escape;
 use crate::text::units::{count, duration};
@@ -130,7 +130,7 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::location::{arrange, locate};
+    use crate::report::assemble::location::{arrange, locate};
     use crate::report::testing::{await_stack, culprit, library, own, report, thread, thread_stack};
 
     fn say(mut report: Report) -> String {

@@ -1,6 +1,6 @@
-//! The subject of a letter: what a mail client lists, and a pager reads out.
+//! The subject of a message: what a mail client lists, and a pager reads out.
 
-use crate::report::route::route_line;
+use crate::report::assemble::route::route_line;
 use crate::report::{Kind, Report, Verdict};
 use crate::text::escape::escape;
 use crate::text::units::duration;

@@ -110,7 +110,7 @@ impl Text {
 mod tests {
     use super::super::sections::MAX_STACKS;
     use super::*;
-    use crate::report::location::{arrange, locate};
+    use crate::report::assemble::location::{arrange, locate};
     use crate::report::testing::{await_stack, culprit, own, report, thread, thread_stack};
     use crate::report::{Thread, Verdict};
     use crate::text::escape::is_unsafe;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::sentence::busy_with;
-use crate::report::location::location_of;
-use crate::report::location::place;
+use crate::report::assemble::location::location_of;
+use crate::report::assemble::location::place;
 use crate::report::{Activity, Interval, Report};
 use crate::text::units::{count, duration};
 

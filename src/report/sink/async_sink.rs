@@ -39,7 +39,7 @@ use crate::report::{Digest, Report};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait AsyncSink: Send + Sync + 'static {
-    /// Names this sink in the log and in figures. Called once.
+    /// Names this sink in the log and in metrics. Called once.
     fn name(&self) -> &str;
 
     /// Sends a report: the first of its [`id`](Report::id), or an [`update`](Report::update) of it. It may be called again with

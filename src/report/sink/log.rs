@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn both_targets_log_the_same_event() {
         let mut report = report();
-        report.location = crate::report::location::locate(&report);
+        report.location = crate::report::assemble::location::locate(&report);
         for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE] {
             let default = logged(&Log::new(level, TARGET), &report);
             let custom = logged(&Log::new(level, "my_service::slow"), &report);

@@ -6,7 +6,7 @@ use super::tree::{Node, tree};
 use crate::flamegraph::label;
 use crate::flamegraph::picture::{GREY, Picture, Tile, share, xml};
 use crate::report::Report;
-use crate::report::location::place;
+use crate::report::assemble::location::place;
 use crate::text::time::timestamp;
 use crate::text::units::{count, duration};
 
@@ -138,7 +138,7 @@ mod tests {
 
     use super::*;
     use crate::flamegraph::picture::FLUID_BOXES;
-    use crate::report::location::{arrange, locate};
+    use crate::report::assemble::location::{arrange, locate};
     use crate::report::testing::{culprit, library, own, report, thread_stack};
     use crate::report::{Activity, Interval, Verdict};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lettre::Address;
 
 use super::files::Files;
-use super::message::Letters;
+use super::message::Messages;
 use super::sendmail;
 use super::smtp::{Smtp, Trouble};
 use super::thread::{Place, Threads};
@@ -30,7 +30,7 @@ const LOG_REFUSALS_EVERY: Duration = Duration::from_secs(60);
 
 /// Sends reports as mails.
 pub(crate) struct Mailer {
-    letters: Letters,
+    messages: Messages,
     to: Vec<Address>,
     carrier: Carrier,
     timeout: Duration,
@@ -62,14 +62,14 @@ impl Partly {
 
 impl Mailer {
     pub(super) fn new(
-        letters: Letters,
+        messages: Messages,
         to: Vec<Address>,
         carrier: Carrier,
         timeout: Duration,
         per_hour: Option<u32>,
     ) -> Self {
         Self {
-            letters,
+            messages,
             to,
             carrier,
             timeout,
@@ -81,9 +81,9 @@ impl Mailer {
     }
 
     async fn send_report(&self, report: &Report) -> Result<(), SinkError> {
-        let (id, root) = (self.letters.report_id(report), self.letters.root_id(report));
+        let (id, root) = (self.messages.report_id(report), self.messages.root_id(report));
         let place = lock_std(self.threads.get()).place(report, id, root);
-        let mail = self.letters.report(report, &place).map_err(SinkError::permanent)?;
+        let mail = self.messages.report(report, &place).map_err(SinkError::permanent)?;
         let update = if report.update > 0 { format!("_{}", report.update) } else { String::new() };
         self.send(&place.message_id, &format!("{}{update}", stem(report)), &mail).await?;
         lock_std(self.threads.get()).sent(report, &place);
@@ -91,8 +91,8 @@ impl Mailer {
     }
 
     async fn send_digest(&self, digest: &Digest) -> Result<(), SinkError> {
-        let place = Place { message_id: self.letters.digest_id(digest), in_reply_to: None, references: Vec::new() };
-        let mail = self.letters.digest(digest, &place).map_err(SinkError::permanent)?;
+        let place = Place { message_id: self.messages.digest_id(digest), in_reply_to: None, references: Vec::new() };
+        let mail = self.messages.digest(digest, &place).map_err(SinkError::permanent)?;
         let time: String = timestamp(digest.until).chars().filter(|c| !matches!(c, '-' | ':')).collect();
         self.send(&place.message_id, &format!("digest_{time}"), &mail).await
     }
@@ -106,7 +106,7 @@ impl Mailer {
             }
             Carrier::Sendmail(command) => {
                 let longest = self.timeout.min(LONGEST_ATTEMPT);
-                sendmail::send(command, &self.letters.from.email, &self.to, mail, longest).await
+                sendmail::send(command, &self.messages.from.email, &self.to, mail, longest).await
             }
             Carrier::Files(files) => files.write(stem, mail).map_err(SinkError::transient),
         }
@@ -129,7 +129,7 @@ impl Mailer {
                 Err(_) => {}
             }
         };
-        let fates = smtp.send(&self.letters.from.email, &left, mail, &told).await;
+        let fates = smtp.send(&self.messages.from.email, &left, mail, &told).await;
         let fates = fates.map_err(|trouble| SinkError::transient(trouble.to_string()))?;
         let later = fates.iter().find_map(|(address, fate)| match fate {
             Err(trouble) if !trouble.is_permanent() => Some(format!("{address} cannot be reached now: {trouble}")),
@@ -187,6 +187,9 @@ impl DynAsyncSink for Mailer {
 
 impl fmt::Debug for Mailer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mailer").field("from", &self.letters.from).field("to", &self.letters.to).finish_non_exhaustive()
+        f.debug_struct("Mailer")
+            .field("from", &self.messages.from)
+            .field("to", &self.messages.to)
+            .finish_non_exhaustive()
     }
 }

@@ -19,7 +19,7 @@ const MAX_SUBJECT: usize = 300;
 
 /// What all mails of a sink have in common.
 #[derive(Debug)]
-pub(super) struct Letters {
+pub(super) struct Messages {
     pub(super) from: Mailbox,
     pub(super) to: Vec<Mailbox>,
     pub(super) subject_prefix: String,
@@ -36,7 +36,7 @@ struct Content<'a> {
     attachments: Vec<(String, &'static str, Vec<u8>)>,
 }
 
-impl Letters {
+impl Messages {
     /// The mail about a report.
     pub(super) fn report(&self, report: &Report, place: &Place) -> Result<Vec<u8>, lettre::error::Error> {
         self.compose(Content {

@@ -13,12 +13,12 @@ use lettre::transport::smtp::extension::ClientId;
 
 use super::files::Files;
 use super::mailer::{Carrier, Mailer};
-use super::message::Letters;
+use super::message::Messages;
 use super::settings::{Email, Security, Server, Way};
 use super::smtp::{Protection, Smtp};
 use crate::capture::PerProcess;
 use crate::error::{Error, Result};
-use crate::report::process;
+use crate::report::model::process;
 use crate::text::escape::is_unsafe;
 
 const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
@@ -47,9 +47,9 @@ impl Email {
             return Err(Error::config("nobody is to get the mails: the recipients' addresses are missing"));
         }
         let to = to.iter().map(|address| mailbox("a recipient's", address)).collect::<Result<Vec<Mailbox>>>()?;
-        let letters = Letters { from: mailbox("the sender's", &from)?, to, subject_prefix: self.subject_prefix };
+        let messages = Messages { from: mailbox("the sender's", &from)?, to, subject_prefix: self.subject_prefix };
         let mut to: Vec<Address> = Vec::new();
-        for mailbox in &letters.to {
+        for mailbox in &messages.to {
             if !to.contains(&mailbox.email) {
                 to.push(mailbox.email.clone());
             }
@@ -62,7 +62,7 @@ impl Email {
             Way::Sendmail { command } => Carrier::Sendmail(command),
             Way::Files { directory } => Carrier::Files(Files::open(Path::new(&directory))?),
         };
-        Ok(Mailer::new(letters, to, carrier, self.timeout, self.per_hour))
+        Ok(Mailer::new(messages, to, carrier, self.timeout, self.per_hour))
     }
 }
 

@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn findings_become_attributes() {
         let mut report = report();
-        report.location = crate::report::location::locate(&report);
+        report.location = crate::report::assemble::location::locate(&report);
         report.notes = vec!["one".to_owned(), "two".to_owned()];
         let list = texts(&of_findings(&report));
         for expected in [

@@ -1,4 +1,4 @@
-//! The figures of the process as instruments, observed when somebody collects them.
+//! The metrics of the process as instruments, observed when somebody collects them.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,8 +10,8 @@ use opentelemetry::{KeyValue, global};
 use super::scope;
 use crate::capture::PerProcess;
 use crate::report::Verdict;
-use crate::report::by_sink;
-use crate::report::figures::{Figures, Pieces, figures};
+use crate::report::metrics::by_sink;
+use crate::report::metrics::{Metrics, Pieces, metrics};
 use crate::sync::lock_std;
 
 /// Where instruments come from.
@@ -35,23 +35,23 @@ pub(super) fn start(meters: &Meters) {
     }
 }
 
-/// The figures at most this old: so one collection, which asks for each instrument, walks the table once.
-fn recent() -> Figures {
+/// The metrics at most this old: so one collection, which asks for each instrument, walks the table once.
+fn recent() -> Metrics {
     const FRESH: Duration = Duration::from_millis(100);
-    static RECENT: PerProcess<Mutex<Option<(Instant, Figures)>>> = PerProcess::new(Mutex::default);
+    static RECENT: PerProcess<Mutex<Option<(Instant, Metrics)>>> = PerProcess::new(Mutex::default);
     let mut recent = lock_std(RECENT.get());
     match *recent {
-        Some((at, figures)) if at.elapsed() < FRESH => figures,
+        Some((at, metrics)) if at.elapsed() < FRESH => metrics,
         _ => {
-            let figures = figures();
-            *recent = Some((Instant::now(), figures));
-            figures
+            let metrics = metrics();
+            *recent = Some((Instant::now(), metrics));
+            metrics
         }
     }
 }
 
-/// A counter of what `value` picks from the figures.
-fn counter(meter: &Meter, name: &'static str, unit: &'static str, what: &'static str, value: fn(&Figures) -> u64) {
+/// A counter of what `value` picks from the metrics.
+fn counter(meter: &Meter, name: &'static str, unit: &'static str, what: &'static str, value: fn(&Metrics) -> u64) {
     counters(meter, name, unit, what, move |instrument| instrument.observe(value(&recent()), &[]));
 }
 
@@ -78,7 +78,7 @@ fn gauge(
 }
 
 /// A number that is not to be added up.
-fn level(meter: &Meter, name: &'static str, unit: &'static str, what: &'static str, value: fn(&Figures) -> f64) {
+fn level(meter: &Meter, name: &'static str, unit: &'static str, what: &'static str, value: fn(&Metrics) -> f64) {
     let observe = move |instrument: &dyn AsyncInstrument<f64>| instrument.observe(value(&recent()), &[]);
     meter.f64_observable_gauge(name).with_unit(unit).with_description(what).with_callback(observe).build();
 }
@@ -106,11 +106,11 @@ fn make(meter: &Meter) {
         }
     });
     let what = "Reports that were held back, for one about the same had just gone out.";
-    counter(meter, "heeler.suppressed", "{report}", what, |figures| figures.reports.suppressed);
+    counter(meter, "heeler.suppressed", "{report}", what, |metrics| metrics.reports.suppressed);
     let what = "Captures that were thrown away, for too many waited for the reporter.";
-    counter(meter, "heeler.dropped", "{capture}", what, |figures| figures.reports.dropped);
+    counter(meter, "heeler.dropped", "{capture}", what, |metrics| metrics.reports.dropped);
     let what = "Reports that at least one sink has not taken and never will.";
-    counter(meter, "heeler.undelivered", "{report}", what, |figures| figures.reports.undelivered);
+    counter(meter, "heeler.undelivered", "{report}", what, |metrics| metrics.reports.undelivered);
     let what = "Reports that are on their way to at least one sink, or wait for another try.";
     gauge(meter, "heeler.queued", "{report}", what, |instrument| {
         instrument.observe(signed(recent().reports.queued), &[]);
@@ -148,12 +148,12 @@ fn make(meter: &Meter) {
             instrument.observe(number, &[KeyValue::new("heeler.result", result)]);
         }
     });
-    let running = |figures: &Figures| if figures.monitor.running { 1.0 } else { 0.0 };
+    let running = |metrics: &Metrics| if metrics.monitor.running { 1.0 } else { 0.0 };
     level(meter, "heeler.monitor.up", "1", "1 if the monitor's threads run, else 0.", running);
     let what = "Time since the monitor last turned, which it does every second.";
-    level(meter, "heeler.monitor.heartbeat_age", "s", what, |figures| figures.monitor.heartbeat_age.as_secs_f64());
+    level(meter, "heeler.monitor.heartbeat_age", "s", what, |metrics| metrics.monitor.heartbeat_age.as_secs_f64());
     let what = "The longest that the monitor was late in the last thirty to sixty seconds.";
-    level(meter, "heeler.monitor.max_lag", "s", what, |figures| figures.monitor.max_lag.as_secs_f64());
+    level(meter, "heeler.monitor.max_lag", "s", what, |metrics| metrics.monitor.max_lag.as_secs_f64());
     let what = "Reports that a sink has taken, updates included.";
     counters(meter, "heeler.deliveries", "{report}", what, |instrument| {
         for (sink, taken) in by_sink::deliveries() {

@@ -74,7 +74,7 @@ use crate::report::{Report, Sink};
 /// | `heeler.delivery.failures` | `{delivery}` | `heeler.sink` | deliveries to a sink that failed |
 ///
 /// They are observed when metrics are collected, by the thread that collects them, and hold the
-/// [figures](crate::figures()) of the whole process.
+/// [metrics](crate::metrics()) of the whole process.
 ///
 /// # When it goes out
 ///

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::request::{request, trace};
 use super::stacks::{Images, MAIN, arranged, stacktrace};
+use crate::report::assemble::route::route_line;
 use crate::report::render::timeline;
-use crate::report::route::route_line;
 use crate::report::{Report, Verdict};
 use crate::text::escape::escape;
 use crate::text::time::timestamp;

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::slack;
-use crate::report::schema::Short;
+use crate::report::model::schema::Short;
 use crate::report::{Digest, Report, SCHEMA, Verdict};
 use crate::text::time::timestamp;
 

@@ -244,7 +244,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::report::location::locate;
+    use crate::report::assemble::location::locate;
     use crate::report::testing::{await_stack, culprit, own, report as example, thread_stack};
 
     fn text_of(value: &Value, pointer: &str) -> String {

@@ -6,16 +6,16 @@ use super::*;
 use crate::report::model::Span;
 use crate::report::testing::report;
 
-fn letters(subject_prefix: &str) -> Letters {
+fn messages(subject_prefix: &str) -> Messages {
     let mailbox = |text: &str| -> Mailbox { text.parse().unwrap() };
     let to = vec![mailbox("one@example.com"), mailbox("Zwei äöü <two@example.com>")];
-    Letters { from: mailbox("Watchdog <watchdog@example.com>"), to, subject_prefix: subject_prefix.to_owned() }
+    Messages { from: mailbox("Watchdog <watchdog@example.com>"), to, subject_prefix: subject_prefix.to_owned() }
 }
 
-fn place(letters: &Letters, report: &Report) -> Place {
-    let message_id = letters.report_id(report);
+fn place(messages: &Messages, report: &Report) -> Place {
+    let message_id = messages.report_id(report);
     let first = "<first@example.com>".to_owned();
-    Place { message_id, in_reply_to: Some(first.clone()), references: vec![letters.root_id(report), first] }
+    Place { message_id, in_reply_to: Some(first.clone()), references: vec![messages.root_id(report), first] }
 }
 
 /// The headers of a mail, in order, the continuation of a line as a part of it.
@@ -75,9 +75,9 @@ proptest! {
         report.spans = vec![Span { name: span.clone(), fields: vec![(uri.clone(), span.clone())] }];
         report.notes.push(note.clone());
 
-        let letters = letters(prefix);
-        let place = place(&letters, &report);
-        let bytes = letters.report(&report, &place).unwrap();
+        let messages = messages(prefix);
+        let place = place(&messages, &report);
+        let bytes = messages.report(&report, &place).unwrap();
 
         let expected = [
             "From", "Subject", "Date", "Message-ID", "Auto-Submitted", "X-Auto-Response-Suppress", "To",
@@ -118,31 +118,31 @@ proptest! {
 /// Guards: a wrong clock costs no mail.
 #[test]
 fn any_time_has_a_date() {
-    let letters = letters("");
+    let messages = messages("");
     let times = [UNIX_EPOCH - Duration::from_secs(1 << 33), UNIX_EPOCH + Duration::from_secs(1 << 40)];
     for time in times {
         let report = Report { captured_at: time, ..report() };
-        let bytes = letters.report(&report, &place(&letters, &report)).unwrap();
+        let bytes = messages.report(&report, &place(&messages, &report)).unwrap();
         assert!(MessageParser::default().parse(&bytes).unwrap().date().is_some());
         let digest = Digest::of(&report);
-        assert!(letters.digest_id(&digest).starts_with("<digest."));
-        let place = Place { message_id: letters.digest_id(&digest), in_reply_to: None, references: Vec::new() };
-        assert!(MessageParser::default().parse(&letters.digest(&digest, &place).unwrap()).unwrap().date().is_some());
+        assert!(messages.digest_id(&digest).starts_with("<digest."));
+        let place = Place { message_id: messages.digest_id(&digest), in_reply_to: None, references: Vec::new() };
+        assert!(MessageParser::default().parse(&messages.digest(&digest, &place).unwrap()).unwrap().date().is_some());
     }
 }
 
 /// Guards: ids tell reports and places apart, and are the same in the next process, so that conversations outlive a restart.
 #[test]
 fn message_ids_are_stable_and_distinct() {
-    let letters = letters("");
+    let messages = messages("");
     let with = |id: &str, update, fingerprint: &str, service: Option<&str>| {
         let mut report = Report { id: id.to_owned(), update, fingerprint: fingerprint.to_owned(), ..report() };
         report.process.service = service.map(str::to_owned);
         report
     };
-    assert_eq!(letters.report_id(&with("5cf4", 0, "f", None)), "<5cf4.0@example.com>");
-    assert_eq!(letters.report_id(&with("5cf4", 2, "f", None)), "<5cf4.2@example.com>");
-    let root = |fingerprint, service| letters.root_id(&with("1", 0, fingerprint, service));
+    assert_eq!(messages.report_id(&with("5cf4", 0, "f", None)), "<5cf4.0@example.com>");
+    assert_eq!(messages.report_id(&with("5cf4", 2, "f", None)), "<5cf4.2@example.com>");
+    let root = |fingerprint, service| messages.root_id(&with("1", 0, fingerprint, service));
     assert_eq!(root("81d76b211c51e3c4", Some("photos")), "<place.891d875793b91c40@example.com>");
     assert_ne!(root("a", Some("photos")), root("b", Some("photos")));
     assert_ne!(root("a", Some("photos")), root("a", Some("videos")));
@@ -152,9 +152,9 @@ fn message_ids_are_stable_and_distinct() {
 /// Guards: a report of many megabytes is mailed without the parts that make it so large.
 #[test]
 fn large_attachments_are_left_out() {
-    let letters = letters("");
+    let messages = messages("");
     let report = Report { notes: vec!["x".repeat(MAX_ATTACHMENT)], ..report() };
-    let bytes = letters.report(&report, &place(&letters, &report)).unwrap();
+    let bytes = messages.report(&report, &place(&messages, &report)).unwrap();
     let mail = MessageParser::default().parse(&bytes).unwrap();
     assert_eq!(mail.attachment_count(), 1);
 }

@@ -1,0 +1,372 @@
+//! From evidence to a report: unwinds and names the stacks, and adds the time up. On a thread of heeler's own. What it says
+//! of the request is as it was found: it is reduced when the report is [completed](super::Reports::deliver).
+
+pub(in crate::report) mod around;
+pub(in crate::report) mod described;
+pub(in crate::report) mod location;
+pub(in crate::report) mod request;
+pub(in crate::report) mod route;
+pub(in crate::report) mod source;
+pub(in crate::report) mod symbolize;
+pub(in crate::report) mod symbolizer;
+pub(in crate::report) mod waits;
+pub(in crate::report) mod yielding;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use super::model::{Interval, ProcessInfo, Report, SCHEMA, Span, Stack, Thread};
+use crate::capture::{self, Origin, Snapshot, Symbols, Unwinder};
+use crate::counts::COUNTS;
+use crate::inflight::{Subject, WaitKind};
+use crate::monitor::{Culprit, Evidence, ThreadEvidence};
+use crate::monitor::{Kind, Verdict};
+use crate::report::assemble::around::Around;
+use crate::report::assemble::location::is_idle;
+use crate::report::assemble::request::describe;
+use crate::report::assemble::waits::Group;
+use crate::report::assemble::yielding::yields;
+use crate::report::model::words::{Activity, StackKind};
+use crate::sync::count;
+
+/// Makes ids that differ between processes; of one piece of work, whoever assembles, the same.
+static IDS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Turns evidence into reports. Belongs to one thread: the reporter's, or the symbolizer's.
+#[derive(Debug)]
+pub(in crate::report) struct Assembler {
+    unwinder: Unwinder,
+    symbols: Symbols,
+}
+
+fn millis(nanos: u64) -> f64 {
+    // Microseconds are as fine as a reader wants them.
+    (nanos / 1_000) as f64 / 1_000.0
+}
+
+/// Takes times from a whole, of which nothing can be taken twice, and rounds them so that they add up to it.
+struct Shares {
+    whole: u64,
+    taken: u64,
+}
+
+impl Shares {
+    /// Milliseconds. What is asked for beyond the whole is left out.
+    fn take(&mut self, nanos: u64) -> f64 {
+        let before = self.taken / 1_000;
+        self.taken = self.taken.saturating_add(nanos).min(self.whole);
+        (self.taken / 1_000 - before) as f64 / 1_000.0
+    }
+
+    fn rest(&mut self) -> f64 {
+        self.take(u64::MAX)
+    }
+}
+
+impl Assembler {
+    pub(in crate::report) fn new() -> Self {
+        Self { unwinder: Unwinder::new(), symbols: Symbols::new() }
+    }
+
+    pub(in crate::report) fn assemble(&mut self, evidence: Evidence) -> Report {
+        // Before names are read, which may take longer than the spans are open.
+        let spans = spans(&evidence);
+        if self.unwinder.refresh() {
+            self.symbols.forget();
+        }
+        self.learn_names(&evidence);
+        let mut report = blank(&evidence);
+        report.id = format!("{:016x}", IDS.hash_one((evidence.id.to_bits(), evidence.started)));
+        match &evidence.subject {
+            Subject::Request(request) => report.request = Some(describe(request, &evidence)),
+            Subject::Job(job) => report.job = Some(job.name.to_string()),
+            Subject::Child(_) | Subject::Timebox(_) | Subject::Nothing => {}
+        }
+        self.own_thread(&evidence, &mut report);
+        self.culprits(&evidence.culprits, &mut report);
+        self.children(&evidence, &mut report);
+        self.waits(&evidence, &mut report);
+        if report.stacks.iter().any(|stack| stack.truncated) {
+            count(&COUNTS.truncated);
+            report.notes.push("a stack was cut: its outer frames are missing".to_owned());
+        }
+        if evidence.has_foreign_stack() {
+            let note = "it runs on a stack of its own (a fiber's): the frames outside of that are not shown";
+            report.notes.push(note.to_owned());
+        }
+        report.spans = spans;
+        self.symbols.trim();
+        report
+    }
+
+    /// Names what is on all stacks at one go, for the debug information is opened and read anew each time. To unwind them twice takes
+    /// microseconds.
+    fn learn_names(&mut self, evidence: &Evidence) {
+        let threads = evidence.thread.iter().chain(evidence.culprits.iter().map(|culprit| &culprit.thread));
+        let threads = threads.chain(evidence.children.iter().filter_map(|child| child.thread.as_ref()));
+        let of_threads = threads.filter_map(|thread| thread.snapshot.as_ref());
+        let of_children = evidence.children.iter().flat_map(|child| &child.stacks).flat_map(|stacks| &stacks.list);
+        let of_waits = evidence.waits.iter().flat_map(|wait| &wait.stacks.list);
+        let mut addresses = Vec::new();
+        for snapshot in of_threads.chain(of_children).chain(of_waits) {
+            addresses.extend(self.unwinder.unwind(snapshot).addresses);
+        }
+        self.symbols.learn(&addresses);
+    }
+
+    fn own_thread(&mut self, evidence: &Evidence, report: &mut Report) {
+        let Some(thread) = &evidence.thread else { return };
+        report.thread = Some(thread_of(thread));
+        if let Some(snapshot) = &thread.snapshot {
+            let stack = self.stack(snapshot, StackKind::Thread);
+            report.stacks.push(Stack { thread: report.thread.clone(), ..stack });
+        }
+    }
+
+    fn culprits(&mut self, culprits: &[Culprit], report: &mut Report) {
+        for culprit in culprits {
+            let work = match &culprit.work {
+                Subject::Request(request) => {
+                    let path = request.path.as_ref().map_or("/", |path| path.as_str());
+                    Some(format!("{} {path}", request.method))
+                }
+                Subject::Job(job) => Some(job.name.to_string()),
+                Subject::Child(child) => Some(child.how.as_str().to_owned()),
+                Subject::Timebox(timebox) => Some(match timebox.label() {
+                    Some(label) => label.to_string(),
+                    None => "a timebox".to_owned(),
+                }),
+                Subject::Nothing => None,
+            };
+            let mut stack = match &culprit.thread.snapshot {
+                Some(snapshot) => self.stack(snapshot, StackKind::Culprit),
+                None => Stack::empty(StackKind::Culprit),
+            };
+            stack.thread = Some(thread_of(&culprit.thread));
+            stack.work = work;
+            report.stacks.push(stack);
+        }
+    }
+
+    fn children(&mut self, evidence: &Evidence, report: &mut Report) {
+        for child in &evidence.children {
+            if let Some(thread) = &child.thread {
+                let mut stack = match &thread.snapshot {
+                    Some(snapshot) => self.stack(snapshot, StackKind::Thread),
+                    None => Stack::empty(StackKind::Thread),
+                };
+                stack.child = Some(child.how.to_owned());
+                stack.thread = Some(thread_of(thread));
+                report.stacks.push(stack);
+            }
+            let stacks = child.stacks.iter().flat_map(|stacks| &stacks.list);
+            for (branch, snapshot) in stacks.enumerate() {
+                let stack = self.stack(snapshot, StackKind::Await);
+                report.stacks.push(Stack { child: Some(child.how.to_owned()), branch: branch as u32, ..stack });
+            }
+        }
+    }
+
+    /// The await stacks, and where the time went.
+    fn waits(&mut self, evidence: &Evidence, report: &mut Report) {
+        let running = report.stacks.iter().position(|stack| stack.kind == StackKind::Thread && stack.child.is_none());
+        // Inside a poll, no await stack is current.
+        let waiting = evidence.thread.is_none();
+        let mut groups: Vec<Group> = Vec::new();
+        for (index, wait) in evidence.waits.iter().enumerate() {
+            let current = waiting && evidence.current == Some(index);
+            if wait.nanos == 0 && !current {
+                continue;
+            }
+            let branches = wait.stacks.list.iter().enumerate().map(|(branch, snapshot)| {
+                let stack = self.stack(snapshot, StackKind::Await);
+                Stack { current, branch: branch as u32, ..stack }
+            });
+            // The last first: what was left for it in the same poll, as a timer that has just run out, is no branch.
+            let mut stacks: Vec<Stack> = branches.rev().collect();
+            if current && wait.lost > 0 {
+                report.notes.push(match wait.lost {
+                    1 => "1 more branch waits, whose stack could not be copied".to_owned(),
+                    lost => format!("{lost} more branches wait, whose stacks could not be copied"),
+                });
+            }
+            let activity = match wait.kind {
+                WaitKind::Yielding => Activity::Yielding,
+                WaitKind::Waiting if yields(&stacks, wait.gave_way) => Activity::Yielding,
+                WaitKind::Waiting | WaitKind::NoWaker => Activity::Waiting,
+            };
+            if activity == Activity::Yielding {
+                // What gave way says more than a timer beside it.
+                stacks.sort_by_key(is_idle);
+            }
+            if current && activity == Activity::Yielding && report.verdict == Verdict::Waiting {
+                report.verdict = Verdict::Yielding;
+            }
+            Group::new(activity, current, stacks, wait.waits, wait.nanos).join(&mut groups);
+        }
+        let mut shares = Shares { whole: evidence.elapsed, taken: 0 };
+        for group in groups {
+            let first = report.stacks.len();
+            let stack = (!group.stacks.is_empty()).then_some(first);
+            report.stacks.extend(group.stacks);
+            let (activity, waits, ms) = (group.activity, group.waits, shares.take(group.nanos));
+            report.timeline.push(Interval { activity, stack, waits, ms });
+        }
+        if evidence.runnable > 0 {
+            let (stack, ms) = (None, shares.take(evidence.runnable));
+            report.timeline.push(Interval { activity: Activity::Runnable, stack, waits: 1, ms });
+        }
+        // Time between polls, whether it was still waiting or had been woken: so the three shares sum to the whole, too.
+        report.waiting_ms = millis(shares.taken);
+        if evidence.busy > 0 {
+            report.busy_ms = shares.take(evidence.busy);
+            let (waits, ms) = (evidence.busy_polls, report.busy_ms);
+            report.timeline.push(Interval { activity: Activity::Running, stack: running, waits, ms });
+        }
+        report.unobserved_ms = shares.rest();
+        if report.unobserved_ms > 0.0 {
+            let (stack, ms) = (None, report.unobserved_ms);
+            report.timeline.push(Interval { activity: Activity::Unobserved, stack, waits: 0, ms });
+        }
+        for interval in &mut report.timeline {
+            // One that only a look of heeler's has found is a wait nevertheless.
+            if matches!(interval.activity, Activity::Waiting | Activity::Yielding) {
+                interval.waits = interval.waits.max(1);
+            }
+        }
+        report.timeline.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    }
+
+    fn stack(&mut self, snapshot: &Snapshot, kind: StackKind) -> Stack {
+        let unwound = self.unwinder.unwind(snapshot);
+        let mut frames = self.symbols.frames(&unwound.addresses);
+        if kind == StackKind::Await {
+            capture::drop_copying(&mut frames);
+        }
+        // Reports may wait for long, thousands of them.
+        frames.shrink_to_fit();
+        let reconstructed = snapshot.origin == Origin::DeadFrames;
+        Stack { frames, truncated: !unwound.complete, reconstructed, ..Stack::empty(kind) }
+    }
+}
+
+fn blank(evidence: &Evidence) -> Report {
+    let elapsed = Duration::from_nanos(evidence.elapsed);
+    Report {
+        schema: SCHEMA,
+        id: String::new(),
+        update: evidence.update,
+        kind: evidence.kind,
+        verdict: evidence.verdict,
+        captured_at: evidence.captured,
+        started_at: evidence.captured.checked_sub(elapsed).unwrap_or(evidence.captured),
+        elapsed_ms: millis(evidence.elapsed),
+        threshold_ms: (evidence.threshold != u64::MAX && evidence.kind != Kind::BlockingPoll)
+            .then(|| millis(evidence.threshold)),
+        request: None,
+        job: None,
+        process: ProcessInfo::default(),
+        thread: None,
+        polls: evidence.polls,
+        busy_ms: 0.0,
+        waiting_ms: 0.0,
+        unobserved_ms: 0.0,
+        longest_poll_ms: millis(evidence.longest_poll),
+        location: None,
+        stacks: Vec::new(),
+        timeline: Vec::new(),
+        spans: Vec::new(),
+        notes: evidence.notes.clone(),
+        fingerprint: String::new(),
+        suppressed: 0,
+        around: Around::of(evidence),
+    }
+}
+
+fn thread_of(thread: &ThreadEvidence) -> Thread {
+    let activity: &capture::Activity = &thread.activity;
+    Thread {
+        id: activity.tid,
+        name: activity.name.clone(),
+        state: activity.state_name().map(str::to_owned),
+        syscall: activity.call_name(),
+        wchan: activity.wchan.clone(),
+        on_cpu: activity.on_cpu(),
+    }
+}
+
+fn spans(evidence: &Evidence) -> Vec<Span> {
+    #[cfg(feature = "spans")]
+    {
+        let mut ids: Vec<u64> = Vec::new();
+        for id in evidence.span_ids().into_iter().flatten() {
+            if !ids.contains(id) {
+                ids.push(*id);
+            }
+        }
+        crate::inflight::spans::resolve(&ids).into_iter().map(|(name, fields)| Span { name, fields }).collect()
+    }
+    #[cfg(not(feature = "spans"))]
+    {
+        let _ = evidence;
+        Vec::new()
+    }
+}
+
+#[cfg(all(test, not(heeler_loom)))]
+mod tests {
+    use std::cell::RefCell;
+
+    use proptest::prelude::*;
+
+    use super::super::testing::evidence;
+    use super::*;
+    use crate::inflight::WaitRecord;
+    use crate::report::Reports;
+
+    fn reports() -> Reports {
+        Reports::builder().without_log().build().unwrap()
+    }
+
+    /// The microseconds of milliseconds that are rounded to them.
+    fn micros(ms: f64) -> u64 {
+        (ms * 1_000.0).round() as u64
+    }
+
+    /// Guards: one branch is singular.
+    #[test]
+    fn a_note_counts_the_lost_branches() {
+        for (lost, expected) in [(1, "1 more branch waits, whose stack "), (2, "2 more branches wait, whose stacks ")] {
+            let mut evidence = evidence(reports());
+            let mut wait = WaitRecord::without_stacks(WaitKind::Waiting, 1, 5);
+            wait.lost = lost;
+            evidence.waits = vec![wait];
+            (evidence.current, evidence.thread) = (Some(0), None);
+            let report = Assembler::new().assemble(evidence);
+            assert!(report.notes.iter().any(|note| note.starts_with(expected)), "{:?}", report.notes);
+        }
+    }
+
+    /// Guards: the parts of a report sum to the whole, to the microsecond, whatever the evidence says.
+    #[test]
+    fn the_parts_sum_to_the_whole() {
+        let (assembler, reports) = (RefCell::new(Assembler::new()), reports());
+        let times = (0..10_000_000_u64, 0..10_000_000_u64, 0..3_000_000_u64);
+        let waits = prop::collection::vec((0..3_usize, 0..4_000_000_u64), 0..6);
+        proptest!(|((elapsed, busy, runnable) in times, waits in waits)| {
+            let mut evidence = evidence(reports.clone());
+            (evidence.elapsed, evidence.busy, evidence.runnable) = (elapsed, busy, runnable);
+            let kinds = [WaitKind::Waiting, WaitKind::Yielding, WaitKind::NoWaker];
+            let wait = |(kind, nanos): (usize, u64)| WaitRecord::without_stacks(kinds[kind], 1, nanos);
+            evidence.waits = waits.into_iter().map(wait).collect();
+            evidence.current = evidence.waits.len().checked_sub(1);
+            let report = assembler.borrow_mut().assemble(evidence);
+            let parts = [report.busy_ms, report.waiting_ms, report.unobserved_ms].map(micros);
+            prop_assert_eq!(parts.iter().sum::<u64>(), micros(report.elapsed_ms));
+            let timeline: u64 = report.timeline.iter().map(|interval| micros(interval.ms)).sum();
+            prop_assert_eq!(timeline, micros(report.elapsed_ms));
+            prop_assert!(report.timeline.iter().all(|interval| interval.ms <= report.elapsed_ms));
+        });
+    }
+}

@@ -1,0 +1,93 @@
+//! Which of the waits that were recorded are at one place.
+
+use std::collections::BTreeSet;
+
+use crate::report::model::Stack;
+use crate::report::model::words::Activity;
+
+/// The waits at one place.
+pub(in crate::report) struct Group {
+    pub(in crate::report) activity: Activity,
+    current: bool,
+    /// The branch that was polled last comes first.
+    pub(in crate::report) stacks: Vec<Stack>,
+    /// Those of the first stack.
+    leading: Vec<Place>,
+    /// Those of all stacks, in an order of their own: branches may be polled in any.
+    names: BTreeSet<Vec<Place>>,
+    pub(in crate::report) waits: u32,
+    pub(in crate::report) nanos: u64,
+}
+
+/// Function, file and line.
+type Place = (Option<String>, Option<String>, Option<u32>);
+
+impl Group {
+    pub(in crate::report) fn new(
+        activity: Activity,
+        current: bool,
+        stacks: Vec<Stack>,
+        waits: u32,
+        nanos: u64,
+    ) -> Self {
+        let names = |stack: &Stack| -> Vec<Place> {
+            stack.frames.iter().map(|frame| (frame.function.clone(), frame.file.clone(), frame.line)).collect()
+        };
+        let leading = stacks.first().map(names).unwrap_or_default();
+        let names = stacks.iter().map(names).collect();
+        Self { activity, current, stacks, leading, names, waits, nanos }
+    }
+
+    /// Adds these waits to those known, for what lies on a stack besides return addresses makes one place look like several:
+    /// by name it is one.
+    pub(in crate::report) fn join(self, known: &mut Vec<Self>) {
+        match known.iter_mut().find(|known| known.is_like(&self)) {
+            Some(known) => known.absorb(self),
+            None => known.push(self),
+        }
+    }
+
+    /// Whether both are at the same place, but for branches that were over when the poll was.
+    fn is_like(&self, other: &Self) -> bool {
+        let one_in_the_other = self.names.is_subset(&other.names) || other.names.is_subset(&self.names);
+        self.activity == other.activity
+            && (self.names == other.names || (self.leading == other.leading && one_in_the_other))
+    }
+
+    /// Adds the waits of `other`. Its stacks are taken over if they are of this moment, or fewer.
+    fn absorb(&mut self, other: Self) {
+        let (waits, nanos) = (self.waits + other.waits, self.nanos + other.nanos);
+        if other.current || (!self.current && other.stacks.len() < self.stacks.len()) {
+            *self = other;
+        }
+        (self.waits, self.nanos) = (waits, nanos);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::testing::{await_stack, own};
+
+    fn group(current: bool, lines: &[u32]) -> Group {
+        let stacks = lines.iter().map(|line| await_stack(&[own("app::page", *line)])).collect();
+        Group::new(Activity::Waiting, current, stacks, 1, 10)
+    }
+
+    fn joined(groups: impl IntoIterator<Item = Group>) -> Vec<(usize, u32, u64)> {
+        let mut known = Vec::new();
+        groups.into_iter().for_each(|group| group.join(&mut known));
+        known.iter().map(|group| (group.stacks.len(), group.waits, group.nanos)).collect()
+    }
+
+    /// Guards: branches may be polled in any order, and one that ended with the poll is not another place.
+    #[test]
+    fn waits_at_one_place_are_one_group() {
+        assert_eq!(joined([group(false, &[1, 2]), group(false, &[2, 1])]), [(2, 2, 20)]);
+        assert_eq!(joined([group(false, &[1, 2]), group(false, &[1])]), [(1, 2, 20)], "the fewer branches");
+        assert_eq!(joined([group(false, &[1]), group(true, &[1, 2])]), [(2, 2, 20)], "those of this moment");
+        assert_eq!(joined([group(false, &[1]), group(false, &[2])]), [(1, 1, 10), (1, 1, 10)]);
+        let yielding = Group { activity: Activity::Yielding, ..group(false, &[1]) };
+        assert_eq!(joined([group(false, &[1]), yielding]).len(), 2, "another activity");
+    }
+}

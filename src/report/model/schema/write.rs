@@ -1,0 +1,114 @@
+//! Writing.
+
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+
+use super::short::{Omitted, shorten};
+use super::tables::{Picked, Tables};
+use crate::report::{Interval, Report, SCHEMA};
+use crate::text::time::timestamp;
+
+/// How many fields all forms have, `schema` and `stacks` included.
+pub(in crate::report) const FIELDS: usize = 25;
+
+/// A report as schema 1, each frame in full wherever it stands. For spools: processes of an earlier version, which read nothing
+/// else, may share them while a service is deployed.
+#[derive(Debug)]
+pub(in crate::report) struct Schema1<'a>(pub(in crate::report) &'a Report);
+
+/// A report in its short form: without the stacks and frames that tell little.
+#[derive(Debug)]
+pub(in crate::report) struct Short<'a>(pub(in crate::report) &'a Report);
+
+impl Serialize for Report {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let tables = Tables::of(self.stacks.iter().map(Picked::whole));
+        write(self, serializer, Stacks::Tables(tables, None), &self.timeline)
+    }
+}
+
+impl Serialize for Schema1<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        write(self.0, serializer, Stacks::InFull, &self.0.timeline)
+    }
+}
+
+impl Serialize for Short<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (picked, timeline, omitted) = shorten(self.0);
+        write(self.0, serializer, Stacks::Tables(Tables::of(picked), Some(omitted)), &timeline)
+    }
+}
+
+/// What is written of the stacks, and with it how.
+enum Stacks<'a> {
+    /// Schema 1.
+    InFull,
+    /// Schema 2.
+    Tables(Tables<'a>, Option<Omitted>),
+}
+
+fn write<S: Serializer>(
+    report: &Report,
+    serializer: S,
+    told: Stacks<'_>,
+    timeline: &[Interval],
+) -> Result<S::Ok, S::Error> {
+    // By name: a field that is added cannot be forgotten here.
+    let Report {
+        schema: _,
+        id,
+        update,
+        kind,
+        verdict,
+        captured_at,
+        started_at,
+        elapsed_ms,
+        threshold_ms,
+        request,
+        job,
+        process,
+        thread,
+        polls,
+        busy_ms,
+        waiting_ms,
+        unobserved_ms,
+        longest_poll_ms,
+        location,
+        stacks,
+        timeline: _,
+        spans,
+        notes,
+        fingerprint,
+        suppressed,
+        around: _,
+    } = report;
+    let (schema, more) = match &told {
+        Stacks::InFull => (1, 0),
+        Stacks::Tables(_, None) => (SCHEMA, 3),
+        Stacks::Tables(_, Some(_)) => (SCHEMA, 4),
+    };
+    let mut out = serializer.serialize_struct("Report", FIELDS + more)?;
+    macro_rules! fields {
+        ($($field:ident)*) => {{ $(out.serialize_field(stringify!($field), $field)?;)* }};
+    }
+    // The first of all, in every version: whoever reads no further knows whether to.
+    out.serialize_field("schema", &schema)?;
+    fields!(id update kind verdict);
+    if let Stacks::Tables(_, omitted) = &told {
+        out.serialize_field("sentence", &report.sentence())?;
+        if let Some(omitted) = omitted {
+            out.serialize_field("omitted", omitted)?;
+        }
+    }
+    out.serialize_field("captured_at", &timestamp(*captured_at))?;
+    out.serialize_field("started_at", &timestamp(*started_at))?;
+    fields!(elapsed_ms threshold_ms request job process thread polls);
+    fields!(busy_ms waiting_ms unobserved_ms longest_poll_ms location);
+    match &told {
+        Stacks::InFull => fields!(stacks),
+        Stacks::Tables(Tables { modules, frames, stacks }, _) => fields!(modules frames stacks),
+    }
+    fields!(timeline spans notes fingerprint suppressed);
+    out.end()
+}

@@ -1,0 +1,354 @@
+//! Setting up where reports go.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::Level;
+
+use super::reports::{Parts, Reports};
+use crate::error::Error;
+use crate::log::TARGET;
+use crate::report::delivery::{AnySink, Limits, Spool};
+use crate::report::privacy::Redactor;
+use crate::report::sink::{AsyncSink, Boxed, Directory, Log, Sink};
+
+/// The default bounds of a report directory: 256 MiB, and as many reports as one looks through.
+const MAX_BYTES: u64 = 256 << 20;
+const MAX_REPORTS: usize = 1_000;
+
+/// Sets up [`Reports`]; made by [`Reports::builder`].
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use heeler::Reports;
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let slow = directory.path();
+/// // let slow = "/var/log/my-service/slow";
+/// let reports = Reports::builder()
+///     .directory(slow)
+///     .directory_limits(64 << 20, 500)
+///     .log_target("my_service::slow")
+///     .repeat_after(Duration::from_secs(300))
+///     .service("my-service", env!("CARGO_PKG_VERSION"))
+///     .own_crates(["our-database-layer"])
+///     .allow_headers(["host", "x-tenant"])
+///     .secret_params(["patient"])
+///     .build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "nothing happens until `build`"]
+pub struct ReportsBuilder {
+    directory: Option<PathBuf>,
+    max_bytes: u64,
+    max_reports: usize,
+    log: bool,
+    log_level: Level,
+    log_target: String,
+    sinks: Vec<AnySink>,
+    repeat_after: Duration,
+    service: Option<(String, String)>,
+    own_crates: Vec<String>,
+    headers: Option<Vec<String>>,
+    secrets: Vec<String>,
+    paths: Vec<String>,
+    spool: Option<PathBuf>,
+    limits: Limits,
+    /// The first sink that could not be set up.
+    failed: Option<Error>,
+}
+
+impl Default for ReportsBuilder {
+    fn default() -> Self {
+        let parts = Parts::default();
+        Self {
+            directory: None,
+            max_bytes: MAX_BYTES,
+            max_reports: MAX_REPORTS,
+            log: true,
+            log_level: Level::WARN,
+            log_target: TARGET.to_owned(),
+            sinks: parts.sinks,
+            repeat_after: parts.repeat_after,
+            service: parts.service,
+            own_crates: parts.own_crates,
+            headers: None,
+            secrets: Vec::new(),
+            paths: Vec::new(),
+            spool: None,
+            limits: parts.limits,
+            failed: None,
+        }
+    }
+}
+
+impl ReportsBuilder {
+    /// Writes each report to this directory, too, as `slow_request_<time>_<id>.txt`, `.json` and `.svg`, the text,
+    /// the JSON and the [flamegraph](crate::Report::to_svg). It is created if need be.
+    ///
+    /// Files appear whole or not at all, and only their owner may read them (on Unix). An update replaces the files of the
+    /// report that it updates. By default there is no directory.
+    pub fn directory(mut self, path: impl Into<PathBuf>) -> Self {
+        self.directory = Some(path.into());
+        self
+    }
+
+    /// Keeps the report directory below this many bytes and this many reports: the oldest are removed, a few at a time.
+    /// Defaults to 256 MiB and 1,000 reports. Files that heeler did not write are neither counted nor removed.
+    pub fn directory_limits(mut self, bytes: u64, reports: usize) -> Self {
+        self.max_bytes = bytes;
+        self.max_reports = reports;
+        self
+    }
+
+    /// Turns off the log. By default each report is a `tracing` event, which [`log_level`](Self::log_level) describes.
+    pub fn without_log(mut self) -> Self {
+        self.log = false;
+        self
+    }
+
+    /// Sets the level at which reports are logged. Defaults to WARN.
+    ///
+    /// Each report is one `tracing` event. Its message is the report's [sentence](crate::Report::sentence); its fields are
+    /// `id`, `update`, `kind`, `verdict`, `method`, `uri`, `route`, `job`, `elapsed_ms`, `threshold_ms`, `location`,
+    /// `fingerprint` and `suppressed`, each as far as there is a value.
+    ///
+    /// With the feature `spans` and a [`SpanLayer`](https://docs.rs/heeler/latest/heeler/struct.SpanLayer.html), the event is
+    /// made within the innermost span around all that was captured, as long as that span is open: formatters print its
+    /// fields, and `tracing-opentelemetry` adds the event to it.
+    pub fn log_level(mut self, level: Level) -> Self {
+        self.log_level = level;
+        self
+    }
+
+    /// Sets the target under which reports are logged. Defaults to `heeler`.
+    ///
+    /// A target of your own reaches `tracing` subscribers only: the `log` feature of `tracing`, which hands events on to
+    /// the `log` crate where there is no subscriber, only knows targets that are fixed at compile time.
+    pub fn log_target(mut self, target: impl Into<String>) -> Self {
+        self.log_target = target.into();
+        self
+    }
+
+    /// Hands each report to this sink, too. Sinks are called in the order in which they were added, after the log and the
+    /// directory.
+    pub fn sink(self, sink: impl Sink) -> Self {
+        self.any_sink(Ok(AnySink::Blocking(Arc::new(sink))))
+    }
+
+    /// Hands each report to this sink, too, which other sinks need not wait for.
+    pub fn async_sink(self, sink: impl AsyncSink) -> Self {
+        self.any_sink(Ok(AnySink::Async(Arc::new(Boxed(sink)))))
+    }
+
+    /// Keeps each report in this directory until every sink has it: written before the first attempt, removed after the last.
+    /// It is created if need be. By default there is no spool.
+    ///
+    /// Reports that wait for a sink then survive the end of the process, even by `kill -9` or a power failure, and are
+    /// sent by the next process with the same spool, or by another one that shares it, within half a minute. Several
+    /// processes may share a spool, if they have the same sinks: what one takes over goes to its own, which it knows by their
+    /// names in the log (`email`, `email 2`), and is removed when these have it. A report may arrive twice, if the process
+    /// ends between its arrival and the note of it. A file that cannot be read as a report is moved to `unreadable` in the
+    /// spool, which keeps the newest 100 of 64 MiB at most. What a later version of heeler wrote waits for a process of that
+    /// version, until it is as old as [`retry_for`](Self::retry_for) says, an hour at least; the newest 256 MiB of it are kept.
+    /// If the disk is full, reports are kept in memory as without a spool, and counted as
+    /// [`not_spooled`](crate::Stats::not_spooled).
+    ///
+    /// With a spool, [`build`](Self::build) starts the reporter's thread, so that what was left behind need not wait for the first layer. The
+    /// directory should be writable for the service alone: what lies there is taken for reports, and sent.
+    pub fn spool(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.spool = Some(directory.into());
+        self
+    }
+
+    /// Sets how many reports may wait in memory for one sink that does not take them. Defaults to 1,000.
+    ///
+    /// Beyond that, the oldest is dropped, counted, and mentioned in the next report that arrives there. With a
+    /// [`spool`](Self::spool) up to 10,000 more wait on disk. A digest is of 10,000 reports at most, or of this many if that is
+    /// more. A report takes some 20 kilobytes, or 150 with the stacks of eight workers: half a kilobyte per frame. See also
+    /// [`memory_bytes`](Self::memory_bytes).
+    pub fn max_queued(mut self, reports: usize) -> Self {
+        self.limits.queue = reports;
+        self
+    }
+
+    /// Sets how many bytes of memory everything that waits may take while a sink hangs or is down. Defaults to 64 MiB.
+    ///
+    /// Half of them are for what waits to be made a report, half for reports that wait for sinks. What several sinks or several
+    /// requests wait for counts once. Beyond that, the oldest goes first: to the [spool](Self::spool) if it is there. Otherwise
+    /// it is dropped and counted, as [`dropped`](crate::Stats::dropped) or as [`undelivered`](crate::Stats::undelivered). The
+    /// newest of each half stays, whatever it takes. Each `Reports` has this much; clones share it.
+    pub fn memory_bytes(mut self, bytes: usize) -> Self {
+        self.limits.memory = bytes;
+        self
+    }
+
+    /// Sets for how long a report that a sink does not take is tried again. Defaults to three days. With zero, each report is
+    /// tried once.
+    ///
+    /// It is tried again after a second, then with pauses that double up to five minutes, each shorter or longer by up to a
+    /// half. The time counts from the first attempt of this process.
+    pub fn retry_for(mut self, time: Duration) -> Self {
+        self.limits.retry_for = time;
+        self
+    }
+
+    /// Adds a sink, or remembers for [`build`](Self::build) why it cannot be set up.
+    pub(in crate::report) fn any_sink(mut self, sink: Result<AnySink, Error>) -> Self {
+        match sink {
+            Ok(sink) => self.sinks.push(sink),
+            Err(error) => self.failed = self.failed.or(Some(error)),
+        }
+        self
+    }
+
+    /// Sets how long reports with the same [`fingerprint`](crate::Report::fingerprint) are held back after one was sent.
+    /// Defaults to 60 seconds. With zero, every report is sent.
+    ///
+    /// Such reports are about the same place on the same route. The next one that is sent says how many were held back, or a
+    /// line of the log does if none comes once the time is over. Updates of a report that was sent are sent, too, without a count.
+    pub fn repeat_after(mut self, time: Duration) -> Self {
+        self.repeat_after = time;
+        self
+    }
+
+    /// Sets the service's name and version, which every report shows. Defaults to none.
+    pub fn service(mut self, name: impl Into<String>, version: impl Into<String>) -> Self {
+        self.service = Some((name.into(), version.into()));
+        self
+    }
+
+    /// Treats code of these crates as the application's own, although it comes from a registry or a git repository.
+    /// Defaults to the executable's crate and those of its workspace.
+    pub fn own_crates(mut self, crates: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.own_crates.extend(crates.into_iter().map(Into::into));
+        self
+    }
+
+    /// Shows these request headers and no others. Defaults to `host`, `user-agent`, `x-request-id` and `traceparent`.
+    ///
+    /// `authorization`, `proxy-authorization`, `cookie` and `set-cookie` cannot be allowed: [`build`](Self::build) fails.
+    pub fn allow_headers(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.headers = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Hides the values of query parameters, span fields and other named values with these names, besides those whose names
+    /// look like secrets by themselves (`password`, `access_token`, `X-Amz-Signature`, ..): see
+    /// [Privacy](crate::report#privacy). Case and separators do not matter.
+    pub fn secret_params(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.secrets.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Hides secrets that are segments of a path, which have no name to know them by: `{..}` stands for one.
+    ///
+    /// ```
+    /// # use heeler::Reports;
+    /// let reports = Reports::builder()
+    ///     .secret_paths(["/reset/{token}", "/users/*/keys/{key}", "/bot{token}/send", "/files/{*rest}"])
+    ///     .build()?;
+    /// # Ok::<(), heeler::Error>(())
+    /// ```
+    ///
+    /// `/reset/hunter2/confirm` is reported as `/reset/[redacted]/confirm`. `*` stands for any one segment, which is shown, and
+    /// `{*rest}` for everything to the end. A pattern that begins with a slash begins where the path does, one without
+    /// (`reset/{token}`) anywhere in it. Case and percent-encoding do not matter. A pattern without a placeholder fails
+    /// [`build`](Self::build). Defaults to none.
+    pub fn secret_paths(mut self, patterns: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.paths.extend(patterns.into_iter().map(Into::into));
+        self
+    }
+
+    /// Checks everything and opens the directory.
+    ///
+    /// # Errors
+    ///
+    /// [`is_directory`](Error::is_directory) if the directory, a mail directory or the spool is not a directory, or cannot be
+    /// created or written to. [`is_config`](Error::is_config) for a bound of zero, an empty log target, a header that cannot
+    /// be allowed, a secret path that hides nothing, or a sink whose settings cannot be used.
+    pub fn build(self) -> Result<Reports, Error> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        if self.max_bytes == 0 || self.max_reports == 0 {
+            return Err(Error::config("a report directory that may hold nothing: its bounds must be above zero"));
+        }
+        if self.limits.queue == 0 {
+            return Err(Error::config("a queue that may hold nothing: its bound must be above zero"));
+        }
+        if self.limits.memory == 0 {
+            return Err(Error::config("no memory for what waits: its bound must be above zero"));
+        }
+        if self.log_target.is_empty() {
+            return Err(Error::config("the log target is empty"));
+        }
+        let mut redactor = Redactor::default();
+        redactor.secret_names(&self.secrets);
+        redactor.secret_paths(&self.paths)?;
+        if let Some(headers) = &self.headers {
+            redactor.allow_headers(headers)?;
+        }
+        let mut sinks: Vec<AnySink> = Vec::new();
+        if self.log {
+            sinks.push(AnySink::Blocking(Arc::new(Log::new(self.log_level, &self.log_target))));
+        }
+        if let Some(path) = &self.directory {
+            sinks.push(AnySink::Blocking(Arc::new(Directory::new(path, self.max_bytes, self.max_reports)?)));
+        }
+        sinks.extend(self.sinks);
+        let spool = self.spool.as_deref().map(Spool::open).transpose()?;
+        let limits = self.limits;
+        let (repeat_after, own_crates, service) = (self.repeat_after, self.own_crates, self.service);
+        Ok(Reports::from_parts(Parts { sinks, spool, limits, repeat_after, redactor, own_crates, service }))
+    }
+}
+
+impl fmt::Debug for ReportsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Sinks may hold passwords, and are not asked for their names before there is a use for them.
+        f.debug_struct("ReportsBuilder")
+            .field("directory", &self.directory)
+            .field("log", &self.log)
+            .field("sinks", &self.sinks.len())
+            .field("repeat_after", &self.repeat_after)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::testing::report;
+
+    #[test]
+    fn a_builder_applies_all_its_settings() {
+        let place = tempfile::tempdir().unwrap();
+        let builder = Reports::builder().directory(place.path().join("slow")).log_target("x").log_level(Level::INFO);
+        assert!(format!("{builder:?}").contains("slow"));
+        let reports = builder.build().unwrap();
+        assert!(format!("{reports:?}").contains(r#"["log", "directory"]"#));
+        reports.deliver(report());
+        assert_eq!(std::fs::read_dir(place.path().join("slow")).unwrap().count(), 3);
+        assert_eq!(reports.stats().failed_deliveries, 0);
+    }
+
+    #[test]
+    fn bad_settings_are_errors() {
+        let place = tempfile::NamedTempFile::new().unwrap();
+        assert!(Reports::builder().directory(place.path()).build().unwrap_err().is_directory());
+        assert!(Reports::builder().directory_limits(0, 1).build().unwrap_err().is_config());
+        assert!(Reports::builder().directory_limits(1, 0).build().unwrap_err().is_config());
+        assert!(Reports::builder().memory_bytes(0).build().unwrap_err().is_config());
+        assert!(Reports::builder().log_target("").build().unwrap_err().is_config());
+        assert!(Reports::builder().allow_headers(["cookie"]).build().unwrap_err().is_config());
+        assert!(Reports::builder().secret_paths(["/reset"]).build().unwrap_err().is_config());
+        assert!(Reports::builder().allow_headers([""]).build().unwrap_err().is_config());
+        assert!(Reports::builder().allow_headers([""; 0]).repeat_after(Duration::MAX).build().is_ok());
+    }
+}

@@ -1,0 +1,18 @@
+//! The way of a report from its evidence to the sinks.
+
+pub(in crate::report) mod builder;
+pub(in crate::report) mod charge;
+#[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
+pub(in crate::report) mod digest;
+#[cfg(any(feature = "email", feature = "otel", feature = "sentry", feature = "webhook"))]
+pub(in crate::report) mod feature_sinks;
+pub(in crate::report) mod fingerprint;
+pub(in crate::report) mod flush;
+pub(in crate::report) mod inbox;
+pub(in crate::report) mod ledger;
+pub(in crate::report) mod progress;
+pub(in crate::report) mod reporter;
+pub(in crate::report) mod reports;
+pub(in crate::report) mod self_check;
+pub(in crate::report) mod throttle;
+pub(in crate::report) mod watching;

@@ -1,0 +1,171 @@
+//! Whether a request that is looked at again is still where it was.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use super::fingerprint::current_places;
+use crate::monitor::Verdict;
+use crate::report::assemble::location::place;
+use crate::report::model::{Location, Report};
+use crate::text::units::duration;
+
+/// Requests that are remembered; the oldest are forgotten first.
+const MAX_REQUESTS: usize = 4096;
+
+/// Where each reported request was last seen.
+#[derive(Debug, Default)]
+pub(in crate::report) struct Progress {
+    seen: HashMap<String, Seen>,
+    order: VecDeque<String>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    verdict: Verdict,
+    elapsed_ms: f64,
+    /// Where it was; `None` for *starved* too, whose location is that of others.
+    place: Option<Location>,
+    /// The application's own frames of all that was going on, as a hash: thousands of requests are remembered.
+    frames: u64,
+}
+
+impl Progress {
+    /// Remembers where the request is, and if it was seen before, says how that compares. The report is complete but for
+    /// the note.
+    pub(in crate::report) fn note(&mut self, report: &Report) -> Option<String> {
+        let now = Seen {
+            verdict: report.verdict,
+            elapsed_ms: report.elapsed_ms,
+            place: report.location.clone().filter(|_| report.verdict != Verdict::Starved),
+            frames: hash_of_frames(report),
+        };
+        let before = self.seen.get(&report.id).filter(|_| report.update > 0);
+        let note = before.and_then(|before| before.compared_with(&now));
+        if self.seen.insert(report.id.clone(), now).is_none() {
+            self.order.push_back(report.id.clone());
+            if self.order.len() > MAX_REQUESTS
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.seen.remove(&oldest);
+            }
+        }
+        note
+    }
+}
+
+fn hash_of_frames(report: &Report) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    current_places(report).hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Seen {
+    /// What a report says of how `self`, which was before, compares with `now`.
+    fn compared_with(&self, now: &Self) -> Option<String> {
+        let then = format!("{} after its start", duration(self.elapsed_ms));
+        let state = state(self.verdict);
+        match (&self.place, &now.place) {
+            (Some(_), Some(_)) if self.verdict == now.verdict && self.frames == now.frames => {
+                Some(format!("at the same place as {then}"))
+            }
+            // A poll that runs and a wait have stacks of different kinds, which tell nothing of each other but this.
+            (Some(before), Some(here)) if self.verdict != now.verdict && before == here => {
+                Some(format!("at the same place as {then}, then {state}"))
+            }
+            (Some(before), Some(here)) if self.verdict == now.verdict && before == here => {
+                Some(format!("it moves: at the same place as {then}, but reached another way, or with other branches"))
+            }
+            (Some(before), Some(_)) => Some(format!("it moves: {then} it was in {}", place(before))),
+            (Some(before), None) => Some(format!("{then} it was {state}, in {}", place(before))),
+            (None, _) if self.verdict == now.verdict => None,
+            (None, _) => Some(format!("{then} it was {state}")),
+        }
+    }
+}
+
+/// What a request with this verdict is.
+const fn state(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Waiting => "waiting",
+        Verdict::Blocking => "blocking its thread",
+        Verdict::Starved => "starved",
+        Verdict::Yielding => "yielding",
+        Verdict::NoWaker => "pending without a waker",
+        Verdict::Abandoned => "abandoned",
+        Verdict::Interrupted => "interrupted",
+        Verdict::Unknown => "at a place that could not be captured",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::testing::{await_stack, own, report, thread_stack};
+
+    /// The note of a second report, after a first.
+    fn compared(first: Report, second: Report) -> Option<String> {
+        let mut progress = Progress::default();
+        assert_eq!(progress.note(&first), None, "nothing to compare with");
+        progress.note(&Report { update: 1, elapsed_ms: 5_000.0, ..second })
+    }
+
+    /// A report of a request in `own` frames, the first of which is its location.
+    fn at(verdict: Verdict, lines: &[u32]) -> Report {
+        let frames: Vec<_> = lines.iter().map(|line| own("app::page", *line)).collect();
+        let stack = if verdict == Verdict::Blocking { thread_stack(&frames) } else { await_stack(&frames) };
+        let mut report = Report { verdict, stacks: vec![stack], ..report() };
+        report.location = crate::report::assemble::location::locate(&report);
+        report
+    }
+
+    /// Guards: an update says whether the request is stuck or moving.
+    #[test]
+    fn updates_say_whether_work_moves() {
+        let waiting = || at(Verdict::Waiting, &[7, 9]);
+        let same = "at the same place as 2.51 s after its start";
+        assert_eq!(compared(waiting(), waiting()).unwrap(), same);
+        let moved = "it moves: 2.51 s after its start it was in app::page at src/app.rs:7";
+        assert_eq!(compared(waiting(), at(Verdict::Waiting, &[8, 9])).unwrap(), moved);
+        let again = format!("it moves: {same}, but reached another way, or with other branches");
+        assert_eq!(compared(waiting(), at(Verdict::Waiting, &[7, 10])).unwrap(), again, "called from elsewhere");
+        assert_eq!(compared(waiting(), at(Verdict::Blocking, &[8, 9])).unwrap(), moved);
+        let loops = (at(Verdict::Blocking, &[7]), at(Verdict::Blocking, &[8]));
+        assert_eq!(compared(loops.0, loops.1).unwrap(), same, "a loop that is caught at another line");
+    }
+
+    /// Guards: another verdict, or another reason to look, is not another place.
+    #[test]
+    fn another_verdict_is_not_a_move() {
+        let (waiting, blocking) = (at(Verdict::Waiting, &[7, 9]), at(Verdict::Blocking, &[7, 9]));
+        let same = "at the same place as 2.51 s after its start";
+        assert_eq!(compared(waiting.clone(), blocking).unwrap(), format!("{same}, then waiting"));
+        let mut sooner = waiting.clone();
+        sooner.kind = crate::report::Kind::BlockingPoll;
+        assert_eq!(compared(sooner, waiting).unwrap(), same);
+    }
+
+    /// Guards: work without a known place is not at the same one, and a starved request is not where others hold its worker.
+    #[test]
+    fn work_without_a_place_is_not_compared() {
+        let nowhere = |verdict| at(verdict, &[]);
+        assert_eq!(compared(nowhere(Verdict::Waiting), nowhere(Verdict::Waiting)), None);
+        assert_eq!(compared(nowhere(Verdict::Unknown), nowhere(Verdict::Unknown)), None);
+        let starved = || Report { location: at(Verdict::Waiting, &[7]).location, ..nowhere(Verdict::Starved) };
+        assert_eq!(compared(starved(), starved()), None);
+        let waiting = || at(Verdict::Waiting, &[7]);
+        assert_eq!(compared(starved(), waiting()).unwrap(), "2.51 s after its start it was starved");
+        let was = "2.51 s after its start it was waiting, in app::page at src/app.rs:7";
+        assert_eq!(compared(waiting(), starved()).unwrap(), was);
+    }
+
+    #[test]
+    fn remembers_only_so_many_requests() {
+        let mut progress = Progress::default();
+        let mut seen = report();
+        for id in 0..2 * MAX_REQUESTS {
+            seen.id = id.to_string();
+            progress.note(&seen);
+        }
+        assert_eq!((progress.seen.len(), progress.order.len()), (MAX_REQUESTS, MAX_REQUESTS));
+    }
+}

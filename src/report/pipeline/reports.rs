@@ -1,0 +1,548 @@
+//! Where all reports go through.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use http::HeaderName;
+
+use super::builder::ReportsBuilder;
+use super::fingerprint::fingerprint;
+use super::progress::Progress;
+use super::reporter;
+use super::throttle::{Decision, Overdue, Throttle};
+use crate::capture::{PerProcess, disown_wrappers, is_of};
+use crate::inflight::{ReportTarget, Target};
+use crate::log::TARGET;
+use crate::log::log_safely;
+use crate::report::assemble::location::{arrange, locate};
+use crate::report::assemble::source;
+use crate::report::delivery::{AnySink, Dispatch, Inherited, Limits, Spool};
+use crate::report::metrics::stats::{Counters, SinkStats, Stats, count};
+use crate::report::model::Report;
+use crate::report::model::process;
+use crate::report::privacy::Redactor;
+use crate::report::sink::Log;
+use crate::sync::lock_std;
+
+/// Where reports go, and what is in them. Build it once, clone it freely: clones share everything.
+///
+/// [`Reports::default`] writes to the log alone.
+///
+/// # Example
+///
+/// ```
+/// use heeler::Reports;
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let slow = directory.path();
+/// // let slow = "/var/log/my-service/slow";
+/// let reports = Reports::builder().directory(slow).service("my-service", env!("CARGO_PKG_VERSION")).build()?;
+/// assert_eq!(reports.stats().delivered, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Reports {
+    inner: Arc<Inner>,
+}
+
+// What is inside is valid after every single statement, also for those who come after a panic.
+impl std::panic::UnwindSafe for Reports {}
+impl std::panic::RefUnwindSafe for Reports {}
+
+/// Reports that may be gone.
+pub(in crate::report) struct WeakReports(Weak<Inner>);
+
+impl WeakReports {
+    pub(in crate::report) fn upgrade(&self) -> Option<Reports> {
+        self.0.upgrade().map(|inner| Reports { inner })
+    }
+
+    pub(in crate::report) fn is(&self, reports: &Reports) -> bool {
+        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&reports.inner))
+    }
+}
+
+struct Inner {
+    state: PerProcess<State, MakeState>,
+    redactor: Redactor,
+    own_crates: Vec<String>,
+    service: Option<(String, String)>,
+}
+
+type MakeState = Box<dyn Fn() -> State + Send + Sync>;
+
+/// What changes. A child of `fork` has its own: what is on its way to the sinks is on its way from the parent.
+struct State {
+    dispatch: Arc<Dispatch>,
+    throttle: Mutex<Throttle>,
+    progress: Mutex<Progress>,
+    counters: Arc<Counters>,
+}
+
+/// What the builder makes [`Reports`] of.
+pub(in crate::report) struct Parts {
+    pub(in crate::report) sinks: Vec<AnySink>,
+    pub(in crate::report) spool: Option<Spool>,
+    pub(in crate::report) limits: Limits,
+    pub(in crate::report) repeat_after: Duration,
+    pub(in crate::report) redactor: Redactor,
+    pub(in crate::report) own_crates: Vec<String>,
+    pub(in crate::report) service: Option<(String, String)>,
+}
+
+impl Target for Inner {
+    fn count_not_captured(&self) {
+        count(&self.state.get().counters.not_captured);
+    }
+
+    fn count_captured_after_all(&self) {
+        self.state.get().counters.not_captured.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn take_not_captured(&self) -> u64 {
+        let counters = &self.state.get().counters;
+        let all = counters.not_captured.load(Ordering::Relaxed);
+        all.saturating_sub(counters.not_captured_before.swap(all, Ordering::Relaxed))
+    }
+}
+
+impl Reports {
+    /// Sets up where reports go: the log alone, unless more is said.
+    pub fn builder() -> ReportsBuilder {
+        ReportsBuilder::default()
+    }
+
+    pub(in crate::report) fn from_parts(parts: Parts) -> Self {
+        let inherited = parts.spool.as_ref().map(Spool::held);
+        let first = Mutex::new(parts.spool);
+        let state = move || {
+            // The builder has opened the first one.
+            let opened = first.try_lock().ok().and_then(|mut first| first.take());
+            let spool = opened.or_else(|| open_in_child(inherited.as_ref()?));
+            let counters = Counters::registered();
+            State {
+                dispatch: Arc::new(Dispatch::new(parts.sinks.clone(), spool, parts.limits, Arc::clone(&counters))),
+                throttle: Mutex::new(Throttle::new(parts.repeat_after)),
+                progress: Mutex::default(),
+                counters,
+            }
+        };
+        let inner = Inner {
+            state: PerProcess::new(Box::new(state) as MakeState),
+            redactor: parts.redactor,
+            own_crates: parts.own_crates,
+            service: parts.service,
+        };
+        let reports = Self { inner: Arc::new(inner) };
+        if reports.dispatch().has_spool() {
+            // What an earlier process left behind goes out even if this one never has anything to report.
+            reporter::start();
+            reporter::know(&reports);
+        }
+        reports
+    }
+
+    /// How many reports there were, and what became of them.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.inner.state.get().counters.read()
+    }
+
+    /// How each sink fares, in the order in which sinks are called: the log, the directory, then the others. Tells which sink
+    /// is down, while the others go on.
+    ///
+    /// ```
+    /// for sink in heeler::Reports::default().sinks() {
+    ///     println!("{}: {} delivered, {} queued, {} failures", sink.name, sink.delivered, sink.queued, sink.failed_deliveries);
+    /// }
+    /// ```
+    #[must_use]
+    pub fn sinks(&self) -> Vec<SinkStats> {
+        self.inner.state.get().dispatch.sinks().collect()
+    }
+
+    /// The reports of everything that says nothing else: the log alone.
+    pub(crate) fn shared() -> Self {
+        static SHARED: OnceLock<Reports> = OnceLock::new();
+        SHARED.get_or_init(Self::default).clone()
+    }
+
+    /// For the reporter, which must not keep anybody's sinks alive.
+    pub(in crate::report) fn downgrade(&self) -> WeakReports {
+        WeakReports(Arc::downgrade(&self.inner))
+    }
+
+    /// Tells these reports, and their clones, from others while they exist.
+    pub(in crate::report) fn address(&self) -> usize {
+        Arc::as_ptr(&self.inner).addr()
+    }
+
+    /// Bytes of evidence that may wait to be made reports.
+    pub(in crate::report) fn evidence_bytes(&self) -> usize {
+        self.inner.state.get().dispatch.evidence_bytes()
+    }
+
+    /// Headers that a report may show.
+    pub(crate) fn allowed_headers(&self) -> &[HeaderName] {
+        self.inner.redactor.allowed_headers()
+    }
+
+    /// A capture was thrown away because too many waited for the reporter.
+    pub(crate) fn count_dropped(&self) {
+        count(&self.inner.state.get().counters.dropped);
+        self.inner.state.get().dispatch.lost();
+    }
+
+    /// What the floors below keep of them.
+    pub(crate) fn target(&self) -> ReportTarget {
+        ReportTarget::new(Arc::clone(&self.inner))
+    }
+
+    /// What such a target is of.
+    pub(in crate::report) fn of(target: &ReportTarget) -> Self {
+        let inner = target.downcast();
+        debug_assert!(inner.is_some(), "targets are made of reports alone");
+        inner.map_or_else(Self::shared, |inner| Self { inner })
+    }
+
+    /// Completes a report, decides whether it goes out, and hands it to every sink. To be called on the reporter thread,
+    /// for it may take as long as the sinks do. Never panics because of a sink.
+    ///
+    /// The report's maker leaves `fingerprint`, `location`, `suppressed`, `Frame::source` and `process` empty, and everything
+    /// that came from the request or the application as it is: what of it may be told is decided here.
+    pub(crate) fn deliver(&self, report: Report) {
+        self.deliver_at(report, Instant::now());
+    }
+
+    /// The report as it would be delivered.
+    pub(in crate::report) fn describe(&self, mut report: Report) -> Report {
+        self.inner.complete(&mut report);
+        source::quote(&mut report.stacks);
+        report
+    }
+
+    fn deliver_at(&self, mut report: Report, now: Instant) {
+        let (inner, state) = (&*self.inner, self.inner.state.get());
+        inner.complete(&mut report);
+        report.notes.extend(lock_std(&state.progress).note(&report));
+        let decision = {
+            let mut throttle = lock_std(&state.throttle);
+            throttle.decide(&report.id, report.update, &report.fingerprint, now, || report.sentence())
+        };
+        // Not before: one that is lost while it is put together is counted as dropped.
+        state.counters.count_made(&report);
+        match decision {
+            Decision::Hold => count(&state.counters.suppressed),
+            Decision::Send { suppressed } => {
+                report.suppressed = suppressed;
+                source::quote(&mut report.stacks);
+                state.dispatch.accept(report, now);
+            }
+        }
+    }
+
+    /// The sinks and what is on its way to them.
+    pub(in crate::report) fn dispatch(&self) -> &Arc<Dispatch> {
+        &self.inner.state.get().dispatch
+    }
+
+    /// Logs how many reports were held back that no later report will speak of. To be called every now and then.
+    pub(crate) fn tick(&self) {
+        self.tick_at(Instant::now());
+    }
+
+    fn tick_at(&self, now: Instant) {
+        let overdue = lock_std(&self.inner.state.get().throttle).overdue(now);
+        say(&overdue);
+    }
+
+    /// Logs all that is still to be said about reports held back, without waiting for anything.
+    pub(crate) fn say_held_back(&self) {
+        self.inner.flush();
+    }
+}
+
+impl Default for Reports {
+    /// Reports to the log alone: one `tracing` event a report, at level WARN.
+    fn default() -> Self {
+        let log = AnySink::Blocking(Arc::new(Log::new(tracing::Level::WARN, TARGET)));
+        Self::from_parts(Parts { sinks: vec![log], ..Parts::default() })
+    }
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self {
+            sinks: Vec::new(),
+            spool: None,
+            limits: Limits::default(),
+            repeat_after: Duration::from_secs(60),
+            redactor: Redactor::default(),
+            own_crates: Vec::new(),
+            service: None,
+        }
+    }
+}
+
+impl fmt::Debug for Reports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // No sink is printed, but by name: one may hold a password.
+        let sinks: Vec<&str> = self.inner.state.get().dispatch.names().collect();
+        f.debug_struct("Reports").field("sinks", &sinks).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+fn open_in_child(inherited: &Inherited) -> Option<Spool> {
+    let opened = inherited.open();
+    if let Err(error) = &opened {
+        log_safely(|| {
+            tracing::error!(target: TARGET, %error, "the spool could not be opened after a fork: reports are kept in memory alone");
+        });
+    }
+    opened.ok()
+}
+
+impl Inner {
+    fn complete(&self, report: &mut Report) {
+        if !self.own_crates.is_empty() {
+            for frame in report.stacks.iter_mut().flat_map(|stack| &mut stack.frames).filter(|frame| !frame.own) {
+                frame.own = is_of(frame, &self.own_crates);
+            }
+        }
+        report.stacks.iter_mut().for_each(|stack| disown_wrappers(&mut stack.frames));
+        // Before anything is made of it: its sentence, its fingerprint.
+        self.redactor.report(report);
+        if let Some((name, version)) = &self.service {
+            report.process.service = Some(name.clone());
+            report.process.version = Some(version.clone());
+        }
+        process::complete(&mut report.process, &report.stacks);
+        arrange(report);
+        report.location = locate(report);
+        report.fingerprint = fingerprint(report);
+    }
+
+    fn flush(&self) {
+        // Nothing was said here yet if there is no state.
+        if let Some(state) = self.state.existing() {
+            say(&lock_std(&state.throttle).flush());
+        }
+    }
+}
+
+impl Drop for Inner {
+    /// The last counts are said even if nobody flushed.
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// Logs what was held back. A subscriber that panics is caught, for this also runs on drop.
+fn say(overdue: &[Overdue]) {
+    for Overdue { fingerprint, count, sentence } in overdue {
+        log_safely(
+            || tracing::info!(target: TARGET, fingerprint, held_back = count, "held back {count} more like: {sentence}"),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::report::Sink;
+    use crate::report::delivery::LOG_FAILURES_EVERY;
+    use crate::report::testing::{await_stack, library, logged, own, report};
+
+    /// Guards: a directory that others can write to is used all the same, and the log says what to do about it.
+    #[cfg(unix)]
+    #[test]
+    fn warns_of_directories_open_to_others() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let place = tempfile::tempdir().unwrap();
+        let set_mode = |mode| {
+            for name in ["slow", "spool"] {
+                let path = place.path().join(name);
+                std::fs::create_dir_all(&path).unwrap();
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            }
+        };
+        let build = || {
+            let (slow, spool) = (place.path().join("slow"), place.path().join("spool"));
+            logged(|| drop(Reports::builder().without_log().directory(slow).spool(spool).build().unwrap()))
+        };
+        for (mode, problem) in [(0o777, "can be written to by other users"), (0o755, "can be entered by other users")] {
+            set_mode(mode);
+            let text = build();
+            assert_eq!(text.matches(problem).count(), 2, "{text}");
+            for (what, name) in [("the report directory `", "slow"), ("the spool `", "spool")] {
+                let remedy = format!("`chmod 700 '{}'`", place.path().join(name).display());
+                assert!(text.contains(what) && text.contains(&remedy), "{text}");
+            }
+        }
+        set_mode(0o700);
+        assert_eq!(build(), "");
+    }
+
+    #[derive(Default)]
+    struct Collect(Mutex<Vec<Report>>);
+
+    impl Sink for Collect {
+        fn name(&self) -> &str {
+            "collect"
+        }
+
+        fn deliver(&self, report: &Report) -> Result<(), crate::SinkError> {
+            self.0.lock().unwrap().push(report.clone());
+            Ok(())
+        }
+    }
+
+    struct Broken(&'static str);
+
+    impl Sink for Broken {
+        fn name(&self) -> &str {
+            self.0
+        }
+
+        fn deliver(&self, _: &Report) -> Result<(), crate::SinkError> {
+            match self.0 {
+                "panics" => panic!("out of paper"),
+                _ => Err(io::Error::other("no\nroute").into()),
+            }
+        }
+    }
+
+    fn collecting() -> (Arc<Collect>, ReportsBuilder) {
+        let collect = Arc::new(Collect::default());
+        (Arc::clone(&collect), Reports::builder().without_log().sink(collect))
+    }
+
+    fn with_id(id: u32) -> Report {
+        Report { id: id.to_string(), ..report() }
+    }
+
+    #[test]
+    fn fills_in_and_redacts_a_report() {
+        let (collect, builder) = collecting();
+        let reports =
+            builder.service("photos", "1.2.0").own_crates(["house-lib"]).secret_params(["patient"]).build().unwrap();
+        let mut bare = report();
+        bare.process = crate::report::ProcessInfo::default();
+        bare.spans[0].fields =
+            vec![("patient".to_owned(), "hunter2".to_owned()), ("page".to_owned(), "1\n".to_owned())];
+        bare.stacks = vec![await_stack(&[library("house_lib::lock"), own("photos::page", 3)])];
+        reports.deliver(bare);
+        let got = collect.0.lock().unwrap().remove(0);
+        assert_eq!(got.location.unwrap().function.unwrap(), "house_lib::lock");
+        assert_eq!(got.fingerprint.len(), 16);
+        assert_eq!(got.process.service.as_deref(), Some("photos"));
+        assert_eq!(got.process.pid, std::process::id());
+        assert_eq!(got.spans[0].fields[0].1, "[redacted]");
+        assert_eq!(got.spans[0].fields[1].1, "1\\n");
+        assert_eq!(reports.stats().totals(), Stats { made: 1, delivered: 1, deliveries: 1, ..Stats::default() });
+    }
+
+    /// Guards: a sink that panics or fails costs the others nothing, and the log one line per minute.
+    #[test]
+    fn a_broken_sink_does_not_disturb_others() {
+        let (collect, builder) = collecting();
+        let reports = Reports::builder()
+            .without_log()
+            .sink(Broken("panics"))
+            .sink(Broken("fails"))
+            .sink(Arc::clone(&collect))
+            .repeat_after(Duration::ZERO)
+            .build()
+            .unwrap();
+        drop(builder);
+        let start = Instant::now();
+        let log = logged(|| {
+            for number in 0..100 {
+                reports.deliver_at(with_id(number), start + Duration::from_millis(599) * number);
+            }
+        });
+        assert_eq!(log.lines().count(), 2, "{log}");
+        assert!(log.contains("a report did not arrive: panics: it panicked: out of paper"), "{log}");
+        assert!(log.contains("fails: no\\nroute"), "{log}");
+        assert_eq!(collect.0.lock().unwrap().len(), 100);
+        // Two longest pauses later, so that the one that fails has been left alone long enough.
+        let log = logged(|| reports.deliver_at(with_id(100), start + LOG_FAILURES_EVERY + Duration::from_secs(600)));
+        assert_eq!(log.lines().count(), 2, "{log}");
+        assert!(log.contains("panics: it panicked: out of paper") && log.contains("unlogged_failures=99"), "{log}");
+        let stats = reports.stats();
+        assert_eq!((stats.made, stats.delivered, stats.undelivered + stats.queued), (101, 0, 101));
+        assert!(
+            (101 + 5..101 + 20).contains(&stats.failed_deliveries),
+            "a few tries for the one that fails: {stats:?}"
+        );
+    }
+
+    #[test]
+    fn repeats_are_held_back_and_counted() {
+        let (collect, builder) = collecting();
+        let reports = builder.build().unwrap();
+        let start = Instant::now();
+        let log = logged(|| {
+            for number in 0..10 {
+                reports.deliver_at(with_id(number), start);
+            }
+            reports.deliver_at(Report { update: 1, ..with_id(3) }, start);
+            reports.deliver_at(with_id(11), start + Duration::from_secs(60));
+            reports.deliver_at(with_id(12), start + Duration::from_secs(61));
+            reports.tick_at(start + Duration::from_secs(119));
+            assert_eq!(collect.0.lock().unwrap().len(), 2);
+            assert_eq!(collect.0.lock().unwrap()[1].suppressed, 9);
+            reports.tick_at(start + Duration::from_secs(120));
+            reports.tick_at(start + Duration::from_secs(500));
+        });
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(log.contains("INFO heeler: held back 1 more like: GET /slow/lock is waiting"), "{log}");
+        assert_eq!(
+            reports.stats().totals(),
+            Stats { made: 13, delivered: 2, deliveries: 2, suppressed: 11, ..Stats::default() }
+        );
+    }
+
+    #[test]
+    fn the_last_counts_are_logged_on_drop() {
+        let log = logged(|| {
+            let reports = Reports::builder().without_log().build().unwrap();
+            reports.deliver(with_id(1));
+            reports.deliver(with_id(2));
+            let clone = reports.clone();
+            drop(reports);
+            clone.deliver(with_id(3));
+            clone.count_dropped();
+            let target = clone.target();
+            target.count_not_captured();
+            assert_eq!((target.take_not_captured(), target.take_not_captured()), (1, 0));
+            assert_eq!((clone.stats().dropped, clone.stats().not_captured), (1, 1));
+        });
+        assert!(log.contains("held back 2 more like"), "{log}");
+        assert_eq!(log.lines().count(), 1);
+    }
+
+    #[test]
+    fn reports_go_to_the_log_by_default() {
+        let log = logged(|| Reports::default().deliver(report()));
+        assert!(log.contains("WARN heeler: GET /slow/lock is waiting: 2.51 s so far"), "{log}");
+        assert!(log.contains("verdict=\"waiting\"") && log.contains("threshold_ms=2500"), "{log}");
+    }
+
+    #[test]
+    fn debug_output_shows_only_names_of_sinks() {
+        let reports = Reports::builder().secret_params(["patient"]).sink(Broken("mail")).build().unwrap();
+        let text = format!("{reports:?}");
+        assert!(
+            text.starts_with("Reports { sinks: [\"log\", \"mail\"], stats: Stats {") && !text.contains("patient"),
+            "{text}"
+        );
+        fn check<T: Send + Sync + Clone + 'static>() {}
+        check::<Reports>();
+    }
+}

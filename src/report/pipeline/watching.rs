@@ -1,0 +1,51 @@
+//! Has the floors below at work, which know nothing of this one but what is installed here.
+
+use super::reporter;
+use crate::inflight::PolicyId;
+use crate::monitor::{self, Reporter};
+use crate::report::Reports;
+
+/// Starts the monitor and the reporter unless they run.
+#[inline]
+pub(crate) fn start_watching() {
+    if !monitor::is_running() {
+        start();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn start() {
+    monitor::install(Reporter {
+        start: reporter::start,
+        is_running: reporter::is_running,
+        self_check: reporter::self_check,
+        send: reporter::send,
+        default_target: || Reports::shared().target(),
+    });
+    monitor::start();
+}
+
+/// Work with that threshold, in nanoseconds, begins: if it is shorter than any before, the monitor must look sooner.
+#[inline]
+pub(crate) fn expect(nanos: u64) {
+    if monitor::is_shorter(nanos) {
+        hurry(nanos);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn hurry(nanos: u64) {
+    start_watching();
+    monitor::hurry(nanos);
+}
+
+/// A box with that limit begins. Without a policy there is nothing to do before its limit has passed, and so the monitor
+/// may look four times less often than for a threshold.
+#[inline]
+pub(crate) fn expect_box(policy: PolicyId, limit: u64) {
+    // A limit of nothing needs no haste: it is told that before its first poll.
+    let limit = limit.max(1_000_000);
+    expect(if policy == PolicyId::NONE { limit.saturating_mul(4) } else { limit });
+}
