@@ -11,7 +11,7 @@
 //!   a signal whose handler does nothing, and `.uncaptured`, without any.
 //! - `capture.lateness.p99`: from the deadline to the capture, of jobs that wait; `capture.lateness_blocked.p99`: of jobs
 //!   that hold their threads, every worker of the runtime all the time, every other one computing and the others asleep.
-//!   By the report's `elapsed_ms` or its `captured_at`, whichever is later; a job without a report was as late as it was long.
+//!   By the report's `elapsed` or its `captured_at`, whichever is later; a job without a report was as late as it was long.
 //!   `.plain_sleep_p99`: how late a thread wakes meanwhile that only sleeps, 5 ms at a time. On a busy machine that says
 //!   how much of it is the machine's.
 //! - `capture.first_report`: from the capture to the sink, for the first report of a process, which is due 20 ms after
@@ -193,8 +193,8 @@ fn handler() {
     }
     let found = collected.take(&reports);
     let blocking = || found.iter().filter(|(report, _)| report.verdict == Verdict::Blocking);
-    // It comes after the look that `elapsed_ms` tells the time of.
-    let loss = |report: &Report| captured[index(report)].longest(Duration::from_secs_f64(report.elapsed_ms / 1e3));
+    // It comes after the look that `elapsed` tells the time of.
+    let loss = |report: &Report| captured[index(report)].longest(report.elapsed);
     let mut losses: Vec<f64> = blocking().filter_map(|(report, _)| loss(report)).collect();
     println!("captured {}\nundisturbed {}", blocking().count(), losses.len());
     println!("median {}\np90 {}", median(&mut losses), quantile(&mut losses, 0.9));
@@ -241,7 +241,7 @@ where
     let mut late: Vec<f64> = times.iter().map(|(_, ran)| ran - millis(threshold)).collect();
     for (report, _) in &found {
         let captured = report.captured_at.duration_since(times[index(report)].0).map_or(0.0, millis);
-        late[index(report)] = captured.max(report.elapsed_ms) - millis(threshold);
+        late[index(report)] = captured.max(millis(report.elapsed)) - millis(threshold);
     }
     let [mut even, mut odd] = [0, 1].map(|first| late.iter().skip(first).step_by(2).copied().collect::<Vec<_>>());
     let other = found.iter().filter(|(report, _)| report.verdict != expected).count();

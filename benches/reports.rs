@@ -200,7 +200,7 @@ fn grown(report: &Report, stacks: usize, how: Grown) -> Report {
     report.stacks = (0..stacks).map(variation).collect();
     let shares = if how == Grown::Waits { stacks } else { 1 };
     let mut share = report.timeline[0].clone();
-    (share.activity, share.waits, share.ms) = (Activity::Waiting, 1, report.elapsed_ms / shares as f64);
+    (share.activity, share.waits, share.time) = (Activity::Waiting, 1, report.elapsed / shares as u32);
     let share_of = |number: usize| {
         let mut share = share.clone();
         share.stack = Some(number);
@@ -216,7 +216,7 @@ fn folded(report: &Report) -> Vec<String> {
         let stack = &report.stacks[interval.stack?];
         let frames = stack.frames.iter().rev().map(|frame| frame.function.as_ref().unwrap_or(&frame.address));
         let path = frames.map(|name| name.replace(';', ",")).collect::<Vec<_>>().join(";");
-        Some(format!("{path} {}", (interval.ms * 1e3) as u64))
+        Some(format!("{path} {}", interval.time.as_micros()))
     };
     report.timeline.iter().filter_map(line).collect()
 }

@@ -203,14 +203,14 @@ fn with_stacks(report: &Report, many: u32) -> Report {
     };
     report.stacks = (0..many).map(stack).collect();
     let mut share = report.timeline[0].clone();
-    (share.activity, share.waits, share.ms) = (Activity::Waiting, 1, 2.0);
+    (share.activity, share.waits, share.time) = (Activity::Waiting, 1, ms(2));
     let share_of = |number: u32| {
         let mut share = share.clone();
         share.stack = Some(number as usize);
         share
     };
     report.timeline = (0..many).map(share_of).collect();
-    report.elapsed_ms = 2.0 * f64::from(many);
+    report.elapsed = ms(2) * many;
     report
 }
 

@@ -111,7 +111,7 @@ fn each_report_is_one_event() {
     let Some(Context::Trace(trace)) = event.contexts.get("trace") else { panic!("no trace") };
     assert_eq!(trace.trace_id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
     let Some(Context::Other(details)) = event.contexts.get("heeler") else { panic!("no details") };
-    assert_eq!(details["elapsed_ms"], Value::from(report.elapsed_ms));
+    assert_eq!(details["elapsed_ms"], Value::from(report.elapsed.as_nanos() as f64 / 1e6));
     assert!(details["where_the_time_went"][0].as_str().unwrap().contains(" of "));
 
     let stacks: Vec<&Stack> = report.stacks.iter().filter(|stack| stack.current).collect();

@@ -24,9 +24,9 @@ fn a_threshold_of_zero_is_a_millisecond() {
     for uri in ["/new", "/for", "/set"] {
         let is = |report: &heeler::Report| report.request.as_ref().is_some_and(|request| request.uri == uri);
         let report = seen.wait(uri, is);
-        assert_eq!(report.threshold_ms, Some(1.0), "{uri}");
+        assert_eq!(report.threshold, Some(ms(1)), "{uri}");
     }
-    assert_eq!(seen.wait("the job", |report| report.job.is_some()).threshold_ms, Some(1.0));
+    assert_eq!(seen.wait("the job", |report| report.job.is_some()).threshold, Some(ms(1)));
 }
 
 /// Guards: forever, and anything close to it, neither reports nor overflows anywhere. Other work is watched as before.
@@ -72,7 +72,7 @@ fn odd_fractions_of_the_threshold_are_accepted() {
             assert!(reports.blocking_flush(PATIENCE));
             assert!(seen.all().is_empty(), "{fraction}");
         } else {
-            assert!(seen.first().elapsed_ms < 1_000.0, "{fraction}");
+            assert!(seen.first().elapsed < ms(1_000), "{fraction}");
         }
     }
 }

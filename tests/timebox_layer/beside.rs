@@ -78,7 +78,7 @@ fn the_shorter_of_two_timeboxes_counts() {
         );
         let expected = if inner < outer { inner_status() } else { outer_status() };
         assert_eq!(server.get("/albums/7").status, expected.as_u16());
-        assert_eq!(interrupted(&seen).threshold_ms, Some(200.0));
+        assert_eq!(interrupted(&seen).threshold, Some(ms(200)));
         assert_eq!(reports_in(&seen, &reports), 1);
     }
 }

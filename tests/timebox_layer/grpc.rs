@@ -116,7 +116,7 @@ fn the_callers_earlier_deadline_counts() {
         assert_eq!(headers["grpc-message"], "The request was stopped after its limit of 120 ms.");
         assert_eq!(answer.body.unwrap(), b"");
     }
-    assert_eq!(interrupted(&seen).threshold_ms, Some(120.0));
+    assert_eq!(interrupted(&seen).threshold, Some(ms(120)));
 }
 
 /// Guards: a stream that is cut off ends with the status in its trailers, after what was sent before. Its future is dropped.

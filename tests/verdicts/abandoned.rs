@@ -34,7 +34,7 @@ fn leaving_after_half_the_threshold_is_reported() {
     assert_eq!((report.kind, report.verdict), (Kind::Abandoned, Verdict::Abandoned), "{text}");
     assert_eq!(own_functions(&report, StackKind::Await, None), ["asks_upstream"], "{text}");
     assert_eq!(place(&report), "asks_upstream");
-    assert!((2_000.0..4_000.0).contains(&report.elapsed_ms), "{text}");
+    assert!((ms(2_000)..ms(4_000)).contains(&report.elapsed), "{text}");
     assert!(!PORTABLE || report.stacks.iter().all(|stack| stack.kind == StackKind::Await));
 }
 
@@ -55,7 +55,7 @@ fn leaving_after_a_duration_is_reported_whatever_the_threshold() {
     leave(&layer, ms(150));
     let report = seen.first();
     assert_eq!(report.verdict, Verdict::Abandoned);
-    assert!(report.elapsed_ms >= 100.0, "{}", report.to_text());
+    assert!(report.elapsed >= ms(100), "{}", report.to_text());
 }
 
 #[test]

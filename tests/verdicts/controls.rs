@@ -50,7 +50,7 @@ fn a_new_threshold_holds_for_later_requests() {
     assert_eq!(handle.threshold(), ms(100));
     driven.spawn(layer.layer(service_of(stuck())).oneshot(get("/after")));
     let report = seen.wait("a later capture", |report| report.update == 1);
-    assert_eq!(report.threshold_ms, Some(100.0));
+    assert_eq!(report.threshold, Some(ms(100)));
     assert!(seen.all().iter().all(|report| report.request.as_ref().unwrap().uri == "/after"));
 }
 
@@ -71,8 +71,8 @@ fn a_request_can_have_its_own_threshold() {
     let of = |path: &'static str| {
         seen.wait(path, |report| report.update == 0 && report.request.as_ref().unwrap().uri == path)
     };
-    assert_eq!(of("/quick").threshold_ms, Some(100.0));
-    assert_eq!(of("/other").threshold_ms, Some(200.0));
+    assert_eq!(of("/quick").threshold, Some(ms(100)));
+    assert_eq!(of("/other").threshold, Some(ms(200)));
     seen.wait("a later capture", |report| report.update == 1 && report.request.as_ref().unwrap().uri == "/other");
     assert!(seen.all().iter().all(|report| report.request.as_ref().unwrap().uri != "/export"));
     assert_eq!(layer.handle().in_flight(), 3);

@@ -26,7 +26,7 @@ fn the_shorter_threshold_wins() {
             false => (inner_seen, outer_seen, outer_reports),
         };
         let report = winner.first();
-        assert_eq!((report.threshold_ms, &*place(&report)), (Some(150.0), "stuck"));
+        assert_eq!((report.threshold, &*place(&report)), (Some(ms(150)), "stuck"));
         nothing_in(&loser, &reports);
         assert_eq!(winner.all().iter().filter(|report| report.update == 0).count(), 1);
         assert_eq!(outer.handle().in_flight() + inner.handle().in_flight(), 1);

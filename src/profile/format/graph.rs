@@ -1,6 +1,7 @@
 //! Who calls whom: the call graph of a profile, small enough to look at.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use super::names::{frame_name, short, title};
 use super::stacks::stacks;
@@ -68,7 +69,7 @@ fn part(nanos: u64, whole: u64) -> String {
 }
 
 pub(super) fn time(nanos: u64) -> String {
-    duration(nanos as f64 / 1e6)
+    duration(Duration::from_nanos(nanos))
 }
 
 /// From 0 to 1.

@@ -1,5 +1,7 @@
 //! What frames and states are called.
 
+use std::time::Duration;
+
 use crate::profile::{Profile, State};
 use crate::report::Frame;
 use crate::text::escape;
@@ -50,7 +52,7 @@ pub(super) fn title(profile: &Profile) -> String {
     let runs = if profile.runs > 1 { format!("{} × ", profile.runs) } else { String::new() };
     let request = &profile.request;
     let (method, uri) = (escape(&request.method, MAX_METHOD), escape(&request.uri, MAX_URI));
-    format!("{runs}{method} {uri}: {}", duration(profile.wall_nanos as f64 / 1e6))
+    format!("{runs}{method} {uri}: {}", duration(Duration::from_nanos(profile.wall_nanos)))
 }
 
 /// As in the reports' flamegraphs: `on CPU`, `blocked in a poll`, `waiting`, `woken, not polled`; and `runnable, no CPU`.

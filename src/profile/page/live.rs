@@ -1,5 +1,7 @@
 //! The page of a profile that is not done yet.
 
+use std::time::Duration;
+
 use super::context::Context;
 use super::result::top;
 use super::words;
@@ -21,7 +23,7 @@ pub(crate) fn live(status: &Status, context: &Context<'_>) -> String {
     html.text(&words::when(status.started_at)).raw("</p>\n<p class=\"state\"><span id=\"state\" role=\"status\">");
     html.text(&state(&status.phase)).raw("</span> <span id=\"elapsed\">");
     if !matches!(status.phase, Phase::Queued { .. }) {
-        html.text(&duration(status.elapsed_ms as f64));
+        html.text(&duration(Duration::from_millis(status.elapsed_ms)));
     }
     html.raw("</span></p>\n");
     if let Phase::Failed(why) = &status.phase {

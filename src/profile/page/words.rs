@@ -1,6 +1,7 @@
 //! What pages say, in words.
 
 use std::collections::HashMap;
+use std::time::Duration;
 use std::time::SystemTime;
 
 use super::steps::{frames, significant};
@@ -59,7 +60,7 @@ pub(super) const fn unit(state: State) -> &'static str {
 
 /// `2.51 s`.
 pub(super) fn nanos(nanos: u64) -> String {
-    units::duration(nanos as f64 / 1e6)
+    units::duration(Duration::from_nanos(nanos))
 }
 
 /// `2026-11-21 09:30:00 UTC`.

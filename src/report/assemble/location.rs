@@ -197,6 +197,8 @@ pub(in crate::report) fn is_idle(stack: &Stack) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::report::testing::{await_stack, culprit, library, own, report};
     use crate::report::{Activity, Interval};
@@ -293,7 +295,8 @@ mod tests {
         let mut child = await_stack(&[own("app::child", 2)]);
         child.child = Some("resize".to_owned());
         report.stacks = vec![old, child, await_stack(&[own("app::now", 3)])];
-        let interval = |stack| Interval { activity: Activity::Waiting, stack, waits: 1, ms: 1.0 };
+        let interval =
+            |stack| Interval { activity: Activity::Waiting, stack, waits: 1, time: Duration::from_millis(1) };
         report.timeline = [Some(0), Some(1), Some(2), Some(99), None].map(interval).to_vec();
         assert_eq!(place(&mut report).unwrap(), "app::now src/app.rs:3");
         assert_eq!(

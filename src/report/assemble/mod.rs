@@ -40,9 +40,9 @@ pub(in crate::report) struct Assembler {
     symbols: Symbols,
 }
 
-fn millis(nanos: u64) -> f64 {
-    // Microseconds are as fine as a reader wants them.
-    (nanos / 1_000) as f64 / 1_000.0
+/// Whole microseconds, which are as fine as a reader wants them.
+fn rounded(nanos: u64) -> Duration {
+    Duration::from_micros(nanos / 1_000)
 }
 
 /// Takes times from a whole, of which nothing can be taken twice, and rounds them so that they add up to it.
@@ -52,14 +52,14 @@ struct Shares {
 }
 
 impl Shares {
-    /// Milliseconds. What is asked for beyond the whole is left out.
-    fn take(&mut self, nanos: u64) -> f64 {
-        let before = self.taken / 1_000;
+    /// What is asked for beyond the whole is left out.
+    fn take(&mut self, nanos: u64) -> Duration {
+        let before = rounded(self.taken);
         self.taken = self.taken.saturating_add(nanos).min(self.whole);
-        (self.taken / 1_000 - before) as f64 / 1_000.0
+        rounded(self.taken) - before
     }
 
-    fn rest(&mut self) -> f64 {
+    fn rest(&mut self) -> Duration {
         self.take(u64::MAX)
     }
 }
@@ -210,24 +210,24 @@ impl Assembler {
             let first = report.stacks.len();
             let stack = (!group.stacks.is_empty()).then_some(first);
             report.stacks.extend(group.stacks);
-            let (activity, waits, ms) = (group.activity, group.waits, shares.take(group.nanos));
-            report.timeline.push(Interval { activity, stack, waits, ms });
+            let (activity, waits, time) = (group.activity, group.waits, shares.take(group.nanos));
+            report.timeline.push(Interval { activity, stack, waits, time });
         }
         if evidence.runnable > 0 {
-            let (stack, ms) = (None, shares.take(evidence.runnable));
-            report.timeline.push(Interval { activity: Activity::Runnable, stack, waits: 1, ms });
+            let (stack, time) = (None, shares.take(evidence.runnable));
+            report.timeline.push(Interval { activity: Activity::Runnable, stack, waits: 1, time });
         }
         // Time between polls, whether it was still waiting or had been woken: so the three shares sum to the whole, too.
-        report.waiting_ms = millis(shares.taken);
+        report.waiting = rounded(shares.taken);
         if evidence.busy > 0 {
-            report.busy_ms = shares.take(evidence.busy);
-            let (waits, ms) = (evidence.busy_polls, report.busy_ms);
-            report.timeline.push(Interval { activity: Activity::Running, stack: running, waits, ms });
+            report.busy = shares.take(evidence.busy);
+            let (waits, time) = (evidence.busy_polls, report.busy);
+            report.timeline.push(Interval { activity: Activity::Running, stack: running, waits, time });
         }
-        report.unobserved_ms = shares.rest();
-        if report.unobserved_ms > 0.0 {
-            let (stack, ms) = (None, report.unobserved_ms);
-            report.timeline.push(Interval { activity: Activity::Unobserved, stack, waits: 0, ms });
+        report.unobserved = shares.rest();
+        if !report.unobserved.is_zero() {
+            let (stack, time) = (None, report.unobserved);
+            report.timeline.push(Interval { activity: Activity::Unobserved, stack, waits: 0, time });
         }
         for interval in &mut report.timeline {
             // One that only a look of heeler's has found is a wait nevertheless.
@@ -235,7 +235,7 @@ impl Assembler {
                 interval.waits = interval.waits.max(1);
             }
         }
-        report.timeline.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+        report.timeline.sort_by_key(|interval| std::cmp::Reverse(interval.time));
     }
 
     fn stack(&mut self, snapshot: &Snapshot, kind: StackKind) -> Stack {
@@ -261,18 +261,18 @@ fn blank(evidence: &Evidence) -> Report {
         verdict: evidence.verdict,
         captured_at: evidence.captured,
         started_at: evidence.captured.checked_sub(elapsed).unwrap_or(evidence.captured),
-        elapsed_ms: millis(evidence.elapsed),
-        threshold_ms: (evidence.threshold != u64::MAX && evidence.kind != Kind::BlockingPoll)
-            .then(|| millis(evidence.threshold)),
+        elapsed: rounded(evidence.elapsed),
+        threshold: (evidence.threshold != u64::MAX && evidence.kind != Kind::BlockingPoll)
+            .then(|| rounded(evidence.threshold)),
         request: None,
         job: None,
         process: ProcessInfo::default(),
         thread: None,
         polls: evidence.polls,
-        busy_ms: 0.0,
-        waiting_ms: 0.0,
-        unobserved_ms: 0.0,
-        longest_poll_ms: millis(evidence.longest_poll),
+        busy: Duration::ZERO,
+        waiting: Duration::ZERO,
+        unobserved: Duration::ZERO,
+        longest_poll: rounded(evidence.longest_poll),
         location: None,
         stacks: Vec::new(),
         timeline: Vec::new(),
@@ -329,11 +329,6 @@ mod tests {
         Reports::builder().without_log().build().unwrap()
     }
 
-    /// The microseconds of milliseconds that are rounded to them.
-    fn micros(ms: f64) -> u64 {
-        (ms * 1_000.0).round() as u64
-    }
-
     /// Guards: one branch is singular.
     #[test]
     fn a_note_counts_the_lost_branches() {
@@ -362,11 +357,9 @@ mod tests {
             evidence.waits = waits.into_iter().map(wait).collect();
             evidence.current = evidence.waits.len().checked_sub(1);
             let report = assembler.borrow_mut().assemble(evidence);
-            let parts = [report.busy_ms, report.waiting_ms, report.unobserved_ms].map(micros);
-            prop_assert_eq!(parts.iter().sum::<u64>(), micros(report.elapsed_ms));
-            let timeline: u64 = report.timeline.iter().map(|interval| micros(interval.ms)).sum();
-            prop_assert_eq!(timeline, micros(report.elapsed_ms));
-            prop_assert!(report.timeline.iter().all(|interval| interval.ms <= report.elapsed_ms));
+            prop_assert_eq!(report.busy + report.waiting + report.unobserved, report.elapsed);
+            prop_assert_eq!(report.timeline.iter().map(|interval| interval.time).sum::<Duration>(), report.elapsed);
+            prop_assert!(report.timeline.iter().all(|interval| interval.time <= report.elapsed));
         });
     }
 }

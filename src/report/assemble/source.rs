@@ -222,7 +222,7 @@ mod tests {
     /// Guards: paths are relative to the workspace, as cargo records them.
     #[test]
     fn quotes_own_frames_only() {
-        let here = "src/report/source.rs";
+        let here = "src/report/assemble/source.rs";
         assert!(quoted(here, Some(1), None).unwrap().starts_with("//! The text of source lines"));
         let mut frame = library("tokio::x");
         frame.file = Some(here.to_owned());

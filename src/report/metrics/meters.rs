@@ -63,7 +63,7 @@ pub(in crate::report) fn publish() {
 pub(in crate::report) fn reported(report: &Report) {
     // A later look at the same work would count it twice.
     if report.update == 0 {
-        let (seconds, verdict) = (report.elapsed_ms / 1_000.0, report.verdict.as_str());
+        let (seconds, verdict) = (report.elapsed.as_secs_f64(), report.verdict.as_str());
         log_safely(|| histogram!(ELAPSED, "verdict" => verdict).record(seconds));
     }
 }

@@ -6,7 +6,7 @@ pub(in crate::report) mod size;
 pub(in crate::report) mod words;
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,11 +14,11 @@ use crate::capture::Frame;
 use crate::monitor::{Kind, Verdict};
 use crate::report::assemble::around::Around;
 use crate::report::model::words::{Activity, StackKind, lenient};
-use crate::text::time::rfc3339;
+use crate::text::time::{millis, rfc3339};
 
 /// The version of the JSON form of a [`Report`]. Fields may be added within a version; none changes its meaning.
 ///
-/// The fields have the names of the struct's, durations are milliseconds, times are RFC 3339 in UTC. `sentence` is the
+/// The fields have the names of the struct's, durations are milliseconds and end in `_ms`, times are RFC 3339 in UTC. `sentence` is the
 /// [sentence](Report::sentence), for whoever reads no further. Frames are told once: `frames` lists all that the report has, each
 /// stack has the numbers of its own, innermost first, and each frame the number of its module in `modules`. Both count from 0.
 ///
@@ -60,7 +60,7 @@ pub const SCHEMA: u32 = 2;
 
 /// One slow piece of work: what it is, where it is, and where its time went.
 ///
-/// Durations are milliseconds, times are UTC. Everything that came from a request is already reduced to what
+/// Times are UTC. Everything that came from a request is already reduced to what
 /// [privacy](crate::report#privacy) allows.
 // A spool has reports of other versions of this program, too: a field that is added is an `Option`, or has a serde default.
 #[derive(Debug, Clone, Deserialize)]
@@ -85,9 +85,11 @@ pub struct Report {
     #[serde(with = "rfc3339")]
     pub started_at: SystemTime,
     /// From the beginning to the capture.
-    pub elapsed_ms: f64,
+    #[serde(rename = "elapsed_ms", with = "millis")]
+    pub elapsed: Duration,
     /// The threshold in force; `None` for reports that have none.
-    pub threshold_ms: Option<f64>,
+    #[serde(rename = "threshold_ms", default, with = "millis::optional")]
+    pub threshold: Option<Duration>,
     /// The request; `None` for a job.
     pub request: Option<RequestInfo>,
     /// The name given to [`watch`](crate::watch); `None` for a request.
@@ -99,19 +101,23 @@ pub struct Report {
     /// How often the work was polled.
     pub polls: u32,
     /// Time inside polls, as far as observed.
-    pub busy_ms: f64,
+    #[serde(rename = "busy_ms", with = "millis")]
+    pub busy: Duration,
     /// Time between polls, as far as observed.
-    pub waiting_ms: f64,
+    #[serde(rename = "waiting_ms", with = "millis")]
+    pub waiting: Duration,
     /// Time that was not observed, for the work was not armed yet or the budget of captures was used up.
-    pub unobserved_ms: f64,
+    #[serde(rename = "unobserved_ms", with = "millis")]
+    pub unobserved: Duration,
     /// The longest poll observed.
-    pub longest_poll_ms: f64,
+    #[serde(rename = "longest_poll_ms", with = "millis")]
+    pub longest_poll: Duration,
     /// The application's own frame that matters most: where an engineer should look first.
     pub location: Option<Location>,
     /// The stacks, those of the capture first (`current`), then those the timeline refers to.
     #[serde(flatten, deserialize_with = "schema::stacks")]
     pub stacks: Vec<Stack>,
-    /// Where the time went: sums to `elapsed_ms`, longest first.
+    /// Where the time went: sums to `elapsed`, longest first.
     pub timeline: Vec<Interval>,
     /// The `tracing` spans the work is in, outermost first.
     pub spans: Vec<Span>,
@@ -233,7 +239,8 @@ pub struct Interval {
     /// How many separate waits or polls make this share up.
     pub waits: u32,
     /// Their sum.
-    pub ms: f64,
+    #[serde(rename = "ms", with = "millis")]
+    pub time: Duration,
 }
 
 /// A `tracing` span.

@@ -1,6 +1,6 @@
 //! Many reports in one: what a sink with a limit an hour says about those beyond it.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::monitor::Verdict;
 use crate::report::assemble::location::place;
@@ -41,7 +41,7 @@ pub(crate) struct Entry {
     /// `photos::load at src/photos.rs:41`, where known.
     pub(crate) place: Option<String>,
     /// Of the slowest.
-    pub(crate) worst_ms: f64,
+    pub(crate) worst: Duration,
     /// Its report's id.
     pub(crate) worst_id: String,
 }
@@ -79,8 +79,8 @@ impl Digest {
         match known {
             Some(entry) => {
                 entry.count = entry.count.saturating_add(count);
-                if report.elapsed_ms > entry.worst_ms {
-                    (entry.worst_ms, entry.worst_id) = (report.elapsed_ms, report.id.clone());
+                if report.elapsed > entry.worst {
+                    (entry.worst, entry.worst_id) = (report.elapsed, report.id.clone());
                 }
             }
             None if room => self.entries.push(Entry {
@@ -89,7 +89,7 @@ impl Digest {
                 what: route_line(report),
                 verdict: report.verdict,
                 place: report.location.as_ref().map(place),
-                worst_ms: report.elapsed_ms,
+                worst: report.elapsed,
                 worst_id: report.id.clone(),
             }),
             None => self.others = self.others.saturating_add(count),
@@ -99,7 +99,7 @@ impl Digest {
     /// What there was, the most frequent first.
     pub(crate) fn entries(&self) -> Vec<&Entry> {
         let mut entries: Vec<&Entry> = self.entries.iter().collect();
-        entries.sort_by(|a, b| b.count.cmp(&a.count).then(b.worst_ms.total_cmp(&a.worst_ms)));
+        entries.sort_by(|a, b| b.count.cmp(&a.count).then(b.worst.cmp(&a.worst)));
         entries
     }
 }
@@ -109,16 +109,17 @@ mod tests {
     use super::*;
     use crate::report::testing::report;
 
-    fn like(fingerprint: u32, elapsed_ms: f64, suppressed: u64) -> Report {
-        Report { fingerprint: fingerprint.to_string(), id: elapsed_ms.to_string(), elapsed_ms, suppressed, ..report() }
+    fn like(fingerprint: u32, elapsed_ms: u64, suppressed: u64) -> Report {
+        let (id, elapsed) = (elapsed_ms.to_string(), Duration::from_millis(elapsed_ms));
+        Report { fingerprint: fingerprint.to_string(), id, elapsed, suppressed, ..report() }
     }
 
     #[test]
     fn lists_the_most_frequent_with_the_worst_report() {
-        let mut digest = Digest::of(&like(1, 10.0, 0));
-        digest.add(&like(2, 20.0, 7));
-        digest.add(&like(1, 30.0, 0));
-        digest.add(&like(1, 5.0, 0));
+        let mut digest = Digest::of(&like(1, 10, 0));
+        digest.add(&like(2, 20, 7));
+        digest.add(&like(1, 30, 0));
+        digest.add(&like(1, 5, 0));
         let seen: Vec<_> = digest
             .entries()
             .iter()
@@ -133,7 +134,7 @@ mod tests {
     /// last time.
     #[test]
     fn a_clock_set_back_keeps_the_right_period() {
-        let at = |seconds| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let mut digest = Digest::of(&Report { captured_at: at(5_000), ..report() });
         digest.add(&Report { captured_at: at(1_000), ..report() });
         digest.add(&Report { captured_at: at(9_000_000_000), ..report() });
@@ -144,18 +145,18 @@ mod tests {
     /// Guards: one request that is looked at four times counts once.
     #[test]
     fn updates_are_not_counted_as_reports() {
-        let mut digest = Digest::of(&like(1, 10.0, 0));
-        (1..4).for_each(|update| digest.add(&Report { update, ..like(1, 20.0, 0) }));
-        digest.add(&Report { update: 1, ..like(2, 30.0, 0) });
+        let mut digest = Digest::of(&like(1, 10, 0));
+        (1..4).for_each(|update| digest.add(&Report { update, ..like(1, 20, 0) }));
+        digest.add(&Report { update: 1, ..like(2, 30, 0) });
         assert_eq!(digest.entries().iter().map(|entry| entry.count).collect::<Vec<_>>(), [1, 1]);
-        assert_eq!((digest.reports, digest.entries()[1].worst_ms), (2, 20.0));
+        assert_eq!((digest.reports, digest.entries()[1].worst), (2, Duration::from_millis(20)));
     }
 
     /// Guards: an hour of ever new places takes bounded memory, and every report is counted.
     #[test]
     fn a_digest_takes_bounded_memory() {
-        let mut digest = Digest::of(&like(0, 1.0, 0));
-        (1..1_000).for_each(|number| digest.add(&like(number, 1.0, 0)));
+        let mut digest = Digest::of(&like(0, 1, 0));
+        (1..1_000).for_each(|number| digest.add(&like(number, 1, 0)));
         let told: u64 = digest.entries().iter().map(|entry| entry.count).sum();
         assert_eq!((digest.entries().len(), told + digest.others), (MAX_ENTRIES, 1_000));
     }
@@ -163,8 +164,8 @@ mod tests {
     /// Guards: numbers that no honest file has cause no panic.
     #[test]
     fn absurd_numbers_do_not_overflow() {
-        let mut digest = Digest::of(&like(1, 1.0, u64::MAX));
-        digest.add(&like(1, f64::MAX, u64::MAX));
+        let mut digest = Digest::of(&like(1, 1, u64::MAX));
+        digest.add(&like(1, u64::MAX, u64::MAX));
         assert_eq!((digest.held_back, digest.entries()[0].count), (u64::MAX, u64::MAX));
     }
 }

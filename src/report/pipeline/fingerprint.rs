@@ -120,7 +120,7 @@ mod tests {
         first.stacks.push(await_stack(&[library("tokio::sync::oneshot::poll"), own("app::other", 3)]));
         let mut second = first.clone();
         second.id = "another".to_owned();
-        second.elapsed_ms *= 2.0;
+        second.elapsed *= 2;
         second.request.as_mut().unwrap().uri = "/users/2".to_owned();
         second.stacks.reverse();
         second.stacks.push(second.stacks[0].clone());

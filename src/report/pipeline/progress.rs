@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
 
 use super::fingerprint::current_places;
 use crate::monitor::Verdict;
@@ -22,7 +23,7 @@ pub(in crate::report) struct Progress {
 #[derive(Debug)]
 struct Seen {
     verdict: Verdict,
-    elapsed_ms: f64,
+    elapsed: Duration,
     /// Where it was; `None` for *starved* too, whose location is that of others.
     place: Option<Location>,
     /// The application's own frames of all that was going on, as a hash: thousands of requests are remembered.
@@ -35,7 +36,7 @@ impl Progress {
     pub(in crate::report) fn note(&mut self, report: &Report) -> Option<String> {
         let now = Seen {
             verdict: report.verdict,
-            elapsed_ms: report.elapsed_ms,
+            elapsed: report.elapsed,
             place: report.location.clone().filter(|_| report.verdict != Verdict::Starved),
             frames: hash_of_frames(report),
         };
@@ -62,7 +63,7 @@ fn hash_of_frames(report: &Report) -> u64 {
 impl Seen {
     /// What a report says of how `self`, which was before, compares with `now`.
     fn compared_with(&self, now: &Self) -> Option<String> {
-        let then = format!("{} after its start", duration(self.elapsed_ms));
+        let then = format!("{} after its start", duration(self.elapsed));
         let state = state(self.verdict);
         match (&self.place, &now.place) {
             (Some(_), Some(_)) if self.verdict == now.verdict && self.frames == now.frames => {
@@ -106,7 +107,7 @@ mod tests {
     fn compared(first: Report, second: Report) -> Option<String> {
         let mut progress = Progress::default();
         assert_eq!(progress.note(&first), None, "nothing to compare with");
-        progress.note(&Report { update: 1, elapsed_ms: 5_000.0, ..second })
+        progress.note(&Report { update: 1, elapsed: Duration::from_secs(5), ..second })
     }
 
     /// A report of a request in `own` frames, the first of which is its location.

@@ -119,13 +119,15 @@ fn details(entry: &Entry) -> Vec<Fact> {
     if let Some(place) = &entry.place {
         facts.push(("in", place.clone()));
     }
-    facts.push(("worst", format!("{}, report {}", duration(entry.worst_ms), entry.worst_id)));
+    facts.push(("worst", format!("{}, report {}", duration(entry.worst), entry.worst_id)));
     facts.push(("fingerprint", entry.fingerprint.clone()));
     facts
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::super::markup::tests::{MAX_MESSAGE, check, hostile};
@@ -133,23 +135,23 @@ mod tests {
     use crate::report::testing::report;
     use crate::report::{Report, Verdict};
 
-    fn like(fingerprint: usize, elapsed_ms: f64, suppressed: u64) -> Report {
+    fn like(fingerprint: usize, elapsed_ms: u64, suppressed: u64) -> Report {
         let mut report = report();
         report.location = crate::report::assemble::location::locate(&report);
         report.fingerprint = format!("{fingerprint:016x}");
         report.id = format!("id-{fingerprint}-{elapsed_ms}");
-        Report { elapsed_ms, suppressed, ..report }
+        Report { elapsed: Duration::from_millis(elapsed_ms), suppressed, ..report }
     }
 
     /// Guards: the whole text page, and that the mail says the same.
     #[test]
     fn text_and_mail_of_a_digest_agree() {
-        let mut digest = Digest::of(&like(1, 2_510.0, 0));
-        let mut other = like(2, 61_000.0, 7);
+        let mut digest = Digest::of(&like(1, 2_510, 0));
+        let mut other = like(2, 61_000, 7);
         (other.verdict, other.location) = (Verdict::Unknown, None);
         other.captured_at += std::time::Duration::from_secs(1_800);
         digest.add(&other);
-        digest.add(&like(1, 9_000.0, 0));
+        digest.add(&like(1, 9_000, 0));
         digest.service = Some("photos".to_owned());
         let expected = "\
 10 reports about 2 places on web1
@@ -182,15 +184,15 @@ mod tests {
     /// Guards: an hour of ever new places is one mail, in which every report is counted.
     #[test]
     fn a_digest_stays_small_and_counts_everything() {
-        let mut digest = Digest::of(&like(0, 1.0, 0));
-        (1..1_000).for_each(|number| digest.add(&like(number, 1.0, 0)));
+        let mut digest = Digest::of(&like(0, 1, 0));
+        (1..1_000).for_each(|number| digest.add(&like(number, 1, 0)));
         assert!(digest.to_text().ends_with(&format!("… and {} reports about other places\n", 1_000 - MAX_SHOWN)));
         assert!(check(&digest.to_html()).contains(&format!("… and {} reports about other", 1_000 - MAX_SHOWN)));
         let long = "\"".repeat(10_000);
-        let mut digest = Digest::of(&Report { id: long.clone(), job: Some(long), request: None, ..like(0, 1.0, 0) });
+        let mut digest = Digest::of(&Report { id: long.clone(), job: Some(long), request: None, ..like(0, 1, 0) });
         (1..100).for_each(|number| {
             let job = Some(format!("{number}{}", "<".repeat(10_000)));
-            digest.add(&Report { job, request: None, ..like(number, 1.0, 0) });
+            digest.add(&Report { job, request: None, ..like(number, 1, 0) });
         });
         let html = digest.to_html();
         assert!(html.len() < MAX_MESSAGE, "{}", html.len());
@@ -202,7 +204,7 @@ mod tests {
     proptest! {
         #[test]
         fn hostile_text_adds_no_line_or_markup(evil in hostile(), other in hostile()) {
-            let mut report = like(1, 1.0, 0);
+            let mut report = like(1, 1, 0);
             report.request.as_mut().unwrap().route = Some(evil.clone());
             report.process.hostname = other.clone();
             report.process.service = Some(evil.clone());

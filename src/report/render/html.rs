@@ -201,6 +201,8 @@ impl Html {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::super::markup::tests::{MAX_MESSAGE, check, hostile};
@@ -310,7 +312,7 @@ mod tests {
             report.timeline.clear();
             report.spans.clear();
             report.request = None;
-            report.elapsed_ms = f64::NAN;
+            report.elapsed = Duration::ZERO;
             report.job = Some("nightly <import>".to_owned());
             report.kind = Kind::SlowJob;
             assert!(read(report).contains("the job \"nightly <import>\" on web1"), "{verdict}");

@@ -22,6 +22,8 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::{Value, json};
 
     use crate::report::testing::report;
@@ -30,7 +32,7 @@ mod tests {
     #[test]
     fn json_keeps_the_names_of_schema_2() {
         let mut report = report();
-        report.elapsed_ms = 2_510.5;
+        report.elapsed = Duration::from_micros(2_510_500);
         let value: Value = serde_json::from_str(&report.to_json()).unwrap();
         for (pointer, expected) in [
             ("/schema", json!(2)),
@@ -79,12 +81,5 @@ mod tests {
         }
         assert!(lines.iter().any(|line| line.ends_with("\"frames\": [0,1]}")), "{json}");
         assert_eq!(lines.last(), Some(&"}"));
-    }
-
-    #[test]
-    fn numbers_json_cannot_hold_are_null() {
-        let mut report = report();
-        report.elapsed_ms = f64::NAN;
-        assert!(report.to_json().contains("\"elapsed_ms\": null"));
     }
 }

@@ -46,7 +46,7 @@ fn facts(report: &Report) -> Vec<Fact> {
     facts.push(("captured", timestamp(report.captured_at)));
     facts.push(("started", timestamp(report.started_at)));
     let threshold = report.limit().map(|limit| format!(" ({limit})")).unwrap_or_default();
-    facts.push(("elapsed", format!("{}{threshold}", duration(report.elapsed_ms))));
+    facts.push(("elapsed", format!("{}{threshold}", duration(report.elapsed))));
     facts.push(("verdict", format!("{} ({})", report.verdict, report.kind)));
     if let Some(job) = &report.job {
         facts.push(("job", job.clone()));
@@ -70,7 +70,7 @@ fn facts(report: &Report) -> Vec<Fact> {
     if let Some(thread) = &report.thread {
         facts.push(("thread", describe_thread(thread)));
     }
-    let [inside, between, longest] = [report.busy_ms, report.waiting_ms, report.longest_poll_ms].map(duration);
+    let [inside, between, longest] = [report.busy, report.waiting, report.longest_poll].map(duration);
     facts.push(("polls", format!("{}: {inside} inside, {between} between them, longest {longest}", report.polls)));
     facts
 }

@@ -18,13 +18,13 @@ impl Report {
     #[must_use]
     pub fn sentence(&self) -> String {
         let subject = self.work();
-        let elapsed = duration(self.elapsed_ms);
+        let elapsed = duration(self.elapsed);
         let limit = self.limit().map(|limit| format!(" ({limit})")).unwrap_or_default();
         let place = self.place();
         let sentence = match self.verdict {
             Verdict::Waiting => format!("{subject} is waiting: {elapsed} so far{limit}{place}"),
             Verdict::Blocking if self.kind == Kind::BlockingPoll => {
-                let poll = duration(if self.longest_poll_ms > 0.0 { self.longest_poll_ms } else { self.elapsed_ms });
+                let poll = duration(if !self.longest_poll.is_zero() { self.longest_poll } else { self.elapsed });
                 let on = self.on_thread();
                 format!("{subject} is blocking its thread{on}: one poll of {poll} so far{limit}{place}")
             }
@@ -62,7 +62,7 @@ impl Report {
     /// `threshold 2.50 s`; of a timebox, `limit 2.50 s`.
     pub(in crate::report) fn limit(&self) -> Option<String> {
         let word = if self.kind == Kind::Interrupted { "limit" } else { "threshold" };
-        self.threshold_ms.map(|ms| format!("{word} {}", duration(ms)))
+        self.threshold.map(|threshold| format!("{word} {}", duration(threshold)))
     }
 
     /// `GET /users/4711`, `the body of GET /users/4711`, `the job "import"`.
@@ -129,6 +129,8 @@ impl fmt::Display for Report {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::report::assemble::location::{arrange, locate};
     use crate::report::testing::{await_stack, culprit, library, own, report, thread, thread_stack};
@@ -148,7 +150,7 @@ mod tests {
         let mut body = report();
         body.kind = Kind::SlowBody;
         body.stacks = vec![await_stack(&[library("tokio::sync::mpsc::poll")])];
-        body.threshold_ms = None;
+        body.threshold = None;
         assert_eq!(
             say(body),
             "the body of GET /slow/lock is waiting: 2.51 s so far, near tokio::sync::mpsc::poll at tokio-1.2.3/src/lib.rs:100"
@@ -185,8 +187,8 @@ mod tests {
             "GET /slow/lock is blocking its thread (running): 2.51 s so far (threshold 2.50 s), in photos::is_valid_tag at src/app.rs:9"
         );
         blocking.kind = Kind::BlockingPoll;
-        blocking.longest_poll_ms = 1_200.0;
-        blocking.threshold_ms = Some(1_000.0);
+        blocking.longest_poll = Duration::from_millis(1_200);
+        blocking.threshold = Some(Duration::from_secs(1));
         blocking.thread = Some(Thread { syscall: Some("futex".to_owned()), on_cpu: Some(false), ..thread() });
         assert_eq!(
             say(blocking),

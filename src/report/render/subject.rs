@@ -31,8 +31,8 @@ impl Report {
 
 /// What it does, and for how long: `waiting 2.51 s`.
 pub(super) fn state(report: &Report) -> String {
-    let poll = report.kind == Kind::BlockingPoll && report.longest_poll_ms > 0.0;
-    let elapsed = duration(if poll { report.longest_poll_ms } else { report.elapsed_ms });
+    let poll = report.kind == Kind::BlockingPoll && !report.longest_poll.is_zero();
+    let elapsed = duration(if poll { report.longest_poll } else { report.elapsed });
     match report.verdict {
         Verdict::Waiting => format!("waiting {elapsed}"),
         Verdict::Blocking => format!("blocking {elapsed}"),
@@ -61,6 +61,8 @@ pub(super) fn cut(text: &str, max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::super::markup::tests::hostile;
@@ -75,8 +77,12 @@ mod tests {
         assert_eq!(say(Verdict::NoWaker), "no waker 2.51 s: GET /slow/{what} on web1");
         assert_eq!(say(Verdict::Abandoned), "abandoned after 2.51 s: GET /slow/{what} on web1");
         assert_eq!(say(Verdict::Unknown), "slow 2.51 s: GET /slow/{what} on web1");
-        let poll =
-            Report { kind: Kind::BlockingPoll, verdict: Verdict::Blocking, longest_poll_ms: 1_200.0, ..report() };
+        let poll = Report {
+            kind: Kind::BlockingPoll,
+            verdict: Verdict::Blocking,
+            longest_poll: Duration::from_millis(1_200),
+            ..report()
+        };
         assert_eq!(poll.subject(), "blocking 1.20 s: GET /slow/{what} on web1");
     }
 
@@ -97,10 +103,10 @@ mod tests {
     proptest! {
         /// Guards: a subject neither ends its header nor forges one, whatever the request, its route and the host are called.
         #[test]
-        fn the_subject_is_one_short_line(evil in hostile(), ms in any::<f64>(), job in any::<bool>()) {
+        fn the_subject_is_one_short_line(evil in hostile(), time in any::<Duration>(), job in any::<bool>()) {
             let mut report = report();
             report.kind = Kind::SlowBody;
-            report.elapsed_ms = ms;
+            report.elapsed = time;
             report.process.hostname = evil.repeat(5);
             let request = report.request.as_mut().unwrap();
             (request.method, request.route) = (evil.clone(), Some(evil.repeat(9)));

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::time::Duration;
 
 use super::sentence::busy_with;
 use crate::report::assemble::location::location_of;
@@ -26,23 +27,25 @@ pub(super) struct Share {
 /// The shares, the largest first.
 pub(super) fn shares(report: &Report) -> Vec<Share> {
     let timeline = by_place(report);
-    let fraction = |ms: f64| {
-        let fraction = ms / report.elapsed_ms;
-        if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 }
-    };
+    let fraction = |time| fraction(time, report).min(1.0);
     let share = |interval: &Interval| Share {
         activity: Some(interval.activity),
-        fraction: fraction(interval.ms),
+        fraction: fraction(interval.time),
         text: describe(interval, report),
     };
     let mut shares: Vec<Share> = timeline.iter().take(MAX_SHARES).map(share).collect();
     let rest = &timeline[timeline.len().min(MAX_SHARES)..];
     if !rest.is_empty() {
-        let ms = rest.iter().map(|interval| interval.ms).sum();
-        let text = format!("{} in {} more, in the JSON form", duration(ms), count(rest.len() as u64, "place"));
-        shares.push(Share { activity: None, fraction: fraction(ms), text });
+        let time = rest.iter().map(|interval| interval.time).fold(Duration::ZERO, Duration::saturating_add);
+        let text = format!("{} in {} more, in the JSON form", duration(time), count(rest.len() as u64, "place"));
+        shares.push(Share { activity: None, fraction: fraction(time), text });
     }
     shares
+}
+
+/// What part of the whole a time is; 0 of nothing.
+fn fraction(time: Duration, report: &Report) -> f64 {
+    if report.elapsed.is_zero() { 0.0 } else { time.div_duration_f64(report.elapsed) }
 }
 
 /// Where the time went, in lines: by place, longest first.
@@ -62,7 +65,7 @@ fn by_place(report: &Report) -> Vec<Interval> {
         match known.entry((interval.activity, place)) {
             Entry::Occupied(at) => {
                 let known = &mut merged[*at.get()];
-                known.ms += interval.ms;
+                known.time = known.time.saturating_add(interval.time);
                 known.waits += interval.waits;
             }
             Entry::Vacant(new) => {
@@ -74,7 +77,7 @@ fn by_place(report: &Report) -> Vec<Interval> {
             }
         }
     }
-    merged.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    merged.sort_by_key(|interval| std::cmp::Reverse(interval.time));
     merged
 }
 
@@ -87,7 +90,7 @@ fn now(interval: &Interval, report: &Report) -> String {
 
 /// `9.80 s of 10.0 s waiting in PhotoStore::get at photos.rs:41, 3 waits`.
 fn describe(interval: &Interval, report: &Report) -> String {
-    let share = format!("{} of {}", duration(interval.ms), duration(report.elapsed_ms));
+    let share = format!("{} of {}", duration(interval.time), duration(report.elapsed));
     let location = interval.stack.and_then(|at| report.stacks.get(at)).and_then(location_of);
     let place = location.map(|location| format!(" in {}", place(&location))).unwrap_or_default();
     match interval.activity {
@@ -98,7 +101,7 @@ fn describe(interval: &Interval, report: &Report) -> String {
         Activity::Runnable => format!("{share} woken by heeler and not polled"),
         Activity::Yielding => format!("{share} yielding{place}, {}", count(interval.waits, "time")),
         Activity::Unobserved => {
-            let percent = if report.elapsed_ms > 0.0 { interval.ms / report.elapsed_ms * 100.0 } else { 0.0 };
+            let percent = fraction(interval.time, report) * 100.0;
             format!("{share} not observed ({percent:.0} %)")
         }
     }

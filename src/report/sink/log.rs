@@ -13,6 +13,7 @@ use super::Sink;
 use crate::capture::PerProcess;
 use crate::log::TARGET;
 use crate::report::Report;
+use crate::text::time::in_millis;
 
 /// The fields of an event, in order. Those that a report has no value for are left out.
 const FIELDS: &[&str] = &[
@@ -62,6 +63,7 @@ impl Sink for Log {
         let job = report.job.as_deref();
         let location = report.location.as_ref().map(ToString::to_string);
         let location = location.as_deref();
+        let (elapsed_ms, threshold_ms) = (in_millis(report.elapsed), report.threshold.map(in_millis));
         // As if it were logged where the work is: `tracing-opentelemetry` adds it to the span, and others print the spans.
         let parent = report.around.open_parent();
         if let Some(site) = self.site {
@@ -75,8 +77,8 @@ impl Sink for Log {
                 &uri,
                 &route,
                 &job,
-                &report.elapsed_ms,
-                &report.threshold_ms,
+                &elapsed_ms,
+                &threshold_ms,
                 &location,
                 &report.fingerprint,
                 &report.suppressed,
@@ -99,8 +101,8 @@ impl Sink for Log {
                     uri,
                     route,
                     job,
-                    elapsed_ms = report.elapsed_ms,
-                    threshold_ms = report.threshold_ms,
+                    elapsed_ms,
+                    threshold_ms,
                     location,
                     fingerprint = report.fingerprint,
                     suppressed = report.suppressed,

@@ -106,7 +106,7 @@ pub(super) fn trailers(limit: Duration) -> HeaderMap {
 }
 
 fn detail(limit: Duration) -> String {
-    format!("The request was stopped after its limit of {}.", duration(limit.as_secs_f64() * 1e3))
+    format!("The request was stopped after its limit of {}.", duration(limit))
 }
 
 /// As gRPC wants its messages: everything but the printable characters of ASCII, and `%`, as `%` and two digits.

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::short::{INNER, MAX_STACKS, OUTER};
@@ -34,7 +36,12 @@ fn rich() -> Report {
         earlier,
         await_stack(&[]),
     ]);
-    report.timeline.push(Interval { activity: Activity::Waiting, stack: Some(3), waits: 4, ms: 0.1 });
+    report.timeline.push(Interval {
+        activity: Activity::Waiting,
+        stack: Some(3),
+        waits: 4,
+        time: Duration::from_micros(100),
+    });
     report.notes.push("a note".to_owned());
     report
 }
@@ -249,8 +256,9 @@ fn the_short_form_keeps_the_essentials() {
     let mut before = earlier.clone();
     before.frames[1].line = Some(4);
     report.stacks.extend([report.stacks[0].clone(), earlier, before]);
-    report.timeline = [(3, 2_000.0), (0, 500.0), (2, 1.0)]
-        .map(|(stack, ms)| Interval { activity: Activity::Waiting, stack: Some(stack), waits: 1, ms })
+    report.timeline = [(3, 2_000), (0, 500), (2, 1)]
+        .map(|(stack, ms)| (stack, Duration::from_millis(ms)))
+        .map(|(stack, time)| Interval { activity: Activity::Waiting, stack: Some(stack), waits: 1, time })
         .into();
     let written = short(&report);
     assert_eq!(written["omitted"], json!({"stacks": 1, "frames": 2 * whole - 4}));
@@ -274,7 +282,8 @@ fn the_short_form_keeps_the_essentials() {
 fn the_short_form_is_bounded() {
     let mut report = report();
     report.stacks = (0..100).map(|line| await_stack(&vec![own("app::again", line); 1_000])).collect();
-    let share = |stack| Interval { activity: Activity::Waiting, stack: Some(stack), waits: 1, ms: 1.0 };
+    let share =
+        |stack| Interval { activity: Activity::Waiting, stack: Some(stack), waits: 1, time: Duration::from_millis(1) };
     report.timeline = (50..60).chain([9_999]).map(share).collect();
     let written = short(&report);
     assert_eq!(written["stacks"].as_array().unwrap().len(), MAX_STACKS);

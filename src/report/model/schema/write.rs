@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use super::short::{Omitted, shorten};
 use super::tables::{Picked, Tables};
 use crate::report::{Interval, Report, SCHEMA};
-use crate::text::time::timestamp;
+use crate::text::time::{in_millis, timestamp};
 
 /// How many fields all forms have, `schema` and `stacks` included.
 pub(in crate::report) const FIELDS: usize = 25;
@@ -63,17 +63,17 @@ fn write<S: Serializer>(
         verdict,
         captured_at,
         started_at,
-        elapsed_ms,
-        threshold_ms,
+        elapsed,
+        threshold,
         request,
         job,
         process,
         thread,
         polls,
-        busy_ms,
-        waiting_ms,
-        unobserved_ms,
-        longest_poll_ms,
+        busy,
+        waiting,
+        unobserved,
+        longest_poll,
         location,
         stacks,
         timeline: _,
@@ -103,8 +103,14 @@ fn write<S: Serializer>(
     }
     out.serialize_field("captured_at", &timestamp(*captured_at))?;
     out.serialize_field("started_at", &timestamp(*started_at))?;
-    fields!(elapsed_ms threshold_ms request job process thread polls);
-    fields!(busy_ms waiting_ms unobserved_ms longest_poll_ms location);
+    out.serialize_field("elapsed_ms", &in_millis(*elapsed))?;
+    out.serialize_field("threshold_ms", &threshold.map(in_millis))?;
+    fields!(request job process thread polls);
+    out.serialize_field("busy_ms", &in_millis(*busy))?;
+    out.serialize_field("waiting_ms", &in_millis(*waiting))?;
+    out.serialize_field("unobserved_ms", &in_millis(*unobserved))?;
+    out.serialize_field("longest_poll_ms", &in_millis(*longest_poll))?;
+    fields!(location);
     match &told {
         Stacks::InFull => fields!(stacks),
         Stacks::Tables(Tables { modules, frames, stacks }, _) => fields!(modules frames stacks),

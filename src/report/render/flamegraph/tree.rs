@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::time::Duration;
 
 use super::super::fold::{Part, describe_folded, readable};
 use super::super::sentence::busy_with;
@@ -109,8 +110,8 @@ impl Node {
 /// The shares of the timeline sum to the time: what they lack was not observed, and what they have too much is taken from
 /// the shortest. Without a time of the work's own, it is their sum.
 pub(super) fn tree(report: &Report) -> Node {
-    let shares: u64 = report.timeline.iter().map(|interval| micros(interval.ms)).fold(0, u64::saturating_add);
-    let whole = match micros(report.elapsed_ms) {
+    let shares: u64 = report.timeline.iter().map(|interval| micros(interval.time)).fold(0, u64::saturating_add);
+    let whole = match micros(report.elapsed) {
         0 => shares.min(MAX_MICROS),
         elapsed => elapsed,
     };
@@ -118,7 +119,7 @@ pub(super) fn tree(report: &Report) -> Node {
     (root.width, root.time) = (whole, whole);
     let mut left = whole;
     for interval in &report.timeline {
-        let width = micros(interval.ms).min(left);
+        let width = micros(interval.time).min(left);
         left -= width;
         if width > 0 {
             add_interval(&mut root, interval, width, report);
@@ -135,9 +136,10 @@ pub(super) fn tree(report: &Report) -> Node {
 /// 285 years: sums of these are exact, and fit.
 const MAX_MICROS: u64 = 1 << 53;
 
-/// Milliseconds as whole microseconds; 0 for what is no duration.
-fn micros(ms: f64) -> u64 {
-    if ms.is_nan() { 0 } else { ((ms * 1e3).round() as u64).min(MAX_MICROS) }
+/// Whole microseconds.
+fn micros(time: Duration) -> u64 {
+    let rounded = time.saturating_add(Duration::from_nanos(500)).as_micros();
+    u64::try_from(rounded).unwrap_or(u64::MAX).min(MAX_MICROS)
 }
 
 fn add_interval(root: &mut Node, interval: &Interval, width: u64, report: &Report) {
@@ -307,7 +309,7 @@ mod tests {
     }
 
     fn draw(mut report: Report, elapsed: f64, stacks: Vec<Stack>, timeline: Vec<Interval>) -> Vec<String> {
-        (report.elapsed_ms, report.stacks, report.timeline) = (elapsed, stacks, timeline);
+        (report.elapsed, report.stacks, report.timeline) = (time(elapsed), stacks, timeline);
         let tree = tree(&report);
         assert_sums(&tree);
         lines(&tree)
@@ -321,8 +323,12 @@ mod tests {
         node.children.iter().for_each(assert_sums);
     }
 
+    fn time(ms: f64) -> Duration {
+        Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX)
+    }
+
     fn interval(activity: Activity, stack: impl Into<Option<usize>>, ms: f64) -> Interval {
-        Interval { activity, stack: stack.into(), waits: 1, ms }
+        Interval { activity, stack: stack.into(), waits: 1, time: time(ms) }
     }
 
     fn earlier(stack: Stack, branch: u32) -> Stack {
@@ -476,38 +482,36 @@ mod tests {
 
     #[test]
     fn odd_durations_are_drawn_without_panic() {
-        let odd = [f64::NAN, -5.0, 0.0, f64::NEG_INFINITY, 0.0004, 40.0];
+        let odd = [0.0, 0.0004, 40.0];
         let timeline = || odd.map(|ms| interval(Activity::Running, None, ms)).to_vec();
         assert_eq!(draw(report(), 100.0, vec![], timeline()), ["all 100", " inside polls 40", " not observed 60"]);
         // Without a time of its own, the work took what its shares did.
-        assert_eq!(draw(report(), f64::NAN, vec![], timeline()), ["all 40", " inside polls 40"]);
-        assert_eq!(draw(report(), -1.0, vec![], vec![]), ["all 0"]);
+        assert_eq!(draw(report(), 0.0, vec![], timeline()), ["all 40", " inside polls 40"]);
+        assert_eq!(draw(report(), 0.0, vec![], vec![]), ["all 0"]);
         // Shares of more than the whole: the shortest lose.
         let more = vec![interval(Activity::Waiting, 9, 90.0), interval(Activity::Running, 9, 20.0)];
         assert_eq!(draw(report(), 100.0, vec![], more), ["all 100", " waiting 90", " inside polls 10"]);
-        let endless =
-            vec![interval(Activity::Waiting, None, f64::INFINITY), interval(Activity::Running, None, f64::MAX)];
+        let endless = vec![interval(Activity::Waiting, None, f64::INFINITY), interval(Activity::Running, None, 1e21)];
         draw(report(), f64::INFINITY, vec![], endless.clone());
-        draw(report(), f64::NAN, vec![], endless);
+        draw(report(), 0.0, vec![], endless);
     }
 
     proptest! {
         /// Guards: the widths sum to the time of the work, to the microsecond.
         #[test]
-        fn widths_sum_to_the_elapsed_time(elapsed in 0.001..1e9f64, shares in prop::collection::vec((any::<f64>(), 0usize..6, 0usize..9), 0..40)) {
+        fn widths_sum_to_the_elapsed_time(elapsed in 1..1_000_000_000_000_u64, shares in prop::collection::vec((0..1_000_000_000_u64, 0usize..6, 0usize..9), 0..40)) {
             let mut report = report();
-            report.elapsed_ms = elapsed;
+            report.elapsed = Duration::from_micros(elapsed);
             let at = |line| await_stack(&[own("app::branch", line), own("app::page", 1)]);
             report.stacks = (0..4).map(at).chain([1, 0].map(|branch| earlier(at(branch), branch))).collect();
             let activities =
                 [Activity::Waiting, Activity::Running, Activity::Runnable, Activity::Yielding, Activity::Unobserved];
             report.timeline = shares
                 .into_iter()
-                .map(|(ms, kind, stack)| interval(activities[kind % 5], stack, ms % 1e6))
+                .map(|(micros, kind, stack)| interval(activities[kind % 5], stack, micros as f64 / 1e3))
                 .collect();
             let tree = tree(&report);
             let roots: u64 = tree.children.iter().map(|child| child.width).sum();
-            let elapsed = (elapsed * 1e3).round() as u64;
             prop_assert_eq!((tree.width, roots), (elapsed, elapsed));
             assert_sums(&tree);
         }

@@ -7,6 +7,7 @@ use opentelemetry::{Array, KeyValue, StringValue, Value};
 
 use super::stacktrace::stacktrace;
 use crate::report::{Report, RequestInfo};
+use crate::text::time::in_millis;
 
 /// The methods that the conventions know; others are told apart by a second attribute.
 const METHODS: [Method; 9] = [
@@ -60,14 +61,14 @@ pub(super) fn of_findings(report: &Report) -> Vec<KeyValue> {
         KeyValue::new("heeler.report.update", i64::from(report.update)),
         KeyValue::new("heeler.kind", report.kind.as_str()),
         KeyValue::new("heeler.verdict", report.verdict.as_str()),
-        KeyValue::new("heeler.elapsed_ms", report.elapsed_ms),
-        KeyValue::new("heeler.busy_ms", report.busy_ms),
-        KeyValue::new("heeler.waiting_ms", report.waiting_ms),
+        KeyValue::new("heeler.elapsed_ms", in_millis(report.elapsed)),
+        KeyValue::new("heeler.busy_ms", in_millis(report.busy)),
+        KeyValue::new("heeler.waiting_ms", in_millis(report.waiting)),
         KeyValue::new("heeler.polls", i64::from(report.polls)),
         KeyValue::new("heeler.fingerprint", report.fingerprint.clone()),
         KeyValue::new("heeler.suppressed", i64::try_from(report.suppressed).unwrap_or(i64::MAX)),
     ];
-    list.extend(report.threshold_ms.map(|threshold| KeyValue::new("heeler.threshold_ms", threshold)));
+    list.extend(report.threshold.map(|threshold| KeyValue::new("heeler.threshold_ms", in_millis(threshold))));
     list.extend(report.job.clone().map(|job| KeyValue::new("heeler.job", job)));
     if !report.notes.is_empty() {
         let notes: Vec<StringValue> = report.notes.iter().map(|note| note.clone().into()).collect();

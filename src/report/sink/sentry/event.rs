@@ -12,6 +12,7 @@ use crate::report::assemble::route::route_line;
 use crate::report::render::timeline;
 use crate::report::{Report, Verdict};
 use crate::text::escape::escape;
+use crate::text::time::in_millis;
 use crate::text::time::timestamp;
 
 /// The longest value of a tag, in characters, as Sentry has it.
@@ -99,13 +100,13 @@ fn details(report: &Report) -> Map<String, Value> {
         ("report", json!(report.id)),
         ("update", json!(report.update)),
         ("started_at", json!(timestamp(report.started_at))),
-        ("elapsed_ms", json!(report.elapsed_ms)),
-        ("threshold_ms", json!(report.threshold_ms)),
+        ("elapsed_ms", json!(in_millis(report.elapsed))),
+        ("threshold_ms", json!(report.threshold.map(in_millis))),
         ("polls", json!(report.polls)),
-        ("busy_ms", json!(report.busy_ms)),
-        ("waiting_ms", json!(report.waiting_ms)),
-        ("unobserved_ms", json!(report.unobserved_ms)),
-        ("longest_poll_ms", json!(report.longest_poll_ms)),
+        ("busy_ms", json!(in_millis(report.busy))),
+        ("waiting_ms", json!(in_millis(report.waiting))),
+        ("unobserved_ms", json!(in_millis(report.unobserved))),
+        ("longest_poll_ms", json!(in_millis(report.longest_poll))),
         ("location", json!(report.location.as_ref().map(ToString::to_string))),
         ("uri", json!(report.request.as_ref().map(|request| &request.uri))),
         ("job", json!(report.job)),
@@ -201,7 +202,6 @@ mod tests {
         report.request.as_mut().unwrap().headers =
             vec![("host".to_owned(), evil.clone()), ("traceparent".to_owned(), evil.clone())];
         report.job = Some(evil);
-        report.elapsed_ms = f64::NAN;
         let event = made(&report);
         for tag in event["tags"].as_object().unwrap().values() {
             let tag = tag.as_str().unwrap();

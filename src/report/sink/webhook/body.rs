@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::slack;
 use crate::report::model::schema::Short;
 use crate::report::{Digest, Report, SCHEMA, Verdict};
+use crate::text::time::in_millis;
 use crate::text::time::timestamp;
 
 /// How a report is put.
@@ -69,7 +70,7 @@ fn json_digest(digest: &Digest) -> JsonDigest<'_> {
         what: &entry.what,
         verdict: entry.verdict,
         place: entry.place.as_deref(),
-        worst_ms: entry.worst_ms,
+        worst_ms: in_millis(entry.worst),
         worst_id: &entry.worst_id,
     });
     JsonDigest {

@@ -32,7 +32,7 @@ pub(super) fn report(report: &Report) -> Value {
     let process = &report.process;
     let mut head = Text::new(MAX_LINE);
     head.raw("*").raw(report.kind.title()).raw("* on ").plain(&process.hostname).raw(": ");
-    head.plain(&report.verdict.as_str().replace('_', " ")).raw(", ").plain(&duration(report.elapsed_ms));
+    head.plain(&report.verdict.as_str().replace('_', " ")).raw(", ").plain(&duration(report.elapsed));
 
     let mut sentence = Text::new(MAX_SENTENCE);
     sentence.code(&report.sentence());
@@ -69,7 +69,7 @@ pub(super) fn digest(digest: &Digest) -> Value {
         .take(MAX_ENTRIES)
         .map(|entry| {
             let place = entry.place.as_ref().map(|place| format!(" in {place}")).unwrap_or_default();
-            let worst = duration(entry.worst_ms);
+            let worst = duration(entry.worst);
             format!("{:>5} ×  {}: {}{place}, up to {worst}", entry.count, entry.what, entry.verdict)
         })
         .collect();
