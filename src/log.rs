@@ -24,8 +24,7 @@ pub(crate) fn warn_if_exposed(what: &str, path: &Path) {
     }
 }
 
-/// Keeps a setting in its range. The first value out of range is logged, once per setting, each of which has its own
-/// `static`.
+/// Keeps a setting in its range. Logs the first value out of range. Each setting has its own `static`.
 #[derive(Debug)]
 pub(crate) struct Clamp {
     setting: &'static str,

@@ -20,9 +20,9 @@ pub const DEFAULT_COOKIE: &str = "heeler_token";
 /// The secret is compared in constant time. It names nobody: all who know it share what they make.
 ///
 /// A browser sends the header only if something makes it do so. For a person a cookie is easier, set by hand in the
-/// developer tools or by a page of yours that signs people in. Such a page should set it `HttpOnly; Secure;
-/// SameSite=Strict`. With a cookie, somebody else's page may ask, too, so the profiler [makes
-/// sure](crate::profile#starting-a-profile).
+/// developer tools or by a page of yours that signs people in. Such a page should set it
+/// `HttpOnly; Secure; SameSite=Strict`. With a cookie, somebody else's page may ask, too, so the profiler
+/// [makes sure](crate::profile#starting-a-profile).
 ///
 /// # Errors
 ///

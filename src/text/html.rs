@@ -1,4 +1,4 @@
-//! HTML that nothing from outside gets into unescaped.
+//! HTML in which everything from outside is escaped.
 //!
 //! The contents of a page are next to what the page is for: messages with reports in `report/render/markup.rs`, pages
 //! of profiles in `profile/page/html.rs`.
