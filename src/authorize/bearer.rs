@@ -81,7 +81,7 @@ impl Bearer {
 
     fn allows(&self, parts: &Parts) -> bool {
         let in_header = parts.headers.get_all(AUTHORIZATION).iter().filter_map(|value| bearer_token(value.as_bytes()));
-        // A browser sends one such header; HTTP/2 may split it.
+        // A browser sends one such header, but HTTP/2 may split it.
         let cookies = parts.headers.get_all(COOKIE).iter().filter(|_| self.cookie.is_some());
         let in_cookies = cookies.flat_map(|value| value.as_bytes().split(|&byte| byte == b';'));
         let in_cookies = in_cookies.filter_map(|pair| cookie_value(pair, self.cookie.as_deref()?));

@@ -4,7 +4,6 @@
 //! copying, and to done, missed or unreadable. An asker that has waited long enough takes the question back, unless the
 //! handler is copying. Then it waits on, because a copy takes microseconds. A handler with another cookie changes
 //! nothing.
-//! waits on, for a copy takes microseconds. Whoever comes with another cookie changes nothing.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 

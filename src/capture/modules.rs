@@ -196,7 +196,7 @@ mod imp {
     ///
     /// # Safety
     ///
-    /// The object is loaded and stays so for the time of the call; if `executable`, for ever.
+    /// The object is loaded and stays so for the time of the call, or for ever if `executable`.
     unsafe fn read(info: &libc::dl_phdr_info, executable: bool) -> Option<Module> {
         let bias = info.dlpi_addr;
         // SAFETY: the loader's own array of program headers.

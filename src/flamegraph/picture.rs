@@ -48,7 +48,7 @@ pub(crate) struct Picture<'a> {
 }
 
 impl Picture<'_> {
-    /// The SVG; `None` if it cannot be drawn.
+    /// Returns the SVG, or `None` if it cannot be drawn.
     pub(crate) fn paint(self) -> Option<String> {
         let mut colors = PaletteMap::default();
         colors.insert("", GREY);

@@ -69,7 +69,7 @@ impl Tool {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Abandoned {
     Never,
-    /// After this many nanoseconds, whatever the threshold is; `u64::MAX` for never.
+    /// After this many nanoseconds, whatever the threshold is, or `u64::MAX` for never.
     After(u64),
     /// After this fraction of the request's threshold, which is not negative.
     AtFraction(f64),

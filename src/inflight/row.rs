@@ -53,7 +53,7 @@ pub(crate) struct Row {
     state: AtomicU64,
     /// Clock ticks at the beginning, or [`PAUSED`].
     started: AtomicU64,
-    /// Nanoseconds; `u64::MAX` for never.
+    /// Nanoseconds, or `u64::MAX` for never.
     threshold: AtomicU64,
     /// The thread that polls it, or did last.
     poller: AtomicU64,

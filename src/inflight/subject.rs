@@ -118,7 +118,7 @@ pub(crate) struct Inherited {
     pub(crate) label: Option<Cow<'static, str>>,
     /// Nanoseconds.
     pub(crate) limit: u64,
-    /// Nanoseconds of [`now`](crate::clock::now); `u64::MAX` for never.
+    /// Nanoseconds of [`now`](crate::clock::now), or `u64::MAX` for never.
     pub(crate) deadline: u64,
     /// The work that was handed on within the box. It is told when the box expires, which a box that ended in time
     /// never does.

@@ -27,7 +27,7 @@ pub struct Monitor {
 /// Times are nanoseconds of [`now`].
 #[derive(Debug, Default)]
 pub(super) struct Heartbeat {
-    /// When it last turned; 0 for never.
+    /// When it last turned, or 0 for never.
     beat: AtomicU64,
     /// When it should turn next.
     due: AtomicU64,
