@@ -1,4 +1,5 @@
-//! Work that a request hands to other tasks and threads. Its stacks hang under the request's, and timeboxes hold for it, too.
+//! Work that a request hands to other tasks and threads. Its stacks appear under the request's, and timeboxes apply to
+//! it, too.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,11 +12,11 @@ use crate::inflight::recording::{TaskRecorder, current_recorder};
 use crate::inflight::{self, How, Watched, flags};
 
 pin_project! {
-    /// The future of [`watch_child`].
+    /// The future returned by [`watch_child`].
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct WatchChild<F> {
-        // Dropped in this order: what the inner future does in its destructor is still this work's.
+        // Declared in drop order: what the inner future does in its destructor still belongs to this work.
         #[pin]
         inner: F,
         recorder: Option<TaskRecorder>,
@@ -43,7 +44,7 @@ impl<F: Future> Future for WatchChild<F> {
     }
 }
 
-/// Makes a future visible that its parent does not poll each time: a member of a `FuturesUnordered`, a
+/// Makes a future visible that its parent doesn't poll each time: a member of a `FuturesUnordered`, a
 /// `buffer_unordered` or a large `join_all`. Outside of watched work it does nothing.
 ///
 /// ```
@@ -59,7 +60,8 @@ pub fn watch_child<F: Future>(future: F) -> WatchChild<F> {
     WatchChild { inner: future, recorder: None, watched: inflight::child(How::WatchChild, 0) }
 }
 
-/// [`tokio::spawn`], carrying the request along: a report on it shows where the new task is, too.
+/// Spawns a task as [`tokio::spawn`] does and carries the request along: a report on the request also shows where the
+/// new task is.
 ///
 /// # Panics
 ///
@@ -74,7 +76,8 @@ where
     tokio::spawn(WatchChild { inner: future, recorder, watched: inflight::child(How::Spawn, 0) })
 }
 
-/// [`tokio::task::spawn_blocking`], carrying the request along: a report on it shows the stack of the blocking thread, too.
+/// Runs `f` as [`tokio::task::spawn_blocking`] does and carries the request along: a report on the request also shows
+/// the stack of the blocking thread.
 ///
 /// # Panics
 ///

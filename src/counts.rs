@@ -1,38 +1,38 @@
-//! What is counted where it happens.
+//! Counters that are updated where things happen.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Numbers of pieces of work, by what they are.
+/// The number of pieces of work of each kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pieces {
-    /// Requests, each until its response, or until the end of its body where bodies are watched.
+    /// Requests, each until its response, or until the end of its body if bodies are watched.
     pub requests: u64,
     /// Jobs: [`watch`](crate::watch).
     pub jobs: u64,
-    /// What was handed on by [`spawn`](crate::spawn), [`spawn_blocking`](crate::spawn_blocking) and
+    /// Work that was handed on by [`spawn`](crate::spawn), [`spawn_blocking`](crate::spawn_blocking) and
     /// [`watch_child`](crate::watch_child).
     pub children: u64,
-    /// Timeboxes, those of layers and those within requests and jobs, which count besides.
+    /// Timeboxes of layers, and those within requests and jobs, which are counted in addition to these.
     pub timeboxes: u64,
 }
 
 impl Pieces {
-    /// All together.
+    /// Returns the sum of all kinds.
     #[must_use]
     pub const fn total(self) -> u64 {
         self.requests + self.jobs + self.children + self.timeboxes
     }
 }
 
-/// What is counted where it happens: by the monitor, by the reporter, or where work is handed on. A request counts nothing.
+/// Counters that are updated by the monitor, by the reporter, or where work is handed on. A request updates none.
 #[derive(Debug)]
 pub(crate) struct Counts {
     pub(crate) jobs: AtomicU64,
-    /// One atomic more a spawned task, which has taken its id from another such by then.
+    /// Costs one more atomic operation per spawned task, which has already taken its id from another atomic.
     pub(crate) children: AtomicU64,
-    /// Timeboxes that were opened on threads without a slot. The others are counted there.
+    /// Timeboxes that were opened on threads without a slot. Slots count their own.
     pub(crate) timeboxes: AtomicU64,
     pub(crate) armed: AtomicU64,
     pub(crate) captured: AtomicU64,
@@ -63,7 +63,7 @@ pub(crate) static COUNTS: Counts = Counts {
 };
 
 impl Counts {
-    /// For a child of `fork`, which has done nothing yet.
+    /// Resets everything in a child of `fork`, which has done nothing yet.
     pub(crate) fn reset(&self) {
         let Self {
             jobs,

@@ -1,9 +1,9 @@
-//! The switch for everything: an environment variable, read once.
+//! The switch that turns everything off: an environment variable, read once.
 
 use std::sync::LazyLock;
 
-/// Whether the environment has `HEELER_DISABLE=1`: then layers pass requests through, nothing is watched, profiled or
-/// limited, and no thread is started.
+/// Returns whether the environment has `HEELER_DISABLE=1`. If so, layers pass requests through, nothing is watched,
+/// profiled or limited, and no thread is started.
 #[inline]
 pub(crate) fn is_disabled() -> bool {
     static DISABLED: LazyLock<bool> =

@@ -5,13 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What heeler's own fallible functions return.
+/// The result of heeler's own fallible functions.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Something that heeler could not set up.
+/// An error from setting up heeler.
 ///
-/// Opaque on purpose: ask it what it is about with the `is_*` methods, print it for a person, and find the operating
-/// system's error, if there is one, in [`source`](std::error::Error::source). Cheap to clone.
+/// It is opaque. The `is_*` methods tell what it is about, `Display` is for people, and
+/// [`source`](std::error::Error::source) returns the operating system's error, if there is one. Cheap to clone.
 ///
 /// # Example
 ///
@@ -22,7 +22,7 @@ pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 /// ```
 #[derive(Clone)]
 pub struct Error {
-    // Shared, so that an error is one word and a failed one-time start can be handed to everyone who asks.
+    // Shared, so that an error is one word and everyone who asks gets the error of a failed one-time start.
     inner: Arc<Inner>,
 }
 
@@ -73,41 +73,42 @@ impl Error {
         Self::new(Kind::Signal(message.into()), cause.map(|error| Box::new(error) as _))
     }
 
-    /// This platform or build has no such thing. `what` completes ".. on this platform".
+    /// This platform or build doesn't support `what`, which completes ".. on this platform".
     pub(crate) fn unsupported(what: &'static str) -> Self {
         Self::new(Kind::Unsupported(what), None)
     }
 
-    /// A quota that cannot be. `message` says why.
+    /// An invalid quota. `message` says why.
     pub(crate) fn quota(message: &'static str) -> Self {
         Self::new(Kind::Quota(message), None)
     }
 
-    /// Whether a setting is invalid.
+    /// Returns whether a setting is invalid.
     #[must_use]
     pub fn is_config(&self) -> bool {
         matches!(self.inner.kind, Kind::Config(_))
     }
 
-    /// Whether a report directory, a mail directory or a spool cannot be used: it is a file, cannot be created, or cannot be written to.
+    /// Returns whether a report directory, a mail directory or a spool cannot be used: it is a file, cannot be created,
+    /// or cannot be written to.
     #[must_use]
     pub fn is_directory(&self) -> bool {
         matches!(self.inner.kind, Kind::Directory { .. })
     }
 
-    /// Whether the signal that thread stacks are taken with is not available.
+    /// Returns whether the signal that captures thread stacks is not available.
     #[must_use]
     pub fn is_signal(&self) -> bool {
         matches!(self.inner.kind, Kind::Signal(_))
     }
 
-    /// Whether this platform or build lacks what was asked for.
+    /// Returns whether this platform or build lacks what was asked for.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
         matches!(self.inner.kind, Kind::Unsupported(_))
     }
 
-    /// Whether a [`Quota`](crate::Quota) was to be made of no time at all.
+    /// Returns whether a [`Quota`](crate::Quota) was created with no time at all.
     #[must_use]
     pub fn is_quota(&self) -> bool {
         matches!(self.inner.kind, Kind::Quota(_))
@@ -148,8 +149,8 @@ mod tests {
 
     use super::*;
 
-    /// Guards: each kind has one predicate, and the cause is in `source()` alone. A chain printer would print it twice
-    /// otherwise.
+    /// Guards: each kind has one predicate, and only `source()` has the cause. Otherwise a chain printer would print it
+    /// twice.
     #[test]
     fn each_kind_has_one_predicate() {
         let denied = || io::Error::from(io::ErrorKind::PermissionDenied);

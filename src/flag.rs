@@ -1,5 +1,4 @@
-//! The parameter that asks for a profile, among the others of a query. Profiles are started by it, and calls to other services
-//! go out without it.
+//! The query parameter that asks for a profile. It starts profiles, and it is removed from calls to other services.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,18 +9,18 @@ use memchr::memmem::Finder;
 
 use crate::error::{Error, Result};
 
-/// The parameter's name unless it is set otherwise: geordi's.
+/// The parameter's default name, which is geordi's.
 pub(crate) const DEFAULT_NAME: &str = "__geordi__";
 
-/// The header's name unless it is set otherwise.
+/// The header's default name.
 pub(crate) const DEFAULT_HEADER: HeaderName = HeaderName::from_static("x-geordi");
 
-/// The longest name.
+/// The longest name, in bytes.
 const MAX_NAME: usize = 64;
 
 /// The parameter that asks for a profile.
 ///
-/// A request without it pays for one search of its query, sixteen bytes or more at a time.
+/// A request without it pays for one search of its query, at least sixteen bytes at a time.
 #[derive(Clone)]
 pub(crate) struct Flag {
     name: Box<str>,
@@ -37,8 +36,8 @@ impl Default for Flag {
 impl Flag {
     /// # Errors
     ///
-    /// If `name` is empty, longer than 64 bytes, or not of letters, digits, `-`, `.`, `_` and `~`: the characters that mean
-    /// themselves everywhere in a URL (RFC 3986, 2.3), so that the name has one spelling.
+    /// If `name` is empty, longer than 64 bytes, or has other characters than letters, digits, `-`, `.`, `_` and `~`.
+    /// These characters mean themselves everywhere in a URL (RFC 3986, 2.3), so the name has one spelling.
     pub(crate) fn new(name: &str) -> Result<Self> {
         let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
         if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(unreserved) {
@@ -53,14 +52,14 @@ impl Flag {
         Self { name: name.into(), finder: Finder::new(name).into_owned() }
     }
 
-    /// As in the URL.
+    /// Returns the name, as in the URL.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its value as it is in the query, the first one if there are many; `""` without a `=`.
+    /// Returns the flag's value as it is in the query, or `""` without a `=`. If there are many, the first one counts.
     ///
-    /// All that a request without the flag pays for.
+    /// A request without the flag pays for nothing else.
     #[inline]
     pub(crate) fn find<'a>(&self, uri: &'a Uri) -> Option<&'a str> {
         self.find_in(uri.query()?)
@@ -68,11 +67,11 @@ impl Flag {
 
     #[inline]
     pub(crate) fn find_in<'a>(&self, query: &'a str) -> Option<&'a str> {
-        // Of two that overlap only the first can be a parameter's: the name has no `&`.
+        // If two matches overlap, only the first can be a parameter, because the name has no `&`.
         self.finder.find_iter(query.as_bytes()).find_map(|at| self.value_at(query, at))
     }
 
-    /// The value, if the name that begins there is a parameter's.
+    /// Returns the value if the name at `at` is a parameter's.
     fn value_at<'a>(&self, query: &'a str, at: usize) -> Option<&'a str> {
         let (before, rest) = query.split_at_checked(at)?;
         if !before.is_empty() && !before.ends_with('&') {
@@ -86,25 +85,26 @@ impl Flag {
         parameter.strip_prefix(self.name()).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
     }
 
-    /// Whether the parameter has this name once it is decoded. heeler takes no other spelling for the flag, but whoever passes
-    /// a query on may write it anew.
+    /// Returns whether the parameter has this name once it is decoded. heeler takes no other spelling for the flag, but
+    /// a service that passes a query on may rewrite it.
     fn is_spelled(&self, parameter: &str) -> bool {
         let name = parameter.split('=').next().unwrap_or_default();
         name.contains('%') && *decode(name) == *self.name || self.is(parameter)
     }
 
-    /// Whether the query has the flag in another spelling than its own.
+    /// Returns whether the query has the flag in a spelling other than its own.
     pub(crate) fn is_disguised_in(&self, query: &str) -> bool {
         query.contains('%') && query.split('&').any(|parameter| self.is_spelled(parameter))
     }
 
-    /// A query for somebody else, without the flag in any spelling. `None` if it has none.
+    /// Returns a query for another service, without the flag in any spelling, or `None` if the query doesn't have the
+    /// flag.
     pub(crate) fn purge(&self, query: &str) -> Option<String> {
         let is_there = self.find_in(query).is_some() || self.is_disguised_in(query);
         is_there.then(|| without(query, |parameter| self.is_spelled(parameter)))
     }
 
-    /// The same of a URI; everything else of it as [`strip`](Self::strip) leaves it.
+    /// Does the same to a URI. Everything else stays as [`strip`](Self::strip) leaves it.
     pub(crate) fn purge_from(&self, uri: &Uri) -> Uri {
         match uri.query().and_then(|query| self.purge(query)) {
             Some(query) => with_query(uri, &query),
@@ -112,8 +112,8 @@ impl Flag {
         }
     }
 
-    /// `uri` without the flag, wherever it is; everything else of it byte for byte. Of a query that has nothing else, not even
-    /// a `&` that separates, the `?` goes as well.
+    /// Returns `uri` without the flag. Everything else stays the same, byte for byte. If the query has nothing else,
+    /// not even an `&` separator, the `?` goes as well.
     pub(crate) fn strip(&self, uri: &Uri) -> Uri {
         match uri.query() {
             Some(query) if self.find_in(query).is_some() => with_query(uri, &without(query, |one| self.is(one))),
@@ -122,13 +122,13 @@ impl Flag {
     }
 }
 
-/// The other parameters. A lone empty one is what is left of `flag&` and `&flag`, and is none.
+/// Returns the other parameters. A lone empty one is what is left of `flag&` and `&flag`, so it doesn't count.
 fn without(query: &str, is_flag: impl Fn(&str) -> bool) -> String {
     let others: Vec<&str> = query.split('&').filter(|parameter| !is_flag(parameter)).collect();
     others.join("&")
 }
 
-/// `uri` with another query, or without one.
+/// Returns `uri` with another query, or without one.
 pub(crate) fn with_query(uri: &Uri, query: &str) -> Uri {
     let Some((path, _)) = uri.path_and_query().and_then(|both| both.as_str().split_once('?')) else {
         return uri.clone();
@@ -137,8 +137,7 @@ pub(crate) fn with_query(uri: &Uri, query: &str) -> Uri {
     let path = if path.is_empty() { "/" } else { path };
     let changed = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
     let mut parts = uri.clone().into_parts();
-    // What was valid is still valid with parts of its query taken out. Should `http` see that differently, then the
-    // application sees the flag.
+    // A valid query is still valid without some of its parts. If `http` ever disagrees, the application sees the flag.
     match PathAndQuery::from_maybe_shared(bytes::Bytes::from(changed)) {
         Ok(changed) => parts.path_and_query = Some(changed),
         Err(_) => return uri.clone(),
@@ -152,8 +151,8 @@ impl fmt::Debug for Flag {
     }
 }
 
-/// `text` with `%2C` read as what it stands for, and `+` as a space. What is not encoded properly, or no text, stays as it
-/// is, and is no word.
+/// Decodes `%2C` and the like, and `+` as a space. Text that isn't encoded properly, or isn't valid once decoded, stays
+/// as it is and matches no word.
 pub(crate) fn decode(text: &str) -> Cow<'_, str> {
     if !text.contains(['%', '+']) {
         return Cow::Borrowed(text);

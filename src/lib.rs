@@ -1,8 +1,8 @@
 //! Tower layers that say where a slow request is stuck.
 //!
 //! Requests hang, the metrics say that p99 is high, and nobody can say *where*. Put a [`WatchdogLayer`] around an axum,
-//! hyper or tonic service: a request that runs longer than its threshold is caught in the act, and a report says on which
-//! `.await` it waits, or which function holds its thread.
+//! hyper or tonic service. A request that runs longer than its threshold is caught in the act, and a report says on
+//! which `.await` it waits, or which function holds its thread.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -11,7 +11,7 @@
 //! # async fn home() {}
 //! # fn app() -> Result<axum::Router, heeler::Error> {
 //! let reports = Reports::builder()
-//!     .directory("/var/log/my-service/slow") // a .txt, a .json and a .svg a report; the log besides
+//!     .directory("/var/log/my-service/slow") // a .txt, a .json and a .svg per report, besides the log
 //!     .build()?;
 //!
 //! let app = axum::Router::new()
@@ -21,8 +21,8 @@
 //! # }
 //! ```
 //!
-//! The [timebox](mod@timebox) stops work in time and says where it was: a [`TimeboxLayer`] around a service, a [`DeadlineLayer`] around
-//! a client, [`timebox()`] around any future, [`checkpoint`] in plain code.
+//! The [timebox](mod@timebox) stops work in time and says where it was: a [`TimeboxLayer`] around a service, a
+//! [`DeadlineLayer`] around a client, [`timebox()`] around any future, [`checkpoint`] in plain code.
 //!
 //! ```
 //! # async fn resize() -> u32 { 7 }
@@ -38,52 +38,54 @@
 //! # }
 //! ```
 //!
-//! It needs no annotations, no `cfg` flags and no nightly compiler. For names of inlined async functions, keep
-//! `debug = "limited"` in `[profile.release]`: see [below](#builds) what a report shows in which build.
+//! heeler needs no annotations, no `cfg` flags and no nightly compiler. For names of inlined async functions, keep
+//! `debug = "limited"` in `[profile.release]`. What a report shows in which build is listed [below](#builds).
 //!
 //! The [`guide`] says what to do with each verdict, and how to run this in production.
 //!
 //! # How it works
 //!
-//! A request that ends in time pays for a row in a [table](crate#cost) and a few plain stores a poll. One OS thread, the
-//! monitor, watches the rows. When one is late it wakes the request's task; its next poll is made with a waker that copies
-//! the stack at each clone, which happens exactly where the leaf future registers to be woken. If a poll does not return,
-//! the stack of its thread is copied, while it sleeps in a system call, or in the handler of a signal. Copies are unwound and named on a third thread, the reporter,
-//! which also writes the reports: a runtime whose workers are all blocked is reported all the same.
+//! A request that ends in time pays for a row in a [table](crate#cost) and a few plain stores per poll. One OS thread,
+//! the monitor, watches the rows. When a request is late, the monitor wakes its task. The next poll gets a waker that
+//! copies the stack at each clone, which happens exactly where the leaf future registers to be woken. If a poll does
+//! not return, heeler copies the stack of its thread, either while it sleeps in a system call or in a signal handler. A
+//! third thread, the reporter, unwinds and symbolizes the copies and writes the reports. A runtime whose workers are
+//! all blocked is therefore still reported.
 //!
 //! | verdict | the report shows |
 //! |---|---|
 //! | *waiting* | the await stacks, one per branch |
-//! | *blocking* | the stack of the thread, and whether it runs or in which system call it sits |
+//! | *blocking* | the stack of the thread, and whether it is running or which system call it is in |
 //! | *starved* | the stacks of the polls that hold the runtime's workers |
-//! | *yielding* | where it gives way again and again |
+//! | *yielding* | where it yields again and again |
 //! | *no waker* | that its last poll kept no waker, and where it was |
 //! | *abandoned* | the last known stacks of a request whose client has left |
 //! | *interrupted* | where it was when its timebox expired |
 //!
 //! # Cost
 //!
-//! A request takes one clock read, one row of at most 256 bytes (recycled; memory of the table is never given back), and no
-//! allocation. From an eighth of its threshold on its polls are traced, which takes a fraction of a microsecond each. The benchmarks in
-//! `benches/` measure it beside tower's and tower-http's layers.
+//! A request takes one clock read, one row of at most 256 bytes (rows are recycled; the table never gives memory back),
+//! and no allocation. From an eighth of its threshold on, its polls are traced, which takes a fraction of a microsecond
+//! each. The benchmarks in `benches/` compare this with tower's and tower-http's layers.
 //!
 //! # Switching it off
 //!
-//! With `HEELER_DISABLE=1` in the environment of the process, heeler does nothing: layers pass requests through as they are,
-//! [`watch`] and [`timebox()`] only poll, no thread is started and no signal handler installed. Only
+//! With `HEELER_DISABLE=1` in the environment of the process, heeler does nothing: layers pass requests through as they
+//! are, [`watch`] and [`timebox()`] only poll, no thread is started and no signal handler installed. Only
 //! [`timebox::exclusive`] still keeps a job from running twice, because the application relies on that.
 //! `HEELER_DISABLE_TIMEBOXES=1` switches off timeboxes alone.
 //!
 //! # Platforms
 //!
-//! Linux on x86_64 is tested, and so is Linux on aarch64, in an emulator. Elsewhere await stacks are walked by the `backtrace`
-//! crate and thread stacks are not available; reports say so, and so does one log line at the start.
+//! Linux is tested on x86_64, and on aarch64 in an emulator. Elsewhere the `backtrace` crate walks await stacks, and
+//! thread stacks are not available. Reports say so, and so does one log line at the start.
 //!
-//! The system calls that heeler makes are [listed below](#system-calls), for seccomp filters.
+//! The system calls that heeler makes are [listed below](#system-calls) for seccomp filters.
 //!
 //! # Features
 //!
-//! Each tool has a feature. `default-features = false` with one of them leaves out the dependencies that only others need.
+//! Each tool has a feature. `default-features = false` with one of them leaves out the dependencies that only the
+//! others need.
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
@@ -91,19 +93,19 @@
 //! | `timebox` | yes | [`TimeboxLayer`], [`DeadlineLayer`], and all of [timebox](mod@timebox) |
 //! | `profile` | yes | [`ProfileLayer`], and [`authorize`], which says who may use it |
 //! | `axum` | no | the route's template (`/users/{id}`) in reports |
-//! | `sentry` | no | [`Sentry`]: an event a report, with its stacks |
+//! | `sentry` | no | [`Sentry`]: one event per report, with its stacks |
 //! | `metrics` | no | the [metrics](metrics()) of the process through the `metrics` facade, from the reporter's thread |
-//! | `otel` | no | [`OpenTelemetry`]: a log record a report, an event on the request's span, and instruments |
+//! | `otel` | no | [`OpenTelemetry`]: one log record per report, an event on the request's span, and instruments |
 //! | `callgraph` | no | profiles as call graphs, in DOT and PDF |
 //! | `firefox` | no | profiles for the Firefox Profiler |
 //! | `object-store` | no | [`profile::ProfileStore`] in a directory or bucket that many instances share |
-//! | `pprof` | no | profiles for pprof and Pyroscope, and what the rest of the process did meanwhile |
+//! | `pprof` | no | profiles for pprof and Pyroscope, and what the rest of the process did during them |
 //! | `process` | no | [`timebox::Process`] also for children of `tokio::process` |
 //! | `reqwest` | no | [`DeadlineLayer`] also around a `reqwest::Client` |
 //! | `portable` | no | nothing that a service needs: see `build.rs` |
-//! | `email` | no | [`Email`]: reports as mails, by SMTP, by `sendmail` or into files |
+//! | `email` | no | [`Email`]: reports as messages, by SMTP, by `sendmail` or into files |
 //! | `spans` | no | [`SpanLayer`]: names and fields of the `tracing` spans that the request is in |
-//! | `webhook` | no | [`Webhook`]: reports by HTTP, signed, or as messages for Slack and its like |
+//! | `webhook` | no | [`Webhook`]: reports by HTTP, signed, or as messages for Slack and similar services |
 //!
 #![cfg_attr(not(feature = "spans"), doc = "[`SpanLayer`]: https://docs.rs/heeler/latest/heeler/struct.SpanLayer.html")]
 #![cfg_attr(not(feature = "sentry"), doc = "[`Sentry`]: https://docs.rs/heeler/latest/heeler/struct.Sentry.html")]
@@ -191,7 +193,7 @@ pub use timebox::{Interrupted, Quota, TimeboxExt, TimeboxLayer, checkpoint, time
 #[cfg_attr(docsrs, doc(cfg(feature = "watchdog")))]
 pub use watchdog::{WatchdogHandle, WatchdogLayer, watch};
 
-/// README's code, compiled with the documentation's. It uses all tools, and mail.
+/// README's code, compiled with the doc tests. It uses all tools, and email.
 #[cfg(all(doctest, feature = "email", feature = "profile", feature = "timebox", feature = "watchdog"))]
 #[doc = include_str!("../README.md")]
 mod readme {}

@@ -10,13 +10,13 @@ use crate::private::exposure;
 /// The target of all events.
 pub(crate) const TARGET: &str = "heeler";
 
-/// Runs `log`, which is to log something and nothing else. A subscriber is other people's code and may panic, as one that
-/// needs a runtime where there is none: that is caught.
+/// Runs `log`, which must only log something. A subscriber is other people's code and may panic, for example if it
+/// needs a runtime and there is none. Such a panic is caught.
 pub(crate) fn log_safely(log: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(log));
 }
 
-/// Warns of a directory that other users can do something in. `what` is what it is: "spool".
+/// Warns of a directory in which other users can do something. `what` names its kind: "spool".
 pub(crate) fn warn_if_exposed(what: &str, path: &Path) {
     if let Some(exposure) = exposure(path) {
         let directory = path.display();
@@ -24,7 +24,7 @@ pub(crate) fn warn_if_exposed(what: &str, path: &Path) {
     }
 }
 
-/// Keeps a setting in its range. That a value was out of it is logged once per setting, in a `static` of its own.
+/// Keeps a setting in its range. Logs the first value out of range. Each setting has its own `static`.
 #[derive(Debug)]
 pub(crate) struct Clamp {
     setting: &'static str,
@@ -32,12 +32,12 @@ pub(crate) struct Clamp {
 }
 
 impl Clamp {
-    /// `setting` is what the user has called: "WatchdogLayer::new".
+    /// `setting` names the method that the user called: "WatchdogLayer::new".
     pub(crate) const fn new(setting: &'static str) -> Self {
         Self { setting, logged: AtomicBool::new(false) }
     }
 
-    /// The value, or `least` if it is less than that or not a number.
+    /// Returns the value, or `least` if the value is less than that or not a number.
     #[inline]
     pub(crate) fn at_least<T: PartialOrd + Debug>(&self, value: T, least: T) -> T {
         if value >= least {
@@ -47,7 +47,7 @@ impl Clamp {
         least
     }
 
-    /// The value, or `most` if it is more than that or not a number.
+    /// Returns the value, or `most` if the value is more than that or not a number.
     #[inline]
     pub(crate) fn at_most<T: PartialOrd + Debug>(&self, value: T, most: T) -> T {
         if value <= most {
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use crate::report::testing::logged;
 
-    /// Guards: values in range stay as they are and silent; the first one out of it is logged, and no other.
+    /// Guards: values in range stay as they are and log nothing. The first one out of range is logged, and no other.
     #[test]
     fn a_clamp_logs_only_the_first_bad_value() {
         let clamp = Clamp::new("Layer::setting");

@@ -1,9 +1,10 @@
-//! A request's head, for closures of the user's.
+//! A request's head, for the user's closures.
 
 use http::Request;
 use http::request::Parts;
 
-/// Shows a request's head to `look`. The head is moved out and back: if `look` panics, it is lost with the request.
+/// Shows a request's head to `look`. The head is moved out and back. If `look` panics, the head is lost with the
+/// request.
 #[inline(never)]
 pub(crate) fn with_parts<B, T>(request: &mut Request<B>, look: impl FnOnce(&Parts) -> T) -> T {
     let mut head = Request::new(());

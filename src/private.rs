@@ -1,10 +1,10 @@
-//! Files and directories for this user alone, whatever the umask: reports hold URIs.
+//! Files and directories that only this user can access, whatever the umask, because reports hold URIs.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-/// Makes a directory, and those it is in, unless they are there.
+/// Makes a directory and its parents, unless they exist.
 pub(crate) fn directory(path: &Path) -> io::Result<()> {
     match make(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -16,7 +16,7 @@ pub(crate) fn directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes one directory, unless it is there.
+/// Makes one directory, unless it exists.
 pub(crate) fn make(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
@@ -26,7 +26,8 @@ pub(crate) fn make(path: &Path) -> io::Result<()> {
             #[cfg(unix)]
             {
                 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-                // A umask may have taken rights that heeler needs itself. Never through a link that is there by now.
+                // A umask may have taken rights that heeler itself needs. Never follows a link that has appeared by
+                // now.
                 let made = fs::symlink_metadata(path)?;
                 if made.is_dir() && made.mode() & 0o777 != 0o700 {
                     fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
@@ -34,13 +35,13 @@ pub(crate) fn make(path: &Path) -> io::Result<()> {
             }
             Ok(())
         }
-        // Some systems look at what they may do first.
+        // Some systems check permissions before existence.
         Err(error) if error.kind() != ErrorKind::NotFound && path.is_dir() => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// How this user's files are opened: made for this user alone.
+/// Returns options for this user's files: new ones are for this user alone.
 pub(crate) fn options() -> OpenOptions {
     #[cfg_attr(not(unix), allow(unused_mut))]
     let mut options = OpenOptions::new();
@@ -49,7 +50,7 @@ pub(crate) fn options() -> OpenOptions {
     options
 }
 
-/// Gives a file that was just made the rights that a umask may have taken.
+/// Gives a new file the rights that a umask may have taken.
 pub(crate) fn for_this_user_alone(file: &File) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -63,10 +64,10 @@ pub(crate) fn for_this_user_alone(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// A new file. What an earlier process with this id left under this name is removed.
+/// Creates a new file. Removes what an earlier process with this id left under this name.
 pub(crate) fn create(path: &Path) -> io::Result<File> {
     let mut options = options();
-    // Never through a link that waits under this name.
+    // Never follows a link that waits under this name.
     options.write(true).create_new(true);
     let file = match options.open(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -86,9 +87,9 @@ pub(crate) fn write_new(path: &Path, content: &mut dyn FnMut(&mut File) -> io::R
     })
 }
 
-/// The user that files of this process belong to.
+/// Returns the user that owns this process's files.
 ///
-/// A pipe belongs to whoever made it, and asking whose it is needs neither a file system nor a foreign function.
+/// A pipe belongs to the user who made it, and asking for its owner needs neither a file system nor a foreign function.
 #[cfg(unix)]
 pub(crate) fn user() -> io::Result<u32> {
     use std::os::fd::OwnedFd;
@@ -98,8 +99,8 @@ pub(crate) fn user() -> io::Result<u32> {
     Ok(File::from(OwnedFd::from(reader)).metadata()?.uid())
 }
 
-/// What other users can do in a directory, and what to do about it: completes "the spool `/x` ..". `None` if they can do
-/// nothing.
+/// Says what other users can do in a directory, and how to fix that. Completes "the spool `/x` ..". `None` if they can
+/// do nothing.
 pub(crate) fn exposure(path: &Path) -> Option<String> {
     #[cfg(unix)]
     {

@@ -1,4 +1,4 @@
-//! The atomics and locks of the lock-free parts, so that loom can take their place (`HEELER_LOOM=1 cargo test --lib loom`).
+//! The atomics and locks of the lock-free parts, so that loom can replace them (`HEELER_LOOM=1 cargo test --lib loom`).
 
 #[cfg(not(all(test, heeler_loom)))]
 pub(crate) use std::sync::atomic;
@@ -6,9 +6,9 @@ pub(crate) use std::sync::atomic;
 #[cfg(all(test, heeler_loom))]
 pub(crate) use loom::sync::atomic;
 
-/// A row's lock. It is held for some dozen instructions, and but for the monitor's rare looks and, where a row's own waker is
-/// lent, those who wake it, by the row's owner alone; so releasing it is a plain store, where the standard library's lock has to
-/// look for sleepers.
+/// A row's lock. It is held for some dozen instructions, almost always by the row's owner. The exceptions are the
+/// monitor's rare looks, and threads that wake the row where its own waker is lent. So releasing it is a plain store,
+/// where the standard library's lock has to look for sleepers.
 #[cfg(not(all(test, heeler_loom)))]
 pub(crate) type RowLock<T> = spin::mutex::SpinMutex<T, Patience>;
 #[cfg(not(all(test, heeler_loom)))]
@@ -35,7 +35,7 @@ pub(crate) fn wait() {
     loom::thread::yield_now();
 }
 
-/// Waiting for a row's lock: asleep, for the holder may have been interrupted, and may have a lower priority.
+/// Waits for a row's lock. It sleeps, because the holder may have been interrupted and may have a lower priority.
 #[cfg(not(all(test, heeler_loom)))]
 #[derive(Debug)]
 pub(crate) struct Patience;
@@ -57,14 +57,15 @@ pub(crate) fn lock<T>(mutex: &RowLock<T>) -> RowGuard<'_, T> {
     mutex.lock().unwrap()
 }
 
-/// Keeps a value for the life of the process. Leak checkers report what nothing points to: so all of these are on a list.
+/// Keeps a value for the life of the process. All of these values are on a list, because leak checkers report what
+/// nothing points to.
 pub(crate) fn keep<T: Send + Sync + 'static>(value: T) -> &'static T {
     use std::sync::atomic::{AtomicUsize, Ordering};
     struct Kept<T> {
         value: T,
         before: AtomicUsize,
     }
-    // Not under a lock: a child of `fork` would never get it if it was held then.
+    // Not under a lock: a child of `fork` would never get a lock that was held at the fork.
     static LAST: AtomicUsize = AtomicUsize::new(0);
     let kept: &'static Kept<T> = Box::leak(Box::new(Kept { value, before: AtomicUsize::new(0) }));
     let (here, mut last) = (std::ptr::from_ref(kept).expose_provenance(), LAST.load(Ordering::Relaxed));
@@ -77,17 +78,17 @@ pub(crate) fn keep<T: Send + Sync + 'static>(value: T) -> &'static T {
     }
 }
 
-/// One more of something that is counted.
+/// Adds one to a counter.
 pub(crate) fn count(counter: &std::sync::atomic::AtomicU64) {
     counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
 }
 
-/// So many more of something that is counted.
+/// Adds `number` to a counter.
 pub(crate) fn add(counter: &std::sync::atomic::AtomicU64, number: u64) {
     counter.fetch_add(number, std::sync::atomic::Ordering::Relaxed);
 }
 
-/// Locks, whether or not a holder has panicked: what heeler keeps under a lock is valid after every single statement.
+/// Locks, whether or not a holder has panicked. What heeler keeps under a lock is valid after every single statement.
 pub(crate) fn lock_std<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

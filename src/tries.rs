@@ -1,4 +1,4 @@
-//! Threads that could not be started and are tried again: by whoever comes by, at most once a second.
+//! Threads that could not be started. The next caller tries again, at most once a second.
 
 use std::io;
 use std::sync::Mutex;
@@ -6,28 +6,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sync::lock_std;
 
-/// For so long after one that failed there is no other try, in nanoseconds.
+/// After a failed attempt, nothing tries again for this long, in nanoseconds.
 pub(crate) const PAUSE: u64 = 1_000_000_000;
 
-/// The tries to start something.
+/// The attempts to start something.
 #[derive(Debug, Default)]
 pub(crate) struct Tries {
-    /// How many failed, one after the other.
+    /// How many attempts failed in a row.
     failed: Mutex<u64>,
-    /// There is no other before, in nanoseconds; 0 before one has failed.
+    /// When the next attempt may start, in nanoseconds. 0 before one has failed.
     next: AtomicU64,
 }
 
-/// What came of a try.
+/// The outcome of an attempt.
 #[derive(Debug)]
 pub(crate) struct Tried {
     pub(crate) result: io::Result<()>,
-    /// How many before it failed, one after the other.
+    /// How many attempts failed in a row before this one.
     pub(crate) failed_before: u64,
 }
 
 impl Tries {
-    /// Tries to start it; `None` if it runs, or another try has failed just now. `now` is not asked before one has failed.
+    /// Tries to start it. `None` if it already runs, or if another attempt has just failed. `now` is only called once
+    /// one has failed.
     pub(crate) fn again(
         &self,
         now: impl Fn() -> u64,
@@ -63,7 +64,7 @@ mod tests {
 
     use super::*;
 
-    /// Guards: each caller tries again, once a second at most, until it runs. Each is told how many attempts failed before.
+    /// Guards: callers try again, at most once a second, until it runs. Each is told how many attempts failed before.
     #[test]
     fn a_failed_start_is_tried_once_a_second() {
         let (tries, clock, runs, room) = (Tries::default(), Cell::new(5), Cell::new(false), Cell::new(false));

@@ -35,25 +35,25 @@ impl Access {
         Self { answer: Answer::Refused }
     }
 
-    /// They may, whoever they are.
+    /// Allows access without naming the caller.
     #[must_use]
     pub const fn allowed() -> Self {
         Self { answer: Answer::Allowed }
     }
 
-    /// They may, and what they make is theirs: see [principals](crate::authorize#principals).
+    /// Allows access as `principal`, who owns what the caller makes: see [principals](crate::authorize#principals).
     #[must_use]
     pub fn allowed_as(principal: impl Into<String>) -> Self {
         Self { answer: Answer::AllowedAs(principal.into()) }
     }
 
-    /// Whether they may.
+    /// Returns whether the caller has access.
     #[must_use]
     pub const fn is_allowed(&self) -> bool {
         !matches!(self.answer, Answer::Refused)
     }
 
-    /// Who they are, if they may and the authoriser has said it.
+    /// Returns the caller's name, if the caller has access and the authoriser has named them.
     #[must_use]
     pub fn principal(&self) -> Option<&str> {
         match &self.answer {
@@ -64,7 +64,7 @@ impl Access {
 }
 
 impl fmt::Debug for Access {
-    /// Does not say who it is.
+    /// Doesn't show the caller's name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.answer {
             Answer::Refused => "Access(refused)",

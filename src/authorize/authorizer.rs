@@ -1,4 +1,4 @@
-//! What is asked, whatever it was made of.
+//! The type that all authorisers turn into.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,11 +12,11 @@ use http::request::Parts;
 use super::Access;
 use crate::log::log_safely;
 
-/// Whatever can say who may: the authorisers of [this module](crate::authorize), and closures and functions over [`Parts`], async or
-/// not, that answer with a `bool`, an `Option<String>` or an [`Access`].
+/// Anything that can decide who has access: the authorisers of [this module](crate::authorize), and closures and
+/// functions over [`Parts`], async or not, that return a `bool`, an `Option<String>` or an [`Access`].
 ///
-/// `Kind` tells the sorts of functions apart. It is always inferred; a function that takes an authoriser just has one more
-/// type parameter:
+/// `Kind` distinguishes the kinds of functions and is always inferred. A function that takes an authoriser has one more
+/// type parameter because of it:
 ///
 /// ```
 /// use heeler::authorize::{Authorize, Authorizer, debug_builds};
@@ -38,11 +38,11 @@ use crate::log::log_safely;
             parameter: `|parts: &Parts| ..`"
 )]
 pub trait Authorize<Kind> {
-    /// The authoriser, ready to be shared.
+    /// Makes an authoriser that can be shared.
     fn into_authorizer(self) -> Authorizer;
 }
 
-/// The sorts of authorisers.
+/// The kinds of authorisers.
 pub mod kinds {
     use std::convert::Infallible;
     use std::marker::PhantomData;
@@ -51,7 +51,7 @@ pub mod kinds {
     #[derive(Debug)]
     pub struct Built(Infallible);
 
-    /// A function that answers at once, with an `R`.
+    /// A function that returns an `R` at once.
     #[derive(Debug)]
     pub struct AtOnce<R>(PhantomData<R>, Infallible);
 
@@ -60,7 +60,8 @@ pub mod kinds {
     pub struct Later(Infallible);
 }
 
-/// Says who may. Made of anything that [authorises](Authorize), and cheap to clone: the same one for every page.
+/// Decides who has access. It is made from anything that [authorises](Authorize) and is cheap to clone, so that all
+/// pages can share one.
 ///
 /// # Example
 ///
@@ -81,7 +82,7 @@ pub struct Authorizer {
 struct Inner {
     name: &'static str,
     ask: Box<AskFn>,
-    /// Whether the log has been told that it panics. Everybody may ask, so that saying it each time would flood the log.
+    /// Whether its panic has been logged. Everybody may ask, so logging it each time would flood the log.
     said_panic: AtomicBool,
 }
 
@@ -94,12 +95,12 @@ enum Answer<'a> {
 }
 
 impl Authorizer {
-    /// An authoriser of whatever can be one.
+    /// Creates an authoriser from anything that can be one.
     pub fn new<Kind>(authorize: impl Authorize<Kind>) -> Self {
         authorize.into_authorizer()
     }
 
-    /// One that answers at once. `name` is for debugging.
+    /// Creates one that answers at once. `name` is for debugging.
     pub(super) fn at_once(
         name: &'static str,
         ask: impl for<'a> Fn(&'a Parts) -> Access + Send + Sync + 'static,
@@ -111,7 +112,7 @@ impl Authorizer {
         Self { inner: Arc::new(Inner { name, ask, said_panic: AtomicBool::new(false) }) }
     }
 
-    /// Asks. A panic, at once or later, is a refusal.
+    /// Asks for access. A panic, at once or later, refuses it.
     pub(crate) fn ask<'a>(&'a self, parts: &'a Parts) -> Asked<'a> {
         let answer = catch_unwind(AssertUnwindSafe(|| (self.inner.ask)(parts)));
         let state = answer.unwrap_or_else(|_| Answer::Now(self.inner.panicked()));
@@ -120,7 +121,8 @@ impl Authorizer {
 }
 
 impl Inner {
-    /// What a panic amounts to. The panic's message is left to the panic hook: it may quote the request.
+    /// Returns the answer after a panic. The panic's message is left to the panic hook, because it may quote the
+    /// request.
     #[cold]
     #[inline(never)]
     fn panicked(&self) -> Access {
@@ -139,7 +141,7 @@ impl fmt::Debug for Authorizer {
     }
 }
 
-/// The answer to come. Ready at once unless the authoriser is async.
+/// The answer to come. It is ready at once unless the authoriser is async.
 pub(crate) struct Asked<'a> {
     inner: &'a Inner,
     state: Answer<'a>,
@@ -152,7 +154,7 @@ impl fmt::Debug for Asked<'_> {
 }
 
 impl Asked<'_> {
-    /// The answer, if it is there without waiting. An async authoriser has not begun then.
+    /// Returns the answer if it is there without waiting. In that case an async authoriser has not begun.
     pub(crate) fn now(mut self) -> Option<Access> {
         match &mut self.state {
             Answer::Now(access) => Some(std::mem::take(access)),
@@ -160,7 +162,7 @@ impl Asked<'_> {
         }
     }
 
-    /// Drops an async authoriser's future, which is the user's and may panic at that.
+    /// Drops an async authoriser's future. It is the user's, so its destructor may panic.
     fn answered(&mut self, access: Access) -> Access {
         let old = std::mem::replace(&mut self.state, Answer::Now(Access::refused()));
         match catch_unwind(AssertUnwindSafe(|| drop(old))) {
@@ -222,7 +224,7 @@ where
     }
 }
 
-/// An async function over `&'a Parts`: a bound on a future that may borrow its argument needs a trait of its own.
+/// An async function over `&'a Parts`. A bound on a future that may borrow its argument needs its own trait.
 trait AnswersLater<'a> {
     fn ask(&self, parts: &'a Parts) -> Pending<'a>;
 }
@@ -271,7 +273,8 @@ mod tests {
         user(parts)
     }
 
-    /// Guards: every kind of function is accepted, async or not, borrowing or not, and each answer means what it says.
+    /// Guards: every kind of function is accepted, async or not, borrowing or not, and each answer has the right
+    /// meaning.
     #[tokio::test]
     async fn accepts_every_kind_of_function() {
         let captured = Arc::new("ada".to_owned());
@@ -322,7 +325,7 @@ mod tests {
             }),
             Authorizer::new(|_: &Parts| {
                 let guard = PanicsOnDrop;
-                // The guard goes with the future, after the answer.
+                // The guard is dropped with the future, after the answer.
                 std::future::poll_fn(move |_| Poll::Ready(std::mem::size_of_val(&guard) == 0))
             }),
         ];
@@ -348,7 +351,8 @@ mod tests {
         assert_eq!(now(&super::super::debug_builds().into_authorizer(), &parts(None)), cfg!(debug_assertions).into());
     }
 
-    /// Guards: one authorizer serves many pages, and its answer can be awaited on any thread, together with the request.
+    /// Guards: one authorizer serves many pages, and its answer can be awaited on any thread, together with the
+    /// request.
     #[test]
     fn can_be_shared_between_threads() {
         fn shared<T: Send + Sync + Clone + 'static>() {}

@@ -1,4 +1,4 @@
-//! Who knows a secret.
+//! Access for callers who know a secret.
 
 use std::fmt;
 
@@ -15,19 +15,20 @@ pub use super::secret::MIN_SECRET;
 /// The cookie that carries the secret unless [another one](Bearer::cookie) is named.
 pub const DEFAULT_COOKIE: &str = "heeler_token";
 
-/// Allows whoever sends `secret`: as `Authorization: Bearer <secret>`, or in the cookie [`DEFAULT_COOKIE`].
+/// Allows callers who send `secret`, either as `Authorization: Bearer <secret>` or in the cookie [`DEFAULT_COOKIE`].
 ///
-/// It is compared in constant time. It names nobody: all who know it share what they make.
+/// The secret is compared in constant time. It names nobody: all who know it share what they make.
 ///
-/// A browser sends the header only if something makes it; for a person a cookie is easier, set by hand in the developer
-/// tools or by a page of yours that signs people in. Such a page should set it `HttpOnly; Secure; SameSite=Strict`. With a
-/// cookie a page of somebody else's may ask, too: so the profiler [makes sure](crate::profile#starting-a-profile).
+/// A browser sends the header only if something makes it do so. For a person a cookie is easier, set by hand in the
+/// developer tools or by a page of yours that signs people in. Such a page should set it
+/// `HttpOnly; Secure; SameSite=Strict`. With a cookie, somebody else's page may ask, too, so the profiler
+/// [makes sure](crate::profile#starting-a-profile).
 ///
 /// # Errors
 ///
-/// If the secret is empty, shorter than [`MIN_SECRET`] or longer than 256 bytes, or not of visible ASCII characters without
-/// `"`, `,`, `;` and `\`, so that neither a header nor a cookie can carry it as it is. The [error](Error::is_config) does
-/// not quote it.
+/// If the secret is empty, shorter than [`MIN_SECRET`] or longer than 256 bytes, or if it has other characters than
+/// visible ASCII without `"`, `,`, `;` and `\`, so that a header or a cookie could not carry it as it is. The
+/// [error](Error::is_config) does not quote it.
 ///
 /// # Example
 ///
@@ -49,7 +50,7 @@ pub fn bearer(secret: impl AsRef<str>) -> Result<Bearer, Error> {
     Ok(Bearer { secret: Secret::new(secret.as_ref())?, cookie: Some(DEFAULT_COOKIE.to_owned()) })
 }
 
-/// Allows whoever knows a secret. Made by [`bearer()`].
+/// Allows callers who know a secret. Made by [`bearer()`].
 pub struct Bearer {
     secret: Secret,
     cookie: Option<String>,
@@ -60,7 +61,7 @@ impl Bearer {
     ///
     /// # Errors
     ///
-    /// If no cookie can have that name.
+    /// If a cookie cannot have that name.
     pub fn cookie(mut self, name: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();
         // A cookie's name is a token, as a header's name is (RFC 6265, 4.1.1).
@@ -80,7 +81,7 @@ impl Bearer {
 
     fn allows(&self, parts: &Parts) -> bool {
         let in_header = parts.headers.get_all(AUTHORIZATION).iter().filter_map(|value| bearer_token(value.as_bytes()));
-        // A browser sends one such header; HTTP/2 may split it.
+        // A browser sends one such header, but HTTP/2 may split it.
         let cookies = parts.headers.get_all(COOKIE).iter().filter(|_| self.cookie.is_some());
         let in_cookies = cookies.flat_map(|value| value.as_bytes().split(|&byte| byte == b';'));
         let in_cookies = in_cookies.filter_map(|pair| cookie_value(pair, self.cookie.as_deref()?));
@@ -88,13 +89,13 @@ impl Bearer {
     }
 }
 
-/// What comes after `Bearer `.
+/// Returns what comes after `Bearer `.
 fn bearer_token(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(b"bearer".len())?;
     (scheme.eq_ignore_ascii_case(b"bearer") && token.first() == Some(&b' ')).then(|| token.trim_ascii())
 }
 
-/// What comes after `name=`, without quotes.
+/// Returns what comes after `name=`, without quotes.
 fn cookie_value<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let value = pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
     Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
@@ -107,7 +108,7 @@ impl Authorize<Built> for Bearer {
 }
 
 impl fmt::Debug for Bearer {
-    /// Says nothing of the secret.
+    /// Doesn't show the secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bearer").field("cookie", &self.cookie).finish_non_exhaustive()
     }
@@ -163,11 +164,11 @@ mod tests {
             assert!(!allows(&bearer, &[(name, value)]), "{name}: {value}");
         }
         assert!(!allows(&bearer, &[]));
-        // Either of two.
+        // One of two headers is enough.
         assert!(allows(&bearer, &[("authorization", "Basic x"), ("cookie", "a=b"), (right[2].0, &right[2].1)]));
     }
 
-    /// Guards: a byte that differs anywhere makes another secret.
+    /// Guards: a secret that differs in any byte is refused.
     #[test]
     fn every_byte_counts() {
         let bearer = bearer(SECRET).unwrap();
@@ -192,7 +193,7 @@ mod tests {
         }
     }
 
-    /// Guards: an unusable secret is an error, and no part of a secret is in messages or in `Debug`.
+    /// Guards: an unusable secret is an error, and neither messages nor `Debug` show any part of a secret.
     #[test]
     fn bad_secrets_are_errors() {
         for (secret, why) in [

@@ -1,4 +1,4 @@
-//! Everybody, while developing.
+//! Access for everybody during development.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,15 +6,16 @@ use super::authorizer::kinds::Built;
 use super::{Access, Authorize, Authorizer};
 use crate::log::log_safely;
 
-/// Allows everybody in a build with debug assertions, and nobody in any other: for a developer's own machine.
+/// Allows everybody in a build with debug assertions, and nobody in any other. It is for a developer's own machine.
 ///
-/// Nothing else is asked, least of all from where: behind a proxy or in a container every peer looks local, and a page of
-/// somebody else's can make the developer's own browser call `localhost`. So whoever reaches a debug build can profile its
-/// requests and read what they answer. The log says so once, as it says once in a release build that nobody is allowed.
+/// It checks nothing else, least of all where a request comes from. Behind a proxy or in a container every peer looks
+/// local, and somebody else's page can make the developer's own browser call `localhost`. So anybody who reaches a
+/// debug build can profile its requests and read the responses. The log says so once. In a release build it says once
+/// that nobody is allowed.
 ///
-/// What counts is how heeler was compiled: with `debug-assertions = true` in the profile, as `dev` and `test` have it.
+/// What counts is how heeler was compiled: with `debug-assertions = true` in the profile, as in `dev` and `test`.
 ///
-/// After geordi's middleware, which asks Django's `DEBUG`.
+/// After geordi's middleware, which checks Django's `DEBUG`.
 ///
 /// # Example
 ///

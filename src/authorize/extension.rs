@@ -1,4 +1,4 @@
-//! Whom the application's own authentication knows.
+//! Access for callers whom the application's own authentication knows.
 
 use std::any::type_name;
 use std::fmt;
@@ -8,11 +8,11 @@ use http::request::Parts;
 use super::authorizer::kinds::Built;
 use super::{Access, Authorize, Authorizer};
 
-/// Allows a request whose extensions hold a `T` of which `allow` is true: the user, the session, the claims that an
-/// authenticating layer has put there.
+/// Allows a request whose extensions hold a `T` for which `allow` returns true: the user, the session or the claims
+/// from an authenticating layer.
 ///
-/// That layer must be *outside* of heeler's, so that it comes first: with axum, added after it. A request without a `T` is
-/// refused.
+/// That layer must be *outside* of heeler's, so that it runs first. With axum, add it after heeler's. A request without
+/// a `T` is refused.
 ///
 /// # Example
 ///
@@ -39,8 +39,8 @@ pub struct Extension<T> {
 type Asks<T, R> = Box<dyn Fn(&T) -> R + Send + Sync>;
 
 impl<T: Send + Sync + 'static> Extension<T> {
-    /// Sets how the caller is named: see [principals](crate::authorize#principals). The closure is only called for callers with
-    /// access.
+    /// Sets how the caller is named: see [principals](crate::authorize#principals). The closure is only called for
+    /// callers with access.
     #[must_use]
     pub fn principal(mut self, name: impl Fn(&T) -> String + Send + Sync + 'static) -> Self {
         self.principal = Some(Box::new(name));
@@ -88,8 +88,8 @@ mod tests {
         request.into_parts().0
     }
 
-    /// Guards: a request without the extension is refused, and so is one for which the closure returns false. Principals are
-    /// named only where names are asked for.
+    /// Guards: a request without the extension is refused, and so is one for which the closure returns false. Callers
+    /// have a name only if the authoriser names them.
     #[test]
     fn only_an_accepted_extension_is_allowed() {
         let ada = || parts(Some(User { name: "ada", is_superuser: true }));

@@ -1,18 +1,18 @@
 //! Who may profile requests and look at what is in flight.
 //!
-//! Pages that show the inside of a service ask an authoriser at every single step. There is no default: whoever is not
-//! allowed explicitly is refused, and to them the pages do not exist.
+//! Pages that show the inside of a service ask an authoriser at every single step. There is no default. Callers without
+//! explicit access are refused, and for them the pages do not exist.
 //!
 //! | authoriser | allows |
 //! |---|---|
-//! | [`extension`](extension()) | whom your own authentication, in a layer outside, has let in and marked |
-//! | [`bearer`](bearer()) | who knows the secret, sent as `Authorization: Bearer` or in a cookie |
-//! | [`debug_builds`](debug_builds()) | everybody, in debug builds alone |
-//! | a closure or function over [`Parts`] | whom it says; it may be async |
+//! | [`extension`](extension()) | callers whom your own authentication, in an outer layer, has let in and marked |
+//! | [`bearer`](bearer()) | callers who know the secret, sent as `Authorization: Bearer` or in a cookie |
+//! | [`debug_builds`](debug_builds()) | everybody, but only in debug builds |
+//! | a closure or function over [`Parts`] | the callers it accepts; it may be async |
 //!
 //! # Closures
 //!
-//! A closure answers with a `bool`, with an `Option<String>` that names who asks, or with an [`Access`]:
+//! A closure returns a `bool`, an `Option<String>` that names the caller, or an [`Access`]:
 //!
 //! ```
 //! use heeler::authorize::Authorizer;
@@ -26,7 +26,7 @@
 //!     parts.extensions.get::<Session>().is_some_and(|session| session.roles.iter().any(|role| role == "operator"))
 //! });
 //!
-//! // Whoever a proxy in front has signed in, if it takes that header out of what comes from outside; each sees nothing but
+//! // Users whom a proxy in front has signed in, if it removes that header from requests from outside. Each sees only
 //! // their own profiles.
 //! let each = Authorizer::new(|parts: &Parts| {
 //!     parts.headers.get("x-user")?.to_str().ok().map(str::to_owned)
@@ -34,8 +34,8 @@
 //! # let _ = (operators, each);
 //! ```
 //!
-//! An async function or closure does as well, if its future is [`Send`]. What a closure has captured must be cloned for the
-//! future, which cannot borrow it:
+//! An async function or closure works as well, if its future is [`Send`]. What a closure has captured must be cloned
+//! for the future, which cannot borrow it:
 //!
 //! ```
 //! use heeler::authorize::Authorizer;
@@ -57,26 +57,27 @@
 //! # let _ = (by_function, by_closure);
 //! ```
 //!
-//! One that panics refuses; the request goes on as it does for anybody who is not allowed.
+//! If a closure panics, access is refused. The request goes on as it does for callers without access.
 //!
 //! # Principals
 //!
-//! A principal is the name of whoever asks: an account, a mail address. What is stored is theirs: with another principal,
-//! or with none, it is not to be had, not even by its id. An authoriser that names nobody shares it with all whom it allows.
-//! Names are compared byte for byte.
+//! A principal is the name of the caller: an account, a mail address. What callers store belongs to their principal.
+//! Callers with another principal, or with none, cannot get it, not even by its id. An authoriser that names nobody
+//! shares everything among all callers whom it allows. Names are compared byte for byte.
 //!
 //! # Gateways
 //!
-//! An authoriser is to recognise a *person*, by something that the person has sent. A mark that says "from inside" (an address
-//! of the cluster, a client certificate of a service, a header that the gateway adds) says who passed the request on, and not
-//! who wants it. A service that passes on what it is asked for and adds such a mark lends it to everybody: an outsider
-//! whose flag the gateway's own layer ignores has the service behind it profiled all the same.
+//! An authoriser should recognise a *person* by something that the person has sent. A mark that means "from inside" (an
+//! address of the cluster, a client certificate of a service, a header that the gateway adds) tells who passed the
+//! request on, not who wants it. A service that passes on requests and adds such a mark lends it to everybody. An
+//! outsider whose flag the gateway's own layer ignores could still have the service behind it profiled.
 //!
-//! - Do not let in by where a request comes from alone. If that cannot be helped, check `Host` as well: a page can have the
-//!   browser of somebody inside ask for anything, by a name of its own that leads to your address (DNS rebinding).
-//! - What passes requests on takes the flag out, in the URL and as a header. [`DeadlineLayer`](crate::DeadlineLayer) does so
-//!   for each call of the client that it is around. [`ProfileLayer::strip_refused`](crate::ProfileLayer::strip_refused) does
-//!   so for requests that come in.
+//! - Do not allow access only because of where a request comes from. If that cannot be helped, check `Host` as well: a
+//!   page can have an insider's browser ask for anything, under its own name that leads to your address (DNS
+//!   rebinding).
+//! - A service that passes requests on removes the flag, from the URL and from the headers.
+//!   [`DeadlineLayer`](crate::DeadlineLayer) does so for each call of the client that it wraps.
+//!   [`ProfileLayer::strip_refused`](crate::ProfileLayer::strip_refused) does so for incoming requests.
 //! - A reverse proxy in front does so for everybody from outside. For nginx:
 //!
 //! ```text
@@ -88,9 +89,9 @@
 //!
 //! # Browsers
 //!
-//! A browser sends cookies, passwords of Basic authentication, certificates and its address along whoever has made it ask. For
-//! what that means for profiles see [starting one](crate::profile#starting-a-profile). heeler itself sets no cookie. One
-//! that lets somebody in should be `Secure; HttpOnly; SameSite=Strict`.
+//! A browser sends cookies, passwords of Basic authentication, certificates and its address along, no matter which page
+//! made it ask. See [starting a profile](crate::profile#starting-a-profile) for what that means for profiles. heeler
+//! itself sets no cookie. A cookie that lets somebody in should be `Secure; HttpOnly; SameSite=Strict`.
 //!
 //! [`Parts`]: http::request::Parts
 

@@ -4,13 +4,13 @@ use subtle::{Choice, ConstantTimeEq as _};
 
 use crate::error::{Error, Result};
 
-/// How long a secret must be, in bytes.
+/// The minimum length of a secret, in bytes.
 pub const MIN_SECRET: usize = 16;
 
-/// How long it can be. Both sides are compared at this length, whatever theirs is.
+/// The maximum length, in bytes. Both sides are padded to this length and compared, whatever their own is.
 const MAX_SECRET: usize = 256;
 
-/// No `Debug`, and not `Copy`: it is shown to nobody.
+/// Has no `Debug` and isn't `Copy`, because nobody may see it.
 pub(super) struct Secret(Box<Padded>);
 
 struct Padded {
@@ -47,7 +47,8 @@ impl Secret {
         padded.map(|padded| Self(Box::new(padded))).ok_or_else(too_long)
     }
 
-    /// Whether `said` is the secret. How long that takes tells neither how much of it is right nor how long the secret is.
+    /// Returns whether `said` is the secret. The time this takes reveals neither how much of it is right nor how long
+    /// the secret is.
     pub(super) fn is(&self, said: &[u8]) -> Choice {
         let Some(said) = Padded::new(said) else { return Choice::from(0) };
         self.0.bytes.ct_eq(&said.bytes) & self.0.len.ct_eq(&said.len)

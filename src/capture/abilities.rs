@@ -1,4 +1,4 @@
-//! What can be captured in this process: sandboxes take parts of it away.
+//! What can be captured in this process. Sandboxes take parts of it away.
 
 #[cfg(heeler_copies)]
 use super::{memory::Memory, procfs::look, sys, thread};
@@ -6,15 +6,15 @@ use super::{memory::Memory, procfs::look, sys, thread};
 /// See the module. Found out by trying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Abilities {
-    /// Threads can be sent a signal.
+    /// Whether threads can be sent a signal.
     pub(crate) signals: bool,
-    /// `/proc` says what a thread is doing.
+    /// Whether `/proc` tells what a thread is doing.
     pub(crate) threads: bool,
-    /// Memory can be read in a way that fails instead of faulting.
+    /// Whether memory can be read in a way that fails instead of faulting.
     pub(crate) memory: bool,
 }
 
-/// What can be done here, as of now. Not where stacks are not copied: there is nothing to be taken away.
+/// Returns what works now. It exists only where stacks are copied, because elsewhere nothing can be taken away.
 #[cfg(heeler_copies)]
 pub(crate) fn abilities() -> Abilities {
     Abilities {
@@ -30,7 +30,7 @@ pub(crate) fn abilities() -> Abilities {
 }
 
 impl Abilities {
-    /// What is lost, and why: a sentence for each.
+    /// Returns what is lost, and why, with a sentence for each.
     pub(crate) fn losses(self) -> impl Iterator<Item = &'static str> {
         let signals = match self.threads {
             true => "the system refuses signals to threads: only those that sleep in a system call show their stacks",
@@ -47,7 +47,7 @@ impl Abilities {
 mod tests {
     use super::*;
 
-    /// Guards: nothing is reported where everything works, and each ability that is missing is reported once.
+    /// Guards: nothing is reported if everything works, and each missing ability is reported once.
     #[test]
     fn each_missing_ability_is_reported_once() {
         assert_eq!(abilities().losses().count(), 0, "{:?}", abilities());

@@ -1,4 +1,4 @@
-//! Where a traced poll's copies go: memory that is ready before the poll, for nothing may be allocated during it.
+//! The memory for a traced poll's copies. It is ready before the poll, because nothing may be allocated during it.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use super::dead_frames::DEPTH;
 use super::snapshot::{Data, Origin, Registers, Snapshot};
 use super::sys;
 
-/// Room for the copies of one poll: 256 KiB a thread, allocated at the thread's first traced poll.
+/// Room for the copies of one poll: 256 KiB per thread, allocated at the thread's first traced poll.
 pub(super) const WORDS: usize = 32 * 1024;
-/// Branches of one poll; more are counted as one that was cut.
+/// The most branches of one poll. Further ones are counted as one that was cut.
 pub(super) const STACKS: usize = 32;
-/// Spans that are remembered with a stack.
+/// How many spans are remembered with a stack.
 pub(crate) const SPANS: usize = 16;
 
 /// One copy in the arena.
@@ -24,7 +24,7 @@ pub(super) struct Head {
     pub(super) spans: [u64; SPANS],
 }
 
-/// What one traced poll left: preallocated, filled by the waker's callbacks.
+/// What one traced poll left behind. Preallocated, and filled by the waker's callbacks.
 #[derive(Debug)]
 pub(crate) struct Arena {
     pub(super) words: Box<[u64]>,
@@ -33,15 +33,15 @@ pub(crate) struct Arena {
     pub(super) count: usize,
     /// Clones of the waker.
     pub(crate) clones: u32,
-    /// Calls of `wake` during the poll: it gives way and wants to go on.
+    /// Calls of `wake` during the poll, which yields and wants to go on.
     pub(crate) wakes: u32,
-    /// Clones whose stack was not copied: no room, or on another thread.
+    /// Clones whose stack was not copied, because there was no room or they were made on another thread.
     pub(crate) lost: u32,
-    /// The poll gave way: whoever wakes what did so at once has its waker.
+    /// The poll yielded: the list of what is woken next already has its waker.
     pub(crate) gave_way: bool,
-    /// Of so many clones it is known whether they were made for that.
+    /// For this many clones, it is known whether they were made for that.
     settled: u32,
-    /// It has no more than what a poll left on the stack; as of which number of forgotten ones.
+    /// Set if it holds only what a poll left on the stack. The number counts the forgotten ones up to then.
     pub(super) dead_frames: Option<u64>,
 }
 
@@ -56,7 +56,7 @@ impl Arena {
             spans: [0; SPANS],
         };
         Self {
-            // Not zeros: those would be pages that are only mapped at the first touch.
+            // Not zeros, because those would be pages that are only mapped at the first touch.
             words: vec![1; WORDS].into(),
             used: 0,
             heads: vec![head; STACKS].into(),
@@ -77,7 +77,7 @@ impl Arena {
 
     pub(super) fn count_event(&mut self, event: Event) {
         if self.dead_frames.is_some() {
-            // Of a part of the work: there is better now.
+            // It was of a part of the work. There is something better now.
             (self.used, self.count, self.dead_frames) = (0, 0, None);
         }
         match event {
@@ -86,33 +86,33 @@ impl Arena {
         }
     }
 
-    /// Whether the waker was cloned since it was last found out what for.
+    /// Returns whether the waker was cloned since its clones were last settled.
     pub(crate) fn is_unsettled(&self) -> bool {
         self.clones > self.settled
     }
 
-    /// It is known up to now.
+    /// Settles all clones up to now.
     pub(crate) fn settle(&mut self, gave_way: bool) {
         self.gave_way |= gave_way;
         self.settled = self.clones;
     }
 
-    /// Whether there is any stack.
+    /// Returns whether there is any stack.
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// How many stacks there are.
+    /// Returns how many stacks there are.
     pub(crate) fn len(&self) -> usize {
         self.count
     }
 
-    /// One of them, for keeping.
+    /// Returns one of them, to keep.
     pub(crate) fn stack(&self, stack: usize) -> Snapshot {
         self.snapshot(&self.heads[stack])
     }
 
-    /// The stacks, for keeping.
+    /// Returns the stacks, to keep.
     pub(crate) fn snapshots(&self) -> Vec<Snapshot> {
         self.heads[..self.count].iter().map(|head| self.snapshot(head)).collect()
     }
@@ -125,27 +125,28 @@ impl Arena {
         Snapshot { origin, data, truncated: head.truncated, foreign: head.foreign, spans }
     }
 
-    /// A key that is equal for two polls only if they waited at the same places: a hash of the words that point into the
-    /// application's code, and of where they lie. `None` if nothing tells.
+    /// Returns a key that is equal for two polls only if they waited at the same places: a hash of the words that point
+    /// into the application's code, and of their positions. `None` if there is no such word.
     ///
-    /// Stale words may make two equal places differ, which costs a copy; they cannot make different places equal.
+    /// Stale words may make two equal places differ, which costs a copy. They cannot make different places equal.
     pub(crate) fn key(&self, code: &std::ops::Range<u64>) -> Option<u64> {
         if self.dead_frames.is_some() {
-            // What the poll itself has left, on a stack that was wiped before it; further up is what has been there for longer.
+            // Only what the poll itself has left, on a stack that was wiped before it. What is further up was there
+            // before.
             return hash(&self.words[..self.used.min(DEPTH)], code);
         }
-        // Branches may be polled in any order: each has a hash, and the sum does not mind.
+        // Branches may be polled in any order. Each has a hash, and the sum doesn't depend on the order.
         (0..self.count).filter_map(|stack| self.stack_key(stack, code)).reduce(u64::wrapping_add)
     }
 
-    /// The same for one stack. Where addresses were walked, all of them count.
+    /// Does the same for one stack. If addresses were walked, all of them count.
     pub(crate) fn stack_key(&self, stack: usize, code: &std::ops::Range<u64>) -> Option<u64> {
         let head = &self.heads[stack];
         hash(&self.words[head.start..head.start + head.len], code)
     }
 }
 
-/// Of how many words there are, of those that point into the code, and of where they lie; `None` if none does.
+/// Hashes the number of words, those that point into the code, and their positions. `None` if none points there.
 fn hash(words: &[u64], code: &std::ops::Range<u64>) -> Option<u64> {
     let mut hash = words.len() as u64 ^ 0x9e37_79b9_7f4a_7c15;
     let mut found = false;
@@ -158,7 +159,7 @@ fn hash(words: &[u64], code: &std::ops::Range<u64>) -> Option<u64> {
     found.then_some(hash ^ hash >> 29)
 }
 
-/// Which callback copies.
+/// The callback that copies.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     Clone,

@@ -1,4 +1,4 @@
-//! Which crate a frame is from, and whether that is the application's own code.
+//! Finds out which crate a frame is from, and whether that is the application's own code.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -7,22 +7,23 @@ use super::frame::Frame;
 use super::own_frames::is_heelers;
 use super::sys;
 
-/// Directories of system libraries: what comes from there is never the application's own, unless it is the executable.
+/// Directories of system libraries. What comes from there is never the application's own, unless it is the executable.
 const SYSTEM: [&str; 6] = ["/lib/", "/lib64/", "/usr/lib", "/usr/include/", "/usr/src/", "/nix/store/"];
 
-/// Whether `frame` is the application's own code: neither std nor a dependency, but the executable or a crate of its
-/// workspace. `module_path` is the path of the executable or library that the frame is in, if known.
+/// Returns whether `frame` is the application's own code: neither std nor a dependency, but the executable or a crate
+/// of its workspace. `module_path` is the path of the executable or library that the frame is in, if known.
 ///
-/// Functions in C are told by their files alone: in a static executable, those of the C library are among them.
+/// Functions in C are recognised only by their files, because a static executable contains those of the C library, too.
 ///
-/// Files tell it, as the compiler recorded them: also for a line of `tokio::select!` in one of the application's
-/// functions, whose frame is not taken for its own, for the frame around it has the line to look at. Where there is no debug information, only the executable's own crate
-/// can be told from its dependencies, by its name.
+/// The decision is made by files, as the compiler recorded them. That includes a line of `tokio::select!` in one of the
+/// application's functions. Its frame doesn't count as the application's own, because the frame around it has the line
+/// to look at. Without debug information, only the executable's own crate can be distinguished from its dependencies,
+/// by its name.
 pub(crate) fn is_own(function: Option<&str>, file: Option<&str>, module_path: Option<&str>) -> bool {
     is_own_of((executable(), main_crate()), function, file, module_path)
 }
 
-/// The same for code of another process, whose executable is at this path.
+/// Does the same for code of another process, whose executable is at this path.
 pub(crate) fn is_own_elsewhere(
     executable: &str,
     function: Option<&str>,
@@ -59,7 +60,7 @@ fn is_own_of(
     }
 }
 
-/// Whether `frame` is from one of `crates` (`my_crate` or `my-crate`), which the user declared to be their own.
+/// Returns whether `frame` is from one of `crates` (`my_crate` or `my-crate`), which the user declared to be their own.
 pub(crate) fn is_of(frame: &Frame, crates: &[String]) -> bool {
     if frame.is_heelers() {
         return false;
@@ -69,14 +70,14 @@ pub(crate) fn is_of(frame: &Frame, crates: &[String]) -> bool {
     if is_std_path(&file) {
         return false;
     }
-    // The function may be theirs and the line in somebody else's macro: the frame around it has their line.
+    // The function may be theirs and the line in somebody else's macro. Then the frame around it has their line.
     match dependency_of_path(&file) {
         Some(package) => from(package),
         None => frame.function.as_deref().and_then(crate_of_function).is_some_and(from),
     }
 }
 
-/// A name for what a frame belongs to, for "14 frames of tokio, hyper": `std`, a crate, or the library.
+/// Returns a name for what a frame belongs to, for "14 frames of tokio, hyper": `std`, a crate, or the library.
 pub(crate) fn origin(frame: &Frame) -> Option<String> {
     let file = frame.file.as_deref().map(|file| file.replace('\\', "/"));
     if let Some(file) = &file {
@@ -95,26 +96,26 @@ pub(crate) fn origin(frame: &Frame) -> Option<String> {
     }
 }
 
-/// Whether the frame is of the standard library.
+/// Returns whether the frame is from the standard library.
 pub(crate) fn is_std(frame: &Frame) -> bool {
     frame.file.as_deref().is_some_and(|file| is_std_path(&file.replace('\\', "/")))
         || frame.function.as_deref().and_then(crate_of_function).is_some_and(is_std_crate)
 }
 
-/// The standard library's crates, and what rustc makes up beside them.
+/// Returns whether it is one of the standard library's crates, or of those that rustc generates.
 pub(super) fn is_std_crate(name: &str) -> bool {
     matches!(name, "core" | "alloc" | "std" | "__rustc")
 }
 
-/// The crate of a readable function name: `app` for `app::load`, `<app::Photo as core::..>::get`, `<T as app::Store>::get`.
-/// `None` for a bare name, which may be from anywhere.
+/// Returns the crate of a readable function name: `app` for `app::load`, `<app::Photo as core::..>::get`,
+/// `<T as app::Store>::get`. `None` for a bare name, which may be from anywhere.
 pub(crate) fn crate_of_function(function: &str) -> Option<&str> {
     let Some(inner) = function.strip_prefix('<') else { return first_segment(function) };
     let (this, of) = split_as(inner);
     first_segment(this).or_else(|| of.and_then(first_segment))
 }
 
-/// The two sides of `T as Trait>::method`, at the outermost level.
+/// Returns the two sides of `T as Trait>::method`, at the outermost level.
 fn split_as(inner: &str) -> (&str, Option<&str>) {
     let mut depth = 0usize;
     let mut before = 0;
@@ -132,7 +133,7 @@ fn split_as(inner: &str) -> (&str, Option<&str>) {
     (inner, None)
 }
 
-/// `app` of `&mut app::Photo<T>`; `None` if it is no path of at least two segments.
+/// Returns `app` for `&mut app::Photo<T>`. `None` if it isn't a path of at least two segments.
 fn first_segment(path: &str) -> Option<&str> {
     let mut path = path;
     loop {
@@ -153,7 +154,7 @@ fn is_std_path(file: &str) -> bool {
     file.starts_with("/rustc/") || file.contains("/lib/rustlib/src/rust/") || file.starts_with("/rust/deps/")
 }
 
-/// Parts of the runtime that rustc makes up: they have no file of their own.
+/// Returns whether it is a part of the runtime that rustc generates, which has no file of its own.
 fn is_std_crate_without_path(name: &str) -> bool {
     name == "__rustc"
 }
@@ -167,11 +168,12 @@ fn is_system_library(path: &str, executable: &Path) -> bool {
     is_system(path) && Path::new(path) != executable
 }
 
-/// Whether it is a file of the C library or of the compiler's runtime, linked into a static executable: their sources lie
-/// wherever somebody has built them (`/build/glibc-2.36/nptl/futex-internal.c`, `/build/musl-1.2.5/src/time/nanosleep.c`).
+/// Returns whether it is a file of the C library or of the compiler's runtime, linked into a static executable. Their
+/// sources are wherever somebody built them (`/build/glibc-2.36/nptl/futex-internal.c`,
+/// `/build/musl-1.2.5/src/time/nanosleep.c`).
 fn is_c_library_file(file: &str) -> bool {
     const TREES: [&str; 6] = ["glibc", "musl", "libgcc", "compiler-rt", "sysdeps", "nptl"];
-    // Distributions leave out where they have built it.
+    // Distributions leave out where they built it.
     const PARTS: [&str; 12] = [
         "./csu/",
         "./elf/",
@@ -197,7 +199,7 @@ fn is_c_library_file(file: &str) -> bool {
     is_c && (directories.any(is_tree) || PARTS.iter().any(|part| file.starts_with(part)))
 }
 
-/// Whether a build script of a package that wraps a library in C has put the file where it is
+/// Returns whether the file was generated by the build script of a package that wraps a library in C
 /// (`target/release/build/tikv-jemalloc-sys-0123456789abcdef/out/build/src/arena.c`).
 fn is_generated_by_a_dependency(file: &str) -> bool {
     let directories: Vec<&str> = file.split('/').collect();
@@ -207,8 +209,9 @@ fn is_generated_by_a_dependency(file: &str) -> bool {
     })
 }
 
-/// The package whose source `file` is, if it lies in a cargo registry (`/registry/src/<index>-<hash>/<name>-<version>/`)
-/// or in a git checkout (`/git/checkouts/<name>-<hash>/`), wherever `CARGO_HOME` was.
+/// Returns the package whose source `file` is, if it is in a cargo registry
+/// (`/registry/src/<index>-<hash>/<name>-<version>/`) or in a git checkout (`/git/checkouts/<name>-<hash>/`), wherever
+/// `CARGO_HOME` was.
 pub(super) fn dependency_of_path(file: &str) -> Option<&str> {
     if let Some((_, rest)) = file.split_once("/registry/src/") {
         let (index, rest) = rest.split_once('/')?;
@@ -226,7 +229,7 @@ fn has_hash(directory: &str) -> bool {
     })
 }
 
-/// `tokio-util-0.7.20` → `tokio-util`; the version may hold hyphens of its own (`libc-1.0.0-alpha.5`).
+/// `tokio-util-0.7.20` → `tokio-util`. The version may contain hyphens (`libc-1.0.0-alpha.5`).
 fn without_version(package: &str) -> &str {
     let version =
         package.match_indices('-').find(|(at, _)| package[at + 1..].starts_with(|c: char| c.is_ascii_digit()));
@@ -238,13 +241,13 @@ fn same_crate(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().map(plain).eq(b.bytes().map(plain))
 }
 
-/// The crate that the executable was built from, going by the name of its file.
+/// Returns the crate that the executable was built from, by the name of its file.
 fn main_crate() -> &'static str {
     static NAME: LazyLock<String> = LazyLock::new(|| crate_of_executable(executable()));
     &NAME
 }
 
-/// The path of the executable; without `/proc`, as it was when the program was started.
+/// Returns the path of the executable. Without `/proc`, it is the path that the program was started with.
 pub(super) fn executable() -> &'static Path {
     static PATH: LazyLock<PathBuf> = LazyLock::new(|| {
         let path = std::env::current_exe().ok().map(without_deletion);
@@ -253,7 +256,7 @@ pub(super) fn executable() -> &'static Path {
     &PATH
 }
 
-/// What the kernel appends to the path of a file that was replaced meanwhile, by a deployment say.
+/// Removes what the kernel appends to the path of a file that has been replaced, for example by a deployment.
 fn without_deletion(path: PathBuf) -> PathBuf {
     match path.to_str().and_then(|path| path.strip_suffix(" (deleted)")) {
         Some(before) => before.into(),
@@ -263,7 +266,7 @@ fn without_deletion(path: PathBuf) -> PathBuf {
 
 fn crate_of_executable(path: &Path) -> String {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    // cargo appends a hash to what it puts into `deps/`: test programs are run from there.
+    // cargo appends a hash to what it puts into `deps/`, and test programs run from there.
     let stem = if has_hash(&stem) { &stem[..stem.len() - 17] } else { &stem[..] };
     stem.replace('-', "_")
 }
@@ -306,7 +309,7 @@ mod tests {
             (true, None, Some("src/watchdog/dogs.rs"), None),
             (true, Some("<T as app::Store>::get"), Some(r"C:\work\app\src\lib.rs"), None),
             (true, Some("sum_of_squares"), Some("/build/app/native/sum.c"), None),
-            // A dependency's closure type can name the application's crate, and the other way round: the file decides.
+            // A dependency's closure type can name the application's crate, and the other way round. The file decides.
             (false, Some("<app::load as core::future::Future>::poll"), Some(registry), None),
             (true, Some("<alloc::boxed::Box<T> as app::Run>::run"), Some("/build/app/src/run.rs"), None),
             (false, Some("tokio::time::sleep::Sleep::poll"), Some(registry), None),
@@ -336,7 +339,7 @@ mod tests {
             (false, Some("tokio::runtime::park"), None, None),
             (false, None, None, None),
             (false, Some("main"), None, None),
-            // Of a static executable.
+            // Frames of a static executable.
             (false, Some("epoll_wait"), None, Some("/opt/app/bin/app")),
             (false, Some("__syscall_cancel"), Some("/build/glibc-6V9RKT/glibc-2.36/nptl/cancellation.c"), None),
             (false, Some("start_thread"), Some("./glibc/nptl/pthread_create.c"), Some("/opt/app/bin/app")),

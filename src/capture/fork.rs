@@ -1,28 +1,28 @@
-//! Which process this is: a child of `fork` has a copy of everything but the threads, and must use none of it.
+//! Which process this is. A child of `fork` has a copy of everything but the threads, and must not use any of it.
 //!
-//! A lock may have been held at the moment of the fork, by a thread that the child does not have; the monitor and the
-//! reporter are such threads. So what heeler keeps under locks, and who works with it, belongs to one process: a
-//! [`PerProcess`] begins anew in the child, and rows and thread slots carry the number of the process that made them.
+//! At the moment of the fork, a lock may be held by a thread that the child does not have. The monitor and the reporter
+//! are such threads. So what heeler keeps under locks, and the threads that use it, belong to one process. A
+//! [`PerProcess`] starts anew in the child, and rows and thread slots carry the number of the process that made them.
 //!
-//! The kernel says that there was a fork: one page of memory reads as zeros in the child (`MADV_WIPEONFORK`, Linux 4.14),
-//! whichever system call made it. Where the kernel does not know that advice, a handler of `pthread_atfork` stores the
-//! zero. On platforms other than Linux a fork is not noticed.
+//! The kernel shows that there was a fork: one page of memory reads as zeros in the child (`MADV_WIPEONFORK`, Linux
+//! 4.14), whichever system call made it. If the kernel does not know that advice, a handler of `pthread_atfork` stores
+//! the zero. On platforms other than Linux a fork is not noticed.
 
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-/// Forks in a row, each the child of the one before, that are told apart. Work of a later one is not watched.
+/// How many forks in a row, each the child of the one before, are distinguished. Work of later ones is not watched.
 pub(crate) const MAX_PROCESSES: usize = 64;
 
-/// The word before the first [`start`], and where the kernel wipes no page.
+/// The word before the first [`start`], and where the kernel doesn't wipe pages.
 static PLAIN: AtomicU32 = AtomicU32::new(1);
 /// The word: the process's number plus one, or zero right after a fork.
 static WORD: AtomicPtr<AtomicU32> = AtomicPtr::new((&raw const PLAIN).cast_mut());
-/// The number that was written last: the parent's, until the child has one of its own.
+/// The number that was written last. It is the parent's until the child has its own.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// How many forks lie between this process and the one that loaded heeler first. From [`MAX_PROCESSES`] on, it stays.
+/// Returns how many forks lie between this process and the one that loaded heeler first. It stops at [`MAX_PROCESSES`].
 #[inline]
 pub(crate) fn process_number() -> u32 {
     // SAFETY: it points to a static, or to a page that is never unmapped; both hold an aligned word that all threads
@@ -34,14 +34,14 @@ pub(crate) fn process_number() -> u32 {
     }
 }
 
-/// The first call after a fork.
+/// Assigns a number at the first call after a fork.
 #[cold]
 #[inline(never)]
 fn number_anew(word: &AtomicU32) -> u32 {
     let parents = NUMBER.load(Ordering::Acquire);
     let next = (parents + 1).min(MAX_PROCESSES as u32);
-    // Of several threads, one writes the number, and the others take what it has written. Before: a child that another
-    // thread forks in between counts from it.
+    // If several threads get here, one writes the number, and the others take what it has written. This comes first,
+    // because a child that another thread forks in between counts from it.
     let _ = NUMBER.compare_exchange(parents, next, Ordering::AcqRel, Ordering::Acquire);
     match word.compare_exchange(0, next + 1, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => next,
@@ -49,7 +49,7 @@ fn number_anew(word: &AtomicU32) -> u32 {
     }
 }
 
-/// From here on forks are noticed: in this process, and in all that come of it.
+/// Makes forks noticed from here on, in this process and all its descendants.
 pub(crate) fn notice_forks() {
     static STARTED: OnceLock<()> = OnceLock::new();
     #[cfg(target_os = "linux")]
@@ -70,7 +70,7 @@ unsafe extern "C" fn wipe() {
     PLAIN.store(0, Ordering::Relaxed);
 }
 
-/// A page of zeros, and of zeros again in each child of `fork`. It stays for the life of the process.
+/// Maps a page of zeros, which is zeros again in each child of `fork`. It stays for the life of the process.
 #[cfg(target_os = "linux")]
 fn wiped_page() -> Option<&'static AtomicU32> {
     // SAFETY: takes no argument but a constant, and touches nothing.
@@ -81,7 +81,7 @@ fn wiped_page() -> Option<&'static AtomicU32> {
     if page == libc::MAP_FAILED {
         return None;
     }
-    // SAFETY: the page mapped above, whole; nobody else knows of it.
+    // SAFETY: the page mapped above, whole, which nothing else knows of.
     if unsafe { libc::madvise(page, size, libc::MADV_WIPEONFORK) } != 0 {
         // SAFETY: as above.
         unsafe { libc::munmap(page, size) };
@@ -91,9 +91,9 @@ fn wiped_page() -> Option<&'static AtomicU32> {
     Some(unsafe { &*page.cast::<AtomicU32>() })
 }
 
-/// A value that each process has for itself, made when it is first asked for.
+/// A value that each process has for itself, made when it is first used.
 ///
-/// What the parent had stays where it is, untouched: it may be in the middle of a change.
+/// The parent's value stays where it is, untouched, because it may be in the middle of a change.
 pub(crate) struct PerProcess<T: 'static, F = fn() -> T> {
     values: [OnceLock<Box<T>>; MAX_PROCESSES + 1],
     make: F,
@@ -120,22 +120,23 @@ impl<T, F> Drop for PerProcess<T, F> {
 }
 
 impl<T, F: Fn() -> T> PerProcess<T, F> {
-    /// This process's value.
+    /// Returns this process's value.
     pub(crate) fn get(&self) -> &T {
         self.values[process_number() as usize].get_or_init(|| Box::new((self.make)()))
     }
 
-    /// The value of the nearest of those that this process comes of. Whoever locks it must not wait.
+    /// Returns the value of the nearest ancestor that has one. Callers must not wait for a lock in it.
     pub(crate) fn parent(&self) -> Option<&T> {
         self.values[..process_number() as usize].iter().rev().find_map(OnceLock::get).map(|value| &**value)
     }
 
-    /// The value of that process, this one or one that it comes of, if that has one. Whoever locks it must not wait.
+    /// Returns the value of that process, which is this one or an ancestor, if it has one. Callers must not wait for a
+    /// lock in it.
     pub(crate) fn of(&self, process: u32) -> Option<&T> {
         self.values.get(process as usize)?.get().map(|value| &**value)
     }
 
-    /// This process's value, if it has one already.
+    /// Returns this process's value, if it has one already.
     pub(crate) fn existing(&self) -> Option<&T> {
         self.values[process_number() as usize].get().map(|value| &**value)
     }

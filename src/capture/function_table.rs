@@ -1,8 +1,8 @@
-//! Which functions the tables for unwinding speak of: `.eh_frame_hdr` has them in order, with where to read on.
+//! The functions that the tables for unwinding cover. `.eh_frame_hdr` lists them in order, with where to read on.
 
 use super::modules::Module;
 
-/// A function as the table has it.
+/// A function's entry in the table.
 struct Entry {
     begins: u64,
     /// Where in `.eh_frame` the rest is.
@@ -10,38 +10,39 @@ struct Entry {
 }
 
 impl Module {
-    /// Where the function begins that has the code at that address; `None` if the tables say nothing of it.
+    /// Returns where the function begins that has the code at that address, or `None` if the tables don't cover it.
     pub(crate) fn function_at(&self, address: u64) -> Option<u64> {
         Some(self.entry_before(address)?.begins)
     }
 
-    /// Whether its tables say how to unwind from there. Of code written by hand they often say nothing, and of musl's never.
+    /// Returns whether its tables say how to unwind from there. For code written by hand they often don't, and musl's
+    /// never do.
     pub(crate) fn is_described(&self, address: u64) -> bool {
         if self.header.1.is_empty() {
             return false;
         }
-        // In another encoding nobody knows, so it is taken to be.
+        // In another encoding this is unknown, so it counts as described.
         if !self.is_searchable() {
             return true;
         }
         let Some(Entry { begins, record }) = self.entry_before(address) else { return false };
         let Some(record) = record.checked_sub(self.frames.0) else { return true };
-        // Length, header's place, first address, their number.
+        // The length, the header's position, the first address, and their number.
         let field = |index: usize| word(&self.frames.1, record as usize + index * 4);
         let Some((first, length)) = field(2).zip(field(3)) else { return true };
         let first = (self.frames.0 + record + 8).wrapping_add_signed(first.cast_signed().into());
         first != begins || address - begins < u64::from(length)
     }
 
-    /// Whether the table is in the one encoding that linkers use: a count of 32 bits, and pairs of 32-bit offsets from the
-    /// header's start. (As of `DW_EH_PE`; the bytes before are looked at when a module is read.)
+    /// Returns whether the table is in the one encoding that linkers use: a count of 32 bits, and pairs of 32-bit
+    /// offsets from the header's start. (See `DW_EH_PE`. The bytes before are checked when a module is read.)
     fn is_searchable(&self) -> bool {
         const UDATA4: u8 = 0x03;
         const DATAREL_SDATA4: u8 = 0x3b;
         self.header.1.get(2..4) == Some(&[UDATA4, DATAREL_SDATA4])
     }
 
-    /// The last function that begins at that address or before it.
+    /// Returns the last function that begins at or before that address.
     fn entry_before(&self, address: u64) -> Option<Entry> {
         const PAIR: usize = 8;
         let (start, header) = (self.header.0, &*self.header.1);
@@ -79,7 +80,8 @@ mod tests {
         std::hint::black_box(input) + 1
     }
 
-    /// Guards: functions in the tables are told from those that the tables leave out, within a module and beyond it.
+    /// Guards: functions in the tables are distinguished from those that the tables leave out, within a module and
+    /// beyond it.
     #[test]
     fn finds_functions_without_a_table() {
         let modules = Modules::current();

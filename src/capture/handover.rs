@@ -1,8 +1,9 @@
 //! The hand-over between the thread that asks for a stack and the signal handler that copies it.
 //!
-//! One word holds a cookie and a state. The asker moves it from idle to asked; the handler from asked to copying, and to
-//! done, missed or unreadable. An asker that has waited long enough takes the question back, unless the handler is copying: then it
-//! waits on, for a copy takes microseconds. Whoever comes with another cookie changes nothing.
+//! One word holds a cookie and a state. The asker moves it from idle to asked. The handler moves it from asked to
+//! copying, and to done, missed or unreadable. An asker that has waited long enough takes the question back, unless the
+//! handler is copying. Then it waits on, because a copy takes microseconds. A handler with another cookie changes
+//! nothing.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,12 +19,12 @@ const STATE: u64 = 7;
 #[derive(Debug)]
 pub(crate) struct Handover(AtomicU64);
 
-/// Where a question stands.
+/// The state of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// No answer yet.
     Pending,
-    /// The stack is copied: what the handler wrote can be read.
+    /// The stack is copied, and what the handler wrote can be read.
     Done,
     /// The handler ran, but not inside the poll that was asked for.
     Missed,
@@ -42,18 +43,19 @@ impl Handover {
         Self(AtomicU64::new(IDLE))
     }
 
-    /// Asks. What the handler is to read must be written before. One question at a time: the asker's affair.
+    /// Asks. What the handler will read must be written before. The asker ensures that there is one question at a time.
     pub(crate) fn ask(&self, cookie: u64) {
         // idle → asked
         self.0.store(cookie << 3 | ASKED, Ordering::Release);
     }
 
-    /// In the handler: the cookie of the question that stands, or stood last. It is to be [taken](Handover::take).
+    /// In the handler: returns the cookie of the open question, or of the last one. It still has to be
+    /// [taken](Handover::take).
     pub(crate) fn cookie(&self) -> u64 {
         self.0.load(Ordering::Acquire) >> 3
     }
 
-    /// In the handler: whether this question stands, and is now ours to answer.
+    /// In the handler: returns whether this question is open, and takes it if so.
     pub(crate) fn take(&self, cookie: u64) -> bool {
         // asked → copying
         let (from, to) = (cookie << 3 | ASKED, cookie << 3 | COPYING);
@@ -71,7 +73,7 @@ impl Handover {
         self.0.store(cookie << 3 | state, Ordering::Release);
     }
 
-    /// Where the question stands; an answer makes the word idle again.
+    /// Returns the state of the question. An answer makes the word idle again.
     pub(crate) fn poll(&self) -> Answer {
         let answer = match self.0.load(Ordering::Acquire) & STATE {
             DONE => Answer::Done,
@@ -84,7 +86,7 @@ impl Handover {
         answer
     }
 
-    /// Takes the question back. False if the handler has taken it: then an answer will come.
+    /// Takes the question back. Returns false if the handler has taken it. Then an answer will come.
     pub(crate) fn withdraw(&self, cookie: u64) -> bool {
         // asked → idle
         self.0.compare_exchange(cookie << 3 | ASKED, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok()
@@ -108,7 +110,7 @@ mod loom_tests {
                 let shared = shared.clone();
                 loom::thread::spawn(move || {
                     if shared.0.take(7) {
-                        // SAFETY: the question was taken: the asker keeps off until the answer.
+                        // SAFETY: the question was taken, and the asker keeps off until the answer.
                         #[allow(unsafe_code)]
                         shared.1.with_mut(|value| unsafe { *value = 42 });
                         shared.0.answer(7, Answer::Done);
@@ -127,11 +129,11 @@ mod loom_tests {
                 }
                 loom::thread::yield_now();
             };
-            // SAFETY: answered, the handler is done; withdrawn, it will never begin.
+            // SAFETY: if answered, the handler is done. If withdrawn, it will never begin.
             #[allow(unsafe_code)]
             let value = shared.1.with(|value| unsafe { *value });
             assert_eq!(value, if answered { 42 } else { 0 });
-            // A second question, with another cookie: the late handler must not answer it.
+            // A second question, with another cookie, which the late handler must not answer.
             shared.0.ask(8);
             handler.join().unwrap();
             assert!(matches!(shared.0.poll(), Answer::Pending));

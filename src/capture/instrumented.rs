@@ -1,17 +1,18 @@
-//! What `#[instrument]` makes of an async function: two, of one name.
+//! `#[instrument]` turns an async function into two with the same name.
 //!
-//! The attribute moves the body into a future of its own, and what is left of the function polls that within its span. The line
-//! of the latter is that of the attribute, which nobody has to look at.
+//! The attribute moves the body into another future, and what is left of the function polls that future within its
+//! span. The outer one has the line of the attribute, which is of no interest.
 
 use super::crates::crate_of_function;
 use super::frame::Frame;
 
-/// Marks the frames that the attribute has made as not the application's own. The frames of a stack, innermost first.
+/// Marks the frames that the attribute has made as not the application's own. Expects the frames of a stack, innermost
+/// first.
 pub(crate) fn disown_wrappers(frames: &mut [Frame]) {
     for index in 0..frames.len() {
         if let Some(wrapper) = wrapper_of(frames, index) {
             let (wrapper, body) = (frames[wrapper].clone(), frames[index].line);
-            // With `err` or `ret`, a part of the body is at the attribute's line, too.
+            // With `err` or `ret`, a part of the body has the attribute's line, too.
             for frame in &mut frames[index..] {
                 if frame.own && same_function(frame, &wrapper) && frame.line == wrapper.line && frame.line < body {
                     frame.own = false;
@@ -21,8 +22,8 @@ pub(crate) fn disown_wrappers(frames: &mut [Frame]) {
     }
 }
 
-/// The next frame of the application's that is further out than its frame `index`: if it is of the same function, at a line
-/// before, and polls it within a span. Frames of the same function in between belong to its body.
+/// Returns the next of the application's frames outside of its frame `index`, if that has the same function, an earlier
+/// line, and polls the inner one within a span. Frames of the same function in between belong to its body.
 fn wrapper_of(frames: &[Frame], index: usize) -> Option<usize> {
     let body = &frames[index];
     if !body.own || body.function.is_none() {

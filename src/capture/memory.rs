@@ -1,24 +1,24 @@
-//! How memory is read: decided here, once, for the whole crate. The `// SAFETY:` comments beside the reads refer to it.
+//! How memory is read, decided here for the whole crate. The `// SAFETY:` comments beside the reads refer to it.
 //!
-//! | memory | its life is held by | read |
+//! | memory | what keeps it alive | read |
 //! |---|---|---|
-//! | the running thread's own stack, from the stack pointer up to a frame that encloses the reader, both within its bounds | the thread itself, which stands in that frame | in place |
+//! | the running thread's own stack, from the stack pointer up to a frame that encloses the reader, both within its bounds | the thread itself, which is in that frame | in place |
 //! | tables and code of the executable, and of the module that heeler is linked into | the code that asks | in place |
 //! | headers of a library | the loader's lock, while `dl_iterate_phdr` calls back | in place |
 //! | tables of a library | the loader's lock; a file that was cut short while it is loaded faults, here as in the program | in place, and kept as a copy |
-//! | another thread's own stack | that thread's life, whose lock is held: only its stack, and only if it ends as threads do | [`Memory::read`]; where there is none, in place |
+//! | another thread's own stack | that thread's life, whose lock is held: only its stack, and only if it ends as threads do | [`Memory::read`], or in place where that is not available |
 //! | a stack that is not the thread's own: a fiber's, or beyond the bounds that are known | nothing | [`Memory::read`] |
-//! | the file of a module, mapped to look up names | the mapping; a file that was cut short meanwhile faults, here as in the program | in place |
+//! | the file of a module, mapped to look up names | the mapping; a file that is cut short meanwhile faults, here as in the program | in place |
 //! | anything else | nothing | never |
 //!
-//! [`Memory::read`] is `pread64` on `/proc/self/mem`: it fails where nothing is mapped. (A guard page reads as zeros.) Not `process_vm_readv`, which
-//! seccomp filters are more likely to answer with the end of the process. It is called without the C library, so that it can
-//! be used in the signal handler and under a leaf future's lock.
+//! [`Memory::read`] is `pread64` on `/proc/self/mem`, which fails where nothing is mapped. (A guard page reads as
+//! zeros.) It isn't `process_vm_readv`, because seccomp filters are more likely to end the process for that. It is
+//! called without the C library, so that it can be used in the signal handler and under a leaf future's lock.
 //!
-//! The descriptor is opened outside of both. One that was inherited by `fork` reads the parent's memory, and one may be closed
-//! by a program that closes all it does not know: so it is checked each time a thread is asked, by
-//! reading back what was just written. If it is closed between that check and a read, the read fails, or reads another file, whose
-//! bytes are taken for a stack: the stack is wrong, but nothing faults.
+//! The descriptor is opened outside of both. One that was inherited by `fork` reads the parent's memory, and a program
+//! that closes all descriptors it does not know may close it. So it is checked each time a thread is asked, by reading
+//! back what was just written. If it is closed between that check and a read, the read fails, or reads another file,
+//! whose bytes are taken for a stack. Then the stack is wrong, but nothing faults.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd};
@@ -29,23 +29,23 @@ use super::fork::PerProcess;
 use super::sys;
 use super::thread::MAX_COPY;
 
-/// How much is read, in bytes, of a stack of which nothing says where it ends: for a thread, and for an await, of which there
-/// may be many in one poll.
+/// How many bytes to read of a stack whose end is unknown: for a thread, and for an await, of which there may be many
+/// in one poll.
 pub(super) const THREAD_APART: usize = 64 * 1024;
 pub(super) const AWAIT_APART: usize = 32 * 1024;
 
-/// Fewer words than these are no stack.
+/// Fewer words than these are not a stack.
 pub(super) const LEAST: usize = 4;
 
 /// Reads of this process's memory that fail instead of faulting.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Memory(i32);
 
-/// The descriptor and the process that has opened it; zero for none.
+/// The descriptor and the process that opened it, or zero for none.
 static READY: AtomicU64 = AtomicU64::new(0);
-/// Written anew for each check, and read back through the descriptor: the process, and a number.
+/// The process and a number. Written anew for each check, and read back through the descriptor.
 static MARK: AtomicU64 = AtomicU64::new(0);
-/// One check at a time. Never waited for.
+/// Held during a check. Never waited for.
 static CHECKING: PerProcess<Mutex<()>> = PerProcess::new(Mutex::default);
 
 fn pack(memory: Memory) -> u64 {
@@ -53,8 +53,8 @@ fn pack(memory: Memory) -> u64 {
 }
 
 impl Memory {
-    /// Opens the descriptor unless it is open and still what it was. Not for the signal handler, and not under locks of
-    /// others. `None` where the system does not allow it.
+    /// Opens the descriptor unless it is open and still the same. Must not be called in the signal handler, or under
+    /// other people's locks. `None` if the system does not allow it.
     pub(super) fn prepare() -> Option<Self> {
         let Ok(_checking) = CHECKING.get().try_lock() else { return Self::prepared() };
         let ready = READY.load(Ordering::Relaxed);
@@ -65,10 +65,11 @@ impl Memory {
                 return Some(memory);
             }
             if found.is_some_and(|found| found >> 32 == ready >> 32 && found >> 32 != mark >> 32) {
-                // SAFETY: it reads the memory of the process that this one was forked from: nobody else has opened it.
+                // SAFETY: it reads the memory of the process that this one was forked from, so nothing else has opened
+                // it.
                 drop(unsafe { OwnedFd::from_raw_fd(memory.0) });
             }
-            // Else it was closed by others, and is by now what they have made of the number.
+            // Otherwise others have closed it, and the number is now whatever they have opened.
         }
         let opened = File::open("/proc/self/mem").ok().and_then(|file| {
             let (mark, found) = Self(file.as_raw_fd()).check();
@@ -78,7 +79,7 @@ impl Memory {
         opened
     }
 
-    /// Writes a new mark, and what is found in its place.
+    /// Writes a new mark. Returns it, and what is found in its place.
     fn check(self) -> (u64, Option<u64>) {
         let number = (MARK.load(Ordering::Relaxed) as u32).wrapping_add(1);
         let mark = u64::from(sys::process_id() as u32) << 32 | u64::from(number);
@@ -89,14 +90,14 @@ impl Memory {
         (mark, (read == 1).then_some(found[0]))
     }
 
-    /// The descriptor that [`Memory::prepare`] has opened, if this process has. Takes no lock.
+    /// Returns the descriptor that [`Memory::prepare`] has opened, if it was in this process. Takes no lock.
     pub(super) fn prepared() -> Option<Self> {
         let ready = READY.load(Ordering::Relaxed);
         let memory = Self(ready as u32 as i32);
         (ready != 0 && pack(memory) == ready).then_some(memory)
     }
 
-    /// As a number that the handler can be given; negative for none.
+    /// Converts to a number that the handler can be given, negative for none.
     pub(super) fn to_bits(memory: Option<Self>) -> i32 {
         memory.map_or(-1, |memory| memory.0)
     }
@@ -105,12 +106,12 @@ impl Memory {
         (bits >= 0).then_some(Self(bits))
     }
 
-    /// Reads words from an address upwards, up to the first that cannot be read; says how many. Async-signal-safe: system
-    /// calls, and nothing else; `errno` is not touched.
+    /// Reads words from an address upwards, up to the first that cannot be read. Returns how many. It is
+    /// async-signal-safe: it makes system calls and nothing else, and `errno` is not touched.
     ///
     /// # Safety
     ///
-    /// `to` is writable for `count` words, and nobody else's. Nothing is asked of `from`.
+    /// `to` is writable for `count` words, and nothing else uses it. `from` may be anything.
     pub(super) unsafe fn read(self, from: usize, to: *mut u64, count: usize) -> usize {
         let wanted = count * 8;
         let mut done = 0;
@@ -118,7 +119,7 @@ impl Memory {
             let at = (from as u64).wrapping_add(done as u64);
             // SAFETY: the caller's promise, for what is left of the room.
             let read = unsafe { sys::read_at(self.0, to.cast::<u8>().add(done), wanted - done, at) };
-            // What cannot be read ends it, and so does a descriptor that is something else.
+            // A word that cannot be read ends it, and so does a descriptor of something else.
             let Ok(read) = usize::try_from(read) else { break };
             if read == 0 {
                 break;
@@ -129,14 +130,14 @@ impl Memory {
     }
 }
 
-/// How many bytes to read from `sp` upwards on a stack that is not known: up to the poll's own frame where that lies close
-/// above (the poll itself is made on a fiber; the main thread's stack has grown beyond the bounds that were known), else no
-/// more than `most`.
+/// Returns how many bytes to read from `sp` upwards on an unknown stack. Reads up to the poll's own frame if that is
+/// close above (because the poll itself is made on a fiber, or the main thread's stack has grown beyond its known
+/// bounds), otherwise no more than `most`.
 pub(super) fn extent(sp: usize, frame: usize, most: usize) -> usize {
     if reaches(sp, frame, MAX_COPY) { frame - sp } else { most }
 }
 
-/// Whether so many bytes from `sp` upwards reach the poll's own frame.
+/// Returns whether that many bytes from `sp` upwards reach the poll's own frame.
 pub(super) fn reaches(sp: usize, frame: usize, bytes: usize) -> bool {
     sp < frame && (frame - sp) & !7 <= bytes
 }
@@ -179,7 +180,7 @@ mod tests {
         unsafe { libc::munmap(start as *mut _, page) };
     }
 
-    /// Guards: copies go up to the poll's frame where that is near, and not far beyond the stack pointer where it is not.
+    /// Guards: copies go up to the poll's frame if that is near, otherwise not far beyond the stack pointer.
     #[test]
     fn copies_of_unknown_stacks_are_bounded() {
         assert_eq!(extent(0x10_000, 0x10_800, THREAD_APART), 0x800);

@@ -1,7 +1,7 @@
-//! Where is it? Copied stacks of suspended tasks and of threads, to be unwound and named elsewhere.
+//! Where is it? Copied stacks of suspended tasks and of threads, which are unwound and symbolized elsewhere.
 //!
-//! The only folder with unsafe code. The signal handler copies, publishes and returns; the waker's clone copies and returns.
-//! Which memory is read in place, and which with reads that fail instead of faulting, is decided in `memory.rs`.
+//! This is the only folder with unsafe code. The signal handler copies, publishes and returns. The waker's clone copies
+//! and returns. `memory.rs` decides which memory is read in place, and which with reads that fail instead of faulting.
 
 #![allow(unsafe_code, reason = "reads stacks; each block names the invariant it stands on")]
 #![cfg_attr(not(heeler_copies), allow(dead_code, reason = "what only copied stacks need stays in place"))]
@@ -58,7 +58,7 @@ pub(crate) use thread::{
 };
 pub(crate) use unwind::Unwinder;
 
-/// An address in the frame of the function that uses it: the stack below belongs to what that function calls.
+/// Returns an address in the frame of the function that uses it. The stack below belongs to what that function calls.
 macro_rules! frame_address {
     () => {{
         let here = 0_u8;
@@ -67,12 +67,12 @@ macro_rules! frame_address {
 }
 pub(crate) use frame_address;
 
-/// The stack of this thread; empty if it polls no watched work. Takes no lock.
+/// Returns the bounds of this thread's stack, which are empty if it polls no watched work. Takes no lock.
 fn threads_stack() -> std::ops::Range<usize> {
     ThreadSlot::existing().map_or(0..0, |slot| slot.stack())
 }
 
-/// The ids of the spans that this thread has entered, outermost first. Takes no lock and allocates nothing.
+/// Copies the ids of the spans that this thread has entered, outermost first. Takes no lock and allocates nothing.
 fn copy_spans(spans: &mut [u64; SPANS]) {
     #[cfg(feature = "spans")]
     if let Some(slot) = ThreadSlot::existing() {

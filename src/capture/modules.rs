@@ -1,17 +1,17 @@
 //! The executable and the libraries of this process, with what is needed to unwind through them.
 //!
-//! Read from memory, under the loader's own lock (`dl_iterate_phdr`), so that it is what runs, even where the file has
-//! been replaced by a deployment since. The executable's tables are used in place, for it is never unloaded; those of a
-//! library are copied, for it may be.
+//! They are read from memory, under the loader's own lock (`dl_iterate_phdr`), so that they are what runs, even if a
+//! deployment has replaced the file since. The executable's tables are used in place, because it is never unloaded. A
+//! library's tables are copied, because it may be.
 
 #[cfg(heeler_copies)]
 pub(crate) use imp::{Bytes, Module, Modules};
 
-/// The addresses of the code of the module that heeler is linked into: the application's own.
+/// Returns the addresses of the code of the module that heeler is linked into, which is the application's own.
 pub(crate) fn code_range() -> std::ops::Range<u64> {
     #[cfg(heeler_copies)]
     return imp::code_range();
-    // Any address is as good as another: walked stacks consist of code addresses alone.
+    // Any address will do, because walked stacks contain only code addresses.
     #[cfg(not(heeler_copies))]
     return 0..u64::MAX;
 }
@@ -29,7 +29,7 @@ mod imp {
     use crate::capture::symbols::ModuleName;
     use crate::sync::lock_std;
 
-    /// How `.eh_frame_hdr` begins: its version, and how it says where `.eh_frame` is.
+    /// How `.eh_frame_hdr` begins: its version, and how it encodes where `.eh_frame` is.
     const VERSION: u8 = 1;
     const PCREL_SDATA4: u8 = 0x1b;
 
@@ -63,7 +63,7 @@ mod imp {
         pub(crate) name: Arc<ModuleName>,
         /// From the lowest to the highest mapped address.
         pub(crate) range: Range<u64>,
-        /// What the loader has added to the addresses in the file.
+        /// What the loader added to the addresses in the file.
         pub(crate) bias: u64,
         pub(crate) code: Vec<Range<u64>>,
         /// `.eh_frame_hdr`: its address and bytes.
@@ -78,7 +78,7 @@ mod imp {
         }
     }
 
-    /// What is loaded, as of one moment.
+    /// What is loaded at one moment.
     #[derive(Debug, Default)]
     pub(crate) struct Modules {
         pub(crate) list: Vec<Module>,
@@ -87,7 +87,7 @@ mod imp {
     }
 
     impl Modules {
-        /// What is loaded now. Shared by all who ask as long as nothing changes.
+        /// Returns what is loaded now. All callers share it as long as nothing changes.
         pub(crate) fn current() -> Arc<Self> {
             static SHARED: PerProcess<Mutex<Option<Arc<Modules>>>> = PerProcess::new(Mutex::default);
             let mut shared = lock_std(SHARED.get());
@@ -113,13 +113,13 @@ mod imp {
             });
             // Static programs have no loader that lists it.
             if let Some(start) = vdso().filter(|start| modules.find(*start).is_none()) {
-                // SAFETY: the kernel has mapped it, and nobody takes it away.
+                // SAFETY: the kernel has mapped it, and nothing unmaps it.
                 modules.list.extend(unsafe { read_vdso(start) });
             }
             modules
         }
 
-        /// Whether nothing was loaded or unloaded since.
+        /// Returns whether nothing was loaded or unloaded since.
         pub(crate) fn is_current(&self) -> bool {
             let mut version = (0, 0);
             iterate(&mut |info| {
@@ -148,21 +148,22 @@ mod imp {
 
     type Visit<'a> = dyn FnMut(&libc::dl_phdr_info) -> bool + 'a;
 
-    /// Calls `visit` for each loaded object until it says that it has seen enough.
+    /// Calls `visit` for each loaded object until it has seen enough.
     fn iterate(visit: &mut Visit<'_>) {
         extern "C" fn trampoline(info: *mut libc::dl_phdr_info, _size: usize, data: *mut libc::c_void) -> libc::c_int {
-            // SAFETY: `data` is the `&mut &mut Visit` below, which outlives the call; nobody else uses it meanwhile.
+            // SAFETY: `data` is the `&mut &mut Visit` below, which outlives the call. Nothing else uses it during the
+            // call.
             let visit = unsafe { &mut *data.cast::<&mut Visit<'_>>() };
             // SAFETY: the loader passes a valid description for the time of this call.
             libc::c_int::from(visit(unsafe { &*info }))
         }
         let mut visit = visit;
-        // SAFETY: the trampoline has the signature asked for and gets the pointer it expects. A panic in `visit` would
-        // end the process at the `extern "C"` boundary; it has no reason to.
+        // SAFETY: the trampoline has the expected signature and gets the pointer it expects. A panic in `visit` would
+        // end the process at the `extern "C"` boundary, but `visit` has no reason to panic.
         unsafe { libc::dl_iterate_phdr(Some(trampoline), (&raw mut visit).cast()) };
     }
 
-    /// Where the kernel has put its own library.
+    /// Returns where the kernel has put its own library.
     fn vdso() -> Option<u64> {
         const AT_SYSINFO_EHDR: libc::c_ulong = 33;
         // SAFETY: looks a number up.
@@ -195,7 +196,7 @@ mod imp {
     ///
     /// # Safety
     ///
-    /// The object is loaded and stays so for the time of the call; if `executable`, for ever.
+    /// The object is loaded and stays so for the time of the call, or for ever if `executable`.
     unsafe fn read(info: &libc::dl_phdr_info, executable: bool) -> Option<Module> {
         let bias = info.dlpi_addr;
         // SAFETY: the loader's own array of program headers.
@@ -234,7 +235,7 @@ mod imp {
         // SAFETY: a string of the loader's, or null.
         let path = (!info.dlpi_name.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(info.dlpi_name) });
         let mut path = path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
-        // glibc has no name for it, musl the one it was called by, or a link.
+        // glibc has no name for it. musl has the one that it was called by, or a link.
         if executable && (!path.starts_with('/') || path == "/proc/self/exe") {
             path = executable_path().display().to_string();
         } else if path.is_empty() && vdso().is_some_and(|vdso| (start..end).contains(&vdso)) {
@@ -245,8 +246,8 @@ mod imp {
         Some(Module { name, range: start..end, bias, code, header, frames })
     }
 
-    /// A copy that says nothing of signed return addresses, if the original does: `framehop` takes the instruction for an
-    /// error, and strips the signatures without being told.
+    /// Returns a copy that doesn't mention signed return addresses, if the original does. `framehop` takes the
+    /// instruction for an error, and strips the signatures without it.
     #[cfg(target_arch = "aarch64")]
     fn without_signing(frames: &[u8]) -> Option<Bytes> {
         crate::capture::signed::without_signing(frames).map(|frames| Bytes::Copied(frames.into()))
@@ -258,7 +259,8 @@ mod imp {
         None
     }
 
-    /// Where `.eh_frame` lies, from its header, in the one encoding that linkers use there: a 32-bit offset from itself.
+    /// Returns where `.eh_frame` is, from its header, in the one encoding that linkers use there: a 32-bit offset from
+    /// itself.
     fn frames_address(address: u64, header: &[u8]) -> Option<u64> {
         let offset = header.get(4..8)?.try_into().ok()?;
         (header[0] == VERSION && header[1] == PCREL_SDATA4)
@@ -279,7 +281,7 @@ mod imp {
     mod tests {
         use super::*;
 
-        /// Guards: the kernel's own library is known where no loader lists it.
+        /// Guards: the kernel's own library is known even if no loader lists it.
         #[test]
         fn the_vdso_is_read_from_memory() {
             let Some(start) = vdso() else { return };
@@ -287,7 +289,7 @@ mod imp {
             let read = unsafe { read_vdso(start) }.unwrap();
             assert_eq!(read.name.path, "[vdso]");
             assert!(read.range.contains(&start) && !read.code.is_empty());
-            // Since Linux 5.9 it has no tables on aarch64, so that nobody takes its trampoline for a common frame.
+            // Since Linux 5.9 it has no tables on aarch64, so that its trampoline isn't taken for a common frame.
             assert!(cfg!(target_arch = "aarch64") || !read.frames.1.is_empty());
             let modules = Modules::current();
             let listed = modules.find(start).unwrap();
@@ -295,7 +297,7 @@ mod imp {
             assert_eq!(listed.name.build_id, read.name.build_id);
         }
 
-        /// Guards: the executable has its path and its build id, by whatever name the loader knows it.
+        /// Guards: the executable has its path and its build id, under any name that the loader has for it.
         #[test]
         fn the_executable_has_its_name() {
             let modules = Modules::current();

@@ -1,20 +1,20 @@
-//! Function names as a reader knows them, from names as the compiler wrote them.
+//! Turns function names as the compiler wrote them into names that a reader knows.
 //!
-//! The body of an `async fn load` is a closure-like item *inside* `load`, named `app::load::{{closure}}` (legacy mangling),
-//! `app::load::{closure#0}` (v0) or, without a linkage name, `{async_fn#0}`. A reader looks for `app::load`.
+//! The body of an `async fn load` is a closure-like item *inside* `load`, named `app::load::{{closure}}` (legacy
+//! mangling), `app::load::{closure#0}` (v0) or, without a linkage name, `{async_fn#0}`. A reader looks for `app::load`.
 
-/// The longest name that [`readable`] gives, in characters.
+/// The longest name that [`readable`] returns, in characters.
 pub(crate) const MAX_NAME: usize = 200;
 
 /// A generic argument list longer than this many bytes becomes `<..>`.
 const MAX_GENERICS: usize = 40;
 
-/// More of a demangled name is not looked at: some run to megabytes, and the front says what it is.
+/// More of a demangled name is not read. Some are megabytes long, and the front says what it is.
 const MAX_INPUT: usize = 16 * 1024;
 
-/// The function in a demangled name, or `None` if there is nothing in it that a reader would know.
+/// Returns the function in a demangled name, or `None` if it contains nothing that a reader would know.
 ///
-/// Closure and async-block segments are dropped, legacy hashes too, long generic arguments are shortened to `<..>`, and
+/// Closure and async-block segments and legacy hashes are dropped, long generic arguments are shortened to `<..>`, and
 /// `<app::Photo>::load` is written `app::Photo::load`. At most [`MAX_NAME`] characters.
 pub(crate) fn readable(demangled: &str) -> Option<String> {
     let input = without_hash(front(demangled, MAX_INPUT));
@@ -33,7 +33,7 @@ pub(crate) fn readable(demangled: &str) -> Option<String> {
     }
 }
 
-/// The first `max` bytes of `text`, or a few less so as not to split a character.
+/// Returns the first `max` bytes of `text`, or a few less so as not to split a character.
 pub(crate) fn front(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
     &text[..end.unwrap_or(0)]
@@ -48,7 +48,7 @@ fn without_hash(name: &str) -> &str {
 }
 
 /// Drops the segments that stand for closures, async blocks and their environments, wherever they are, with their
-/// generic arguments and the `::` that ties them to what they are in.
+/// generic arguments and the `::` before them.
 fn without_closures(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     let mut rest = name;
@@ -76,7 +76,7 @@ fn without_closures(name: &str) -> String {
     out
 }
 
-/// The length of the brace group at the start of `text`; all of it if the group does not end.
+/// Returns the length of the brace group at the start of `text`, or of all of it if the group does not end.
 fn braces(text: &str) -> usize {
     let mut depth = 0usize;
     for (at, byte) in text.bytes().enumerate() {
@@ -90,7 +90,7 @@ fn braces(text: &str) -> usize {
     text.len()
 }
 
-/// The length of the `<..>` group at the start of `text`; all of it if the group does not end.
+/// Returns the length of the `<..>` group at the start of `text`, or of all of it if the group does not end.
 fn angles(text: &str) -> usize {
     let mut depth = 0usize;
     let mut before = 0;
@@ -107,7 +107,8 @@ fn angles(text: &str) -> usize {
     text.len()
 }
 
-/// `{{closure}}`, `{closure#0}`, `{async_fn#0}`, `{async_block_env#1}`, .. but not `{{vtable.shim}}` or `{shim:vtable#0}`.
+/// `{{closure}}`, `{closure#0}`, `{async_fn#0}`, `{async_block_env#1}`, .. but not `{{vtable.shim}}` or
+/// `{shim:vtable#0}`.
 fn is_closure(group: &str) -> bool {
     let inner = group.trim_matches(['{', '}']);
     let kind = inner.split_once('#').map_or(inner, |(kind, _)| kind);
@@ -132,7 +133,7 @@ fn is_closure(group: &str) -> bool {
 
 /// Replaces generic argument lists of more than `max` bytes by `<..>`, inner ones first.
 ///
-/// `<T as Trait>` and `<impl Trait for T>` are no argument lists: they name the function, and stay.
+/// `<T as Trait>` and `<impl Trait for T>` aren't argument lists. They name the function, and stay.
 fn shorten(name: &str, max: usize) -> String {
     let mut out = String::with_capacity(name.len());
     let mut open: Vec<(usize, bool)> = Vec::new();
@@ -162,7 +163,7 @@ fn shorten(name: &str, max: usize) -> String {
     out
 }
 
-/// `<app::Photo>::load` (v0's way to write an inherent method) → `app::Photo::load`; anything else stays as it is.
+/// `<app::Photo>::load` (v0's way to write an inherent method) → `app::Photo::load`. Anything else stays as it is.
 fn unwrap_self_type(name: String) -> String {
     if !name.starts_with('<') {
         return name;
@@ -270,7 +271,7 @@ mod tests {
         }
     }
 
-    /// Guards: the same from what the linker sees, through the demangler in use.
+    /// Guards: the same for names that the linker sees, through the demangler in use.
     #[test]
     fn mangled_names_are_made_readable() {
         let table = [

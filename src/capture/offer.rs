@@ -1,13 +1,13 @@
-//! Whether somebody has a waker already: that is seen by whether they clone it when they are offered it once more.
+//! Finds out whether somebody already has a waker, by offering it once more and watching whether they clone it.
 //!
-//! tokio has a list of what gave way (`yield_now`, or a budget that was used up), and wakes it all as soon as the thread has
-//! nothing else to do. A waker is cloned for that list unless the last one in it is the same. So whoever has the thread offer
-//! a poll's waker right after the poll sees whether that poll gave way, whatever the functions on its stack are called and
-//! wherever they were inlined. Another waker, which cannot be in the list, is offered then: only if that one is cloned do the
-//! answers mean what they seem to.
+//! tokio has a list of what yielded (`yield_now`, or a budget that was used up), and wakes all of it as soon as the
+//! thread has nothing else to do. A waker is cloned for that list unless the last one in it is the same. If the thread
+//! offers a poll's waker right after the poll, this shows whether that poll yielded, whatever the functions on its
+//! stack are called and wherever they were inlined. Then another waker is offered, which cannot be in the list. Only if
+//! that one is cloned do the answers mean what they seem to.
 //!
-//! What is cloned meanwhile is a waker that wakes nobody. It stands at the end of the list, so that the next question on the
-//! same thread is about what comes after it.
+//! What is cloned for the list in the meantime is a waker that wakes nothing. It is at the end of the list, so that the
+//! next question on the same thread is about what comes after it.
 
 use std::cell::Cell;
 use std::ptr;
@@ -18,18 +18,18 @@ use super::row_waker::{Linked, RowWaker, tracers};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Offer {
     Nothing,
-    /// Nobody has touched it.
+    /// Not touched yet.
     Untouched,
     Cloned,
     Woken,
 }
 
 thread_local! {
-    /// What becomes of the waker that is on offer on this thread.
+    /// What has happened to the waker that is on offer on this thread.
     static OFFER: Cell<Offer> = const { Cell::new(Offer::Nothing) };
 }
 
-/// In the clone of a row's waker: what to clone instead if it is only on offer.
+/// For the clone of a row's waker: returns what to clone instead if the waker is only on offer.
 #[inline]
 pub(super) fn cloned() -> Option<RawWaker> {
     if OFFER.get() == Offer::Nothing {
@@ -39,7 +39,7 @@ pub(super) fn cloned() -> Option<RawWaker> {
     Some(RawWaker::new(Waker::noop().data(), Waker::noop().vtable()))
 }
 
-/// In a call of a row's waker: whether it is only on offer, and is not to wake anybody.
+/// For a call of a row's waker: returns whether the waker is only on offer, and must not wake anything.
 #[inline]
 pub(super) fn woken() -> bool {
     let is_offered = OFFER.get() != Offer::Nothing;
@@ -49,7 +49,7 @@ pub(super) fn woken() -> bool {
     is_offered
 }
 
-/// A waker that nobody has.
+/// The vtable of a waker that nobody has.
 static STRANGER: RawWakerVTable = RawWakerVTable::new(clone_stranger, ignore, ignore, ignore);
 
 unsafe fn clone_stranger(data: *const ()) -> RawWaker {
@@ -61,7 +61,7 @@ unsafe fn ignore(_: *const ()) {
 }
 
 fn offer(waker: &Waker, to: &impl Fn(&Waker)) -> Offer {
-    /// Also if that panics.
+    /// Ends the offer even if that panics.
     struct Ended;
     impl Drop for Ended {
         fn drop(&mut self) {
@@ -74,17 +74,18 @@ fn offer(waker: &Waker, to: &impl Fn(&Waker)) -> Offer {
     OFFER.get()
 }
 
-/// Whether the last waker that `to` has cloned on this thread is that row's. From here on it is nobody's.
+/// Returns whether the last waker that `to` has cloned on this thread is that row's. From here on it isn't any more.
 ///
-/// `to` clones the waker that it is called with, unless it is the same as the last; or it wakes it. It must do nothing else
-/// that could clone or wake a row's waker.
+/// `to` clones the waker that it is called with, unless it is the same as the last, or it wakes it. It must do nothing
+/// else that could clone or wake a row's waker.
 pub(crate) fn has_kept(row: RowWaker, to: impl Fn(&Waker)) -> bool {
     // SAFETY: the functions of the table do not look at their data.
     let stranger = unsafe { Waker::from_raw(RawWaker::new(ptr::null(), &STRANGER)) };
     offer(&row.to_offer(), &to) == Offer::Untouched && offer(&stranger, &to) == Offer::Cloned
 }
 
-/// Whether a poll that goes on around here, and has lent this waker, has seen it cloned since it was last [told](tell_around).
+/// Returns whether a poll that is going on around here, and has lent this waker, has seen it cloned since it was last
+/// [told](tell_around).
 pub(crate) fn is_asked_around(row: RowWaker) -> bool {
     let mut is = false;
     // SAFETY: see `Tracer::is_mine`.
@@ -92,7 +93,7 @@ pub(crate) fn is_asked_around(row: RowWaker) -> bool {
     is
 }
 
-/// Tells the polls that go on around here, and have lent this waker, whether they gave way up to now.
+/// Tells the polls that are going on around here, and have lent this waker, whether they yielded up to now.
 pub(crate) fn tell_around(row: RowWaker, gave_way: bool) {
     tracers(Linked::innermost(), row, |tracer| {
         if tracer.is_mine() {
@@ -108,11 +109,11 @@ mod tests {
 
     use super::*;
 
-    /// Of a row that there is not.
+    /// The waker of a row that doesn't exist.
     const ROW: RowWaker = RowWaker { name: u64::MAX, odd: false };
     const OTHER: RowWaker = RowWaker { name: u64::MAX, odd: true };
 
-    /// As tokio's list is.
+    /// Works like tokio's list.
     fn defer(list: &RefCell<Vec<Waker>>, waker: &Waker) {
         let mut list = list.borrow_mut();
         if !list.last().is_some_and(|last| last.will_wake(waker)) {
@@ -131,11 +132,11 @@ mod tests {
         defer(&list, &ROW.to_offer());
         assert!(kept(ROW));
         assert!(!kept(ROW), "the next question is about what comes after");
-        // Two that were really kept: whatever was cloned for a question is nobody's.
+        // These two were really kept. The waker that was cloned for a question belongs to nobody.
         assert_eq!(list.borrow().iter().filter(|waker| RowWaker::of(waker).is_some()).count(), 2);
     }
 
-    /// Guards: where the list works in another way than is known, nothing is concluded from it.
+    /// Guards: if the list works in another way than is known, nothing is concluded from it.
     #[test]
     fn nothing_is_concluded_from_an_unknown_list() {
         assert!(!has_kept(ROW, |_| {}));

@@ -1,15 +1,15 @@
-//! Which frames are heeler's own: the one place that knows its functions by name.
+//! Tells which frames are heeler's own. This is the one place that knows its functions by name.
 //!
-//! heeler polls the application's futures and copies their stacks within a poll, so its functions are on nearly every stack.
-//! They are never what a report is about, wherever they stand.
+//! heeler polls the application's futures and copies their stacks within a poll, so its functions are on nearly every
+//! stack. They are never what a report is about, wherever they are.
 
 use std::sync::LazyLock;
 
 use super::crates::{crate_of_function, dependency_of_path, is_std, is_std_crate};
 use super::frame::Frame;
 
-/// What copies a stack within the call of a waker, by the beginning of its name after the crate's: innermost on a stack that
-/// was walked.
+/// The functions that copy a stack within the call of a waker, by the beginning of their names after the crate's. They
+/// are innermost on a walked stack.
 const COPIES: [&str; 5] = [
     "capture::task::clone",
     "capture::task::wake",
@@ -18,7 +18,7 @@ const COPIES: [&str; 5] = [
     "capture::row_waker::wake",
 ];
 
-/// The modules that poll work, by their paths after the crate's: outermost on a stack that ends at a poll.
+/// The modules that poll work, by their paths after the crate's. They are outermost on a stack that ends at a poll.
 const POLLS: [&str; 6] = [
     "capture::task::",
     "inflight::poll::",
@@ -28,16 +28,16 @@ const POLLS: [&str; 6] = [
     "children::",
 ];
 
-/// Innermost frames among which [`COPIES`] are looked for.
+/// [`COPIES`] are searched for among this many innermost frames.
 const COPYING: usize = 24;
 
-/// The crate's name, as each of its functions' names begins.
+/// Returns the crate's name, which begins each of its functions' names.
 fn crate_name() -> &'static str {
     module_path!().split("::").next().unwrap_or_default()
 }
 
-/// Whether the function in that file is heeler's. The name decides; where it names no crate, or one of the standard library's,
-/// the file does.
+/// Returns whether the function in that file is heeler's. The name decides. If it names no crate, or one of the
+/// standard library's, the file does.
 pub(super) fn is_heelers(function: Option<&str>, file: Option<&str>) -> bool {
     match function.and_then(crate_of_function) {
         Some(name) if name == crate_name() => true,
@@ -47,7 +47,7 @@ pub(super) fn is_heelers(function: Option<&str>, file: Option<&str>) -> bool {
 }
 
 impl Frame {
-    /// Whether it is a function of heeler's.
+    /// Returns whether it is one of heeler's functions.
     pub(crate) fn is_heelers(&self) -> bool {
         is_heelers(self.function.as_deref(), self.file.as_deref())
     }
@@ -60,15 +60,15 @@ impl Frame {
     }
 }
 
-/// Leaves out how a waker was cloned for the copy: the innermost frames of a stack, innermost first, as far as they are that.
+/// Removes the frames that cloned a waker for the copy. They are the innermost of a stack, given innermost first.
 pub(crate) fn drop_copying(frames: &mut Vec<Frame>) {
     if let Some(last) = frames.iter().take(COPYING).rposition(|frame| frame.begins_with_one_of(&COPIES)) {
         frames.drain(..=last);
     }
 }
 
-/// Leaves out how heeler polls the work: the frames of a stack, outermost first, up to where others begin. What heeler does
-/// further in is a part of the work.
+/// Removes the frames in which heeler polls the work, up to where others begin. Expects a stack, outermost first. What
+/// heeler does further in is a part of the work.
 pub(crate) fn drop_polling(frames: &mut Vec<Frame>) {
     let around = frames.iter().take_while(|frame| frame.is_heelers() || is_std(frame)).count();
     if let Some(last) = frames[..around].iter().rposition(|frame| frame.begins_with_one_of(&POLLS)) {
@@ -76,10 +76,10 @@ pub(crate) fn drop_polling(frames: &mut Vec<Frame>) {
     }
 }
 
-/// Leaves out all that is heeler's of a stack, outermost first, wherever it stands: also what of the standard library is of its
-/// types or between its functions. What it calls for the work stays.
+/// Removes all of heeler's frames from a stack, outermost first, wherever they are. That includes frames of the
+/// standard library for heeler's types or between its functions. What heeler calls for the work stays.
 pub(crate) fn drop_own(frames: &mut Vec<Frame>) {
-    // In heeler's own tests, what is in them stands for the application.
+    // In heeler's own tests, the code in them stands for the application.
     let is_tests = |frame: &Frame| frame.function.as_deref().is_some_and(|function| function.contains("::tests::"));
     let goes = |frame: &Frame| (frame.is_heelers() || is_glue(frame)) && !(cfg!(test) && is_tests(frame));
     let mut is_own: Vec<bool> = frames.iter().map(goes).collect();
@@ -94,7 +94,8 @@ pub(crate) fn drop_own(frames: &mut Vec<Frame>) {
             last = None;
         }
     }
-    // Outside of what was inlined into a function that goes, there is no function at that address any more.
+    // Without the function that was removed, the outermost function that was inlined into it has no frame around it at
+    // that address.
     let mut around = None;
     let mut own = is_own.into_iter();
     frames.retain_mut(|frame| {
@@ -108,7 +109,7 @@ pub(crate) fn drop_own(frames: &mut Vec<Frame>) {
     });
 }
 
-/// Whether a function of the standard library is one of a type of heeler's: `drop_in_place<heeler::..>`.
+/// Returns whether a function of the standard library belongs to one of heeler's types: `drop_in_place<heeler::..>`.
 fn is_glue(frame: &Frame) -> bool {
     let names_own = |function: &str| {
         let own = function.match_indices(crate_name());
@@ -121,8 +122,9 @@ fn is_glue(frame: &Frame) -> bool {
     is_std(frame) && frame.function.as_deref().is_some_and(names_own)
 }
 
-/// heeler's own sources: in a registry or a checkout, or where the compiler says that this very file is. The latter says nothing
-/// if that is only `src/`, as for a package at its workspace's root, where any file of the application's could be, too.
+/// Returns whether the file is one of heeler's own sources: in a registry or a checkout, or where the compiler says
+/// that this very file is. The latter is ignored if it is only `src/`, as for a package at its workspace's root,
+/// because any of the application's files could be there, too.
 fn is_heelers_file(file: &str) -> bool {
     static ROOT: LazyLock<Option<String>> = LazyLock::new(|| {
         let root = file!().replace('\\', "/").strip_suffix("capture/own_frames.rs")?.to_owned();
@@ -136,7 +138,7 @@ fn is_heelers_file(file: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Guards: a module or a function of heeler's that gets another name gets it here, too.
+    /// Guards: if one of heeler's modules or functions is renamed, it is renamed here, too.
     #[test]
     fn every_name_in_the_lists_is_that_of_a_function() {
         let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -153,7 +155,7 @@ mod tests {
         }
     }
 
-    /// Guards: heeler's frames are told from the application's by the crate, wherever heeler was built.
+    /// Guards: heeler's frames are distinguished from the application's by the crate, wherever heeler was built.
     #[test]
     fn recognises_heelers_frames_by_the_crate() {
         let registry = "/r/registry/src/mirror-0123456789abcdef/heeler-0.1.0/src/inflight/poll.rs";
@@ -163,7 +165,7 @@ mod tests {
             (true, Some("heeler::inflight::poll::Watched::poll"), None),
             (true, Some("<heeler::watchdog::job::Watch<F> as core::future::future::Future>::poll"), None),
             (true, Some("<&mut heeler::Timebox<F> as core::future::future::Future>::poll"), None),
-            // With line tables alone, an inlined function has no path, or no name at all.
+            // With line tables only, an inlined function has no path, or no name at all.
             (true, Some("poll<..>"), Some(registry)),
             (true, None, Some(registry)),
             (true, None, Some(r"C:\r\registry\src\mirror-0123456789abcdef\heeler-0.1.0\src\lib.rs")),
@@ -171,7 +173,7 @@ mod tests {
             (false, Some("heeler_app::load"), Some("/build/heeler_app/src/main.rs")),
             (false, Some("app::heeler::load"), Some("/build/app/src/heeler.rs")),
             (false, Some("<app::Sink as heeler::report::Sink>::deliver"), Some("/build/app/src/main.rs")),
-            // A line of a macro of heeler's in a function of the application's.
+            // A line of one of heeler's macros in one of the application's functions.
             (false, Some("app::load"), Some(registry)),
             (false, None, Some(other)),
             (false, Some("core::task::wake::Waker::wake"), Some("/rustc/5980/library/core/src/task/wake.rs")),
@@ -231,7 +233,7 @@ mod tests {
         frames.into_iter().filter_map(|frame| frame.function).collect()
     }
 
-    /// Guards: no frame of heeler's is left, wherever it is. The frames around it and further in are all kept.
+    /// Guards: none of heeler's frames is left, wherever it is. The frames around it and further in are all kept.
     #[test]
     fn all_frames_of_heeler_are_left_out() {
         let stack = [
@@ -253,7 +255,7 @@ mod tests {
         assert_eq!(left(&others), others);
     }
 
-    /// Guards: where a function is dropped that others were inlined into, the outermost of those takes its code.
+    /// Guards: if a function is dropped that others were inlined into, the outermost of those takes its code.
     #[test]
     fn functions_inlined_into_heeler_are_kept() {
         let at = |name: &str, address: &str, inlined| Frame { address: address.to_owned(), inlined, ..frame(name) };

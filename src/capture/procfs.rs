@@ -1,4 +1,5 @@
-//! What `/proc` says of a thread of this process. Needs no privilege: a thread group may always look at itself.
+//! What `/proc` tells about a thread of this process. Needs no privilege, because a thread group may always look at
+//! itself.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -22,35 +23,35 @@ fn read(tid: i32, file: &str) -> String {
     std::fs::read_to_string(format!("/proc/self/task/{tid}/{file}")).unwrap_or_default()
 }
 
-/// The name stands in parentheses and may hold any character: the state follows the last one.
+/// The name is in parentheses and may contain any character. The state follows the last parenthesis.
 fn state(stat: &str) -> Option<char> {
     stat.rfind(')').and_then(|end| stat[end + 1..].trim_start().chars().next())
 }
 
-/// Whether a thread has a CPU, or would run if it had one.
+/// Returns whether a thread has a CPU, or would run if it had one.
 pub(crate) fn is_runnable(tid: i32) -> bool {
     state(&read(tid, "stat")) == Some('R')
 }
 
-/// Reads how long threads have been ready to run without a CPU, in nanoseconds. The kernel tells of such a wait when it is
-/// over.
+/// Reads how long threads have been ready to run without a CPU, in nanoseconds. The kernel reports such a wait when it
+/// is over.
 #[derive(Debug, Default)]
 pub(crate) struct RunDelays {
-    /// Of the threads that were asked about last: to open a file takes longer than to read it.
+    /// Files of the threads that were read last, because opening a file takes longer than reading it.
     open: Vec<(i32, File)>,
 }
 
 impl RunDelays {
-    /// Files that are kept open.
+    /// How many files are kept open.
     const MAX: usize = 16;
 
-    /// `None` if the thread has ended, or the kernel does not tell.
+    /// Returns `None` if the thread has ended, or the kernel does not tell.
     pub(crate) fn of(&mut self, tid: i32) -> Option<u64> {
         if let Some(at) = self.open.iter().position(|(of, _)| *of == tid) {
             if let Some(delay) = run_delay(&self.open[at].1) {
                 return Some(delay);
             }
-            // Of another thread that had this number.
+            // It is of another thread that had this number.
             self.open.remove(at);
         }
         let file = File::open(format!("/proc/self/task/{tid}/schedstat")).ok()?;
@@ -63,7 +64,7 @@ impl RunDelays {
     }
 }
 
-/// The second of three numbers: time on a CPU, time without one, times that it got one.
+/// Returns the second of three numbers: time on a CPU, time without one, times that it got one.
 fn run_delay(mut file: &File) -> Option<u64> {
     let mut text = [0; 80];
     file.seek(SeekFrom::Start(0)).ok()?;
@@ -71,7 +72,7 @@ fn run_delay(mut file: &File) -> Option<u64> {
     std::str::from_utf8(&text[..length]).ok()?.split(' ').nth(1)?.parse().ok()
 }
 
-/// Looks at a thread; what cannot be read stays empty.
+/// Looks at a thread. What cannot be read stays empty.
 pub(crate) fn look(tid: i32) -> Activity {
     let read = |file: &str| read(tid, file);
     let line = read("syscall").trim_end().to_owned();
@@ -88,12 +89,12 @@ pub(crate) fn look(tid: i32) -> Activity {
 }
 
 impl Activity {
-    /// Whether the thread sits in a system call, and in the same one at the same place.
+    /// Returns whether the thread is in a system call, and in the same one at the same place.
     pub(crate) fn same_call(&self, other: &Self) -> bool {
         self.call.is_some() && self.line == other.line
     }
 
-    /// Stack pointer and program counter of a thread that sits in a system call.
+    /// Returns stack pointer and program counter of a thread that is in a system call.
     #[cfg(heeler_copies)]
     pub(crate) fn registers(&self) -> Option<(u64, u64)> {
         self.call?;
@@ -103,7 +104,7 @@ impl Activity {
         Some((sp, pc))
     }
 
-    /// The system call's name.
+    /// Returns the system call's name.
     pub(crate) fn call_name(&self) -> Option<String> {
         let number = self.call?;
         #[cfg(target_os = "linux")]
@@ -113,7 +114,7 @@ impl Activity {
         Some(number.to_string())
     }
 
-    /// The state in words.
+    /// Returns the state in words.
     pub(crate) fn state_name(&self) -> Option<&'static str> {
         Some(match self.state? {
             'R' => "running",
@@ -126,7 +127,7 @@ impl Activity {
         })
     }
 
-    /// Whether it has the CPU, or wants it.
+    /// Returns whether it has the CPU, or wants it.
     pub(crate) fn on_cpu(&self) -> Option<bool> {
         self.state.map(|state| state == 'R')
     }
@@ -161,7 +162,7 @@ mod tests {
             .collect();
         assert!(delays.open.len() <= RunDelays::MAX);
         let began = std::time::Instant::now();
-        // A joined thread may be there for a moment still.
+        // A joined thread may still be there for a moment.
         while ended.iter().any(|tid| *tid != own && delays.of(*tid).is_some()) {
             assert!(began.elapsed() < std::time::Duration::from_secs(10), "threads that have ended");
         }
@@ -180,7 +181,7 @@ mod tests {
             })
             .unwrap();
         let tid = tell.recv().unwrap();
-        // On its way there it may sleep elsewhere, for memory say.
+        // On its way there it may sleep elsewhere, for example for memory.
         let sleeps = |seen: &Activity| seen.state == Some('S') && seen.call_name().as_deref() == Some("futex");
         let seen = std::iter::repeat_with(|| look(tid)).take(1_000_000).find(sleeps).unwrap();
         assert_eq!(seen.name, "sleeper (1) x");

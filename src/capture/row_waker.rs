@@ -1,10 +1,11 @@
-//! The waker of a row: it names the row, and owns nothing. Whoever keeps a clone of it wakes, by way of the row, whoever polls the
-//! row's work at that time, or polled it last.
+//! The waker of a row. It names the row, and owns nothing. Waking a clone of it wakes, through the row, the task that
+//! polls the row's work at that time, or polled it last.
 //!
-//! It is the same from poll to poll, so that a future which compares wakers sees that it has this one already. A traced poll must
-//! be seen to register, so each row has two of them in turn: [`EVEN`] and [`ODD`].
+//! It is the same from poll to poll, so that a future which compares wakers sees that it has this one already. A traced
+//! poll must be seen to register, so each row has two of them in turn: [`EVEN`] and [`ODD`].
 //!
-//! A row counts the clones, and keeps the waker that it was polled with only as long as there are any: see `inflight::lending`.
+//! A row counts the clones, and keeps the waker that it was polled with only while there are any: see
+//! `inflight::lending`.
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
@@ -21,13 +22,13 @@ use super::task::Tracer;
 /// Whether a row's name fits into a waker.
 pub(crate) const LENDS: bool = usize::BITS >= u64::BITS;
 
-/// The rows, as their wakers know them. Names of rows that are over are no mistake.
+/// The rows, as their wakers know them. Names of rows that are over are allowed.
 ///
-/// All of this may happen under a lock of whoever has the waker, and on any thread.
+/// All of this may happen under a lock of the waker's owner, and on any thread.
 pub(crate) trait Rows: Sync {
     fn cloned(&self, name: u64);
     fn dropped(&self, name: u64);
-    /// Heeler itself keeps the row's waker for a while.
+    /// heeler itself keeps the row's waker for a while.
     fn held(&self, name: u64);
     fn released(&self, name: u64);
     fn wake(&self, name: u64);
@@ -35,15 +36,15 @@ pub(crate) trait Rows: Sync {
 
 static ROWS: OnceLock<&'static dyn Rows> = OnceLock::new();
 
-/// The functions of the wakers do not look at what their data points to: it is a number.
+/// The functions of the wakers do not read what their data points to, because it is a number.
 static EVEN: RawWakerVTable = RawWakerVTable::new(clone_even, wake, wake_by_ref_even, drop_clone);
 static ODD: RawWakerVTable = RawWakerVTable::new(clone_odd, wake, wake_by_ref_odd, drop_clone);
-/// Heeler's own, which count as holds: only these keep the row's waker where no future has a clone.
+/// heeler's own wakers, which count as holds. Only these keep the row's waker if no future has a clone.
 static HOLD: RawWakerVTable = RawWakerVTable::new(clone_hold, wake_hold, wake_named, release);
-/// Heeler's own, which count for nothing.
+/// heeler's own wakers, which count for nothing.
 static NAME: RawWakerVTable = RawWakerVTable::new(clone_hold, wake_named, wake_named, drop_nothing);
 
-/// A waker that is lent for the time of a poll: no clone, so that dropping it drops none.
+/// A waker that is lent for the time of a poll. It isn't a clone, so dropping it drops none.
 pub(crate) struct Lent(ManuallyDrop<Waker>);
 
 impl Deref for Lent {
@@ -55,10 +56,10 @@ impl Deref for Lent {
 }
 
 impl Lent {
-    /// `raw` is valid as long as this is.
+    /// `raw` must be valid as long as this is.
     pub(super) fn new(raw: RawWaker) -> Self {
-        // SAFETY: by the caller's word, the functions of its table can do with its data what a waker's do. It is never
-        // dropped.
+        // SAFETY: as the caller promises, the functions of its table can do with its data what a waker's do. It is
+        // never dropped.
         Self(ManuallyDrop::new(unsafe { Waker::from_raw(raw) }))
     }
 }
@@ -71,7 +72,7 @@ pub(crate) struct RowWaker {
 }
 
 impl RowWaker {
-    /// The row's waker; `None` if it is none, or one of heeler's own.
+    /// Returns the row's waker. `None` if it isn't one, or is one of heeler's own.
     pub(crate) fn of(waker: &Waker) -> Option<Self> {
         let odd = std::ptr::eq(waker.vtable(), &ODD);
         (odd || std::ptr::eq(waker.vtable(), &EVEN)).then(|| Self { name: waker.data().addr() as u64, odd })
@@ -82,7 +83,7 @@ impl RowWaker {
         self.to_offer()
     }
 
-    /// The same waker, for a question that nobody's clone comes of.
+    /// Returns the same waker, for a question that must not leave a real clone behind.
     pub(super) fn to_offer(self) -> Lent {
         Lent::new(raw(self.name, if self.odd { &ODD } else { &EVEN }))
     }
@@ -92,13 +93,13 @@ fn raw(name: u64, table: &'static RawWakerVTable) -> RawWaker {
     RawWaker::new(std::ptr::without_provenance(name as usize), table)
 }
 
-/// A waker that only names a row: it keeps nobody's.
+/// Returns a waker that only names a row and keeps no waker.
 pub(crate) fn named(name: u64) -> Waker {
-    // SAFETY: the functions of the table take the data for a number.
+    // SAFETY: the functions of the table treat the data as a number.
     unsafe { Waker::from_raw(raw(name, &NAME)) }
 }
 
-/// A waker that has the row keep the one that it is polled with.
+/// Returns a waker that makes the row keep the one that it is polled with.
 pub(crate) fn hold(name: u64) -> Waker {
     if let Some(rows) = ROWS.get() {
         rows.held(name);
@@ -107,29 +108,29 @@ pub(crate) fn hold(name: u64) -> Waker {
     unsafe { Waker::from_raw(raw(name, &HOLD)) }
 }
 
-/// Of a waker of one of these two kinds, the name.
+/// Returns the name in a waker of one of these two kinds.
 pub(crate) fn name_of(waker: &Waker) -> Option<u64> {
     let is_own = std::ptr::eq(waker.vtable(), &NAME) || std::ptr::eq(waker.vtable(), &HOLD);
     is_own.then(|| waker.data().addr() as u64)
 }
 
 thread_local! {
-    /// The traced polls that go on here, innermost first, whose waker is a row's.
+    /// The traced polls that are going on here, innermost first, whose waker is a row's.
     static TRACERS: Cell<*const Tracer<'static>> = const { Cell::new(std::ptr::null()) };
 }
 
-/// A tracer is among the thread's until this is dropped.
+/// Keeps a tracer in the thread's list until this is dropped.
 pub(super) struct Linked(*const Tracer<'static>);
 
 impl Linked {
-    /// Whoever made the tracer drops this before that.
+    /// The tracer's owner must drop this first.
     pub(super) fn new(tracer: &Tracer<'_>) -> Self {
         let this = std::ptr::from_ref(tracer).cast();
         TRACERS.set(this);
         Self(this)
     }
 
-    /// The one that is innermost now.
+    /// Returns the one that is innermost now.
     pub(super) fn innermost() -> *const Tracer<'static> {
         TRACERS.get()
     }
@@ -144,10 +145,10 @@ impl Drop for Linked {
             TRACERS.set(outer);
             return;
         }
-        // Polls on coroutines, which were switched in the middle of them, need not end in the order in which they began: it is
-        // taken out from where it is.
+        // Polls on coroutines, which were switched in the middle of them, need not end in the order in which they
+        // began. So it is taken out from wherever it is.
         //
-        // SAFETY: all of the list are polls that go on: each takes itself out before it goes.
+        // SAFETY: all in the list are polls that are going on, because each takes itself out before it goes.
         while let Some(tracer) = unsafe { at.as_ref() } {
             if tracer.outer.get() == self.0 {
                 tracer.outer.set(outer);
@@ -158,11 +159,11 @@ impl Drop for Linked {
     }
 }
 
-/// The traced polls on this thread, of that one and those around it, that have lent this waker, innermost first.
+/// Visits the traced polls on this thread that have lent this waker, from that one outwards.
 pub(super) fn tracers(mut at: *const Tracer<'static>, waker: RowWaker, mut visit: impl FnMut(&Tracer<'static>)) {
-    // SAFETY: the list has tracers of polls that go on: each is taken out, also when its poll panics and whatever the order
-    // in which they end, before it goes; see `Linked`. A coroutine that goes on on another thread in the middle of a poll is
-    // not supported: it would take every thread-local of the code that it runs along.
+    // SAFETY: the list has tracers of polls that are going on. Each is taken out before it goes, even if its poll
+    // panics, and in whatever order they end: see `Linked`. A coroutine that moves to another thread in the middle of a
+    // poll is not supported. It would take along every thread-local of the code that it runs.
     while let Some(tracer) = unsafe { at.as_ref() } {
         if tracer.lent == Some(waker) {
             visit(tracer);
@@ -171,7 +172,7 @@ pub(super) fn tracers(mut at: *const Tracer<'static>, waker: RowWaker, mut visit
     }
 }
 
-// SAFETY (of all functions of the tables): they take the data for a number and do not read what is there.
+// SAFETY (of all functions of the tables): they treat the data as a number and do not read what is there.
 
 unsafe fn clone_even(data: *const ()) -> RawWaker {
     if let Some(instead) = offer::cloned() {
@@ -219,7 +220,7 @@ unsafe fn wake_by_ref_odd(data: *const ()) {
     wake_row(data);
 }
 
-/// Of a clone, for what is lent is lent by reference: no work of this poll that gives way.
+/// Called only on a clone, because what is lent is lent by reference. So it isn't work of this poll that yields.
 unsafe fn wake(data: *const ()) {
     wake_row(data);
     dropped(data);
@@ -251,7 +252,8 @@ unsafe fn release(data: *const ()) {
 
 unsafe fn drop_nothing(_: *const ()) {}
 
-/// Copies the stack for each traced poll that has lent this waker. With the registers of the caller, whose frame stands.
+/// Copies the stack for each traced poll that has lent this waker, with the registers of the caller, whose frame still
+/// exists.
 #[inline]
 fn see(data: *const (), odd: bool, event: Event, #[cfg(heeler_copies)] registers: super::snapshot::Registers) {
     tracers(Linked::innermost(), RowWaker { name: data.addr() as u64, odd }, |tracer| {
@@ -286,7 +288,7 @@ fn wake_row(data: *const ()) {
     }
 }
 
-/// The names of the functions that take a stack within the call of a waker.
+/// Returns the names of the functions that capture a stack within the call of a waker.
 #[cfg(test)]
 pub(super) fn names_of_callbacks() -> [&'static str; 4] {
     use super::task::name_of;

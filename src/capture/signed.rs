@@ -1,8 +1,8 @@
 //! Return addresses that are signed (`paciasp` on aarch64), in the tables for unwinding.
 //!
-//! A function that signs its return address says so in its table, by an instruction (`DW_CFA_AARCH64_negate_ra_state`) that
-//! `framehop` takes for an error: it would go by the frame pointer instead, which does not say where the caller's frame ends.
-//! heeler strips signatures anyway, so that the instruction may as well be missing.
+//! A function that signs its return address says so in its table, by an instruction (`DW_CFA_AARCH64_negate_ra_state`)
+//! that `framehop` takes for an error. It would then use the frame pointer, which does not say where the caller's frame
+//! ends. heeler strips signatures anyway, so it can do without the instruction.
 
 use gimli::{EndianSlice, LittleEndian, Reader as _};
 
@@ -11,11 +11,11 @@ type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 const NEGATE_SIGNED: u8 = 0x2d;
 const NOTHING: u8 = 0;
 
-/// The tables with that instruction taken out; `None` if it is not there.
+/// Returns the tables without that instruction, or `None` if it is not there.
 pub(super) fn without_signing(frames: &[u8]) -> Option<Vec<u8>> {
     let mut found = Vec::new();
     let mut rest = EndianSlice::new(frames, LittleEndian);
-    // What cannot be read ends it: beyond the tables there may be anything.
+    // An unreadable record ends it, because there may be anything beyond the tables.
     while let Ok(Some(())) = record(frames, &mut rest, &mut found) {}
     if found.is_empty() {
         return None;
@@ -25,16 +25,16 @@ pub(super) fn without_signing(frames: &[u8]) -> Option<Vec<u8>> {
     Some(copy)
 }
 
-/// The next record, split from the others: its bytes after the length.
+/// Splits the next record from the others, and returns its bytes after the length.
 fn split<'a>(rest: &mut Bytes<'a>) -> gimli::Result<Option<Bytes<'a>>> {
     match rest.read_u32()? {
-        // The end; or a length of 64 bits, which no linker needs.
+        // The end, or a length of 64 bits, which no linker needs.
         0 | u32::MAX => Ok(None),
         length => rest.split(length as usize).map(Some),
     }
 }
 
-/// Notes where the instruction is in the next record. `None` at the end.
+/// Notes where the instruction is in the next record. Returns `None` at the end.
 fn record(frames: &[u8], rest: &mut Bytes<'_>, found: &mut Vec<usize>) -> gimli::Result<Option<()>> {
     let section = EndianSlice::new(frames, LittleEndian);
     let Some(mut record) = split(rest)? else { return Ok(None) };
@@ -67,7 +67,7 @@ fn record(frames: &[u8], rest: &mut Bytes<'_>, found: &mut Vec<usize>) -> gimli:
     Ok(Some(()))
 }
 
-/// Reads what precedes the instructions of a shared record; says how many bytes an address has in the others.
+/// Reads what precedes the instructions of a shared record. Returns how many bytes an address has in the others.
 fn common(record: &mut Bytes<'_>) -> gimli::Result<usize> {
     let version = record.read_u8()?;
     let augmentation = record.read_null_terminated_slice()?;
@@ -96,7 +96,7 @@ fn common(record: &mut Bytes<'_>) -> gimli::Result<usize> {
     Ok(width)
 }
 
-/// Bytes of an address in that encoding.
+/// Returns how many bytes an address has in that encoding.
 fn width_of(encoding: u8) -> usize {
     match encoding & 7 {
         2 => 2,
@@ -105,7 +105,7 @@ fn width_of(encoding: u8) -> usize {
     }
 }
 
-/// False for an instruction that is not known.
+/// Returns false for an unknown instruction.
 fn skip_operands(record: &mut Bytes<'_>, instruction: u8, width: usize) -> gimli::Result<bool> {
     let (bytes, numbers, has_block) = match instruction {
         0x40..=0x7f | 0xc0..=0xff | 0x00 | 0x0a | 0x0b => (0, 0, false),
@@ -135,7 +135,7 @@ fn skip_operands(record: &mut Bytes<'_>, instruction: u8, width: usize) -> gimli
 mod tests {
     use super::*;
 
-    /// A shared record, and one of a function with these instructions.
+    /// Returns a shared record, and a function's record with these instructions.
     fn frames(instructions: &[u8]) -> Vec<u8> {
         let mut shared = vec![0, 0, 0, 0, 1, b'z', b'R', 0, 4, 0x78, 30, 1, 0x1b, 0x0c, 31, 0];
         shared.resize(shared.len().next_multiple_of(4), 0);
@@ -143,14 +143,14 @@ mod tests {
         frames.extend(&shared);
         let back = frames.len() as u32 + 4;
         let mut function = back.to_le_bytes().to_vec();
-        // Where it is and how long: bytes that are no instructions.
+        // Where it is and how long: bytes that aren't instructions.
         function.extend([NEGATE_SIGNED; 8]);
         function.push(0);
         function.extend(instructions);
         frames.extend((function.len() as u32).to_le_bytes());
         frames.extend(function);
         frames.extend([0; 4]);
-        // What lies behind the tables.
+        // What is behind the tables.
         frames.extend([NEGATE_SIGNED; 16]);
         frames
     }

@@ -1,12 +1,13 @@
 //! The stack of a suspended future: poll it once with a waker of our own, and copy the stack at each clone of it.
 //!
-//! Whatever future finally waits must clone the waker it is polled with, and does so on the stack of its await point.
-//! The traced poll is a real poll: its result counts. A clone may happen under the leaf's own lock: copying takes no lock,
-//! allocates nothing and calls nobody.
+//! A future that finally waits must clone the waker it is polled with, and does so on the stack of its await point. The
+//! traced poll is a real poll, and its result counts. A clone may happen under the leaf's own lock, so copying takes no
+//! lock, allocates nothing and calls nobody else's code.
 //!
-//! Each clone is one of the waker that the poll was begun with: the row's own, see `row_waker`, which counts it under the row's
-//! lock; or where none is lent the original. Nothing of the poll outlives it. A profiled request is the exception: there each
-//! clone is a waker of its own, made by a [`Branches`], so that it is known which branch has woken the task.
+//! Each clone is one of the waker that the poll was begun with. That is the row's own, see `row_waker`, which counts it
+//! under the row's lock, or the original where none is lent. Nothing of the poll outlives it. A profiled request is the
+//! exception. There each clone is a separate waker, made by a [`Branches`], so that it is known which branch has woken
+//! the task.
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
@@ -19,13 +20,14 @@ use super::snapshot::Registers;
 #[cfg(heeler_copies)]
 use super::sys;
 
-/// Makes the wakers that the branches of a profiled request keep: on whichever thread a branch clones the one it was lent.
+/// Makes the wakers that the branches of a profiled request keep, on any thread on which a branch clones the one it was
+/// lent.
 pub(crate) trait Branches: Sync {
-    /// A waker that stands for `original`, for the branch with the stack of that number in the arena; `None` if that was not
-    /// copied. May run under the leaf's own lock.
+    /// Returns a waker that stands for `original`, for the branch with the stack of that number in the arena, or `None`
+    /// if that was not copied. May run under the leaf's own lock.
     fn branch(&self, stack: Option<usize>, original: Waker) -> Waker;
 
-    /// The work has woken itself during its poll.
+    /// Notes that the work has woken itself during its poll.
     fn woken(&self);
 }
 
@@ -37,14 +39,14 @@ pub(super) struct Tracer<'a> {
     pub(super) lowest: usize,
     /// Where the copies end: an address in a frame that encloses the poll.
     pub(super) end: usize,
-    /// A poll that keeps no waker leaves a copy of what its frames left on the stack.
+    /// Whether a poll that keeps no waker leaves a copy of what its frames left on the stack.
     pub(super) looks_below: bool,
-    /// Tells this thread from others: a waker may be cloned on any.
+    /// Identifies this thread, because a waker may be cloned on any.
     thread: usize,
     branches: Option<&'a dyn Branches>,
-    /// The row's waker that the poll has; `None` for one that points here.
+    /// The row's waker that the poll has. `None` for one that points here.
     pub(super) lent: Option<RowWaker>,
-    /// The traced poll around this one on the same thread that has lent a row's.
+    /// The traced poll around this one on the same thread that has lent a row's waker.
     pub(super) outer: Cell<*const Tracer<'static>>,
 }
 
@@ -56,25 +58,29 @@ fn this_thread() -> usize {
     MARK.with(|mark| std::ptr::from_ref(mark).addr())
 }
 
-/// Whether clones of the waker are seen by a traced poll that goes on: for a row's waker, on this thread.
+/// Returns whether a traced poll that is going on sees clones of the waker. For a row's waker, only polls on this
+/// thread count.
 pub(crate) fn is_traced(waker: &Waker) -> bool {
     let mut is = false;
     each_tracer(waker, |_| is = true);
     is
 }
 
-/// Whether it is the waker of a traced poll that points to what the poll needs: it must not be kept beyond that.
+/// Returns whether it is a traced poll's waker that points to what the poll needs. Such a waker must not be kept beyond
+/// the poll.
 pub(crate) fn is_tracing(waker: &Waker) -> bool {
     std::ptr::eq(waker.vtable(), &VTABLE)
 }
 
-/// What a tracing waker points to.
+/// Returns what a tracing waker points to.
 fn tracer(waker: &Waker) -> Option<&Tracer<'_>> {
-    // SAFETY: only `trace_branches` makes wakers with this vtable. Their data is a `Tracer` that lives as long as they do.
+    // SAFETY: only `trace_branches` makes wakers with this vtable. Their data is a `Tracer` that lives as long as they
+    // do.
     is_tracing(waker).then(|| unsafe { &*waker.data().cast::<Tracer<'_>>() })
 }
 
-/// The traced polls that see a clone of the waker, innermost first. Returns what the outermost of them was polled with.
+/// Visits the traced polls that see a clone of the waker, innermost first. Returns what the outermost of them was
+/// polled with.
 pub(super) fn each_tracer(mut waker: &Waker, mut visit: impl FnMut(&Tracer<'_>)) -> &Waker {
     let mut at = Linked::innermost();
     loop {
@@ -90,20 +96,22 @@ pub(super) fn each_tracer(mut waker: &Waker, mut visit: impl FnMut(&Tracer<'_>))
             visit(tracer);
             (outermost, around) = (Some(std::ptr::from_ref(tracer.original)), tracer.outer.get());
         });
-        // What that was polled with may be the same waker once more, but not of a poll within.
+        // The outermost may have been polled with the same waker once more, but not one from a poll within.
         at = around;
         let Some(original) = outermost else { return waker };
-        // SAFETY: the waker that an enclosing poll on this thread was given outlives that poll, and so whatever is lent within.
+        // SAFETY: the waker that an enclosing poll on this thread was given outlives that poll, and so everything lent
+        // within it.
         waker = unsafe { &*original };
     }
 }
 
-/// The waker that one of a traced poll stands for, else the waker itself: what may be kept beyond the poll, and compared.
+/// Returns the waker that a traced poll's waker stands for, otherwise the waker itself. That one may be kept beyond the
+/// poll, and compared.
 pub(crate) fn original(waker: &Waker) -> &Waker {
     each_tracer(waker, |_| {})
 }
 
-/// The row whose waker it is, also by way of a traced poll that is within that row's.
+/// Returns the row that the waker belongs to, even through a traced poll that is within that row's.
 pub(crate) fn row_of(mut waker: &Waker) -> Option<RowWaker> {
     while let Some(tracer) = tracer(waker) {
         waker = tracer.original;
@@ -113,19 +121,20 @@ pub(crate) fn row_of(mut waker: &Waker) -> Option<RowWaker> {
 
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop_nothing);
 
-/// What the first traced poll would otherwise wait for: where stacks are walked, the first walk reads tables, which takes up
-/// to hundreds of milliseconds.
+/// Does what the first traced poll would otherwise wait for. Where stacks are walked, the first walk reads tables,
+/// which takes up to hundreds of milliseconds.
 pub(crate) fn warm_up() {
     super::code_range();
     #[cfg(not(heeler_copies))]
     walk(|_| true);
 }
 
-/// Walks this thread's stack. Not by `backtrace::trace`, which waits for whoever names a frame meanwhile.
+/// Walks this thread's stack. It isn't `backtrace::trace`, because that waits for any thread that is symbolizing a
+/// frame.
 #[cfg(not(heeler_copies))]
 #[inline(always)]
 fn walk(visit: impl FnMut(&backtrace::Frame) -> bool) {
-    // SAFETY: what the lock left out here protects is `dbghelp` of Windows; other platforms' unwinders need none.
+    // SAFETY: the lock that is left out here protects `dbghelp` of Windows. Other platforms' unwinders need none.
     #[cfg(not(windows))]
     unsafe {
         backtrace::trace_unsynchronized(visit);
@@ -136,8 +145,8 @@ fn walk(visit: impl FnMut(&backtrace::Frame) -> bool) {
 
 /// Polls with a waker that copies the stack at each clone. `end` is an address in a frame that encloses this call.
 ///
-/// With `lent`, it is that row's waker. With `look_below`, a poll that neither cloned nor woke the waker leaves a copy of
-/// what its frames left on the stack.
+/// With `lent`, it is that row's waker. With `look_below`, a poll that neither cloned nor woke the waker leaves a copy
+/// of what its frames left on the stack.
 pub(crate) fn trace<T>(
     arena: &mut Arena,
     end: usize,
@@ -149,7 +158,7 @@ pub(crate) fn trace<T>(
     trace_with(arena, end, look_below, (None, lent), cx, poll)
 }
 
-/// The same, and each clone is what `branches` makes.
+/// Does the same, but `branches` makes each clone.
 pub(crate) fn trace_branches<T>(
     arena: &mut Arena,
     end: usize,
@@ -160,7 +169,7 @@ pub(crate) fn trace_branches<T>(
     trace_with(arena, end, false, (Some(branches), None), cx, poll)
 }
 
-/// What the clones are: what somebody makes, or a row's wakers.
+/// What makes the clones: `Branches`, or a row's wakers.
 type Clones<'a> = (Option<&'a dyn Branches>, Option<(RowWaker, &'static dyn Rows)>);
 
 #[inline(always)]
@@ -175,17 +184,17 @@ fn trace_with<T>(
     arena.reset();
     let arena: *mut Arena = arena;
     let stack = super::threads_stack();
-    // Where the thread's stack is not known, nothing of it is read.
+    // If the thread's stack is not known, nothing of it is read.
     let lowest = if stack.contains(&end) { stack.start } else { usize::MAX };
-    // Within another traced poll, that one's waker: so it sees these clones, too.
+    // Within another traced poll, this is that one's waker, so that it sees these clones, too.
     let (original, thread, outer) = (cx.waker(), this_thread(), Cell::new(Linked::innermost()));
     let is_within = is_traced(original);
     let row = lent.map(|(row, _)| row);
     let tracer = Tracer { original, arena, lowest, end, looks_below: look_below, thread, branches, lent: row, outer };
     let (waker, _linked) = match lent {
         Some((row, rows)) => (row.lend(rows), Some(Linked::new(&tracer))),
-        // The vtable's functions take the pointer for a `Tracer`. It is only lent to `poll`, for less long than `tracer`
-        // lives; clones are clones of the original and do not refer to `tracer`.
+        // The vtable's functions treat the pointer as a `Tracer`. It is only lent to `poll`, for less time than
+        // `tracer` lives. Clones are clones of the original and do not refer to `tracer`.
         None => (Lent::new(RawWaker::new((&raw const tracer).cast(), &VTABLE)), None),
     };
     let mut cx = Context::from_waker(&waker);
@@ -199,7 +208,7 @@ fn trace_with<T>(
 unsafe fn clone(data: *const ()) -> RawWaker {
     // SAFETY: see above.
     let tracer = unsafe { &*data.cast::<Tracer<'_>>() };
-    // The registers are those of this frame, which stands until the copies are done.
+    // The registers are those of this frame, which exists until the copies are done.
     #[cfg(heeler_copies)]
     let registers = sys::registers();
     #[cfg(not(heeler_copies))]
@@ -236,8 +245,9 @@ unsafe fn wake_by_ref(data: *const ()) {
 unsafe fn drop_nothing(_: *const ()) {}
 
 impl Tracer<'_> {
-    /// Clones the waker that this one stands for, and takes the stack from `registers` on: for this traced poll, and for each one
-    /// around it. Those must not be asked through their wakers, or the functions that do this would stand on the leaf's stack.
+    /// Clones the waker that this one stands for, and captures the stack from `registers` on, for this traced poll and
+    /// each one around it. Those must not be called through their wakers, or the functions that do this would be on the
+    /// leaf's stack.
     fn clone_original(&self, registers: Registers) -> Waker {
         let stack = self.take_stack(Event::Clone, registers);
         let original = match tracer(self.original) {
@@ -250,7 +260,7 @@ impl Tracer<'_> {
         }
     }
 
-    /// Copies or walks the stack. Its number, if there is one.
+    /// Copies or walks the stack. Returns its number, if there is one.
     #[inline]
     fn take_stack(&self, event: Event, registers: Registers) -> Option<usize> {
         #[cfg(heeler_copies)]
@@ -262,16 +272,17 @@ impl Tracer<'_> {
         }
     }
 
-    /// Whether this is the thread that polls. Another may have been lent the waker: what it does is not recorded, for to
-    /// touch the arena from there would be a data race.
+    /// Returns whether this is the thread that polls. Another may have been lent the waker. What it does is not
+    /// recorded, because touching the arena from there would be a data race.
     ///
-    /// On the polling thread the arena may be borrowed mutably in `copy` and `walk`: only they use it while the poll runs,
-    /// neither calls anything that could come back to this waker, and `trace` keeps its own reference out of use meanwhile.
+    /// On the polling thread the arena may be borrowed mutably in `copy` and `walk`, because only they use it while the
+    /// poll runs, neither calls anything that could come back to this waker, and `trace` does not use its own reference
+    /// during that time.
     pub(super) fn is_mine(&self) -> bool {
         this_thread() == self.thread
     }
 
-    /// Copies the stack from `registers.sp` up to the poll's frame. The number of the copy, if there is one.
+    /// Copies the stack from `registers.sp` up to the poll's frame. Returns the number of the copy, if there is one.
     #[cfg(heeler_copies)]
     #[inline(never)]
     pub(super) fn copy(&self, event: Event, registers: Registers) -> Option<usize> {
@@ -295,10 +306,11 @@ impl Tracer<'_> {
         let len = wanted.min(room);
         let start = arena.used;
         // SAFETY: `[sp, end)` is the part of this thread's stack between the callback's frame and the frame that
-        // encloses the poll, both within its bounds and in use, so all between is mapped and readable; words of it that no frame has
-        // written yet are copied as bytes and never interpreted but by the unwinder. `len` words are free in the arena.
+        // encloses the poll, both within its bounds and in use, so all between is mapped and readable. Words of it that
+        // no frame has written yet are copied as bytes, and only the unwinder interprets them. `len` words are free in
+        // the arena.
         unsafe {
-            // No `memcpy`: the address sanitizer's looks at what is copied, and this is other functions' frames.
+            // Not `memcpy`, because the address sanitizer's checks what is copied, and this is other functions' frames.
             let to = arena.words.as_mut_ptr().add(start);
             sys::copy_words(sp as *const u64, to, len);
         }
@@ -310,8 +322,8 @@ impl Tracer<'_> {
         Some(arena.count - 1)
     }
 
-    /// The same where this frame is on a stack that is not the thread's own (a stackful coroutine's), or the poll is: nothing
-    /// says what of it can be read. Takes some microseconds.
+    /// Does the same if this frame, or the poll, is on a stack that isn't the thread's own (a stackful coroutine's).
+    /// Nothing says what of it can be read. Takes some microseconds.
     #[cfg(heeler_copies)]
     #[cold]
     #[inline(never)]
@@ -319,7 +331,7 @@ impl Tracer<'_> {
         use super::memory::{AWAIT_APART, LEAST, Memory, extent, reaches};
         let (sp, start) = (registers.sp as usize, arena.used);
         let wanted = (extent(sp, self.end, AWAIT_APART) / 8).min(WORDS - start);
-        // SAFETY: so many words are free in the arena. What is read may be anything.
+        // SAFETY: that many words are free in the arena. What is read may be anything.
         let len = Memory::prepared()
             .map_or(0, |memory| unsafe { memory.read(sp, arena.words.as_mut_ptr().add(start), wanted) });
         if len < LEAST {
@@ -372,13 +384,13 @@ impl Tracer<'_> {
     }
 }
 
-/// What a function is called.
+/// Returns what a function is called.
 #[cfg(test)]
 pub(super) fn name_of<T>(_: T) -> &'static str {
     std::any::type_name::<T>()
 }
 
-/// The names of the functions that take a stack within the call of a waker.
+/// Returns the names of the functions that capture a stack within the call of a waker.
 #[cfg(test)]
 pub(super) fn names_of_callbacks() -> [&'static str; 3] {
     let tracer = std::any::type_name::<Tracer<'_>>();

@@ -1,8 +1,8 @@
-//! Captures by the hundred thousand, of threads in all the places where a signal has ever hurt anybody.
+//! Captures threads hundreds of thousands of times, in all the places where a signal has ever caused trouble.
 //!
-//! In a process of its own, for there is one sampler a process:
-//! `cargo test --release --lib thread_stress -- --nocapture` prints the figures. A debug build takes a tenth of the captures;
-//! `HEELER_TEST_CAPTURES` in the environment says how many.
+//! It runs in its own process, because there is one sampler per process:
+//! `cargo test --release --lib thread_stress -- --nocapture` prints the numbers. A debug build does a tenth of the
+//! captures. `HEELER_TEST_CAPTURES` in the environment sets the number.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -18,12 +18,12 @@ use crate::capture::{ThreadSlot, slots};
 use crate::inflight::{PolicyId, Registered, Watched};
 
 const CAPTURES: usize = if cfg!(debug_assertions) { 20_000 } else { 200_000 };
-/// Ten times what it takes.
+/// Ten times as long as it takes.
 const HANGS: Duration = Duration::from_secs(120);
-/// Growth of the process between the first tenth and the end: caches that fill up, and no more.
+/// How much the process may grow between the first tenth and the end: only by caches that fill up.
 const GROWTH: usize = 48 * 1024 * 1024;
 
-/// What a thread does until told to stop, one piece at a time.
+/// What a thread does until it is told to stop, one piece at a time.
 type Work = fn(u64);
 
 const WORKS: [(&str, Work); 9] = [
@@ -38,8 +38,8 @@ const WORKS: [(&str, Work); 9] = [
     ("deadly reads", would_die_of_reads),
 ];
 
-/// The same on stacks that are not the thread's own. They are signalled once a poll unless they have the CPU all the while: a
-/// tenth of the captures.
+/// The same on stacks that aren't the thread's own. They are signalled once per poll unless they have the CPU all the
+/// time, so there is a tenth of the captures.
 #[cfg(target_env = "gnu")]
 const FOREIGN_WORKS: [(&str, Work); 2] = [("coroutines", runs_coroutines), ("small stacks", fills_small_stacks)];
 #[cfg(not(target_env = "gnu"))]
@@ -97,7 +97,7 @@ fn reads_files(_: u64) {
 #[inline(never)]
 fn loads_and_unloads(_: u64) {
     let name = CString::new("libresolv.so.2").unwrap();
-    // SAFETY: a library of the C library's own, which nobody uses between the two calls.
+    // SAFETY: one of the C library's own libraries, which nothing uses between the two calls.
     unsafe {
         let library = libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
         assert!(!library.is_null());
@@ -121,11 +121,11 @@ fn starts_threads(round: u64) {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// Children that end at once, or after they have begun a table of their own.
+/// Forks children that end at once, or after they have begun their own table.
 #[inline(never)]
 fn forks(round: u64) {
-    // SAFETY: the child is a copy of this thread alone. It allocates, which the C library allows after its `fork`, and ends without
-    // anybody's destructors.
+    // SAFETY: the child is a copy of this thread alone. It allocates, which the C library allows after its `fork`, and
+    // ends without running destructors.
     let child = unsafe { libc::fork() };
     assert!(child >= 0);
     if child == 0 {
@@ -137,19 +137,19 @@ fn forks(round: u64) {
         unsafe { libc::_exit(0) };
     }
     let mut status = 0;
-    // SAFETY: waits for the child that was made above; interrupted by signals, it goes on.
+    // SAFETY: waits for the child that was made above. If signals interrupt it, it goes on.
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
     assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:#x}");
 }
 
-/// On a thread that may not read memory by a system call.
+/// Runs on a thread that may not read memory by a system call.
 #[inline(never)]
 fn is_refused_reads(round: u64) {
     filter_reads(seccomp::REFUSE);
     allocates(round);
 }
 
-/// The same, and a read ends the process.
+/// Does the same, but a read ends the process.
 #[inline(never)]
 fn would_die_of_reads(round: u64) {
     filter_reads(seccomp::KILL);
@@ -165,14 +165,14 @@ fn filter_reads(then: u32) {
     }
 }
 
-/// Each on a stack of its own, which is gone afterwards.
+/// Runs each on a separate stack, which is gone afterwards.
 #[cfg(target_env = "gnu")]
 #[inline(never)]
 fn runs_coroutines(round: u64) {
     fiber::on_fiber(|| (0..20).for_each(|part| allocates(round + part)));
 }
 
-/// So little is left that neither the kernel's frame nor the handler's has room, and somebody's data lies below.
+/// Leaves so little room that neither the kernel's frame nor the handler's fits, with other data below.
 #[cfg(target_env = "gnu")]
 #[inline(never)]
 fn fills_small_stacks(round: u64) {
@@ -215,12 +215,12 @@ struct Tally {
     complete: usize,
     missed: usize,
     no_answer: usize,
-    /// On a stack that is not the thread's own, and signalled there once in this poll.
+    /// On a stack that isn't the thread's own, and signalled there once in this poll.
     foreign: usize,
     frames: usize,
 }
 
-/// Captures whoever polls, until there are so many captures.
+/// Captures any thread that polls, until there are enough captures.
 fn capture(sampler: &mut Sampler, unwinder: &mut Unwinder, wanted: usize) -> Tally {
     let mut tally = Tally::default();
     while tally.captured < wanted {
@@ -236,7 +236,7 @@ fn capture(sampler: &mut Sampler, unwinder: &mut Unwinder, wanted: usize) -> Tal
                 }
                 Outcome::Missed => tally.missed += 1,
                 outcome @ Outcome::NoAnswer(_) => {
-                    // One that was not run in time, on a machine with other things to do, has its answer yet to give.
+                    // A thread that was not run in time, on a busy machine, still has to answer.
                     tally.no_answer += usize::from(!outcome.may_come_late());
                     // As long as it owes the answer, it is not asked, and this loop would count at full speed.
                     std::thread::sleep(Duration::from_millis(10));
@@ -286,11 +286,12 @@ fn survive() {
                 stop.store(true, Ordering::Relaxed);
                 tally.unwrap()
             });
-            // The thread went on with its work all the while.
+            // The thread went on with its work all the time.
             assert!(rounds.into_inner() > 0);
             println!("{name}: {tally:?} in {:?}", began.elapsed());
             if is_foreign {
-                // In the middle of switching, neither stack unwinds: some are cut, and few of a few are many.
+                // In the middle of switching, neither stack unwinds. So some are cut, which matters if there are only a
+                // few.
                 assert!(tally.complete * 10 + 30 >= tally.captured * 9, "{name}: {tally:?}");
                 continue;
             }
@@ -308,7 +309,7 @@ fn survive() {
     assert!(resident() < resident_before + GROWTH);
 }
 
-/// Ends the process that does not end by itself.
+/// Ends the process if it does not end by itself.
 struct Guard(Child);
 
 impl Drop for Guard {

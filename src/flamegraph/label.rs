@@ -1,4 +1,4 @@
-//! What is written on a box: short enough to read, and harmless.
+//! Text on a box: short enough to read, and harmless.
 
 use std::fmt::Write as _;
 
@@ -6,16 +6,17 @@ use crate::capture::Frame;
 use crate::text::escape::escape;
 use crate::text::units::at;
 
-/// The most characters of a box's text.
+/// The most characters on a box.
 const MAX_LABEL: usize = 160;
 
-/// A function's name longer than this loses what stands between `<` and `>`.
+/// A function's name longer than this loses what is between `<` and `>`.
 const MAX_FUNCTION: usize = 80;
 
 /// Generic arguments this short stay: `<T>`.
 const SHORT_GENERICS: usize = 8;
 
-/// `photos::slow::load src/slow.rs:33`, as far as known. Long generic types and long names are shortened: both ends stay.
+/// `photos::slow::load src/slow.rs:33`, as far as known. Long generic types and long names are shortened, and keep both
+/// ends.
 pub(crate) fn frame(frame: &Frame) -> String {
     let function = frame.function.as_deref().map(shorten);
     let place = at(frame.file.as_deref(), frame.line);
@@ -30,17 +31,17 @@ pub(crate) fn frame(frame: &Frame) -> String {
     })
 }
 
-/// Any text, shortened and escaped: no control characters, and none that XML cannot hold.
+/// Shortens and escapes any text: no control characters, and none that XML cannot hold.
 pub(crate) fn text(text: &str) -> String {
     safe(&ends(text, MAX_LABEL), MAX_LABEL)
 }
 
-/// `text` escaped so that XML can hold it, at most `max` characters of it.
+/// Escapes at most `max` characters of `text` so that XML can hold them.
 pub(crate) fn safe(text: &str, max: usize) -> String {
     let mut out = String::new();
     for c in escape(text, usize::MAX).chars() {
         match c {
-            // No characters at all, to XML.
+            // XML doesn't accept these as characters.
             '\u{fffe}' | '\u{ffff}' => {
                 // Writing to a string cannot fail.
                 let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
@@ -51,7 +52,7 @@ pub(crate) fn safe(text: &str, max: usize) -> String {
     ends(&out, max)
 }
 
-/// At most `max` characters of `text`: its ends.
+/// Returns at most `max` characters of `text`, taken from both ends.
 fn ends(text: &str, max: usize) -> String {
     let front = max / 2;
     let back = max - front - 1;
@@ -63,7 +64,7 @@ fn ends(text: &str, max: usize) -> String {
     format!("{}…{}", &text[..front], &text[back..])
 }
 
-/// A function's name with its generic arguments left out if it is long: `Map<…>::poll`, `<Map<…> as Future>::poll`.
+/// Leaves out the generic arguments of a function's name if it is long: `Map<…>::poll`, `<Map<…> as Future>::poll`.
 fn shorten(function: &str) -> String {
     if function.chars().nth(MAX_FUNCTION).is_none() {
         return function.to_owned();
@@ -73,7 +74,7 @@ fn shorten(function: &str) -> String {
     while let Some(open) = rest.find('<') {
         out.push_str(&rest[..open]);
         rest = &rest[open..];
-        // `<T as Trait>::method` is no list of arguments.
+        // `<T as Trait>::method` isn't a list of arguments.
         let is_list = out.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | ':'));
         let Some(length) = matching(rest) else { break };
         if is_list && rest[..length].chars().count() > SHORT_GENERICS + 2 {
@@ -88,7 +89,7 @@ fn shorten(function: &str) -> String {
     out
 }
 
-/// How long the front of `text`, which begins with `<`, is up to the `>` that closes it.
+/// Returns the length of the front of `text`, which begins with `<`, up to the `>` that closes it.
 fn matching(text: &str) -> Option<usize> {
     let mut depth = 0usize;
     let mut before = 0;

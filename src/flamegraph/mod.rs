@@ -1,4 +1,4 @@
-//! Pictures of where time went: boxes and what is written on them, for reports and for profiles.
+//! Pictures of where time went, for reports and for profiles.
 //!
 //! [Flame graphs](https://www.brendangregg.com/flamegraphs.html) are Brendan Gregg's;
 //! [inferno](https://crates.io/crates/inferno) draws them.

@@ -1,37 +1,37 @@
-//! Boxes as SVG. inferno lays them out; what they say is put in afterwards.
+//! Boxes as SVG. inferno lays them out, and the labels are inserted afterwards.
 
 use std::fmt::Write as _;
 
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{self, Direction, Options, TextTruncateDirection};
 
-/// As wide as the window is a picture of up to so many boxes: the script lays all of them out again for it, which takes a
-/// browser as long as all the rest.
+/// A picture of up to this many boxes is as wide as the window. For that, the script lays all of them out again, which
+/// takes a browser as long as everything else.
 pub(crate) const FLUID_BOXES: usize = 2_000;
 
-/// The width of a picture of more, in pixels.
+/// The width of a picture with more boxes, in pixels.
 const WIDTH: usize = 1_200;
 
-/// Between a box's label and what its tooltip says besides, and between that and its number. Neither has control
-/// characters of its own.
+/// Separate a box's label from the rest of its tooltip, and that from its number. Neither has control characters of its
+/// own.
 const MARK: char = '\u{1}';
 const NUMBER: char = '\u{3}';
 
-/// Stands for `;`, which parts the frames of a folded stack.
+/// Stands for `;`, which separates the frames of a folded stack.
 const SEMICOLON: char = '\u{2}';
 
-/// What there is no stack for.
+/// The color of time without a stack.
 pub(crate) const GREY: Color = Color { r: 0xdd, g: 0xdd, b: 0xdd };
 
-/// One box and what stands on it.
+/// One box and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tile {
     /// Without control characters.
     pub(crate) label: String,
-    /// What the tooltip says besides, in parentheses. Without control characters.
+    /// What else the tooltip says, in parentheses. Without control characters.
     pub(crate) figures: String,
     pub(crate) color: Color,
-    /// In whatever unit; at least the sum of its children's.
+    /// In any unit. At least the sum of the children's widths.
     pub(crate) width: u64,
     pub(crate) children: Vec<Tile>,
 }
@@ -41,14 +41,14 @@ pub(crate) struct Tile {
 pub(crate) struct Picture<'a> {
     pub(crate) title: String,
     pub(crate) subtitle: Option<String>,
-    /// The box of the whole: `all: 2.51 s`.
+    /// The label of the root box: `all: 2.51 s`.
     pub(crate) whole: String,
     /// From left to right.
     pub(crate) tiles: &'a [Tile],
 }
 
 impl Picture<'_> {
-    /// The SVG; `None` if it cannot be drawn.
+    /// Returns the SVG, or `None` if it cannot be drawn.
     pub(crate) fn paint(self) -> Option<String> {
         let mut colors = PaletteMap::default();
         colors.insert("", GREY);
@@ -57,7 +57,7 @@ impl Picture<'_> {
             folded.add(tile, "");
         }
         let Folded { mut colors, mut lines, tiles } = folded;
-        // inferno's flame charts keep the order of the lines, but from the last to the first.
+        // inferno's flame charts keep the order of the lines, but reversed.
         lines.reverse();
         let mut options = Options::default();
         options.title = self.title;
@@ -67,7 +67,7 @@ impl Picture<'_> {
         options.bgcolors = Some(BackgroundColor::Flat(Color { r: 255, g: 255, b: 255 }));
         options.frame_height = 18;
         options.image_width = (tiles >= FLUID_BOXES).then_some(WIDTH);
-        // A millisecond of an hour is kept: one can zoom.
+        // A millisecond of an hour is kept, because one can zoom.
         options.min_width = 0.0;
         options.text_truncate_direction = TextTruncateDirection::Right;
         options.count_name = "us".to_owned();
@@ -79,7 +79,7 @@ impl Picture<'_> {
     }
 }
 
-/// A picture as inferno wants it.
+/// A picture in inferno's input format.
 struct Folded {
     colors: PaletteMap,
     lines: Vec<String>,
@@ -87,7 +87,7 @@ struct Folded {
 }
 
 impl Folded {
-    /// One line for each stretch that has nothing standing on it: boxes from the root on, and the width.
+    /// Adds one line for each stretch with nothing on top of it: the boxes from the root on, and the width.
     fn add(&mut self, tile: &Tile, below: &str) {
         let name = self.name(tile);
         let path = format!("{below}{name}");
@@ -102,7 +102,7 @@ impl Folded {
         }
     }
 
-    /// The name of a box for inferno: no other has it, so that none takes another's colour.
+    /// Returns the name of a box for inferno. Names are unique, so that no box takes another's color.
     fn name(&mut self, tile: &Tile) -> String {
         self.tiles += 1;
         let mut name = tile.label.replace(';', &SEMICOLON.to_string());
@@ -113,8 +113,8 @@ impl Folded {
     }
 }
 
-/// Puts what heeler knows of a box where inferno wrote its numbers: ` (969 ms, 96.9 %, 3 waits)`. The script takes off what
-/// stands in the last parentheses to have the label.
+/// Replaces inferno's numbers with what heeler knows of a box: ` (969 ms, 96.9 %, 3 waits)`. The script removes what is
+/// in the last parentheses to get the label.
 fn relabel(svg: &str, whole: &str) -> String {
     let mut out = String::with_capacity(svg.len());
     let mut rest = svg;
@@ -131,11 +131,11 @@ fn relabel(svg: &str, whole: &str) -> String {
         rest = tail;
     }
     out.push_str(rest);
-    // The box of the whole is the last.
+    // The root box is the last.
     if let Some((before, after)) = out.rsplit_once("<title>all (")
         && let Some((_, after)) = after.split_once("</title>")
     {
-        // Its text is empty, for it has no name of its own.
+        // Its text is empty, because it has no name of its own.
         let after = after.replacen("></text>", &format!(">{whole}</text>"), 1);
         out = format!("{before}<title>{whole} (100 %)</title>{after}");
     }

@@ -1,4 +1,4 @@
-//! Rows that are to be told of something that happens at most once.
+//! Rows to be told of something that happens at most once.
 
 use std::sync::Mutex;
 
@@ -6,13 +6,13 @@ use super::table;
 use crate::capture::RowId;
 use crate::sync::lock_std;
 
-/// The fewest rows that there is room for before those that have ended are looked for.
+/// The list has room for at least this many rows before ended ones are searched for.
 const MIN_ROOM: usize = 4;
 
-/// Who is to be told. A row joins, or learns that it has happened: there is nothing in between.
+/// The rows to be told. A row either joins, or learns that it has happened already. There is nothing in between.
 ///
-/// Rows leave it by ending: now and then, when the list would have to grow, those that have ended make room. So joining takes
-/// constant time on average, and the list is at most twice as long as the number of rows that were ever in it at once.
+/// Rows leave by ending. When the list would have to grow, ended rows make room. So joining takes constant time on
+/// average, and the list is at most twice as long as the number of rows that were ever in it at once.
 #[derive(Debug, Default)]
 pub(crate) struct Audience(Mutex<State>);
 
@@ -23,7 +23,7 @@ struct State {
 }
 
 impl Audience {
-    /// Adds a row. False if it has happened: then the caller tells the row.
+    /// Adds a row. Returns false if it has happened already. Then the caller tells the row.
     pub(super) fn join(&self, id: RowId) -> bool {
         let mut state = lock_std(&self.0);
         if state.closed {
@@ -38,14 +38,14 @@ impl Audience {
         true
     }
 
-    /// It has happened. Returns who is to be told; nobody the second time.
+    /// Notes that it has happened. Returns the rows to tell, and none the second time.
     pub(crate) fn close(&self) -> Vec<RowId> {
         let mut state = lock_std(&self.0);
         state.closed = true;
         std::mem::take(&mut state.rows)
     }
 
-    /// Whether it has happened.
+    /// Returns whether it has happened.
     pub(crate) fn is_closed(&self) -> bool {
         lock_std(&self.0).closed
     }
@@ -76,7 +76,7 @@ mod tests {
         assert!(stays.iter().all(|one| told.contains(&one.id())));
     }
 
-    /// Guards: a listener that comes too late learns that it is.
+    /// Guards: a listener that comes too late learns so.
     #[test]
     fn a_late_listener_learns_that_it_happened() {
         let (audience, one, other) = (Audience::default(), row(), row());

@@ -1,15 +1,15 @@
-//! How much heeler may do in a second, in the whole process: what does not fit is put off or counted.
+//! How much heeler may do per second, in the whole process. What does not fit is postponed or counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Copies of stacks: at some 300 ns each, three thousandths of one core.
 pub(crate) static COPIES: Budget = Budget::new(10_000);
-/// Captures of slow work: each wakes a task and makes a report.
+/// Captures of slow work, each of which wakes a task and makes a report.
 pub(crate) static CAPTURES: Budget = Budget::new(500);
 /// Polls that heeler asks for when it arms a request.
 pub(crate) static ARMINGS: Budget = Budget::new(2_000);
 
-/// A number of things a second.
+/// A number of things per second.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: u32,
@@ -22,7 +22,7 @@ impl Budget {
         Self { limit, state: AtomicU64::new(0) }
     }
 
-    /// Takes one, if the second that `now` (in nanoseconds) lies in has one left.
+    /// Takes one, if the second of `now` (in nanoseconds) has one left.
     pub(crate) fn take(&self, now: u64) -> bool {
         let second = (now / 1_000_000_000) << 32;
         let taken = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| {

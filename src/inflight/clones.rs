@@ -1,12 +1,12 @@
-//! The clones of a row's waker: they are counted, and wake whoever polls the row's work, or polled it last.
+//! The clones of a row's waker. They are counted, and wake the task that polls the row's work, or polled it last.
 //!
 //! ```text
 //! the row has the executor's waker ── a clone is woken ──▶ in hand ── woken ──▶ the row has it again
 //!                                                             └── another one is woken ──▶ woken once more
 //! ```
 //!
-//! Nobody wakes an executor's waker under a row's lock: it is taken out for that, and whoever has it in hand is told of further
-//! reasons.
+//! An executor's waker is never woken under a row's lock. It is taken out for that, and the thread that has it in hand
+//! is told of further reasons.
 
 use std::sync::atomic::Ordering;
 use std::task::Waker;
@@ -17,19 +17,19 @@ use super::{Row, flags, table, waking};
 use crate::capture::RowId;
 use crate::capture::{self, Rows};
 
-/// So many clones are counted. Where there are more, the executor's waker is kept until the work ends.
+/// At most this many clones are counted. If there are more, the executor's waker is kept until the work ends.
 pub(super) const MANY_CLONES: u16 = u16::MAX;
 
 struct Table;
 
 static ROWS: Table = Table;
 
-/// The rows, for their wakers.
+/// Returns the rows, for their wakers.
 pub(super) fn rows() -> &'static dyn Rows {
     &ROWS
 }
 
-/// The row of that name, be it a parent process's.
+/// Returns the row of that name, even if it is a parent process's.
 pub(super) fn row_of(name: u64) -> Option<(&'static Row, RowId)> {
     let id = RowId::from_bits(name);
     table::row_for_waker(id).map(|row| (row, id))
@@ -66,7 +66,7 @@ impl Rows for Table {
         let Some((row, id)) = row_of(name) else { return };
         match row.take_for_clone(id) {
             Taken::Waker(waker) => wake(row, id, waker),
-            // Not while it only waits for a thread of heeler's.
+            // Not while it only waits for one of heeler's threads.
             Taken::InHand => {
                 if let Some(waker) = waking::take_back(id, row.process()) {
                     row.begin_to_wake(id);
@@ -78,18 +78,18 @@ impl Rows for Table {
     }
 }
 
-/// What there is to wake for a clone of the row's waker.
+/// The waker to wake for a clone of the row's waker.
 pub(super) enum Taken {
     Waker(Waker),
-    /// Somebody has it to wake it, and does so once more.
+    /// Another thread has it to wake it, and will wake it once more.
     InHand,
     Nobody,
 }
 
-/// Wakes the waker that was taken out of the row, and gives it back while anybody may ask for it: whoever has a clone of the
-/// row's may wake it again, also if the work is not polled any more.
+/// Wakes the waker that was taken out of the row. Puts it back while it may still be asked for, because a clone of the
+/// row's waker may wake it again, even if the work is not polled any more.
 pub(super) fn wake(row: &Row, id: RowId, waker: Waker) {
-    /// Gives it back also if waking panics.
+    /// Puts the waker back even if waking panics.
     struct InHand<'a>(&'a Row, RowId, Option<Waker>);
 
     impl Drop for InHand<'_> {
@@ -109,7 +109,7 @@ pub(super) fn wake(row: &Row, id: RowId, waker: Waker) {
     }
 }
 
-/// The same of a row that the monitor took it from.
+/// Does the same for a waker that the monitor took from the row.
 pub(super) fn wake_taken(id: RowId, waker: Waker) {
     match table().row(id) {
         Some(row) => wake(row, id, waker),
@@ -117,7 +117,7 @@ pub(super) fn wake_taken(id: RowId, waker: Waker) {
     }
 }
 
-/// Whether a row's waker wakes anybody: one that names another row may not.
+/// Returns whether a row's waker wakes anything. One that names another row may not.
 pub(super) fn reaches_somebody(waker: &Waker) -> bool {
     capture::name_of(waker)
         .and_then(row_of)
@@ -132,7 +132,8 @@ impl Row {
         }
     }
 
-    /// One clone less. Returns the executor's waker, to be dropped, if that was the last; and whether the row is free now.
+    /// Removes one clone. Returns the executor's waker, to be dropped, if that was the last clone, and whether the row
+    /// is free now.
     pub(super) fn remove_clone(&self, id: RowId) -> (Option<Waker>, bool) {
         let Some(mut details) = self.details_for_clones(id) else { return (None, false) };
         let mut clones = self.clones.load(Ordering::Relaxed);
@@ -140,7 +141,7 @@ impl Row {
             clones = clones.saturating_sub(1);
             self.clones.store(clones, Ordering::Relaxed);
         }
-        // A parent process's row goes to nobody.
+        // A parent process's row is never reused.
         let is_free = clones == 0 && self.flags() & flags::DRAINS != 0 && self.is_own();
         let last = if is_free { self.drained(&mut details) } else { self.let_go(&mut details) };
         (last, is_free)
@@ -160,7 +161,7 @@ impl Row {
         Taken::Nobody
     }
 
-    /// What was asked before now is met by the wake that comes.
+    /// Marks all earlier requests as met by the wake that follows.
     fn begin_to_wake(&self, id: RowId) {
         if let Some(_details) = self.details_for_clones(id)
             && self.waker.load(Ordering::Relaxed) == ASKED_AGAIN
@@ -169,8 +170,9 @@ impl Row {
         }
     }
 
-    /// Puts back what was taken out to be woken, if anybody may still ask for it and a poll has not brought another; else returns
-    /// it. True if it is to be woken once more: meanwhile there was a reason.
+    /// Puts back what was taken out to be woken, if it may still be asked for and a poll has not brought another.
+    /// Otherwise returns it. The second value is true if it must be woken once more, because there was a reason in the
+    /// meantime.
     fn give_back(&self, id: RowId, waker: Waker, may_wake: bool) -> (Option<Waker>, bool) {
         let Some(mut details) = self.details_for_clones(id) else { return (Some(waker), false) };
         if details.waker.is_some() || !self.is_wanted() {
@@ -185,7 +187,7 @@ impl Row {
         (None, false)
     }
 
-    /// Whether the row's waker has clones.
+    /// Returns whether the row's waker has clones.
     #[inline]
     pub(super) fn has_clones(&self) -> bool {
         self.clones.load(Ordering::Relaxed) != 0

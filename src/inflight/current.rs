@@ -1,4 +1,4 @@
-//! Which request is this code running for?
+//! The request that the calling code is running for.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ pub struct Current {
     id: RowId,
 }
 
-/// The request or job that the calling thread is working for at this moment, also in its child work.
+/// Returns the request or job that the calling thread is working for at this moment, even in its child work.
 ///
-/// `None` outside of any watched work, also in a task that was spawned without [`spawn`](crate::spawn).
+/// Returns `None` outside of any watched work, and in a task that was spawned without [`spawn`](crate::spawn).
 ///
 /// ```
 /// assert!(heeler::current().is_none());
@@ -24,18 +24,19 @@ pub struct Current {
 pub fn current() -> Option<Current> {
     let id = ThreadSlot::existing()?.current();
     let root = root(id);
-    // A box of its own is not what anybody asks for here.
+    // A box on its own isn't what callers ask for here.
     (root != RowId::NONE).then_some(Current { id: root })
 }
 
 impl Current {
-    /// A number that no other piece of work of this process has; the one in `request.id` of a report.
+    /// Returns a number that is unique among this process's work. It is the one in `request.id` of a report.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id.to_bits()
     }
 
-    /// Time since the work began; zero once it has ended, or for a response body that nobody is waiting for.
+    /// Returns the time since the work began, or zero once it has ended or for a response body that nobody is waiting
+    /// for.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         let started = table().row(self.id).filter(|row| row.is_live(self.id)).and_then(|row| row.started());

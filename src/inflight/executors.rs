@@ -1,35 +1,35 @@
-//! Whose waker is it? Those of tokio's tasks are told by their table of functions, which a task of a runtime of heeler's own
-//! shows.
+//! Tells which executor a waker belongs to. Wakers of tokio's tasks are recognised by their vtable, which is learned
+//! from a task on a runtime of heeler's own.
 //!
-//! A task of tokio's lives until it is done or its runtime ends, whoever has its waker. Of others nobody knows: some are
-//! dropped as soon as nobody can wake them any more.
+//! A tokio task lives until it is done or its runtime ends, no matter who has its waker. Tasks of other executors may
+//! be dropped as soon as nobody can wake them any more.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
-/// Of tasks.
+/// The vtable of task wakers.
 static TASK: AtomicUsize = AtomicUsize::new(0);
-/// Of `block_on`, on a runtime's only thread and on any other.
+/// The vtables of `block_on`, on a current-thread runtime's thread and on any other.
 static BLOCK_ON: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
 fn table_of(waker: &Waker) -> usize {
     std::ptr::from_ref(waker.vtable()).addr()
 }
 
-/// Whether it is the waker of a task of tokio's.
+/// Returns whether it is the waker of a tokio task.
 #[inline]
 pub(crate) fn is_tokio_task(waker: &Waker) -> bool {
     table_of(waker) == TASK.load(Ordering::Relaxed)
 }
 
-/// Whether it is a waker of tokio's: of a task, or of what a thread blocks on.
+/// Returns whether it is one of tokio's wakers: of a task, or of a thread in `block_on`.
 pub(crate) fn is_tokio(waker: &Waker) -> bool {
     is_tokio_task(waker) || BLOCK_ON.iter().any(|table| table.load(Ordering::Relaxed) == table_of(waker))
 }
 
-/// Learns to know them. On a thread of its own, for this one may be a runtime's. Where that fails, tokio's wakers are treated
-/// as everybody's.
+/// Learns tokio's vtables. Does so on a separate thread, because this one may belong to a runtime. If that fails,
+/// tokio's wakers are treated like all others.
 pub(crate) fn learn() {
     if TASK.load(Ordering::Relaxed) != 0 {
         // A child of `fork` knows what its parent knew.
@@ -44,7 +44,7 @@ pub(crate) fn learn() {
         BLOCK_ON[1].store(runtime.handle().block_on(ask()), Ordering::Relaxed);
     });
     if let Ok(learnt) = learnt {
-        // A panic was said by the hook.
+        // The panic hook has reported a panic.
         let _ = learnt.join();
     }
 }

@@ -1,20 +1,20 @@
-//! The low half of a row's state: what is the case with its work. The high half is its generation.
+//! The low half of a row's state: flags about its work. The high half is its generation.
 
 /// Somebody owns the row.
 pub(crate) const LIVE: u32 = 1;
 /// Past an eighth of its threshold: every poll is traced.
 pub(crate) const ARMED: u32 = 1 << 1;
-/// The monitor waits for the next traced poll.
+/// The monitor is waiting for the next traced poll.
 pub(crate) const WANTED: u32 = 1 << 2;
 /// It has child rows, or has had.
 pub(crate) const PARENT: u32 = 1 << 3;
-/// A layer that shares the row wants the response body watched, too.
+/// A layer that shares the row also wants the response body watched.
 pub(crate) const WATCH_BODY: u32 = 1 << 4;
 /// It is a response body now.
 pub(crate) const BODY: u32 = 1 << 5;
 /// A request, as opposed to a job or a child: layers further in join it.
 pub(crate) const REQUEST: u32 = 1 << 6;
-/// Its thread may block as long as it likes: `spawn_blocking`.
+/// Its thread may block for any time, because it runs in `spawn_blocking`.
 pub(crate) const MAY_BLOCK: u32 = 1 << 7;
 /// A report about it has been made.
 pub(crate) const REPORTED: u32 = 1 << 8;
@@ -32,15 +32,15 @@ pub(crate) const OVER: u32 = 1 << 13;
 pub(crate) const INHERITED: u32 = 1 << 14;
 /// The work was handed on within a box.
 pub(crate) const INHERITOR: u32 = 1 << 15;
-/// The work has been told that its time is up: a checkpoint has returned so.
+/// The work has been told that its time is up, by a checkpoint.
 pub(crate) const TOLD: u32 = 1 << 16;
-/// With any of these, the time is up.
+/// The time is up with any of these.
 pub(crate) const UP: u32 = EXPIRED | INHERITED;
-/// With any of these, a poll is traced.
+/// A poll is traced with any of these.
 pub(crate) const TRACED: u32 = ARMED | WANTED | EXPIRED;
 /// Somebody waits to be told.
 pub(crate) const AWAITED: u32 = 1 << 17;
-/// Its request is profiled: other limits and thresholds stand aside.
+/// Its request is profiled. Other limits and thresholds don't apply.
 pub(crate) const PROFILED: u32 = 1 << 18;
-/// Instead of [`LIVE`]: the work is over, but the row's waker has clones.
+/// Replaces [`LIVE`] when the work is over but the row's waker has clones.
 pub(crate) const DRAINS: u32 = 1 << 19;

@@ -1,7 +1,7 @@
-//! Whether a poll gave way: tokio wakes what did so as soon as the thread has nothing else to do.
+//! Finds out whether a poll yielded. tokio wakes what did so as soon as the thread has nothing else to do.
 //!
-//! Its list is asked by a poll of `yield_now`, see `capture::has_kept`. That costs some 10 ns, and a worker that would have
-//! slept looks for events once more before it does. So it is done once for each place that a request waits at, and for what
+//! A poll of `yield_now` checks tokio's list, see `capture::has_kept`. That costs some 10 ns, and a worker that would
+//! have slept looks for events once more first. So it is done once for each place that a request waits at, and for what
 //! is reported.
 
 use std::future::Future as _;
@@ -16,28 +16,30 @@ fn to_list(waker: &Waker) {
     let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(waker));
 }
 
-/// Whether the list can be asked: within a poll of tokio's. Others may poll while tokio goes through it.
+/// Returns whether the list can be checked, which is the case within tokio's polls. Other executors may poll while
+/// tokio goes through the list.
 fn has_list(waker: &Waker) -> bool {
     executors::is_tokio(capture::original(waker))
 }
 
-/// Before a traced poll with `waker` that lends the row's: what was polled before it, within the same traced poll further out,
-/// may have given way. Then the list has that row's waker already.
+/// Runs before a traced poll with `waker` that lends the row's. What was polled earlier, within the same outer traced
+/// poll, may have yielded. Then the list already has that row's waker.
 pub(super) fn before(row: RowWaker, waker: &Waker) {
     if capture::is_asked_around(row) && has_list(waker) {
         capture::tell_around(row, capture::has_kept(row, to_list));
     }
 }
 
-/// After a traced poll that is pending. `known`: whether it gives way at this place, if an earlier poll has told.
+/// Runs after a traced poll that is pending. `known` is whether it yields at this place, if an earlier poll has shown
+/// that.
 pub(super) fn after(row: RowWaker, waker: &Waker, arena: &mut Arena, known: Option<bool>) {
-    // Another poll within may have settled it.
+    // Another poll within may have settled it already.
     if arena.wakes > 0 || !arena.is_unsettled() || !has_list(waker) {
         return;
     }
     let gave_way = match known {
         Some(false) => return arena.settle(false),
-        // Also where it is known: what is polled next must not find that waker at the end of the list.
+        // Also if it is known, because what is polled next must not find that waker at the end of the list.
         Some(true) | None => capture::has_kept(row, to_list) || known.is_some(),
     };
     arena.settle(gave_way);
@@ -55,7 +57,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3_600);
 
-    /// Work in a row of its own, each poll of which is traced.
+    /// Work in its own row, each poll of which is traced.
     fn traced() -> Watched {
         executors::learn();
         let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::ARMED, |details| {
@@ -64,7 +66,7 @@ mod tests {
         Watched::new(Some(registered.unwrap()))
     }
 
-    /// What a poll of the future has shown, and whether a branch gave way.
+    /// Returns what a poll of the future has shown, and whether a branch yielded.
     async fn first_poll(future: impl Future<Output = ()>) -> (WaitKind, bool) {
         let (mut future, mut watched) = (pin!(future), traced());
         poll_fn(|cx| {
@@ -83,7 +85,7 @@ mod tests {
         (record.kind, record.gave_way)
     }
 
-    /// On both kinds of runtime, in a task and in `block_on`.
+    /// Runs on both kinds of runtime, in a task and in `block_on`.
     fn everywhere<F: Future<Output = ()> + Send + 'static>(future: impl Fn() -> F) -> Vec<(WaitKind, bool)> {
         let one = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let many = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
@@ -106,7 +108,7 @@ mod tests {
         }
     }
 
-    /// Guards: yielding is told from waiting without looking at the name of any function.
+    /// Guards: yielding is distinguished from waiting without looking at the name of any function.
     #[test]
     fn yielding_is_told_from_waiting() {
         let yields = [(WaitKind::Yielding, true); 3];
@@ -142,7 +144,7 @@ mod tests {
         );
     }
 
-    /// Guards: of rows within a row, each is judged by what it does itself, whatever its neighbours do.
+    /// Guards: rows within a row are judged by what each does itself, whatever its neighbours do.
     #[test]
     fn nested_rows_are_judged_separately() {
         async fn neighbours() {

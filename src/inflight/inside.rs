@@ -1,4 +1,4 @@
-//! The poll of a row that a thread is inside of: what the thread's slot and the row know of each other.
+//! The row poll that a thread is inside of: what the thread's slot and the row know about each other.
 
 use super::Row;
 use crate::capture::{Poller, RowId, ThreadSlot};
@@ -13,8 +13,8 @@ pub(crate) struct Inside {
 }
 
 impl Inside {
-    /// `frame` is an address in the caller's frame. `None` while the thread ends, and for a row of the parent's in a child of
-    /// `fork`: poll unwatched.
+    /// `frame` is an address in the caller's frame. Returns `None` while the thread ends, and for a parent's row in a
+    /// child of `fork`. Then poll unwatched.
     #[inline]
     pub(crate) fn enter(row: &'static Row, id: RowId, frame: usize) -> Option<Self> {
         let slot = ThreadSlot::in_process(row.process())?;

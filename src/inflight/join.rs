@@ -6,8 +6,8 @@ use crate::capture::{RowId, ThreadSlot};
 use crate::counts::COUNTS;
 use crate::sync::count;
 
-/// If a layer further out has a row for the request that is being called, adopts it: the shorter threshold counts, and goes
-/// with the reports of its layer; `body` counts if it is true for either. The monitor must be told of the threshold.
+/// If an outer layer has a row for the current request, joins it. The shorter threshold counts, and brings its layer's
+/// reports along. `body` counts if it is true for either. The monitor must be told of the threshold.
 #[inline]
 pub(crate) fn join(policy: &'static Policy, threshold: u64, body: bool) -> bool {
     let Some(slot) = ThreadSlot::existing() else { return false };
@@ -33,13 +33,13 @@ fn adopt(id: RowId, policy: &'static Policy, threshold: u64, body: bool) -> bool
     true
 }
 
-/// A row for work that the current work hands on; none outside of watched work.
+/// Returns a row for work that the current work hands on, or none outside of watched work.
 pub(crate) fn child(how: How, extra: u32) -> Watched {
     let current = ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current);
-    // A box alone will do, also one that has outlived the work that it began in.
+    // A box alone is enough, even one that has outlived the work that it began in.
     let becomes_parent = |id: &RowId| table().row(*id).is_some_and(|row| row.update(*id, flags::PARENT, 0).is_some());
     let Some(parent) = [work_of(current), current].into_iter().find(becomes_parent) else { return Watched::off() };
-    // A member of a set is polled within the box, and needs nothing to remember it.
+    // A member of a set is polled within the box, so it needs nothing to remember the box.
     let boxes = if matches!(how, How::WatchChild) { None } else { inheritance() };
     let inheritor = if boxes.is_some() { flags::INHERITOR } else { 0 };
     let profiled = if is_profiled(parent) { flags::PROFILED } else { 0 };
@@ -54,7 +54,7 @@ pub(crate) fn child(how: How, extra: u32) -> Watched {
     Watched::new(registered)
 }
 
-/// Whether the calling code runs for a request that has a row.
+/// Returns whether the calling code runs for a request that has a row.
 #[inline]
 pub(crate) fn is_in_request() -> bool {
     let current = ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current);
@@ -65,14 +65,14 @@ fn is_request(id: RowId) -> bool {
     table().row(id).is_some_and(|row| row.is_live(id) && row.flags() & flags::REQUEST != 0)
 }
 
-/// Whether the calling code runs for a request that is profiled.
+/// Returns whether the row's request is profiled.
 fn is_profiled(id: RowId) -> bool {
     table().row(id).is_some_and(|row| row.is_live(id) && row.flags() & flags::PROFILED != 0)
 }
 
-/// What a box is a part of, if `id` is one; else `id`.
+/// Returns what a box is a part of if `id` is one, otherwise `id`.
 pub(crate) fn work_of(mut id: RowId) -> RowId {
-    // The limit is for a row that is reused while we look.
+    // The limit is for a row that is reused during the search.
     for _ in 0..64 {
         let Some(row) = table().row(id).filter(|row| row.flags() & flags::BOX != 0) else { break };
         let Some(timebox) = row.timebox(id) else { break };
@@ -81,10 +81,10 @@ pub(crate) fn work_of(mut id: RowId) -> RowId {
     id
 }
 
-/// The request or job at the root of `id`.
+/// Returns the request or job at the root of `id`.
 pub(crate) fn root(mut id: RowId) -> RowId {
     id = work_of(id);
-    // A chain of parents cannot be a ring; the limit is for a row that is reused while we look.
+    // A chain of parents cannot be a ring. The limit is for a row that is reused during the search.
     for _ in 0..64 {
         let Some(details) = table().row(id).and_then(|row| row.details(id)) else { break };
         let Work::Child(child) = &details.work else { break };

@@ -1,5 +1,6 @@
-//! Layers of which one makes another useless: a watchdog whose threshold is never reached, for a box around the same requests
-//! ends each of them before. Said once a layer, with its first request: not before are both known to be on one service.
+//! Layers in an order that makes one of them useless: a watchdog never reaches its threshold if a box around the same
+//! requests ends each of them first. Logged once per layer, at its first request, because only then both are known to
+//! be on one service.
 
 use super::join::work_of;
 use super::scope::innermost;
@@ -7,7 +8,7 @@ use super::{Policy, Tool, flags, table};
 use crate::capture::{RowId, ThreadSlot};
 use crate::log::log_safely;
 
-/// To be called by a timebox layer for its first request: looks at the watchdog around.
+/// Compares a timebox layer with the watchdog around it. The layer calls it for its first request.
 #[cold]
 #[inline(never)]
 pub(crate) fn by_timebox(timebox: &Policy) {
@@ -18,7 +19,7 @@ pub(crate) fn by_timebox(timebox: &Policy) {
     }
 }
 
-/// To be called by a watchdog for its first request: looks at the timebox layer around.
+/// Compares a watchdog with the timebox layer around it. The watchdog calls it for its first request.
 #[cold]
 #[inline(never)]
 pub(crate) fn of_watchdog(watchdog: &Policy) {
@@ -30,7 +31,7 @@ pub(crate) fn of_watchdog(watchdog: &Policy) {
 
 fn compare(watchdog: &Policy, timebox: &Policy) {
     let (threshold, limit) = (watchdog.threshold(), timebox.threshold());
-    // With times of their own for some requests, nobody knows.
+    // If some requests have their own times, the order may be right.
     if watchdog.varies || timebox.varies || threshold < limit || limit.is_zero() {
         return;
     }

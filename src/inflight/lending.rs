@@ -1,18 +1,20 @@
 //! Which waker work is polled with.
 //!
-//! A task of tokio's is polled with its own, and its row keeps a clone: it lives until it is done, whoever has its waker.
-//! Other executors drop a task that nobody can wake any more, and so a row must not be the last to have its waker: the work
-//! is polled with the waker of the *row*, the same at each poll, and the row keeps the executor's only as long as that
-//! has clones, or its poll goes on, or it is a box: then until its limit. Polls that are traced are polled so everywhere.
+//! A tokio task is polled with its own waker, and its row keeps a clone, because the task lives until it is done, no
+//! matter who has its waker. Other executors drop a task that nobody can wake any more, so a row must not be the last
+//! to have its waker. There the work is polled with the waker of the *row*, which is the same at each poll. The row
+//! keeps the executor's waker only while its own has clones, or a poll goes on, or, if it is a box, until its limit.
+//! Traced polls work like this with every executor.
 //!
-//! What is polled within the work may outlive it, with the row's waker: a stream's next item is awaited by a future of its own
-//! each time. So a row is free only when its waker has no clones any more. Until then it drains.
+//! A future that is polled within the work may outlive it and keep the row's waker. For example, each next item of a
+//! stream is awaited by a new future. So a row is free only when its waker has no clones any more. Until then it
+//! drains.
 //!
 //! ```text
 //! leaf ── clone of the row's waker ──▶ row ── clone of the executor's ──▶ task ──▶ future ──▶ leaf
 //! ```
 //!
-//! Rows within rows pass the waker of the outermost on: they know its name, and wake that.
+//! Rows within rows pass on the waker of the outermost row. They know its name, and wake that.
 
 use std::sync::atomic::Ordering;
 use std::task::Waker;
@@ -24,17 +26,17 @@ use super::{Registered, Row, executors, flags};
 use crate::capture::RowId;
 use crate::capture::{self, RowWaker};
 
-/// Which of the row's two wakers was lent last; the other bits count its holds.
+/// Which of the row's two wakers was lent last. The other bits count its holds.
 const ODD: u8 = 1 << 7;
-/// So many holds are counted. Where there are more, the executor's waker is kept until the work ends.
+/// At most this many holds are counted. If there are more, the executor's waker is kept until the work ends.
 const MANY_HOLDS: u8 = ODD - 1;
 
-/// What a row's `waker` is while it has that one.
+/// Returns the state of a row's `waker` field while it has that waker.
 pub(super) fn state_of(waker: &Waker) -> usize {
     if executors::is_tokio_task(waker) { waker.data().addr() } else { OTHER }
 }
 
-// All of these under the row's lock.
+// All of these run under the row's lock.
 impl Row {
     pub(super) fn add_hold(&self) {
         let holds = self.holds.load(Ordering::Relaxed);
@@ -43,7 +45,7 @@ impl Row {
         }
     }
 
-    /// One hold less. Returns the waker, to be dropped, if that was the last.
+    /// Removes one hold. Returns the waker, to be dropped, if that was the last.
     pub(super) fn remove_hold(&self, id: RowId) -> Option<Waker> {
         let mut details = self.details(id)?;
         let holds = self.holds.load(Ordering::Relaxed);
@@ -53,12 +55,12 @@ impl Row {
         self.let_go(&mut details)
     }
 
-    /// Whether anybody may ask for the executor's waker.
+    /// Returns whether the executor's waker may still be asked for.
     pub(super) fn is_wanted(&self) -> bool {
         self.has_clones() || self.holds.load(Ordering::Relaxed) & MANY_HOLDS != 0 || self.flags() & flags::BOX != 0
     }
 
-    /// The executor's waker, to be dropped, if nobody can ask for it any more.
+    /// Returns the executor's waker, to be dropped, if it cannot be asked for any more.
     pub(super) fn let_go(&self, details: &mut Details) -> Option<Waker> {
         if self.is_wanted() {
             return None;
@@ -68,7 +70,7 @@ impl Row {
         Some(waker)
     }
 
-    /// The other one of the row's wakers from here on.
+    /// Switches to the other one of the row's wakers.
     fn flip(&self) -> bool {
         let holds = self.holds.load(Ordering::Relaxed) ^ ODD;
         self.holds.store(holds, Ordering::Relaxed);
@@ -80,23 +82,23 @@ impl Row {
     }
 }
 
-/// The row's waker is lent to a poll.
+/// A loan of the row's waker to a poll.
 pub(super) struct Loan<'a> {
     registered: &'a Registered,
     pub(super) waker: RowWaker,
-    /// Somebody has asked for the waker while there was none, perhaps after this poll looked what is asked of it.
+    /// Somebody has asked for the waker while there was none, perhaps after this poll checked the flags.
     asked: bool,
 }
 
 impl<'a> Loan<'a> {
-    /// From before a poll with `waker` until after it. A traced poll has the `other` of the row's wakers. `None` if the row
-    /// is not one's own any more.
+    /// Begins a loan, before a poll with `waker`. It lasts until after the poll. A traced poll gets the `other` of the
+    /// row's wakers. Returns `None` if the row has other work by now.
     pub(super) fn begin(registered: &'a Registered, waker: &Waker, other: bool) -> Option<Self> {
         let (row, id) = (registered.row(), registered.id());
         let mut details = row.details(id)?;
         let mut previous = None;
         if !details.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            // Whatever cloning a waker does, and dropping one, it does without our lock.
+            // Cloning and dropping a waker may run any code, so it happens without our lock.
             drop(details);
             let clone = waker.clone();
             details = row.details(id)?;
@@ -116,7 +118,7 @@ impl<'a> Loan<'a> {
         self.waker.lend(rows())
     }
 
-    /// After a poll with `waker` that is pending.
+    /// Runs after a poll with `waker` that is pending.
     pub(super) fn pending(&self, waker: &Waker) {
         if self.asked {
             wake_self(to_wake(waker));
@@ -130,8 +132,8 @@ impl Drop for Loan<'_> {
     }
 }
 
-/// The waker that a traced poll within rows is to have: the other one of the outermost row's, unless a poll around is traced and
-/// has changed it.
+/// Returns the waker for a traced poll within rows. It is the other one of the outermost row's, unless an outer poll is
+/// traced and has switched it.
 pub(super) fn passed_on(waker: &Waker) -> Option<RowWaker> {
     let own = RowWaker::of(waker)?;
     if !capture::is_traced(waker)
@@ -143,22 +145,22 @@ pub(super) fn passed_on(waker: &Waker) -> Option<RowWaker> {
     Some(own)
 }
 
-/// Whether somebody has a clone of that row's waker.
+/// Returns whether that row's waker has clones.
 pub(super) fn is_kept(waker: RowWaker) -> bool {
     row_of(waker.name).is_some_and(|(row, id)| row.is_live(id) && row.has_clones())
 }
 
-/// What a row keeps that is polled with `waker`.
+/// What a row keeps when it is polled with `waker`.
 pub(super) enum Keep<'a> {
-    /// A clone of that: tokio's, or whatever there is where no row's waker is lent.
+    /// A clone of the waker itself: tokio's, or any other where no row's waker is lent.
     Clone(&'a Waker),
-    /// The name of the row whose waker that is.
+    /// The name of the row that the waker belongs to.
     Name(u64),
 }
 
 impl<'a> Keep<'a> {
     pub(super) fn of(waker: &'a Waker) -> Self {
-        // Within a traced poll, whose waker lives no longer than that: what that one stands for.
+        // A traced poll's waker lives no longer than the poll, so this uses the waker that it stands for.
         let original = capture::original(waker);
         match capture::row_of(waker).filter(|_| !executors::is_tokio(original)) {
             Some(row) => Self::Name(row.name),
@@ -167,7 +169,7 @@ impl<'a> Keep<'a> {
     }
 }
 
-/// To be woken later, and nowhere recorded.
+/// Returns a waker to be woken later, which is recorded nowhere.
 pub(super) fn to_wake(waker: &Waker) -> Waker {
     match Keep::of(waker) {
         Keep::Clone(original) => original.clone(),

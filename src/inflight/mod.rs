@@ -1,6 +1,6 @@
-//! The table of work that is running now: a row for each request, job or child, and for each thread the row it polls.
+//! The table of running work. It has a row for each request, job or child, and each thread knows the row that it polls.
 //!
-//! A worker writes a row with a few plain atomic stores a poll; everything that may be slow is left to the monitor.
+//! A worker writes a row with a few plain atomic stores per poll. Everything that may be slow is left to the monitor.
 
 mod audience;
 pub(crate) mod budget;

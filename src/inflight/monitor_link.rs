@@ -1,5 +1,5 @@
-//! What this floor tells the monitor, which stands above it: through functions that the monitor installs when it starts. Before
-//! that there is nobody to tell, and nothing that anybody would have to know.
+//! What this floor tells the monitor, which is above it. The monitor installs functions for that when it starts. Before
+//! that there is nobody to tell, and nothing worth telling.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,33 +7,34 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::Row;
 use crate::capture::{PerProcess, RowId};
 
-/// Flags that a new row starts with: `ARMED` where every poll is to be traced.
+/// Flags that a new row starts with: `ARMED` if every poll should be traced.
 static INITIAL_FLAGS: AtomicU32 = AtomicU32::new(0);
 static LINK: PerProcess<OnceLock<MonitorLink>> = PerProcess::new(inherited);
 
-/// A child of `fork` goes on with what its parent had. A lock of that may have been held at the fork: it is only read.
+/// Continues in a child of `fork` with what its parent had. A lock of the parent's may have been held at the fork, so
+/// it is only read.
 fn inherited() -> OnceLock<MonitorLink> {
     let parents = LINK.parent().and_then(|parent| parent.get().copied());
     parents.map_or_else(OnceLock::new, OnceLock::from)
 }
 
-/// The monitor's functions. All are called on cold paths alone.
+/// The monitor's functions. All are called on cold paths only.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MonitorLink {
-    /// The monitor may have to be started: this is a child of `fork`.
+    /// Starts the monitor if necessary, because this is a child of `fork`.
     pub(crate) start: fn(),
-    /// There is something for the thread that captures: a traced poll that it waits for is over.
+    /// Tells the capture thread that there is something for it: a traced poll that it waits for is over.
     pub(crate) answered: fn(),
-    /// The row's owner is dropped, and its work has no outcome.
+    /// Called when the row's owner is dropped and its work has no outcome.
     pub(crate) dropped: fn(&'static Row, RowId),
 }
 
-/// To be called by the monitor before it looks at rows.
+/// Installs the monitor's functions. The monitor calls it before it looks at rows.
 pub(crate) fn install(link: MonitorLink) {
     let _ = LINK.get().set(link);
 }
 
-/// From here on, new rows start with these.
+/// Sets the flags that new rows start with from here on.
 pub(crate) fn set_initial_flags(flags: u32) {
     INITIAL_FLAGS.store(flags, Ordering::Relaxed);
 }

@@ -1,5 +1,5 @@
-//! The settings that rows refer to: one a layer, kept for the life of the process, so that a request refers to them by a
-//! number instead of a reference count that all workers would share.
+//! The settings that rows refer to. Each layer has one, which is kept for the life of the process. So a request refers
+//! to it by a number instead of a reference count that all workers would share.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use http::HeaderName;
 use super::ReportTarget;
 use crate::disabled::is_disabled;
 
-/// Which policy; zero is none.
+/// The number of a policy. Zero is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct PolicyId(u32);
 
@@ -30,15 +30,15 @@ impl PolicyId {
     }
 }
 
-/// All policies, in buckets of 1, 2, 4, .. that are made as needed. Read without a lock, which the parent's threads could
-/// have held at a fork: a layer that was made before goes on in the child.
+/// All policies, in buckets of 1, 2, 4, .. that are made as needed. They are read without a lock, because the parent's
+/// threads could have held one at a fork. So a layer that was made before the fork also works in the child.
 static POLICIES: [OnceLock<Box<[Place]>>; u32::BITS as usize] = [const { OnceLock::new() }; u32::BITS as usize];
-/// Policies that are there, or about to be.
+/// The number of policies that exist or are about to.
 static REGISTERED: AtomicU32 = AtomicU32::new(0);
 
 type Place = OnceLock<&'static Policy>;
 
-/// The bucket of a policy, counted from zero, and where it is in that.
+/// Returns the bucket of a policy, counted from zero, and its index in that bucket.
 const fn bucket(index: u32) -> (u32, u32) {
     let bucket = (index + 1).ilog2();
     (bucket, index + 1 - (1 << bucket))
@@ -49,7 +49,7 @@ fn place(index: u32) -> Option<&'static Place> {
     POLICIES[bucket as usize].get()?.get(at as usize)
 }
 
-/// What a layer is.
+/// The kind of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tool {
     Watchdog,
@@ -69,14 +69,15 @@ impl Tool {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Abandoned {
     Never,
-    /// After this many nanoseconds, whatever the threshold is; `u64::MAX` for never.
+    /// After this many nanoseconds, whatever the threshold is, or `u64::MAX` for never.
     After(u64),
     /// After this fraction of the request's threshold, which is not negative.
     AtFraction(f64),
 }
 
 impl Abandoned {
-    /// Whether a request with this threshold is reported if it is dropped after `elapsed`. Both are nanoseconds.
+    /// Returns whether a request with this threshold is reported if it is dropped after `elapsed`. Both are
+    /// nanoseconds.
     pub(crate) fn includes(self, elapsed: u64, threshold: u64) -> bool {
         match self {
             Self::Never => false,
@@ -86,7 +87,7 @@ impl Abandoned {
     }
 }
 
-/// What a layer has been told.
+/// The settings of one layer.
 #[derive(Debug)]
 pub(crate) struct Policy {
     pub(crate) id: PolicyId,
@@ -94,11 +95,11 @@ pub(crate) struct Policy {
     pub(crate) reports: ReportTarget,
     /// Headers that reports may show.
     pub(crate) headers: Vec<HeaderName>,
-    /// Nanoseconds; `u64::MAX` for never. Of a timebox, the limit.
+    /// Nanoseconds, or `u64::MAX` for never. The limit, if the layer is a timebox.
     threshold: AtomicU64,
-    /// Some requests have a threshold of their own.
+    /// Whether some requests have their own threshold.
     pub(crate) varies: bool,
-    /// One poll may hold its thread this long, in nanoseconds; `u64::MAX` for ever.
+    /// How long one poll may hold its thread, in nanoseconds, or `u64::MAX` for ever.
     pub(crate) blocking_after: u64,
     pub(crate) abandoned: Abandoned,
     enabled: AtomicBool,
@@ -120,13 +121,14 @@ pub(crate) struct Settings {
     pub(crate) abandoned: Abandoned,
 }
 
-/// As rows and the monitor count.
+/// Converts to nanoseconds, as rows and the monitor count.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Policy {
-    /// Registers the settings. They stay for the life of the process: some 200 bytes a layer, none a request.
+    /// Registers the settings. They stay for the life of the process, and take some 200 bytes per layer and none per
+    /// request.
     pub(crate) fn register(settings: Settings) -> &'static Self {
         let index = REGISTERED.fetch_add(1, Ordering::Relaxed);
         let policy: &'static Self = Box::leak(Box::new(Self {
@@ -148,7 +150,7 @@ impl Policy {
         places[at as usize].get_or_init(|| policy)
     }
 
-    /// All policies of the process.
+    /// Returns all policies of the process.
     pub(crate) fn all() -> Vec<&'static Self> {
         (0..REGISTERED.load(Ordering::Relaxed)).filter_map(|index| place(index)?.get().copied()).collect()
     }
@@ -158,7 +160,7 @@ impl Policy {
         Duration::from_nanos(self.threshold.load(Ordering::Relaxed))
     }
 
-    /// The threshold as rows count it: nanoseconds, `u64::MAX` for never.
+    /// Returns the threshold as rows count it: nanoseconds, or `u64::MAX` for never.
     #[inline]
     pub(crate) fn threshold_nanos(&self) -> u64 {
         self.threshold.load(Ordering::Relaxed)
@@ -177,7 +179,8 @@ impl Policy {
         self.enabled.store(enabled && !is_disabled(), Ordering::Relaxed);
     }
 
-    /// Notes that a request came through. True for the first one, which alone costs more than a load.
+    /// Notes that a request came through. Returns true for the first one, which is the only one that costs more than a
+    /// load.
     #[inline]
     pub(crate) fn saw_request(&self) -> bool {
         !self.seen.load(Ordering::Relaxed) && !self.seen.swap(true, Ordering::Relaxed)
@@ -207,7 +210,8 @@ mod tests {
         assert!(!never.includes(u64::MAX - 1, MS));
     }
 
-    /// Guards: a fraction is measured by the threshold of the request, also if that is beyond it, or never comes.
+    /// Guards: a fraction is measured by the threshold of the request, even if the fraction is above one or the
+    /// threshold is never.
     #[test]
     fn abandoned_at_a_fraction_follows_the_threshold() {
         let half = Abandoned::AtFraction(0.5);

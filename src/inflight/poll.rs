@@ -13,7 +13,7 @@ use crate::capture::frame_address;
 use crate::capture::{self, Arena, RowWaker};
 use crate::clock::now;
 
-/// Work with a row of its own, or none: because watching is off, or a layer further out has one.
+/// Work with its own row, or without one because watching is off or an outer layer has one.
 #[derive(Debug)]
 pub(crate) struct Watched(Option<Registered>);
 
@@ -21,19 +21,19 @@ pub(crate) struct Watched(Option<Registered>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PollKind {
     Plain,
-    /// As a part of other work, whose poll is traced.
+    /// Within other work, whose poll is traced.
     Within,
-    /// By an executor that is not tokio's, or as a part of such work: with a row's waker.
+    /// With a row's waker, because the executor isn't tokio's or outer work has lent one.
     Lent,
     Traced,
 }
 
 thread_local! {
-    /// Room for the stacks of traced polls, made as needed: one, or as many as are nested.
+    /// Buffers for the stacks of traced polls, made as needed: one for each level of nesting.
     static ARENAS: Cell<Vec<Arena>> = const { Cell::new(Vec::new()) };
 }
 
-/// Arenas that a thread keeps: more than so many nested traced polls are rare.
+/// How many arenas a thread keeps. More nested traced polls than this are rare.
 const MAX_ARENAS: usize = 4;
 
 pub(super) fn take_arena() -> Arena {
@@ -47,7 +47,7 @@ pub(super) fn take_arena() -> Arena {
 }
 
 pub(super) fn give_arena(arena: Arena) {
-    // While the thread ends, there is nobody to keep it for.
+    // While the thread ends, nothing can use it again.
     let _ = ARENAS.try_with(|arenas| {
         let mut list = arenas.take();
         if list.len() < MAX_ARENAS {
@@ -66,19 +66,20 @@ impl Watched {
         Self(None)
     }
 
-    /// The row and its name, if there is one.
+    /// Returns the row and its name, if there is one.
     #[inline]
     pub(crate) fn row(&self) -> Option<(&'static Row, RowId)> {
         self.0.as_ref().map(|registered| (registered.row(), registered.id()))
     }
 
-    /// Of work that was handed on within boxes: they are around what runs until the value is dropped. Of profiled work: no box is.
+    /// Until the value is dropped, the boxes that the work was handed on in are around what runs. For profiled work, no
+    /// box is.
     pub(crate) fn within_boxes(&self) -> Option<Scope> {
         let row = self.row()?.0;
         (row.flags() & (flags::INHERITOR | flags::PROFILED) != 0).then(|| Scope::enter_inheritor(row))
     }
 
-    /// Says that the work has an outcome: to drop it from here on abandons nothing.
+    /// Marks the work as having an outcome. Dropping it from here on abandons nothing.
     #[inline]
     pub(crate) fn complete(&self) {
         if let Some(registered) = &self.0 {
@@ -91,19 +92,19 @@ impl Watched {
         Self(self.0.take())
     }
 
-    /// Frees the row. In place: to move what was just written takes longer than to free it.
+    /// Frees the row. In place, because moving what was just written takes longer than freeing it.
     #[inline]
     pub(crate) fn end(&mut self) {
         self.0 = None;
     }
 
-    /// Stops the row's clock, and forgets what was recorded until now; sets the flags of `set`.
+    /// Stops the row's clock, forgets what was recorded until now, and sets the flags of `set`.
     #[inline]
     pub(crate) fn pause(&mut self, set: u32) {
         if let Some(registered) = &mut self.0 {
             let row = registered.row();
             row.restart(None);
-            // The next stretch has a record of its own.
+            // The next stretch has its own record.
             row.forget_deadline(registered.id());
             const RECORDED: u32 = flags::ARMED | flags::REPORTED | flags::WANTED;
             if set != 0 || row.flags() & RECORDED != 0 {
@@ -115,7 +116,7 @@ impl Watched {
         }
     }
 
-    /// Starts the row's clock, unless it runs.
+    /// Starts the row's clock, unless it is running.
     #[inline]
     pub(crate) fn resume(&mut self, ticks: impl FnOnce() -> u64) {
         if let Some(registered) = &self.0
@@ -125,18 +126,18 @@ impl Watched {
         }
     }
 
-    /// What runs until the value is dropped (a service's `call`, a closure on a blocking thread) is part of the work.
-    /// `frame` is an address in the caller's frame.
+    /// Makes what runs until the value is dropped (a service's `call`, a closure on a blocking thread) a part of the
+    /// work. `frame` is an address in the caller's frame.
     #[inline]
     pub(crate) fn enter(&self, frame: usize) -> Option<Inside> {
         let registered = self.0.as_ref()?;
         Inside::enter(registered.row(), registered.id(), frame)
     }
 
-    /// Polls the work. What is finished is complete; what panics or is dropped later is not.
+    /// Polls the work. Work that finishes is complete. Work that panics or is dropped later isn't.
     ///
-    /// Off, this costs one branch. On, some ten plain stores to memory that no other worker writes, and the first time
-    /// that it returns `Pending` a clone of the waker.
+    /// If watching is off, this costs one branch. If it is on, it costs some ten plain stores to memory that no other
+    /// worker writes, and a clone of the waker the first time that it returns `Pending`.
     #[inline(always)]
     pub(crate) fn poll<T>(&mut self, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         let frame = frame_address!();
@@ -147,23 +148,23 @@ impl Watched {
         result
     }
 
-    /// The first part of [`Watched::poll`].
+    /// Does the first part of [`Watched::poll`].
     #[inline]
     pub(crate) fn begin(&mut self, frame: usize) -> Option<Inside> {
         let registered = self.0.as_mut()?;
         let inside = Inside::enter(registered.row(), registered.id(), frame)?;
-        // Stands if the poll panics: then the work is over, and not for want of a client.
+        // Stays if the poll panics, because then the work is over, and not because a client is missing.
         registered.complete(true);
         Some(inside)
     }
 
-    /// Whether a layer that shares the row has asked for the response body.
+    /// Returns whether a layer that shares the row has asked for the response body.
     #[inline]
     pub(crate) fn wants_body(&self) -> bool {
         self.0.as_ref().is_some_and(|registered| registered.row().flags() & flags::WATCH_BODY != 0)
     }
 
-    /// How to poll.
+    /// Returns how to poll.
     #[inline]
     pub(crate) fn kind(&self, inside: &Option<Inside>, cx: &Context<'_>) -> PollKind {
         if inside.as_ref().is_some_and(|inside| inside.row().flags() & flags::TRACED != 0) {
@@ -189,7 +190,7 @@ impl Watched {
         }
     }
 
-    /// A poll that is not plain.
+    /// Does a poll that isn't plain.
     #[cold]
     #[inline(never)]
     pub(crate) fn seen<T>(
@@ -206,7 +207,7 @@ impl Watched {
         }
     }
 
-    /// The last part of [`Watched::poll`].
+    /// Does the last part of [`Watched::poll`].
     #[inline]
     pub(crate) fn leave(&mut self, inside: Option<Inside>, kind: PollKind, pending: Option<&Waker>) {
         let Some(registered) = self.0.as_mut() else { return };
@@ -226,7 +227,8 @@ impl Watched {
     }
 }
 
-/// After a poll on a thread that is ending. Whoever is to be told that a limit has passed still needs to be woken.
+/// Runs after a poll on a thread that is ending. Work that must be told that a limit has passed still needs to be
+/// woken.
 #[cold]
 #[inline(never)]
 fn unwatched(registered: &Registered, pending: Option<&Waker>) {
@@ -247,7 +249,8 @@ fn traced<T>(
     let had_budget = tokio::task::coop::has_budget_remaining();
     let look_below = begin(registered, cx.waker());
     let waker = cx.waker();
-    // Where a row's waker is passed on, that; below a profile's, which must see each clone, that one; else the row's own.
+    // If a row's waker is passed on, uses that. Under a profile's waker, which must see each clone, uses that one.
+    // Otherwise uses the row's own.
     let loan = if capture::LENDS && !capture::is_tracing(waker) && capture::row_of(waker).is_none() {
         Loan::begin(registered, waker, true)
     } else {
@@ -263,7 +266,7 @@ fn traced<T>(
     let result = capture::trace(&mut arena, frame, look_below, row.map(|row| (row, clones::rows())), cx, poll);
     if result.is_pending() {
         if loan.is_none() {
-            // Before the monitor hears of it: it may want to wake the task again.
+            // Before the monitor hears of it, because it may want to wake the task again.
             registered.keep_waker(cx.waker());
         }
         end(registered, &mut arena, had_budget, (look_below, row), cx.waker());
@@ -275,7 +278,7 @@ fn traced<T>(
     result
 }
 
-/// A poll by an executor that is not tokio's, or as a part of such work.
+/// Does a poll by an executor other than tokio, or within such work.
 #[inline(always)]
 fn lent<T>(registered: &Registered, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
     let waker = cx.waker();
@@ -306,7 +309,7 @@ fn begin(registered: &Registered, waker: &Waker) -> bool {
     trace.look_below
 }
 
-/// `lent` is the row's waker that the poll had.
+/// Ends a traced poll. `lent` is the row's waker that the poll had.
 fn end(
     registered: &Registered,
     arena: &mut Arena,
@@ -319,7 +322,7 @@ fn end(
     let (wanted, forced) = (flags & flags::WANTED != 0, flags & (flags::WANTED | flags::EXPIRED) != 0);
     let now = now();
     let is_silent = arena.clones == 0 && arena.wakes == 0;
-    // Somebody has a clone of the waker, be it from an earlier poll.
+    // Whether the waker has clones, even if they are from an earlier poll.
     let is_kept = lent.is_some_and(is_kept);
     let mut silent = is_silent && !is_kept;
     let key = if is_silent && is_kept { None } else { arena.key(&capture::code_range()) };
@@ -334,7 +337,7 @@ fn end(
                 trace.go_on_waiting(now);
             } else {
                 trace.end_poll(now, arena, key, had_budget, forced, || budget::COPIES.take(now));
-                // Where an earlier poll has kept it is known.
+                // If an earlier poll has kept a waker, it is known where.
                 silent &= trace.silence != Some(Silence::Earlier);
             }
             trace.look_below = silent;
@@ -344,7 +347,8 @@ fn end(
         return;
     }
     if silent && !looked_below && capture::sys::SUPPORTED {
-        // Nobody kept the waker, so there is no stack: once more, and this time look at what the poll leaves.
+        // Nobody kept the waker, so there is no stack. Poll once more, and this time look at what the poll leaves
+        // behind.
         wake_self(to_wake(waker));
         return;
     }
@@ -352,8 +356,8 @@ fn end(
     monitor_link::answered();
 }
 
-/// The request was armed while it was inside a poll, which has ended now: it is polled once more, to see where it waits.
-/// There are no more of these at a time than threads that poll.
+/// Runs after an untraced poll during which the request was armed. Polls it once more, to see where it waits. There are
+/// never more of these at a time than threads that poll.
 #[cold]
 #[inline(never)]
 fn end_untraced(registered: &Registered, waker: &Waker) {

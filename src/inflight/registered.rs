@@ -1,5 +1,5 @@
-//! Ownership of a row: when the owner is dropped, however that comes about, the work is over, and the row is free again unless its
-//! waker has clones: then it is when the last of them is gone.
+//! Ownership of a row. When the owner is dropped, for whatever reason, the work is over. Then the row is free again,
+//! unless its waker has clones. In that case it is free when the last clone is gone.
 
 use std::task::Waker;
 
@@ -11,8 +11,8 @@ use crate::clock::Clock;
 
 /// A live row and the duty to free it.
 ///
-/// Two words, which travel in registers. What else the owner needs to know stands in the row: a larger value would be
-/// moved by way of the stack, and to load it there just after it was stored in pieces stalls the processor.
+/// It is two words, which travel in registers. Everything else that the owner needs is in the row. A larger value would
+/// be moved through the stack, and loading it there just after it was stored in pieces stalls the processor.
 #[derive(Debug)]
 pub(crate) struct Registered {
     row: &'static Row,
@@ -20,8 +20,8 @@ pub(crate) struct Registered {
 }
 
 impl Registered {
-    /// Registers work that begins now, with a threshold in nanoseconds or `u64::MAX` for none; `None` if there is no row left.
-    /// The monitor must be told of the threshold.
+    /// Registers work that begins now, with a threshold in nanoseconds or `u64::MAX` for none. Returns `None` if there
+    /// is no row left. The monitor must be told of the threshold.
     #[inline]
     pub(crate) fn new(policy: PolicyId, threshold: u64, extra: u32, fill: impl FnOnce(&mut Details)) -> Option<Self> {
         let row = table::allocate()?;
@@ -53,13 +53,13 @@ impl Registered {
         self.id
     }
 
-    /// Whether the work has an outcome: dropping it then abandons nothing.
+    /// Sets whether the work has an outcome. If so, dropping it abandons nothing.
     #[inline]
     pub(crate) fn complete(&self, completed: bool) {
         self.row.set_completed(completed);
     }
 
-    /// Remembers whom to wake, unless the row has this waker already.
+    /// Remembers the waker, unless the row has it already.
     #[inline]
     pub(crate) fn keep_waker(&self, waker: &Waker) {
         if !(executors::is_tokio_task(waker) && self.row.has_task(waker)) {
@@ -87,12 +87,12 @@ impl Registered {
                 if self.row.has_waker(self.id, |known| capture::name_of(known) == Some(name)) {
                     return;
                 }
-                // A box must be able to tell its work that its time is up, also where that has kept no waker.
+                // A box must be able to tell its work that its time is up, even if the work has kept no waker.
                 let is_box = self.row.flags() & flags::BOX != 0;
                 (if is_box { capture::hold(name) } else { capture::named(name) }, false)
             }
         };
-        // Whatever cloning a waker does, and dropping one, it does without our lock.
+        // Cloning and dropping a waker may run any code, so it happens without our lock.
         let (previous, asked) = self.row.put_waker(self.id, waker, is_task);
         if let Some(asked) = asked {
             wake_self(asked);
@@ -101,8 +101,8 @@ impl Registered {
     }
 }
 
-/// Wakes the task that the calling thread polls, so that it is polled once more. Of tokio it is known that it takes no lock to
-/// be woken that it holds while it polls.
+/// Wakes the task that the calling thread polls, so that it is polled once more. While tokio polls, it
+/// is known to hold no lock that waking takes.
 #[cold]
 #[inline(never)]
 pub(super) fn wake_self(waker: Waker) {
@@ -116,7 +116,7 @@ impl Drop for Registered {
     }
 }
 
-/// A function of its own, so that the many places that may drop a row only ask whether there is one.
+/// A separate function, so that the many places that may drop a row only check whether there is one.
 #[inline(never)]
 fn release(row: &'static Row, id: RowId) {
     if row.process() != capture::process_number() {
@@ -134,7 +134,7 @@ fn release(row: &'static Row, id: RowId) {
     drop(held);
 }
 
-/// A future that is polled within this work has kept the row's waker, and may outlive it.
+/// Drains a row whose waker was kept by a future within this work, which may outlive it.
 #[cold]
 #[inline(never)]
 fn drain(row: &'static Row) {

@@ -1,4 +1,5 @@
-//! A row's protocol, under every interleaving: the owner occupies and vacates it, the monitor looks at it and sets flags.
+//! A row's protocol, under every interleaving. The owner occupies and vacates it, the monitor looks at it and sets
+//! flags.
 
 use std::task::{Wake, Waker};
 
@@ -9,7 +10,7 @@ use loom::thread;
 use super::{Asked, Child, How, PolicyId, Row, Work, clones, flags};
 use crate::capture::RowId;
 
-/// Work that tells which generation it is of.
+/// Makes work that tells which generation it is of.
 fn occupy(row: &Row, number: u64) -> RowId {
     row.occupy(PolicyId::NONE, number, number, 0, |details| {
         details.work = Work::Child(Child { parent: RowId::from_bits(number), how: How::Spawn, boxes: None });
@@ -24,7 +25,7 @@ fn loom_an_id_never_reaches_another_generation() {
         let row = Arc::new(Row::new(0));
         // Which of the generations the monitor has set a flag on, one bit each.
         let set = Arc::new(AtomicU32::new(0));
-        // The name of the first generation: the monitor may hold it for as long as it likes.
+        // The name of the first generation, which the monitor may hold for any time.
         let first = Arc::new(AtomicU64::new(0));
         let monitor = {
             let (row, set, first) = (row.clone(), set.clone(), first.clone());
@@ -95,18 +96,18 @@ fn loom_a_stopped_clock_has_no_deadline() {
     });
 }
 
-/// A task as its executor knows it: whether it is to be polled.
+/// A task as its executor knows it: whether it must be polled.
 struct Task(AtomicBool);
 
 impl Wake for Task {
     fn wake(self: std::sync::Arc<Self>) {
-        // An update, as executors do it: of a plain store, loom does not know that the poll's swap came before.
+        // An update, as in executors. With a plain store, loom does not know that the poll's swap came before.
         self.0.swap(true, Ordering::AcqRel);
     }
 }
 
-/// Guards: setting a flag and asking for the waker always leads to a poll that sees the flag. That also holds if the waker is
-/// out already, was never put in, or is being put in at that moment.
+/// Guards: setting a flag and asking for the waker always leads to a poll that sees the flag. That also holds if the
+/// waker is out already, was never put in, or is being put in at that moment.
 #[test]
 fn loom_no_request_for_a_poll_is_lost() {
     loom::model(|| {
@@ -126,7 +127,7 @@ fn loom_no_request_for_a_poll_is_lost() {
         };
         let mut seen = 0;
         for _ in 0..2 {
-            // The poll begins: whoever wakes the task from here on means the next one.
+            // The poll begins. A wake of the task from here on means the next one.
             task.0.swap(false, Ordering::AcqRel);
             seen = row.flags();
             let waker = Waker::from(task.clone());
@@ -172,8 +173,8 @@ fn loom_a_draining_row_is_freed_once() {
     });
 }
 
-/// Guards: of several threads that wake, the task sees the reason of the last one, whoever holds its waker at the moment: the
-/// monitor, which asked for a poll, or the owner of a clone, after the work is dropped.
+/// Guards: of several threads that wake, the task sees the reason of the last one, whoever holds its waker at the
+/// moment: the monitor, which asked for a poll, or the owner of a clone, after the work is dropped.
 #[test]
 fn loom_no_wake_up_is_lost_to_another() {
     /// A task that looks at what was sent when it is woken.

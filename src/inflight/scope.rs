@@ -1,8 +1,8 @@
-//! The box that the calling code runs in: a thread knows the innermost row that a box can tell that its time is up, while
-//! the box's future is polled or its closure runs.
+//! The box that the calling code runs in. While a box's future is polled or its closure runs, the thread knows the
+//! innermost row that a box can tell that its time is up.
 //!
-//! That row is the box itself, or an inheritor: a task or a blocking closure that was handed on within boxes, and which the
-//! monitor tells when one of them expires.
+//! That row is the box itself, or an inheritor: a task or a blocking closure that was handed on within boxes. The
+//! monitor tells the inheritor when one of them expires.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use crate::capture::{RowId, ThreadSlot};
 use crate::clock::Clock;
 
 thread_local! {
-    // Without a destructor, so that an access costs no check and works while the thread ends.
+    // Has no destructor, so that an access costs no check and works while the thread ends.
     static INNERMOST: Cell<Option<&'static Row>> = const { Cell::new(None) };
 }
 
-/// Boxes within boxes that an inheritor remembers, and that anybody walks.
+/// How many boxes within boxes an inheritor remembers, and any walk visits.
 const MAX_DEPTH: usize = 64;
 
-/// The row that tells the calling code that its time is up.
+/// Returns the row that tells the calling code that its time is up.
 #[inline]
 pub(crate) fn innermost() -> Option<&'static Row> {
     INNERMOST.get()
 }
 
-/// The calling thread is inside a row, as far as boxes go, until the value is dropped.
+/// While this value exists, the calling thread is inside a row, as far as boxes are concerned.
 #[derive(Debug)]
 pub(crate) struct Scope {
     previous: Option<&'static Row>,
@@ -36,23 +36,22 @@ impl Scope {
     #[inline]
     pub(crate) fn enter(row: &'static Row) -> Self {
         let previous = INNERMOST.get();
-        // A box that began elsewhere, and is polled inside one that ends sooner: that one tells its work. Where boxes begin
-        // inside each other, the inner one ends sooner.
-        // One of a parent of this process is inert.
+        // A box that began elsewhere may be polled inside one that ends sooner. Then the outer one tells its work. If
+        // boxes begin inside each other, the inner one ends sooner. A row of a parent process is inert.
         let sooner =
             previous.filter(|previous| previous.process() == row.process() && previous.deadline() < row.deadline());
         INNERMOST.set(Some(sooner.unwrap_or(row)));
         Self { previous }
     }
 
-    /// The same for an inheritor, which has no deadline of its own: it knows the boxes that it was handed on in.
+    /// Does the same for an inheritor, which has no deadline of its own. It knows the boxes that it was handed on in.
     #[inline]
     pub(crate) fn enter_inheritor(row: &'static Row) -> Self {
         Self { previous: INNERMOST.replace(Some(row)) }
     }
 }
 
-/// Whether the calling code runs for a profile, where no limit or threshold holds.
+/// Returns whether the calling code runs for a profile, where no limit or threshold applies.
 pub(crate) fn is_aside() -> bool {
     innermost().is_some_and(|row| row.flags() & flags::PROFILED != 0)
 }
@@ -65,13 +64,14 @@ impl Drop for Scope {
 }
 
 impl Row {
-    /// When the limit or the threshold passes, in nanoseconds of [`now`](crate::clock::now); `u64::MAX` for never.
+    /// Returns when the limit or the threshold passes, in nanoseconds of [`now`](crate::clock::now), or `u64::MAX` for
+    /// never.
     pub(crate) fn deadline(&self) -> u64 {
         let started = self.started().map_or(u64::MAX, |ticks| Clock::get().nanos(ticks));
         started.saturating_add(self.threshold())
     }
 
-    /// Of a box: what it is and what it is in; `None` if `id` is no box, or over.
+    /// Returns the box and what it is in, or `None` if `id` isn't a box, or is over.
     pub(crate) fn timebox(&self, id: RowId) -> Option<Timebox> {
         match &self.details(id)?.work {
             Work::Timebox(timebox) => Some(timebox.clone()),
@@ -79,7 +79,7 @@ impl Row {
         }
     }
 
-    /// Of a box: how long its work may take to end by itself once its limit has passed, in nanoseconds.
+    /// Returns the box's grace: how long its work may take to end by itself once its limit has passed, in nanoseconds.
     pub(crate) fn grace(&self, id: RowId) -> u64 {
         match self.details(id).as_deref().map(|details| &details.work) {
             Some(Work::Timebox(timebox)) => timebox.grace(),
@@ -87,7 +87,7 @@ impl Row {
         }
     }
 
-    /// Of an inheritor: what it has of the boxes that it was handed on in.
+    /// Returns what an inheritor has of the boxes that it was handed on in.
     pub(crate) fn inheritance(&self, id: RowId) -> Option<Arc<Inheritance>> {
         match &self.details(id)?.work {
             Work::Child(child) => child.boxes.clone(),
@@ -95,14 +95,14 @@ impl Row {
         }
     }
 
-    /// Of a box: what work has of it that is handed on within it.
+    /// Returns what work that is handed on within the box has of it.
     fn inherited(&self, id: RowId) -> Option<Arc<Inherited>> {
         let mut details = self.details(id)?;
         let Work::Timebox(timebox) = &mut details.work else { return None };
         let more = timebox.more.get_or_insert_with(|| Box::new(More::default()));
         if more.inherited.is_none() {
             let inherited = Inherited::new(self, id, more.label.clone());
-            // The flag is set under the lock that is held here: see `expire`.
+            // The flag is set under the lock that is held here, see `expire`.
             if self.flags() & flags::EXPIRED != 0 {
                 inherited.inheritors.close();
             }
@@ -111,11 +111,11 @@ impl Row {
         more.inherited.clone()
     }
 
-    /// The limit of the box has passed: sets the flags of `set`. The flags from before, and who is to be told apart from the
-    /// box itself; `None` if the box is over.
+    /// Sets the flags of `set`, because the limit of the box has passed. Returns the flags from before, and the rows to
+    /// tell in addition to the box itself, or `None` if the box is over.
     ///
-    /// Whoever hands on within the box from here on, or within what it has handed on, finds that out from the [`Audience`] and
-    /// tells the new work itself.
+    /// Code that hands on work later, within the box or within what was handed on in it, learns this from the
+    /// [`Audience`] and tells the new work itself.
     pub(crate) fn expire(&self, id: RowId, set: u32) -> Option<(u32, Vec<RowId>)> {
         // Under the lock, so that the box can neither end nor hand on for the first time in between.
         let details = self.details(id)?;
@@ -129,15 +129,15 @@ impl Row {
     }
 }
 
-/// The box's deadline as long as it runs, in nanoseconds; else `u64::MAX`.
+/// Returns the box's deadline while it runs, in nanoseconds, otherwise `u64::MAX`.
 fn live_deadline(inherited: &Inherited) -> u64 {
     let Some(row) = table().row(inherited.id) else { return u64::MAX };
-    // It may have been lifted since.
+    // It may have been lifted since then.
     let deadline = row.deadline();
     if row.is_live(inherited.id) { deadline } else { u64::MAX }
 }
 
-/// The earliest deadline of the boxes that the calling code runs in, in nanoseconds; `None` outside of any.
+/// Returns the earliest deadline of the boxes that the calling code runs in, in nanoseconds, or `None` outside of any.
 pub(crate) fn nearest_deadline() -> Option<u64> {
     let mut nearest = None;
     walk(|step| {
@@ -150,7 +150,7 @@ pub(crate) fn nearest_deadline() -> Option<u64> {
     nearest
 }
 
-/// What the calling code passes on to the work that it hands on.
+/// Returns what the calling code passes on to work that it hands on.
 pub(super) fn inheritance() -> Option<Arc<Inheritance>> {
     INNERMOST.get()?;
     let mut boxes = Vec::new();
@@ -161,7 +161,7 @@ pub(super) fn inheritance() -> Option<Arc<Inheritance>> {
     (!boxes.is_empty()).then(|| Arc::new(Inheritance { boxes, inner: Audience::default() }))
 }
 
-/// A new inheritor, which nobody runs yet, is told what has expired by now. What expires from here on, the monitor tells it.
+/// Tells a new inheritor, which nothing runs yet, what has expired by now. The monitor tells it what expires later.
 pub(super) fn tell_inheritor(inheritor: &'static Row, id: RowId, inheritance: &Inheritance) {
     let expired = inheritance.boxes.iter().filter(|inherited| !inherited.inheritors.join(id)).count();
     if expired > 0 {
@@ -170,7 +170,7 @@ pub(super) fn tell_inheritor(inheritor: &'static Row, id: RowId, inheritance: &I
     }
 }
 
-/// A new box within work that was handed on is told when that is, or at once if that was told.
+/// Makes a new box within work that was handed on learn when that work is told, or at once if it has been.
 #[cold]
 #[inline(never)]
 pub(crate) fn tell_box(row: &'static Row, id: RowId, around: RowId) {
@@ -179,7 +179,7 @@ pub(crate) fn tell_box(row: &'static Row, id: RowId, around: RowId) {
     }
 }
 
-/// Of the inheritor that `id` is, or that is around the boxes around it.
+/// Returns the inheritance of the inheritor that `id` is, or that is around the boxes around it.
 fn inheritance_around(mut id: RowId) -> Option<Arc<Inheritance>> {
     for _ in 0..MAX_DEPTH {
         let row = table().row(id).filter(|row| row.flags() & (flags::BOX | flags::INHERITOR) != 0)?;
@@ -194,13 +194,13 @@ fn inheritance_around(mut id: RowId) -> Option<Arc<Inheritance>> {
 
 /// One box of those around the calling code.
 pub(crate) enum Around<'a> {
-    /// Itself.
+    /// The box itself.
     Box(&'static Row, RowId),
-    /// As work that was handed on remembers it: the work's row, and what it remembers.
+    /// A box as work that was handed on remembers it: the work's row, and what it remembers.
     Inherited(&'static Row, RowId, &'a Arc<Inherited>),
 }
 
-/// The limits and thresholds around the calling code hold no longer.
+/// Lifts the limits and thresholds around the calling code.
 pub(crate) fn lift_limits() {
     let lift = |row: &'static Row, id: RowId| {
         row.set_threshold(u64::MAX);
@@ -217,7 +217,7 @@ pub(crate) fn lift_limits() {
     }
 }
 
-/// The boxes around the calling code, from the innermost out.
+/// Visits the boxes around the calling code, from the innermost out.
 pub(crate) fn walk(mut visit: impl FnMut(Around<'_>)) {
     let mut next = INNERMOST.get();
     for _ in 0..MAX_DEPTH {

@@ -1,5 +1,5 @@
-//! The `tracing` spans that slow work is in: a subscriber layer that remembers their fields, and tells each thread's slot which
-//! spans it has entered.
+//! The `tracing` spans that slow work is in. A subscriber layer remembers their fields, and tells each thread's slot
+//! which spans it has entered.
 
 use std::fmt::{self, Write};
 use std::sync::Mutex;
@@ -15,15 +15,15 @@ use crate::capture::{PerProcess, ThreadSlot, front};
 use crate::disabled::is_disabled;
 use crate::sync::lock_std;
 
-/// Fields of one span that are kept; the rest is cut.
+/// How many fields of one span are kept. The rest is cut.
 const MAX_FIELDS: usize = 16;
-/// Bytes of one field's value that are kept.
+/// How many bytes of one field's value are kept.
 const MAX_VALUE: usize = 256;
 
-/// A subscriber layer that lets reports say in which spans the slow work is, with their fields.
+/// A subscriber layer that makes reports show which spans the slow work is in, with their fields.
 ///
-/// It goes on a [`Registry`], beside whatever else is there. Values of fields that are named like secrets are
-/// not shown, nor is what looks like a secret in others: see [Privacy](crate::report#privacy).
+/// Add it to a [`Registry`], beside any other layers. Values of fields with names like secrets are not shown, and
+/// neither are values that look like secrets: see [Privacy](crate::report#privacy).
 ///
 /// ```
 /// use tracing_subscriber::prelude::*;
@@ -33,19 +33,20 @@ const MAX_VALUE: usize = 256;
 /// ```
 #[derive(Debug, Default)]
 pub struct SpanLayer {
-    /// Spans of its registry can be looked up, or nothing more can be done for it.
+    /// Whether spans of its registry can be looked up, or nothing more can be done about it.
     is_known: AtomicBool,
 }
 
 impl SpanLayer {
-    /// Creates the layer. There is nothing to set.
+    /// Creates the layer. It has no settings.
     #[must_use]
     pub const fn new() -> Self {
         Self { is_known: AtomicBool::new(false) }
     }
 
-    /// Before 0.3.21, tracing-subscriber does not tell layers of a stack that it has a dispatcher: its first span does. While a
-    /// dispatcher of one thread is in use, that cannot be had either, but an application has one for all threads.
+    /// Asks for the dispatcher at the first span, because before 0.3.21, tracing-subscriber does not tell layers of a
+    /// stack that it has one. It is not available either while a dispatcher for one thread is in use, but an
+    /// application has one for all threads.
     #[cold]
     fn ask_for_dispatch(&self) {
         tracing::dispatcher::get_default(|dispatch| {
@@ -57,17 +58,17 @@ impl SpanLayer {
     }
 }
 
-/// From here on, spans of that dispatcher's registry can be looked up.
+/// Makes spans of that dispatcher's registry available from here on.
 fn remember(dispatch: &Dispatch) {
     let mut dispatches = lock_std(DISPATCHES.get());
     dispatches.retain(|weak| weak.upgrade().is_some());
     dispatches.push(dispatch.downgrade());
 }
 
-/// The registries that have the layer, to look spans up in when a report is made.
+/// The registries that have the layer, to look up spans in when a report is made.
 static DISPATCHES: PerProcess<Mutex<Vec<WeakDispatch>>> = PerProcess::new(inherited);
 
-/// A child of `fork` has its parent's subscriber, and its layers.
+/// Continues in a child of `fork` with its parent's subscriber and its layers.
 fn inherited() -> Mutex<Vec<WeakDispatch>> {
     Mutex::new(DISPATCHES.parent().and_then(|parent| parent.try_lock().ok()?.clone().into()).unwrap_or_default())
 }
@@ -79,7 +80,7 @@ struct Fields(Vec<(&'static str, String)>);
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let mut text = Limited(String::new());
-        // A value that is cut stops formatting early, which is no error of its own.
+        // A value that is cut stops formatting early, which isn't an error.
         let whole = write!(text, "{value:?}").is_ok();
         self.set(field.name(), ended(text.0, whole));
     }
@@ -100,7 +101,7 @@ impl Fields {
     }
 }
 
-/// Says of a value that it was cut: what is at its end may be half a secret.
+/// Marks a value as cut, because its end may be half a secret.
 fn ended(mut text: String, whole: bool) -> String {
     if !whole {
         text.push('…');
@@ -108,7 +109,7 @@ fn ended(mut text: String, whole: bool) -> String {
     text
 }
 
-/// A string that takes no more than it is allowed to.
+/// A string that takes no more than the limit.
 struct Limited(String);
 
 impl Write for Limited {
@@ -150,7 +151,7 @@ where
     }
 
     fn on_enter(&self, id: &Id, _context: Context<'_, S>) {
-        // A thread gets its slot when it first polls watched work; what it entered before that is not known.
+        // A thread gets its slot when it first polls watched work. Spans that it entered before that are not known.
         if let Some(slot) = ThreadSlot::existing() {
             slot.spans.enter(id.into_u64());
         }
@@ -163,7 +164,7 @@ where
     }
 }
 
-/// Names and fields of the spans that are still open.
+/// Returns names and fields of the spans that are still open.
 pub(crate) fn resolve(ids: &[u64]) -> Vec<(String, Vec<(String, String)>)> {
     let dispatches: Vec<Dispatch> = lock_std(DISPATCHES.get()).iter().filter_map(WeakDispatch::upgrade).collect();
     ids.iter()
@@ -180,12 +181,12 @@ pub(crate) fn resolve(ids: &[u64]) -> Vec<(String, Vec<(String, String)>)> {
         .collect()
 }
 
-/// The id of a span that is still open, as this thread's subscriber knows it.
+/// Returns the id of a span that is still open, as this thread's subscriber knows it.
 pub(crate) fn open(id: u64) -> Option<Id> {
     let id = Id::from_u64(id);
     tracing::dispatcher::get_default(|dispatch| {
-        // One with the layer, for in another the number may be another span's. What closes right after is no span any more
-        // to those who ask for it: they ask by number, too.
+        // Only a registry with the layer, because in another the number may be another span's. A span that closes right
+        // after this is gone for its users as well, because they ask by number, too.
         let span = dispatch.downcast_ref::<Registry>()?.span(&id)?;
         span.extensions().get::<Fields>().is_some().then(|| id.clone())
     })

@@ -1,4 +1,4 @@
-//! What a row is about: enough of a request to name it, kept by reference counts, so that nothing is copied unless a
+//! What a row is about: enough of a request to name it. It is kept by reference counts, so nothing is copied unless a
 //! report is made.
 
 use std::borrow::Cow;
@@ -10,10 +10,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use super::{Audience, PolicyId, ReportTarget, Row};
 use crate::capture::RowId;
 
-/// What a row's work is. A request's parts stand beside it in the row, so that they are written and dropped in place.
+/// What a row's work is. A request's parts are beside it in the row, so that they are written and dropped in place.
 #[derive(Default)]
 pub(crate) enum Work {
-    /// The row is free. So it may be with a box that is over.
+    /// The row is free. It may also be free with a box that is over.
     #[default]
     Nothing,
     Request,
@@ -33,7 +33,7 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    /// About how many bytes it has besides itself.
+    /// Returns about how many bytes it has in addition to itself.
     pub(crate) fn size(&self) -> usize {
         match self {
             Self::Nothing | Self::Child(_) => 0,
@@ -51,15 +51,15 @@ pub(crate) struct Request {
     pub(crate) path: Option<PathAndQuery>,
     pub(crate) authority: Option<Authority>,
     pub(crate) version: Version,
-    /// Allowed headers, as positions in the list of the policy below.
+    /// Allowed headers, as indices in the list of the policy below.
     pub(crate) headers: Vec<(u16, HeaderValue)>,
-    /// Whose list: another layer may take the row over.
+    /// The policy with the list, because another layer may take the row over.
     pub(crate) headers_of: PolicyId,
     #[cfg(feature = "axum")]
     pub(crate) route: Option<axum::extract::MatchedPath>,
 }
 
-/// What a request says before its body, whatever that is.
+/// The parts of a request before its body, whatever the type of that is.
 #[derive(Clone, Copy)]
 pub(crate) struct Head<'a> {
     pub(crate) method: &'a Method,
@@ -84,7 +84,7 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Work that is no request: see [`watch`](crate::watch).
+/// Work that isn't a request: see [`watch`](crate::watch).
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(crate) name: Cow<'static, str>,
@@ -105,22 +105,23 @@ pub(crate) struct Child {
 pub(crate) struct Inheritance {
     /// Innermost first.
     pub(crate) boxes: Vec<Arc<Inherited>>,
-    /// The boxes that the work itself opens, at any depth: told when the work is.
+    /// The boxes that the work itself opens, at any depth. They are told when the work is.
     pub(crate) inner: Audience,
 }
 
-/// A box, as work remembers it that was handed on within it: that may outlive it. All such work shares one of these.
+/// A box, as remembered by work that was handed on within it, which may outlive it. All such work shares one of these.
 #[derive(Debug)]
 pub(crate) struct Inherited {
     pub(crate) id: RowId,
-    /// Of the layer whose box it is.
+    /// The policy of the box's layer.
     pub(crate) policy: PolicyId,
     pub(crate) label: Option<Cow<'static, str>>,
     /// Nanoseconds.
     pub(crate) limit: u64,
-    /// Nanoseconds of [`now`](crate::clock::now); `u64::MAX` for never.
+    /// Nanoseconds of [`now`](crate::clock::now), or `u64::MAX` for never.
     pub(crate) deadline: u64,
-    /// The work that was handed on within it, told when it expires: a box that ended in time never does.
+    /// The work that was handed on within the box. It is told when the box expires, which a box that ended in time
+    /// never does.
     pub(crate) inheritors: Audience,
 }
 
@@ -138,35 +139,35 @@ impl Inherited {
 /// A piece of work with a limit.
 #[derive(Debug, Clone)]
 pub(crate) struct Timebox {
-    /// The innermost row that it was opened in, of whatever kind.
+    /// The innermost row that it was opened in, of any kind.
     pub(crate) inside: RowId,
-    /// Boxed, for a row is small and few boxes need it.
+    /// Boxed, because a row is small and few boxes need it.
     pub(crate) more: Option<Box<More>>,
 }
 
-/// What few boxes have.
+/// What only a few boxes have.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct More {
     pub(crate) label: Option<Cow<'static, str>>,
-    /// The box or the inheritor around it, where that is not what it is inside of.
+    /// The box or the inheritor around it, if that isn't what it is inside of.
     pub(crate) around: Option<RowId>,
     /// Nanoseconds.
     pub(crate) grace: u64,
-    /// What work has of it that was handed on within it, once there is some.
+    /// What work that was handed on within it has of it, once there is some.
     pub(super) inherited: Option<Arc<Inherited>>,
 }
 
 impl Timebox {
     #[inline]
     pub(crate) fn new(inside: RowId, around: RowId, label: Option<&Cow<'static, str>>, grace: u64) -> Self {
-        // Where there is nothing around, it is inside of a request, a job or nothing: from there the way ends by itself.
+        // If there is nothing around, it is inside of a request, a job or nothing, and a walk ends there by itself.
         let around = (around != inside && around != RowId::NONE).then_some(around);
         let needed = label.is_some() || around.is_some() || grace > 0;
         let more = || Box::new(More { label: label.cloned(), around, grace, inherited: None });
         Self { inside, more: needed.then(more) }
     }
 
-    /// How long the work may take to end by itself once its limit has passed, in nanoseconds.
+    /// Returns how long the work may take to end by itself once its limit has passed, in nanoseconds.
     pub(crate) fn grace(&self) -> u64 {
         self.more.as_ref().map_or(0, |more| more.grace)
     }
@@ -175,13 +176,13 @@ impl Timebox {
         self.more.as_ref()?.label.as_ref()
     }
 
-    /// The box or the inheritor around it, or a row that is neither.
+    /// Returns the box or the inheritor around it, or a row that is neither.
     pub(crate) fn around(&self) -> RowId {
         self.more.as_ref().and_then(|more| more.around).unwrap_or(self.inside)
     }
 }
 
-/// By which function work was handed on.
+/// The function that handed work on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum How {
     Spawn,
@@ -199,11 +200,11 @@ impl How {
     }
 }
 
-/// Up to so many headers of a request are looked at one by one.
+/// Up to this many headers of a request are checked one by one.
 const FEW: usize = 8;
 
 impl Request {
-    /// Takes from a request what a report may show. There is nothing here yet.
+    /// Takes from a request what a report may show. Must be empty before.
     #[inline]
     pub(crate) fn fill(&mut self, path: &mut Option<PathAndQuery>, head: &Head<'_>, allowed: &[HeaderName]) {
         self.method = head.method.clone();
@@ -231,19 +232,19 @@ impl Request {
             }
             return;
         }
-        // To compare a few names takes less than to hash one.
+        // Comparing a few names takes less time than hashing one.
         for (name, value) in headers {
             let Some(index) = allowed.iter().position(|allowed| allowed == name) else { continue };
             if self.headers.iter().all(|(at, _)| usize::from(*at) != index) {
                 self.headers.push((index as u16, value.clone()));
             }
         }
-        // In the order of the list, as reports show them.
+        // In the order of the list, because reports show them in that order.
         self.headers.sort_unstable_by_key(|(at, _)| *at);
     }
 
-    /// A copy that shares none of the request's bytes: an application may have given them to it with a destructor of its
-    /// own, which is to run where the request ends.
+    /// Returns a copy that shares none of the request's bytes. An application may have given them a destructor of its
+    /// own, which should run where the request ends.
     pub(crate) fn copy(&self) -> Self {
         Self {
             method: self.method.clone(),
@@ -264,7 +265,7 @@ impl Request {
         self.method.as_str().len() + path + host + size_of_val(&*self.headers) + headers
     }
 
-    /// Lets go of everything but the memory of the list.
+    /// Releases everything but the memory of the list.
     #[inline]
     pub(crate) fn clear(&mut self) {
         self.path = None;
@@ -276,7 +277,7 @@ impl Request {
         }
     }
 
-    /// The router's template of the path, where the router tells it.
+    /// Returns the router's template of the path, if the router tells it.
     pub(crate) fn route(&self) -> Option<&str> {
         #[cfg(feature = "axum")]
         return self.route.as_ref().map(axum::extract::MatchedPath::as_str);

@@ -1,7 +1,7 @@
-//! Where the rows live: chunks that are allocated as needed and never given back, and the lists of free rows.
+//! The rows' memory: chunks that are allocated as needed and never given back, and the lists of free rows.
 //!
 //! A thread keeps some free rows for itself, so that beginning and ending a request touches nothing that another worker
-//! touches; threads exchange rows 32 at a time through one locked list.
+//! touches. Threads exchange rows 32 at a time through one locked list.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Mutex;
@@ -15,12 +15,12 @@ use crate::capture::{MAX_PROCESSES, PerProcess, process_number};
 use crate::counts::Pieces;
 use crate::disabled::is_disabled;
 
-/// Rows allocated at once: 64 KiB, some ten microseconds of one request's time, and small enough for the allocator not to
-/// spend a page on each.
+/// Rows allocated at once. They take 64 KiB, which costs one request some ten microseconds, and is small enough for the
+/// allocator not to spend a page on each.
 const CHUNK: usize = 256;
-/// Four million rows; a request beyond them runs unwatched and is counted.
+/// Four million rows. A request beyond them runs unwatched and is counted.
 const CHUNKS: usize = 16_384;
-/// Rows that travel between a thread's list and the common one.
+/// How many rows move at once between a thread's list and the common one.
 const BATCH: usize = 32;
 
 /// All rows of the process.
@@ -29,13 +29,13 @@ pub(crate) struct Table {
     /// The number of the first row.
     first: u32,
     chunks: Box<[OnceLock<Box<[Row]>>]>,
-    /// Rows that have ever been handed out.
+    /// How many rows have ever been handed out.
     used: AtomicU32,
     free: Mutex<Vec<&'static Row>>,
     unwatched: AtomicU64,
 }
 
-/// What a look at all rows finds.
+/// The result of a look at all rows.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// The sum of all generations, modulo 2^32.
@@ -47,19 +47,19 @@ pub(crate) struct Tally {
 
 static TABLE: PerProcess<Table> = PerProcess::new(Table::new);
 
-/// The process's table.
+/// Returns the process's table.
 #[inline]
 pub(crate) fn table() -> &'static Table {
     TABLE.get()
 }
 
-/// The row with that name, of this process or of one that it comes of.
+/// Returns the row with that name, in this process or in one of its ancestors.
 pub(super) fn row_for_waker(id: RowId) -> Option<&'static Row> {
     let process = id.index()? >> PROCESS_SHIFT;
     if process == process_number() { table().row(id) } else { TABLE.of(process)?.row(id) }
 }
 
-/// A thread's own free rows; they go back when the thread ends.
+/// A thread's own free rows. They go back when the thread ends.
 struct Spare(RefCell<Vec<&'static Row>>);
 
 impl Drop for Spare {
@@ -67,21 +67,22 @@ impl Drop for Spare {
         OPEN.set(false);
         let mut rows = self.0.borrow_mut();
         rows.extend(NEXT.take());
-        // Those of a parent stay where they are.
+        // A parent's rows stay where they are.
         rows.retain(|row| row.process() == process_number());
         table().give(&mut rows, 0);
     }
 }
 
 thread_local! {
-    /// The row that was freed last and goes to the next request: two cells, for one without a destructor costs no check at
-    /// each access. `NEXT` is empty unless `OPEN`, that is: from the first use of the list until its destruction.
+    /// The row that was freed last, which goes to the next request. There are two cells, because a cell without a
+    /// destructor costs no check at each access. `NEXT` is empty unless `OPEN`, which is true from the first use of the
+    /// list until its destruction.
     static NEXT: Cell<Option<&'static Row>> = const { Cell::new(None) };
     static OPEN: Cell<bool> = const { Cell::new(false) };
     static SPARE: Spare = const { Spare(RefCell::new(Vec::new())) };
 }
 
-/// A free row, which is the caller's until it gives it to [`free`]; `None` if there is none left.
+/// Returns a free row, which the caller owns until it gives it to [`free`], or `None` if there is none left.
 #[inline]
 pub(crate) fn allocate() -> Option<&'static Row> {
     let row = NEXT.take().or_else(listed)?;
@@ -93,7 +94,7 @@ fn listed() -> Option<&'static Row> {
     SPARE.try_with(|spare| spare.0.borrow_mut().pop()).ok().flatten().or_else(|| table().refill())
 }
 
-/// The thread that called `fork` has the free rows that it had in the parent.
+/// Continues after a fork. The thread that called `fork` still has the free rows that it had in the parent.
 #[cold]
 #[inline(never)]
 fn after_fork() -> Option<&'static Row> {
@@ -141,11 +142,11 @@ impl Table {
     #[cold]
     #[inline(never)]
     fn refill(&'static self) -> Option<&'static Row> {
-        // The last of the processes that are told apart may be any of several: it takes no lock of theirs.
+        // The last process number may be shared by several processes, so it takes no lock of theirs.
         if is_disabled() || process_number() as usize == MAX_PROCESSES {
             return None;
         }
-        // The first work of a child of `fork`, which has no monitor yet.
+        // This is the first work of a child of `fork`, which has no monitor yet.
         if self.first != 0 {
             super::monitor_link::start();
         }
@@ -188,14 +189,14 @@ impl Table {
         crate::sync::lock_std(&self.free).extend(rows.drain(keep..));
     }
 
-    /// The row with that name, live or not; `None` for [`RowId::NONE`], and for a row of another process.
+    /// Returns the row with that name, live or not. `None` for [`RowId::NONE`], and for a row of another process.
     #[inline]
     pub(crate) fn row(&'static self, id: RowId) -> Option<&'static Row> {
         let index = (id.index()? ^ self.first) as usize;
         self.chunks.get(index / CHUNK)?.get()?.get(index % CHUNK)
     }
 
-    /// Every row that has ever been handed out, live or not.
+    /// Returns every row that has ever been handed out, live or not.
     pub(crate) fn rows(&'static self) -> impl Iterator<Item = &'static Row> {
         let used = self.used.load(Ordering::Acquire) as usize;
         let chunks = self.chunks.iter().take(used.div_ceil(CHUNK));
@@ -203,7 +204,7 @@ impl Table {
         chunks.filter_map(OnceLock::get).flat_map(|chunk| chunk.iter())
     }
 
-    /// Looks at every row once: a load and some additions each, some microseconds for each 1,000.
+    /// Looks at every row once. It takes a load and some additions each, some microseconds for each 1,000 rows.
     pub(crate) fn tally(&'static self) -> Tally {
         let mut tally = Tally::default();
         for (generation, flags) in self.rows().map(Row::seen) {
@@ -214,7 +215,7 @@ impl Table {
             let kind = match flags & (flags::CHILD | flags::REQUEST | flags::BOX) {
                 flags::REQUEST => &mut tally.live.requests,
                 flags::BOX => &mut tally.live.timeboxes,
-                // The row that stands for all profiles is no piece of work.
+                // The row that stands for all profiles isn't a piece of work.
                 0 if flags & flags::PROFILED != 0 => continue,
                 0 => &mut tally.live.jobs,
                 _ => &mut tally.live.children,
@@ -225,7 +226,7 @@ impl Table {
         tally
     }
 
-    /// Pieces of work that found no row.
+    /// Returns how many pieces of work found no row.
     pub(crate) fn unwatched(&self) -> u64 {
         self.unwatched.load(Ordering::Relaxed)
     }

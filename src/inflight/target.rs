@@ -1,25 +1,25 @@
-//! Where reports about a piece of work go. What that is, only the report floor knows.
+//! Where reports about a piece of work go. Only the report floor knows what that is.
 
 use std::any::Any;
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
-/// What this floor and the monitor's need of it.
+/// What this floor and the monitor need of a target.
 pub(crate) trait Target: Any + Send + Sync {
-    /// A capture was due and not taken: the budget was used up, or the work ended first.
+    /// Counts a capture that was due and not taken, because the budget was used up or the work ended first.
     fn count_not_captured(&self);
-    /// One that was counted so is taken later.
+    /// Notes that a capture that was counted as not taken has been taken later.
     fn count_captured_after_all(&self);
-    /// How many captures were not taken since this was asked last.
+    /// Returns how many captures were not taken since the last call.
     fn take_not_captured(&self) -> u64;
 }
 
-/// Clones are one and the same.
+/// Clones are the same target.
 #[derive(Clone)]
 pub(crate) struct ReportTarget(Arc<dyn Target>);
 
-// As `Reports`: what is inside is valid after every single statement.
+// As in `Reports`, what is inside is valid after every single statement.
 impl UnwindSafe for ReportTarget {}
 impl RefUnwindSafe for ReportTarget {}
 
@@ -28,7 +28,7 @@ impl ReportTarget {
         Self(target)
     }
 
-    /// What it was made of.
+    /// Returns what it was made of.
     pub(crate) fn downcast<T: Target>(&self) -> Option<Arc<T>> {
         let any: Arc<dyn Any + Send + Sync> = Arc::clone(&self.0) as _;
         any.downcast().ok()

@@ -1,16 +1,17 @@
-//! What an armed request does: its waits by place, its polls, and what was not seen. Bounded, and kept with the row.
+//! The record of an armed request: its waits by place, its polls, and what was not observed. It is bounded, and kept
+//! with the row.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::capture::{Arena, Snapshot};
 
-/// Different places that one request's record distinguishes; time at further ones counts as not observed.
+/// How many different places one request's record distinguishes. Time at further ones counts as not observed.
 const MAX_RECORDS: usize = 24;
-/// Bytes of copied stacks that all records of the process may hold together.
+/// How many bytes of copied stacks all records of the process may hold together.
 const MAX_HELD: usize = 64 * 1024 * 1024;
 
-/// A task that heeler has woken and that is polled within this time is not counted as kept waiting: 5 ms.
+/// A task that heeler has woken and that is polled within this time isn't counted as kept waiting. It is 5 ms.
 const SLUGGISH: u64 = 5_000_000;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
@@ -20,16 +21,17 @@ static HELD: AtomicUsize = AtomicUsize::new(0);
 pub(crate) enum WaitKind {
     /// Somebody has the waker.
     Waiting,
-    /// It woke itself, gave way by tokio's means, or had used up tokio's budget.
+    /// It woke itself, yielded through tokio, or had used up tokio's budget.
     Yielding,
     /// Nobody has the waker.
     NoWaker,
 }
 
-/// What is known of wakers where the last poll has left none.
+/// What is known about wakers if the last poll has left none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Silence {
-    /// An earlier poll left one, and since then only heeler has woken the work: it is registered still, as far as can be known.
+    /// An earlier poll left one, and since then only heeler has woken the work. It is still registered, as far as can
+    /// be known.
     Earlier,
     /// No poll has left one since the work was last woken.
     Never,
@@ -37,17 +39,17 @@ pub(crate) enum Silence {
     Unknown,
 }
 
-/// The waker that was kept since the work was last woken by somebody else than heeler.
+/// The waker that was kept since something other than heeler last woke the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kept {
     /// Nobody has looked.
     Unknown,
     Nothing,
-    /// At that record, if it is one.
+    /// At that record, if there is one.
     At(Option<usize>),
 }
 
-/// The stacks of one wait, counted while anybody keeps them.
+/// The stacks of one wait, counted while anything keeps them.
 pub(crate) struct Stacks {
     pub(crate) list: Vec<Snapshot>,
     size: usize,
@@ -72,9 +74,9 @@ impl Drop for Stacks {
 pub(crate) struct WaitRecord {
     key: Option<u64>,
     pub(crate) kind: WaitKind,
-    /// A branch of several gave way.
+    /// Whether one of several branches yielded.
     pub(crate) gave_way: bool,
-    /// One a branch.
+    /// One per branch.
     pub(crate) stacks: Arc<Stacks>,
     pub(crate) waits: u32,
     pub(crate) nanos: u64,
@@ -84,7 +86,7 @@ pub(crate) struct WaitRecord {
 
 #[cfg(test)]
 impl WaitRecord {
-    /// A wait without stacks.
+    /// Creates a wait without stacks.
     pub(crate) fn without_stacks(kind: WaitKind, waits: u32, nanos: u64) -> Self {
         Self { key: None, kind, gave_way: false, stacks: Arc::new(Stacks::new(Vec::new())), waits, nanos, lost: 0 }
     }
@@ -92,7 +94,7 @@ impl WaitRecord {
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {
-    /// Since then, at the place of that record, or at an unknown one.
+    /// Waiting since then, at the place of that record, or at an unknown one.
     Waiting(Option<usize>, u64),
     /// Inside a poll since then.
     Polling(u64),
@@ -100,40 +102,40 @@ enum Phase {
 
 /// The record of one armed request. Times are nanoseconds of [`now`](crate::clock::now).
 ///
-/// Each is read before the row is locked, on one of several threads, and so they may come out of order. None is taken to be
-/// before one that is known already: what is recorded never adds up to more than has passed.
+/// Each time is read before the row is locked, on one of several threads, so they may come out of order. None is taken
+/// to be before one that is already known. So what is recorded never adds up to more than has passed.
 pub(crate) struct Trace {
     phase: Phase,
-    /// The last of the times.
+    /// The latest of the times.
     latest: u64,
     kept: Kept,
-    /// The poll that goes on, or comes next, is one that heeler has asked for.
+    /// Whether heeler has asked for the poll that is going on, or comes next.
     heelers: bool,
-    /// Of the last poll.
+    /// What is known about wakers after the last poll.
     pub(crate) silence: Option<Silence>,
     pub(crate) records: Vec<WaitRecord>,
     pub(crate) busy: u64,
     pub(crate) busy_polls: u32,
     pub(crate) longest: u64,
-    /// Between heeler's waking the task and the poll that came of it, where that took long.
+    /// The time between a wake by heeler and the poll that followed, if that was long.
     pub(crate) runnable: u64,
-    /// Since when heeler waits for a poll.
+    /// Since when heeler has been waiting for a poll.
     asked: Option<u64>,
-    /// Waits whose stacks were not kept: too many places, or the budget was used up.
+    /// Waits whose stacks were not kept, because there were too many places or the budget was used up.
     pub(crate) missed: u32,
-    /// The next poll is to leave a copy of what it leaves on the stack.
+    /// Whether the next poll should leave a copy of what it leaves on the stack.
     pub(crate) look_below: bool,
     /// The place of the last wait.
     last: Option<usize>,
-    /// The place that a poll has shown that heeler has asked for, until it asks for another.
+    /// The place shown by a poll that heeler asked for, until it asks for another.
     answer: Option<usize>,
-    /// The span around the work, as of its first traced poll that was in one.
+    /// The span around the work, from its first traced poll that was in one.
     #[cfg(feature = "otel")]
     pub(crate) span: Option<opentelemetry::Context>,
 }
 
 impl Trace {
-    /// Of work that `was_polled` before.
+    /// Creates a record. `was_polled` says whether the work was polled before.
     pub(crate) fn new(now: u64, was_polled: bool) -> Self {
         Self {
             phase: Phase::Waiting(None, now),
@@ -156,7 +158,7 @@ impl Trace {
         }
     }
 
-    /// A copy without the span, whose end is other people's code: that is to run where the work ends.
+    /// Returns a copy without the span. The end of a span is other people's code, which should run where the work ends.
     pub(crate) fn copy(&self) -> Self {
         Self {
             records: self.records.clone(),
@@ -166,22 +168,22 @@ impl Trace {
         }
     }
 
-    /// The time, but not before what is known.
+    /// Returns the time, but never one before the last known time.
     fn advance(&mut self, now: u64) -> u64 {
         self.latest = self.latest.max(now);
         self.latest
     }
 
-    /// The last time that is known.
+    /// Returns the last time that is known.
     pub(crate) fn latest(&self) -> u64 {
         self.latest
     }
 
-    /// A traced poll begins; `within` another one, which heeler may have asked for.
+    /// Begins a traced poll. `within` means within another one, which heeler may have asked for.
     pub(crate) fn begin_poll(&mut self, now: u64, within: bool) {
         let now = self.advance(now);
         self.heelers |= within || self.asked.is_some();
-        // If the last poll panicked, or the future is polled after it was ready, the time is nobody's.
+        // If the last poll panicked, or the future is polled after it was ready, the time counts nowhere.
         if matches!(self.phase, Phase::Waiting(..)) {
             self.end_wait(now);
         }
@@ -189,7 +191,7 @@ impl Trace {
         self.phase = Phase::Polling(now);
     }
 
-    /// Counts a wait, and apart from it the time since heeler ended it by waking the task.
+    /// Counts a wait, and separately the time since heeler ended it by waking the task.
     fn end_wait(&mut self, now: u64) {
         let Phase::Waiting(record, since) = self.phase else { return };
         let asked = self.asked.filter(|asked| now.saturating_sub(*asked) >= SLUGGISH).map(|asked| asked.max(since));
@@ -201,21 +203,21 @@ impl Trace {
         }
     }
 
-    /// Heeler has woken the task. Returns since when it has been waiting for a poll.
+    /// Notes that heeler has woken the task. Returns since when heeler has been waiting for a poll.
     pub(crate) fn ask(&mut self, now: u64) -> u64 {
         let now = self.advance(now);
         self.answer = None;
         *self.asked.get_or_insert(now)
     }
 
-    /// Where it waits: at the place of the last poll, or where nobody has kept what that has shown, for work that is polled all
-    /// the time, at that of the poll that was asked for.
+    /// Returns where it waits. That is the place of the last poll. If that was not kept because the work is polled all
+    /// the time, it is the place of the poll that was asked for.
     pub(crate) fn current(&self) -> Option<usize> {
         self.last.or(self.answer)
     }
 
-    /// Whether a poll gives way that waits at the place with that key; `None` if that is to be found out: it is a new place, and
-    /// there is room for it.
+    /// Returns whether a poll that waits at the place with that key yields. `None` means that this has to be found out,
+    /// because the place is new and there is room for it.
     pub(crate) fn gives_way_at(&self, key: Option<u64>, forced: bool) -> Option<bool> {
         let is_there = |record: &&WaitRecord| key.is_some() && record.key == key && record.kind != WaitKind::NoWaker;
         match self.records.iter().find(is_there) {
@@ -224,9 +226,9 @@ impl Trace {
         }
     }
 
-    /// A traced poll has returned `Pending`. With `forced`, it was heeler that had woken the task, and the stacks are kept
-    /// whatever that costs: a report is waiting for them. Else `may_copy` is asked, once, if there is something to copy. `key` is
-    /// that of the arena's stacks.
+    /// Ends a traced poll that has returned `Pending`. With `forced`, heeler had woken the task, and the stacks are
+    /// kept at any cost because a report is waiting for them. Otherwise `may_copy` is called once if there is something
+    /// to copy. `key` is the key of the arena's stacks.
     pub(crate) fn end_poll(
         &mut self,
         now: u64,
@@ -242,13 +244,13 @@ impl Trace {
         }
         let kind = match (arena.wakes, arena.clones) {
             (0, 0) => WaitKind::NoWaker,
-            // The only branch.
+            // It is the only branch.
             (0, 1) if arena.gave_way => WaitKind::Yielding,
             (0, _) if had_budget => WaitKind::Waiting,
             _ => WaitKind::Yielding,
         };
         if !(std::mem::take(&mut self.heelers) || forced) {
-            // Whoever woke it has used up what was kept.
+            // What woke it has used up the waker that was kept.
             self.kept = Kept::Nothing;
         }
         self.silence = (kind == WaitKind::NoWaker).then_some(match self.kept {
@@ -257,7 +259,7 @@ impl Trace {
             Kept::Unknown => Silence::Unknown,
         });
         if let (WaitKind::NoWaker, Kept::At(Some(index))) = (kind, self.kept) {
-            // It was looked at in vain: what it waits for is what it has waited for before.
+            // The look found nothing. It waits for what it has waited for before.
             self.last = Some(index);
             self.phase = Phase::Waiting(self.last, now);
             return;
@@ -265,14 +267,15 @@ impl Trace {
         let before = self.last;
         let record = self.find_or_add(arena, (kind, key), forced, may_copy);
         if let Some(index) = record {
-            // A poll that heeler asked for does not end the wait that it looked at, though it may copy other stale words.
+            // A poll that heeler asked for does not end the wait that it looked at, though it may copy other stale
+            // words.
             if !(forced && before.is_some()) {
                 self.records[index].waits += 1;
             }
         }
         match kind {
             WaitKind::Waiting => self.kept = Kept::At(record),
-            // Its own wake-up uses up one waker, and others may be kept.
+            // Its own wake-up uses up one waker, but others may be kept.
             WaitKind::Yielding => self.kept = Kept::Unknown,
             WaitKind::NoWaker => {}
         }
@@ -283,8 +286,8 @@ impl Trace {
         self.phase = Phase::Waiting(record, now);
     }
 
-    /// A traced poll has returned `Pending` and has kept no waker, for whoever is to wake the work has one from an earlier poll,
-    /// and has seen that this one is the same. So it waits where it did.
+    /// Ends a traced poll that has returned `Pending` without keeping a waker, because the leaf has one from an earlier
+    /// poll and has seen that this one is the same. So it waits where it did.
     pub(crate) fn go_on_waiting(&mut self, now: u64) {
         let now = self.advance(now);
         if let Phase::Polling(since) = self.phase {
@@ -319,7 +322,8 @@ impl Trace {
             self.records.push(record);
             return Some(self.records.len() - 1);
         }
-        // Full: the place that matters least makes room. Its time was seen, but by then nobody can say where.
+        // The list is full, so the place that matters least makes room. Its time was observed, but it is no longer
+        // known where.
         let least = (0..self.records.len()).min_by_key(|index| self.records[*index].nanos)?;
         self.records[least] = record;
         if self.kept == Kept::At(Some(least)) {
@@ -330,7 +334,7 @@ impl Trace {
         Some(least)
     }
 
-    /// Counts the time up to `now` as what is going on; for a copy of the record that a report is made from.
+    /// Counts the time up to `now` as what is going on, in a copy of the record that a report is made from.
     pub(crate) fn close(&mut self, now: u64) {
         let now = self.advance(now);
         if let Phase::Polling(since) = self.phase {
@@ -340,8 +344,8 @@ impl Trace {
         }
     }
 
-    /// An untraced poll that was going on when the record began has ended. Nobody knows where it waits now, and so heeler
-    /// asks for another one.
+    /// Ends an untraced poll that was going on when the record began. It is unknown where it waits now, so heeler asks
+    /// for another one.
     pub(crate) fn end_untraced(&mut self, now: u64) {
         let now = self.advance(now);
         (self.kept, self.heelers) = (Kept::Unknown, true);
@@ -357,7 +361,8 @@ impl Trace {
         self.longest = self.longest.max(nanos);
     }
 
-    /// The poll that goes on began before the record did, or is not traced: it is one from here on.
+    /// Notes that the work is inside a poll. It counts from here on, because it began before the record did, or isn't
+    /// traced.
     pub(crate) fn note_polling(&mut self, now: u64) {
         let now = self.advance(now);
         if let Phase::Waiting(None, _) = self.phase {
@@ -373,7 +378,7 @@ mod tests {
     use super::*;
     use crate::capture::Arena;
 
-    /// An arena as after a poll with so many clones and wake-ups.
+    /// Returns an arena as after a poll with so many clones and wake-ups.
     fn arena(clones: u32, wakes: u32) -> Arena {
         let mut arena = Arena::new();
         (arena.clones, arena.wakes) = (clones, wakes);
@@ -413,8 +418,8 @@ mod tests {
     }
 
     proptest! {
-        /// Guards: no more time is recorded than has passed, whatever happens in whatever order, and in whatever order its
-        /// times were read. Each moment of polls and of waits at known places is recorded.
+        /// Guards: no more time is recorded than has passed, whatever happens in whatever order, and in whatever order
+        /// its times were read. Each moment of polls and of waits at known places is recorded.
         #[test]
         fn never_records_more_than_has_passed(events in prop::collection::vec((event(), 0..60_000_000_u64), 0..40), end in any::<u32>()) {
             let began = 20_000_000;
@@ -431,7 +436,7 @@ mod tests {
                     Event::EndUntraced => trace.end_untraced(at),
                     Event::NotePolling => trace.note_polling(at),
                 }
-                // As a report does, at any moment.
+                // As a report does, at any time.
                 let mut closed = trace.copy();
                 closed.close(u64::from(end));
                 prop_assert!(closed.latest() >= u64::from(end));

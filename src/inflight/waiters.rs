@@ -1,6 +1,7 @@
-//! Who waits to be told that a row's time is up: tasks within the box's own, which the box's waker need not reach.
+//! Tasks that wait to be told that a row's time is up. They run within the box's own task, and the box's waker need not
+//! reach them.
 //!
-//! Few rows have any, and so they stand beside the table.
+//! Few rows have any, so they are kept outside the table.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -11,12 +12,13 @@ use crate::capture::PerProcess;
 use crate::capture::RowId;
 use crate::sync::lock_std;
 
-/// Of one row: who, and whom to wake.
+/// The waiters of one row, and their wakers.
 type Waiters = Vec<(usize, Waker)>;
 
 static WAITERS: PerProcess<Mutex<HashMap<RowId, Waiters>>> = PerProcess::new(Mutex::default);
 
-/// Has `waker` woken when the row's time is up; `who` tells waiters apart. False if it is up already, or the row is gone.
+/// Makes `waker` be woken when the row's time is up. `who` distinguishes waiters. Returns false if it is up already, or
+/// the row is gone.
 pub(crate) fn wait(row: &Row, id: RowId, who: usize, waker: &Waker) -> bool {
     let is_known = lock_std(WAITERS.get())
         .get(&id)
@@ -24,12 +26,12 @@ pub(crate) fn wait(row: &Row, id: RowId, who: usize, waker: &Waker) -> bool {
     if !is_known {
         put(id, who, waker.clone());
     }
-    // After the list has it: whoever sets one of the flags sees this one, or is seen here.
+    // After the list has it. Then a thread that sets one of these flags sees this one, or its flag is seen here.
     let before = row.update(id, flags::AWAITED, 0);
     before.is_some_and(|before| before & flags::UP == 0)
 }
 
-/// Cloning a waker, and dropping one, is other people's code: neither happens under the lock.
+/// Cloning and dropping a waker is other people's code, so neither happens under the lock.
 fn put(id: RowId, who: usize, waker: Waker) {
     let replaced = {
         let mut waiters = lock_std(WAITERS.get());
@@ -45,7 +47,7 @@ fn put(id: RowId, who: usize, waker: Waker) {
     drop(replaced);
 }
 
-/// That one waits no longer.
+/// Removes that waiter.
 pub(crate) fn leave(id: RowId, who: usize) {
     let left = {
         let mut all = lock_std(WAITERS.get());
@@ -59,7 +61,7 @@ pub(crate) fn leave(id: RowId, who: usize) {
     drop(left);
 }
 
-/// Everybody who waits for the row, to be woken.
+/// Takes all waiters of the row, to be woken.
 pub(crate) fn take(id: RowId) -> Vec<Waker> {
     let list = lock_std(WAITERS.get()).remove(&id);
     list.into_iter().flatten().map(|(_, waker)| waker).collect()

@@ -1,7 +1,7 @@
-//! Waking the tasks of others: on threads of their own, for a waker is somebody else's code, and may block.
+//! Wakes other people's tasks, on threads of its own, because a waker is somebody else's code and may block.
 //!
-//! One thread at a time drives the queue. If a wake has not returned after [`PATIENCE`], another thread takes the queue
-//! over, and whoever is behind it waits no longer than that. Nobody keeps time while nothing waits.
+//! One thread at a time drives the queue. If a wake has not returned after [`PATIENCE`], another thread takes over the
+//! queue, so nothing behind it waits longer than that. No thread keeps time while nothing waits.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,11 +14,11 @@ use crate::capture::RowId;
 use crate::capture::{self, PerProcess};
 use crate::sync::lock_std;
 
-/// A wake takes microseconds. One that takes longer is left behind.
+/// A wake takes microseconds. One that takes longer than this is left behind.
 const PATIENCE: Duration = Duration::from_millis(2);
-/// Threads, those that are held up included.
+/// The most threads, including those that are held up.
 const MAX_THREADS: usize = 8;
-/// Threads that stay when there is nothing to do: one that drives, and one that keeps time.
+/// How many threads stay when there is nothing to do: one that drives, and one that keeps time.
 const KEPT: usize = 2;
 
 /// See [`Wakes`](crate::metrics::Wakes).
@@ -35,21 +35,22 @@ struct State {
     threads: usize,
     /// Threads with nothing to do.
     idle: usize,
-    /// The wake that goes on, of the thread that drives: its number, and since when.
+    /// The wake that the driving thread is in: its number, and since when.
     driving: Option<(u64, Instant)>,
     /// Wakes that were ever begun.
     begun: u64,
-    /// A thread waits for the driver to take too long.
+    /// Whether a thread waits for the driver to take too long.
     is_timed: bool,
-    /// Wakes that were left behind, and have not returned.
+    /// Wakes that were left behind and have not returned.
     left: usize,
     slow: u64,
-    /// That no thread is left was said, or is to be: with what has kept one from being made.
+    /// Whether it was logged, or soon will be, that no thread is left. Until then, `unsaid` has what kept one from
+    /// being made.
     said: bool,
     unsaid: Option<Option<std::io::Error>>,
 }
 
-/// Somebody to be woken, and whose waker it is if a row's.
+/// A waker to be woken, and its row if it is a row's.
 #[derive(Debug)]
 struct Waiting {
     row: Option<RowId>,
@@ -74,27 +75,27 @@ struct Waking {
 
 static WAKING: PerProcess<Waking> = PerProcess::new(Waking::default);
 
-/// Has the waker woken, soon. Its owner is told on another thread: this one runs nothing of anybody else's.
+/// Makes the waker be woken soon, on another thread. This one runs nobody else's code.
 pub(crate) fn wake(waker: Waker) {
     WAKING.get().push(Waiting { row: None, waker });
 }
 
-/// The same of the waker that was taken out of a row.
+/// Does the same for a waker that was taken out of a row.
 pub(crate) fn wake_row(row: RowId, waker: Waker) {
     WAKING.get().push(Waiting { row: Some(row), waker });
 }
 
-/// The waker of a row of that process, this one or one that it comes of, if it still waits for a thread: for whoever wakes the row
-/// by itself, and must not wait for heeler's turn.
+/// Takes back the waker of a row of that process, which is this one or an ancestor, if it still waits for a thread. For
+/// callers who wake the row themselves and must not wait for heeler's turn.
 pub(super) fn take_back(row: RowId, process: u32) -> Option<Waker> {
     let state = &WAKING.of(process)?.state;
-    // A parent's lock may be held by a thread that is not here.
+    // A thread that doesn't exist here may hold a parent's lock.
     let mut state = if process == capture::process_number() { lock_std(state) } else { state.try_lock().ok()? };
     let at = state.queue.iter().position(|waiting| waiting.row == Some(row))?;
     state.queue.remove(at).map(|waiting| waiting.waker)
 }
 
-/// Says in the log what was found out where nothing may be logged. For the reporter, now and then.
+/// Logs what was found out where nothing may be logged. The reporter calls it now and then.
 pub(crate) fn say_what_is_left() {
     let unsaid = lock_std(&WAKING.get().state).unsaid.take();
     if let Some(error) = unsaid {
@@ -109,7 +110,7 @@ pub(crate) fn say_what_is_left() {
     }
 }
 
-/// What there is to say of wakes.
+/// Returns the numbers about wakes.
 pub(crate) fn tally() -> Tally {
     let state = lock_std(&WAKING.get().state);
     Tally {
@@ -120,13 +121,13 @@ pub(crate) fn tally() -> Tally {
 }
 
 impl State {
-    /// Whether the wake that goes on has taken too long.
+    /// Returns whether the wake that is going on has taken too long.
     fn is_held_up(&self) -> bool {
         self.driving.is_some_and(|(_, since)| since.elapsed() >= PATIENCE)
     }
 }
 
-/// What a thread is to do next.
+/// What a thread should do next.
 enum Next {
     Wake(u64, Waiting),
     End,
@@ -137,23 +138,23 @@ impl Waking {
         let mut state = lock_std(&self.state);
         state.queue.push_back(waiting);
         if state.is_timed && state.driving.is_some() {
-            // Whoever drives comes to it, or is relieved.
+            // The driver gets to it, or is relieved.
             return;
         }
         let started = self.call_one(&mut state);
         let all_held_up = state.threads == MAX_THREADS && state.is_held_up();
         if (started.is_err() || all_held_up) && !std::mem::replace(&mut state.said, true) {
-            // Not here: to log is to run others' code, too.
+            // Not here, because logging runs other people's code, too.
             state.unsaid = Some(started.err());
         }
     }
 
-    /// Has a thread look at the queue. An error if there is none, and none could be made.
+    /// Makes a thread look at the queue. Returns an error if there is none and none could be made.
     fn call_one(&'static self, state: &mut State) -> std::io::Result<()> {
         if state.idle > 0 {
             self.changed.notify_one();
         } else if state.threads < MAX_THREADS {
-            // Whoever comes next tries again.
+            // The next caller tries again.
             let started = self.spawn(state);
             return if state.threads == 0 { started } else { Ok(()) };
         }
@@ -199,7 +200,7 @@ impl Waking {
                         return Next::Wake(number, waiting);
                     }
                 }
-                // somebody does, and others wait → this thread keeps time
+                // another thread does, and others wait → this thread keeps time
                 Some((_, since)) if !state.queue.is_empty() && !state.is_timed => {
                     let left = PATIENCE.saturating_sub(since.elapsed());
                     if left.is_zero() {
@@ -208,7 +209,8 @@ impl Waking {
                         state.left += 1;
                         state.slow += 1;
                         if state.queue.len() > 1 {
-                            // This thread drives now: another one keeps time. If none can be made, `push` says so.
+                            // This thread drives now, so another one has to keep time. If none can be made, `push` says
+                            // so.
                             let _ = self.call_one(&mut state);
                         }
                         continue;
@@ -232,7 +234,7 @@ impl Waking {
     }
 }
 
-/// A subscriber may panic, which must not be the end of waking.
+/// Logs. A subscriber may panic, which must not end waking.
 fn say(log: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(log));
 }

@@ -1,4 +1,4 @@
-//! The threads: which polls do not return, and which of them hold the workers that others need.
+//! Threads in polls: which polls do not return, and which of them hold the workers that others need.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use super::{Culprit, Evidence, Kind, Verdict};
 use crate::capture::{RowId, RuntimeId, ThreadSlot, slots};
 use crate::inflight::{Policy, Subject, flags, table, work_of};
 
-/// Threads whose stacks one starved request is worth.
+/// At most this many threads' stacks are captured for one starved request.
 const MAX_CULPRITS: usize = 8;
 
 /// The polls that were going on at one moment.
@@ -22,8 +22,8 @@ impl ActivePolls {
         Self { polls: polls.collect() }
     }
 
-    /// The threads of `runtime` that are still in the polls of that moment, with their stacks; then those which run
-    /// something that heeler does not watch.
+    /// Returns the threads of `runtime` that are still in the polls of that moment, with their stacks. Adds a note for
+    /// each thread that runs something heeler does not watch.
     pub(super) fn culprits(
         &self,
         stacks: &mut Stacks,
@@ -47,7 +47,7 @@ impl ActivePolls {
             let work = details.map_or(Subject::Nothing, |details| details.subject());
             culprits.push(Culprit { thread, work });
         }
-        // A worker that is neither in a watched poll nor idle: say so, for nobody else will.
+        // A worker that is neither in a watched poll nor idle. Note it, because nothing else will.
         for slot in slots() {
             if slot.polling().is_some() {
                 continue;
@@ -91,23 +91,23 @@ impl Seen {
 }
 
 impl LongPolls {
-    /// How often to look: four times within the shortest limit that any layer has set.
+    /// Returns how often to look: four times within the shortest limit that any layer has set.
     fn period() -> u64 {
         let shortest = Policy::all().iter().map(|policy| policy.blocking_after).min().unwrap_or(u64::MAX);
         if shortest == u64::MAX { u64::MAX } else { (shortest / 4).clamp(1_000_000, 1_000_000_000) }
     }
 
-    /// When to look next. Asked anew each time, for a layer with a shorter limit may have come.
+    /// Returns when to look next. It is computed each time, because a layer with a shorter limit may have been added.
     pub(super) fn due(&self) -> u64 {
         self.looked.saturating_add(Self::period())
     }
 
-    /// A poll that a report has told of already.
+    /// Notes that a report has already covered this poll.
     pub(super) fn is_reported(&mut self, (slot, poll): (SlotKey, u64), now: u64) {
         self.seen.insert(slot, Seen { reported: true, ..Seen::new(poll, now) });
     }
 
-    /// Finds polls that have become too long, and takes their threads' stacks.
+    /// Finds polls that have become too long, and captures their threads' stacks.
     pub(super) fn look(&mut self, now: u64, stacks: &mut Stacks) -> Vec<Evidence> {
         self.looked = now;
         let mut found = Vec::new();
@@ -122,7 +122,7 @@ impl LongPolls {
                 *seen = Seen::new(poll, now);
             }
             let held = now.saturating_sub(seen.since);
-            // The limit on polls is that of the work that a box is in.
+            // The limit on polls comes from the work that a box is in.
             let id = work_of(id);
             let Some((row, policy)) = table().row(id).and_then(|row| Some((row, row.policy().get()?))) else {
                 continue;

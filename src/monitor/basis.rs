@@ -1,9 +1,9 @@
-//! What a row's deadlines follow from.
+//! What a row's deadlines are computed from.
 
 use crate::clock::Clock;
 use crate::inflight::Row;
 
-/// What a row's deadlines follow from.
+/// What a row's deadlines are computed from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Basis {
     /// Clock ticks at the beginning.
@@ -13,18 +13,18 @@ pub(super) struct Basis {
 }
 
 impl Basis {
-    /// `None` while the row's clock stands still, or if its threshold is never.
+    /// Returns `None` while the row's clock stands still, or if its threshold is never.
     pub(super) fn of(row: &Row) -> Option<Self> {
         let (started, threshold) = (row.started()?, row.threshold());
         (threshold != u64::MAX).then_some(Self { started, threshold })
     }
 
-    /// When the row's clock says that `factor` thresholds have passed.
+    /// Returns when the row's clock has passed `factor` thresholds.
     pub(super) fn deadline(self, factor: u64) -> u64 {
         self.after(self.threshold.saturating_mul(factor))
     }
 
-    /// When so many nanoseconds have passed.
+    /// Returns when `nanos` nanoseconds have passed.
     pub(super) fn after(self, nanos: u64) -> u64 {
         Clock::get().nanos(self.started).saturating_add(nanos)
     }

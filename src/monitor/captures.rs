@@ -1,5 +1,5 @@
-//! The thread that captures: keeps the deadlines of requests and jobs, and finds out where slow work is. Threads that do not
-//! answer and loggers that take their time hold up this one, never the one that keeps the limits of boxes.
+//! The capture thread. It keeps the deadlines of requests and jobs, and finds out where slow work is. Threads that do
+//! not answer and slow loggers hold up this thread, never the one that keeps the limits of boxes.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet, VecDeque};
@@ -26,23 +26,23 @@ use crate::log::log_safely;
 use crate::sync::count;
 use crate::text::units;
 
-/// Later looks at work that is still slow: at these multiples of its threshold.
+/// Work that is still slow is looked at again at these multiples of its threshold.
 const FACTORS: [u64; 4] = [1, 2, 4, 8];
-/// What does not fit into a second's budget is tried again after this.
+/// What does not fit into a second's budget is retried after this.
 const RETRY: u64 = 1_000_000_000;
-/// Polls of newly armed work that are asked for in one turn.
+/// How many polls of newly armed work are requested in one turn.
 const ASKS: usize = 64;
 
-/// A time at which work is to be looked at. Ordered by that time.
+/// A time at which to look at work. Ordered by that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Deadline {
     due: u64,
-    /// The how-manieth look it is, counted from 0. A first look goes before later ones at the same time.
+    /// The index of the look, counted from 0. At the same time, a first look goes before later ones.
     look: u32,
     id: RowId,
-    /// What the time was computed from. A row whose clock or threshold is another by then has a deadline of its own.
+    /// What the time was computed from. A row whose clock or threshold has changed by then has another deadline.
     basis: Basis,
-    /// Put off for want of budget, and counted as not captured until it is.
+    /// Postponed for lack of budget, and counted as not captured until it is.
     put_off: bool,
 }
 
@@ -50,7 +50,7 @@ struct Captures {
     stacks: Stacks,
     deadlines: BinaryHeap<Reverse<Deadline>>,
     diagnoses: Vec<(u64, Diagnosis)>,
-    /// Whose diagnoses these are.
+    /// The rows of these diagnoses.
     diagnosed: HashSet<RowId>,
     children: Children,
     asks: VecDeque<RowId>,
@@ -79,7 +79,7 @@ pub(super) fn run(signal: Option<i32>) {
         long_polls: LongPolls::default(),
     };
     loop {
-        // Loggers of others run here, too. One that panics must not be the end of captures.
+        // Other people's loggers run here, too. A panic in one must not end captures.
         let wait = catch_unwind(AssertUnwindSafe(|| captures.turn())).unwrap_or_else(|_| {
             log_safely(|| {
                 tracing::error!(target: "heeler", "the monitor panicked: captures that were under way are lost");
@@ -93,7 +93,7 @@ pub(super) fn run(signal: Option<i32>) {
 }
 
 impl Captures {
-    /// Does what is due, and says for how long nothing will be.
+    /// Does what is due, and returns for how long nothing will be due.
     fn turn(&mut self) -> Duration {
         let now = now();
         self.take(desk::take());
@@ -119,7 +119,7 @@ impl Captures {
             next = 0;
         }
         if !link::is_reporter_running() {
-            // Whoever has this much to do can see to that, too. What it finds meanwhile waits there.
+            // A thread with this much to do can see to that, too. What it finds in the meantime waits there.
             link::start_reporter();
             next = next.min(now + RETRY);
         }
@@ -137,7 +137,7 @@ impl Captures {
         words.iter().for_each(super::desk::Word::say);
     }
 
-    /// Begins the diagnoses that are due.
+    /// Starts the diagnoses that are due.
     fn begin(&mut self, now: u64) {
         let mut active = None;
         while let Some(Reverse(deadline)) = self.deadlines.peek().copied() {
@@ -149,7 +149,7 @@ impl Captures {
         }
     }
 
-    /// A deadline has come: begins a diagnosis, unless it holds no longer, or the budget is used up.
+    /// Starts a diagnosis for a deadline that has come, unless it is out of date or the budget is used up.
     fn due(&mut self, now: u64, deadline: Deadline, active: &mut Option<Rc<ActivePolls>>) {
         let Deadline { id, look, basis, put_off, .. } = deadline;
         let Some(row) = table().row(id) else { return };
@@ -157,7 +157,7 @@ impl Captures {
             return;
         }
         if self.diagnosed.contains(&id) {
-            // Still looking: what it finds is as good as another look.
+            // The last diagnosis still goes on, and what it finds is as good as another look.
             self.push_next(now, deadline);
             return;
         }
@@ -191,7 +191,7 @@ impl Captures {
         self.push_next(now, deadline);
     }
 
-    /// The next look: the first of those that still lie ahead.
+    /// Queues the next look: the first that still lies ahead.
     fn push_next(&mut self, now: u64, deadline: Deadline) {
         let later = FACTORS.iter().enumerate().skip(deadline.look as usize + 1);
         let mut later = later.map(|(look, factor)| (look as u32, deadline.basis.deadline(*factor)));
@@ -203,7 +203,7 @@ impl Captures {
     fn step(&mut self) {
         let mut index = 0;
         while index < self.diagnoses.len() {
-            // Each step may take a while (a thread that does not answer): the time is read anew.
+            // Each step may take a while if a thread does not answer, so the time is read again.
             let now = now();
             let (due, diagnosis) = &mut self.diagnoses[index];
             if now < *due && !diagnosis.is_answered() {
@@ -225,7 +225,7 @@ impl Captures {
                 Step::Gone => {
                     let diagnosis = self.end(index);
                     count(&COUNTS.missed);
-                    // Work that ends between two looks at it is not missed: there is a report.
+                    // Work that ends between two looks is not missed, because there is a report already.
                     if diagnosis.update() == 0 {
                         diagnosis.reports().count_not_captured();
                     }
@@ -261,7 +261,7 @@ mod tests {
     use crate::capture::ThreadSlot;
     use crate::{Interrupted, checkpoint, timebox};
 
-    /// Whether a box is told within so long.
+    /// Returns whether a box is told within `patience`.
     fn is_told(patience: Duration) -> bool {
         let began = Instant::now();
         let told: Result<(), Interrupted> = timebox::blocking(Duration::from_millis(5), || {
@@ -277,7 +277,7 @@ mod tests {
     /// Guards: a timebox expires while the capture of a thread hangs.
     #[test]
     fn a_hanging_capture_delays_no_expiration() {
-        // From here on this thread has a slot, and needs no lock of others.
+        // From here on this thread has a slot, and needs no lock that others use.
         assert!(is_told(Duration::from_secs(40)));
         let (tell, slot) = channel();
         let (stop, stopped) = channel::<()>();
@@ -290,7 +290,7 @@ mod tests {
             runtime.block_on(crate::watch("blocks", Duration::from_millis(50), work));
         });
         let slot: &'static ThreadSlot = slot.recv().expect("the slot");
-        // Whoever wants its stack waits for this lock.
+        // A capture of its stack waits for this lock.
         let told = slot.with_life(|_| {
             std::thread::sleep(Duration::from_millis(500));
             is_told(Duration::from_secs(20))

@@ -1,4 +1,4 @@
-//! The child work of a row that is diagnosed: each piece is asked to be polled, or captured in its poll.
+//! The child work of a row under diagnosis. Each piece is asked to be polled, or captured in its poll.
 
 use std::collections::HashMap;
 
@@ -10,10 +10,10 @@ use crate::clock::now;
 use crate::inflight::{How, Row, Work, flags, table};
 
 const MAX_CHILDREN: usize = 32;
-/// The table may be looked through for children during a tenth of the time.
+/// The search of the table for children may take a tenth of the time.
 const COST_FACTOR: u64 = 10;
 
-/// A row to be captured: asked to be polled, or seen in a poll.
+/// A row to capture: one that was asked to be polled, or that was seen in a poll.
 pub(super) struct ChildProbe {
     pub(super) row: &'static Row,
     pub(super) id: RowId,
@@ -23,7 +23,7 @@ pub(super) struct ChildProbe {
 }
 
 impl ChildProbe {
-    /// Looks once: what there is to say of it, if anything yet.
+    /// Looks once. Returns the evidence, if there is any yet.
     pub(super) fn look(&mut self, now: u64, stacks: &mut Stacks) -> Option<ChildEvidence> {
         let (_, flags) = self.row.live().filter(|(id, _)| *id == self.id)?;
         if flags & flags::WANTED != 0 {
@@ -47,16 +47,16 @@ impl ChildProbe {
     }
 }
 
-/// The child rows of the process by their parents, collected for the first of a number of diagnoses that begin together.
+/// The child rows of the process by their parents, collected once for several diagnoses that begin together.
 #[derive(Debug, Default)]
 pub(super) struct Children {
     by_parent: HashMap<RowId, Vec<(&'static Row, RowId, How)>>,
-    /// Nobody looks through the table again before.
+    /// Nothing searches the table again before this time.
     until: u64,
 }
 
 impl Children {
-    /// The living children of a row, and theirs.
+    /// Returns the living children of a row, and theirs.
     pub(super) fn of(&mut self, parent: RowId, now: u64) -> Vec<ChildProbe> {
         self.collect();
         let mut family = vec![parent];

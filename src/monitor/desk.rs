@@ -1,5 +1,5 @@
-//! What the monitor leaves for the thread that captures. It waits for that thread at most while that takes what is here, and runs
-//! nothing that others wrote: no wakers, no loggers.
+//! What the monitor leaves for the capture thread. The monitor waits for that thread only while it takes what is here.
+//! It runs nothing that others wrote: no wakers, no loggers.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -12,20 +12,20 @@ use crate::inflight::{Policy, table};
 use crate::log::log_safely;
 use crate::sync::lock_std;
 
-/// With fewer entries, nobody looks for those that are over.
+/// With fewer entries, ended ones are not searched for.
 const MIN_SWEEP: usize = 4096;
-/// Log lines that may wait.
+/// How many log lines may wait.
 const MAX_WORDS: usize = 16;
 
-/// Something for the log.
+/// A line for the log.
 #[derive(Debug)]
 pub(super) enum Word {
-    /// So much work found no row.
+    /// This much work found no row.
     Unwatched(u64),
-    /// A layer has seen no request for long.
+    /// A layer has not seen a request for a long time.
     Silent(&'static Policy),
     Panicked,
-    /// Threads that did not start have started now.
+    /// Threads that had failed to start have started now.
     Runs,
 }
 
@@ -47,10 +47,10 @@ impl Word {
     }
 }
 
-/// What is left for the other thread.
+/// What is left for the capture thread.
 #[derive(Debug)]
 pub(super) struct Handed {
-    /// Work other than boxes whose deadline is near, with what that follows from.
+    /// Work other than boxes whose deadline is near, with the basis of that deadline.
     pub(super) watched: Vec<(RowId, Basis)>,
     /// Work that has just been armed, to be asked for a poll.
     pub(super) armed: Vec<RowId>,
@@ -68,7 +68,7 @@ impl Handed {
         self.watched.len() + self.armed.len() + self.overruns.len()
     }
 
-    /// When something of it is to be done; `u64::MAX` if there is nothing.
+    /// Returns when something of it is due, or `u64::MAX` if there is nothing.
     fn due(&self) -> u64 {
         if !self.armed.is_empty() || !self.words.is_empty() {
             return 0;
@@ -78,10 +78,10 @@ impl Handed {
         watched.unwrap_or(u64::MAX).min(overrun.unwrap_or(u64::MAX))
     }
 
-    /// Forgets what is over, for nobody may come for it.
+    /// Forgets what is over, because the other thread may never come for it.
     fn sweep(&mut self) {
         let lives = |id: RowId| table().row(id).is_some_and(|row| row.is_live(id));
-        // A response body's clock stops and starts: what its deadline followed from before, nobody needs.
+        // A response body's clock stops and starts. Nobody needs the basis of an earlier deadline.
         let holds = |id: RowId, basis: Basis| table().row(id).is_some_and(|row| Basis::of(row) == Some(basis));
         self.watched.retain(|(id, basis)| lives(*id) && holds(*id, *basis));
         self.armed.sort_unstable();
@@ -95,14 +95,14 @@ impl Handed {
 struct Desk {
     handed: Handed,
     sweep_at: usize,
-    /// Until then nobody looks here; 0 while somebody is about to.
+    /// The capture thread will not look here before this time. 0 while it is about to.
     asleep_until: u64,
 }
 
 static DESK: PerProcess<Mutex<Desk>> =
     PerProcess::new(|| Mutex::new(Desk { handed: Handed::new(), sweep_at: MIN_SWEEP, asleep_until: 0 }));
 
-/// Leaves it all. Its memory is bounded by what is in flight, whether or not anybody comes for it.
+/// Leaves everything in `found`. Its memory is bounded by what is in flight, whether or not it is ever taken.
 pub(super) fn leave(found: &mut Handed) {
     let due = found.due();
     if due == u64::MAX {
@@ -126,7 +126,7 @@ pub(super) fn leave(found: &mut Handed) {
     }
 }
 
-/// Leaves something for the log alone.
+/// Leaves a line for the log only.
 pub(super) fn leave_word(word: Word) {
     leave(&mut Handed { words: vec![word], ..Handed::new() });
 }
@@ -139,7 +139,7 @@ pub(super) fn take() -> Handed {
     std::mem::replace(&mut desk.handed, Handed::new())
 }
 
-/// For how long the thread that takes may sleep if it has nothing to do before `until`.
+/// Returns how long the capture thread may sleep if it has nothing to do before `until`.
 pub(super) fn sleep(until: u64, now: u64) -> Duration {
     let mut desk = lock_std(DESK.get());
     if desk.handed.due() < until {

@@ -21,23 +21,23 @@ use crate::inflight::{Asked, Row, Trace, WaitKind, flags, waking};
 use crate::text::units::count;
 
 const MILLISECOND: u64 = 1_000_000;
-/// Woken, and not polled for this long: look at who holds the workers.
+/// Woken, and not polled for this long: look at the threads that hold the workers.
 const SUSPICION: u64 = 2 * MILLISECOND;
-/// A thread that wants the CPU takes its signal when it gets it, which on a busy machine may take so long.
+/// A thread that wants the CPU handles its signal when it gets the CPU. On a busy machine that may take this long.
 const LATE: u64 = 150 * MILLISECOND;
 /// Children have this long to answer.
 const CHILDREN: u64 = 40 * MILLISECOND;
 
-/// What a step of a diagnosis came to.
+/// The outcome of a step of a diagnosis.
 pub(super) enum Step {
-    /// Nothing yet: look again at that time.
+    /// Nothing yet. Look again at that time.
     Wait(u64),
     Found(Box<Evidence>),
     /// It ended before it could be captured.
     Gone,
 }
 
-/// What diagnoses that begin together have in common.
+/// What diagnoses that begin together share.
 pub(super) struct Scene<'a> {
     pub(super) now: u64,
     /// The polls that were going on before the first of them was woken.
@@ -49,28 +49,28 @@ pub(super) struct Scene<'a> {
 pub(super) struct Diagnosis {
     row: &'static Row,
     id: RowId,
-    /// Why it is slow: no longer so if its clock was restarted.
+    /// Why it is slow. If its clock was restarted, it isn't any more.
     basis: Basis,
     reports: ReportTarget,
     update: u32,
     began: u64,
-    /// Since when it has been asked to be polled; `None` as long as it has no waker, or is inside a poll that began before.
+    /// Since when it has been asked to be polled. `None` while it has no waker, or is inside a poll that began before.
     asked: Option<u64>,
-    /// Not polled until then: starved.
+    /// If it is not polled by then, it is starved.
     due: u64,
     poll: LongPoll,
     active: Rc<ActivePolls>,
     culprits: Option<Vec<Culprit>>,
     children: Vec<ChildProbe>,
-    /// The slot and the number of the poll that was found not to return.
+    /// The slot and the number of the poll that does not return.
     blocked_poll: Option<(SlotKey, u64)>,
-    /// A second look has been taken, after the children were out of the way.
+    /// Whether a second look has been taken, after the children were out of the way.
     looked_again: bool,
     notes: Vec<String>,
 }
 
-/// Asks for a traced poll of the row, at once. Says since when one has been asked for; `None` if the row is gone, or has no waker
-/// that would wake anybody.
+/// Asks for a traced poll of the row, at once. Returns since when one has been asked for, or `None` if the row is gone
+/// or has no waker that would wake anybody.
 pub(super) fn ask_for_poll(row: &'static Row, id: RowId, now: u64) -> Option<u64> {
     row.update(id, flags::WANTED, 0)?;
     let asked = row.take_waker(id)?;
@@ -80,7 +80,7 @@ pub(super) fn ask_for_poll(row: &'static Row, id: RowId, now: u64) -> Option<u64
     let since = row
         .details(id)
         .map(|mut details| details.trace.get_or_insert_with(|| Box::new(Trace::new(now, true))).ask(now));
-    // Also if the row is gone by now: others may wait to wake what was taken from it.
+    // Also if the row is gone by now: others may rely on this to wake what was taken from it.
     if let Asked::Waker(waker) = asked {
         waking::wake_row(id, waker);
     }
@@ -129,27 +129,27 @@ impl Diagnosis {
         }
     }
 
-    /// Whose diagnosis it is.
+    /// Returns the row under diagnosis.
     pub(super) fn id(&self) -> RowId {
         self.id
     }
 
-    /// 0 for the first look.
+    /// Returns the index of the look, 0 for the first.
     pub(super) fn update(&self) -> u32 {
         self.update
     }
 
-    /// The slot and the number of the poll that was found not to return, if that is what was found.
+    /// Returns the slot and the number of the poll that does not return, if that was the finding.
     pub(super) fn blocked_poll(&self) -> Option<(SlotKey, u64)> {
         self.blocked_poll
     }
 
-    /// Where what it finds goes.
+    /// Returns where the evidence goes.
     pub(super) fn reports(&self) -> &ReportTarget {
         &self.reports
     }
 
-    /// Whether there is something to see before a time that it waits for: it was polled, or has ended.
+    /// Returns whether there is something to see before the time it waits for: it was polled, or has ended.
     pub(super) fn is_answered(&self) -> bool {
         self.row.live().is_none_or(|(id, flags)| id != self.id || flags & flags::WANTED == 0)
     }
@@ -175,8 +175,8 @@ impl Diagnosis {
             return Step::Wait(now + MILLISECOND);
         }
         if self.poll.end() || self.asked.is_none() {
-            // The poll that was going on has ended, and it was not one that was asked for: only now is there somebody to
-            // wake. The clock for *starved* begins here.
+            // The poll that was going on has ended, and it was not one that was asked for. Only now is there something
+            // to wake, so the clock for *starved* begins here.
             self.asked = ask_for_poll(self.row, self.id, now);
             if self.asked.is_some() {
                 (self.due, self.began) = (now + (self.due - self.began), now);
@@ -186,7 +186,7 @@ impl Diagnosis {
             return Step::Wait(self.began + SUSPICION);
         }
         if self.culprits.is_none() {
-            // Now, while they hold the workers; whether it matters is decided later.
+            // Captured now, while they hold the workers. Whether it matters is decided later.
             let runtime = poller.slot().and_then(|slot| slot.with_life(|life| life.runtime)).flatten();
             self.culprits = Some(self.active.culprits(stacks, runtime, &mut self.notes));
         }
@@ -194,7 +194,8 @@ impl Diagnosis {
             return Step::Wait((now + MILLISECOND).min(self.due));
         }
         if self.asked.is_none() && self.row.polls() > 0 {
-            // never woken → nobody has kept the waker of its last poll, not even heeler, which must not be the last
+            // never woken → nobody has kept the waker of its last poll, not even heeler, which must not be the last to
+            // keep it
             return self.found(|evidence, _| evidence.verdict = Verdict::NoWaker);
         }
         // woken → nobody polls it
@@ -202,7 +203,7 @@ impl Diagnosis {
             evidence.verdict = Verdict::Starved;
             evidence.culprits = diagnosis.culprits.take().unwrap_or_default();
             if let Some(asked) = diagnosis.asked {
-                // Who else has woken it, and when, is not known.
+                // It is not known who else has woken it, or when.
                 let waited = evidence.moment.saturating_sub(asked) / MILLISECOND;
                 evidence
                     .notes
@@ -226,7 +227,7 @@ impl Diagnosis {
             return Step::Wait((now + MILLISECOND).min(self.began + CHILDREN));
         }
         if !self.children.is_empty() && !self.looked_again && self.last_wait() == Some(WaitKind::Yielding) {
-            // With all its members woken, a `FuturesUnordered` gives way, which is heeler's doing. Without them?
+            // With all its members woken, a `FuturesUnordered` yields because of heeler. Does it without them?
             self.looked_again = true;
             ask_for_poll(self.row, self.id, now);
             return Step::Wait(now + MILLISECOND);
@@ -265,7 +266,7 @@ impl Diagnosis {
             }
         };
         if self.row.poller() != poller {
-            // Nested work may end while the poll around it goes on: then that stack is not its own.
+            // Nested work may end while the poll around it goes on. Then that stack isn't its own.
             self.poll.end();
             return Step::Wait(now + MILLISECOND);
         }

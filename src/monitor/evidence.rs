@@ -1,5 +1,5 @@
-//! What the monitor has found of one slow piece of work: raw stacks and numbers, nothing named yet. Plain data, for the floor
-//! above.
+//! What the monitor has found out about one slow piece of work: raw stacks and numbers, not symbolized yet. Plain data
+//! for the floor above.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,10 +11,10 @@ use crate::counts::COUNTS;
 use crate::inflight::{ReportTarget, Silence, Stacks, Subject, WaitRecord};
 use crate::sync::count;
 
-/// One slow piece of work, as found. Durations are nanoseconds.
+/// One slow piece of work, as found. Durations are in nanoseconds.
 pub(crate) struct Evidence {
     pub(crate) id: RowId,
-    /// What `subject` is of: the row, or what it is a part of.
+    /// What `subject` describes: the row, or the work that it is a part of.
     pub(crate) work: RowId,
     /// 0 for the first capture, then the number of the later one.
     pub(crate) update: u32,
@@ -26,7 +26,7 @@ pub(crate) struct Evidence {
     /// Clock ticks when it began, or when the body was asked for the frame that it does not deliver.
     pub(crate) started: u64,
     pub(crate) captured: SystemTime,
-    /// The same, in nanoseconds of heeler's clock: all times are as of then.
+    /// The same moment in nanoseconds of heeler's clock. All durations are measured up to this moment.
     pub(crate) moment: u64,
     pub(crate) elapsed: u64,
     pub(crate) threshold: u64,
@@ -37,11 +37,11 @@ pub(crate) struct Evidence {
     pub(crate) runnable: u64,
     /// The waits by place.
     pub(crate) waits: Vec<WaitRecord>,
-    /// Which of them is going on, or was the last.
+    /// The index of the wait that is going on, or was the last.
     pub(crate) current: Option<usize>,
-    /// If the last poll has left no waker.
+    /// What is known about wakers, if the last poll has left none.
     pub(crate) silence: Option<Silence>,
-    /// The thread in whose poll it is.
+    /// The thread that is in its poll.
     pub(crate) thread: Option<ThreadEvidence>,
     pub(crate) culprits: Vec<Culprit>,
     pub(crate) children: Vec<ChildEvidence>,
@@ -52,7 +52,7 @@ pub(crate) struct Evidence {
 }
 
 impl Evidence {
-    /// Whether a stack that is shown is not its thread's own, and so has no frames of what is outside of it.
+    /// Returns whether a stack that is shown isn't its thread's own, and so has no frames from outside of it.
     pub(crate) fn has_foreign_stack(&self) -> bool {
         let threads = self.thread.iter().chain(self.culprits.iter().map(|culprit| &culprit.thread));
         let threads = threads.chain(self.children.iter().filter_map(|child| child.thread.as_ref()));
@@ -65,7 +65,7 @@ impl Evidence {
 
 #[cfg(feature = "spans")]
 impl Evidence {
-    /// The ids of the spans that each of the current stacks is in, outermost first.
+    /// Returns the ids of the spans that each of the current stacks is in, outermost first.
     pub(crate) fn span_ids(&self) -> Vec<&[u64]> {
         let thread = self.thread.iter().filter_map(|thread| thread.snapshot.as_ref());
         let waits = self.current.map(|index| &self.waits[index].stacks.list);
@@ -82,7 +82,8 @@ pub(crate) struct ThreadEvidence {
 }
 
 impl ThreadEvidence {
-    /// What an outcome says of the slot's thread, and what a reader should know of it; `None` if the poll was over.
+    /// Converts an outcome into evidence about the slot's thread, with a note for the reader. `None` if the poll was
+    /// over.
     pub(crate) fn of(outcome: capture::Outcome, slot: &ThreadSlot) -> Option<(Self, Option<String>)> {
         use capture::Outcome;
         count(match &outcome {
@@ -123,7 +124,7 @@ pub(crate) struct Culprit {
 
 /// Child work: its await stacks, or its thread.
 pub(crate) struct ChildEvidence {
-    /// `spawn`, `spawn_blocking`, `watch_child`.
+    /// `spawn`, `spawn_blocking` or `watch_child`.
     pub(crate) how: &'static str,
     pub(crate) stacks: Option<Arc<Stacks>>,
     pub(crate) thread: Option<ThreadEvidence>,

@@ -1,4 +1,4 @@
-//! Timeboxes whose limit has passed: their work is told, and what does not hear is reported.
+//! Timeboxes whose limit has passed. Their work is told, and work that does not notice is reported.
 //!
 //! ```text
 //!              ┌─ suspended ─▶ woken: its task polls it once more, and drops it
@@ -16,7 +16,7 @@ use crate::inflight::{Asked, Row, budget, flags, table, waiters, waking};
 use crate::sync::count;
 
 const MILLISECOND: u64 = 1_000_000;
-/// A thread that wants the CPU takes its signal when it gets it.
+/// A thread that wants the CPU handles its signal when it gets the CPU.
 const MAX_TRIES: u32 = 15;
 
 /// Work that runs on, inside a poll or a closure, although its time is up.
@@ -25,16 +25,16 @@ pub(super) struct Overrun {
     row: &'static Row,
     id: RowId,
     poller: Poller,
-    /// Many polls of it may go on within one of something else.
+    /// Many polls of it may happen within one poll of something else.
     polls: u32,
-    /// Nanoseconds that it has to hear, and until when.
+    /// How many nanoseconds it has to notice. `due` says until when.
     patience: u64,
     due: u64,
     tries: u32,
 }
 
-/// The limit of the box has passed (`first`), or its grace; `over` says that it has none left. Tells its work, and adds to
-/// `found` what is to be looked after.
+/// Handles a box whose limit (`first`) or grace has passed. `over` means that it has no grace left. Tells its work, and
+/// adds to `found` what must be looked at later.
 pub(super) fn expire(row: &'static Row, id: RowId, first: bool, over: bool, now: u64, found: &mut Vec<Overrun>) {
     let over = if over { flags::OVER } else { 0 };
     let Some((before, inheritors)) = row.expire(id, flags::EXPIRED | over) else { return };
@@ -51,9 +51,9 @@ pub(super) fn expire(row: &'static Row, id: RowId, first: bool, over: bool, now:
 fn tell_inheritor(id: RowId, now: u64, found: &mut Vec<Overrun>) {
     let Some(row) = table().row(id) else { return };
     let Some(inheritance) = row.inheritance(id) else { return };
-    // First: a box that it opens once it has heard of this is told at once.
+    // This comes first, so that a box that the work opens after it has noticed is told at once.
     let boxes = inheritance.inner.close();
-    // What it may have heard of is another box.
+    // What it has noticed before may concern another box.
     if let Some(before) = row.update(id, flags::INHERITED, flags::TOLD) {
         tell(row, id, before);
         if before & flags::MAY_BLOCK != 0 {
@@ -68,7 +68,7 @@ fn tell_inheritor(id: RowId, now: u64, found: &mut Vec<Overrun>) {
     }
 }
 
-/// Work that has been told and has not heard.
+/// Work that has been told and has not noticed.
 #[derive(Debug, Default)]
 pub(super) struct Overruns(Vec<Overrun>);
 
@@ -77,12 +77,12 @@ impl Overruns {
         self.0.extend(more);
     }
 
-    /// When to look next.
+    /// Returns when to look next.
     pub(super) fn due(&self) -> u64 {
         self.0.iter().map(|overrun| overrun.due).min().unwrap_or(u64::MAX)
     }
 
-    /// Reports what has not heard.
+    /// Reports work that has not noticed.
     pub(super) fn look(&mut self, now: u64, stacks: &mut Stacks) -> Vec<Evidence> {
         let mut found = Vec::new();
         self.0.retain_mut(|overrun| {
@@ -109,7 +109,7 @@ impl Overruns {
 }
 
 impl Overrun {
-    /// To look after the row, if it is inside a poll or about to begin with its first.
+    /// Starts to watch the row, if it is inside a poll or about to begin its first.
     fn watch(row: &'static Row, id: RowId, now: u64) -> Option<Self> {
         let (poller, polls) = (row.poller(), row.polls());
         if !poller.is_polling() && polls > 0 {
@@ -120,26 +120,26 @@ impl Overrun {
         Some(Self { row, id, poller, polls, patience, due: now.saturating_add(patience), tries: 0 })
     }
 
-    /// When to look at it.
+    /// Returns when to look at it.
     pub(super) fn due(&self) -> u64 {
         self.due
     }
 
-    /// Whether it still has not heard.
+    /// Returns whether it still has not noticed.
     pub(super) fn goes_on(&self) -> bool {
         let Some((id, flags)) = self.row.live() else { return false };
         let same_poll = !self.poller.is_polling() || self.row.poller() == self.poller;
         id == self.id && flags & flags::TOLD == 0 && same_poll && self.row.polls() == self.polls
     }
 
-    /// Whether it is inside its first poll by now.
+    /// Returns whether it is inside its first poll by now.
     fn has_begun(&mut self, now: u64) -> bool {
         self.poller = self.row.poller();
         self.due = now.saturating_add(self.patience);
         self.poller.is_polling()
     }
 
-    /// `None` for: later. `Some(None)` for: never.
+    /// Returns `None` for later, and `Some(None)` for never.
     fn capture(&mut self, now: u64, stacks: &mut Stacks) -> Option<Option<Evidence>> {
         let Some((slot, poll)) = self.poller.slot().and_then(|slot| Some((slot, slot.polling()?.1))) else {
             return Some(None);
@@ -171,7 +171,7 @@ impl Overrun {
     }
 }
 
-/// Has the row's task woken, and whoever waits for this.
+/// Wakes the row's task, and everything that waits for the row's time to be up.
 fn tell(row: &'static Row, id: RowId, before: u32) {
     if let Some(Asked::Waker(waker)) = row.take_waker(id) {
         waking::wake_row(id, waker);

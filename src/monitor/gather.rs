@@ -1,4 +1,4 @@
-//! What a row and its record say by themselves.
+//! The evidence in a row and its record.
 
 use std::time::SystemTime;
 
@@ -10,13 +10,13 @@ use crate::inflight::{
 };
 use crate::text::units::{count, were};
 
-/// Where reports about the row go; `None` if it is gone.
+/// Returns where reports about the row go, or `None` if it is gone.
 pub(super) fn reports(row: &'static Row, id: RowId) -> Option<ReportTarget> {
     let reports = reports_of(row, &*row.details(id)?);
     reports.or_else(|| around(row, id)?.2).or_else(link::default_target)
 }
 
-/// The request or job that a box or a child belongs to, and where reports about it go.
+/// Returns the request or job that a box or a child belongs to, and where reports about it go.
 fn around(row: &'static Row, id: RowId) -> Option<(RowId, Subject, Option<ReportTarget>)> {
     let work = match &row.details(id)?.work {
         Work::Timebox(timebox) => timebox.inside,
@@ -29,8 +29,8 @@ fn around(row: &'static Row, id: RowId) -> Option<(RowId, Subject, Option<Report
     Some((root, details.subject(), reports_of(row, &details)))
 }
 
-/// What the report is about, and whose row that has: of a box or a child, the request or the job that it belongs to. A layer's
-/// box knows the request, too: it may be within a job, or outlive the row around it.
+/// Returns what the report is about, and the row of that. For a box or a child, it is the request or the job that it
+/// belongs to. A layer's box also knows the request, because the box may be within a job, or outlive the row around it.
 fn subject(row: &'static Row, id: RowId, own: Subject, notes: &mut Vec<String>) -> (RowId, Subject) {
     let label = match row.details(id).as_deref().map(|details| &details.work) {
         Some(Work::Timebox(timebox)) => timebox.label().cloned(),
@@ -60,7 +60,7 @@ fn subject(row: &'static Row, id: RowId, own: Subject, notes: &mut Vec<String>) 
 fn reports_of(row: &Row, details: &Details) -> Option<ReportTarget> {
     let own = match &details.work {
         Work::Job(job) => job.reports.clone(),
-        // It may outlive the box, and the request.
+        // The child may outlive the box, and the request.
         Work::Child(Child { boxes: Some(inheritance), .. }) => {
             inheritance.boxes.iter().find_map(|inherited| inherited.policy.get()).map(|policy| policy.reports.clone())
         }
@@ -69,9 +69,10 @@ fn reports_of(row: &Row, details: &Details) -> Option<ReportTarget> {
     own.or_else(|| row.policy().get().map(|policy| policy.reports.clone()))
 }
 
-/// What the row and its record say by themselves; `None` if it is gone.
+/// Returns the evidence in the row and its record, or `None` if the row is gone.
 ///
-/// All of it is as of one moment, which is read where nothing can be added to the record: no part is longer than the whole.
+/// All of it is measured at one moment, which is read while nothing can be added to the record. So no part is longer
+/// than the whole.
 pub(crate) fn evidence(row: &'static Row, id: RowId) -> Option<Evidence> {
     let reports = reports(row, id)?;
     let details = row.details(id)?;
@@ -131,7 +132,7 @@ pub(crate) fn evidence(row: &'static Row, id: RowId) -> Option<Evidence> {
     })
 }
 
-/// What a poll that was asked for says, of what the work waits for; with a note.
+/// Returns the verdict of a poll that was asked for, with a note.
 pub(super) fn verdict_of_wait(evidence: &Evidence) -> (Verdict, Option<&'static str>) {
     let Some(current) = evidence.current else { return (Verdict::Unknown, None) };
     match (evidence.waits[current].kind, evidence.silence) {
@@ -155,7 +156,8 @@ mod tests {
     use super::*;
     use crate::inflight::{PolicyId, Registered};
 
-    /// Guards: another CPU's clock may be ahead of this one's. What it has recorded is a part of the whole nevertheless.
+    /// Guards: another CPU's clock may be ahead of this one's. What it has recorded still counts as a part of the
+    /// whole.
     #[test]
     fn no_part_is_longer_than_the_whole() {
         let reports = crate::Reports::builder().without_log().build().unwrap();

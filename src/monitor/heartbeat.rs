@@ -1,4 +1,4 @@
-//! Whether the monitor lives, and how late it has been: written by its thread alone, and read by anybody.
+//! Whether the monitor is alive, and how late it has been. Only its own thread writes this, and any thread reads it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,30 +6,30 @@ use std::time::Duration;
 use crate::capture::PerProcess;
 use crate::clock::now;
 
-/// The longest that the monitor sleeps: it turns at least so often.
+/// The longest that the monitor sleeps. It turns at least this often.
 pub(super) const LONGEST_SLEEP: u64 = 1_000_000_000;
-/// The longest lag of so long a time is kept, and that of the time before.
+/// The longest lag of a period of this length is kept, together with that of the period before.
 const WINDOW: u64 = 30_000_000_000;
 
-/// Whether the monitor lives, and how late it is: without it, nothing is reported and no timebox expires.
+/// Whether the monitor is alive, and how late it is. Without the monitor, nothing is reported and no timebox expires.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Monitor {
-    /// Whether its threads run. If one could not be started, that is tried again every second.
+    /// Whether its threads run. If one could not be started, heeler retries every second.
     pub running: bool,
-    /// Time since it last turned. It does so every second at the latest; zero if it has not yet.
+    /// The time since it last turned. It turns at least every second. Zero if it has not turned yet.
     pub heartbeat_age: Duration,
-    /// The longest that it was late with anything, a timebox above all, in the last thirty to sixty seconds, or that it is
-    /// late now.
+    /// The longest that it was late with anything, above all a timebox, in the last thirty to sixty seconds, or that it
+    /// is late now.
     pub max_lag: Duration,
 }
 
 /// Times are nanoseconds of [`now`].
 #[derive(Debug, Default)]
 pub(super) struct Heartbeat {
-    /// When it last turned; 0 for never.
+    /// When it last turned, or 0 for never.
     beat: AtomicU64,
-    /// When it is to turn next.
+    /// When it should turn next.
     due: AtomicU64,
     /// When this window began.
     window: AtomicU64,
@@ -40,13 +40,13 @@ pub(super) struct Heartbeat {
 
 static HEARTBEAT: PerProcess<Heartbeat> = PerProcess::new(Heartbeat::default);
 
-/// This process's.
+/// Returns this process's heartbeat.
 pub(super) fn heartbeat() -> &'static Heartbeat {
     HEARTBEAT.get()
 }
 
 impl Heartbeat {
-    /// A turn begins.
+    /// Notes that a turn begins.
     pub(super) fn beat(&self, now: u64) {
         let since = now.saturating_sub(self.window.load(Ordering::Relaxed));
         if since >= WINDOW {
@@ -63,14 +63,14 @@ impl Heartbeat {
         self.due.store(now, Ordering::Relaxed);
     }
 
-    /// Something was done so late.
+    /// Notes that something was done this late.
     pub(super) fn note(&self, lag: u64) {
         if lag > self.lag.load(Ordering::Relaxed) {
             self.lag.store(lag, Ordering::Relaxed);
         }
     }
 
-    /// The turn has ended, and there is nothing to do until `due`.
+    /// Notes that the turn has ended, and that there is nothing to do until `due`.
     pub(super) fn rest(&self, due: u64) {
         self.due.store(due, Ordering::Relaxed);
     }
@@ -81,7 +81,7 @@ impl Heartbeat {
         if beat == 0 {
             return Monitor { running, ..Monitor::default() };
         }
-        // One that hangs does not say so itself.
+        // A monitor that hangs cannot note its own lag.
         let overdue = now.saturating_sub(due);
         Monitor {
             running,
@@ -91,10 +91,10 @@ impl Heartbeat {
     }
 }
 
-/// For [`metrics`](crate::metrics()).
+/// Returns the monitor's numbers for [`metrics`](crate::metrics()).
 pub(crate) fn metrics() -> Monitor {
     let running = super::is_running();
-    // Where nothing has begun, the clock need not be calibrated for this.
+    // If nothing has begun, the clock need not be calibrated for this.
     HEARTBEAT
         .existing()
         .map_or(Monitor { running, ..Monitor::default() }, |heartbeat| heartbeat.metrics(now(), running))

@@ -1,4 +1,5 @@
-//! What the monitor hands to the floor above, which installs itself here: before that, nothing is watched.
+//! The link to the floor above, which receives what the monitor finds and installs itself here. Before that, nothing is
+//! watched.
 
 use std::sync::OnceLock;
 
@@ -8,27 +9,28 @@ use crate::inflight::ReportTarget;
 
 static REPORTER: PerProcess<OnceLock<Reporter>> = PerProcess::new(inherited);
 
-/// A child of `fork` goes on with what its parent had. A lock of that may have been held at the fork: it is only read.
+/// Continues in a child of `fork` with what its parent had. A lock of the parent's may have been held at the fork, so
+/// it is only read.
 fn inherited() -> OnceLock<Reporter> {
     let parents = REPORTER.parent().and_then(|parent| parent.get().copied());
     parents.map_or_else(OnceLock::new, OnceLock::from)
 }
 
-/// Who makes reports of what the monitor finds.
+/// The functions that make reports of what the monitor finds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reporter {
-    /// Starts it unless it runs, or has just failed to start.
+    /// Starts the reporter unless it runs, or has just failed to start.
     pub(crate) start: fn(),
     pub(crate) is_running: fn() -> bool,
-    /// Threads are captured with that signal, or are not, for that reason.
+    /// Receives the signal that captures threads, or the reason why they are not captured.
     pub(crate) self_check: fn(Result<i32, &'static str>),
     /// Never waits.
     pub(crate) send: fn(Evidence),
-    /// Where reports go about work that says nothing of it.
+    /// Returns where reports go for work that names no target.
     pub(crate) default_target: fn() -> ReportTarget,
 }
 
-/// To be called before the monitor is started. The first one stays.
+/// Installs the reporter. Must be called before the monitor is started. The first call wins.
 pub(crate) fn install(reporter: Reporter) {
     let _ = REPORTER.get().set(reporter);
 }

@@ -1,10 +1,11 @@
 //! The threads that watch the rows, keep their deadlines, and find out where slow work is.
 //!
-//! Two OS threads a process, started by the first layer or [`watch`](crate::watch). They need nobody's runtime.
+//! There are two OS threads per process, started by the first layer or [`watch`](crate::watch). They need no async
+//! runtime.
 //!
-//! `heeler-monitor` looks through the table often enough to learn of new deadlines in time, and tells boxes that their time is
-//! up. It does nothing that may take long, and nothing in proportion to more than what expires: so it is always in time.
-//! `heeler-capture` does what may take long. It finds out where slow work is, and asks threads for their stacks.
+//! `heeler-monitor` scans the table often enough to learn of new deadlines in time, and tells boxes that their time is
+//! up. It does nothing slow, and its work grows only with what expires, so it is always in time. `heeler-capture` does
+//! what may take long. It finds out where slow work is, and asks threads for their stacks.
 
 mod active_polls;
 mod basis;
@@ -46,13 +47,13 @@ pub(crate) use heartbeat::metrics;
 pub(crate) use link::{Reporter, install};
 
 static THREADS: PerProcess<Threads> = PerProcess::new(Threads::default);
-/// The shortest threshold that the monitor's looks at the table are timed for, in nanoseconds; `u64::MAX` while there is no
-/// monitor, so that whatever begins has it tried again.
+/// The shortest threshold that the monitor's scans are timed for, in nanoseconds. It is `u64::MAX` while there is no
+/// monitor, so that any work that begins tries to start it.
 static SHORTEST: AtomicU64 = AtomicU64::new(u64::MAX);
-/// The signal chosen with [`use_signal`]; zero for none.
+/// The signal chosen with [`use_signal`], or zero for none.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 
-/// The threads, each once it runs, and what came of starting them.
+/// The threads, each once it runs, and the outcome of starting them.
 #[derive(Debug, Default)]
 struct Threads {
     monitor: OnceLock<Thread>,
@@ -61,8 +62,8 @@ struct Threads {
     tries: Tries,
 }
 
-/// Starts the monitor's threads and the reporter unless they run. Reads `HEELER_TRACE_EVERY_POLL`. The reporter is to be
-/// [installed](install) before.
+/// Starts the monitor's threads and the reporter unless they run. Reads `HEELER_TRACE_EVERY_POLL`. The reporter must be
+/// [installed](install) first.
 #[inline]
 pub(crate) fn start() {
     if !is_running() {
@@ -70,7 +71,7 @@ pub(crate) fn start() {
     }
 }
 
-/// Whether both of the monitor's threads have been started.
+/// Returns whether both of the monitor's threads have been started.
 #[inline]
 pub(crate) fn is_running() -> bool {
     THREADS.existing().is_some_and(|threads| threads.monitor.get().is_some() && threads.captures.get().is_some())
@@ -90,7 +91,7 @@ fn start_threads() {
     }
     capture::notice_forks();
     inflight::install_monitor(MonitorLink { start, answered, dropped });
-    // Before the threads, which have something to tell it.
+    // Before the threads, because they report to it.
     link::start_reporter();
     if let Err(error) = try_to_start() {
         log_safely(|| {
@@ -104,12 +105,12 @@ fn start_threads() {
     }
 }
 
-/// Starts what does not run, unless it has just been tried. Runs nobody's code: loggers may do anything, also begin something
-/// that is watched, and the monitor's thread comes here, too.
+/// Starts what does not run, unless that has just been tried. Runs nobody else's code, because loggers may do anything,
+/// even begin watched work, and the monitor's thread comes here, too.
 ///
 /// # Errors
 ///
-/// If a thread does not start; once, until all have.
+/// If a thread does not start. Returned once, until all have started.
 #[cold]
 fn try_to_start() -> std::io::Result<()> {
     let threads = THREADS.get();
@@ -128,15 +129,16 @@ fn try_to_start() -> std::io::Result<()> {
     Ok(())
 }
 
-/// What comes before the threads, once in a process.
+/// Prepares for the threads, once per process.
 fn prepare() {
     if capture::process_number() != 0 {
-        // Its parent's were counted there.
+        // The parent's counts stay with the parent.
         COUNTS.reset();
     }
-    // Its parent's, in a child. Later there may be somebody's who has found the monitor: that must not be lost.
+    // In a child this is the parent's. It must not be reset later, when work that has found the monitor may have set
+    // it.
     SHORTEST.store(u64::MAX, Ordering::Relaxed);
-    // What the first request would otherwise have to wait for.
+    // Otherwise the first request would have to wait for this.
     crate::clock::Clock::get();
     capture::warm_up();
     inflight::executors::learn();
@@ -154,13 +156,13 @@ fn spawn(thread: &OnceLock<Thread>, name: &str, run: impl FnOnce() + Send + 'sta
     Ok(())
 }
 
-/// Takes `signal` for thread stacks instead of the first real-time signal that nobody uses. Call it before the first
+/// Sets the signal that captures thread stacks. Defaults to the first unused real-time signal. Call it before the first
 /// layer is made.
 ///
 /// # Errors
 ///
-/// [`Error::is_signal`] if it is no real-time signal, has a handler already, or the monitor has started with another one;
-/// [`Error::is_unsupported`] where thread stacks are not available at all.
+/// [`Error::is_signal`] if it isn't a real-time signal, already has a handler, or the monitor has started with another
+/// one. [`Error::is_unsupported`] where thread stacks are not available at all.
 pub fn use_signal(signal: i32) -> Result<(), Error> {
     if is_disabled() {
         return Ok(());
@@ -178,31 +180,32 @@ pub fn use_signal(signal: i32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the monitor has to [`hurry`] for work with that threshold, which begins now.
+/// Returns whether the monitor has to [`hurry`] for work with that threshold, which begins now.
 #[inline]
 pub(crate) fn is_shorter(nanos: u64) -> bool {
     nanos < SHORTEST.load(Ordering::Relaxed)
 }
 
-/// The monitor looks sooner: no work was as short before. It runs by now if it can.
+/// Makes the monitor look sooner, because this work has the shortest threshold so far. The monitor runs by now, if it
+/// could be started.
 #[cold]
 #[inline(never)]
 pub(crate) fn hurry(nanos: u64) {
-    // Without a monitor, whoever comes next is to try again.
+    // Without a monitor, the next caller should try again.
     if let Some(thread) = THREADS.existing().and_then(|threads| threads.monitor.get()) {
         SHORTEST.fetch_min(nanos, Ordering::Relaxed);
         thread.unpark();
     }
 }
 
-/// There is something for the thread that captures: a traced poll that it waits for is over.
+/// Tells the capture thread that there is something for it: a traced poll that it waits for is over.
 pub(crate) fn answered() {
     if let Some(thread) = THREADS.existing().and_then(|threads| threads.captures.get()) {
         thread.unpark();
     }
 }
 
-/// The row's owner is dropped and the work has no outcome: reports it as abandoned, if it was slow by then.
+/// Reports work as abandoned, if it was slow by the time its owner was dropped without an outcome.
 #[cold]
 #[inline(never)]
 pub(crate) fn dropped(row: &'static Row, id: RowId) {
@@ -211,7 +214,7 @@ pub(crate) fn dropped(row: &'static Row, id: RowId) {
     if row.flags() & (flags::REPORTED | flags::CHILD) != 0 || std::thread::panicking() {
         return;
     }
-    // A layer's box that drops its work has said so itself.
+    // A layer's box that drops its work has reported that itself.
     let interrupted = |row: &Row| row.flags() & flags::EXPIRED != 0 && row.policy() != PolicyId::NONE;
     if inflight::innermost().is_some_and(interrupted) {
         return;

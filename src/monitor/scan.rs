@@ -1,4 +1,4 @@
-//! The look through the table: finds work that has come near its threshold, arms it, and says when to look again.
+//! The scan of the table. It finds work that has come near its threshold, arms it, and says when to scan again.
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -10,28 +10,28 @@ use crate::counts::COUNTS;
 use crate::inflight::{Policy, PolicyId, Row, Trace, budget, flags, initial_flags};
 use crate::sync::count;
 
-/// Work is armed when its threshold divided by this has passed: an eighth.
+/// Work is armed when its threshold divided by this has passed, which is an eighth.
 const ARM_AT: u64 = 8;
-/// The monitor may spend a hundredth of a core on looking.
+/// The monitor may spend a hundredth of a core on scans.
 const COST_FACTOR: u64 = 100;
 const SHORTEST_PERIOD: u64 = 1_000_000;
 const LONGEST_PERIOD: u64 = 60_000_000_000;
 
-/// What a look comes to.
+/// The result of a scan.
 #[derive(Debug)]
 pub(super) struct Scanned {
-    /// When to look next.
+    /// When to scan next.
     pub(super) next: u64,
-    /// The threshold that the next look is timed for.
+    /// The threshold that the next scan is timed for.
     pub(super) shortest: u64,
 }
 
-/// One look through the table, a slice of it at a time.
+/// One scan of the table, a slice of it at a time.
 #[derive(Debug)]
 pub(super) struct Scan {
     began: u64,
     shortest: u64,
-    /// Work that begins right after this look must be seen by then.
+    /// Work that begins right after this scan must be seen by then.
     latest: u64,
     soonest: u64,
     /// Nanoseconds spent on slices.
@@ -39,7 +39,7 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// Work with a threshold of `expected` nanoseconds may begin at any moment.
+    /// Begins a scan. Work with a threshold of `expected` nanoseconds may begin at any moment.
     pub(super) fn begin(expected: u64) -> Self {
         let shortest = Policy::all()
             .iter()
@@ -51,7 +51,8 @@ impl Scan {
         Self { began: now(), shortest, latest, soonest: u64::MAX, cost: 0 }
     }
 
-    /// Looks at so many rows. Adds boxes whose deadline is near to `boxes`, other work to `handed`. False after the last row.
+    /// Scans one slice of rows. Adds boxes whose deadline is near to `boxes`, other work to `handed`. Returns false
+    /// after the last row.
     pub(super) fn slice(
         &mut self,
         rows: &mut impl Iterator<Item = &'static Row>,
@@ -75,7 +76,7 @@ impl Scan {
         if threshold == u64::MAX {
             return;
         }
-        // Nobody reads the timeline of a box that has no layer: its polls need not be traced.
+        // Nobody reads the timeline of a box without a layer, so its polls need not be traced.
         let plain = flags & flags::BOX != 0 && row.policy() == PolicyId::NONE;
         self.shortest = self.shortest.min(if plain { threshold.saturating_mul(4) } else { threshold });
         self.latest = self.latest.min(threshold / 2);
@@ -100,9 +101,9 @@ impl Scan {
 
     pub(super) fn end(self) -> Scanned {
         let Self { began, shortest, latest, soonest, cost } = self;
-        // Work that begins right after this look must be seen while its deadline lies ahead, and if possible in time to be
-        // armed. Between two looks that find something, a pause, so that many rows with many deadlines do not add up: a
-        // hundredth of a core, or a tenth where short thresholds stand beside very many rows.
+        // Work that begins right after this scan must be seen before its deadline, and if possible in time to be armed.
+        // There is a pause between two scans that find something, so that many rows with many deadlines do not add up.
+        // This costs a hundredth of a core, or a tenth if there are short thresholds and very many rows.
         let period = (shortest / ARM_AT).clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
         let pause = (period / 4)
             .max(cost.saturating_mul(COST_FACTOR))
@@ -113,12 +114,12 @@ impl Scan {
     }
 }
 
-/// Marks the row's deadline as known, and sets `flags`. The flags from before; `None` if the row is gone, or `basis` is no
-/// longer the case.
+/// Marks the row's deadline as known, and sets `flags`. Returns the flags from before, or `None` if the row is gone or
+/// `basis` no longer holds.
 fn queue(row: &'static Row, id: RowId, basis: Basis, flags: u32) -> Option<u32> {
     let before = row.update(id, flags | flags::QUEUED, 0)?;
-    // Either this sees that the clock was stopped or the threshold changed, or whoever did so sees the flags and clears
-    // them: `Row::forget_deadline`.
+    // Either this sees that the clock was stopped or the threshold changed, or the thread that did so sees the flags
+    // and clears them: `Row::forget_deadline`.
     fence(Ordering::SeqCst);
     if Basis::of(row) != Some(basis) {
         row.update(id, 0, flags::QUEUED);
@@ -127,8 +128,8 @@ fn queue(row: &'static Row, id: RowId, basis: Basis, flags: u32) -> Option<u32> 
     Some(before)
 }
 
-/// From now on each poll of the work is traced; the first one, if the budget allows, is to be asked for: then the row is added
-/// to `armed`. False if it is gone, or `basis` is no longer the case.
+/// Makes each poll of the work traced from now on. If the budget allows, also adds the row to `armed`, so that the
+/// first poll is asked for. Returns false if the row is gone or `basis` no longer holds.
 fn arm(row: &'static Row, id: RowId, basis: Basis, now: u64, armed: &mut Vec<RowId>) -> bool {
     {
         let Some(mut details) = row.details(id) else { return false };

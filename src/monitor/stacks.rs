@@ -1,4 +1,5 @@
-//! Stacks of threads, each taken once for all who ask for it: a thousand starved requests wait behind the same few workers.
+//! Stacks of threads. Each is captured once for all who need it: a thousand starved requests wait behind the same few
+//! workers.
 
 use std::collections::HashMap;
 
@@ -10,24 +11,24 @@ use crate::clock::now;
 /// The slot of a thread, as a key.
 pub(super) type SlotKey = usize;
 
-/// A stack is the current one for so long, in nanoseconds.
+/// How long a stack is considered current, in nanoseconds.
 pub(super) const CURRENT: u64 = 1_000_000;
-/// Who holds a worker is still known after so long, though the thread has moved on in its poll.
+/// How long the holder of a worker is considered known, in nanoseconds, even if the thread has moved on in its poll.
 pub(super) const RECENT: u64 = 50_000_000;
-/// Activities that are kept, beyond those which are recent.
+/// How many activities are kept in addition to recent ones.
 const MAX_ACTIVITIES: usize = 64;
 
-/// What came of looking at a thread.
+/// The outcome of looking at a thread.
 pub(super) enum Look {
-    /// What is known of it, and what a reader should know besides.
+    /// What is known about it, and a note for the reader.
     Thread(ThreadEvidence, Option<String>),
-    /// It has not answered because it was not run: it will.
+    /// It has not answered yet because it was not running. It will.
     Late,
     /// The poll was over.
     Missed,
 }
 
-/// Takes stacks, and keeps each as long as it may be of use to others.
+/// Captures stacks, and keeps each as long as others may need it.
 pub(super) struct Stacks {
     sampler: Sampler,
     taken: HashMap<SlotKey, Taken>,
@@ -37,14 +38,14 @@ pub(super) struct Stacks {
 struct Taken {
     poll: u64,
     at: u64,
-    /// The thread's CPU time, if it has not run while its stack was taken.
+    /// The thread's CPU time, if it did not run during the capture.
     cpu: Option<u64>,
     thread: ThreadEvidence,
     note: Option<String>,
 }
 
 impl Taken {
-    /// Whether it is at most so old, or the thread has not run since.
+    /// Returns whether it is at most `max_age` old, or the thread has not run since.
     fn holds(&self, max_age: u64) -> bool {
         let is_young = now().saturating_sub(self.at) <= max_age;
         is_young || self.cpu.is_some_and(|cpu| sys::cpu_time(self.thread.activity.tid) == Some(cpu))
@@ -61,8 +62,8 @@ impl Stacks {
         Self { sampler, taken: HashMap::new(), activities: HashMap::new() }
     }
 
-    /// The stack of the slot's thread in its poll number `poll`: as of now, or as it was at most `max_age` nanoseconds ago.
-    /// Whoever is `patient` asks again later where that helps.
+    /// Returns the stack of the slot's thread in its poll number `poll`, at most `max_age` nanoseconds old. A `patient`
+    /// caller asks again later where that helps.
     pub(super) fn of(&mut self, slot: &'static ThreadSlot, poll: u64, max_age: u64, patient: bool) -> Look {
         if let Some(taken) = self.taken.get(&key(slot))
             && taken.poll == poll
@@ -88,7 +89,7 @@ impl Stacks {
         Look::Thread(thread, note)
     }
 
-    /// What a thread is doing, or was just now.
+    /// Returns what a thread is doing, or was doing just now.
     pub(super) fn activity(&mut self, tid: i32) -> &Activity {
         let now = now();
         if self.activities.len() > MAX_ACTIVITIES {
@@ -101,7 +102,7 @@ impl Stacks {
         &entry.1
     }
 
-    /// Lets go of the stacks of polls that are over.
+    /// Drops the stacks of polls that are over.
     pub(super) fn forget_ended(&mut self, slots: &[&'static ThreadSlot]) {
         if self.taken.is_empty() {
             return;

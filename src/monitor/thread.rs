@@ -1,5 +1,5 @@
-//! The monitor's loop: looks through the table for work to come, and keeps the limits of boxes. Everything else is left to the
-//! thread that captures.
+//! The monitor's loop. It scans the table for work with a near deadline, and keeps the limits of boxes. Everything else
+//! is left to the capture thread.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,23 +17,23 @@ use crate::capture::RowId;
 use crate::clock::now;
 use crate::inflight::{Policy, table};
 
-/// Work as short as the shortest that has begun is looked for during this time.
+/// For this long after short work has begun, the scans expect more work as short as that, in nanoseconds.
 const EXPECT_FOR: u64 = 2_000_000_000;
-/// A layer that has seen no request by then is said out loud.
+/// A layer that has seen no request by then is logged.
 const SILENCE: u64 = 600_000_000_000;
-/// Rows that are looked at before the boxes that are due by then are told: some hundred microseconds.
+/// Rows that are scanned before boxes that have become due are told. This takes some hundred microseconds.
 const SLICE: usize = 1024;
-/// After a panic.
+/// The pause after a panic.
 const RETRY: u64 = 10_000_000;
 
 /// When the limit of a box passes, or its grace. Ordered by that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Limit {
     due: u64,
-    /// Its grace is over, too.
+    /// Whether its grace is over, too.
     last: bool,
     id: RowId,
-    /// What the time was computed from. A row whose clock or threshold is another by then has a deadline of its own.
+    /// What the time was computed from. A row whose clock or threshold has changed by then has another deadline.
     basis: Basis,
 }
 
@@ -41,14 +41,14 @@ struct Monitor {
     limits: BinaryHeap<Reverse<Limit>>,
     next_scan: u64,
     shortest: u64,
-    /// A threshold that was asked for, and until when such work is expected to begin again: short boxes come and go
-    /// between two looks, and each should not have to wake the monitor.
+    /// A threshold that was asked for, and until when such work is expected to begin again. Short boxes come and go
+    /// between two scans, and each should not have to wake the monitor.
     expected: (u64, u64),
-    /// What the other thread is to do.
+    /// What the capture thread has to do.
     handed: Handed,
-    /// Work that found no row, as far as it was said.
+    /// Work that found no row, as far as it was logged.
     unwatched: u64,
-    /// Policies whose silence was said.
+    /// Policies whose silence was logged.
     silent: Vec<u32>,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn run() {
         silent: Vec::new(),
     };
     loop {
-        // Whatever panics, it must not be the end of watching.
+        // A panic must not end watching, whatever its cause.
         let next = catch_unwind(AssertUnwindSafe(|| monitor.turn())).unwrap_or_else(|_| {
             monitor.handed.words.push(Word::Panicked);
             now() + RETRY
@@ -76,7 +76,7 @@ pub(super) fn run() {
 }
 
 impl Monitor {
-    /// Does what is due, and says when the next thing is.
+    /// Does what is due, and returns when the next thing is.
     fn turn(&mut self) -> u64 {
         let began = now();
         heartbeat().beat(began);
@@ -86,7 +86,7 @@ impl Monitor {
         }
         desk::leave(&mut self.handed);
         if !is_running() {
-            // Whoever has tried it first has said why it does not.
+            // The thread that tried first has logged why it does not start.
             let _ = super::try_to_start();
         }
         let limit = self.limits.peek().map_or(u64::MAX, |Reverse(limit)| limit.due);
@@ -120,7 +120,7 @@ impl Monitor {
     }
 
     fn scan(&mut self, now: u64) {
-        // Work with a shorter threshold that begins during the look is not lost sight of: it lowers this again.
+        // Work with a shorter threshold that begins during the scan is not missed, because it lowers this again.
         let asked = SHORTEST.swap(u64::MAX, Ordering::Relaxed);
         if now >= self.expected.1 {
             self.expected = (u64::MAX, 0);
@@ -148,7 +148,7 @@ impl Monitor {
         self.limits.extend(boxes.drain(..).map(limit));
     }
 
-    /// What should be said out loud.
+    /// Notes what should be logged.
     fn note_words(&mut self, now: u64) {
         let unwatched = table().unwatched();
         if unwatched > self.unwatched {

@@ -1,10 +1,10 @@
-//! What happened, and where the time goes: the words in which the monitor says what it found.
+//! What happened, and where the time goes: the words for the monitor's findings.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What happened, as the event that made heeler look.
+/// The event that made heeler look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -15,11 +15,11 @@ pub enum Kind {
     SlowJob,
     /// A response body did not deliver its next frame within the threshold.
     SlowBody,
-    /// One poll held its thread for longer than
-    /// [`blocking_after`](crate::WatchdogLayer::blocking_after), although its request is not slow yet.
+    /// One poll held its thread for longer than [`blocking_after`](crate::WatchdogLayer::blocking_after), although its
+    /// request is not slow yet.
     BlockingPoll,
-    /// The request was dropped before it had an answer: its client left, a timeout around it ran out, or the server shut
-    /// down.
+    /// The request was dropped before it had a response: its client left, a timeout around it expired, or the server
+    /// shut down.
     Abandoned,
     /// A timebox expired: its work was interrupted, or goes on although it was told.
     Interrupted,
@@ -30,22 +30,23 @@ pub enum Kind {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Every branch waits to be woken: the stacks are those of the await points.
+    /// Every branch waits to be woken. The stacks are those of the await points.
     Waiting,
-    /// The request's poll does not return: the stack is that of its thread.
+    /// The request's poll does not return. The stack is that of its thread.
     Blocking,
-    /// The request was woken but nobody polls it: the stacks are those of the polls that hold the workers.
+    /// The request was woken but nobody polls it. The stacks are those of the polls that hold the workers.
     Starved,
-    /// The request woke itself, or used up tokio's budget: it has work to do and gives way to others.
+    /// The request woke itself, or used up tokio's budget. It has work to do and lets others run first.
     Yielding,
-    /// The request returned `Pending`, and its last poll left no waker: nobody will wake it, unless a waker from before it was
-    /// traced is still registered. A note says which of the two is known.
+    /// The request returned `Pending`, and its last poll left no waker. Nobody will wake it, unless a waker from before
+    /// it was traced is still registered. A note says which of the two is known.
     NoWaker,
-    /// The request was dropped; the stacks are the last that were seen.
+    /// The request was dropped. The stacks are the last that were seen.
     Abandoned,
     /// A timebox expired.
     Interrupted,
-    /// Nothing could be captured; the notes say why. A verdict that only a later version of heeler knows is read as this one.
+    /// Nothing could be captured. The notes say why. A verdict that only a later version of heeler knows is read as
+    /// this one.
     #[serde(other)]
     Unknown,
 }
@@ -65,7 +66,8 @@ impl Verdict {
         Self::Unknown,
     ];
 
-    /// The verdict as in JSON: `waiting`, `blocking`, `starved`, `yielding`, `no_waker`, `abandoned`, `interrupted` or `unknown`.
+    /// Returns the verdict as in JSON: `waiting`, `blocking`, `starved`, `yielding`, `no_waker`, `abandoned`,
+    /// `interrupted` or `unknown`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -82,7 +84,8 @@ impl Verdict {
 }
 
 impl Kind {
-    /// The kind as in JSON: `slow_request`, `slow_job`, `slow_body`, `blocking_poll`, `abandoned` or `interrupted`.
+    /// Returns the kind as in JSON: `slow_request`, `slow_job`, `slow_body`, `blocking_poll`, `abandoned` or
+    /// `interrupted`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -95,7 +98,7 @@ impl Kind {
         }
     }
 
-    /// For a headline.
+    /// Returns the kind for a headline.
     #[cfg(any(feature = "sentry", feature = "webhook"))]
     pub(crate) const fn title(self) -> &'static str {
         match self {

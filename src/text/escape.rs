@@ -1,10 +1,10 @@
-//! Text from outside, made safe to print: in a terminal, a log, a mail.
+//! Makes text from outside safe to print in a terminal, a log or a message.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// `text` with control characters, line ends, text-direction overrides and invisible characters escaped (`\u{202e}`),
-/// cut after `max` characters of input with a remark on how long it was: `… (1048576 bytes)`. Looks at no more of the
+/// Escapes control characters, line ends, text-direction overrides and invisible characters of `text` (`\u{202e}`).
+/// Cuts it after `max` characters of input with a remark on how long it was: `… (1048576 bytes)`. Reads no more of the
 /// text than it prints.
 pub(crate) fn escape(text: &str, max: usize) -> Cow<'_, str> {
     let cut = text.char_indices().nth(max).map(|(at, _)| at);
@@ -41,14 +41,14 @@ pub(crate) fn push_cut(out: &mut String, bytes: usize) {
     let _ = write!(out, "… ({bytes} bytes)");
 }
 
-/// Whether `end` is such a remark and no more, or a plain ellipsis.
+/// Returns whether `end` is exactly such a remark, or a plain ellipsis.
 pub(crate) fn is_cut(end: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let remark = |text: &str| text.strip_prefix(" (").and_then(|text| text.strip_suffix(" bytes)")).is_some_and(digits);
     end.strip_prefix('…').is_some_and(|rest| rest.is_empty() || remark(rest))
 }
 
-/// Whether `c` could move the cursor, forge a line, turn the text's direction or hide in it.
+/// Returns whether `c` could move the cursor, forge a line, change the text's direction or hide in it.
 pub(crate) fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,

@@ -1,58 +1,58 @@
-//! HTML in the making: nothing from outside gets into it unescaped.
+//! HTML in which everything from outside is escaped.
 //!
-//! What a page consists of stands beside what it is for: letters of reports in `report/render/markup.rs`, pages of profiles in
-//! `profile/page/html.rs`.
+//! The contents of a page are next to what the page is for: messages with reports in `report/render/markup.rs`, pages
+//! of profiles in `profile/page/html.rs`.
 
 use std::fmt::{Display, Write as _};
 
 use super::escape;
 
-/// What is not literal in this program goes through [`text`](Self::text).
+/// HTML under construction. Whatever isn't a literal in this program goes through [`text`](Self::text).
 #[derive(Debug)]
 pub(crate) struct Html {
     markup: String,
-    /// The most of one text, in characters.
+    /// The limit for one text, in characters.
     max_text: usize,
 }
 
 impl Html {
-    /// Nothing yet. Of each text, up to `max_text` characters are kept.
+    /// Creates an empty document. Up to `max_text` characters of each text are kept.
     pub(crate) fn new(max_text: usize) -> Self {
         Self { markup: String::new(), max_text }
     }
 
-    /// What there is.
+    /// Returns the markup.
     pub(crate) fn into_markup(self) -> String {
         self.markup
     }
 
-    /// How many bytes there are.
+    /// Returns the length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.markup.len()
     }
 
-    /// Markup that is written in this program.
+    /// Appends markup that is written in this program.
     pub(crate) fn raw(&mut self, markup: &'static str) -> &mut Self {
         self.markup.push_str(markup);
         self
     }
 
-    /// Text from anywhere, safe in an element and in a quoted attribute.
+    /// Appends text from anywhere, safe in an element and in a quoted attribute.
     pub(crate) fn text(&mut self, text: &str) -> &mut Self {
         self.push(&escape(text, self.max_text))
     }
 
-    /// Text from anywhere that takes no part in the direction of what is around it.
+    /// Appends text from anywhere, isolated so that its direction doesn't affect the text around it.
     pub(crate) fn isolated(&mut self, text: &str) -> &mut Self {
         self.raw("<bdi>").text(text).raw("</bdi>")
     }
 
-    /// A number, or something else that is displayed in few characters.
+    /// Appends a number, or something else that is displayed in few characters.
     pub(crate) fn number(&mut self, number: impl Display) -> &mut Self {
         self.push(&number.to_string())
     }
 
-    /// A document, as the value of an attribute in single quotes.
+    /// Appends a document as the value of an attribute in single quotes.
     pub(crate) fn document(&mut self, document: &str) -> &mut Self {
         self.markup.reserve(document.len() + document.len() / 16);
         for c in document.chars() {
@@ -65,13 +65,13 @@ impl Html {
         self
     }
 
-    /// A picture that inferno has drawn, and escaped.
+    /// Appends a picture that inferno has drawn and escaped.
     pub(crate) fn svg(&mut self, svg: &str) -> &mut Self {
         self.markup.push_str(svg);
         self
     }
 
-    /// Writes items as long as they fit into `room` bytes; says how many did not.
+    /// Writes items as long as they fit into `room` bytes, then says how many did not.
     pub(crate) fn fit<T>(
         &mut self,
         room: usize,

@@ -1,4 +1,4 @@
-//! Text for people and programs: units, times, and what came from a request made harmless.
+//! Text for people and programs: units, times, and text from requests made harmless.
 
 pub(crate) mod escape;
 pub(crate) mod html;

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serializer};
 
-/// RFC 3339 in UTC, with milliseconds. A clock that is before 1970 or after 9999 is wrong, and no reason to fail.
+/// RFC 3339 in UTC, with milliseconds. A clock before 1970 or after 9999 is wrong, but no reason to fail.
 pub(crate) fn timestamp(time: SystemTime) -> String {
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);

@@ -34,7 +34,7 @@ pub(crate) fn count(number: impl Into<u64>, what: &str) -> String {
     }
 }
 
-/// The verb after a [`count`].
+/// Returns the verb after a [`count`].
 pub(crate) fn were(number: impl Into<u64>) -> &'static str {
     if number.into() == 1 { "was" } else { "were" }
 }
@@ -48,7 +48,7 @@ pub(crate) fn at(file: Option<&str>, line: Option<u32>) -> Option<String> {
     })
 }
 
-/// A path as short as it can be and still be found: without the registry, without std's build directory, without the
+/// Shortens a path as far as it can still be found: without the registry, without std's build directory, without the
 /// current directory.
 pub(crate) fn short_path(file: &str) -> &str {
     static HERE: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::current_dir().ok());

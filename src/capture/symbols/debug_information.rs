@@ -1,8 +1,8 @@
-//! Functions, files and lines from DWARF: of the units that cover the addresses asked for, and of no others.
+//! Functions, files and lines from DWARF, only from the units that cover the requested addresses.
 //!
-//! Each unit is read from one end to the other for all addresses in it, and nothing of it is kept: so naming takes little
-//! memory, however much debug information there is, and leaves none behind. `addr2line`, whose rules this follows, indexes
-//! every unit first: 30 MB for 86 MB of `.debug_info`.
+//! Each unit is read from start to end for all addresses in it, and nothing of it is kept. So symbolizing takes little
+//! memory, however much debug information there is, and leaves none behind. `addr2line`, whose rules this follows,
+//! indexes every unit first: 30 MB for 86 MB of `.debug_info`.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -22,16 +22,16 @@ type Result<T> = std::result::Result<T, gimli::Error>;
 /// How often one entry may refer to another for its name.
 const MAX_REFERENCES: usize = 16;
 
-/// An address of the file, and what is known of it.
+/// An address of the file, and what is known about it.
 #[derive(Debug, Default)]
 pub(super) struct Probe {
-    /// Of an instruction: for a return address, of the call.
+    /// The address of an instruction. For a return address, it is that of the call.
     pub(super) address: u64,
     /// Innermost first: the functions inlined there, then the one that has the code.
     pub(super) places: Vec<Place>,
 }
 
-/// A function, and where in it the address is.
+/// A function, and where the address is in it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) function: Option<Name>,
@@ -42,18 +42,18 @@ pub(super) struct Place {
 /// A function's name as it is in the debug information.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Name {
-    /// With the path, mangled.
+    /// Mangled, with the path.
     Linkage(String),
-    /// The last part alone, which need not tell much: `{async_fn#0}`.
+    /// Only the last part, which may not tell much: `{async_fn#0}`.
     Plain(String),
 }
 
-/// Fills in the places of `probes`, which ascend by address. What the debug information does not say stays empty. `path` is the
-/// module's: parts that were split off lie beside it.
+/// Fills in the places of `probes`, which ascend by address. What the debug information does not contain stays empty.
+/// `path` is the module's. Parts that were split off are beside it.
 pub(super) fn name(dwarf: &Dwarf<'_>, path: &Path, probes: &mut [Probe]) {
     let references = References::new(dwarf);
     for (offset, covered) in units(dwarf, probes) {
-        // Units may claim code that is another's: the first that knows a function there is right.
+        // Units may claim another's code. The first that knows a function there is right.
         let is_open = |at: &usize| !probes[*at].places.iter().any(|place| place.function.is_some());
         let covered: Vec<usize> = covered.into_iter().filter(is_open).collect();
         if covered.is_empty() {
@@ -94,7 +94,8 @@ fn name_in_unit(references: &References<'_>, unit: &Unit<'_>, path: &Path, probe
     }
 }
 
-/// Whether functions of the unit around `address` have their full names, inlined ones too; `None` if no unit is.
+/// Returns whether functions of the unit around `address` have their full names, including inlined ones. `None` if
+/// there is no such unit.
 pub(super) fn has_full_names(dwarf: &Dwarf<'_>, path: &Path, address: u64) -> Option<bool> {
     let (offset, _) = units(dwarf, &[Probe { address, places: Vec::new() }]).pop_first()?;
     let unit = dwarf.unit_header(offset).and_then(|header| dwarf.unit(header)).ok()?;
@@ -113,7 +114,7 @@ fn has_linkage_names(unit: &Unit<'_>) -> Result<bool> {
     Ok(false)
 }
 
-/// The units that cover the addresses, with the places in the list of those they cover.
+/// Returns the units that cover the addresses, with the indices of those they cover.
 pub(super) fn units(dwarf: &Dwarf<'_>, probes: &[Probe]) -> BTreeMap<DebugInfoOffset, Vec<usize>> {
     let mut found: BTreeMap<DebugInfoOffset, Vec<usize>> = BTreeMap::new();
     let mut is_missing = vec![true; probes.len()];
@@ -130,7 +131,7 @@ pub(super) fn units(dwarf: &Dwarf<'_>, probes: &[Probe]) -> BTreeMap<DebugInfoOf
     let mut indexed = HashSet::new();
     for header in dwarf.debug_aranges.headers().map_while(Result::ok) {
         let unit = header.debug_info_offset();
-        // Entries that make no sense have been seen among those that do, as `addr2line` notes.
+        // Entries that make no sense have been seen among good ones, as `addr2line` notes.
         let (mut good, mut bad) = (0, 0);
         for range in header.entries() {
             match range {
@@ -163,7 +164,7 @@ pub(super) fn units(dwarf: &Dwarf<'_>, probes: &[Probe]) -> BTreeMap<DebugInfoOf
     found
 }
 
-/// Which of `list`, which ascends, lie in `range`.
+/// Returns which of `list`, which ascends, are in `range`.
 fn covered<T>(list: &[T], address: impl Fn(&T) -> u64, range: &gimli::Range) -> std::ops::Range<usize> {
     let from = list.partition_point(|entry| address(entry) < range.begin);
     let to = list.partition_point(|entry| address(entry) < range.end);
@@ -178,7 +179,7 @@ struct Call {
     line: Option<u32>,
 }
 
-/// Which functions cover each of `addresses`, outermost first.
+/// Returns which functions cover each of `addresses`, outermost first.
 fn calls(references: &References<'_>, unit: &Unit<'_>, addresses: &[u64]) -> Vec<Vec<Call>> {
     let mut chains: Vec<Vec<Function<'_>>> = addresses.iter().map(|_| Vec::new()).collect();
     // What was found before an error is as good as without it.
@@ -194,14 +195,14 @@ fn calls(references: &References<'_>, unit: &Unit<'_>, addresses: &[u64]) -> Vec
 /// The entry of a function that covers an address.
 #[derive(Debug, Clone)]
 struct Function<'a> {
-    /// Tells it from other entries of the unit.
+    /// Distinguishes it from other entries of the unit.
     number: usize,
     reference: Reference<'a>,
     call_file: Option<u64>,
     call_line: Option<u32>,
 }
 
-/// Where an entry has its name.
+/// Where an entry gets its name from.
 #[derive(Debug, Default, Clone)]
 struct Reference<'a> {
     linkage: Option<Value<'a>>,
@@ -267,7 +268,7 @@ fn functions<'a>(
     chains: &mut [Vec<Function<'a>>],
 ) -> Result<()> {
     let mut entries = unit.entries_raw(None)?;
-    // The functions around the entry that cover any of them, by depth and number: what is inlined elsewhere is skipped.
+    // The functions around the entry that cover any of them, by depth and number. What is inlined elsewhere is skipped.
     let mut around: Vec<(isize, usize)> = Vec::new();
     let mut number = 0;
     while !entries.is_empty() {
@@ -318,12 +319,12 @@ fn functions<'a>(
     Ok(())
 }
 
-/// Looks up names that are elsewhere than the function.
+/// Looks up names that are outside the function's entry.
 struct References<'a> {
     dwarf: &'a Dwarf<'a>,
-    /// All units, found out when one of them refers to another, as link-time optimization makes them.
+    /// All units, read when one of them refers to another, as link-time optimization makes them do.
     headers: OnceCell<Vec<UnitHeader<'a>>>,
-    /// Some that were referred to.
+    /// Some units that were referred to.
     units: RefCell<HashMap<usize, Rc<Unit<'a>>>>,
 }
 
@@ -335,7 +336,7 @@ impl<'a> References<'a> {
         Self { dwarf, headers: OnceCell::new(), units: RefCell::default() }
     }
 
-    /// The name that an entry has, or one that it refers to.
+    /// Returns the name of an entry, or of one that it refers to.
     fn name_of(&self, unit: &Unit<'_>, reference: &Reference<'_>, left: usize) -> Option<Name> {
         let text = |value: Value<'_>| {
             let text = self.dwarf.attr_string(unit, value).ok()?.to_string_lossy().into_owned();

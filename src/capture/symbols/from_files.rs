@@ -1,7 +1,7 @@
-//! Names from the files of the executable and the libraries, by a reader of heeler's own.
+//! Names from the files of the executable and the libraries, by heeler's own reader.
 //!
-//! `backtrace` would index all debug information of a file and keep it, under a lock that the application's own backtraces wait
-//! for.
+//! `backtrace` would index all debug information of a file and keep it, under a lock that the application's own
+//! backtraces wait for.
 
 use std::path::Path;
 
@@ -9,9 +9,9 @@ use super::debug_information::{self, Name, Probe};
 use super::object_file::ObjectFile;
 use super::{Address, Named, demangled, symbol_table};
 
-/// What is known of each of `addresses`, innermost first. They are of one module, and ascend.
+/// Returns what is known about each of `addresses`, innermost first. They are of one module, and ascend.
 pub(super) fn look_up(addresses: &[&Address]) -> Vec<Vec<Named>> {
-    // A return address may belong to the next function, or the next line: the call is before it.
+    // A return address may belong to the next function, or the next line, because the call is before it.
     let address_of = |address: &&Address| address.relative.wrapping_sub(u64::from(address.is_return));
     let mut probes: Vec<Probe> =
         addresses.iter().map(|address| Probe { address: address_of(address), places: Vec::new() }).collect();
@@ -67,7 +67,7 @@ fn by_symbol_table(file: &ObjectFile, probes: &[Probe], named: &mut [Vec<Named>]
             places.push(Named::default());
         }
         let Some(physical) = places.last_mut() else { return };
-        // A C function has one name there and another here, of which neither is mangled.
+        // A C function has one name there and another here, and neither is mangled.
         if physical.function.is_none() || rustc_demangle::try_demangle(name).is_ok() {
             physical.function = demangled(name).or(physical.function.take());
         }

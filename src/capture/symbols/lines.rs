@@ -6,15 +6,15 @@ use gimli::AttributeValue;
 
 use super::object_file::{Bytes, Dwarf, Unit};
 
-/// A file's number in the unit's list, and a line.
+/// A file's index in the unit's list, and a line.
 type Row = (u64, Option<u32>);
 
-/// A line as a report has it. Zero is the compiler's word for "none".
+/// Returns a line as a report has it. The compiler uses zero for "none".
 pub(super) fn number(line: u64) -> Option<u32> {
     u32::try_from(line).ok().filter(|line| *line > 0)
 }
 
-/// The file that an attribute names.
+/// Returns the file that an attribute names.
 pub(super) fn file_index(value: AttributeValue<Bytes<'_>>) -> Option<u64> {
     match value {
         AttributeValue::FileIndex(index) => Some(index),
@@ -22,12 +22,12 @@ pub(super) fn file_index(value: AttributeValue<Bytes<'_>>) -> Option<u64> {
     }
 }
 
-/// The file and line of each of `addresses`, which ascend.
+/// Returns the file and line of each of `addresses`, which ascend.
 pub(super) fn find(unit: &Unit<'_>, addresses: &[u64]) -> Vec<Option<Row>> {
     let mut found = vec![None; addresses.len()];
     let Some(program) = unit.line_program.clone() else { return found };
     let mut rows = program.rows();
-    // The row before, of the same sequence; where that starts.
+    // The previous row of the same sequence, and where that sequence starts.
     let mut before: Option<(u64, Row)> = None;
     let mut start = 0;
     while let Ok(Some((_, row))) = rows.next_row() {
@@ -64,7 +64,7 @@ impl<'a> Lines<'a> {
         Self { dwarf, unit, known: HashMap::new() }
     }
 
-    /// The file's path, absolute if the compiler was told where it runs.
+    /// Returns the file's path, which is absolute if the compiler was told where it runs.
     pub(super) fn path(&mut self, file: u64) -> Option<String> {
         if let Some(known) = self.known.get(&file) {
             return known.clone();
@@ -79,7 +79,7 @@ impl<'a> Lines<'a> {
         let file = header.file(file)?;
         let text = |value| Some(self.dwarf.attr_string(self.unit, value).ok()?.to_string_lossy().into_owned());
         let mut path = self.unit.comp_dir.map(|directory| directory.to_string_lossy().into_owned()).unwrap_or_default();
-        // The directory 0 is the one in which the compiler ran.
+        // Directory 0 is the one in which the compiler ran.
         if file.directory_index() != 0
             && let Some(directory) = file.directory(header)
         {

@@ -1,7 +1,7 @@
 //! Addresses → functions, files and lines.
 //!
-//! Naming is the slow part of a report. It happens on heeler's own threads, an address is named once, and the file of a module
-//! is mapped only meanwhile: what is kept are the names, up to a bound.
+//! Symbolizing is the slow part of a report. It happens on heeler's own threads, an address is symbolized once, and the
+//! file of a module is mapped only during that. Only the names are kept, up to a limit.
 
 #[cfg(heeler_copies)]
 mod debug_information;
@@ -51,7 +51,7 @@ pub(crate) struct Address {
     /// The program counter.
     pub(crate) pc: u64,
     /// Whether `pc` is a return address, so that the place is the call before it. The first frame of a thread's stack
-    /// is none.
+    /// isn't one.
     pub(crate) is_return: bool,
     /// The module that `pc` is in, if known.
     pub(crate) module: Option<Arc<ModuleName>>,
@@ -59,7 +59,7 @@ pub(crate) struct Address {
     pub(crate) relative: u64,
 }
 
-/// What is known of a place: a function, and the file and line in it.
+/// What is known about a place: a function, and the file and line in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Named {
     function: Option<String>,
@@ -67,11 +67,11 @@ struct Named {
     line: Option<u32>,
 }
 
-/// Names addresses, and remembers them. Belongs to one thread.
+/// Symbolizes addresses, and remembers the names. Belongs to one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Symbols {
     kept: NamesKept,
-    /// Modules whose debug information has made its reader panic, as it would again.
+    /// Modules whose debug information has made its reader panic, and would do so again.
     broken: HashSet<Arc<ModuleName>>,
 }
 
@@ -80,23 +80,23 @@ impl Symbols {
         Self::default()
     }
 
-    /// The frames at `addresses`, in their order; of each innermost first: the functions inlined there, then the one that
-    /// has the code. At least one each, if only with an address. `source` is not filled in: that is done for the
-    /// reports that go out.
+    /// Returns the frames at `addresses`, in their order. For each address they are innermost first: the functions
+    /// inlined there, then the one that has the code. There is at least one each, even if only with an address.
+    /// `source` is not filled in. That is done for the reports that are sent.
     ///
-    /// To name many at once takes hardly longer than to name one.
+    /// Symbolizing many at once takes hardly longer than one.
     pub(crate) fn frames(&mut self, addresses: &[Address]) -> Vec<Frame> {
         self.learn(addresses);
         addresses.iter().flat_map(|address| self.kept.frames(address)).collect()
     }
 
-    /// Names those of `addresses` that are not known, so that they are at hand until [`trim`](Self::trim).
+    /// Symbolizes those of `addresses` that are not known, so that they are available until [`trim`](Self::trim).
     pub(crate) fn learn(&mut self, addresses: &[Address]) {
         let mut missing: Vec<&Address> = addresses.iter().filter(|address| !self.kept.has(address)).collect();
         if missing.is_empty() {
             return;
         }
-        // So that those of one module are neighbours, and ascend.
+        // This makes those of one module neighbours, in ascending order.
         let path = |address: &Address| address.module.as_ref().map(|module| Arc::as_ptr(module).addr());
         missing.sort_by_key(|address| (path(address), address.pc, address.is_return));
         missing.dedup_by_key(|address| (path(address), address.pc, address.is_return));
@@ -116,13 +116,13 @@ impl Symbols {
         }
     }
 
-    /// Forgets everything: to be called when a library was loaded or unloaded.
+    /// Forgets everything. Must be called when a library was loaded or unloaded.
     pub(crate) fn forget(&mut self) {
         *self = Self::default();
     }
 
-    /// Forgets everything if it is too much to be kept: to be called after a report. A program that has so many places has no small
-    /// working set that the order of use would keep.
+    /// Forgets everything if it is too much to keep. Called after a report. A program with so many places has no small
+    /// working set that a least-recently-used cache would keep.
     pub(crate) fn trim(&mut self) {
         if self.kept.is_too_much() {
             self.forget();
@@ -130,7 +130,7 @@ impl Symbols {
     }
 }
 
-/// A function's name for readers, from a mangled one.
+/// Returns a function's name for readers, from a mangled one.
 fn demangled(name: &str) -> Option<String> {
     match rustc_demangle::try_demangle(name) {
         Ok(name) => readable(&format!("{name:#}")),

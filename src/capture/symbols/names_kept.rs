@@ -1,15 +1,15 @@
-//! The names that were found, kept for the next report.
+//! The names that were found, which are kept for the next report.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Address, Frame, ModuleName, Named, is_own};
 
-/// How many bytes of names are kept. A service has a few thousand places at which it waits or blocks, with some 100 bytes
-/// each, for functions and files are shared.
+/// How many bytes of names are kept. A service has a few thousand places at which it waits or blocks, with some 100
+/// bytes each, because functions and files are shared.
 const MAX_BYTES: usize = 1 << 20;
 
-/// By the program counter and whether it is a return address.
+/// The program counter, and whether it is a return address.
 type Key = (u64, bool);
 
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ pub(super) struct NamesKept {
 
 #[derive(Debug)]
 struct Known {
-    // A library can be unloaded, and another, or the same at another place, be loaded to the same addresses.
+    // A library can be unloaded, and another, or the same elsewhere, be loaded at the same addresses.
     module: Option<Arc<ModuleName>>,
     relative: u64,
     /// Innermost first, and at least one.
@@ -46,7 +46,7 @@ impl NamesKept {
         (known.relative == address.relative && known.module == address.module).then_some(known)
     }
 
-    /// The frames at an address. Without a name, one with the address alone.
+    /// Returns the frames at an address. Without a name, there is one with only the address.
     pub(super) fn frames(&self, address: &Address) -> impl Iterator<Item = Frame> {
         let unknown: &[Place] = &[Place { function: None, file: None, line: None, own: false }];
         let places = self.find(address).map_or(unknown, |known| &known.places);
@@ -65,7 +65,7 @@ impl NamesKept {
         })
     }
 
-    /// Whether there is more than is to be kept for the next report.
+    /// Returns whether there is more than should be kept for the next report.
     pub(super) fn is_too_much(&self) -> bool {
         self.bytes > MAX_BYTES
     }
@@ -108,7 +108,7 @@ mod tests {
         Address { pc, is_return: true, module: None, relative: pc }
     }
 
-    /// Guards: texts are stored once, and it shows when there are too many.
+    /// Guards: texts are stored once, and it is noticed when there are too many.
     #[test]
     fn each_text_is_stored_and_counted_once() {
         let mut kept = NamesKept::default();

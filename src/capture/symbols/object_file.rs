@@ -1,4 +1,4 @@
-//! The file of an executable or library, opened for as long as names are looked up in it, and no longer.
+//! The file of an executable or library, open only while names are looked up in it.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -16,8 +16,8 @@ use crate::capture::modules::Modules;
 
 type Elf<'a> = ElfFile<'a, FileHeader64<NativeEndian>>;
 
-/// How many bytes of one file are taken into memory at most: sections that are compressed, and files that the program has not
-/// mapped itself.
+/// How many bytes of one file are taken into memory at most. This concerns sections that are compressed, and files that
+/// the program has not mapped itself.
 const MAX_IN_MEMORY: usize = 48 << 20;
 
 /// Where separate debug information is installed.
@@ -40,9 +40,9 @@ pub(super) struct ObjectFile {
 
 #[derive(Debug)]
 enum Content {
-    /// A file that the program runs. Its pages are the kernel's to drop.
+    /// A file that the program runs. The kernel can drop its pages.
     Mapped(Mmap),
-    /// Any other: somebody may cut it short while it is read, and a mapping would fault.
+    /// Any other file. Somebody may cut it short while it is read, and a mapping would fault.
     Read { bytes: MmapMut, len: usize },
 }
 
@@ -56,7 +56,7 @@ impl Content {
 }
 
 impl ObjectFile {
-    /// The file of `module`, or `None` if it cannot be opened or has been replaced since it was loaded.
+    /// Opens the file of `module`. `None` if it cannot be opened or has been replaced since it was loaded.
     pub(super) fn open(module: &ModuleName) -> Option<Self> {
         // For the executable, the kernel knows which file is running, even if another is at its path by now.
         let is_executable = Modules::current().list.first().is_some_and(|first| *first.name == *module);
@@ -69,7 +69,8 @@ impl ObjectFile {
         Self::map(&file)?.with_build_id(module.build_id.as_deref())
     }
 
-    /// Debug information that was taken out of `module`'s file, if it is installed where debuggers look for it, too.
+    /// Opens the debug information that was taken out of `module`'s file, if it is installed where debuggers look for
+    /// it.
     pub(super) fn open_separate(&self, module: &ModuleName) -> Option<Self> {
         let build_id = module.build_id.as_deref()?;
         let by_id = build_id.split_at_checked(2).map(|(first, rest)| {
@@ -83,23 +84,23 @@ impl ObjectFile {
             [Some(directory.join(name)), Some(directory.join(".debug").join(name)), installed.ok()]
         });
         let mut candidates = by_id.into_iter().chain(by_link.flatten());
-        // The build id is the proof that they belong together; the link's checksum would have all of it read.
+        // The build id proves that they belong together. To check the link's checksum, all of it would have to be read.
         candidates.find_map(|path| Self::read(&path)?.with_build_id(Some(build_id)).filter(Self::has_debug_information))
     }
 
     /// Maps a file that the program runs.
     fn map(file: &File) -> Option<Self> {
-        // SAFETY: mapped for reading, privately. Nobody can cut the running executable short, and whoever does that to a
-        // loaded library ends the program: see the table in `memory.rs`.
+        // SAFETY: mapped for reading, privately. Nobody can cut the running executable short, and cutting a loaded
+        // library short ends the program: see the table in `memory.rs`.
         let map = unsafe { Mmap::map(file) }.ok()?;
         Self::of(Content::Mapped(map))
     }
 
-    /// Reads a file that may be anybody's, if it is not too large.
+    /// Reads a file that may belong to anybody, if it is not too large.
     pub(super) fn read(path: &Path) -> Option<Self> {
         let mut file = open_file(path)?;
         let len = usize::try_from(file.metadata().ok()?.len()).ok().filter(|len| *len <= MAX_IN_MEMORY)?;
-        // Not on the heap, which need not give it back.
+        // Not on the heap, which may not return the memory.
         let mut bytes = MmapMut::map_anon(len.max(1)).ok()?;
         file.read_exact(&mut bytes[..len]).ok()?;
         Self::of(Content::Read { bytes, len })
@@ -110,7 +111,7 @@ impl ObjectFile {
         found.elf().is_some().then_some(found)
     }
 
-    /// The same, unless the build id is another.
+    /// Returns the same file, unless its build id is another.
     fn with_build_id(self, expected: Option<&str>) -> Option<Self> {
         let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let is_same = expected.is_none() || self.elf()?.build_id().ok().flatten().map(hex).as_deref() == expected;
@@ -125,11 +126,11 @@ impl ObjectFile {
         self.elf().is_some_and(|elf| elf.section_by_name(".debug_info").is_some_and(|section| section.size() > 0))
     }
 
-    /// Inflates the sections that are compressed, so that [`sections`](Self::sections) has them.
+    /// Inflates the compressed sections, so that [`sections`](Self::sections) has them.
     ///
     /// # Errors
     ///
-    /// If there is too much of them, or they are compressed in another way.
+    /// If they are too large, or compressed in another way.
     pub(super) fn inflate(&mut self) -> Result<(), Unreadable> {
         let mut inflated = Vec::new();
         let in_memory = if let Content::Read { len, .. } = self.content { len } else { 0 };
@@ -159,14 +160,14 @@ impl ObjectFile {
         Ok(())
     }
 
-    /// A section's bytes, inflated; none if there is no such section.
+    /// Returns a section's bytes, inflated. Empty if there is no such section.
     pub(super) fn section(&self, name: &str) -> Bytes<'_> {
         let inflated = self.inflated.iter().find(|(known, _)| known == name).map(|(_, bytes)| &bytes[..]);
         let in_file = || self.elf()?.section_by_name(name)?.data().ok();
         Bytes::new(inflated.or_else(in_file).unwrap_or_default(), gimli::NativeEndian)
     }
 
-    /// The debug information's sections, by the names that `named` gives them.
+    /// Returns the debug information's sections, by the names that `named` gives them.
     pub(super) fn sections(&self, named: impl Fn(gimli::SectionId) -> Option<&'static str>) -> Dwarf<'_> {
         let load = |id| Ok::<_, gimli::Error>(named(id).map(|name| self.section(name)).unwrap_or_default());
         // The closure returns no error.
@@ -180,13 +181,13 @@ fn open_file(path: &Path) -> Option<File> {
     file.metadata().is_ok_and(|metadata| metadata.is_file()).then_some(file)
 }
 
-/// Whether the file that was loaded from `path` is no longer there, so that what is there is another.
+/// Returns whether the file that was loaded from `path` is no longer there, so that another is there now.
 fn is_deleted(path: &str) -> bool {
     let deleted = format!("{path} (deleted)");
     std::fs::read_to_string("/proc/self/maps").is_ok_and(|maps| maps.lines().any(|line| line.ends_with(&deleted)))
 }
 
-/// Sections of debuggers, which say nothing of functions and lines.
+/// Returns whether it is a section for debuggers that has no functions or lines.
 fn is_not_needed(name: &str) -> bool {
     matches!(
         name.strip_suffix(".dwo").unwrap_or(name),

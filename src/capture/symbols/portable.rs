@@ -1,14 +1,14 @@
-//! Names by the `backtrace` crate, where heeler does not know how executables look.
+//! Names from the `backtrace` crate, on platforms whose executables heeler cannot read.
 
 use super::{Address, Named, readable};
 
-/// What is known of each of `addresses`, innermost first.
+/// Returns what is known about each of `addresses`, innermost first.
 pub(super) fn look_up(addresses: &[&Address]) -> Vec<Vec<Named>> {
     addresses.iter().map(|address| named(address)).collect()
 }
 
 fn named(address: &Address) -> Vec<Named> {
-    // `resolve` takes one off what it is given, for it expects a return address.
+    // `resolve` subtracts one from what it is given, because it expects a return address.
     let pc = if address.is_return { address.pc } else { address.pc.saturating_add(1) };
     let mut found = Vec::new();
     backtrace::resolve(std::ptr::without_provenance_mut(pc as usize), |symbol| {

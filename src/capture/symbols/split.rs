@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::object_file::{Bytes, Dwarf, ObjectFile, Unit};
 
-/// Calls `then` with the part of a unit that was split off, or with `unit` itself if none was, or it cannot be read.
+/// Calls `then` with the part of a unit that was split off, or with `unit` itself if none was or it cannot be read.
 pub(super) fn with_split_part<T>(
     dwarf: &Dwarf<'_>,
     unit: &Unit<'_>,

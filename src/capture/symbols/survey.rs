@@ -1,4 +1,4 @@
-//! How much debug information the program has, found out without reading much of it.
+//! Finds out how much debug information the program has, without reading much of it.
 
 #[cfg(heeler_copies)]
 use std::path::Path;
@@ -6,9 +6,9 @@ use std::path::Path;
 /// What a report can name in the application's own code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DebugInformation {
-    /// Functions, inlined ones too, files and lines.
+    /// Functions, including inlined ones, files and lines.
     Full,
-    /// Files and lines; inlined functions have no full names.
+    /// Files and lines. Inlined functions have no full names.
     Lines,
     /// There is debug information, but not in a form that heeler reads.
     Unreadable,
@@ -17,9 +17,11 @@ pub(crate) enum DebugInformation {
     Nothing,
 }
 
-/// Looks at the one unit of the debug information that has the application's `main`, or, in a library, heeler's own code.
+/// Looks at the one unit of the debug information that has the application's `main`, or, in a library, heeler's own
+/// code.
 ///
-/// Headers alone do not tell: there is some debug information in every binary that was not stripped, the standard library's.
+/// Headers alone are not enough. Every binary that was not stripped has some debug information, because the standard
+/// library has.
 #[cfg(heeler_copies)]
 pub(crate) fn survey() -> DebugInformation {
     let here = survey as *const () as u64;
@@ -28,7 +30,7 @@ pub(crate) fn survey() -> DebugInformation {
     module.map_or(DebugInformation::Nothing, |module| survey_of(&module.name, here.wrapping_sub(module.bias)))
 }
 
-/// The same of a module, where `other` is an address of its file for what has no `main`.
+/// Does the same for a module. `other` is an address in its file, for modules without `main`.
 #[cfg(heeler_copies)]
 pub(super) fn survey_of(module: &super::ModuleName, other: u64) -> DebugInformation {
     use super::debug_information::has_full_names;
@@ -40,7 +42,7 @@ pub(super) fn survey_of(module: &super::ModuleName, other: u64) -> DebugInformat
     let (mut main, mut has_symbols) = (None, false);
     for file in separate.iter().chain([&file]) {
         each_function(file, |address, _, name| {
-            // A stripped program has the names of what it calls, and of what is called in it, which is not this.
+            // A stripped program has the names of what it calls, and of what is called in it. Those don't count.
             has_symbols |= rustc_demangle::try_demangle(name).is_ok();
             if is_main(name) {
                 main = Some(address);
@@ -61,7 +63,7 @@ pub(super) fn survey_of(module: &super::ModuleName, other: u64) -> DebugInformat
     }
 }
 
-/// Whether a mangled name is that of `main` in the root of a crate.
+/// Returns whether a mangled name is that of `main` in the root of a crate.
 #[cfg(heeler_copies)]
 fn is_main(name: &str) -> bool {
     name.contains("4main")
@@ -71,7 +73,7 @@ fn is_main(name: &str) -> bool {
         })
 }
 
-/// Looks at what is known of a function of heeler's own.
+/// Looks at what is known about one of heeler's own functions.
 #[cfg(not(heeler_copies))]
 pub(crate) fn survey() -> DebugInformation {
     let (mut has_line, mut has_name) = (false, false);
@@ -79,7 +81,7 @@ pub(crate) fn survey() -> DebugInformation {
         has_line |= symbol.lineno().is_some();
         has_name |= symbol.name().is_some();
     });
-    // What was read for this alone.
+    // It was read only for this.
     backtrace::clear_symbol_cache();
     match (has_line, has_name) {
         (true, _) => DebugInformation::Full,

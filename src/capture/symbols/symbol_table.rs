@@ -1,7 +1,7 @@
-//! Names of functions by the linker's table, for what has no debug information.
+//! Function names from the linker's table, for code without debug information.
 //!
-//! Read from one end to the other for each handful of addresses: some milliseconds in a large binary, where an index would
-//! be megabytes that are kept for nothing.
+//! It is read from start to end for each handful of addresses. That takes some milliseconds in a large binary. An index
+//! would take megabytes that are kept for nothing.
 
 use object::elf::{STT_FUNC, STT_GNU_IFUNC};
 use object::read::elf::Sym as _;
@@ -9,8 +9,8 @@ use object::{NativeEndian, Object as _, ObjectSymbol as _};
 
 use super::object_file::ObjectFile;
 
-/// Has `found` called for each of `addresses` (of the file, ascending) that a function covers, with its place in the list and
-/// the function's mangled name.
+/// Calls `found` for each of `addresses` (of the file, ascending) that a function covers, with its index and the
+/// function's mangled name.
 pub(super) fn search<'a>(file: &'a ObjectFile, addresses: &[u64], mut found: impl FnMut(usize, &'a str)) {
     let mut is_known = vec![false; addresses.len()];
     each_function(file, |start, size, name| {
@@ -27,10 +27,10 @@ pub(super) fn search<'a>(file: &'a ObjectFile, addresses: &[u64], mut found: imp
     });
 }
 
-/// Calls `visit` with each function's address, size and mangled name, until it says that it has seen enough.
+/// Calls `visit` with each function's address, size and mangled name, until it has seen enough.
 pub(super) fn each_function<'a>(file: &'a ObjectFile, mut visit: impl FnMut(u64, u64, &'a str) -> bool) {
     let Some(elf) = file.elf() else { return };
-    // What other modules may call is left in a stripped library, too.
+    // A stripped library still has the functions that other modules may call.
     for symbol in elf.symbols().chain(elf.dynamic_symbols()) {
         let raw = symbol.elf_symbol();
         let is_function = matches!(raw.st_type(), STT_FUNC | STT_GNU_IFUNC) && !raw.is_undefined(NativeEndian);

@@ -28,8 +28,8 @@ fn target_address() -> u64 {
     target as fn(u64) -> u64 as usize as u64
 }
 
-/// Guards: an exact address is not taken for a return address, at a function's very first instruction, where the byte before
-/// belongs to another function.
+/// Guards: an exact address is not taken for a return address, at a function's very first instruction, where the byte
+/// before belongs to another function.
 #[test]
 fn names_the_first_instruction_of_a_function() {
     target(1);
@@ -84,7 +84,7 @@ fn names_are_cached_until_forgotten() {
     assert!(!symbols.kept.has(&at));
 }
 
-/// Guards: an address outside every module gives a frame with the address alone.
+/// Guards: an address outside every module gives a frame with only the address.
 #[test]
 fn an_unknown_address_is_a_frame_without_a_name() {
     let mut symbols = Symbols::new();
@@ -121,7 +121,7 @@ mod files {
     use super::super::symbol_table::each_function;
     use super::*;
 
-    /// As the `backtrace` crate says it.
+    /// Returns what the `backtrace` crate says.
     fn by_backtrace(address: &Address) -> Vec<Named> {
         let mut found = Vec::new();
         let pc = address.pc + u64::from(!address.is_return);
@@ -156,11 +156,11 @@ mod files {
         for (address, ours) in all.iter().zip(look_up(&all)) {
             let mut theirs = by_backtrace(address);
             inlined += ours.len().saturating_sub(1);
-            // Lines alone have no name for what is not inlined. We take that from the table of symbols.
+            // Lines alone have no name for what is not inlined. That is taken from the symbol table.
             for (theirs, ours) in theirs.iter_mut().zip(&ours) {
                 theirs.function = theirs.function.take().or_else(|| ours.function.clone());
             }
-            // What is also inlined elsewhere has a name there, without the path that the table of symbols has.
+            // A function that is also inlined elsewhere has a name there, without the path that the symbol table has.
             if let (Some(theirs), Some(Named { function: Some(full), .. })) = (theirs.last_mut(), ours.last()) {
                 let plain = theirs.function.as_deref().and_then(|name| name.split('<').next()).unwrap_or_default();
                 if !plain.is_empty() && full.ends_with(&format!("::{plain}")) {
@@ -198,7 +198,7 @@ mod files {
             let _ = std::future::Future::poll(future.as_mut(), &mut context);
         }";
 
-    /// A program, built with these flags, in a folder of its own.
+    /// Builds a program with these flags, in its own folder.
     fn program(flags: &[&str]) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("app.rs");
@@ -228,7 +228,7 @@ mod files {
         ModuleName { name: "app".to_owned(), path: path.to_str().unwrap().to_owned(), build_id }
     }
 
-    /// What is said of the call within `outer`, whose address is taken from `like`.
+    /// Returns what is found about the call within `outer`, whose address is taken from `like`.
     fn named(path: &std::path::Path, like: &std::path::Path) -> Vec<Named> {
         let mut relative = 0;
         each_function(&ObjectFile::read(like).unwrap(), |start, _, name| {
@@ -281,8 +281,8 @@ mod files {
         assert_eq!(named(&none, &none), [Named { function: Some("app::outer".to_owned()), ..Named::default() }]);
     }
 
-    /// Guards: debug information that was split off is found beside the program, by its link. That of another program is not
-    /// used.
+    /// Guards: debug information that was split off is found beside the program, by its link. That of another program
+    /// is not used.
     #[test]
     fn finds_separate_debug_information() {
         let [(folder, program), (_other_folder, other)] =
@@ -297,7 +297,7 @@ mod files {
         assert_eq!(functions(&named(&stripped, &program)), ["app::inner", "app::outer"]);
         std::fs::copy(&other, folder.path().join("app.debug")).unwrap();
         assert_eq!(named(&stripped, &program), []);
-        // The file at the path is another by now.
+        // Another file is at the path by now.
         assert_eq!(named(&other, &program), []);
     }
 
@@ -357,7 +357,7 @@ mod files {
         if std::env::var_os(CHILD).is_some() {
             let before = name(&mut Symbols::new(), &address(target_address(), false));
             let (_folder, other) = program(&["-Cdebuginfo=2"]);
-            // By another name first: what runs is not written to.
+            // By another name first, because a running program's file cannot be written to.
             let beside = here.with_extension("new");
             std::fs::copy(other, &beside).unwrap();
             std::fs::rename(beside, &here).unwrap();

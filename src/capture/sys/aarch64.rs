@@ -4,14 +4,14 @@ use std::arch::asm;
 
 use crate::capture::snapshot::Registers;
 
-/// The caller's own registers, at this very place.
+/// Returns the caller's own registers, at this very place.
 #[inline(always)]
 pub(crate) fn registers() -> Registers {
     let (pc, sp, fp, lr): (u64, u64, u64, u64);
     // SAFETY: reads four registers and writes nothing but its outputs.
     unsafe {
         asm!(
-            // First, for any of the others may be put into x30.
+            // This comes first, because any of the others may be put into x30.
             "mov {lr}, x30",
             "adr {pc}, .",
             "mov {sp}, sp",
@@ -23,7 +23,7 @@ pub(crate) fn registers() -> Registers {
     Registers { pc, sp, fp, lr }
 }
 
-/// The stack pointer of the function that this is inlined into.
+/// Returns the stack pointer of the function that this is inlined into.
 #[inline(always)]
 pub(crate) fn stack_pointer() -> usize {
     let sp: usize;
@@ -32,7 +32,7 @@ pub(crate) fn stack_pointer() -> usize {
     sp
 }
 
-/// The interrupted thread's registers.
+/// Returns the interrupted thread's registers.
 ///
 /// # Safety
 ///
@@ -43,7 +43,7 @@ pub(crate) unsafe fn interrupted(context: *const libc::c_void) -> Registers {
     Registers { pc: context.pc, sp: context.sp, fp: context.regs[29], lr: context.regs[30] }
 }
 
-/// Whether these are the two instructions by which a handler's return ends the signal.
+/// Returns whether these are the two instructions by which a handler's return ends the signal.
 ///
 /// # Safety
 ///
@@ -55,10 +55,10 @@ pub(crate) unsafe fn returns_from_signal(code: *const u32) -> bool {
     RETURN == unsafe { [code.read(), code.add(1).read()] }
 }
 
-/// The registers that the kernel has saved for a handler, whose stack began at `sp`.
+/// Returns the registers that the kernel has saved for a handler, whose stack began at `sp`.
 pub(crate) fn saved_by_signal(sp: u64, read: &mut impl FnMut(u64) -> Result<u64, ()>) -> Option<Registers> {
     use std::mem::offset_of;
-    // The kernel lays a `siginfo_t` there, and the `ucontext_t` behind it.
+    // The kernel puts a `siginfo_t` there, and the `ucontext_t` behind it.
     let context = size_of::<libc::siginfo_t>() + offset_of!(libc::ucontext_t, uc_mcontext);
     let mut word = |offset: usize| read(sp.checked_add((context + offset) as u64)?).ok();
     let general = offset_of!(libc::mcontext_t, regs);
@@ -70,7 +70,7 @@ pub(crate) fn saved_by_signal(sp: u64, read: &mut impl FnMut(u64) -> Result<u64,
     })
 }
 
-/// Copies `count` words without calling anything, so that no frame is laid over what is read.
+/// Copies `count` words without calling anything, so that no frame overwrites what is read.
 ///
 /// # Safety
 ///
@@ -93,7 +93,8 @@ pub(crate) unsafe fn copy_words(from: *const u64, to: *mut u64, count: usize) {
     }
 }
 
-/// `pread64`, without the C library: for the signal handler. The number of bytes, or an error's negative number.
+/// Calls `pread64` without the C library, for the signal handler. Returns the number of bytes, or an error's negative
+/// number.
 ///
 /// # Safety
 ///
@@ -101,7 +102,7 @@ pub(crate) unsafe fn copy_words(from: *const u64, to: *mut u64, count: usize) {
 #[inline(always)]
 pub(crate) unsafe fn read_at(descriptor: i32, to: *mut u8, len: usize, offset: u64) -> isize {
     let result: isize;
-    // SAFETY: the caller's promise. The kernel changes x0 and writes to `to`; it leaves the stack alone.
+    // SAFETY: the caller's promise. The kernel changes x0 and writes to `to`. It leaves the stack alone.
     unsafe {
         asm!(
             "svc 0",
@@ -121,8 +122,8 @@ pub(crate) unsafe fn read_at(descriptor: i32, to: *mut u8, len: usize, offset: u
 /// All of them are writable and on this thread's stack.
 #[inline(always)]
 pub(crate) unsafe fn wipe_stack(lowest: *mut u64) {
-    // SAFETY: the caller's promise, and that of an assembly block which is not `nostack`: what lies below the stack pointer is
-    // its own.
+    // SAFETY: the caller's promise, and that of an assembly block which is not `nostack`: it owns what is below the
+    // stack pointer.
     unsafe {
         asm!(
             "mov {end}, sp",

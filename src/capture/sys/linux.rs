@@ -6,33 +6,35 @@ pub(crate) use super::arch::{copy_words, interrupted, read_at, registers, wipe_s
 #[cfg(target_arch = "aarch64")]
 pub(crate) use super::arch::{returns_from_signal, saved_by_signal};
 
-/// Stacks can be copied, threads captured.
+/// Whether stacks can be copied and threads captured.
 pub(crate) const SUPPORTED: bool = true;
 
-/// The kernel's id of this thread.
+/// Returns the kernel's id of this thread.
 pub(crate) fn thread_id() -> i32 {
     // SAFETY: takes nothing, touches nothing, cannot fail.
     unsafe { libc::gettid() }
 }
 
-/// The id of this process.
+/// Returns the id of this process.
 pub(crate) fn process_id() -> i32 {
     // SAFETY: takes nothing, touches nothing, cannot fail.
     unsafe { libc::getpid() }
 }
 
-/// An address in the frame of the function that this is inlined into, above its stack pointer. Not that of a local variable:
-/// with the address sanitizer, those live elsewhere.
+/// Returns an address in the frame of the function that this is inlined into, above its stack pointer. It isn't that of
+/// a local variable, because with the address sanitizer those are elsewhere.
 #[inline(always)]
 pub(crate) fn frame_address(_local: &u8) -> usize {
     super::arch::stack_pointer() + 16
 }
 
-/// The addresses of this thread's stack; empty if the system does not tell, and then nothing of it is ever read.
+/// Returns the addresses of this thread's stack. They are empty if the system does not tell. Then nothing of it is ever
+/// read.
 pub(crate) fn stack_bounds() -> Range<usize> {
     let here = super::arch::stack_pointer();
     let told = told_stack_bounds();
-    // Of the main thread's, musl tells what is mapped at this moment, and glibc nothing without `/proc`.
+    // For the main thread's stack, musl returns what is mapped at this moment, and glibc returns nothing without
+    // `/proc`.
     let is_vague = cfg!(target_env = "musl") || !told.contains(&here);
     match main_stack().filter(|main| is_vague && main.contains(&here)) {
         Some(main) => main.start.min(if told.is_empty() { main.start } else { told.start })..main.end.max(told.end),
@@ -40,12 +42,13 @@ pub(crate) fn stack_bounds() -> Range<usize> {
     }
 }
 
-/// The stack that the kernel has made for the first thread, as far as it may grow: nothing else is mapped there.
+/// Returns the stack that the kernel has made for the first thread, as far as it may grow. Nothing else is mapped
+/// there.
 pub(super) fn main_stack() -> Option<Range<usize>> {
     /// The kernel leaves at least this much below it to grow into.
     const GAP: u64 = 64 << 20;
     const PAGE: usize = 4096;
-    // The path is what the kernel has put there first, and so at its very end.
+    // The kernel has put the path there first, so it is at the very end.
     let path = started_with()?;
     let end = (path.as_ptr().addr() + path.count_bytes()).checked_next_multiple_of(PAGE)?;
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -55,7 +58,7 @@ pub(super) fn main_stack() -> Option<Range<usize>> {
     Some(end.checked_sub(size as usize)?..end)
 }
 
-/// The path that this program was started with.
+/// Returns the path that this program was started with.
 pub(crate) fn started_path() -> Option<std::path::PathBuf> {
     use std::os::unix::ffi::OsStrExt as _;
     Some(std::ffi::OsStr::from_bytes(started_with()?.to_bytes()).into())
@@ -63,7 +66,7 @@ pub(crate) fn started_path() -> Option<std::path::PathBuf> {
 
 fn started_with() -> Option<&'static std::ffi::CStr> {
     const AT_EXECFN: libc::c_ulong = 31;
-    // SAFETY: looks a number up: the address of a string that the kernel has put above the first frame, where it stays.
+    // SAFETY: looks up a number, the address of a string that the kernel has put above the first frame, where it stays.
     unsafe {
         let path = libc::getauxval(AT_EXECFN) as usize;
         (path != 0).then(|| std::ffi::CStr::from_ptr(std::ptr::with_exposed_provenance(path)))
@@ -72,7 +75,7 @@ fn started_with() -> Option<&'static std::ffi::CStr> {
 
 fn told_stack_bounds() -> Range<usize> {
     let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
-    // SAFETY: `pthread_getattr_np` fills in the attributes of a living thread, this one, or says that it failed.
+    // SAFETY: `pthread_getattr_np` fills in the attributes of a living thread, this one, or fails.
     if unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) } != 0 {
         return 0..0;
     }
@@ -87,28 +90,28 @@ fn told_stack_bounds() -> Range<usize> {
     if found != 0 { 0..0 } else { address as usize..address as usize + size }
 }
 
-/// CPU time that a thread of this process has used, in nanoseconds.
+/// Returns the CPU time that a thread of this process has used, in nanoseconds.
 pub(crate) fn cpu_time(tid: i32) -> Option<u64> {
     // The kernel's encoding of "the scheduler's clock of thread `tid`": CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED.
     let clock = (!tid << 3) | 4 | 2;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes one `timespec`; an id that is gone makes it fail.
+    // SAFETY: writes one `timespec`. It fails if the id is gone.
     let ok = unsafe { libc::clock_gettime(clock, &raw mut time) } == 0;
     ok.then(|| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
-/// CPU time that the calling thread has used, in nanoseconds.
+/// Returns the CPU time that the calling thread has used, in nanoseconds.
 pub(crate) fn own_cpu_time() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes one `timespec`; this clock is always there.
+    // SAFETY: writes one `timespec`. This clock is always there.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// How often the calling thread has given up the CPU by itself: to sleep, or to wait for a lock.
+/// Returns how often the calling thread has given up the CPU by itself, to sleep or to wait for a lock.
 pub(crate) fn own_sleeps() -> u64 {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: fills one `rusage`, whose fields are numbers: zeros, where the system should refuse.
+    // SAFETY: fills one `rusage`, whose fields are numbers. They stay zero if the system refuses.
     let usage = unsafe {
         libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
         usage.assume_init()
@@ -116,8 +119,8 @@ pub(crate) fn own_sleeps() -> u64 {
     usage.ru_nvcsw as u64
 }
 
-/// Keeps signals off this thread: they belong to the application's threads. But for those that say what the thread itself has
-/// done: where they are blocked, a fault that a handler would mend ends the process.
+/// Keeps signals off this thread, because they belong to the application's threads. The exceptions are those about what
+/// the thread itself has done. If they were blocked, a fault that a handler would fix would end the process.
 pub(crate) fn block_signals() {
     // SAFETY: fills a set and applies it to this thread alone.
     unsafe {

@@ -1,7 +1,7 @@
-//! What differs between platforms, behind one interface.
+//! The differences between platforms, behind one interface.
 //!
-//! Linux on x86_64 and aarch64 copies stacks. Elsewhere, and with `HEELER_PORTABLE=1` at build time, await stacks are
-//! walked by the `backtrace` crate and threads cannot be captured; everything else works.
+//! Linux on x86_64 and aarch64 copies stacks. Elsewhere, and with `HEELER_PORTABLE=1` at build time, the `backtrace`
+//! crate walks await stacks and threads cannot be captured. Everything else works.
 
 #[cfg(all(heeler_copies, target_arch = "aarch64"))]
 #[path = "aarch64.rs"]

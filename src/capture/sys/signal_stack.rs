@@ -1,29 +1,30 @@
-//! The alternate stack that the handler runs on (`SA_ONSTACK`), so that the kernel's frame does not land on a coroutine's or a
-//! nearly full stack.
+//! The alternate stack that the handler runs on (`SA_ONSTACK`), so that the kernel's frame does not land on a
+//! coroutine's or a nearly full stack.
 //!
-//! Threads that Rust's standard library starts have one, and the main thread of a Rust program. Others need not, and with much CPU state the standard library's may have
-//! room for the kernel's frame and nothing more. Only the thread itself can ask for it, or change it.
+//! Threads that Rust's standard library starts have one, and so has the main thread of a Rust program. Other threads
+//! need not have one. With much CPU state, the standard library's may have room for the kernel's frame and nothing
+//! more. Only the thread itself can look at it, or change it.
 
 use std::ptr::null_mut;
 
-/// What the handler needs beside the kernel's frame.
+/// What the handler needs in addition to the kernel's frame, in bytes.
 const HANDLER: usize = 4 * 1024;
-/// Kernels before 5.14 do not tell how large their frame is: with AVX-512, some 3.5 KiB.
+/// Kernels before 5.14 do not tell how large their frame is. With AVX-512 it is some 3.5 KiB.
 const FRAME: usize = if libc::MINSIGSTKSZ > 4096 { libc::MINSIGSTKSZ } else { 4096 };
 /// Other handlers of the application that ask for the alternate stack will run on this one, too.
 const SIZE: usize = 64 * 1024;
 
-/// What a thread has for handlers to run on. To be dropped on that thread, when it ends.
+/// The stack that a thread has for handlers. Must be dropped on that thread, when it ends.
 #[derive(Debug)]
 pub(crate) struct SignalStack {
-    /// There is room: its own, or one of heeler's. Else the thread must not be signalled.
+    /// Whether there is room, on the thread's own or on one of heeler's. Otherwise the thread must not be signalled.
     is_enough: bool,
-    /// Only to be dropped.
+    /// Kept only to be dropped.
     #[cfg_attr(not(test), allow(dead_code, reason = "its destructor takes it back"))]
     ours: Option<Installed>,
 }
 
-/// One of heeler's, in use on this thread.
+/// One of heeler's stacks, in use on this thread.
 #[derive(Debug)]
 struct Installed {
     map: *mut libc::c_void,
@@ -47,16 +48,16 @@ impl SignalStack {
         self.is_enough
     }
 
-    /// Whether it is one of heeler's.
+    /// Returns whether it is one of heeler's.
     #[cfg(test)]
     pub(crate) fn is_ours(&self) -> bool {
         self.ours.is_some()
     }
 }
 
-/// The least that a stack must have.
+/// Returns the least size that a stack must have.
 fn needed() -> usize {
-    // SAFETY: looks a number up.
+    // SAFETY: looks up a number.
     let frame = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
     frame.max(FRAME) + HANDLER
 }
@@ -71,8 +72,9 @@ fn current() -> Option<libc::stack_t> {
 
 impl Installed {
     fn new(before: libc::stack_t) -> Option<Self> {
-        // SAFETY: a fresh mapping, whose lowest page stays without access; it is this thread's alternate stack until `drop`,
-        // on the same thread, takes it back. The call fails if the thread runs on its alternate stack right now.
+        // SAFETY: a fresh mapping, whose lowest page stays without access. It is this thread's alternate stack until
+        // `drop`, on the same thread, takes it back. The call fails if the thread runs on its alternate stack right
+        // now.
         unsafe {
             let guard = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)).ok()?;
             let size = needed().max(SIZE).next_multiple_of(guard);
@@ -97,8 +99,8 @@ impl Drop for Installed {
     fn drop(&mut self) {
         let Some(current) = current() else { return };
         let is_disabled = current.ss_flags & libc::SS_DISABLE != 0;
-        // SAFETY: puts back what was there. Unmapped is only what the thread does not use any more, and what nobody can put
-        // back: somebody who has set another stack meanwhile may.
+        // SAFETY: puts back what was there. It unmaps only what the thread does not use any more, and what nobody can
+        // put back. Somebody who has set another stack in the meantime could.
         unsafe {
             if !is_disabled {
                 let is_ours = current.ss_sp == self.map.byte_add(self.guard);
@@ -128,7 +130,7 @@ mod tests {
     fn on_a_thread(body: impl FnOnce() + Send + 'static) {
         std::thread::spawn(move || {
             body();
-            // As the standard library expects it: it unmaps its own when the thread ends.
+            // As the standard library expects, which unmaps its own when the thread ends.
             set(0);
         })
         .join()
@@ -165,7 +167,7 @@ mod tests {
         });
     }
 
-    /// Guards: a signal stack that the application set meanwhile stays.
+    /// Guards: a signal stack that the application has set in the meantime stays.
     #[test]
     fn a_signal_stack_set_meanwhile_stays() {
         on_a_thread(|| {

@@ -1,24 +1,24 @@
-//! Platforms on which stacks are not copied: await stacks are walked, thread stacks are not available.
+//! Platforms on which stacks are not copied. Await stacks are walked, and thread stacks are not available.
 
 use std::ops::Range;
 
-/// Stacks cannot be copied, nor threads captured.
+/// Stacks cannot be copied, and threads cannot be captured.
 pub(crate) const SUPPORTED: bool = false;
 
-/// A number for this thread: the system's is not asked for, since nothing is done with it here.
+/// Returns a number for this thread. It isn't the system's, because nothing is done with it here.
 pub(crate) fn thread_id() -> i32 {
     use std::sync::atomic::{AtomicI32, Ordering};
     static NEXT: AtomicI32 = AtomicI32::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// An address in the frame of the function that has the variable.
+/// Returns an address in the frame of the function that has the variable.
 #[inline(always)]
 pub(crate) fn frame_address(local: &u8) -> usize {
     std::ptr::from_ref(local).expose_provenance()
 }
 
-/// Unknown: nothing of the stack is read.
+/// Unknown, so nothing of the stack is read.
 pub(crate) fn stack_bounds() -> Range<usize> {
     0..0
 }
@@ -46,7 +46,7 @@ pub(crate) fn own_sleeps() -> u64 {
 /// Does nothing.
 pub(crate) fn block_signals() {}
 
-/// Nobody is signalled.
+/// No thread is signalled.
 #[derive(Debug)]
 pub(crate) struct SignalStack;
 
@@ -61,6 +61,6 @@ impl SignalStack {
 }
 
 impl Drop for SignalStack {
-    /// There is nothing to give back: this says that it ends here, as it does where there is.
+    /// There is nothing to give back. This marks the end of its life, as on platforms where there is.
     fn drop(&mut self) {}
 }

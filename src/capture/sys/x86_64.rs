@@ -4,7 +4,7 @@ use std::arch::asm;
 
 use crate::capture::snapshot::Registers;
 
-/// The caller's own registers, at this very place.
+/// Returns the caller's own registers, at this very place.
 #[inline(always)]
 pub(crate) fn registers() -> Registers {
     let (pc, sp, fp): (u64, u64, u64);
@@ -21,7 +21,7 @@ pub(crate) fn registers() -> Registers {
     Registers { pc, sp, fp, lr: 0 }
 }
 
-/// The stack pointer of the function that this is inlined into.
+/// Returns the stack pointer of the function that this is inlined into.
 #[inline(always)]
 pub(crate) fn stack_pointer() -> usize {
     let sp: usize;
@@ -30,7 +30,7 @@ pub(crate) fn stack_pointer() -> usize {
     sp
 }
 
-/// The interrupted thread's registers.
+/// Returns the interrupted thread's registers.
 ///
 /// # Safety
 ///
@@ -46,14 +46,14 @@ pub(crate) unsafe fn interrupted(context: *const libc::c_void) -> Registers {
     }
 }
 
-/// Copies `count` words without calling anything, so that no frame is laid over what is read.
+/// Copies `count` words without calling anything, so that no frame overwrites what is read.
 ///
 /// # Safety
 ///
 /// `from` is readable and `to` is writable for `count` words; the two do not overlap.
 #[inline(always)]
 pub(crate) unsafe fn copy_words(from: *const u64, to: *mut u64, count: usize) {
-    // SAFETY: the caller's promise; the direction flag is clear by the ABI.
+    // SAFETY: the caller's promise. The direction flag is clear by the ABI.
     unsafe {
         asm!(
             "rep movsq",
@@ -63,7 +63,8 @@ pub(crate) unsafe fn copy_words(from: *const u64, to: *mut u64, count: usize) {
     }
 }
 
-/// `pread64`, without the C library: for the signal handler. The number of bytes, or an error's negative number.
+/// Calls `pread64` without the C library, for the signal handler. Returns the number of bytes, or an error's negative
+/// number.
 ///
 /// # Safety
 ///
@@ -71,7 +72,8 @@ pub(crate) unsafe fn copy_words(from: *const u64, to: *mut u64, count: usize) {
 #[inline(always)]
 pub(crate) unsafe fn read_at(descriptor: i32, to: *mut u8, len: usize, offset: u64) -> isize {
     let result: isize;
-    // SAFETY: the caller's promise. The kernel changes the registers named and writes to `to`; it leaves the stack alone.
+    // SAFETY: the caller's promise. The kernel changes the registers named and writes to `to`. It leaves the stack
+    // alone.
     unsafe {
         asm!(
             "syscall",
@@ -91,8 +93,8 @@ pub(crate) unsafe fn read_at(descriptor: i32, to: *mut u8, len: usize, offset: u
 /// All of them are writable and on this thread's stack.
 #[inline(always)]
 pub(crate) unsafe fn wipe_stack(lowest: *mut u64) {
-    // SAFETY: the caller's promise, and that of an assembly block which is not `nostack`: what lies below the stack pointer,
-    // the red zone too, is its own. The direction flag is clear by the ABI.
+    // SAFETY: the caller's promise, and that of an assembly block which is not `nostack`: it owns what is below the
+    // stack pointer, including the red zone. The direction flag is clear by the ABI.
     unsafe {
         asm!(
             "mov rcx, rsp",

@@ -1,12 +1,13 @@
 //! The stack of a thread that is inside a poll: signal it, and copy its stack in the handler.
 //!
 //! The handler copies registers and stack into memory that is ready, publishes with one atomic store and returns. It
-//! takes no lock, allocates nothing, calls nothing that might. It answers two kinds of signals only: queued by this process,
-//! with the cookie of the question that stands; and where the system refuses those, sent by this process to the thread that
-//! the question is put to, which its cookie says.
+//! takes no lock, allocates nothing, and calls nothing that might. It answers only two kinds of signals: those queued
+//! by this process with the cookie of the open question, and, where the system refuses those, signals sent by this
+//! process to the thread that is asked. Its id is in the question's cookie.
 //!
-//! The handler runs on the thread's alternate stack. A thread without one that is large enough is never signalled. One that runs
-//! on a stack which is not its own (a fiber's) is copied with reads that fail instead of faulting, and is signalled once a poll.
+//! The handler runs on the thread's alternate stack. A thread without one that is large enough is never signalled. A
+//! thread that runs on a stack which is not its own (a fiber's) is copied with reads that fail instead of faulting, and
+//! is signalled once per poll.
 
 mod outcome;
 #[cfg(not(heeler_copies))]

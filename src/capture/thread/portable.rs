@@ -1,4 +1,4 @@
-//! Where threads cannot be captured.
+//! Platforms on which threads cannot be captured.
 
 use super::{Outcome, Sample};
 use crate::capture::ThreadSlot;
@@ -9,7 +9,7 @@ pub(crate) fn install(_signal: i32) -> Result<(), &'static str> {
     Err(WHY)
 }
 
-/// Knows that it cannot.
+/// A sampler that captures nothing.
 #[derive(Debug)]
 pub(crate) struct Sampler;
 

@@ -1,9 +1,9 @@
 //! The name of a piece of work that has, or had, a row.
 
-/// A row's number together with its generation: names one piece of work, for ever.
+/// A row's number together with its generation. It names one piece of work for ever.
 ///
-/// The row's number has the number of its process in its upper bits, so that a name which a child of `fork` has inherited
-/// reaches no row of its own.
+/// The row's number has the number of its process in its upper bits. So a name that a child of `fork` has inherited
+/// doesn't reach any of the child's own rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct RowId(u64);
 
@@ -22,7 +22,7 @@ impl RowId {
         self.0
     }
 
-    /// The row's number; `None` for [`RowId::NONE`].
+    /// Returns the row's number, or `None` for [`RowId::NONE`].
     pub(crate) const fn index(self) -> Option<u32> {
         (self.0 as u32).checked_sub(1)
     }

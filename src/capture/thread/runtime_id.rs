@@ -1,4 +1,4 @@
-//! Which of several tokio runtimes a thread belongs to.
+//! Identifies the tokio runtime that a thread belongs to.
 
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 
@@ -9,16 +9,18 @@ use tokio::runtime::Handle;
 pub(crate) struct RuntimeId(u64);
 
 impl RuntimeId {
-    /// The runtime that this thread is in. `None` if it is in none, and with tokio before 1.49, which does not tell.
+    /// Returns the runtime that this thread is in. `None` if it is in none, and with tokio before 1.49, which does not
+    /// tell.
     pub(crate) fn current() -> Option<Self> {
         let handle = Handle::try_current().ok()?;
-        // A method of the type comes before one of a trait: `Handle::id` where tokio has it, else `Nameless::id`. The type that
-        // it returns cannot be named in either case, but it can be hashed, or it is `Unknown`.
+        // A method of the type takes precedence over one of a trait. So this is `Handle::id` if tokio has it, otherwise
+        // `Nameless::id`. The type that it returns cannot be named in either case, but it can be hashed, or it is
+        // `Unknown`.
         handle.id().known()
     }
 }
 
-/// A handle of tokio before 1.49.
+/// Supplies `id` for handles of tokio before 1.49.
 #[allow(dead_code, reason = "newer versions do not need it")]
 trait Nameless {
     fn id(&self) -> Unknown {
@@ -59,7 +61,7 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().build().unwrap()
     }
 
-    /// Guards: runtimes are told apart, or are all unknown, depending on the version of tokio.
+    /// Guards: runtimes are distinguished, or are all unknown, depending on the version of tokio.
     #[test]
     fn runtimes_are_told_apart() {
         assert_eq!(RuntimeId::current(), None, "in none");

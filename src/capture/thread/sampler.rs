@@ -18,28 +18,28 @@ use crate::capture::snapshot::{Data, Origin, Registers, Snapshot};
 use crate::capture::sys;
 use crate::sync::lock_std;
 
-/// A thread that has not answered by then is not going to.
+/// How long to wait for a thread's answer.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// There is one desk, for one question at a time; and which signal the first of those who ask has chosen.
+/// Held while one question is on the desk, which has room for no more. It has the signal that the first asker chose.
 static ASKING: PerProcess<Mutex<Option<i32>>> = PerProcess::new(Mutex::default);
 
 /// Asks threads for their stacks, one at a time. The monitor has one of these, and so has the profiler.
 pub(crate) struct Sampler {
     signal: Result<i32, &'static str>,
     room: Box<[u64]>,
-    /// Of the last question.
+    /// The number of the last question.
     number: u64,
-    /// The last answer of each slot, to leave a thread alone that still sits in the same system call.
+    /// The last answer of each slot, so that a thread that is still in the same system call is left alone.
     last: HashMap<usize, Last>,
-    /// The last poll of each slot that was signalled on a stack that is not the thread's own.
+    /// The last poll of each slot that was signalled on a stack that isn't the thread's own.
     foreign: HashMap<usize, Foreign>,
-    /// Threads that have a signal coming which they have not taken.
+    /// Threads with a pending signal that they have not handled.
     silent: Vec<Silent>,
     sleeping: SleepingStacks,
 }
 
-/// A thread that owes an answer: to which question, and where on the desk that is noted.
+/// A thread that owes an answer to a question, and where that is noted on the desk.
 #[derive(Debug)]
 struct Silent {
     slot: &'static ThreadSlot,
@@ -55,7 +55,7 @@ struct Last {
     snapshot: Snapshot,
 }
 
-/// A poll that was signalled on a stack that is not the thread's own, and when.
+/// A poll that was signalled on a stack that isn't the thread's own, and when.
 #[derive(Debug)]
 struct Foreign {
     sequence: u64,
@@ -65,7 +65,8 @@ struct Foreign {
 }
 
 impl Foreign {
-    /// Whether the thread has computed for most of the time since: then no system call is likely to notice a signal.
+    /// Returns whether the thread has computed for most of the time since. Then it is unlikely that a system call
+    /// notices a signal.
     fn computes(&self, activity: &Activity, cpu: Option<u64>) -> bool {
         let used = cpu.zip(self.cpu).map_or(0, |(now, then)| now.saturating_sub(then));
         activity.on_cpu() == Some(true) && u128::from(used) * 4 >= self.at.elapsed().as_nanos() * 3
@@ -78,12 +79,12 @@ const ASKED_ONCE: &str =
 const NO_SIGNAL_STACK: &str = "the thread has no alternate stack that is large enough for a signal handler";
 
 impl Sampler {
-    /// Installs the handler on `signal`, or on the first real-time signal that nobody uses.
+    /// Installs the handler on `signal`, or on the first unused real-time signal.
     pub(crate) fn new(signal: Option<i32>) -> Self {
         let mut chosen = lock_std(ASKING.get());
         let signal = match signal.or(*chosen) {
             Some(signal) => install(signal).map(|()| signal),
-            // From the top: glibc and most programs that want one count from the bottom.
+            // From the top, because glibc and most programs that want one count from the bottom.
             None => (libc::SIGRTMIN() + 1..libc::SIGRTMAX())
                 .rev()
                 .find(|signal| install(*signal).is_ok())
@@ -93,9 +94,9 @@ impl Sampler {
         drop(chosen);
         // For traced polls on other stacks, which do not open it.
         let _ = Memory::prepare();
-        // Not zeros: those would be pages that are only mapped at the first touch, in the handler.
+        // Not zeros, because those would be pages that are only mapped at the first touch, in the handler.
         let room = vec![1; MAX_COPY / 8].into();
-        // A cookie that another program cannot guess, so that no signal but ours is answered.
+        // A cookie that another program cannot guess, so that only our own signals are answered.
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
         Self {
             signal,
@@ -108,12 +109,12 @@ impl Sampler {
         }
     }
 
-    /// The signal in use, or why there is none.
+    /// Returns the signal in use, or why there is none.
     pub(crate) fn signal(&self) -> Result<i32, &'static str> {
         self.signal
     }
 
-    /// The stack of the slot's thread, if it is still in its poll number `sequence`.
+    /// Captures the stack of the slot's thread, if it is still in its poll number `sequence`.
     pub(crate) fn capture(&mut self, slot: &'static ThreadSlot, sequence: u64) -> Outcome {
         let key = std::ptr::from_ref(slot).addr();
         let known = slot.with_life(|life| (life.tid, life.stack.clone(), life.may_be_signalled));
@@ -163,8 +164,8 @@ impl Sampler {
         }
     }
 
-    /// The same for somebody who asks often. `cpu` is the thread's CPU time; `runs` says that it has been running since it was
-    /// asked last, so that it need not be looked at before it is asked.
+    /// Does the same for callers that ask often. `cpu` is the thread's CPU time. `runs` says that it has been running
+    /// since it was last asked, so that it need not be looked at first.
     pub(crate) fn sample(&mut self, slot: &'static ThreadSlot, sequence: u64, cpu: u64, runs: bool) -> Sample {
         let key = std::ptr::from_ref(slot).addr();
         let last = self.last.get(&key).filter(|last| last.sequence == sequence);
@@ -174,9 +175,9 @@ impl Sampler {
         if !runs {
             return match self.capture(slot, sequence) {
                 Outcome::Captured(snapshot, activity) => {
-                    // Asleep all the while, or it has answered: then it has used some time for that.
+                    // It has slept all the time, or it has answered and used some time for that.
                     let cpu = sys::cpu_time(activity.tid);
-                    // Or it has moved on since, and sleeps elsewhere: then this is not where it is.
+                    // Or it has moved on since, and sleeps elsewhere. Then this is not where it is.
                     let cpu = cpu.filter(|_| activity.same_call(&look(activity.tid)));
                     self.last.insert(key, Last { sequence, activity, cpu, snapshot: snapshot.clone() });
                     Sample::Stack(snapshot)
@@ -201,7 +202,7 @@ impl Sampler {
         }
     }
 
-    /// Whether the thread still owes an answer: then it is not asked again, or signals would pile up.
+    /// Returns whether the thread still owes an answer. Then it is not asked again, or signals would pile up.
     fn is_silent(&mut self, slot: &'static ThreadSlot) -> bool {
         let desk = DESK.get();
         self.silent.retain(|silent| {
@@ -209,7 +210,7 @@ impl Sampler {
             if place.load(Ordering::Acquire) != silent.cookie {
                 return false;
             }
-            // A thread's signals end with it, and its slot is the next one's.
+            // A thread's signals end with it, and its slot goes to the next thread.
             let lives = silent.slot.with_life(|life| life.tid) == Some(silent.tid);
             if !lives {
                 let _ = place.compare_exchange(silent.cookie, 0, Ordering::Relaxed, Ordering::Relaxed);
@@ -233,13 +234,14 @@ impl Sampler {
         reply
     }
 
-    /// Puts one question, and waits for the answer.
+    /// Asks one question, and waits for the answer.
     fn put(&mut self, signal: i32, slot: &'static ThreadSlot, sequence: u64, tid: i32, bounds: Range<usize>) -> Reply {
         self.number = self.number.wrapping_add(1);
         let cookie = cookie(self.number, tid);
         let _asking = lock_std(ASKING.get());
         let desk = DESK.get();
-        // With no place to note another that does not answer, to whoever has asked, nobody is asked.
+        // If there is no place to note another thread that does not answer, nothing is asked, no matter which sampler
+        // took the places.
         let free = desk.unanswered.iter().position(|place| place.load(Ordering::Relaxed) == 0);
         let Some(place) = free else { return Reply::None };
         // SAFETY: no arguments, cannot fail.
@@ -271,7 +273,7 @@ impl Sampler {
             }
             let waited = asked.elapsed();
             if waited > PATIENCE {
-                // Noted before it is withdrawn: the handler may run at any moment.
+                // Noted before it is withdrawn, because the handler may run at any moment.
                 desk.unanswered[place].store(cookie, Ordering::Release);
                 if desk.handover.withdraw(cookie) {
                     self.silent.push(Silent { slot, tid, cookie, place });
@@ -300,16 +302,16 @@ impl Sampler {
     }
 }
 
-/// What came of a question.
+/// The outcome of a question.
 enum Reply {
     Done(Snapshot),
-    /// Not in that poll any more.
+    /// It isn't in that poll any more.
     Missed,
-    /// On a stack that could not be read.
+    /// It is on a stack that could not be read.
     Unreadable,
     /// The signal could not be sent: too many are queued, or a sandbox forbids it.
     Refused,
-    /// Not in time.
+    /// There was no answer in time.
     None,
 }
 
@@ -324,7 +326,7 @@ mod tests {
     use crate::capture::slots;
     use crate::inflight::{PolicyId, Registered, Watched};
 
-    /// Whether a thread that computes is captured within so many tries.
+    /// Returns whether a thread that computes is captured within so many tries.
     fn captures(tries: usize) -> bool {
         let (mut sampler, stop) = (Sampler::new(None), AtomicBool::new(false));
         std::thread::scope(|scope| {
@@ -345,8 +347,8 @@ mod tests {
         })
     }
 
-    /// Guards: what threads of the parent still have to answer at a fork, and the open question, take no place in the child,
-    /// which has none of those threads.
+    /// Guards: answers that the parent's threads still owe at a fork, and the open question, take no place in the
+    /// child, which has none of those threads.
     #[test]
     fn a_forked_child_owes_no_answers() {
         const ALONE: &str = "HEELER_TEST_OWED";
@@ -362,13 +364,13 @@ mod tests {
         assert!(captures(2_000));
         DESK.get().handover.ask(7);
         DESK.get().unanswered.iter().for_each(|place| place.store(7, Ordering::Relaxed));
-        // SAFETY: the child goes on with this thread alone, as heeler is made for.
+        // SAFETY: the child goes on with this thread alone, which heeler supports.
         let child = unsafe { libc::fork() };
         if child == 0 {
             // SAFETY: ends the child if it hangs.
             unsafe { libc::alarm(60) };
             let captured = std::panic::catch_unwind(|| captures(2_000)).unwrap_or(false);
-            // SAFETY: ends the child without anybody's destructors.
+            // SAFETY: ends the child without running destructors.
             unsafe { libc::_exit(i32::from(!captured)) };
         }
         let mut status = 0;

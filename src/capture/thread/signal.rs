@@ -11,11 +11,11 @@ use crate::capture::memory::{LEAST, Memory, THREAD_APART, extent, reaches};
 use crate::capture::snapshot::Registers;
 use crate::capture::sys;
 
-/// Signals that may be on their way at once, to threads that mask them or cannot be interrupted.
+/// How many signals may be on their way at once, to threads that mask them or cannot be interrupted.
 pub(super) const UNANSWERED: usize = 64;
 
-/// The question and the room for its answer. Written by the asker while the hand-over is idle, by the handler while
-/// it is copying. Each process has its own: the threads that owe a child's parent an answer are not in the child.
+/// The question and the room for its answer. The asker writes it while the hand-over is idle, the handler while it is
+/// copying. Each process has its own, because threads that owe the parent an answer don't exist in the child.
 pub(super) struct Desk {
     pub(super) handover: Handover,
     pub(super) process: AtomicI32,
@@ -24,19 +24,19 @@ pub(super) struct Desk {
     pub(super) stack_start: AtomicUsize,
     pub(super) stack_end: AtomicUsize,
     pub(super) room: AtomicPtr<u64>,
-    /// For stacks that are not the thread's own: see [`Memory::to_bits`].
+    /// For stacks that aren't the thread's own: see [`Memory::to_bits`].
     pub(super) memory: AtomicI32,
     pub(super) registers: [AtomicU64; 4],
     pub(super) len: AtomicUsize,
     pub(super) truncated: AtomicBool,
     pub(super) foreign: AtomicBool,
     pub(super) spans: [AtomicU64; SPANS],
-    /// [Cookies](cookie) of questions that were withdrawn before their signal arrived; zero for a free place. The handler takes
-    /// a cookie out when its signal arrives after all.
+    /// [Cookies](cookie) of questions that were withdrawn before their signal arrived, or zero for a free place. The
+    /// handler removes a cookie when its signal arrives after all.
     pub(super) unanswered: [AtomicU64; UNANSWERED],
 }
 
-/// Made by the first who asks. The handler makes none: it must not allocate.
+/// Made by the first asker. The handler makes none, because it must not allocate.
 pub(super) static DESK: PerProcess<Desk> = PerProcess::new(|| Desk {
     handover: Handover::new(),
     process: AtomicI32::new(0),
@@ -54,12 +54,13 @@ pub(super) static DESK: PerProcess<Desk> = PerProcess::new(|| Desk {
     unanswered: [const { AtomicU64::new(0) }; UNANSWERED],
 });
 
-/// Thread ids have no more bits (`PID_MAX_LIMIT`).
+/// Thread ids have no more bits than this (`PID_MAX_LIMIT`).
 const TID_BITS: u32 = 22;
-/// The hand-over keeps a state beside it.
+/// The hand-over keeps a state next to it.
 const COOKIE_BITS: u32 = 60;
 
-/// What tells a question to that thread from others. A signal that could not carry it finds it by the thread's id.
+/// Returns what distinguishes a question to that thread from others. A signal that could not carry it finds it by the
+/// thread's id.
 pub(super) fn cookie(number: u64, tid: i32) -> u64 {
     let tid = u64::from(tid as u32);
     (number << TID_BITS | tid & ((1 << TID_BITS) - 1)) & ((1 << COOKIE_BITS) - 1)
@@ -74,30 +75,30 @@ fn is_for(cookie: u64, tid: i32) -> bool {
 pub(crate) enum Sending {
     /// Queued, with a cookie.
     Queued,
-    /// Without one: some sandboxes, and emulators of Linux, refuse queued signals.
+    /// Sent without a cookie, because some sandboxes and emulators of Linux refuse queued signals.
     Directed,
 }
 
-/// Sends the signal to one thread of this process. `None` if the system refuses to.
+/// Sends the signal to one thread of this process. Returns `None` if the system refuses it.
 pub(super) fn send(tid: i32, signal: i32, cookie: u64) -> Option<Sending> {
     if queue(tid, signal, cookie) {
         return Some(Sending::Queued);
     }
-    // Too many are queued: then one more is not to be had in any way.
+    // If too many are queued, no other way can send one more.
     let refused = std::io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN);
     // SAFETY: sends a signal that has heeler's handler, to a thread of this process.
     let sent = refused && unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, signal) } == 0;
     sent.then_some(Sending::Directed)
 }
 
-/// How signals can be sent here. Sends none: the number 0 stands for a trial.
+/// Returns how signals can be sent here. Sends none, because the number 0 stands for a trial.
 pub(crate) fn sending() -> Option<Sending> {
     send(sys::thread_id(), 0, 0)
 }
 
 /// Queues the signal for one thread of this process.
 fn queue(tid: i32, signal: i32, cookie: u64) -> bool {
-    // SAFETY: `siginfo_t` is plain data for which zeros are valid; the kernel's layout for a queued signal has the
+    // SAFETY: `siginfo_t` is plain data for which zeros are valid. The kernel's layout for a queued signal has the
     // value behind three `int`s and, for `SI_QUEUE`, sender and user.
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
@@ -137,8 +138,8 @@ pub(super) fn is_ours(signal: i32) -> bool {
     action(signal).is_some_and(|action| action.sa_sigaction == handler as *const () as usize)
 }
 
-/// Installs the handler unless somebody else uses the signal. It is never removed: a late signal would find the
-/// default disposition, which ends the process.
+/// Installs the handler unless something else uses the signal. It is never removed, because a late signal would find
+/// the default disposition, which ends the process.
 pub(crate) fn install(signal: i32) -> Result<(), &'static str> {
     if !(libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&signal) {
         return Err("not a real-time signal");
@@ -150,11 +151,11 @@ pub(crate) fn install(signal: i32) -> Result<(), &'static str> {
     if current.sa_sigaction != libc::SIG_DFL {
         return Err("the signal is in use");
     }
-    // SAFETY: a zeroed `sigaction` is valid; the handler is async-signal-safe (see `handler`).
+    // SAFETY: a zeroed `sigaction` is valid. The handler is async-signal-safe (see `handler`).
     let installed = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as *const () as usize;
-        // On the alternate stack: the interrupted one may be a coroutine's, or nearly full.
+        // On the alternate stack, because the interrupted one may be a coroutine's, or nearly full.
         action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
         libc::sigfillset(&raw mut action.sa_mask);
         libc::sigaction(signal, &raw const action, std::ptr::null_mut())
@@ -162,13 +163,14 @@ pub(crate) fn install(signal: i32) -> Result<(), &'static str> {
     if installed == 0 { Ok(()) } else { Err("the system refuses it") }
 }
 
-/// Copies the interrupted thread's stack, if the question that stands is about it.
+/// Copies the interrupted thread's stack, if the open question is about it.
 ///
-/// Async-signal-safe: atomics and one copy, in place or by a system call, without the C library; the thread's id; `errno` is not touched. It runs on the thread's
-/// alternate stack, on which `SignalStack` counts 4 KiB for it.
+/// It is async-signal-safe. It uses atomics, one copy (in place, or by a system call without the C library), and the
+/// thread's id. It doesn't touch `errno`. It runs on the thread's alternate stack, where `SignalStack` reserves 4 KiB
+/// for it.
 extern "C" fn handler(_signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel passes a `siginfo_t`; its layout is that of a queued signal if the code says so. Of one that was sent by
-    // `tgkill`, the fields up to the sender are the same.
+    // SAFETY: the kernel passes a `siginfo_t`, whose layout is that of a queued signal if the code says so. In a signal
+    // sent by `tgkill`, the fields up to the sender are the same.
     let info = unsafe { &*info.cast::<QueuedInfo>() };
     let Some(desk) = DESK.existing() else { return };
     if info.pid != desk.process.load(Ordering::Relaxed) {
@@ -176,12 +178,12 @@ extern "C" fn handler(_signal: i32, info: *mut libc::siginfo_t, context: *mut li
     }
     let cookie = match info.code {
         libc::SI_QUEUE => Some(info.value),
-        // The question that stands, if it is put to this thread.
+        // The open question, if this thread is asked.
         libc::SI_TKILL => Some(desk.handover.cookie()).filter(|cookie| is_for(*cookie, sys::thread_id())),
         _ => return,
     };
     let Some(cookie) = cookie.filter(|cookie| desk.handover.take(*cookie)) else {
-        // Late: the question was withdrawn. From now on the thread may be asked again.
+        // Too late, because the question was withdrawn. From now on the thread may be asked again.
         let tid = sys::thread_id();
         let is_answered = |place: &&AtomicU64| match (place.load(Ordering::Relaxed), info.code) {
             (noted, libc::SI_QUEUE) => noted == info.value && noted != 0,
@@ -192,7 +194,7 @@ extern "C" fn handler(_signal: i32, info: *mut libc::siginfo_t, context: *mut li
         }
         return;
     };
-    // SAFETY: slots are never freed; the asker stored this one before it asked.
+    // SAFETY: slots are never freed, and the asker stored this one before it asked.
     let slot = unsafe { &*desk.slot.load(Ordering::Relaxed) };
     // SAFETY: the kernel passes the interrupted context.
     let registers = unsafe { sys::interrupted(context) };
@@ -207,9 +209,9 @@ extern "C" fn handler(_signal: i32, info: *mut libc::siginfo_t, context: *mut li
     let (len, truncated, foreign) = if is_own {
         let wanted = (end - sp) / 8;
         let len = wanted.min(MAX_COPY / 8);
-        // SAFETY: this thread is inside the poll whose frame `end` lies in, on the same stack: all of `[sp, end)` is
-        // mapped and stays, for the thread is here. The room has `MAX_COPY` bytes and is the handler's until it answers.
-        // No `memcpy`: with lazy binding, its first call would enter the loader.
+        // SAFETY: this thread is inside the poll whose frame `end` is in, on the same stack. All of `[sp, end)` is
+        // mapped and stays mapped, because the thread is still here. The room has `MAX_COPY` bytes and is the handler's
+        // until it answers. Not `memcpy`, because with lazy binding its first call would enter the loader.
         unsafe { sys::copy_words(sp as *const u64, room, len) };
         (len, len < wanted, false)
     } else {

@@ -1,14 +1,14 @@
-//! The stack of a thread that sleeps in a system call, without waking it.
+//! The stack of a thread that sleeps in a system call, captured without waking it.
 //!
-//! A signal ends `poll`, `nanosleep` and a few other calls early, which a program can notice. A sleeping thread need not be
-//! asked: the kernel says where its stack pointer is and at which instruction it went to sleep, and as long as it has used
-//! no CPU time, its stack has not changed. What the kernel does not say is the frame pointer, which some frames need. Where
-//! one does, it is looked for on the stack. A stack is taken only if it unwinds all the way to the poll's own frame, and
-//! only in one way, whatever the frame pointer may be; else the thread gets its signal after all.
+//! A signal ends `poll`, `nanosleep` and a few other calls early, which a program can notice. A sleeping thread need
+//! not be asked. The kernel says where its stack pointer is and at which instruction it went to sleep, and its stack
+//! has not changed as long as it has used no CPU time. The kernel does not say the frame pointer, which some frames
+//! need. If one does, it is searched for on the stack. A stack counts only if it unwinds all the way to the poll's own
+//! frame, and in only one way, whatever the frame pointer may be. Otherwise the thread gets its signal after all.
 //!
-//! On aarch64 the kernel does not say the link register either, and nothing else does where the innermost function has not
-//! saved it: so it is in `syscall`, by which the standard library waits for a futex (a call that is restarted unnoticed).
-//! The C library's calls that a signal would end (`poll`, `nanosleep`, ..) have saved it.
+//! On aarch64 the kernel does not say the link register either. If the innermost function has not saved it, nothing
+//! does. That is the case in `syscall`, by which the standard library waits for a futex (a call that is restarted
+//! unnoticed). The C library's calls that a signal would end (`poll`, `nanosleep`, ..) have saved it.
 
 use std::sync::Arc;
 
@@ -20,13 +20,13 @@ use crate::capture::snapshot::{Data, Origin, Registers, Snapshot};
 use crate::capture::unwind::{End, Unwinder, Unwound};
 use crate::capture::{code_range, sys};
 
-/// Stands for the link register, which is not known: a return address that no module has.
+/// Stands for the unknown link register. It is a return address that no module has.
 const UNKNOWN: u64 = 8;
 
-/// Places on the stack that are tried as the frame pointer: some microseconds each.
+/// How many places on the stack are tried as the frame pointer. Each takes some microseconds.
 const MAX_TRIES: usize = 256;
 
-/// Copies stacks of sleeping threads. Belongs to the monitor.
+/// Copies stacks of sleeping threads. Belongs to a sampler.
 #[derive(Debug)]
 pub(super) struct SleepingStacks {
     unwinder: Unwinder,
@@ -37,8 +37,8 @@ impl SleepingStacks {
         Self { unwinder: Unwinder::new() }
     }
 
-    /// The stack of the slot's thread, if it has slept in the call that `activity` speaks of all the while, and is in its
-    /// poll number `sequence`. `cpu` is its CPU time as of before. `room` has [`MAX_COPY`] bytes.
+    /// Copies the stack of the slot's thread, if it has been asleep all the time in the call that `activity` describes,
+    /// and is in its poll number `sequence`. `cpu` is its CPU time before. `room` has [`MAX_COPY`] bytes.
     pub(super) fn copy(
         &mut self,
         slot: &'static ThreadSlot,
@@ -59,13 +59,14 @@ impl SleepingStacks {
                 return None;
             }
             let wanted = extent(start, end, THREAD_APART) / 8;
-            // Should the thread run and write there, the copy is thrown away below.
+            // If the thread runs and writes there, the copy is thrown away below.
             let len = match memory {
                 // SAFETY: the room has `MAX_COPY` bytes, and no more are wanted.
                 Some(memory) => unsafe { memory.read(start, room.as_mut_ptr(), wanted) },
                 None if is_own => {
-                    // SAFETY: `[start, end)` is mapped: it is part of the stack of a thread that cannot end meanwhile, for
-                    // its life is held. It is read by instructions that the compiler knows nothing of. As for the room.
+                    // SAFETY: `[start, end)` is mapped, because it is part of the stack of a thread that cannot end
+                    // while its life is held. It is read by instructions that the compiler knows nothing of. As for the
+                    // room.
                     unsafe { sys::copy_words(start as *const u64, room.as_mut_ptr(), wanted) };
                     wanted
                 }
@@ -75,7 +76,7 @@ impl SleepingStacks {
             (len >= LEAST && !(is_own && foreign)).then_some((len, foreign, foreign && len == wanted))
         });
         let (len, foreign, truncated) = copied.flatten()?;
-        // Used no CPU time, still in the same call, still in the same poll: it has slept through the copying.
+        // It used no CPU time, and is still in the same call and the same poll, so it has slept through the copying.
         let now = look(activity.tid);
         if sys::cpu_time(activity.tid) != cpu || !activity.same_call(&now) || !slot.is_in(sequence) {
             return None;
@@ -92,8 +93,8 @@ impl SleepingStacks {
             spans: spans.iter().copied().take_while(|id| *id != 0).collect(),
         };
         let words: Arc<[u64]> = room[..len].into();
-        // Without a frame pointer. On a stack of which nobody says where it ends, a wrong one may look like the end: with two
-        // of them, it is not the same end.
+        // Try without a frame pointer. On a stack whose end is unknown, a wrong one may look like the end. With two of
+        // them, it is not the same end.
         let certain = snapshot(0, &words);
         if let Some(found) = self.unwind(&certain)
             && (!foreign || self.unwind(&snapshot(8, &words)).as_ref() == Some(&found))
@@ -108,7 +109,7 @@ impl SleepingStacks {
             match &found {
                 None => found = Some((candidate, chain)),
                 Some((_, known)) if *known == chain => {}
-                // Stale frames lead to the end, too: nobody can say which way is the right one.
+                // Stale frames lead to the end, too, so it is unknown which way is right.
                 Some(_) => return None,
             }
         }
@@ -116,13 +117,14 @@ impl SleepingStacks {
             found = self.beyond_tables(sp & !7, &words, snapshot);
         }
         if found.is_none() {
-            // Perhaps through a library that was loaded since. Not before: this takes the loader's lock.
+            // Perhaps it needs a library that was loaded since. Not checked before, because this takes the loader's
+            // lock.
             self.unwinder.refresh();
         }
         found.map(|(snapshot, _)| snapshot)
     }
 
-    /// The same for a thread that sleeps in code without tables.
+    /// Does the same for a thread that sleeps in code without tables.
     fn beyond_tables(
         &mut self,
         start: u64,
@@ -138,7 +140,8 @@ impl SleepingStacks {
         chains.all(|(_, other)| other == first).then(|| (snapshot(fp, words), first))
     }
 
-    /// The addresses, if the stack unwinds to the poll's own frame, or to the end of a stack of its own.
+    /// Returns the addresses, if the stack unwinds to the poll's own frame, or to the end of a stack that isn't the
+    /// thread's own.
     fn unwind(&mut self, snapshot: &Snapshot) -> Option<Chain> {
         let unwound = self.unwinder.unwind_strictly(snapshot);
         let needs_link = unwound.addresses.get(1).is_some_and(|address| address.pc == UNKNOWN);
@@ -154,8 +157,8 @@ fn chain(unwound: &Unwound) -> Chain {
 /// The addresses of a stack, and how it ended.
 type Chain = (Vec<u64>, End);
 
-/// Addresses on the stack that may be a frame pointer: above it lies a return address. What it points to, the caller's own
-/// frame pointer, may be anything, for not every function has one.
+/// Returns addresses on the stack that may be a frame pointer: the word above is a return address. What it points to,
+/// the caller's own frame pointer, may be anything, because not every function has one.
 fn frame_pointers(start: u64, words: &[u64], unwinder: &Unwinder) -> impl Iterator<Item = u64> {
     let code = code_range();
     let returns = words.iter().enumerate().skip(1).filter(move |(_, word)| code.contains(&unwinder.plain(**word)));

@@ -1,8 +1,8 @@
-//! A slot for each thread that polls watched work: which row it polls, since which poll, and down to which address its
-//! stack belongs to that poll.
+//! A slot for each thread that polls watched work. It says which row the thread polls, since which poll, and down to
+//! which address its stack belongs to that poll.
 //!
-//! Only the thread itself writes its slot while it lives. The monitor reads it, and the signal handler, which runs on
-//! the thread and so sees what the thread wrote.
+//! Only the thread itself writes its slot while it lives. The monitor reads it, and so does the signal handler, which
+//! runs on the thread and so sees what the thread wrote.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use super::{RowId, RuntimeId};
 use crate::capture::{self, PerProcess, sys};
 use crate::sync::lock_std;
 
-/// Which poll of which thread: as a row remembers it.
+/// A poll and its thread, as a row remembers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Poller(u64);
 
@@ -35,7 +35,7 @@ impl Poller {
         self.0
     }
 
-    /// Whether the poll is still going on.
+    /// Returns whether the poll is still going on.
     #[inline]
     pub(crate) const fn is_polling(self) -> bool {
         self.0 & IN_POLL != 0
@@ -46,14 +46,14 @@ impl Poller {
         Self(self.0 & !IN_POLL)
     }
 
-    /// The thread that polls, or did last.
+    /// Returns the thread that polls, or did last.
     pub(crate) fn slot(self) -> Option<&'static ThreadSlot> {
         let index = (self.0 & !IN_POLL) >> SEQUENCE_BITS;
         lock_std(SLOTS.get()).get((index as usize).checked_sub(1)?).copied()
     }
 }
 
-/// What one thread polls now. Recycled when the thread ends, never freed.
+/// What one thread polls now. It is recycled when the thread ends, and never freed.
 #[repr(align(128))]
 #[derive(Debug)]
 pub(crate) struct ThreadSlot {
@@ -61,33 +61,33 @@ pub(crate) struct ThreadSlot {
     current: AtomicU64,
     /// The outermost.
     outer: AtomicU64,
-    /// Outermost polls begun.
+    /// How many outermost polls have begun.
     sequence: AtomicU64,
     /// An address in the frame of the outermost poll: where copies of the stack end.
     frame: AtomicUsize,
     /// The addresses of the thread's stack.
     stack: [AtomicUsize; 2],
-    /// The poll that was signalled on a stack that is not the thread's own: not again.
+    /// The poll that was signalled on a stack that isn't the thread's own, and is not signalled again.
     foreign: AtomicU64,
-    /// What all its polls have in common as a [`Poller`].
+    /// The part of a [`Poller`] that is the same for all its polls.
     poller: u64,
-    /// Boxes that its threads have opened. Written by the thread alone.
+    /// How many boxes its threads have opened. Written only by the thread.
     boxes: AtomicU64,
-    /// The process whose thread it is, as [`capture::process_number`] counts.
+    /// The process that the thread belongs to, as [`capture::process_number`] counts.
     process: u32,
     #[cfg(feature = "spans")]
     pub(crate) spans: super::SpanStack,
-    /// Held while a signal is sent, so that the thread cannot end meanwhile.
+    /// Held while a signal is sent, so that the thread cannot end during that.
     life: Mutex<Option<Life>>,
 }
 
-/// What is known of a living thread.
+/// What is known about a living thread.
 #[derive(Debug, Clone)]
 pub(crate) struct Life {
     pub(crate) tid: i32,
     /// The addresses of its stack.
     pub(crate) stack: Range<usize>,
-    /// Its alternate stack has room for the signal handler.
+    /// Whether its alternate stack has room for the signal handler.
     #[cfg_attr(not(heeler_copies), allow(dead_code, reason = "nobody is signalled"))]
     pub(crate) may_be_signalled: bool,
     /// The tokio runtime it belonged to when it first polled watched work.
@@ -96,7 +96,7 @@ pub(crate) struct Life {
 
 static SLOTS: PerProcess<Mutex<Vec<&'static ThreadSlot>>> = PerProcess::new(Mutex::default);
 
-/// All slots, including those of threads that have ended.
+/// Returns all slots, including those of threads that have ended.
 pub(crate) fn slots() -> Vec<&'static ThreadSlot> {
     lock_std(SLOTS.get()).clone()
 }
@@ -109,10 +109,10 @@ impl Drop for Release {
         ENDED.set(true);
         SLOT.set(None);
         let taken = self.0.take();
-        // A parent's slot stays as it is: its lock may be held by a thread that is not here.
+        // A parent's slot stays as it is, because a thread that doesn't exist here may hold its lock.
         if let Some((slot, signal_stack)) = taken.filter(|(slot, _)| slot.process == capture::process_number()) {
             slot.current.store(0, Ordering::Relaxed);
-            // Waits for a signal that is being sent; none is sent afterwards.
+            // Waits for a signal that is being sent. None is sent afterwards.
             *lock_std(&slot.life) = None;
             drop(signal_stack);
         }
@@ -120,27 +120,27 @@ impl Drop for Release {
 }
 
 thread_local! {
-    // Two cells, for one without a destructor costs no check at each access.
+    // Two cells, because a cell without a destructor costs no check at each access.
     static SLOT: Cell<Option<&'static ThreadSlot>> = const { Cell::new(None) };
     static ENDED: Cell<bool> = const { Cell::new(false) };
     static RELEASE: Release = const { Release(Cell::new(None)) };
 }
 
 impl ThreadSlot {
-    /// This thread's slot; `None` once the thread is ending.
+    /// Returns this thread's slot, or `None` once the thread is ending.
     #[inline]
     pub(crate) fn mine() -> Option<&'static Self> {
         SLOT.get().or_else(Self::register)
     }
 
-    /// This thread's slot if it has ever polled watched work.
+    /// Returns this thread's slot if it has ever polled watched work.
     #[inline]
     pub(crate) fn existing() -> Option<&'static Self> {
         SLOT.get()
     }
 
-    /// This thread's slot, to poll something of that process in. `None` once the thread is ending, and in a child of `fork` for
-    /// what is the parent's.
+    /// Returns this thread's slot, to poll work of that process in. `None` once the thread is ending, and in a child of
+    /// `fork` for the parent's work.
     #[inline]
     pub(crate) fn in_process(process: u32) -> Option<&'static Self> {
         let slot = Self::mine()?;
@@ -154,8 +154,8 @@ impl ThreadSlot {
         if process == capture::process_number() { Self::register() } else { None }
     }
 
-    /// The thread begins to poll that work; `frame` is an address in the frame of what polls it. Returns which poll it is, and
-    /// what [`ThreadSlot::leave`] is to be given.
+    /// Begins a poll of that work. `frame` is an address in the frame of what polls it. Returns which poll it is, and
+    /// what to pass to [`ThreadSlot::leave`].
     #[inline]
     pub(crate) fn enter(&self, id: RowId, frame: usize) -> (Poller, RowId) {
         let outer = self.current();
@@ -170,7 +170,7 @@ impl ThreadSlot {
         (Poller::new(self, sequence), outer)
     }
 
-    /// The poll is over: the thread polls what it polled before.
+    /// Ends the poll. The thread then polls what it polled before.
     #[inline]
     pub(crate) fn leave(&self, outer: RowId) {
         self.current.store(outer.to_bits(), Ordering::Release);
@@ -182,7 +182,7 @@ impl ThreadSlot {
         if ENDED.get() {
             return None;
         }
-        // After a fork there is the parent's, which goes before it is looked for what is there.
+        // After a fork this is the parent's. It is dropped before the current signal stack is checked.
         drop(RELEASE.with(|release| release.0.take()));
         let signal_stack = sys::SignalStack::ensure();
         let life = Life {
@@ -213,7 +213,7 @@ impl ThreadSlot {
         });
         slot.stack[0].store(life.stack.start, Ordering::Relaxed);
         slot.stack[1].store(life.stack.end, Ordering::Relaxed);
-        // Its last thread may have ended inside spans.
+        // The slot's last thread may have ended inside spans.
         #[cfg(feature = "spans")]
         slot.spans.clear();
         *lock_std(&slot.life) = Some(life);
@@ -223,30 +223,30 @@ impl ThreadSlot {
         Some(slot)
     }
 
-    /// One box more is opened on this thread.
+    /// Counts a box that is opened on this thread.
     #[inline]
     pub(crate) fn count_box(&self) {
         self.boxes.store(self.boxes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// There was no row for it.
+    /// Takes a count back, because there was no row for the box.
     #[cold]
     pub(crate) fn uncount_box(&self) {
         self.boxes.store(self.boxes.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
 
-    /// How many were.
+    /// Returns how many boxes were opened.
     pub(crate) fn boxes(&self) -> u64 {
         self.boxes.load(Ordering::Relaxed)
     }
 
-    /// The innermost watched work that this thread polls.
+    /// Returns the innermost watched work that this thread polls.
     #[inline]
     pub(crate) fn current(&self) -> RowId {
         RowId::from_bits(self.current.load(Ordering::Relaxed))
     }
 
-    /// The poll that goes on now, for an observer: the outermost work and the poll's number.
+    /// Returns the poll that is going on now, for an observer: the outermost work and the poll's number.
     pub(crate) fn polling(&self) -> Option<(RowId, u64)> {
         let sequence = self.sequence.load(Ordering::Acquire);
         let outer = RowId::from_bits(self.outer.load(Ordering::Relaxed));
@@ -254,37 +254,37 @@ impl ThreadSlot {
         (busy && self.sequence.load(Ordering::Acquire) == sequence).then_some((outer, sequence))
     }
 
-    /// Whether the poll with that number still goes on. Exact on the thread itself.
+    /// Returns whether the poll with that number is still going on. Exact on the thread itself.
     #[inline]
     pub(crate) fn is_in(&self, sequence: u64) -> bool {
         self.sequence.load(Ordering::Acquire) == sequence && self.current.load(Ordering::Acquire) != 0
     }
 
-    /// An address in the frame of the outermost poll.
+    /// Returns an address in the frame of the outermost poll.
     #[cfg_attr(not(heeler_copies), allow(dead_code, reason = "copied stacks only"))]
     #[inline]
     pub(crate) fn frame(&self) -> usize {
         self.frame.load(Ordering::Relaxed)
     }
 
-    /// The addresses of the thread's stack, without a lock. For the thread itself.
+    /// Returns the addresses of the thread's stack, without a lock. For the thread itself.
     pub(crate) fn stack(&self) -> Range<usize> {
         self.stack[0].load(Ordering::Relaxed)..self.stack[1].load(Ordering::Relaxed)
     }
 
-    /// The poll has been signalled on a stack that is not the thread's own.
+    /// Notes that the poll has been signalled on a stack that isn't the thread's own.
     #[cfg_attr(not(heeler_copies), allow(dead_code, reason = "nobody is signalled"))]
     pub(crate) fn note_foreign(&self, sequence: u64) {
         self.foreign.store(sequence, Ordering::Relaxed);
     }
 
-    /// Whether that is so.
+    /// Returns whether that was noted.
     #[cfg_attr(not(heeler_copies), allow(dead_code, reason = "nobody is signalled"))]
     pub(crate) fn is_foreign(&self, sequence: u64) -> bool {
         self.foreign.load(Ordering::Relaxed) == sequence
     }
 
-    /// Runs `f` with what is known of the thread, which cannot end meanwhile; `None` if it has ended.
+    /// Runs `f` with what is known about the thread, which cannot end during that. Returns `None` if it has ended.
     pub(crate) fn with_life<T>(&self, f: impl FnOnce(&Life) -> T) -> Option<T> {
         lock_std(&self.life).as_ref().map(f)
     }

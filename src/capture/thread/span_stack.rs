@@ -1,10 +1,10 @@
-//! Which `tracing` spans a thread has entered.
+//! The `tracing` spans that a thread has entered.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::capture::SPANS;
 
-/// The spans that a thread is in, outermost first. Written by the thread, read by it and by a handler on it.
+/// The spans that a thread is in, outermost first. The thread writes it. The thread and a handler on it read it.
 #[derive(Debug)]
 pub(crate) struct SpanStack {
     depth: AtomicUsize,
@@ -16,7 +16,7 @@ impl SpanStack {
         Self { depth: AtomicUsize::new(0), ids: [const { AtomicU64::new(0) }; SPANS] }
     }
 
-    /// For another thread.
+    /// Empties it for another thread.
     pub(crate) fn clear(&self) {
         self.depth.store(0, Ordering::Relaxed);
     }
@@ -32,7 +32,8 @@ impl SpanStack {
 
     pub(crate) fn exit(&self, id: u64) {
         let depth = self.depth.load(Ordering::Relaxed);
-        // Spans may be left in another order than they were entered in; one entered before the slot existed is unknown.
+        // Spans may be left in another order than they were entered in. One that was entered before the slot existed is
+        // unknown.
         let known = depth.min(SPANS);
         let place = (0..known).rev().find(|place| self.ids[*place].load(Ordering::Relaxed) == id);
         if let Some(place) = place {
@@ -46,7 +47,7 @@ impl SpanStack {
         }
     }
 
-    /// Copies the ids; zero ends them.
+    /// Copies the ids. A zero ends them.
     pub(crate) fn copy(&self, to: &mut [u64; SPANS]) {
         let depth = self.depth.load(Ordering::Acquire);
         for (place, to) in to.iter_mut().enumerate() {
@@ -54,7 +55,7 @@ impl SpanStack {
         }
     }
 
-    /// The same, to where another thread will read them. For the handler.
+    /// Does the same, to where another thread will read them. For the handler.
     #[cfg(heeler_copies)]
     pub(crate) fn publish(&self, to: &[AtomicU64; SPANS]) {
         let mut ids = [0; SPANS];

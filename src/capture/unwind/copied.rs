@@ -1,4 +1,4 @@
-//! By the tables that the compiler made for it, from a copy of the stack.
+//! Unwinds a copy of the stack with the tables that the compiler made for that.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::capture::snapshot::{Data, Origin, Registers, Snapshot};
 #[cfg(target_arch = "aarch64")]
 use crate::capture::{code_range, sys};
 
-/// The poll's own frame is cut by the copy's end; a frame larger than this is taken for a mistake of the unwinder.
+/// The poll's own frame is cut by the copy's end. A frame larger than this is taken for a mistake of the unwinder.
 const LARGEST_FRAME: u64 = 256 * 1024;
 
-/// The same at the end of a copy that was cut somewhere, on a stack of which nobody knows the end: what is further away is not
+/// The same at the end of a copy that was cut somewhere, on a stack whose end is unknown. What is further away is not
 /// the next frame, but on another stack.
 const LARGEST_CUT_FRAME: u64 = 16 * 1024;
 
-/// More frames than any real stack has: a loop in a damaged one ends here.
+/// More frames than any real stack has. A loop in a damaged one ends here.
 const MAX_FRAMES: usize = 1024;
 
 /// Unwinds snapshots of this process's stacks.
@@ -28,7 +28,7 @@ pub(crate) struct Unwinder {
     pub(super) modules: Arc<Modules>,
     unwinder: UnwinderNative<Bytes, MayAllocateDuringUnwind>,
     cache: CacheNative<MayAllocateDuringUnwind>,
-    /// The bits of an address; in a signed return address (`paciasp`), the others hold the signature.
+    /// The bits of an address. In a signed return address (`paciasp`), the others hold the signature.
     address_bits: u64,
 }
 
@@ -42,14 +42,15 @@ impl std::fmt::Debug for Unwinder {
 pub(super) struct Stack<'a> {
     pub(super) words: &'a [u64],
     pub(super) start: u64,
-    /// A read beyond the end: the unwinder has come to the poll's own frame.
+    /// Whether there was a read beyond the end, so the unwinder has come to the poll's own frame.
     reached_end: bool,
-    /// Not the thread's own: it ends before the poll's own frame. Whether the copy was cut before that.
+    /// Set if the stack isn't the thread's own, and ends before the poll's own frame. Tells whether the copy was cut
+    /// before that.
     foreign: Option<bool>,
 }
 
 impl<'a> Stack<'a> {
-    /// The thread's own.
+    /// Creates the thread's own stack.
     pub(super) fn new(start: u64, words: &'a [u64]) -> Self {
         Self { words, start, reached_end: false, foreign: None }
     }
@@ -59,17 +60,18 @@ impl Stack<'_> {
     fn read(&mut self, address: u64) -> Result<u64, ()> {
         let index = address.checked_sub(self.start).ok_or(())? / 8;
         let word = self.words.get(index as usize).copied();
-        // A frame that begins in the copy ends not far behind it; an address far away is no frame's.
+        // A frame that begins in the copy ends not far behind it. An address far away doesn't belong to a frame.
         let over = index.saturating_sub(self.words.len() as u64) * 8;
         self.reached_end |= word.is_none() && over < LARGEST_FRAME;
         word.ok_or(())
     }
 
-    /// Whether unwinding has ended because the stack has: one that is not the thread's own. `last` is the frame it came to.
+    /// Returns whether unwinding has ended because a stack that isn't the thread's own has ended. `last` is the frame
+    /// it came to.
     fn has_ended(&self, last: &Address, end: End) -> bool {
         let top = self.start + self.words.len() as u64 * 8;
         let is_next = matches!(end, End::Elsewhere(address) if address.wrapping_sub(top) < LARGEST_CUT_FRAME);
-        // Without a module it is only by the frame pointer that it came there, or not any further.
+        // Without a module, it came there only by the frame pointer, or could not go on.
         self.foreign.is_some_and(|cut| last.module.is_some() && !(cut && is_next))
     }
 }
@@ -86,7 +88,7 @@ impl Unwinder {
         unwinder
     }
 
-    /// Notices what was loaded or unloaded since the last time; true if anything was.
+    /// Notices what was loaded or unloaded since the last time. Returns true if anything was.
     pub(crate) fn refresh(&mut self) -> bool {
         let modules = Modules::current();
         if Arc::ptr_eq(&modules, &self.modules) {
@@ -102,20 +104,20 @@ impl Unwinder {
         true
     }
 
-    /// A return address without its signature, if it has one.
+    /// Returns a return address without its signature, if it has one.
     pub(crate) fn plain(&self, word: u64) -> u64 {
         word & self.address_bits
     }
 
-    /// Unwinds by what the modules say, and by nothing else.
+    /// Unwinds only by what the modules say.
     pub(crate) fn unwind_strictly(&mut self, snapshot: &Snapshot) -> Unwound {
         self.run(snapshot, |_, unwound, _, _, _| unwound)
     }
 
-    /// Unwinds. Where the modules do not say how, what lies on the stack may.
+    /// Unwinds. If the modules do not say how, the contents of the stack may.
     pub(crate) fn unwind(&mut self, snapshot: &Snapshot) -> Unwound {
         self.run(snapshot, |this, unwound, registers, at_end, stack| {
-            // Without tables it may seem to have come to the end, and has left frames out.
+            // Without tables it may seem to have come to the end, although it has left out frames.
             let is_own = !snapshot.truncated && !snapshot.foreign;
             if is_own
                 && this.is_untabled(registers.pc)
@@ -124,7 +126,7 @@ impl Unwinder {
             {
                 return found;
             }
-            // A guess is known to be right by where it ends, which nothing says of a stack that is not the thread's own.
+            // A guess is known to be right by where it ends. That is unknown for a stack that isn't the thread's own.
             if unwound.complete || snapshot.truncated || snapshot.foreign {
                 return unwound;
             }
@@ -174,7 +176,7 @@ impl Unwinder {
         self.walk(first, &mut self.unwind_registers(registers), stack)
     }
 
-    /// Leaves in `registers` those of the last frame.
+    /// Walks, and leaves the registers of the last frame in `registers`.
     fn walk(&mut self, first: FrameAddress, registers: &mut UnwindRegsNative, stack: &mut Stack<'_>) -> Unwound {
         let mut addresses = Vec::with_capacity(48);
         let mut frame = first;
@@ -204,14 +206,14 @@ impl Unwinder {
                     let complete = stack.has_ended(&addresses[addresses.len() - 1], end);
                     return Unwound { addresses, complete, end };
                 }
-                // Also where the unwinder takes a zero for the end of the stack: that is not in the copy.
+                // Also if the unwinder takes a zero for the end of the stack, because that is not in the copy.
                 Ok(None) | Err(_) => return Unwound { addresses, complete: stack.reached_end, end: End::Known },
             }
         }
     }
 
     pub(super) fn address(&self, pc: u64, is_return: bool) -> Address {
-        // A call at the very end of a function returns to an address that is another's.
+        // A call at the very end of a function returns to an address that belongs to another.
         let lookup = pc - u64::from(is_return && pc > 0);
         let module = self.modules.find(lookup);
         let relative = module.map_or(pc, |module| pc.wrapping_sub(module.bias));
@@ -225,7 +227,7 @@ impl Unwinder {
         UnwindRegsNative::new(registers.pc, registers.sp, registers.fp)
     }
 
-    /// The trampoline to which a handler returns says by itself how to unwind.
+    /// Returns nothing, because the trampoline to which a handler returns has tables that say how to unwind.
     fn interrupted(
         &self,
         _frame: FrameAddress,
@@ -243,8 +245,9 @@ impl Unwinder {
         UnwindRegsNative::new_with_ptr_auth_mask(mask, registers.lr, registers.sp, registers.fp)
     }
 
-    /// The registers that a signal has interrupted, if the frame is the trampoline to which its handler returns. The kernel's
-    /// own says nothing of how to unwind: the unwinder is meant to know it by its instructions.
+    /// Returns the registers that a signal has interrupted, if the frame is the trampoline to which its handler
+    /// returns. The kernel's own has no tables for unwinding, because the unwinder is meant to recognise it by its
+    /// instructions.
     fn interrupted(
         &self,
         frame: FrameAddress,
@@ -253,8 +256,9 @@ impl Unwinder {
     ) -> Option<Registers> {
         let pc = frame.address();
         // Neither is ever unmapped.
-        let stays =
-            |module: &Module| module.name.name == "linux-vdso.so.1" || module.range.contains(&code_range().start);
+        let stays = |module: &Module| {
+            matches!(&*module.name.name, "linux-vdso.so.1" | "[vdso]") || module.range.contains(&code_range().start)
+        };
         let module = self.modules.find(pc).filter(|_| frame.is_return_address() && pc.is_multiple_of(4));
         let code = module.filter(|module| stays(module))?.code.iter().find(|code| code.contains(&pc))?;
         // SAFETY: within the code of a module that stays mapped.
@@ -263,10 +267,10 @@ impl Unwinder {
     }
 }
 
-/// No address that is in use has others than these: no code's, and no stack's.
+/// Returns the only bits that an address in use has, of code or of a stack.
 #[cfg(target_arch = "aarch64")]
 fn address_bits(modules: &Modules) -> u64 {
-    // The least that a kernel is built for.
+    // The fewest that a kernel is built for.
     const LEAST: u64 = 1 << 38;
     let local = 0_u8;
     let stack = (&raw const local).addr() as u64;

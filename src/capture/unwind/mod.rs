@@ -1,4 +1,4 @@
-//! From a copied stack to addresses, on the reporter's thread.
+//! Turns a copied stack into addresses, on the reporter's thread.
 
 #[cfg(heeler_copies)]
 mod copied;
@@ -23,7 +23,7 @@ use super::symbols::Address;
 pub(crate) struct Unwound {
     /// Innermost first.
     pub(crate) addresses: Vec<Address>,
-    /// The unwinder came as far as the poll's own frame; on a stack that is not the thread's own, to the end of that.
+    /// Whether the unwinder came as far as the poll's own frame, or to the end of a stack that isn't the thread's own.
     pub(crate) complete: bool,
     /// How such a stack ended.
     #[cfg_attr(not(heeler_copies), allow(dead_code, reason = "stacks are not copied"))]
@@ -38,6 +38,6 @@ pub(crate) enum End {
     Known,
     /// It goes on at that address, on another stack.
     Elsewhere(u64),
-    /// Nothing says how to go on from there: at the entry of most fibers.
+    /// Nothing says how to go on from there, as at the entry of most fibers.
     Lost,
 }

@@ -1,4 +1,4 @@
-//! Where stacks are walked, there is nothing left to do.
+//! Where stacks are walked, there is nothing left to unwind.
 
 use super::{Address, End, Unwound};
 use crate::capture::snapshot::{Data, Snapshot};

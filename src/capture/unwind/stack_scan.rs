@@ -1,4 +1,4 @@
-//! Stacks that the modules say nothing of, or too little: what lies on them may.
+//! Stacks that the modules say nothing about, or too little. The words on them may tell more.
 
 use framehop::{FrameAddress, UnwindRegsNative};
 
@@ -8,17 +8,17 @@ use crate::capture::dead_frames::DEPTH;
 use crate::capture::snapshot::Registers;
 
 impl Unwinder {
-    /// The stack of a thread that was interrupted where nothing says how to unwind: at the edges of a library that is
-    /// being loaded or is gone by now, or in code written by hand or made at run time. Its caller's return address is
-    /// in the link register, on top of the stack, or not far below.
+    /// Finds the stack of a thread that was interrupted where nothing says how to unwind. That is at the edges of a
+    /// library that is being loaded or is gone by now, or in code that was written by hand or made at run time. The
+    /// caller's return address is in the link register, on top of the stack, or not far below.
     pub(super) fn step_over(&mut self, registers: &Registers, stack: &mut Stack<'_>) -> Option<Unwound> {
         const NEAR: usize = 32;
-        // Where the processor has one, the link register may have it still.
+        // If the processor has one, the link register may still have it.
         self.continue_at(registers.lr, stack.start, registers, stack)
             .or_else(|| (0..NEAR.min(stack.words.len())).find_map(|index| self.step_to(index, registers, stack)))
     }
 
-    /// The stack from the return address with that index, if it leads to the end.
+    /// Returns the stack from the return address with that index, if it leads to the end.
     pub(super) fn step_to(&mut self, index: usize, registers: &Registers, stack: &mut Stack<'_>) -> Option<Unwound> {
         self.continue_at(stack.words[index], stack.start + (index as u64 + 1) * 8, registers, stack)
     }
@@ -36,10 +36,11 @@ impl Unwinder {
         })
     }
 
-    /// The stack of a thread whose panic is about to go on in one of its frames. The library that unwinds writes that
-    /// frame's registers over those that it had saved in its own, and only then moves the stack pointer. Meanwhile a
-    /// frame on the way has a frame pointer that is not its own, or is the one where the panic goes on, and lies
-    /// further up: on top of it is the same return address, for it has made a call which will not return.
+    /// Finds the stack of a thread whose panic is about to go on in one of its frames. The unwinding library writes
+    /// that frame's registers over those that it had saved in its own, and only then moves the stack pointer. During
+    /// that time, a frame on the way has a frame pointer that isn't its own. Or the frame is the one where the panic
+    /// goes on, and is further up. On top of it is the same return address, because it has made a call which will not
+    /// return.
     pub(super) fn land(
         &mut self,
         unwound: &Unwound,
@@ -69,12 +70,13 @@ impl Unwinder {
         })
     }
 
-    /// The deepest call that a finished poll has made, from the words it left: the first word that is a return
-    /// address from which the remains unwind through the frame that polled, as far as the traced poll's own. Where a poll
-    /// has made no call, whoever polled it is what can be said.
+    /// Finds the deepest call that a finished poll has made, from the words it left. That is the first word that is a
+    /// return address from which the dead frames unwind through the frame that polled, as far as the traced poll's own.
+    /// If a poll has made no call, its caller is all that can be found.
     ///
-    /// What one part of the work has left further down may lead into what another has left since: then a frame is not of the
-    /// function that the one around it has called. The remains with the fewest such are taken, and the deepest of those.
+    /// What one part of the work has left further down may lead into what another has left since. Then a frame doesn't
+    /// belong to the function that the frame around it has called. The dead frames with the fewest such are taken, and
+    /// the deepest of those.
     pub(super) fn search(&mut self, polling: &Registers, stack: &mut Stack<'_>) -> Unwound {
         let code = crate::capture::code_range();
         let mut best: Option<(usize, u64, Unwound)> = None;
@@ -112,12 +114,13 @@ impl Unwinder {
         unwound
     }
 
-    /// Whether all of it is code, and what is said to be a return address comes after a call, as far as that can be seen: in
-    /// the application's own module. A word that merely looks like one is often the address of a table.
+    /// Returns whether all addresses are code, and those that should be return addresses follow a call. The latter can
+    /// only be checked in the application's own module. A word that merely looks like one is often the address of a
+    /// table.
     pub(super) fn leads_through_code(&self, addresses: &[Address]) -> bool {
         let code = crate::capture::code_range();
         addresses.iter().enumerate().all(|(index, address)| {
-            // What a signal handler returns to is called by nobody.
+            // Nothing calls the code that a signal handler returns to.
             let is_trampoline = addresses.get(index + 1).is_some_and(|outer| !outer.is_return);
             let place = address.pc.saturating_sub(u64::from(address.is_return));
             let is_after_call =
@@ -126,8 +129,8 @@ impl Unwinder {
         })
     }
 
-    /// Whether the function that has the code at that address is among those of the stack, as far as the tables tell. Else a
-    /// left-over word was taken for a frame's pointer, and leads past the copy's end by mistake.
+    /// Returns whether the function with the code at that address is among those of the stack, as far as the tables
+    /// tell. Otherwise a left-over word was taken for a frame's pointer, and leads past the copy's end by mistake.
     fn leads_through_function_at(&self, address: u64, addresses: &[Address]) -> bool {
         let function = |address: u64| self.modules.find(address)?.function_at(address);
         let Some(wanted) = function(address) else { return true };
@@ -138,7 +141,8 @@ impl Unwinder {
         self.modules.find(address).is_some_and(|module| module.is_code(address))
     }
 
-    /// How many of these return addresses, innermost first, are of a direct call of another function than the frame within is of.
+    /// Returns how many of these return addresses, innermost first, belong to a direct call of a function other than
+    /// that of the inner frame.
     fn wrong_calls(&self, addresses: &[Address], code: &std::ops::Range<u64>) -> usize {
         let is_wrong = |pair: &[Address]| {
             let within = pair[0].pc - 1;
@@ -152,12 +156,12 @@ impl Unwinder {
     }
 }
 
-/// Which function the direct call before that return address calls.
+/// Returns the function that the direct call before that return address calls.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
     const CALL_REL32: u8 = 0xe8;
     let start = return_address.checked_sub(6).filter(|start| code.contains(start))?;
-    // SAFETY: within the code of the module that this function is in, too: mapped for as long as it can be asked.
+    // SAFETY: within the code of the module that this function is in, which is mapped as long as this can be called.
     let call = unsafe { std::ptr::read_unaligned(start as *const [u8; 6]) };
     let offset = i32::from_le_bytes([call[2], call[3], call[4], call[5]]);
     let place = return_address.wrapping_add_signed(i64::from(offset));
@@ -167,7 +171,7 @@ pub(super) fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option
     }
 }
 
-/// Whether the instruction before that address is a call, direct or not.
+/// Returns whether the instruction before that address is a call, direct or not.
 #[cfg(target_arch = "x86_64")]
 fn follows_call(return_address: u64, code: &std::ops::Range<u64>) -> bool {
     /// The longest call through a pointer: two bytes, one for the index, four for the distance.
@@ -176,9 +180,10 @@ fn follows_call(return_address: u64, code: &std::ops::Range<u64>) -> bool {
     let Some(start) = return_address.checked_sub(LONGEST as u64).filter(|start| code.contains(start)) else {
         return false;
     };
-    // SAFETY: within the code of the module that this function is in, too: mapped for as long as it can be asked.
+    // SAFETY: within the code of the module that this function is in, which is mapped as long as this can be called.
     let bytes = unsafe { std::ptr::read_unaligned(start as *const [u8; LONGEST]) };
-    // ModRM: two bits of the mode, three that say "call", three of the register. (Intel's manual, volume 2, 2.1.3 and CALL.)
+    // ModRM: two bits of the mode, three that say "call", three of the register. (Intel's manual, volume 2, 2.1.3 and
+    // CALL.)
     let length = |modrm: u8, index: u8| match (modrm >> 6, modrm & 7) {
         (0b11, _) => 2,
         (0b00, 0b101) => 6,
@@ -203,7 +208,7 @@ fn follows_call(return_address: u64, code: &std::ops::Range<u64>) -> bool {
 #[cfg(target_arch = "aarch64")]
 pub(super) fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
     let start = return_address.checked_sub(4).filter(|start| code.contains(start))?;
-    // SAFETY: within the code of the module that this function is in, too: mapped for as long as it can be asked.
+    // SAFETY: within the code of the module that this function is in, which is mapped as long as this can be called.
     let call = unsafe { std::ptr::read_unaligned(start as *const u32) };
     // BL: 26 bits, a signed number of instructions.
     let offset = i64::from((call << 6) as i32 >> 6) * 4;
@@ -211,11 +216,11 @@ pub(super) fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option
     (call >> 26 == 0b100101 && code.contains(&target)).then_some(target)
 }
 
-/// Whether the instruction before that address is a call, direct or not.
+/// Returns whether the instruction before that address is a call, direct or not.
 #[cfg(target_arch = "aarch64")]
 fn follows_call(return_address: u64, code: &std::ops::Range<u64>) -> bool {
     let Some(start) = return_address.checked_sub(4).filter(|start| code.contains(start)) else { return false };
-    // SAFETY: within the code of the module that this function is in, too: mapped for as long as it can be asked.
+    // SAFETY: within the code of the module that this function is in, which is mapped as long as this can be called.
     let call = unsafe { std::ptr::read_unaligned(start as *const u32) };
     // BL, and BLR with or without a check of the pointer's signature.
     call >> 26 == 0b100101 || call & 0xfeff_f000 == 0xd63f_0000
@@ -248,7 +253,7 @@ mod tests {
         black_box(work)();
     }
 
-    /// Guards: every way to call is known for one, so that no true stack is refused.
+    /// Guards: every way to call is recognised as a call, so that no true stack is refused.
     #[test]
     fn a_return_address_follows_a_call() {
         let unwinder = Unwinder::new();
@@ -258,7 +263,7 @@ mod tests {
             kind(&mut || {
                 backtrace::trace(|frame| {
                     let pc = frame.ip() as u64;
-                    // The first of them is where it is, and libc's start is not ours.
+                    // The first of them is the current position, and libc's start isn't ours.
                     if frame.symbol_address() as u64 != pc && code.contains(&pc) {
                         seen += 1;
                         assert!(unwinder.leads_through_code(&[unwinder.address(pc, true)]), "{pc:#x}");
@@ -270,7 +275,7 @@ mod tests {
         }
     }
 
-    /// Guards: what the remains of a stack are full of, addresses of tables and of functions, is not taken for a stack.
+    /// Guards: addresses of tables and of functions, of which dead frames are full, are not taken for a stack.
     #[test]
     fn what_nobody_returns_to_is_refused() {
         static TABLE: [fn(&mut dyn FnMut()); 2] = [directly, through_a_table];
@@ -280,7 +285,7 @@ mod tests {
         assert!(unwinder.address(table, true).module.is_some());
         assert!(!unwinder.leads_through_code(&[unwinder.address(table, true)]));
         assert!(!unwinder.leads_through_code(std::slice::from_ref(&function)));
-        // A signal handler returns to what nobody has called.
+        // A signal handler returns to code that nothing has called.
         let interrupted = unwinder.address(directly as *const () as u64, false);
         assert!(unwinder.leads_through_code(&[function, interrupted]));
     }

@@ -1,4 +1,4 @@
-//! Stacks of threads that run, captured by signal, with frames that are particular to aarch64.
+//! Stacks of running threads, captured by signal, with frames that are particular to aarch64.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +10,7 @@ use crate::capture::{Outcome, Sampler};
 use crate::capture::{ThreadSlot, slots};
 use crate::inflight::{PolicyId, Registered, Watched};
 
-/// One test at a time: they share these.
+/// Makes one test run at a time, because they share these.
 static ALONE: Mutex<()> = Mutex::new(());
 static ARRIVED: AtomicBool = AtomicBool::new(false);
 static DONE: AtomicBool = AtomicBool::new(false);
@@ -33,7 +33,8 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Names of a complete stack of a thread that is in `work`, within a poll, innermost first. `once` is done when it has begun.
+/// Returns the names on a complete stack of a thread that is in `work`, within a poll, innermost first. `once` runs
+/// when that has begun.
 fn names_within(work: fn(), arrived: &AtomicBool, once: impl FnOnce(libc::pthread_t)) -> Vec<String> {
     ARRIVED.store(false, Ordering::SeqCst);
     DONE.store(false, Ordering::SeqCst);
@@ -89,7 +90,7 @@ static WORKS: AtomicBool = AtomicBool::new(false);
 #[inline(never)]
 fn is_interrupted() {
     WORKS.store(true, Ordering::SeqCst);
-    // Not by the handler, which spins until the end.
+    // Not captured in the handler, which spins until the end.
     while !DONE.load(Ordering::SeqCst) {
         std::hint::spin_loop();
     }
@@ -106,12 +107,14 @@ extern "C" fn handles(_signal: libc::c_int) {
     std::hint::black_box(());
 }
 
-/// Guards: a signal handler of the application is on the stack, and so is what it interrupted, in the middle of a function.
+/// Guards: one of the application's signal handlers is on the stack, and so is what it interrupted, in the middle of a
+/// function.
 #[test]
 fn unwinds_through_a_signal_handler() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     WORKS.store(false, Ordering::SeqCst);
-    // SAFETY: a zeroed `sigaction` is valid; the handler only reads and writes atomics. On the thread's own stack.
+    // SAFETY: a zeroed `sigaction` is valid. The handler only reads and writes atomics. It runs on the thread's own
+    // stack.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handles as *const () as usize;
@@ -127,8 +130,8 @@ fn unwinds_through_a_signal_handler() {
 mod signed {
     use super::*;
 
-    // The inner one signs its return address, and its frame is larger than its frame record; the outer one has no frame pointer,
-    // so that its frame is found only by where the inner one ends.
+    // The inner one signs its return address, and its frame is larger than its frame record. The outer one has no frame
+    // pointer, so its frame is found only by where the inner one ends.
     std::arch::global_asm!(
         ".globl heeler_test_outer",
         ".type heeler_test_outer, %function",
@@ -189,7 +192,7 @@ mod signed {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let names = names_within(calls_who_signs, &ARRIVED, |_| {});
         assert_order(&names, &["::spins", "heeler_test_inner", "heeler_test_outer", "::calls_who_signs"]);
-        // SAFETY: looks a number up.
+        // SAFETY: looks up a number.
         let signs = unsafe { libc::getauxval(libc::AT_HWCAP) } & libc::HWCAP_PACA != 0;
         let address = SIGNED.load(Ordering::SeqCst);
         let is_signed = address != Unwinder::new().plain(address);

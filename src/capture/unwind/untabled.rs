@@ -1,7 +1,8 @@
-//! Stacks of threads that stand in code without tables: all of musl, and much that is written by hand.
+//! Stacks of threads in code without tables: all of musl, and much that is written by hand.
 //!
-//! There may be several calls within such code, and its frames hold words that earlier calls have left. What leads out of it is a
-//! return address of code that has tables, right behind a call of code that has none. From there on the tables say how to go on.
+//! There may be several calls within such code, and its frames hold words that earlier calls have left. The way out of
+//! it is a return address in code that has tables, right behind a call of code that has none. From there on the tables
+//! say how to go on.
 
 use super::Unwound;
 use super::copied::{Stack, Unwinder};
@@ -9,14 +10,14 @@ use super::stack_scan::callee;
 use crate::capture::snapshot::{Data, Registers, Snapshot};
 use crate::capture::symbols::Address;
 
-/// Words at the top of the stack that are looked at: musl's functions that sleep have frames of some hundred bytes.
+/// How many words at the top of the stack are searched. musl's functions that sleep have frames of some hundred bytes.
 const NEAR: usize = 128;
 
-/// Frame pointers that are tried.
+/// How many frame pointers are tried.
 const MAX_TRIES: usize = 64;
 
 impl Unwinder {
-    /// The stacks that there may be, each with the frame pointer that led to it, if the thread stands in such code.
+    /// Returns the possible stacks, each with the frame pointer that led to it, if the thread is in such code.
     pub(crate) fn unwind_out_of_untabled(&mut self, snapshot: &Snapshot, pointers: &[u64]) -> Vec<(u64, Unwound)> {
         let Data::Copied { registers, words } = &snapshot.data else { return Vec::new() };
         if snapshot.foreign || snapshot.truncated || !self.is_untabled(registers.pc) {
@@ -34,7 +35,7 @@ impl Unwinder {
         found
     }
 
-    /// The most likely of them. The frame pointer may have been put on the stack.
+    /// Returns the most likely of them. The frame pointer may have been put on the stack.
     pub(super) fn step_out(&mut self, registers: &Registers, stack: &mut Stack<'_>) -> Option<Unwound> {
         let (start, words) = (stack.start, stack.words);
         let code = crate::capture::code_range();
@@ -52,18 +53,18 @@ impl Unwinder {
         None
     }
 
-    /// Whether the tables say how to unwind from each of the addresses, but for the innermost.
+    /// Returns whether the tables say how to unwind from each of the addresses except for the innermost.
     pub(crate) fn is_certain(&self, unwound: &Unwound) -> bool {
         let place = |address: &Address| address.pc - u64::from(address.is_return && address.pc > 0);
         unwound.addresses.iter().skip(1).all(|address| !self.is_untabled(place(address)))
     }
 
-    /// Whether it is code of a module whose tables do not say how to unwind from there.
+    /// Returns whether it is code of a module whose tables do not say how to unwind from there.
     pub(super) fn is_untabled(&self, pc: u64) -> bool {
         self.modules.find(pc).is_some_and(|module| !module.is_described(pc))
     }
 
-    /// Which words are return addresses that lead out of it.
+    /// Returns which words are return addresses that lead out of it.
     fn ways_out(&self, words: &[u64]) -> Vec<usize> {
         let code = crate::capture::code_range();
         let leads_out = |word: u64| {
@@ -75,7 +76,8 @@ impl Unwinder {
     }
 }
 
-/// Which function the call before that return address calls, also through the table of addresses that the loader fills in.
+/// Returns the function that the call before that return address calls, even through the table of addresses that the
+/// loader fills in.
 #[cfg(target_arch = "x86_64")]
 fn called(return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
     use crate::capture::memory::Memory;
@@ -86,7 +88,8 @@ fn called(return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
         if !code.contains(&start) || !code.contains(&(start + 6)) {
             return None;
         }
-        // SAFETY: within the code of the module that this function is in, too: mapped for as long as it can be asked.
+        // SAFETY: within the code of the module that this function is in, which is mapped as long as this can be
+        // called.
         let [first, second, offset @ ..] = unsafe { std::ptr::read_unaligned(start as *const [u8; 6]) };
         let place = (start + 6).wrapping_add_signed(i32::from_le_bytes(offset).into());
         if [first, second] != what {

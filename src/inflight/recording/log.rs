@@ -1,4 +1,4 @@
-//! What is written down of a task.
+//! The log of a task.
 
 use crate::inflight::{How, WaitKind};
 
@@ -10,9 +10,9 @@ pub(crate) const NONE: u32 = u32::MAX;
 pub(crate) struct PollEntry {
     pub(crate) began: u64,
     pub(crate) ended: u64,
-    /// CPU time that its thread used in it.
+    /// CPU time that its thread used during the poll.
     pub(crate) cpu: u64,
-    /// What ended the wait before it; `None` if nobody knows.
+    /// What ended the wait before it, or `None` if that is unknown.
     pub(crate) wake: Option<WakeEntry>,
     /// The wait after it.
     pub(crate) wait: WaitEntry,
@@ -22,17 +22,17 @@ pub(crate) struct PollEntry {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WakeEntry {
     pub(crate) at: u64,
-    /// The stack of the branch that was woken: a number of the session's.
+    /// The stack of the branch that was woken, as a number in the session.
     pub(crate) stack: Option<u32>,
-    /// The task that was running, or had just ended, where it was woken.
+    /// The task that was running, or had just ended, where the wake-up came from.
     pub(crate) by: Option<u32>,
 }
 
-/// What a pending poll left.
+/// What a pending poll left behind.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WaitEntry {
     pub(crate) kind: WaitKind,
-    /// The first of its branches' stacks in [`Log::stacks`], and how many there are.
+    /// The index of the first of its branches' stacks in [`Log::stacks`], and how many there are.
     pub(crate) first: u32,
     pub(crate) branches: u16,
     /// Branches whose stack was not kept.
@@ -42,23 +42,23 @@ pub(crate) struct WaitEntry {
 /// What one task did.
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
-    /// The task that has handed it on, and how; `None` for the request itself.
+    /// The task that handed it on, and how. `None` for the request itself.
     pub(crate) parent: Option<(u32, How)>,
     pub(crate) created: u64,
-    /// When it had an outcome or was dropped; `None` while it is polled again.
+    /// When it had an outcome or was dropped. `None` while it is polled again.
     pub(crate) ended: Option<u64>,
     pub(crate) polls: Vec<PollEntry>,
-    /// The branches' stacks of all waits: numbers of the session's.
+    /// The branches' stacks of all waits, as numbers in the session.
     pub(crate) stacks: Vec<u32>,
-    /// Polls that were too many to be written down.
+    /// Polls that were not logged because there were too many.
     pub(crate) unwritten: u64,
-    /// The first of those began then.
+    /// When the first of those began.
     pub(crate) cut: Option<u64>,
-    /// The poll that goes on now began then.
+    /// When the current poll began.
     pub(crate) polling: Option<u64>,
-    /// Nanoseconds that writing this took, inside the polls.
+    /// Nanoseconds that logging took, inside the polls.
     pub(crate) own: u64,
-    /// Somebody has read it: nothing is written any more.
+    /// Whether the log has been read. Nothing is added any more.
     pub(super) is_over: bool,
 }
 
@@ -78,7 +78,7 @@ impl Log {
         }
     }
 
-    /// What is written here, which is all that will be.
+    /// Takes the log. Nothing is added later.
     pub(super) fn take(&mut self) -> Self {
         let mut taken = Self::new(self.parent, self.created);
         std::mem::swap(self, &mut taken);
@@ -86,7 +86,7 @@ impl Log {
         taken
     }
 
-    /// The stacks of the branches of a wait.
+    /// Returns the stacks of the branches of a wait.
     pub(crate) fn branches(&self, wait: &WaitEntry) -> &[u32] {
         let first = wait.first as usize;
         self.stacks.get(first..first + usize::from(wait.branches)).unwrap_or_default()

@@ -15,11 +15,11 @@ use crate::inflight::poll::{give_arena, take_arena};
 use crate::inflight::{How, WaitKind};
 use crate::sync::lock_std;
 
-/// Recorded work, as its owner has it. To drop it is its end.
+/// Recorded work, as its owner has it. Dropping it ends the work.
 #[derive(Debug)]
 pub(crate) struct TaskRecorder(Arc<Inner>);
 
-/// What the session knows of a task.
+/// What the session knows about a task.
 pub(super) struct Inner {
     session: Arc<Session>,
     number: u32,
@@ -36,13 +36,13 @@ impl std::fmt::Debug for Inner {
 thread_local! {
     /// The task that this thread polls.
     static CURRENT: RefCell<Option<Arc<Inner>>> = const { RefCell::new(None) };
-    /// The task whose last poll on this thread was its last at all, by session and number: whoever waits for it is woken
-    /// next. Until the thread polls another, or sleeps.
+    /// The task whose last poll ever was on this thread, by session and number. Whatever waits for it is woken next.
+    /// Valid until the thread polls another task, or sleeps.
     static LAST: Cell<Option<Last>> = const { Cell::new(None) };
 }
 
-/// Whoever waits for a task's end is woken within that many nanoseconds, or it was something else that woke them: 5 ms, for
-/// the thread may lose the CPU in between.
+/// What waits for a task's end is woken within that many nanoseconds, or something else has woken it. It is 5 ms,
+/// because the thread may lose the CPU in between.
 const AT_ONCE: u64 = 5_000_000;
 
 #[derive(Debug, Clone, Copy)]
@@ -50,25 +50,25 @@ struct Last {
     session: u64,
     recorder: u32,
     ended: u64,
-    /// How often the thread had slept.
+    /// How often the thread had slept by then.
     sleeps: u64,
 }
 
 impl Last {
-    /// Whether the calling code may still be what follows a task's end: a thread that has slept since wakes whom it wakes
-    /// for another reason.
+    /// Returns whether the calling code may still follow from the task's end. If the thread has slept since, it wakes
+    /// others for another reason.
     fn is_just_over(&self) -> bool {
         now().saturating_sub(self.ended) < AT_ONCE && sys::own_sleeps() == self.sleeps
     }
 }
 
-/// The task of the calling code, to hand on work in; `None` outside of any recording.
+/// Returns a recorder for work that the calling code hands on, or `None` outside of any recording.
 pub(crate) fn current_recorder(how: How) -> Option<TaskRecorder> {
     let current = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()?;
     TaskRecorder::enter(&current.session, Some((current.number, how)))
 }
 
-/// The task of the same session that the calling thread runs, or has just finished.
+/// Returns the task of the same session that the calling thread runs, or has just finished.
 pub(super) fn running(recorder: &Inner) -> Option<u32> {
     let current = CURRENT.try_with(|current| {
         let current = current.borrow();
@@ -84,24 +84,24 @@ pub(super) fn running(recorder: &Inner) -> Option<u32> {
 }
 
 impl Inner {
-    /// Whether nobody is interested any more.
+    /// Returns whether the recording has ended.
     pub(super) fn is_over(&self) -> bool {
         self.session.has_ended()
     }
 
-    /// The first wake-up since the last poll began is the one that counts.
+    /// Notes a wake-up. Only the first one since the last poll began counts.
     pub(super) fn note_wake(&self, woken: impl FnOnce() -> Woken) {
         lock_std(&self.woken).get_or_insert_with(woken);
     }
 }
 
 impl TaskRecorder {
-    /// The work that a recording is of; the session is a new one.
+    /// Creates the recorder of a new session's root work.
     pub(crate) fn root(session: &Arc<Session>) -> Self {
         Self::enter(session, None).unwrap_or_else(|| Self(Self::inner(session, 0, None)))
     }
 
-    /// `None` if the session has ended or has too many tasks.
+    /// Returns `None` if the session has ended or has too many tasks.
     fn enter(session: &Arc<Session>, parent: Option<(u32, How)>) -> Option<Self> {
         session.enter(|number| Self::inner(session, number, parent)).map(Self)
     }
@@ -115,7 +115,7 @@ impl TaskRecorder {
         })
     }
 
-    /// Polls the work. The row's poll is around it: that knows the thread.
+    /// Polls the work. It must be within the row's poll, which knows the thread.
     pub(crate) fn poll<T>(&self, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         if self.0.session.has_ended() {
             return poll(cx);
@@ -155,7 +155,7 @@ impl Drop for TaskRecorder {
     }
 }
 
-/// A poll that goes on; one that panics is over, too.
+/// A poll that is going on. One that panics is over, too.
 struct Running<'a> {
     recorder: &'a Arc<Inner>,
     previous: Option<Arc<Inner>>,
@@ -185,7 +185,7 @@ impl<'a> Running<'a> {
         Self { recorder, previous, woken, entered, began, cpu, over: false }
     }
 
-    /// The poll has returned; with what it left if it is pending.
+    /// Ends the poll, with what it left behind if it is pending.
     fn end(mut self, pending: Option<(&Arena, WaitKind, &Tracing<'_>)>) {
         self.over = true;
         self.close(pending);
@@ -210,7 +210,7 @@ impl<'a> Running<'a> {
             if let Some((arena, kind, tracing)) = pending {
                 let lost = recorder.session.keep(arena, &mut log.stacks);
                 let numbers = &log.stacks[wait.first as usize..];
-                // Set once a poll.
+                // Set once per poll.
                 let _ = tracing.numbers.set(numbers.into());
                 (wait.kind, wait.branches, wait.lost) = (kind, numbers.len() as u16, lost.min(u16::MAX.into()) as u16);
             }

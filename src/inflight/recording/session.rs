@@ -11,26 +11,27 @@ use crate::capture::{Arena, Snapshot, code_range};
 use crate::clock::now;
 use crate::sync::lock_std;
 
-/// Different await stacks that a recording keeps; what is more is counted as lost. Each is some kilobytes until it is unwound.
+/// The most different await stacks that a recording keeps. Further ones are counted as lost. Each takes some kilobytes
+/// until it is unwound.
 const MAX_STACKS: usize = 16_384;
-/// Polls that a recording writes down one by one: some 80 bytes each.
+/// The most polls that a recording logs one by one, at some 80 bytes each.
 const MAX_POLLS: u64 = 1_000_000;
-/// Pieces of work that a recording tells apart: up to some hundred bytes each, besides their polls.
+/// The most pieces of work that a recording distinguishes, at up to some hundred bytes each, not counting their polls.
 const MAX_TASKS: usize = 65_536;
 
 /// One recording.
 pub(crate) struct Session {
-    /// No other one's.
+    /// Unique.
     id: u64,
-    /// Each of them has the session: so they are let go of at its end.
+    /// Each of them refers to the session, so they are released at its end.
     recorders: Mutex<Vec<Arc<Inner>>>,
-    /// Pieces of work that were too many.
+    /// The number of further pieces of work.
     unknown: AtomicU64,
     stacks: Mutex<Stacks>,
-    /// Polls that go on now.
+    /// Polls that are going on now.
     active: Mutex<Vec<Active>>,
     polls: AtomicU64,
-    /// When it ended; zero before.
+    /// When it ended, or zero before.
     ended: AtomicU64,
 }
 
@@ -38,11 +39,11 @@ pub(crate) struct Session {
 struct Stacks {
     by_key: HashMap<u64, u32>,
     count: u32,
-    /// Not unwound yet: their numbers.
+    /// Stacks that are not unwound yet, with their numbers.
     raw: Vec<(u32, Snapshot)>,
 }
 
-/// A poll of a task that goes on.
+/// A task's poll that is going on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Active {
     pub(crate) recorder: u32,
@@ -59,7 +60,7 @@ pub(crate) struct Active {
 pub(crate) enum Place {
     /// Inside a poll.
     Polling,
-    /// At the await stack of that number.
+    /// At the await stack with that number.
     Waiting(u32),
     Unknown,
 }
@@ -88,10 +89,10 @@ impl Session {
         self.id
     }
 
-    /// One task more, with its number; `None` if the session has ended or there are too many.
+    /// Adds a task with its number. Returns `None` if the session has ended or there are too many.
     pub(super) fn enter(&self, make: impl FnOnce(u32) -> Arc<Inner>) -> Option<Arc<Inner>> {
         let mut recorders = lock_std(&self.recorders);
-        // Under the lock: whoever ends the session takes the tasks afterwards.
+        // Under the lock, because ending the session takes the tasks afterwards.
         if self.has_ended() {
             return None;
         }
@@ -104,7 +105,7 @@ impl Session {
         Some(recorder)
     }
 
-    /// Pieces of work that were too many to be told apart.
+    /// Returns how many pieces of work were too many to be distinguished.
     pub(crate) fn unknown(&self) -> u64 {
         self.unknown.load(Ordering::Relaxed)
     }
@@ -113,7 +114,7 @@ impl Session {
         self.polls.load(Ordering::Relaxed)
     }
 
-    /// No poll that begins from here on is written down. When it ended.
+    /// Ends the recording: no poll that begins from here on is logged. Returns when it ended.
     pub(crate) fn end(&self) -> u64 {
         let now = now().max(1);
         match self.ended.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire) {
@@ -126,7 +127,7 @@ impl Session {
         self.ended.load(Ordering::Acquire) != 0
     }
 
-    /// Until when it goes, as far as is known.
+    /// Returns until when it lasts, as far as is known.
     pub(crate) fn until(&self) -> u64 {
         match self.ended.load(Ordering::Acquire) {
             0 => now(),
@@ -134,7 +135,7 @@ impl Session {
         }
     }
 
-    /// Whether one poll more may be written down.
+    /// Counts a poll. Returns whether it may be logged.
     pub(super) fn count_poll(&self) -> bool {
         self.polls.fetch_add(1, Ordering::Relaxed) < MAX_POLLS
     }
@@ -147,12 +148,12 @@ impl Session {
         lock_std(&self.active).retain(|active| (active.recorder, active.began) != (recorder, began));
     }
 
-    /// The polls that go on now, one a thread.
+    /// Returns the polls that are going on now, one per thread.
     pub(crate) fn active(&self) -> Vec<Active> {
         lock_std(&self.active).clone()
     }
 
-    /// Keeps the stacks that a poll has left: appends their numbers to `numbers`, and returns how many were not kept.
+    /// Keeps the stacks that a poll has left. Appends their numbers to `numbers`, and returns how many were not kept.
     pub(super) fn keep(&self, arena: &Arena, numbers: &mut Vec<u32>) -> u32 {
         let mut stacks = lock_std(&self.stacks);
         let code = code_range();
@@ -177,23 +178,23 @@ impl Session {
         lost
     }
 
-    /// Hands out the stacks that nobody has unwound yet, with their numbers.
+    /// Returns the stacks that have not been unwound yet, with their numbers.
     pub(crate) fn take_raw(&self) -> Vec<(u32, Snapshot)> {
         std::mem::take(&mut lock_std(&self.stacks).raw)
     }
 
-    /// Ends it, and lets go of its tasks: what was written down of each. The request's own is the first.
+    /// Ends the recording and releases its tasks. Returns the log of each, beginning with the request's own.
     pub(crate) fn take_logs(&self) -> Vec<Log> {
         self.end();
         let recorders = std::mem::take(&mut *lock_std(&self.recorders));
         let logs = recorders.iter().map(|recorder| lock_std(&recorder.log).take()).collect();
-        // Nobody looks for a stack any more.
+        // Nothing looks up a stack any more.
         let known = std::mem::take(&mut lock_std(&self.stacks).by_key);
         drop(known);
         logs
     }
 
-    /// Where the request itself is.
+    /// Returns where the request itself is.
     pub(crate) fn place(&self) -> Place {
         let root = lock_std(&self.recorders).first().cloned();
         let Some(root) = root else { return Place::Unknown };

@@ -1,4 +1,4 @@
-//! The wakers of a task's branches: each knows where it was cloned.
+//! The wakers of a task's branches. Each knows where it was cloned.
 
 use std::sync::{Arc, OnceLock};
 use std::task::{Wake, Waker};
@@ -11,7 +11,7 @@ use crate::clock::now;
 /// The numbers of the stacks that a poll has left, once they are known.
 pub(super) type Numbers = Arc<OnceLock<Box<[u32]>>>;
 
-/// A wake-up as it is noted; its stack may not have a number yet.
+/// A wake-up as it is noted. Its stack may not have a number yet.
 #[derive(Debug, Clone)]
 pub(super) struct Woken {
     at: u64,
@@ -27,7 +27,7 @@ impl Woken {
     }
 }
 
-/// What one branch keeps in place of the task's waker.
+/// What one branch keeps instead of the task's waker.
 struct Branch {
     recorder: Arc<Inner>,
     numbers: Numbers,
@@ -37,7 +37,7 @@ struct Branch {
 
 impl Branch {
     fn note(&self) {
-        // Whoever keeps it may do so for long.
+        // A branch may keep it for a long time.
         if self.recorder.is_over() {
             return;
         }
@@ -52,7 +52,7 @@ impl Wake for Branch {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Before the task is woken: its poll takes the note.
+        // Before the task is woken, because its poll takes the note.
         self.note();
         self.original.wake_by_ref();
     }
@@ -65,7 +65,7 @@ pub(super) struct Tracing<'a> {
 }
 
 impl capture::Branches for Tracing<'_> {
-    // To allocate here, where the leaf may hold a lock of its own, is what wakers do that are no plain reference counts.
+    // This allocates where the leaf may hold its own lock. Wakers that aren't plain reference counts do that, too.
     fn branch(&self, stack: Option<usize>, original: Waker) -> Waker {
         let (recorder, numbers) = (Arc::clone(self.recorder), Arc::clone(&self.numbers));
         Waker::from(Arc::new(Branch { recorder, numbers, stack, original }))
