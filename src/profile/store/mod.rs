@@ -1,6 +1,6 @@
-//! Where profiles are kept, and how far those are that are not done yet.
+//! Where profiles are kept, and the status of those that aren't done yet.
 //!
-//! A store keeps four sorts of small files under the id of a profile, in memory or in a directory or bucket:
+//! A store keeps four kinds of small files under the id of a profile, in memory or in a directory or bucket:
 //!
 //! | | written by | read by |
 //! |---|---|---|
@@ -9,7 +9,7 @@
 //! | summary | the same, once, after the profile | the index |
 //! | cancel | whichever instance is asked to | whoever runs the job |
 //!
-//! All know whose they are, and say nothing to another principal.
+//! All of them record their owner, and are hidden from other principals.
 
 mod backend;
 mod codec;
