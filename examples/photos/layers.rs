@@ -24,7 +24,7 @@ pub(crate) fn apply(mut router: Router, settings: &Settings) -> Result<(Router, 
     #[cfg(feature = "email")]
     let reports = reports.email(heeler::Email::files(settings.messages()).per_hour(1_000));
     let reports = reports.build()?;
-    // The watchdog outside, so that it knows of a request before its box does; a profiled request leaves both behind.
+    // The watchdog outside, so that it knows of a request before its box does. A profiled request leaves both behind.
     if settings.has(Tool::Timebox) {
         router =
             router.layer(TimeboxLayer::new(LIMIT).limit_for(limit_asked_for).reports(reports.clone()).limit_bodies());

@@ -50,7 +50,7 @@ pub(super) struct Streamed {
     frames: mpsc::Receiver<Item>,
     hint: SizeHint,
     over: bool,
-    /// Whoever reads. `None` when they have all of it.
+    /// The client that reads. `None` when it has all of it.
     asker: Option<Asker>,
 }
 

@@ -93,7 +93,7 @@ where
                     asker.satisfied();
                     Err(error)
                 }
-                // As it would have gone without the layer: to whoever polls.
+                // It goes where it would have gone without the layer: to the code that polls.
                 First::Response(Ok(Err(Thrown::Panic(payload))), _) => {
                     asker.satisfied();
                     resume_unwind(payload)

@@ -56,39 +56,40 @@
 //!
 //! # What happens at the limit
 //!
-//! A future that waits is woken, polled once more to see where it waits, and dropped. Its destructors release what it holds,
-//! in their usual order. Nothing is detached, but tasks and closures that it has handed to other threads go on as usual. Those
-//! started with [`spawn`](crate::spawn) and [`spawn_blocking`](crate::spawn_blocking) carry the box along: [`checkpoint`],
-//! [`interrupted`] and [`remaining`] tell them about it.
+//! A future that waits is woken, polled once more to see where it waits, and dropped. Its destructors release what it
+//! holds, in their usual order. Nothing is detached, but tasks and closures that it has handed to other threads go on
+//! as usual. Those started with [`spawn`](crate::spawn) and [`spawn_blocking`](crate::spawn_blocking) carry the box
+//! along: [`checkpoint`], [`interrupted`] and [`remaining`] tell them about it.
 //!
-//! Nothing can stop a thread that is inside a poll or a closure. The monitor sets the flag that checkpoints look at. If the
-//! thread reaches no checkpoint and the poll does not return within a quarter of the limit (at least 10 ms, at most 250 ms), a
-//! report with the thread's stack says so, once. It goes where the reports of the request around go, or to the log.
+//! Nothing can stop a thread that is inside a poll or a closure. The monitor sets the flag that checkpoints look at. If
+//! the thread reaches no checkpoint and the poll does not return within a quarter of the limit (at least 10 ms, at most
+//! 250 ms), a report with the thread's stack says so, once. It goes where the reports of the request around go, or to
+//! the log.
 //!
 //! # Boxes in boxes
 //!
-//! A box has no effect if its deadline is not before that of the box around it. The outer box then interrupts everything,
-//! without running the inner one's `Err` arm. In async code the whole future is dropped. In plain code the error says which
-//! box it is from ([`Interrupted::is_from`]). The outer box goes on when the inner one ends.
+//! A box has no effect if its deadline is not before that of the box around it. The outer box then interrupts
+//! everything, without running the inner one's `Err` arm. In async code the whole future is dropped. In plain code the
+//! error says which box it is from ([`Interrupted::is_from`]). The outer box goes on when the inner one ends.
 //!
 //! # Differences from `tokio::time::timeout`
 //!
-//! The error says where the work was. The limit also holds for synchronous stretches (checkpoints) and for spawned work. It
-//! needs no timer and no runtime. A future that uses up tokio's budget cannot outlive it. The code inside knows about it. Use
-//! `timeout` with tokio's paused clock, because boxes follow the real one.
+//! The error says where the work was. The limit also holds for synchronous stretches (checkpoints) and for spawned
+//! work. It needs no timer and no runtime. A future that uses up tokio's budget cannot outlive it. The code inside
+//! knows about it. Use `timeout` with tokio's paused clock, because boxes follow the real one.
 //!
 //! # How it works
 //!
-//! A box is a row in heeler's table, with its limit in a field. The monitor's thread sees that the limit has passed, sets a
-//! flag, and wakes the task. The resolution is a millisecond. A box that is opened beside more than four million others gets no
-//! row and has no effect. The log says so.
+//! A box is a row in heeler's table, with its limit in a field. The monitor's thread sees that the limit has passed,
+//! sets a flag, and wakes the task. The resolution is a millisecond. A box that is opened beside more than four million
+//! others gets no row and has no effect. The log says so.
 //!
 //! `HEELER_DISABLE_TIMEBOXES=1` and [`set_enabled`] switch new boxes off, for use with a debugger.
 //!
 //! # Where the ideas come from
 //!
-//! Boxes, their nesting and quotas are modelled on Python's [interruptingcow](https://pypi.org/project/interruptingcow/),
-//! whose name says what a box does.
+//! Boxes, their nesting and quotas are modelled on Python's
+//! [interruptingcow](https://pypi.org/project/interruptingcow/), whose name says what a box does.
 
 mod blocking;
 mod context;

@@ -258,7 +258,7 @@ pub(super) fn is_effective(deadline: u64, around: Option<u64>) -> bool {
     deadline != u64::MAX && around.is_none_or(|around| deadline < around)
 }
 
-/// Returns the id of the row that a box is in, or [`RowId::NONE`]. Returns `None` if the box has no effect there,
+/// Returns the id of the row that a box is in, or `RowId::NONE`. Returns `None` if the box has no effect there,
 /// because less time is left.
 #[inline]
 pub(super) fn around(limit: u64, started: u64) -> Option<RowId> {

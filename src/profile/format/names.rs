@@ -15,7 +15,8 @@ const MAX_METHOD: usize = 32;
 const MAX_URI: usize = 200;
 
 /// Returns the function, or else its place, or else its address. Control characters, line ends, text-direction
-/// overrides and invisible characters are escaped, as in `\u{202e}`. Never empty. Not shortened up to 16,384 characters.
+/// overrides and invisible characters are escaped, as in `\u{202e}`. Never empty. Not shortened up to 16,384
+/// characters.
 pub(super) fn frame_name(frame: &Frame) -> String {
     let name = frame.function.clone().filter(|function| !function.is_empty());
     let name = name.or_else(|| at(frame.file.as_deref(), frame.line)).unwrap_or_else(|| {

@@ -164,7 +164,7 @@ impl Drop for Entered {
     }
 }
 
-/// Whoever waits for a job's response. If they go away first, the job is cancelled.
+/// The client that waits for a job's response. If it goes away first, the job is cancelled.
 #[derive(Debug)]
 pub(in crate::profile) struct Asker(Option<Arc<Job>>);
 

@@ -4,10 +4,10 @@
 //!
 //! | | written by | read by |
 //! |---|---|---|
-//! | status | whoever runs the job, again and again | the page, of whichever instance |
-//! | profile | whoever ran the job, once | pages and downloads |
+//! | status | the instance that runs the job, repeatedly | the page, on any instance |
+//! | profile | the instance that ran the job, once | pages and downloads |
 //! | summary | the same, once, after the profile | the index |
-//! | cancel | whichever instance is asked to | whoever runs the job |
+//! | cancel | the instance that is asked to | the instance that runs the job |
 //!
 //! All of them record their owner, and are hidden from other principals.
 

@@ -1,10 +1,10 @@
 //! Gives every call to another service a limit, and tells the peer how much time is left.
 //!
-//! If a service has two seconds for a request and calls another one, it has less than two seconds for that call, and the other
-//! service has still less for a third. A [`DeadlineLayer`] around a client enforces this. Each call may take its default, or
-//! what is left of the [timebox](mod@crate::timebox) around if that is less, and a header of the request says so. A service
-//! with a [`TimeboxLayer`](crate::TimeboxLayer) that reads the header stops in time by itself, so that it does not work for a
-//! caller that has gone.
+//! If a service has two seconds for a request and calls another one, it has less than two seconds for that call, and
+//! the other service has still less for a third. A [`DeadlineLayer`] around a client enforces this. Each call may take
+//! its default, or what is left of the [timebox](mod@crate::timebox) around if that is less, and a header of the
+//! request says so. A service with a [`TimeboxLayer`](crate::TimeboxLayer) that reads the header stops in time by
+//! itself, so that it does not work for a caller that has gone.
 //!
 //! ```
 //! use std::time::Duration;
@@ -34,9 +34,10 @@
 //!
 //! # When to use this
 //!
-//! Use it around every client that a request may wait for. `tower::timeout` and a client's own timeout know nothing of the
-//! request that waits, and the peer knows nothing of them. They can stay, because the shortest limit counts. Put this layer
-//! outermost, where the request's own task calls it. Behind a `tower::buffer`, it would run in a task that has no box around.
+//! Use it around every client that a request may wait for. `tower::timeout` and a client's own timeout know nothing of
+//! the request that waits, and the peer knows nothing of them. They can stay, because the shortest limit counts. Put
+//! this layer outermost, where the request's own task calls it. Behind a `tower::buffer`, it would run in a task that
+//! has no box around.
 //!
 //! # What happens when
 //!
@@ -52,15 +53,15 @@
 //! | boxes are [switched off](crate::timebox::set_enabled) | calls have no limit, and tell the peer none |
 //! | the box around has a grace | a running call may go on during the grace; new ones are refused |
 //!
-//! No call asks for a profile: `__geordi__` in its query and the header `x-geordi` are removed, whatever was passed to the
-//! client. [Why](crate::authorize#gateways).
+//! No call asks for a profile: `__geordi__` in its query and the header `x-geordi` are removed, whatever was passed to
+//! the client. [Why](crate::authorize#gateways).
 //!
-//! [`Interrupted::find`](crate::Interrupted::find) finds the interruption in the error, also in the `tonic::Status` that a
-//! generated client turns it into.
+//! [`Interrupted::find`](crate::Interrupted::find) finds the interruption in the error, also in the `tonic::Status`
+//! that a generated client turns it into.
 //!
 //! A call begins when the service is called (waiting until it is ready is not part of it) and ends with the head of the
-//! response. Only the box around limits the response's body. If there may be none, put a `timebox` around the code that reads
-//! the body.
+//! response. Only the box around limits the response's body. If there may be none, put a `timebox` around the code that
+//! reads the body.
 
 mod future;
 mod layer;
