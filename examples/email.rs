@@ -1,4 +1,4 @@
-//! Mails about slow requests of an axum service, and a shutdown that loses none.
+//! Sends mails about slow requests of an axum service, and shuts down without losing one.
 //!
 //! ```text
 //! cargo run --release --features axum,email --example email       # the mail lies in a file, and the program says where
@@ -7,7 +7,7 @@
 //! cargo run --release --features axum,email --example email       # the mail leaves
 //! ```
 //!
-//! `curl 127.0.0.1:3000/slow` asks for it; Ctrl-C ends the service.
+//! `curl 127.0.0.1:3000/slow` makes a slow request. Ctrl-C ends the service.
 
 use std::path::PathBuf;
 use std::time::Duration;

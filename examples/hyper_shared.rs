@@ -6,8 +6,9 @@
 //! curl '127.0.0.1:3000/?__geordi__=20x,json'   # twenty runs in one profile: in a debug build, everybody on this host may
 //! ```
 //!
-//! hyper calls a service by reference, and one behind an [`Arc`] is a service, too: what is shared need not be `Clone`. A
-//! [`tower::service_fn`] that calls it is what the layers go around; it is cloned for each connection, and for each profile.
+//! hyper calls a service by reference, and a service behind an [`Arc`] is a service, too, so it need not be `Clone`.
+//! The layers go around a [`tower::service_fn`] that calls it. That function is cloned for each connection, and for
+//! each profile.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -28,7 +29,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
 
-/// A request's body. hyper's `Incoming` is of a connection, and cannot be made; a boxed one can be of anything.
+/// A request's body. hyper's `Incoming` belongs to a connection and cannot be created. A boxed one can be made from
+/// anything.
 type Body = BoxBody<Bytes, hyper::Error>;
 
 fn boxed(request: Request<Incoming>) -> Request<Body> {
@@ -39,7 +41,7 @@ fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed()
 }
 
-/// Counts its requests: it is one service, and not one for each connection.
+/// Counts its requests: it is one service, not one per connection.
 #[derive(Debug, Default)]
 struct Counter {
     requests: AtomicU64,
@@ -73,7 +75,7 @@ pub(crate) async fn serve(listener: TcpListener, reports: Reports) -> std::io::R
         async move { counter.call(request).await }
     };
     let service = ServiceBuilder::new()
-        // Outside of the layer that profiles, which then knows a body that can be made.
+        // Outside the profile layer, which then knows a body that can be created.
         .map_request(boxed)
         .layer(WatchdogLayer::new(Duration::from_secs(1)).reports(reports.clone()))
         .layer(ProfileLayer::new(authorize::debug_builds()).empty_body(empty))

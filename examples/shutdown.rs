@@ -5,8 +5,9 @@
 //! curl http://127.0.0.1:3000/slow   # in another terminal; then Ctrl-C in the first, while it hangs
 //! ```
 //!
-//! The service stops accepting, answers what it has, and then sends what is on its way. What does not get out in time is
-//! kept in the spool, and sent by the next process: so is everything after a `kill -9`.
+//! The service stops accepting, answers open requests, and then sends the reports that are on their way. Reports that
+//! are not sent in time stay in the spool, and the next process sends them. The same holds for everything after a
+//! `kill -9`.
 
 use std::time::Duration;
 

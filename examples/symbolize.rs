@@ -5,10 +5,11 @@
 //! cargo run --example symbolize -- slow_request_….json my-service.debug named.json
 //! ```
 //!
-//! Prints the named report as text, and writes it as JSON into the third file, if there is one. The two belong together if they
-//! have the same build id; frames of other modules stay as they are. For those run it again, with `named.json` and the library.
+//! Prints the named report as text, and writes it as JSON into the third file, if there is one. The report and the
+//! binary belong together if they have the same build id. Frames of other modules stay as they are. For those, run it
+//! again with `named.json` and the library.
 //!
-//! To keep what is needed when a binary is stripped (`strip = true` in Cargo.toml leaves nothing to keep):
+//! To keep the debug information when you strip a binary (`strip = true` in Cargo.toml leaves nothing to keep):
 //!
 //! ```text
 //! objcopy --only-keep-debug my-service my-service.debug && strip my-service
@@ -24,7 +25,7 @@ use heeler::Report;
 use heeler::report::{Frame, Location};
 use object::Object as _;
 
-/// The report in a file (schema 1 or 2), named from a binary.
+/// Returns the report in a file (schema 1 or 2), named from a binary.
 pub(crate) fn named(report: &Path, binary: &Path) -> Result<Report, Box<dyn Error>> {
     let mut report: Report = serde_json::from_slice(&read(report)?)?;
     let build_id = build_id(binary)?;
@@ -40,7 +41,7 @@ pub(crate) fn named(report: &Path, binary: &Path) -> Result<Report, Box<dyn Erro
     let mut has_names = false;
     report.symbolize(|frame, address| {
         let is_here = frame.build_id.as_ref() == Some(&build_id);
-        // What cannot be looked up keeps its address.
+        // An address without a name stays as it is.
         let found = if is_here { locations(&loader, address).unwrap_or_default() } else { Vec::new() };
         has_names |= !found.is_empty();
         found
@@ -51,7 +52,7 @@ pub(crate) fn named(report: &Path, binary: &Path) -> Result<Report, Box<dyn Erro
     Ok(report)
 }
 
-/// The functions at an address: those that were inlined there, innermost first, then the one that has the code.
+/// Returns the functions at an address: those that were inlined there, innermost first, then the one that has the code.
 fn locations(loader: &Loader, address: u64) -> Result<Vec<Location>, Box<dyn Error>> {
     let mut found = Vec::new();
     let mut frames = loader.find_frames(address)?;
@@ -68,9 +69,9 @@ fn locations(loader: &Loader, address: u64) -> Result<Vec<Location>, Box<dyn Err
     Ok(found)
 }
 
-/// A binary's GNU build id, hexadecimal.
+/// Returns a binary's GNU build id, in hexadecimal.
 fn build_id(binary: &Path) -> Result<String, Box<dyn Error>> {
-    // Of a large file no more than what is asked for.
+    // Reads only what is needed from a large file.
     let opened = fs::File::open(binary).map_err(|error| format!("{} cannot be read: {error}", binary.display()))?;
     let bytes = object::ReadCache::new(opened);
     let file = object::File::parse(&bytes).map_err(|error| format!("{} is no binary: {error}", binary.display()))?;

@@ -4,8 +4,8 @@
 //! cargo run --release --example timebox
 //! ```
 //!
-//! It takes about a second. The first error of a debug build may not say where it was, for to name places then takes longer
-//! than it waits. With `HEELER_DISABLE_TIMEBOXES=1` no box fires, and it hangs.
+//! It takes about a second. The first error of a debug build may not say where it was, because symbolizing a place then
+//! takes longer than it waits. With `HEELER_DISABLE_TIMEBOXES=1` no box fires, and it hangs.
 
 use std::error::Error;
 use std::io;
@@ -24,7 +24,7 @@ async fn fetch(millis: u64) -> &'static str {
     "a photo"
 }
 
-/// Work that has no `.await`: it looks whether its time is up.
+/// Work without an `.await`. It checks whether its time is up.
 fn checksum(rounds: u64) -> Result<u64, Interrupted> {
     let mut sum = 0_u64;
     for round in 0..rounds {
@@ -34,7 +34,7 @@ fn checksum(rounds: u64) -> Result<u64, Interrupted> {
     Ok(sum)
 }
 
-/// A worker that can end well at any moment, once it is told to.
+/// A worker that can end cleanly at any moment, once it is told to.
 async fn index() -> String {
     let mut pages = 0;
     loop {

@@ -4,8 +4,8 @@
 //! cargo run --release --example tonic
 //! ```
 //!
-//! The client asks for a stream of health changes. Its first answer comes at once; then the stream is silent, and the
-//! watchdog, which covers the body too, says where it waits.
+//! The client asks for a stream of health changes. Its first answer comes at once. Then the stream is silent, and the
+//! watchdog, which also covers the body, says where it waits.
 
 use std::time::Duration;
 

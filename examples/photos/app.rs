@@ -84,12 +84,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/slow/starved", get(waiting::new_photos))
         .route("/slow/body", get(waiting::archive))
         .route("/slow/forgotten", get(waiting::forgotten))
-        // The same page: here it is the client that makes the difference.
+        // The same page. Here the client makes the difference.
         .route("/slow/gone", get(waiting::geocode))
         .with_state(app)
 }
 
-/// What a page answers.
+/// A page's answer.
 pub(crate) type Answer = Result<Json<Value>, Failure>;
 
 /// Anything that went wrong in a page: a 500 with the reason.
@@ -136,8 +136,8 @@ async fn start_page() -> Html<String> {
     ))
 }
 
-/// Puts the token where the browser will send it along. Whether it is the right one is asked where it is used. Behind TLS it
-/// would be `Secure`, too.
+/// Puts the token where the browser will send it along. It is checked where it is used. Behind TLS the cookie would be
+/// `Secure`, too.
 async fn admin(Path(token): Path<String>) -> impl IntoResponse {
     let token: String = token.chars().filter(char::is_ascii_alphanumeric).collect();
     let cookie = format!("{}={token}; Path=/; HttpOnly; SameSite=Strict", heeler::authorize::DEFAULT_COOKIE);

@@ -1,5 +1,5 @@
-//! How much work is slow on this machine, in this build: measured once at the start, so that the slow pages which burn
-//! time (and don't just wait) last about as long as those that wait.
+//! Measures how much work is slow on this machine, in this build. This happens once at the start, so that the slow
+//! pages which burn time (and don't just wait) last about as long as those that wait.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,9 @@ use crate::Problem;
 use crate::slow::blocking::is_valid_tag;
 use crate::slow::database::find_by_camera;
 
-/// A tag that takes `is_valid_tag` between half of `target` and all of it.
+/// Returns a tag that takes `is_valid_tag` between half of `target` and all of it.
 ///
-/// One letter more doubles the time, so this measures short ones and counts on from there.
+/// One more letter doubles the time, so this measures short tags and extrapolates from there.
 pub(crate) fn tag(target: Duration) -> String {
     const MEASURABLE: Duration = Duration::from_millis(5);
     let tag = |letters: usize| format!("{}!", "a".repeat(letters));
@@ -21,7 +21,7 @@ pub(crate) fn tag(target: Duration) -> String {
         letters += 1;
         took = validate(&tag(letters));
     }
-    // The fastest of some: another process may have had the core meanwhile.
+    // The fastest of a few, because another process may have used the core meanwhile.
     for _ in 0..3 {
         took = took.min(validate(&tag(letters)));
     }

@@ -1,4 +1,4 @@
-//! All that heeler asks of a service: where reports go, and layers around the router.
+//! All that heeler needs in a service: where reports go, and layers around the router.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use heeler::{ProfileLayer, Reports, TimeboxLayer, WatchdogLayer, authorize};
 
 use crate::settings::{Settings, Tool};
 
-/// No page takes that long, slow ones included, unless it is stuck for good.
+/// No page takes this long, not even a slow one, unless it is stuck for good.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Puts the tools of `PHOTOS_LAYERS` around the router. Without any there are no reports.
+/// Puts the tools of `PHOTOS_LAYERS` around the router. Without any tool there are no reports.
 pub(crate) fn apply(mut router: Router, settings: &Settings) -> Result<(Router, Option<Reports>), heeler::Error> {
     if settings.tools.is_empty() {
         return Ok((router, None));
@@ -24,7 +24,7 @@ pub(crate) fn apply(mut router: Router, settings: &Settings) -> Result<(Router, 
     #[cfg(feature = "email")]
     let reports = reports.email(heeler::Email::files(settings.messages()).per_hour(1_000));
     let reports = reports.build()?;
-    // The watchdog outside, so that it knows of a request before its box does; a profiled request leaves both behind.
+    // The watchdog outside, so that it knows of a request before its box does. A profiled request leaves both behind.
     if settings.has(Tool::Timebox) {
         router =
             router.layer(TimeboxLayer::new(LIMIT).limit_for(limit_asked_for).reports(reports.clone()).limit_bodies());
@@ -39,7 +39,7 @@ pub(crate) fn apply(mut router: Router, settings: &Settings) -> Result<(Router, 
     Ok((router, Some(reports)))
 }
 
-/// `/slow/lock?timebox=100`: 100 ms. In production, let clients say so in a header, and not for more than you would give:
+/// `/slow/lock?timebox=100`: 100 ms. In production, let clients send a header, which can only shorten your limit:
 /// `TimeboxLayer::deadline_header`.
 fn limit_asked_for(request: &Parts) -> Option<Duration> {
     let mut pairs = request.uri.query()?.split('&');

@@ -1,4 +1,4 @@
-//! What goes to the terminal: warnings of everybody (reports are warnings) and what heeler says about itself.
+//! What goes to the terminal: everybody's warnings (reports are warnings) and heeler's messages about itself.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,7 +8,7 @@ use tracing_subscriber::filter::dynamic_filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// During the tour each report becomes a line of its table, and need not be logged beside it.
+/// During the tour each report becomes a line of its table, and need not be logged as well.
 static TOUR: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn start() {

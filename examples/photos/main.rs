@@ -16,13 +16,13 @@
 //! | `PHOTOS_REPORTS` | `target/photos` | the directory that reports go to |
 //! | `PHOTOS_THRESHOLD_MS` | `250` | a request is slow after that long; slow pages last about five times as long |
 //! | `PHOTOS_LAYERS` | `watchdog,timebox,profile` | heeler's tools to use, separated by commas, or `none` |
-//! | `PHOTOS_ADMIN_TOKEN` | made up and printed | who has it may profile requests |
+//! | `PHOTOS_ADMIN_TOKEN` | made up and printed | callers with this token may profile requests |
 //!
-//! A slow page that is asked for with `?timebox=100` is stopped after 100 ms: a 503, and a report of where it was. With
-//! `?__geordi__` whoever has the token sees where it spends its time.
+//! Add `?timebox=100` to a slow page, and it is stopped after 100 ms, with a 503 and a report of where it was. Add
+//! `?__geordi__` with the token, and you see where it spends its time.
 //!
-//! `layers.rs` is all that heeler asks of a service. `slow/` holds the guilty functions; everything else is the service
-//! around them and `tour/`, a client which asks for every slow page and checks what its report says.
+//! `layers.rs` is all that heeler needs in a service. `slow/` has the guilty functions. Everything else is the service
+//! around them, and `tour/`, a client that asks for every slow page and checks its report.
 
 mod app;
 mod calibrate;
@@ -48,7 +48,7 @@ use tokio::task::JoinHandle;
 use crate::app::App;
 use crate::settings::{Mode, Settings, Tool};
 
-/// An error on its way to the terminal or into a response: nobody here tells one kind from another.
+/// An error on its way to the terminal or into a response. Nobody here distinguishes kinds of errors.
 type Problem = Box<dyn std::error::Error + Send + Sync>;
 
 /// The service's worker threads: few and fixed, so that the tour can hold every one of them ("/slow/starved").
@@ -85,7 +85,7 @@ fn fail(problem: &(dyn std::error::Error + 'static)) -> ExitCode {
 fn run(settings: Settings) -> Result<ExitCode, Problem> {
     let folder = tempfile::Builder::new().prefix("photos-").tempdir()?;
     let service = Builder::new_multi_thread().worker_threads(WORKERS).thread_name("photos").enable_all().build()?;
-    // The tour is another program in all but name: it has a runtime and a thread (this one) to itself, because it must
+    // The tour is another program in all but name. It has a runtime and a thread (this one) to itself, because it must
     // go on when every worker of the service is held.
     let client = Builder::new_current_thread().enable_all().build()?;
 
@@ -96,12 +96,12 @@ fn run(settings: Settings) -> Result<ExitCode, Problem> {
             outcome = serve(&settings, service.handle(), folder.path().into()) => outcome,
         }
     });
-    // Not dropped, which would wait for threads that are still busy being slow.
+    // Not dropped, because that would wait for threads that are still busy being slow.
     service.shutdown_background();
     outcome
 }
 
-/// Starts the service, walks the tour, and goes on serving, as the mode has it.
+/// Starts the service, walks the tour, and goes on serving, depending on the mode.
 async fn serve(settings: &Settings, service: &Handle, folder: PathBuf) -> Result<ExitCode, Problem> {
     let running = service.spawn(start(settings.clone(), folder)).await??;
     if settings.mode != Mode::Serve {
@@ -138,9 +138,9 @@ struct Running {
     server: JoinHandle<io::Result<()>>,
 }
 
-/// Runs on the service's runtime, as do its sockets and connections from then on.
+/// Runs on the service's runtime, like its sockets and connections from then on.
 async fn start(settings: Settings, folder: PathBuf) -> Result<Running, Problem> {
-    // Before the seeding, which nobody wants to wait for only to hear that the port is taken.
+    // Before the seeding, so that nobody waits for it only to hear that the port is taken.
     let listener = bind(&settings).await?;
     let address = listener.local_addr()?;
 
@@ -155,7 +155,7 @@ async fn start(settings: Settings, folder: PathBuf) -> Result<Running, Problem> 
     Ok(Running { address, reports, server })
 }
 
-/// Binds the address that was asked for. The tour has no need of the default one, so it moves on if that is taken.
+/// Binds the requested address. The tour does not need the default one, so it uses another if that is taken.
 async fn bind(settings: &Settings) -> Result<TcpListener, Problem> {
     let wanted = settings.address.unwrap_or(settings::DEFAULT_ADDRESS);
     match TcpListener::bind(wanted).await {
@@ -173,7 +173,7 @@ async fn bind(settings: &Settings) -> Result<TcpListener, Problem> {
     }
 }
 
-/// Completes on Ctrl-C or SIGTERM: ending by ourselves is what removes the temporary directory.
+/// Completes on Ctrl-C or SIGTERM. The program then ends by itself, which removes the temporary directory.
 async fn stopped() {
     #[cfg(unix)]
     if let Ok(mut terminated) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
@@ -183,7 +183,7 @@ async fn stopped() {
         }
         return;
     }
-    // Where no handler can be installed, the default action ends the program.
+    // If no handler can be installed, the default action ends the program.
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }

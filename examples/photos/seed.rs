@@ -1,4 +1,4 @@
-//! The library: users, photos, and one original on disk, made up from counters so that every run sees the same.
+//! The library: users, photos, and one original on disk, generated from counters so that every run sees the same data.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -13,7 +13,7 @@ use crate::Problem;
 pub(crate) struct Library {
     /// For every page.
     pub(crate) pool: SqlitePool,
-    /// For what the nightly statistics need, too: small on purpose.
+    /// For pages that compete with the nightly statistics. It is small on purpose.
     pub(crate) small_pool: SqlitePool,
     /// A photo as the camera wrote it.
     pub(crate) original: PathBuf,
@@ -50,7 +50,7 @@ const PHOTOS: &str = "
     FROM counter
 ";
 
-/// There is none on `camera`, which is what `find_by_camera` suffers from.
+/// There is no index on `camera`, which is why `find_by_camera` is slow.
 const INDEXES: &str = "CREATE INDEX photos_user ON photos (user_id); CREATE INDEX tags_photo ON tags (photo_id);";
 
 pub(crate) async fn create(folder: &Path, users: i64, photos: i64) -> Result<Library, Problem> {
@@ -58,7 +58,7 @@ pub(crate) async fn create(folder: &Path, users: i64, photos: i64) -> Result<Lib
         .filename(folder.join("photos.sqlite"))
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
-        // A database that dies with the process need not survive a power cut.
+        // A database that is deleted with the process need not survive a power cut.
         .synchronous(SqliteSynchronous::Off)
         // sqlx would warn of every slow statement. Finding those is heeler's job here.
         .disable_statement_logging();
@@ -77,7 +77,7 @@ pub(crate) async fn create(folder: &Path, users: i64, photos: i64) -> Result<Lib
     transaction.commit().await?;
 
     let small_pool = SqlitePoolOptions::new().max_connections(2).min_connections(2).connect_with(options).await?;
-    // A pool opens its connections in the background. These two shall be there before the first request.
+    // A pool opens its connections in the background. These two must be there before the first request.
     let _ = futures::try_join!(small_pool.acquire(), small_pool.acquire())?;
 
     let original = folder.join("IMG_0000001.jpg");

@@ -43,11 +43,11 @@ pub(crate) enum Tool {
     Profile,
 }
 
-/// What lets somebody profile requests. Not printed by accident.
+/// The secret that lets somebody profile requests. Not printed by accident.
 #[derive(Clone)]
 pub(crate) struct Token {
     pub(crate) secret: String,
-    /// Nobody has set one: whoever starts the service has to be told.
+    /// Nobody has set one, so the person who starts the service has to be told.
     pub(crate) made_up: bool,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct Settings {
     pub(crate) mode: Mode,
     pub(crate) users: i64,
     pub(crate) photos: i64,
-    /// `None`: nobody asked for a certain one.
+    /// `None` if nobody asked for a certain one.
     pub(crate) address: Option<SocketAddr>,
     pub(crate) reports: PathBuf,
     pub(crate) threshold: Duration,
@@ -65,7 +65,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// `None` if help was asked for.
+    /// Returns `None` if help was asked for.
     pub(crate) fn read() -> Result<Option<Self>, Problem> {
         let (mut tour, mut serve, mut full) = (false, false, false);
         for argument in env::args_os().skip(1) {
@@ -136,7 +136,7 @@ fn reports() -> Result<PathBuf, Problem> {
     }
 }
 
-/// Below 50 ms an honest request on a busy machine is slow, too; above 10 s the tour takes longer than anybody waits.
+/// Below 50 ms even a normal request on a busy machine is slow. Above 10 s the tour takes longer than anybody waits.
 fn threshold() -> Result<Duration, Problem> {
     let Some(value) = variable("PHOTOS_THRESHOLD_MS")? else { return Ok(Duration::from_millis(250)) };
     match value.parse() {

@@ -1,17 +1,17 @@
-//! The other company's server: it accepts a connection, reads the request, and is silent for a long time.
+//! The other company's server: it accepts a connection, reads the request, and stays silent for a long time.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-/// Starts it on a port of its own, with plain threads: it must not share anything with the service.
+/// Starts it on a port of its own, with plain threads, because it must not share anything with the service.
 pub(crate) fn start(silence: Duration) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     thread::Builder::new().name("upstream".into()).spawn(move || {
         for connection in listener.incoming().flatten() {
-            // A client that left, or a thread too many, is of no interest to an upstream.
+            // An upstream does not care about a client that left, or a thread that could not start.
             let _ = thread::Builder::new().name("upstream".into()).spawn(move || answer(connection, silence));
         }
     })?;

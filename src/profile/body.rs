@@ -1,4 +1,4 @@
-//! The response's body: the service's, the same by way of a profile thread, or a profiler's answer.
+//! The response's body: the service's own, the same sent from a profile thread, or a profiler's answer.
 
 use std::any::Any;
 use std::fmt;
@@ -36,10 +36,10 @@ pin_project! {
     }
 }
 
-// After a panic of the body inside, what else there is says so itself: its end is an error.
+// After a panic of the body inside, the rest reports it itself: it ends with an error.
 impl<B: std::panic::UnwindSafe> std::panic::UnwindSafe for ResponseBody<B> {}
 
-/// A body that is not the service's.
+/// A body that isn't the service's.
 pub(super) enum Foreign {
     Answer(Option<Bytes>),
     Streamed(Streamed),
@@ -50,13 +50,13 @@ pub(super) struct Streamed {
     frames: mpsc::Receiver<Item>,
     hint: SizeHint,
     over: bool,
-    /// Whoever reads; gone when they have all of it.
+    /// The client that reads. `None` when it has all of it.
     asker: Option<Asker>,
 }
 
-/// What comes from there.
+/// What the profile thread sends.
 pub(super) enum Item {
-    /// The second says whether the body has ended with this.
+    /// The second field says whether the body has ended with this.
     Data(Bytes, bool),
     Trailers(HeaderMap),
     End,
@@ -73,7 +73,7 @@ impl Streamed {
         streamed
     }
 
-    /// The asker has all that they wanted.
+    /// The asker has everything they wanted.
     fn complete(&mut self) {
         self.over = true;
         if let Some(asker) = self.asker.take() {
@@ -126,7 +126,7 @@ impl Streamed {
 
 impl Drop for Streamed {
     fn drop(&mut self) {
-        // A server stops asking when it has as many bytes as it has promised.
+        // A server stops asking when it has the promised number of bytes.
         if !self.over && self.hint.exact() == Some(0) {
             self.complete();
         }
@@ -190,7 +190,7 @@ where
             State::Plain { body } => body.size_hint(),
             State::Foreign { body } => match &**body {
                 Foreign::Answer(data) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.remaining() as u64)),
-                // `SizeHint` is not `Copy` in every http-body 1.
+                // `SizeHint` is not `Copy` in every version of http-body 1.
                 Foreign::Streamed(streamed) => Clone::clone(&streamed.hint),
             },
         }

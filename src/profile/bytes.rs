@@ -1,4 +1,4 @@
-//! Bytes in JSON, as base 64. For `#[serde(with)]`.
+//! Bytes in JSON, as base64. For `#[serde(with)]`.
 
 use std::borrow::Cow;
 

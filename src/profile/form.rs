@@ -1,4 +1,4 @@
-//! The forms that a profile can be had in.
+//! The forms in which a profile is available.
 
 use std::fmt;
 use std::str::FromStr;
@@ -30,7 +30,7 @@ impl Form {
         Self::Pdf,
     ];
 
-    /// As in the URL.
+    /// Returns the name, as in the URL.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Svg => "svg",

@@ -1,4 +1,4 @@
-//! The response to come: the service's own, or what a profiler has to say.
+//! The response to come: the service's own, or the profiler's.
 
 use std::fmt;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ const X_GEORDI_ERROR: HeaderName = HeaderName::from_static("x-geordi-error");
 const NO_RUNTIME: HeaderValue =
     HeaderValue::from_static("not profiled: the service was called outside of a tokio runtime");
 
-/// What becomes of a request with the flag.
+/// How a request with the flag goes on.
 pub(super) enum Step<F> {
     /// The service answers, as if there were no flag.
     Pass(F),
@@ -25,7 +25,7 @@ pub(super) enum Step<F> {
     Respond(Response<Foreign>),
 }
 
-/// Never locked: so that the future may be shared as the service's own may.
+/// Never locked. The lock lets the future be shared as the service's own may be.
 type Asked<F, E> = Mutex<Pin<Box<dyn Future<Output = Result<Step<F>, E>> + Send>>>;
 
 pin_project! {

@@ -1,4 +1,4 @@
-//! The names of profiles, which nobody can guess.
+//! The ids of profiles, which nobody can guess.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,31 +10,31 @@ use subtle::{Choice, ConstantTimeEq as _};
 /// How many hexadecimal digits an id has.
 const DIGITS: usize = 32;
 
-/// How many of them may be seen by others than the asker: in logs, in `Debug`.
+/// How many of them others than the asker may see: in logs, in `Debug`.
 const SHORT: usize = 8;
 
-/// 128 random bits. Whoever knows an id can ask for the profile; whether they get it is the authoriser's business.
+/// 128 random bits. Anybody who knows an id can ask for the profile. The authorizer decides whether they get it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Id([u8; 16]);
 
 impl Id {
-    /// A new one.
+    /// Makes a new one.
     ///
     /// # Errors
     ///
-    /// If the operating system has no random numbers to give.
+    /// Returns an error if the operating system has no random numbers to give.
     pub(crate) fn random() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes)?;
         Ok(Self(bytes))
     }
 
-    /// Whether it is the other one. How long that takes does not tell how much of it is.
+    /// Returns whether the two are equal. The time it takes does not tell how much of them is.
     pub(crate) fn ct_eq(&self, other: &Self) -> Choice {
         self.0.ct_eq(&other.0)
     }
 
-    /// The part of it that can be logged.
+    /// Returns the part of it that can be logged.
     pub(crate) fn short(&self) -> String {
         let [a, b, c, d, ..] = self.0;
         format!("{:0SHORT$x}", u32::from_be_bytes([a, b, c, d]))
@@ -56,7 +56,8 @@ impl fmt::Debug for Id {
 impl FromStr for Id {
     type Err = ();
 
-    /// Exactly 32 lowercase hexadecimal digits: one spelling an id, so that it can be compared as text.
+    /// Parses exactly 32 lowercase hexadecimal digits: there is one spelling per id, so that it can be compared as
+    /// text.
     fn from_str(text: &str) -> Result<Self, ()> {
         let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         if text.len() != DIGITS || !text.bytes().all(is_digit) {

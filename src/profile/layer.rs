@@ -20,10 +20,10 @@ use crate::flag::DEFAULT_HEADER;
 use crate::log::Clamp;
 use crate::report::Redactor;
 
-/// Samples a second that can be asked for.
+/// The allowed samples per second.
 const RATES: std::ops::RangeInclusive<u32> = 10..=10_000;
 
-/// What a service needs of its layer.
+/// What a service needs from its layer.
 pub(super) struct Config {
     pub(super) flag: Flag,
     pub(super) header: Option<HeaderName>,
@@ -54,13 +54,13 @@ impl fmt::Debug for Config {
 pub(super) struct EmptyBodies(Vec<Arc<dyn Any + Send + Sync>>);
 
 impl EmptyBodies {
-    /// One for `B`, if somebody has said how to make it.
+    /// Returns one for `B`, if the user has said how to make it.
     pub(super) fn of<B: 'static>(&self) -> Option<fn() -> B> {
         self.0.iter().rev().find_map(|make| make.downcast_ref::<fn() -> B>()).copied()
     }
 }
 
-/// Profiles single requests for those who may: see the [module](crate::profile).
+/// Profiles single requests for callers who may profile. See the [module](crate::profile).
 ///
 /// Call the setters before the layer is used.
 ///
@@ -100,7 +100,8 @@ pub struct ProfileLayer {
 }
 
 impl ProfileLayer {
-    /// Creates a profiler for the requests that `authorize` allows: one of [`authorize`](crate::authorize), or a closure.
+    /// Creates a profiler for the requests that `authorize` allows. Pass one of [`authorize`](crate::authorize), or a
+    /// closure.
     #[must_use]
     pub fn new<Kind>(authorize: impl Authorize<Kind>) -> Self {
         Self {
@@ -123,7 +124,7 @@ impl ProfileLayer {
         }
     }
 
-    /// A changed copy: what was made from the layer before keeps its settings.
+    /// Returns a changed copy. Services made from the layer before keep its settings.
     fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self.config = Arc::default();
@@ -134,13 +135,14 @@ impl ProfileLayer {
     ///
     /// # Errors
     ///
-    /// If the name is empty, longer than 64 bytes, or not of letters, digits, `-`, `.`, `_` and `~`.
+    /// Returns an error if the name is empty, longer than 64 bytes, or has characters other than letters, digits, `-`,
+    /// `.`, `_` and `~`.
     pub fn parameter(self, name: impl AsRef<str>) -> Result<Self, Error> {
         let flag = Flag::new(name.as_ref())?;
         Ok(self.with(|layer| layer.flag = flag))
     }
 
-    /// Sets the header that asks for a profile beside the normal response. Defaults to `x-geordi`.
+    /// Sets the header that asks for a profile in addition to the normal response. Defaults to `x-geordi`.
     #[must_use]
     pub fn header(self, name: HeaderName) -> Self {
         self.with(|layer| layer.header = Some(name))
@@ -168,7 +170,8 @@ impl ProfileLayer {
         self.with(|layer| layer.rate_hz = hz)
     }
 
-    /// Sets how long a profiled request may take, all its runs together. Then it is dropped. Defaults to ten minutes.
+    /// Sets how long a profiled request may take, all its runs together. After that it is dropped. Defaults to ten
+    /// minutes.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|layer| layer.timeout = timeout)
@@ -185,34 +188,34 @@ impl ProfileLayer {
         self.with(|layer| layer.max_concurrent = requests)
     }
 
-    /// Sets how many more requests may wait for their turn. Defaults to 8. Any further one gets the status 429, and is told
-    /// when to come back.
+    /// Sets how many more requests may wait for their turn. Defaults to 8. Any further one gets the status 429, and is
+    /// told when to try again.
     #[must_use]
     pub fn max_queued(self, requests: usize) -> Self {
         self.with(|layer| layer.max_queued = requests)
     }
 
-    /// Sets how many bytes of a response's body a profile keeps. Defaults to 1 MiB. They are kept as they are, whatever they
-    /// say; with 0, none are kept.
+    /// Sets how many bytes of a response's body a profile keeps. Defaults to 1 MiB. They are kept as they are, whatever
+    /// they contain. With 0, none are kept.
     #[must_use]
     pub fn max_body_bytes(self, bytes: usize) -> Self {
         self.with(|layer| layer.max_body_bytes = bytes)
     }
 
-    /// Hides the values of query parameters with these names, besides those whose names look like secrets by themselves:
-    /// as [`ReportsBuilder::secret_params`](crate::ReportsBuilder::secret_params) does for reports.
+    /// Hides the values of query parameters with these names, in addition to those whose names look like secrets. Works
+    /// like [`ReportsBuilder::secret_params`](crate::ReportsBuilder::secret_params) for reports.
     #[must_use]
     pub fn secret_params(self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let names: Vec<String> = names.into_iter().map(Into::into).collect();
         self.with(|layer| layer.redactor.secret_names(&names))
     }
 
-    /// Hides secrets that are segments of a path, such as `/reset/{token}`: as
-    /// [`ReportsBuilder::secret_paths`](crate::ReportsBuilder::secret_paths) does for reports.
+    /// Hides secrets that are segments of a path, such as `/reset/{token}`. Works like
+    /// [`ReportsBuilder::secret_paths`](crate::ReportsBuilder::secret_paths) for reports.
     ///
     /// # Errors
     ///
-    /// If a pattern has no placeholder, or cannot be read.
+    /// Returns an error if a pattern has no placeholder, or cannot be read.
     pub fn secret_paths(self, patterns: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, Error> {
         let patterns: Vec<String> = patterns.into_iter().map(Into::into).collect();
         let mut redactor = self.redactor.clone();
@@ -220,15 +223,15 @@ impl ProfileLayer {
         Ok(self.with(|layer| layer.redactor = redactor))
     }
 
-    /// Treats code of these crates as the application's own, as
-    /// [`ReportsBuilder::own_crates`](crate::ReportsBuilder::own_crates) does for reports.
+    /// Treats code of these crates as the application's own. Works like
+    /// [`ReportsBuilder::own_crates`](crate::ReportsBuilder::own_crates) for reports.
     #[must_use]
     pub fn own_crates(self, crates: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.with(|layer| layer.own_crates.extend(crates.into_iter().map(Into::into)))
     }
 
-    /// Allows `?__geordi__=process`, which profiles the rest of the process while the request runs. Not allowed by default,
-    /// because it profiles other people's requests, too.
+    /// Allows `?__geordi__=process`, which profiles the rest of the process while the request runs. It is not allowed
+    /// by default, because it profiles other people's requests, too.
     #[must_use]
     pub fn allow_process_profiles(self) -> Self {
         self.with(|layer| layer.allow_process = true)
@@ -236,8 +239,9 @@ impl ProfileLayer {
 
     /// Runs profiled requests as tasks of the application's runtime instead of on profile threads.
     ///
-    /// This is for services that need to be tasks, or that need what is set up on the runtime's own threads. A request that
-    /// blocks then holds a worker, as it would without a profile. Without this setter, `?__geordi__=inline` asks for it for one
+    /// This is for services that need to be tasks, or that need what is set up on the runtime's own threads. A request
+    /// that blocks then holds a worker, as it would without a profile. Without this setter, `?__geordi__=inline` does
+    /// the same for one request.
     /// request.
     #[must_use]
     pub fn inline(self) -> Self {
@@ -246,13 +250,14 @@ impl ProfileLayer {
 
     /// Sets how to make an empty request body, for `?__geordi__=20x` in services whose body type heeler does not know.
     ///
-    /// It knows axum's (feature `axum`), [`String`], and `http_body_util`'s `Empty` and `Full` of [`Bytes`](bytes::Bytes).
+    /// heeler knows axum's body (feature `axum`), [`String`], and `http_body_util`'s `Empty` and `Full` of
+    /// [`Bytes`](bytes::Bytes).
     ///
     /// # Bodies that cannot be made
     ///
-    /// `hyper::body::Incoming` belongs to a connection; nobody else can make one, not even an empty one. Without another body
-    /// `20x` is refused with a sentence that says so. A single run is still profiled, because it has the request's own body.
-    /// Box the body in front of the layer, and it can be empty:
+    /// `hyper::body::Incoming` belongs to a connection, so nobody else can make one, not even an empty one. Without
+    /// another body, `20x` is refused with a sentence that says so. A single run is still profiled, because it has the
+    /// request's own body. To make an empty body possible, box the body in front of the layer:
     ///
     /// ```
     /// use std::convert::Infallible;
@@ -301,7 +306,7 @@ impl ProfileLayer {
 
     fn config(&self) -> &Arc<Config> {
         self.config.get_or_init(|| {
-            // The first use calibrates it: here, and not in a request.
+            // The first use calibrates the clock. Do that here, and not in a request.
             Clock::get();
             Arc::new(Config {
                 flag: self.flag.clone(),
@@ -325,7 +330,7 @@ impl ProfileLayer {
     }
 }
 
-// As of the watchdog's layer.
+// As for the watchdog's layer.
 impl std::panic::UnwindSafe for ProfileLayer {}
 impl std::panic::RefUnwindSafe for ProfileLayer {}
 impl std::panic::UnwindSafe for Config {}

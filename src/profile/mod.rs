@@ -1,8 +1,9 @@
-//! Where one request spent its time: `?__geordi__` at the end of any URL.
+//! Shows where one request spent its time: `?__geordi__` at the end of any URL.
 //!
-//! Put a [`ProfileLayer`] around a service, and say who may profile. Those people append the flag to any URL of the application: that
-//! very request runs, once and by itself, and what comes back is where its time went: on CPU, blocked, without a CPU, waiting
-//! at which `.await`, or waiting for its turn. To everybody else the flag is a parameter like any other.
+//! Put a [`ProfileLayer`] around a service, and say who may profile. Those people append the flag to any URL of the
+//! application. That very request runs, once and by itself. The result says where its time went: on CPU, blocked,
+//! without a CPU, waiting at which `.await`, or waiting for its turn. For everybody else the flag is a parameter like
+//! any other.
 //!
 //! ```
 //! use std::time::Duration;
@@ -25,29 +26,29 @@
 //! # }
 //! ```
 //!
-//! Layers that are added to the application *inside* of it are part of what is profiled; those outside (authentication,
-//! compression, access logs) are not.
+//! Layers *inside* the profile layer are part of what is profiled. Those outside (authentication, compression, access
+//! logs) are not.
 //!
 //! # What can be asked for
 //!
 //! | `?__geordi__=` | |
 //! |---|---|
-//! | nothing | in a browser a page with the progress, and then the result; else the flamegraph |
+//! | nothing | in a browser, a page with the progress and then the result; otherwise the flamegraph |
 //! | `svg`, `html`, `folded`, `speedscope`, `json`; with their features `pprof`, `firefox`, `dot`, `pdf` | the profile in this form, when it is done |
-//! | `20x` | 20 runs in one profile, for requests that are too short for one: GET and HEAD alone |
-//! | `inline` | as a task of the application's runtime |
+//! | `20x` | 20 runs in one profile, for requests that are too short for a single run: only GET and HEAD |
+//! | `inline` | the request runs as a task of the application's runtime |
 //! | `process` | also what the rest of the process does meanwhile: feature `pprof`, and only where it is [allowed](ProfileLayer::allow_process_profiles) |
-//! | `index` | the profiles that are stored; with `q=…` those whose URL has these words |
-//! | `<id>`, `<id>.<form>`, `<id>.status`, `<id>.response`, `<id>.vs.<id>`; with POST `<id>.cancel` | what became of one |
+//! | `index` | the stored profiles; with `q=…` those whose URL has these words |
+//! | `<id>`, `<id>.<form>`, `<id>.status`, `<id>.response`, `<id>.vs.<id>`; with POST `<id>.cancel` | one profile, or the job that makes it |
 //!
-//! Words are combined with commas: `?__geordi__=20x,json`. The header `x-geordi`, with the same words or just `1`, asks for a
-//! profile beside the normal response, for POST, JSON and XHR: that response has the profile's id in `x-geordi-id`, and a
-//! `Link` to it.
+//! Combine words with commas: `?__geordi__=20x,json`. The header `x-geordi`, with the same words or just `1`, asks for
+//! a profile in addition to the normal response. Use it for POST, JSON and XHR. The response has the profile's id in
+//! `x-geordi-id`, and a `Link` to it.
 //!
 //! # Starting a profile
 //!
-//! A profile runs the request, so a person must have meant to start it. A page can have a browser ask for anything with the
-//! credentials that it adds by itself; an image, a script, a frame or a `no-cors` fetch starts nothing.
+//! A profile runs the request, so a person must have meant to start it. A page can make a browser send any request with
+//! the credentials that the browser adds by itself. So an image, a script, a frame or a `no-cors` fetch starts nothing.
 //!
 //! | request with the parameter | one run | more (`20x`) |
 //! |---|---|---|
@@ -58,68 +59,74 @@
 //! | from another site in any other way, or a browser that only prepares (`Sec-Purpose: prefetch`) | refused | refused |
 //! | everything else: with a cookie, or from a browser that does not say how (over plain HTTP they do not) | asks | asks |
 //!
-//! "Asks" means: the answer is a page with a button. The button's POST names the question by a number that nobody can guess;
-//! it holds once, for five minutes, for the same URL and for whoever was asked, and leads on to the GET that starts it. No
-//! other page can read or frame that page. What does not take `text/html`, and what is no GET, gets the status 403 and a
-//! sentence. Another instance does not know the question: behind a balancer, instances with pages need sessions that stick.
+//! "Asks" means that the answer is a page with a button. The button's POST names the question by a number that nobody
+//! can guess. It is valid once, for five minutes, for the same URL and the same caller, and leads to the GET that
+//! starts the profile. No other page can read or frame that page. A request that isn't a GET or does not accept
+//! `text/html` gets the status 403 and a sentence. Another instance does not know the question, so instances behind a
+//! balancer need sticky sessions for their pages.
 //!
-//! The header starts one run at once unless it comes from another origin (`Sec-Fetch-Site`, else `Origin` and `Referer`):
-//! only a script can set it, and a script of another origin only if the service's answer to a preflight (CORS) lets it. More
-//! than one run by the header is for clients that are no browser. A script that has nothing but a cookie uses the header, too.
+//! The header starts one run at once unless it comes from another origin (`Sec-Fetch-Site`, else `Origin` and
+//! `Referer`). Only a script can set it, and a script of another origin only if the service's answer to a preflight
+//! (CORS) allows it. Only clients other than browsers can ask for more than one run by the header. A script that has
+//! only a cookie uses the header, too.
 //!
 //! # Services that are not `Clone`
 //!
-//! A profile runs a clone of the service, so that the one inside of this layer must be [`Clone`]. The layers of watchdog and
-//! timeboxes do not ask for it.
+//! A profile runs a clone of the service, so the service inside this layer must be [`Clone`]. The layers of watchdog
+//! and timeboxes do not need that.
 //!
 //! | what is not `Clone` | what to do |
 //! |---|---|
-//! | a service of hyper's, called by reference | put it behind an [`Arc`](std::sync::Arc), and the layers around a `tower::service_fn` that calls it: `examples/hyper_shared.rs` |
-//! | a service of tower's that changes as it is called | put it behind `tower::buffer::Buffer`, inside of all layers: the time in its queue counts, too |
-//! | a service of tower's for one connection, which may be made anew | make it within `tower::service_fn` |
+//! | a hyper service, called by reference | put it behind an [`Arc`](std::sync::Arc), and the layers around a `tower::service_fn` that calls it: `examples/hyper_shared.rs` |
+//! | a tower service that changes when it is called | put it behind `tower::buffer::Buffer`, inside all layers; the time in its queue counts, too |
+//! | a tower service for one connection, which can be recreated | make it within `tower::service_fn` |
 //!
 //! # What the application may notice
 //!
-//! A profiled request runs on a *profile thread*: a thread of its own that polls it inside the application's runtime, by
-//! [`Handle::block_on`](tokio::runtime::Handle::block_on). Even if it blocks, other requests do not wait for it. The tasks that
-//! it spawns and the connections that it opens live where they would have lived without a profile, and so does everything that
-//! it leaves in pools. A few things differ from a handler that runs as a task on one of the runtime's own threads:
+//! A profiled request runs on a *profile thread*: a thread of its own that polls it inside the application's runtime,
+//! with [`Handle::block_on`](tokio::runtime::Handle::block_on). Other requests do not wait for it, even if it blocks.
+//! The tasks that it spawns, the connections that it opens and everything that it leaves in pools live where they would
+//! have lived without a profile. A few things differ from a handler that runs as a task on one of the runtime's own
+//! threads:
 //!
-//! - `tokio::task::id()` panics, as in every `block_on` (`try_id()` is `None`), and `spawn_local` has no `LocalSet` to go to.
-//! - What the application sets up in `on_thread_start`, such as thread-locals, is missing.
-//! - `block_in_place` runs its closure in place, on a current-thread runtime, too.
-//! - A current-thread runtime drives sockets and timers only while its own thread does. While that thread is busy, a profiled
+//! - `tokio::task::id()` panics, as in every `block_on` (`try_id()` is `None`), and `spawn_local` has no `LocalSet` to
+//!   go to.
+//! - Anything that the application sets up in `on_thread_start`, such as thread-locals, is missing.
+//! - `block_in_place` runs its closure in place, even on a current-thread runtime.
+//! - A current-thread runtime drives sockets and timers only on its own thread. While that thread is busy, a profiled
 //!   request that waits for them goes on waiting.
-//! - No limit holds in the request and in what it hands on by [`heeler::spawn`](crate::spawn) and its like. Limits in tasks of
-//!   plain `tokio::spawn` hold as ever.
+//! - No limit holds in the request, or in work that it hands on with [`heeler::spawn`](crate::spawn) and the like.
+//!   Limits in tasks of plain `tokio::spawn` still hold.
 //!
-//! [`inline`](ProfileLayer::inline) is for services that cannot do with this. Where a service is called outside of a tokio
-//! runtime, its request runs as if nobody had asked, and the response says so in the header `x-geordi-error`. When the
-//! application's runtime shuts down, the profile ends, and that is its outcome.
+//! Use [`inline`](ProfileLayer::inline) for services that cannot live with this. If a service is called outside a tokio
+//! runtime, its request runs as if nobody had asked for a profile, and the response says so in the header
+//! `x-geordi-error`. When the application's runtime shuts down, the profile ends with that outcome.
 //!
-//! One request runs at a time, [a few more](ProfileLayer::max_queued) wait, and whoever comes then gets the status 429. A request
-//! that takes longer than the [timeout](ProfileLayer::timeout) is dropped, as is one that is cancelled, or whose asker goes away
-//! before there is a result. A poll that does not return cannot be stopped: five seconds later its profile is made of what was
-//! seen until then, and its thread no longer counts. With eight such threads in a process, further requests for a profile get
-//! the status 503. A panic of the handler is the outcome of its profile; with the header, it goes on to the server as
-//! it would have without the layer.
+//! One request runs at a time, [a few more](ProfileLayer::max_queued) wait, and further ones get the status 429. A
+//! request is dropped if it takes longer than the [timeout](ProfileLayer::timeout), if it is cancelled, or if the
+//! client that asked goes away before there is a result. A poll that does not return cannot be stopped. After five
+//! seconds its profile is made of what was seen until then, and its thread no longer counts. With eight such threads in
+//! a process, further requests for a profile get the status 503. A panic of the handler is the outcome of its profile.
+//! With the header, the panic also goes on to the server, as it would have without the layer.
 //!
 //! # Who may see what
 //!
-//! The authoriser is asked at every step. A profile is its asker's: for others, if the authoriser tells askers apart, it is as
-//! unknown as an id that does not exist. What another site causes a browser to ask for cancels nothing. Answers are not to be stored, pages run no script but their own, and what a
-//! response's body was is never shown as what it claims to be.
+//! The authorizer is asked at every step. A profile belongs to the person who asked for it. If the authorizer tells
+//! callers apart, other callers get the same answer as for an id that does not exist. A request that another site makes
+//! a browser send cancels nothing. Answers forbid caches to store them. Pages run only their own scripts. A response's
+//! body is only ever served as plain text or as bytes, whatever type it claims to have.
 //!
-//! Of the request and the response, headers that carry credentials or say who somebody is to a proxy (`x-amzn-oidc-*`,
-//! `x-forwarded-client-cert`) are not kept, nor is whatever looks like a secret in the URI, in other headers, in errors and in
-//! notes: see [Privacy](crate::report#privacy). [`secret_params`](ProfileLayer::secret_params) and
-//! [`secret_paths`](ProfileLayer::secret_paths) name more. The response's body is kept as it is, up to
-//! [`max_body_bytes`](ProfileLayer::max_body_bytes); a page repeats the address that it was asked for in its links.
+//! A profile does not keep headers of the request and the response that carry credentials or in which a proxy
+//! identifies somebody (`x-amzn-oidc-*`, `x-forwarded-client-cert`). It does not keep anything that looks like a secret
+//! in the URI, in other headers, in errors and in notes, either: see [Privacy](crate::report#privacy).
+//! [`secret_params`](ProfileLayer::secret_params) and [`secret_paths`](ProfileLayer::secret_paths) name more. The
+//! response's body is kept as it is, up to [`max_body_bytes`](ProfileLayer::max_body_bytes). A page repeats the address
+//! that it was asked for in its links.
 //!
 //! # Where the ideas come from
 //!
-//! The flag, and the page that waits, are after Python's [geordi](https://pypi.org/project/geordi/), which profiles a Django
-//! request by its URL.
+//! The flag, and the page that waits, are modelled on Python's [geordi](https://pypi.org/project/geordi/), which
+//! profiles a Django request by its URL.
 
 mod answer;
 mod body;

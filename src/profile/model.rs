@@ -1,4 +1,4 @@
-//! What a profile says: plain data, stored as it is, and the source of every form it is shown in.
+//! The data of a profile: stored as it is, and the source of every form in which it is shown.
 
 use std::time::SystemTime;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::report::{Frame, ProcessInfo};
 use crate::text::time::rfc3339;
 
-/// The version of the JSON form of a [`Profile`]. Fields may be added within a version; none changes its meaning.
+/// The version of the JSON form of a [`Profile`]. Fields may be added within a version, but none changes its meaning.
 pub const SCHEMA: u32 = 1;
 
 /// Where one request spent its time.
@@ -17,18 +17,18 @@ pub const SCHEMA: u32 = 1;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Profile {
-    /// [`SCHEMA`].
+    /// The version of this form: [`SCHEMA`].
     pub schema: u32,
-    /// Names the profile, and nobody can guess it: 32 hexadecimal digits.
+    /// The id of the profile, which nobody can guess: 32 hexadecimal digits.
     pub id: String,
     /// When the request began.
     #[serde(with = "rfc3339")]
     pub started_at: SystemTime,
-    /// From the beginning of the request to the end of its response's body; of all runs together.
+    /// The time from the beginning of the request to the end of its response's body, for all runs together.
     pub wall_nanos: u64,
     /// How often the request ran.
     pub runs: u32,
-    /// Samples a second of a thread that polls the request.
+    /// Samples per second of a thread that polls the request.
     pub rate_hz: u32,
     /// How it ended.
     pub outcome: Outcome,
@@ -38,41 +38,42 @@ pub struct Profile {
     pub response: Option<Response>,
     /// The process that ran it.
     pub process: ProcessInfo,
-    /// Each function at most once: what [`Node::frame`] refers to. Some are no functions but say what is known instead, in
-    /// brackets and without an address: `[unattributed]`, `[any of 3]`, `[not scheduled]`, `[profiler]`. None is of heeler's own.
+    /// Each function at most once. [`Node::frame`] refers to these. Some aren't functions but say in brackets what is
+    /// known instead, and have no address: `[unattributed]`, `[any of 3]`, `[not scheduled]`, `[profiler]`. None is
+    /// heeler's own.
     pub frames: Vec<Frame>,
-    /// The stacks as a tree: what [`Slice::stack`] refers to. A node comes after its parent.
+    /// The stacks as a tree. [`Slice::stack`] refers to these. A node comes after its parent.
     pub nodes: Vec<Node>,
     /// What the request did from its beginning to its end, in order.
     pub slices: Vec<Slice>,
-    /// What work that it had spawned did while the request itself did something else, as [`slices`](Self::slices) has it. In
-    /// order of their beginnings; they may overlap.
+    /// What spawned work did while the request itself did something else, which is in [`slices`](Self::slices). In the
+    /// order in which they begin. They may overlap.
     pub beside: Vec<Slice>,
     /// What the rest of the process did meanwhile, if that was asked for.
     #[serde(default)]
     pub meanwhile: Option<ProcessProfile>,
-    /// How much of this was seen, and at what price.
+    /// How much of this was seen, and at what cost.
     pub quality: Quality,
     /// What a reader must know to judge this profile.
     pub notes: Vec<String>,
 }
 
-/// What the other threads of the process did on the CPU while a request was profiled, tasks that the request had spawned
-/// included: samples by the `pprof` crate.
+/// What the other threads of the process did on the CPU while a request was profiled. This includes tasks that the
+/// request had spawned. The samples are from the `pprof` crate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProcessProfile {
-    /// Samples a second of CPU time, of all threads together; the kernel's clock may give fewer.
+    /// Samples per second of CPU time, of all threads together. The kernel's clock may give fewer.
     pub rate_hz: u32,
     /// Samples seen.
     pub samples: u64,
     /// By thread and stack, most frequent first.
     pub stacks: Vec<ProcessStack>,
-    /// Samples whose stacks are not listed here, for there were too many different ones.
+    /// Samples whose stacks are not listed here, because there were too many different ones.
     pub unlisted: u64,
 }
 
-/// A stack that was seen outside of the profiled request.
+/// A stack that was seen outside the profiled request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProcessStack {
@@ -88,7 +89,7 @@ pub struct ProcessStack {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Node {
-    /// Index into [`Profile::nodes`], smaller than this node's; `None` for an outermost frame.
+    /// Index into [`Profile::nodes`], smaller than this node's own. `None` for an outermost frame.
     pub parent: Option<u32>,
     /// Index into [`Profile::frames`].
     pub frame: u32,
@@ -98,15 +99,15 @@ pub struct Node {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Slice {
-    /// From the beginning of the (first) request.
+    /// The time since the beginning of the (first) request.
     pub start_nanos: u64,
     /// How long it took.
     pub nanos: u64,
     /// What the request did.
     pub state: State,
-    /// Where: index into [`Profile::nodes`] of the innermost frame.
+    /// Where it was: index into [`Profile::nodes`] of the innermost frame.
     pub stack: u32,
-    /// How many samples (of a poll) or waits make it up. Zero for time that is known without either.
+    /// How many samples (of a poll) or waits it is made of. Zero for time that is known without either.
     pub count: u32,
 }
 
@@ -119,12 +120,12 @@ pub enum State {
     OnCpu,
     /// A thread is inside its code and cannot run: in a system call, or at a lock.
     Blocked,
-    /// A thread is inside its code and could run, but others have the CPU. (Not told apart from [`Blocked`](Self::Blocked)
-    /// where nobody looked into a poll, or the kernel does not tell.)
+    /// A thread is inside its code and could run, but others have the CPU. (Counts as [`Blocked`](Self::Blocked) if
+    /// nobody looked into the poll, or if the kernel does not tell.)
     NoCpu,
     /// It waits at an await point.
     Waiting,
-    /// It was woken and is not polled yet.
+    /// It was woken and has not been polled yet.
     Runnable,
 }
 
@@ -133,13 +134,13 @@ pub enum State {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// With a response, to the last byte of its body.
+    /// It ended with a response, to the last byte of its body.
     Finished,
-    /// With an error of the service or of the response's body, in words.
+    /// It ended with an error of the service or of the response's body, in words.
     Failed(String),
-    /// With a panic of the handler: what it said.
+    /// It ended with a panic of the handler. Has the panic's message.
     Panicked(String),
-    /// Somebody cancelled it, or whoever asked went away.
+    /// Somebody cancelled it, or the client that asked went away.
     Cancelled,
     /// It took longer than a profiled request may.
     TooLong,
@@ -151,19 +152,20 @@ pub enum Outcome {
 pub struct Request {
     /// `GET`.
     pub method: String,
-    /// Path and query, without the flag; values of secret-looking parameters replaced, shortened if very long.
+    /// Path and query, without the flag. Values of parameters that look like secrets are replaced. Shortened if very
+    /// long.
     pub uri: String,
-    /// The route's template (`/users/{id}`) where the router tells it.
+    /// The route's template (`/users/{id}`), if the router tells it.
     pub route: Option<String>,
     /// `HTTP/1.1`.
     pub version: String,
-    /// Its headers, in their order; the values of those that carry credentials replaced.
+    /// Its headers, in their order. The values of those that carry credentials are replaced.
     pub headers: Vec<(String, String)>,
     /// Bytes of its body that were read.
     pub body_bytes: u64,
 }
 
-/// The response of a profiled request; of the last run, if there were many.
+/// The response of a profiled request. If there were many runs, of the last one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Response {
@@ -171,7 +173,7 @@ pub struct Response {
     pub status: u16,
     /// `HTTP/1.1`.
     pub version: String,
-    /// Its headers, in their order; the values of those that set credentials replaced.
+    /// Its headers, in their order. The values of those that set credentials are replaced.
     pub headers: Vec<(String, String)>,
     /// Bytes of its body.
     pub body_bytes: u64,
@@ -180,7 +182,7 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-/// How much of a profile was seen, and at what price.
+/// How much of a profile was seen, and at what cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Quality {
@@ -190,9 +192,9 @@ pub struct Quality {
     pub waits: u64,
     /// Samples that were due while a thread was inside a poll.
     pub expected: u64,
-    /// Samples taken, among them those that were known without asking, for the thread had not run since the last.
+    /// Samples taken. Includes those that were known without asking, because the thread had not run since the last one.
     pub taken: u64,
-    /// Samples that were asked for and not answered in time.
+    /// Samples that were requested and not answered in time.
     pub lost: u64,
     /// Samples taken more than half a period late.
     pub late: u64,
@@ -200,7 +202,8 @@ pub struct Quality {
     pub truncated: u64,
     /// Waits whose stacks were not kept.
     pub waits_lost: u64,
-    /// What the profiler did on the request's own time: traced polls' copies, and answers to signals. As measured.
+    /// The time that the profiler spent within the request's own time: copies of traced polls, and answers to signals.
+    /// As measured.
     pub own_nanos: u64,
     /// CPU time of the profiler's own thread, which runs beside the request.
     pub sampler_nanos: u64,

@@ -1,42 +1,43 @@
-//! What the rest of the process does while a request is profiled, by the `pprof` crate.
+//! What the rest of the process does while a request is profiled, sampled by the `pprof` crate.
 //!
-//! In its safest configuration: a low rate, and no samples of threads inside libc, the unwinder or the vdso, where walking
-//! the stack in a signal handler has deadlocked and crashed programs
-//! ([pprof-rs#76](https://github.com/tikv/pprof-rs/issues/76)). So what those cost is missing here. One at a time in a
-//! process.
+//! It uses the crate's safest configuration: a low rate, and no samples of threads inside libc, the unwinder or the
+//! vdso, where walking the stack in a signal handler has deadlocked and crashed programs
+//! ([pprof-rs#76](https://github.com/tikv/pprof-rs/issues/76)). So the time in those is missing here. Only one can run
+//! at a time in a process.
 
 use pprof::{ProfilerGuard, ProfilerGuardBuilder, Symbol};
 
 use super::{ProcessProfile, ProcessStack};
 
-/// A rate in step with nothing.
+/// A rate that is not in step with anything.
 const RATE_HZ: u32 = 99;
-/// Different stacks that are listed.
+/// The number of different stacks that are listed.
 const MAX_STACKS: usize = 1_000;
 const MAX_DEPTH: usize = 128;
-/// As the kernel has their names: 15 bytes of each.
+/// As the kernel knows their names: 15 bytes of each.
 const OWN_THREADS: [&str; 3] = ["heeler-profile", "heeler-supervis", "heeler-sampler"];
 
 /// Samples until it is dropped.
 pub(super) struct Watching(ProfilerGuard<'static>);
 
 impl Watching {
-    /// Begins.
+    /// Begins to sample.
     ///
     /// # Errors
     ///
-    /// A sentence, if somebody else profiles this process with `pprof`, or it cannot begin.
+    /// Returns a sentence if somebody else profiles this process with `pprof`, or if it cannot begin.
     pub(super) fn start() -> Result<Self, String> {
         let builder =
             ProfilerGuardBuilder::default().frequency(RATE_HZ as i32).blocklist(&["libc", "libgcc", "pthread", "vdso"]);
         builder.build().map(Self).map_err(|error| format!("the rest of the process could not be profiled: {error}"))
     }
 
-    /// Ends. Takes milliseconds: for a thread that may block. Profile threads and what serves them are left out.
+    /// Ends. Takes milliseconds, so call it on a thread that may block. Leaves out profile threads and heeler's threads
+    /// that serve them.
     ///
     /// # Errors
     ///
-    /// A sentence, if `pprof` has no report.
+    /// Returns a sentence if `pprof` has no report.
     pub(super) fn finish(self) -> Result<ProcessProfile, String> {
         let report = self.0.report().build();
         let report = report.map_err(|error| format!("there is no profile of the rest of the process: {error}"))?;

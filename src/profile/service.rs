@@ -34,17 +34,17 @@ impl<S> ProfileService<S> {
         Self { inner, config }
     }
 
-    /// The service inside.
+    /// Returns the service inside.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service inside.
+    /// Returns the service inside, mutably.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The service inside.
+    /// Returns the service inside.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -57,7 +57,8 @@ impl<S: fmt::Debug> fmt::Debug for ProfileService<S> {
 }
 
 impl<S> ProfileService<S> {
-    /// All that a request without the flag pays for; with `strip_refused` also for a search of its query for a `%`.
+    /// Everything that a request without the flag pays for. With `strip_refused` it also pays for a search of its query
+    /// for a `%`.
     #[inline]
     fn is_asked<B>(&self, request: &Request<B>) -> bool {
         self.config.flag.find(request.uri()).is_some()
@@ -65,7 +66,8 @@ impl<S> ProfileService<S> {
             || self.config.strip_refused && self.hides_flag(request.uri())
     }
 
-    /// Whether it is asked in a spelling that this layer does not take, but whoever the request is passed on to may.
+    /// Returns whether the flag is there in a spelling that this layer ignores, but that a service further on may
+    /// accept.
     fn hides_flag(&self, uri: &Uri) -> bool {
         uri.query().is_some_and(|query| self.config.flag.is_disguised_in(query))
     }
@@ -96,7 +98,7 @@ where
     }
 }
 
-/// A request with the flag: of somebody who may ask, or not.
+/// Handles a request with the flag, whether or not its sender may profile.
 #[cold]
 #[inline(never)]
 fn asked<S, B, R>(profiled: &mut ProfileService<S>, mut request: Request<B>) -> ResponseFuture<S::Future, S::Error>
@@ -110,7 +112,7 @@ where
 {
     let config = Arc::clone(&profiled.config);
     let decided = if is_disabled() {
-        // Nobody may, and nobody is asked.
+        // Nobody may, so the authorizer is not asked.
         Some(Access::refused())
     } else {
         with_parts(&mut request, |parts| config.authorizer.ask(parts).now())
@@ -125,7 +127,7 @@ where
     }
     // Where the request would have run.
     let runtime = Handle::try_current().ok();
-    // The one that is ready goes with the request.
+    // The service that is ready goes with the request.
     let clone = profiled.inner.clone();
     let mut service = mem::replace(&mut profiled.inner, clone);
     ResponseFuture::asked(async move {

@@ -28,7 +28,7 @@ use super::supervisor::SUPERVISOR;
 use crate::authorize::Access;
 use crate::inflight;
 
-/// Runs the request as a job inside of `runtime`, and answers its asker. `service` is ready.
+/// Runs the request as a job inside `runtime`, and answers its asker. `service` is ready.
 pub(super) async fn begin<S, B, R>(
     config: &Arc<Config>,
     access: &Access,
@@ -62,7 +62,7 @@ where
             return answer(respond.say(StatusCode::SERVICE_UNAVAILABLE, &sentence));
         }
     };
-    // Whoever waits for a profile waits as long as it takes.
+    // Somebody who waits for a profile waits as long as it takes.
     inflight::lift_limits();
     let again = again.map(|(runs, body)| Again { head: head.clone(), body, runs });
     let request = Request::from_parts(head, body);
@@ -93,7 +93,7 @@ where
                     asker.satisfied();
                     Err(error)
                 }
-                // As it would have gone without the layer: up to whoever polls.
+                // It goes where it would have gone without the layer: to the code that polls.
                 First::Response(Ok(Err(Thrown::Panic(payload))), _) => {
                     asker.satisfied();
                     resume_unwind(payload)
@@ -105,13 +105,13 @@ where
     }
 }
 
-/// What came first: the response or what became of it, while the job goes on; or the end of the job.
+/// What came first: the response (or why there is none), while the job goes on, or the end of the job.
 enum First<T> {
     Response(Result<T, oneshot::error::RecvError>, JoinHandle<Ended>),
     Ended(Result<Ended, JoinError>),
 }
 
-/// Waits for both. The response wins if both are there.
+/// Waits for both. If both are there, the response wins.
 async fn first_of<T>(mut response: oneshot::Receiver<T>, ended: JoinHandle<Ended>) -> First<T> {
     let mut ended = Some(ended);
     std::future::poll_fn(|cx| {
@@ -128,10 +128,10 @@ async fn first_of<T>(mut response: oneshot::Receiver<T>, ended: JoinHandle<Ended
     .await
 }
 
-/// How often, and how to make an empty body.
+/// How many runs, and how to make an empty body.
 type Runs<B> = (u32, fn() -> B);
 
-/// How to run it more than once, if that is wanted.
+/// Returns how to run it more than once, if that is wanted.
 fn again<B: 'static>(config: &Config, wanted: &Wanted) -> Result<Option<Runs<B>>, &'static str> {
     let Some(runs) = wanted.start.runs.filter(|runs| *runs > 1) else { return Ok(None) };
     match empty(&config.empty_bodies) {
@@ -140,7 +140,7 @@ fn again<B: 'static>(config: &Config, wanted: &Wanted) -> Result<Option<Runs<B>>
     }
 }
 
-/// How to make an empty body.
+/// Returns how to make an empty body.
 fn empty<B: 'static>(of_user: &EmptyBodies) -> Option<fn() -> B> {
     let known: [&dyn Any; 3] = [
         &(String::new as fn() -> String),
@@ -156,12 +156,12 @@ fn empty<B: 'static>(of_user: &EmptyBodies) -> Option<fn() -> B> {
     of_user.of().or(known)
 }
 
-/// The request as it would be if nobody had asked.
+/// Makes the request what it would be without the flag.
 pub(super) fn without_flag(config: &Config, head: &mut Parts) {
     remove_flag(config, head, |uri| config.flag.strip(uri));
 }
 
-/// The request for somebody else, without the flag in any spelling.
+/// Removes the flag in any spelling, for a service further on.
 pub(super) fn without_any_flag(config: &Config, head: &mut Parts) {
     remove_flag(config, head, |uri| config.flag.purge_from(uri));
 }
@@ -171,7 +171,7 @@ fn remove_flag(config: &Config, head: &mut Parts, remove: impl Fn(&Uri) -> Uri) 
     if let Some(header) = &config.header {
         head.headers.remove(header);
     }
-    // Of a router around, which keeps what it has seen.
+    // The one of a router around, which keeps the URI that it saw.
     #[cfg(feature = "axum")]
     if let Some(axum::extract::OriginalUri(uri)) = head.extensions.get_mut() {
         *uri = remove(uri);
@@ -188,7 +188,7 @@ struct Prepared {
     supervisor: Handle,
 }
 
-/// Why none can.
+/// Why no job can begin.
 enum Refused {
     Full(u64),
     Unavailable(String),
@@ -222,7 +222,7 @@ fn prepare(
 }
 
 impl Prepared {
-    /// Lets it begin. It goes on whether or not the result is waited for.
+    /// Starts the job. It goes on whether or not somebody waits for the result.
     fn send_off(self, config: &Arc<Config>, run: Run, seen: Seen) -> JoinHandle<Ended> {
         let Self { job, ticket, process, inline, runtime, supervisor } = self;
         // Before anybody can ask for it.
@@ -232,7 +232,7 @@ impl Prepared {
     }
 }
 
-/// The profile, when it is done.
+/// Returns the profile when it is done.
 async fn result(respond: Respond<'_>, ended: JoinHandle<Ended>, asker: Asker, form: Form, id: Id) -> Response<Bytes> {
     let ended = ended.await;
     asker.satisfied();
@@ -243,7 +243,7 @@ async fn result(respond: Respond<'_>, ended: JoinHandle<Ended>, asker: Asker, fo
     }
 }
 
-/// What there is to say in place of a response.
+/// Returns the answer that replaces a response.
 async fn stopped(
     respond: Respond<'_>,
     ended: impl Future<Output = Result<Ended, JoinError>>,
@@ -263,10 +263,10 @@ async fn stopped(
     }
 }
 
-/// The service's response, and which profile belongs to it.
+/// Returns the service's response, marked with its profile.
 fn passed_on(respond: Respond<'_>, client: &Client, response: Head, asker: Asker, id: Id) -> Response<Foreign> {
     let Head { parts, hint, is_end_stream, frames } = response;
-    // A body that is not sent is not read to its end, and its request is not given up for that.
+    // A body that isn't sent isn't read to its end. That must not cancel the request.
     let asker = if client.method == http::Method::HEAD {
         asker.satisfied();
         None

@@ -1,5 +1,5 @@
-//! The supervisor: a runtime that keeps the books of profiled requests. It writes down how far each is, stops it when its time
-//! is up, and brings its profile to the store, whatever the application's own runtime is doing.
+//! The supervisor: a runtime that keeps the books of profiled requests. It writes down how far each is, stops it when
+//! its time is up, and brings its profile to the store, whatever the application's own runtime is doing.
 
 use std::io;
 use std::panic::catch_unwind;
@@ -13,8 +13,8 @@ use crate::sync::lock_std;
 /// Where jobs are supervised.
 pub(in crate::profile) static SUPERVISOR: PerProcess<Supervisor> = PerProcess::new(Supervisor::new);
 
-/// As much as a program's first thread has: what fits on the application's threads, whose size nobody can ask for, should
-/// fit on those of a profile. Memory is taken as it is used.
+/// The stack size of a program's first thread. Work that fits on the application's threads, whose stack size nobody can
+/// ask for, should fit on profile threads. Memory is used only as needed.
 pub(in crate::profile) const STACK: usize = 8 << 20;
 
 /// A runtime of one worker and a blocking pool of its own, which starts on first use and stays.
@@ -28,11 +28,12 @@ impl Supervisor {
         Self { started: Mutex::new(None) }
     }
 
-    /// The runtime, started if it is not.
+    /// Returns the runtime. Starts it if it isn't running.
     ///
     /// # Errors
     ///
-    /// If it cannot be started: threads or file descriptors are out. The next call tries again.
+    /// Returns an error if it cannot be started, because there are no threads or file descriptors left. The next call
+    /// tries again.
     pub(in crate::profile) fn handle(&self) -> io::Result<Handle> {
         self.start_by(|| {
             Builder::new_multi_thread()
@@ -49,7 +50,7 @@ impl Supervisor {
         if let Some(runtime) = *started {
             return Ok(runtime.handle().clone());
         }
-        // tokio panics where it cannot start a thread.
+        // tokio panics if it cannot start a thread.
         let built = catch_unwind(build).unwrap_or_else(|_| Err(io::Error::other("a thread could not be started")))?;
         let runtime: &'static Runtime = Box::leak(Box::new(built));
         *started = Some(runtime);
@@ -57,7 +58,7 @@ impl Supervisor {
     }
 }
 
-/// What `make` makes, which may take a while: off the application's threads. `None` if it cannot be made.
+/// Runs `make`, which may take a while, off the application's threads. Returns `None` if that fails.
 pub(in crate::profile) async fn apart<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     SUPERVISOR.get().handle().ok()?.spawn_blocking(make).await.ok()
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::{Node, Outcome, Profile, Quality, Request, Response, SCHEMA, Slice, State};
 use crate::report::{Frame, ProcessInfo};
 
-/// A frame of the application's, in `src/app.rs`.
+/// A frame of the application, in `src/app.rs`.
 pub(crate) fn own(function: &str, line: u32) -> Frame {
     Frame {
         function: Some(function.to_owned()),
@@ -20,7 +20,7 @@ pub(crate) fn own(function: &str, line: u32) -> Frame {
     }
 }
 
-/// A frame of somebody else's: of the crate that its name begins with.
+/// A frame of a library: of the crate that its name begins with.
 pub(crate) fn library(function: &str) -> Frame {
     let package = function.trim_start_matches('<').split("::").next().unwrap_or_default();
     let file = match package {
@@ -32,7 +32,7 @@ pub(crate) fn library(function: &str) -> Frame {
     Frame { file: Some(file), address: "0x2f00".to_owned(), own: false, ..own(function, 100) }
 }
 
-/// No function, but what is known instead.
+/// Not a function, but a remark.
 pub(crate) fn remark(text: &str) -> Frame {
     Frame { function: Some(text.to_owned()), own: true, ..Frame::default() }
 }
@@ -87,7 +87,7 @@ impl ProfileBuilder {
         Self { profile, nodes: HashMap::new() }
     }
 
-    /// What the request did next. `frames`: outermost first, not empty.
+    /// Adds what the request did next. `frames`: outermost first, not empty.
     pub(crate) fn slice(&mut self, state: State, nanos: u64, count: u32, frames: &[Frame]) -> &mut Self {
         let stack = self.stack(frames);
         let start_nanos = self.profile.wall_nanos;
@@ -96,7 +96,7 @@ impl ProfileBuilder {
         self
     }
 
-    /// What other work of the request's does from here on, beside it.
+    /// Adds what other work of the request does from here on, beside it.
     pub(crate) fn beside(&mut self, state: State, nanos: u64, count: u32, frames: &[Frame]) -> &mut Self {
         let stack = self.stack(frames);
         let start_nanos = self.profile.wall_nanos;

@@ -4,17 +4,17 @@ use super::core::Core;
 use super::{Interrupted, Limit};
 use crate::inflight::PolicyId;
 
-/// Runs `f` with a limit that its [`checkpoint`](super::checkpoint)s know of: at the first one after the limit has passed
-/// they return [`Interrupted`].
+/// Runs `f` with a limit that its [`checkpoint`](super::checkpoint)s know. Once the limit has passed, the next one
+/// returns [`Interrupted`].
 ///
-/// Nothing can stop plain code from outside. If it reaches no checkpoint for a while after its limit, a report with the
-/// stack of its thread says so, once. What `f` returns is returned: a value that comes late is a value, and an
-/// `Interrupted` of a box further out passes through. A limit of zero, or a deadline that has passed, interrupts before `f`
-/// is called.
+/// Nothing can stop plain code from outside. If `f` reaches no checkpoint for a while after its limit, a report with
+/// the stack of its thread says so, once. This function returns what `f` returns: a late value still counts, and an
+/// `Interrupted` of a box further out passes through. A limit of zero, or a deadline that has passed, interrupts before
+/// `f` is called.
 ///
 /// # Errors
 ///
-/// What `f` returns, and [`Interrupted`] if there is no time at all.
+/// Returns the error of `f`, or [`Interrupted`] if there is no time at all.
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What code can know of the box that it runs in.
+//! What code can find out about the box that it runs in.
 
 use std::borrow::Cow;
 use std::panic::Location;
@@ -13,14 +13,14 @@ use crate::capture::RowId;
 use crate::clock::Clock;
 use crate::inflight::{self, Around, flags, waiters};
 
-/// Says whether the time of the box around is up: [`Interrupted`] if so. Outside of any box it never is.
+/// Returns [`Interrupted`] if the time of the box around is up. Outside any box it always returns `Ok`.
 ///
-/// A look at a flag, without a clock or a lock: some two nanoseconds, also in inner loops. The monitor's thread sets it,
-/// so it works in synchronous stretches of async code too, even while every worker is blocked.
+/// It looks at a flag, without a clock or a lock. That takes some two nanoseconds, also in inner loops. The monitor's
+/// thread sets the flag, so it works in synchronous stretches of async code too, even while every worker is blocked.
 ///
 /// # Errors
 ///
-/// [`Interrupted`], naming the outermost of the boxes that have expired.
+/// Returns [`Interrupted`], which names the outermost of the boxes that have expired.
 #[inline]
 #[track_caller]
 pub fn checkpoint() -> Result<(), Interrupted> {
@@ -30,15 +30,16 @@ pub fn checkpoint() -> Result<(), Interrupted> {
     }
 }
 
-/// When the time of the box around is up, the earliest if there are several; `None` outside of any.
+/// Returns when the time of the box around is up, the earliest if there are several. Returns `None` outside any box.
 #[must_use]
 pub fn deadline() -> Option<Instant> {
-    // What is never up has no deadline.
+    // A box without an end has no deadline.
     let left = remaining().filter(|left| *left != Duration::MAX)?;
     Instant::now().checked_add(left)
 }
 
-/// How much time the box around has left, the least if there are several; zero once it is up, `None` outside of any.
+/// Returns how much time the box around has left, the least if there are several. Returns zero once it is up, and
+/// `None` outside any box.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -58,7 +59,7 @@ pub fn remaining() -> Option<Duration> {
         return Some(Duration::ZERO);
     }
     let deadline = inflight::nearest_deadline()?;
-    // Boxes that this work was handed on in, and that have ended since, limit nothing any more.
+    // Boxes that were handed on with this work, and that have ended since, no longer limit anything.
     (deadline != u64::MAX).then(|| Duration::from_nanos(deadline.saturating_sub(crate::clock::now())))
 }
 
@@ -71,10 +72,10 @@ pub struct Interruption {
     at: &'static Location<'static>,
 }
 
-/// Waits until the time of the box around is up; for ever outside of any.
+/// Waits until the time of the box around is up. Outside any box it waits for ever.
 ///
-/// For work with a [grace](super::Limit::grace), and for tasks that a box has handed on with [`spawn`](crate::spawn): put
-/// it into a `select!`, after the work.
+/// Use it for work with a [grace](super::Limit::grace), and for tasks that a box has handed on with
+/// [`spawn`](crate::spawn). Put it into a `select!`, after the work.
 #[track_caller]
 pub fn interrupted() -> Interruption {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -92,7 +93,7 @@ impl Future for Interruption {
             self.leave();
         }
         self.waits_for = Some(id);
-        // Not the tracing waker: that the work waits for its time to be up is not where it waits.
+        // Not the tracing waker, because the place that waits for the end of its time is not where the work waits.
         if waiters::wait(row, id, self.who, capture::original(cx.waker())) {
             return Poll::Pending;
         }
@@ -115,7 +116,7 @@ impl Drop for Interruption {
     }
 }
 
-/// What the code at `at` is told: the outermost of the boxes around that have expired.
+/// Returns what the code at `at` is told: the outermost of the boxes around that have expired.
 #[cold]
 #[inline(never)]
 fn told(at: &'static Location<'static>) -> Interrupted {
@@ -125,7 +126,7 @@ fn told(at: &'static Location<'static>) -> Interrupted {
         Around::Box(row, id) => {
             let flags = row.flags();
             if flags & flags::UP != 0 {
-                // It has heard: nobody need be told that it runs on.
+                // The code has been told, so nobody needs to report that it runs on.
                 row.update(id, flags::TOLD, 0);
             }
             if flags & flags::EXPIRED != 0

@@ -15,7 +15,7 @@ use crate::inflight::{Details, PolicyId, flags, nanos};
 use crate::log::log_safely;
 use crate::report;
 
-/// What came of a poll.
+/// The outcome of a poll.
 pub(crate) enum Step<T> {
     Ready(T),
     Pending,
@@ -27,7 +27,8 @@ pub(crate) enum Step<T> {
 #[derive(Debug)]
 pub(crate) struct Core {
     limit: Limit,
-    /// [`CLOSED`], [`OPEN`], or the ticks at the beginning of a box that has a limit and no row: it has no effect where it is.
+    /// [`CLOSED`], [`OPEN`], or the ticks at the beginning of a box that has a limit but no row: it has no effect where
+    /// it is.
     began: u64,
     open: Open,
 }
@@ -36,7 +37,7 @@ const CLOSED: u64 = u64::MAX;
 const OPEN: u64 = 0;
 
 impl Core {
-    /// A box that opens at its first poll: then its clock starts.
+    /// A box that opens at its first poll, when its clock starts.
     #[inline]
     pub(crate) fn closed(limit: Limit) -> Self {
         Self { limit, began: CLOSED, open: Open::none() }
@@ -53,7 +54,7 @@ impl Core {
         if !enabled::is_enabled() {
             return;
         }
-        // What is left is looked up first: between the two clocks, a box is late and not early.
+        // Looks up what is left before it reads the clock: a box may then be late, but never early.
         let (limit, started) = match &self.limit.time {
             Time::For(nanos) => (*nanos, Clock::get().ticks()),
             Time::Until(deadline) => (nanos(deadline.saturating_duration_since(Instant::now())), Clock::get().ticks()),
@@ -74,8 +75,8 @@ impl Core {
         self.open = Open::register(policy, limit, started, around, (label, grace), fill);
     }
 
-    /// A box that had no effect inside another may be polled elsewhere by now, or have outlived the other: then it has its
-    /// limit again, which began with its first poll.
+    /// A box that had no effect inside another one may be polled elsewhere by now, or the other one may have ended.
+    /// Then its own limit, which began with its first poll, counts again.
     #[cold]
     #[inline(never)]
     fn reconsider(&mut self) {
@@ -94,12 +95,12 @@ impl Core {
         let Some(around) = around(limit, started) else { return };
         self.began = OPEN;
         self.register(PolicyId::NONE, limit, started, around, |_| {});
-        // Less is left than the monitor would think of a new box.
+        // Less is left than the monitor expects of a new box.
         report::expect_box(PolicyId::NONE, limit.saturating_sub(elapsed));
     }
 
-    /// A box of a quota begins, whether or not it will have an effect. Returns the nanoseconds that are left, and the ticks at
-    /// which they were.
+    /// Begins a box of a quota, whether or not it will have an effect. Returns the nanoseconds that are left, and the
+    /// ticks at that moment.
     #[cold]
     #[inline(never)]
     fn enter_quota(&mut self) -> (u64, u64) {
@@ -113,7 +114,7 @@ impl Core {
         (left, started)
     }
 
-    /// The box is over as far as its quota is concerned.
+    /// Ends the box as far as its quota is concerned.
     #[inline]
     fn leave_quota(&mut self) {
         if let Time::Running(_) = self.limit.time {
@@ -121,7 +122,7 @@ impl Core {
         }
     }
 
-    /// Polls the work, and ends the box when it is ready. What is ready wins over a limit that has passed.
+    /// Polls the work, and ends the box when it is ready. A ready value wins over a limit that has passed.
     #[inline]
     pub(crate) fn poll<T>(&mut self, cx: &mut Context<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Step<T> {
         let step = self.poll_part(cx, poll);
@@ -131,7 +132,7 @@ impl Core {
         step
     }
 
-    /// Polls a part of the work: the box goes on when that is ready.
+    /// Polls a part of the work. The box goes on when that part is ready.
     #[inline]
     pub(crate) fn poll_part<T>(
         &mut self,
@@ -152,7 +153,7 @@ impl Core {
         step
     }
 
-    /// For the hook.
+    /// Remembers the interruption for the hook.
     #[cold]
     fn note(&mut self, interrupted: &Interrupted) {
         if let Some(extra) = self.limit.extra.as_mut().filter(|extra| extra.hook.is_some()) {
@@ -165,12 +166,12 @@ impl Core {
         self.open.run(f)
     }
 
-    /// Whether there is nothing left from the beginning.
+    /// Returns whether there was no time left from the beginning.
     pub(crate) fn is_up(&self) -> bool {
         self.open.has(flags::EXPIRED)
     }
 
-    /// The work will be dropped now: what is to be said of it.
+    /// The work will be dropped now. Returns the interruption to report.
     #[cold]
     #[inline(never)]
     pub(crate) fn interrupt(&mut self) -> Interrupted {
@@ -206,14 +207,15 @@ impl Core {
 impl Drop for Core {
     #[inline]
     fn drop(&mut self) {
-        // Not by way of `end`: work that is dropped before it has an outcome is abandoned, which its row may have to say.
+        // Does not call `end`: work that is dropped before it has an outcome is abandoned, and its row may have to say
+        // so.
         if self.limit.extra.is_some() {
             self.call_hook();
         }
     }
 }
 
-/// Of a limit in nanoseconds.
+/// Turns a limit in nanoseconds into a duration.
 pub(super) fn duration(nanos: u64) -> Duration {
     if nanos == u64::MAX { Duration::MAX } else { Duration::from_nanos(nanos) }
 }

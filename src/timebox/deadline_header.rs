@@ -1,13 +1,13 @@
 //! Deadlines on the wire: how much time a caller has left, as a header of its request.
 //!
-//! Two spellings. `grpc-timeout` is one to eight digits and a unit, as [gRPC over HTTP/2] has it; a header that the user
-//! names holds whole milliseconds as digits, as Envoy's `x-envoy-expected-rq-timeout-ms` does.
+//! There are two spellings. `grpc-timeout` is one to eight digits and a unit, as [gRPC over HTTP/2] defines it. A
+//! header that the user names holds whole milliseconds as digits, like Envoy's `x-envoy-expected-rq-timeout-ms`.
 //!
-//! What is read comes from strangers, so everything has a meaning: a value that is not exactly of that form (a sign, a
-//! fraction, another unit, nothing at all, more than 64 bits hold) counts as not there; of several values, be they headers
-//! of one name or a list with commas, the smallest valid one counts; zero says that nothing is left.
+//! The values come from strangers, so every input has a meaning. A value that is not exactly of that form (a sign, a
+//! fraction, another unit, nothing at all, more than 64 bits hold) counts as missing. Of several values, whether in
+//! headers of one name or in a list with commas, the smallest valid one counts. Zero says that nothing is left.
 //!
-//! What is written is rounded down: a peer never believes that it has more time than is left.
+//! Written values are rounded down, so a peer never believes that it has more time than is left.
 //!
 //! [gRPC over HTTP/2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
@@ -29,10 +29,11 @@ const UNITS: [(u8, u128); 6] = [
     (b'H', 3_600_000_000_000),
 ];
 
-/// What eight digits hold.
+/// The largest number with eight digits.
 const GRPC_MOST: u128 = 99_999_999;
 
-/// Whether these are the headers of a gRPC call (or answer): `application/grpc`, and all that begins so.
+/// Returns whether these are the headers of a gRPC call (or answer): `application/grpc`, and everything that begins
+/// with it.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     headers
@@ -41,17 +42,18 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
 }
 
-/// The smallest valid value of the headers of this name.
+/// Returns the smallest valid value of the headers with this name.
 pub(crate) fn read(headers: &HeaderMap, name: &HeaderName) -> Option<Duration> {
-    // A proxy may have joined several headers of a name into one, with commas: it means the same.
+    // A proxy may have joined several headers of one name with commas. That means the same.
     let values = headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
     let parse = if *name == GRPC_TIMEOUT { parse_grpc } else { parse_named };
     values.filter_map(|value| parse(value.trim_ascii())).min()
 }
 
-/// What to write into this header while `left` is left; `None` if that is too little to be said: no time for a call.
+/// Returns what to write into this header while `left` is left. Returns `None` if that is too little to write, so there
+/// is no time for a call.
 ///
-/// In a named header that is less than a millisecond: zero is never written, as some take it for "no limit".
+/// In a named header that is less than a millisecond. Zero is never written, because some peers take it for "no limit".
 pub(crate) fn write(name: &HeaderName, left: Duration) -> Option<HeaderValue> {
     if *name == GRPC_TIMEOUT { write_grpc(left) } else { write_millis(left) }
 }
@@ -61,11 +63,11 @@ fn write_grpc(left: Duration) -> Option<HeaderValue> {
     if nanos == 0 {
         return None;
     }
-    // The finest unit in which it takes at most eight digits; the longest of all durations takes twelve in hours.
+    // The finest unit that needs at most eight digits. The longest duration takes twelve digits in hours.
     let (unit, length) =
         UNITS.into_iter().find(|(_, length)| nanos / length <= GRPC_MOST).unwrap_or(UNITS[UNITS.len() - 1]);
     let count = (nanos / length).min(GRPC_MOST);
-    // Digits and a letter are a valid value always.
+    // Digits and a letter are always a valid value.
     HeaderValue::try_from(format!("{count}{}", char::from(unit))).ok()
 }
 
@@ -91,7 +93,7 @@ fn parse_named(value: &[u8]) -> Option<Duration> {
     parse_digits(value).map(Duration::from_millis).or_else(|| parse_grpc(value))
 }
 
-/// Decimal digits and nothing else, up to 20 of them: no header is long enough to be slow to read.
+/// Parses decimal digits and nothing else, up to 20 of them, so that no header is slow to read.
 fn parse_digits(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 20 {
         return None;
@@ -197,7 +199,7 @@ mod tests {
             assert_eq!(one(&NAMED, value), None, "{value:.40}");
             assert_eq!(one(&GRPC_TIMEOUT, value), None, "{value:.40}");
         }
-        // bare milliseconds are no gRPC
+        // bare milliseconds aren't gRPC
         assert_eq!(one(&GRPC_TIMEOUT, "1500"), None);
         assert_eq!(read(&headers(&NAMED, &[b"\xff\xfe", b"\x80S"]), &NAMED), None);
         assert_eq!(read(&HeaderMap::new(), &NAMED), None);

@@ -1,4 +1,4 @@
-//! Boxes can be switched off, for somebody who steps through the program with a debugger.
+//! Boxes can be switched off, for example while somebody steps through the program with a debugger.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -10,8 +10,8 @@ const OFF: u8 = 2;
 
 static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
-/// Whether new boxes fire. They do, unless the environment has `HEELER_DISABLE_TIMEBOXES=1` or [`set_enabled`] says
-/// otherwise; never with `HEELER_DISABLE=1`.
+/// Returns whether new boxes fire. They do, unless the environment has `HEELER_DISABLE_TIMEBOXES=1` or [`set_enabled`]
+/// turned them off. With `HEELER_DISABLE=1` they never do.
 #[inline]
 #[must_use]
 pub fn is_enabled() -> bool {
@@ -21,7 +21,7 @@ pub fn is_enabled() -> bool {
     }
 }
 
-/// Has new boxes fire or not; those that run keep their limits. Goes before `HEELER_DISABLE_TIMEBOXES`.
+/// Turns new boxes on or off. Boxes that run keep their limits. Overrides `HEELER_DISABLE_TIMEBOXES`.
 pub fn set_enabled(enabled: bool) {
     STATE.store(if enabled && !is_disabled() { ON } else { OFF }, Ordering::Relaxed);
 }
@@ -29,7 +29,7 @@ pub fn set_enabled(enabled: bool) {
 #[cold]
 fn read() -> bool {
     let off = is_disabled() || std::env::var_os("HEELER_DISABLE_TIMEBOXES").is_some_and(|value| value == "1");
-    // Unless somebody has called `set_enabled` meanwhile.
+    // Unless somebody has called `set_enabled` in the meantime.
     let state = if off { OFF } else { ON };
     let before = STATE.compare_exchange(UNKNOWN, state, Ordering::Relaxed, Ordering::Relaxed);
     before.err().unwrap_or(state) == ON

@@ -1,11 +1,11 @@
-//! A function whose every call is boxed.
+//! Boxes every call of a function.
 
 use super::{Limit, Timebox, timebox};
 
-/// Boxes every call of an async function: what a decorator is elsewhere.
+/// Boxes every call of an async function, like a decorator in other languages.
 ///
-/// `limit` is a duration, which each call gets whole, a deadline, which is the same for all, or a reference to a [`Quota`](super::Quota), which they share. A
-/// function of several arguments takes them as a tuple.
+/// `limit` is a duration, which each call gets whole, a deadline, which is the same for all, or a reference to a
+/// [`Quota`](super::Quota), which they share. A function with several arguments takes them as a tuple.
 ///
 /// # Example
 ///

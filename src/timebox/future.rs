@@ -22,10 +22,10 @@ pin_project! {
     }
 }
 
-/// Gives `future` a limit: its value, or what was interrupted and where that was.
+/// Gives `future` a limit. Returns its value, or an error that says what was interrupted and where.
 ///
-/// The clock starts at the first poll. The future is polled first: a value that is ready wins over a limit that has
-/// passed. At the limit the future is polled once more, to see where it waits, and dropped. It needs no runtime's timer.
+/// The clock starts at the first poll. The future is polled first, so a ready value wins over a limit that has passed.
+/// At the limit the future is polled once more, to see where it waits, and dropped. This needs no timer of a runtime.
 ///
 /// A box inside another that has less time left has no effect: the outer one interrupts both.
 ///
@@ -76,12 +76,12 @@ impl<F> Timebox<F> {
         self.with(|limit| limit.on_interrupt(hook))
     }
 
-    /// Replaces [`Interrupted`] by this error.
+    /// Replaces [`Interrupted`] with this error.
     pub fn or_err<E>(self, error: E) -> OrErr<F, E> {
         OrErr { inner: self, error: Some(error) }
     }
 
-    /// Makes the error from [`Interrupted`]. A panic in `f` is the caller's.
+    /// Makes the error from [`Interrupted`]. A panic in `f` reaches the caller.
     pub fn map_err<M, E>(self, f: M) -> MapErr<F, M>
     where
         M: FnOnce(Interrupted) -> E,

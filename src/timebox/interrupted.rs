@@ -1,4 +1,4 @@
-//! What came of work whose time was up.
+//! The outcome of work whose time was up.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -16,17 +16,17 @@ use crate::monitor;
 use crate::monitor::Evidence;
 use crate::report::{self, Described, Kind, Report, Stack, Verdict};
 
-/// The symbolizer names a place within a millisecond, the first of a process within a hundred.
+/// Symbolizing a place takes about a millisecond, the first one of a process up to a hundred.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The longest label that is printed, in characters.
 const MAX_LABEL: usize = 200;
 
-/// A timebox has expired: which one, and where its work was.
+/// A timebox has expired. Says which one, and where its work was.
 ///
-/// Prints as one sentence. Where the work was is named on heeler's own thread, and only if somebody asks: the first
-/// `Display`, [`stacks`](Self::stacks) or [`report`](Self::report) waits for that, about a millisecond, or a hundred for the
-/// first of a process, and a second at most.
+/// Prints as one sentence. heeler symbolizes the place on its own thread, and only if somebody asks. The first call of
+/// `Display`, [`stacks`](Self::stacks) or [`report`](Self::report) waits for that: about a millisecond, a hundred for
+/// the first of a process, and at most a second.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -75,7 +75,7 @@ impl Interrupted {
         Self::from_parts(label, 0, 0, Place::Unknown)
     }
 
-    /// Of work that is being dropped. Copies nothing more: its last traced poll has.
+    /// For work that is being dropped. Copies no more stacks, because its last traced poll has done that.
     pub(super) fn dropped(row: &'static Row, id: RowId, label: Option<Cow<'static, str>>) -> Self {
         let (elapsed, place) = match evidence(row, id) {
             Some(evidence) => (evidence.elapsed, Place::Dropped(Described::new(evidence))),
@@ -93,32 +93,33 @@ impl Interrupted {
         Self { inner: Arc::new(inner) }
     }
 
-    /// The label of the box that has expired.
+    /// Returns the label of the box that has expired.
     #[must_use]
     pub fn label(&self) -> Option<&str> {
         self.inner.label.as_deref()
     }
 
-    /// Whether it was the box with that label that has expired, and not one around it.
+    /// Returns whether the box with that label has expired, and not one around it.
     #[must_use]
     pub fn is_from(&self, label: &str) -> bool {
         self.label() == Some(label)
     }
 
-    /// The limit of the box.
+    /// Returns the limit of the box.
     #[must_use]
     pub fn limit(&self) -> Duration {
         self.inner.limit
     }
 
-    /// Time from the opening of the box until its work was dropped, or told.
+    /// Returns the time from the opening of the box until its work was dropped or told.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.inner.elapsed
     }
 
-    /// All that is known, as a report: stacks, and where the time went as far as that was recorded. `None` for work that
-    /// was told at a [`checkpoint`](super::checkpoint) and ended by itself, and if the report cannot be had within a second.
+    /// Returns all that is known, as a report: stacks, and where the time went as far as that was recorded. Returns
+    /// `None` for work that was told at a [`checkpoint`](super::checkpoint) and ended by itself, or if the report isn't
+    /// ready within a second.
     #[must_use]
     pub fn report(&self) -> Option<Arc<Report>> {
         match &self.inner.place {
@@ -127,14 +128,15 @@ impl Interrupted {
         }
     }
 
-    /// The await stacks of the work when it was dropped, one a branch; none for work that was told at a checkpoint.
+    /// Returns the await stacks of the work when it was dropped, one per branch. Returns none for work that was told at
+    /// a checkpoint.
     #[must_use]
     pub fn stacks(&self) -> Vec<Stack> {
         let report = self.report();
         report.iter().flat_map(|report| &report.stacks).filter(|stack| stack.current).cloned().collect()
     }
 
-    /// Finds an interruption among an error and its sources, also inside of an [`io::Error`].
+    /// Finds an interruption in an error and its sources, also inside an [`io::Error`].
     #[must_use]
     pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
         let mut next = Some(error);
@@ -142,7 +144,7 @@ impl Interrupted {
             if let Some(found) = error.downcast_ref::<Self>() {
                 return Some(found);
             }
-            // What an I/O error holds is not its source: the source of that is.
+            // The source of an I/O error is not the error that it holds, but the source of that.
             let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
             next = match held {
                 Some(held) => Some(held as &(dyn Error + 'static)),
@@ -153,9 +155,9 @@ impl Interrupted {
     }
 }
 
-/// Reports a row whose work is being dropped to where its layer says.
+/// Reports a row whose work is being dropped, to where its layer says.
 pub(super) fn report(row: &'static Row, id: RowId) {
-    // Unless it has been said that the work goes on although its time is up.
+    // Unless a report has already said that the work goes on although its time is up.
     if row.flags() & flags::REPORTED == 0
         && let Some(evidence) = evidence(row, id)
     {
@@ -163,7 +165,7 @@ pub(super) fn report(row: &'static Row, id: RowId) {
     }
 }
 
-/// What the row says at its end.
+/// Returns what the row says at its end.
 fn evidence(row: &'static Row, id: RowId) -> Option<Evidence> {
     let evidence = monitor::evidence(row, id)?;
     Some(Evidence { kind: Kind::Interrupted, verdict: Verdict::Interrupted, ..evidence })
@@ -189,7 +191,7 @@ impl fmt::Display for Interrupted {
     }
 }
 
-/// To microseconds, below which nothing is known.
+/// Rounds to microseconds. Nothing is known below that.
 fn round(elapsed: Duration) -> Duration {
     Duration::from_micros(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))
 }

@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 
 use super::{checkpoint, remaining};
 
-/// The shortest timeout that a socket is given: zero means none at all to some, and an error to others.
+/// The shortest timeout that a socket gets. For some systems zero means no timeout, for others it is an error.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// A reader or writer that stops when the box around expires.
 ///
 /// Each call begins with a [`checkpoint`](crate::checkpoint), so a loop of many short calls needs none of its own. A
-/// [socket](Self::socket) also gets what is left of the box as its timeout, for the time of the call, so that a call that
-/// waits ends with its box. A single call of any [other](Self::new) reader or writer is not cut short.
+/// [socket](Self::socket) also gets what is left of the box as its timeout during the call, so that a call that waits
+/// ends with its box. A single call of any [other](Self::new) reader or writer is not cut short.
 ///
-/// Once the box has expired, every call fails with [`TimedOut`](ErrorKind::TimedOut), and the error holds the
-/// [`Interrupted`](crate::Interrupted), which [`Interrupted::find`](crate::Interrupted::find) finds. In the time of a
-/// [grace](crate::timebox::Timebox::grace), [`get_mut`](Self::get_mut) is the way to the reader itself. Outside of any box
-/// nothing is changed.
+/// Once the box has expired, every call fails with [`TimedOut`](ErrorKind::TimedOut). The error holds the
+/// [`Interrupted`](crate::Interrupted), which [`Interrupted::find`](crate::Interrupted::find) finds. During a
+/// [grace](crate::timebox::Timebox::grace), use [`get_mut`](Self::get_mut) to reach the reader itself. Outside any box
+/// nothing changes.
 ///
 /// # Example
 ///
@@ -50,17 +50,18 @@ struct Timeouts<R> {
 }
 
 impl<R> Io<R> {
-    /// Checks at each call whether the box has expired.
+    /// Creates a reader or writer that checks at each call whether the box has expired.
     ///
-    /// For files, pipes and whatever else can be read or written; for sockets see [`socket`](Self::socket).
+    /// Use it for files, pipes and anything else that can be read or written. For sockets see [`socket`](Self::socket).
     pub const fn new(inner: R) -> Self {
         Self { inner, timeouts: None }
     }
 
-    /// Checks at each call whether the box has expired, and lets no call wait for longer than the box has left.
+    /// Creates a reader or writer that checks at each call whether the box has expired, and lets no call wait for
+    /// longer than the box has left.
     ///
-    /// A read or write timeout of your own is kept: it still ends a call if it is shorter, with the same error as before,
-    /// and it is set again after each call. While a call waits, the socket's other handles
+    /// heeler keeps a read or write timeout of your own: it still ends a call if it is shorter, with the same error as
+    /// before, and it is set again after each call. While a call waits, the socket's other handles
     /// ([`try_clone`](TcpStream::try_clone)) see the changed timeout.
     pub const fn socket(inner: R) -> Self
     where
@@ -69,17 +70,17 @@ impl<R> Io<R> {
         Self { inner, timeouts: Some(Timeouts { get: R::timeout, set: R::set_timeout }) }
     }
 
-    /// The reader or writer itself.
+    /// Returns the reader or writer itself.
     pub const fn get_ref(&self) -> &R {
         &self.inner
     }
 
-    /// The reader or writer itself; what is done with it is not checked.
+    /// Returns the reader or writer itself, mutably. Calls on it are not checked.
     pub const fn get_mut(&mut self) -> &mut R {
         &mut self.inner
     }
 
-    /// The reader or writer, without the checks.
+    /// Returns the reader or writer, without the checks.
     pub fn into_inner(self) -> R {
         self.inner
     }
@@ -93,7 +94,7 @@ impl<R> Io<R> {
             checkpoint()?;
             let limit = left.max(SHORTEST);
             let Some((timeouts, own)) = self.timeouts.as_ref().and_then(|timeouts| {
-                // A socket that does not tell its timeout is about to say what is wrong with it.
+                // A socket that does not tell its timeout will report its error in the call.
                 let own = (timeouts.get)(&self.inner, way).ok()?;
                 let shorter = own.is_none_or(|own| limit < own);
                 (shorter && (timeouts.set)(&self.inner, way, Some(limit)).is_ok()).then_some((timeouts, own))
@@ -104,11 +105,12 @@ impl<R> Io<R> {
             let result = call(&mut self.inner);
             let restored = (timeouts.set)(&self.inner, way, own);
             match result {
-                // The timeout was ours, so there is nothing to tell the caller: round again. Either the box has expired,
-                // or it is about to, for the clocks differ by a little. A socket that never waits at all fails at once.
+                // The timeout was heeler's, so there is nothing to tell the caller: try again. Either the box has
+                // expired or it is about to, because the clocks differ a little. A socket that never waits fails at
+                // once.
                 Err(error) if is_timeout(&error) && start.elapsed() >= limit / 2 => restored?,
                 Err(error) => return Err(blame(error)),
-                // What was read must not be lost for want of a timeout.
+                // Data that was read must not be lost because a timeout could not be set.
                 Ok(done) => return Ok(done),
             }
         }
@@ -119,7 +121,7 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// The box, if it has expired and the call only says that it was cut short.
+/// Returns the box's error, if it has expired and the call only says that it was cut short.
 #[track_caller]
 fn blame(error: io::Error) -> io::Error {
     match checkpoint() {
@@ -160,7 +162,7 @@ impl<R: Write> Write for Io<R> {
 impl<R: BufRead> BufRead for Io<R> {
     #[track_caller]
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        // No socket is a `BufRead`: there is no timeout to set.
+        // No socket is a `BufRead`, so there is no timeout to set.
         checkpoint()?;
         self.inner.fill_buf().map_err(blame)
     }
@@ -262,7 +264,7 @@ mod tests {
         error.kind() == ErrorKind::TimedOut && Interrupted::find(error).is_some()
     }
 
-    /// A reader that makes an error.
+    /// A reader that returns an error.
     struct Failing(ErrorKind);
 
     impl Read for Failing {
@@ -349,7 +351,7 @@ mod tests {
             Ok::<(), io::Error>(())
         })
         .unwrap();
-        // Nothing was read; and out of the box it goes on.
+        // Nothing was read, and outside the box it goes on.
         assert_eq!(file.get_ref().position(), 0);
         let mut all = Vec::new();
         assert_eq!(file.read_to_end(&mut all).unwrap(), 64);

@@ -4,7 +4,7 @@ use std::iter::FusedIterator;
 
 use super::{Interrupted, checkpoint};
 
-/// [`timeboxed`](Self::timeboxed), for every iterator.
+/// Adds [`timeboxed`](Self::timeboxed) to every iterator.
 ///
 /// # Example
 ///
@@ -23,10 +23,10 @@ use super::{Interrupted, checkpoint};
 /// # Ok::<(), Interrupted>(())
 /// ```
 pub trait TimeboxedIterator: Iterator {
-    /// The same items, as long as the box around has not expired.
+    /// Returns the same items, as long as the box around has not expired.
     ///
-    /// A [`checkpoint`](crate::checkpoint) before each item; once that fails, its [`Interrupted`] is the last thing that
-    /// comes. No item is taken and lost. Outside of any box all items come.
+    /// There is a [`checkpoint`](crate::checkpoint) before each item. Once it fails, its [`Interrupted`] is the last
+    /// item. No item is taken and lost. Outside any box all items come.
     fn timeboxed(self) -> Timeboxed<Self>
     where
         Self: Sized,
@@ -67,7 +67,7 @@ impl<I: Iterator> Iterator for Timeboxed<I> {
         if self.ended {
             return (0, Some(0));
         }
-        // At least the error, if there is anything to come; and it may come after all items.
+        // At least the error, if there are items left. It may also come after all items.
         let (least, most) = self.items.size_hint();
         (least.min(1), most.and_then(|most| most.checked_add(1)))
     }

@@ -1,4 +1,4 @@
-//! How long a box is.
+//! How long a box lasts.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,12 +11,12 @@ use crate::inflight::nanos;
 
 type Hook = Box<dyn FnOnce(&Interrupted) + Send>;
 
-/// How long work may take, and what a box is to do then. A [`Duration`], an [`Instant`] (a deadline) or a
-/// reference to a [`Quota`](super::Quota) is one.
+/// How long work may take, and what its box does then. Made from a [`Duration`], an [`Instant`] (a deadline) or a
+/// reference to a [`Quota`](super::Quota).
 ///
-/// Measured in milliseconds: a box fires up to some 2 ms late. [`Duration::MAX`] is for ever. A duration of zero and a
-/// deadline that has passed are up at once: a future is polled once, and interrupted unless that makes it ready; a closure is
-/// not called.
+/// Limits are measured in milliseconds: a box fires up to some 2 ms late. [`Duration::MAX`] lasts for ever. A duration
+/// of zero and a deadline that has passed are up at once. A future is then polled once, and interrupted unless that
+/// makes it ready. A closure is not called.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,27 +40,27 @@ pub struct Limit {
     pub(super) extra: Option<Box<Extra>>,
 }
 
-/// What ends the time.
+/// When the time ends.
 #[derive(Debug)]
 pub(super) enum Time {
     /// Nanoseconds; `u64::MAX` for ever.
     For(u64),
     Until(Instant),
-    /// What is left of it when the box opens.
+    /// What the quota has left when the box opens.
     Quota(Quota),
-    /// The same, from then on until the box ends.
+    /// The same, from the opening of the box until its end.
     Running(Running),
 }
 
-/// What few boxes have.
+/// Settings that few boxes have.
 #[derive(Default)]
 pub(super) struct Extra {
     pub(super) label: Option<Cow<'static, str>>,
     /// Nanoseconds.
     pub(super) grace: u64,
-    /// Never locked: behind a lock a box can be shared although its hook cannot.
+    /// Never locked. The lock lets threads share a box although they cannot share its hook.
     pub(super) hook: Option<Mutex<Hook>>,
-    /// What came of the box, for the hook.
+    /// The interruption of the box, for the hook.
     pub(super) interrupted: Option<Interrupted>,
 }
 
@@ -72,15 +72,15 @@ impl Limit {
     }
 
     /// Stops the work in two stages. At the limit the work is told ([`interrupted`](super::interrupted),
-    /// [`checkpoint`](super::checkpoint)) and has this long to end by itself, with a value of its own. Then it is dropped.
-    /// Has no effect in [`blocking`](super::blocking), where nothing is dropped.
+    /// [`checkpoint`](super::checkpoint)) and has this long to end by itself, with a value of its own. Then it is
+    /// dropped. Has no effect in [`blocking`](super::blocking), where nothing is dropped.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.extra().grace = nanos(grace);
         self
     }
 
-    /// Calls `hook` once if the box expires: after its work was dropped, has ended in its grace, or has panicked. A panic in
-    /// it is caught and logged.
+    /// Calls `hook` once if the box expires: after its work was dropped, has ended in its grace, or has panicked. A
+    /// panic in the hook is caught and logged.
     pub fn on_interrupt(mut self, hook: impl FnOnce(&Interrupted) + Send + 'static) -> Self {
         self.extra().hook = Some(Mutex::new(Box::new(hook)));
         self
@@ -104,7 +104,7 @@ impl From<Instant> for Limit {
     }
 }
 
-/// What is left of the quota when the box opens. The box is spent from it until it ends.
+/// What the quota has left when the box opens. The box spends from it until it ends.
 impl From<&Quota> for Limit {
     fn from(quota: &Quota) -> Self {
         Self { time: Time::Quota(quota.clone()), extra: None }

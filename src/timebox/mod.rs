@@ -1,4 +1,4 @@
-//! The timebox: a piece of work gets a limit, stops in a controlled manner, releases what it holds, and says where it was.
+//! Gives a piece of work a limit. At the limit it stops cleanly, releases what it holds, and says where it was.
 //!
 //! ```
 //! # async fn resize() -> u32 { 7 }
@@ -20,12 +20,12 @@
 //! | a future | [`timebox(limit, future)`](timebox()), [`future.timebox(limit)`](TimeboxExt::timebox) |
 //! | plain code | [`blocking`] around it, [`checkpoint`] in it; [`TimeboxedIterator`] and [`Io`] have the checkpoints built in |
 //! | a function | [`function`] |
-//! | many pieces that share a budget | [`Quota`] |
+//! | many pieces of work that share a budget | [`Quota`] |
 //! | a request | [`TimeboxLayer`] around a server's service |
 //! | a call | [`DeadlineLayer`](crate::DeadlineLayer) around a client's service |
 //! | a job that must not run twice at once | [`exclusive`], [`exclusive_blocking`] |
 //!
-//! Customised, a [`Limit`] has a label, a second stage, and somebody to tell:
+//! A [`Limit`] can have a label, a second stage, and a hook:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -56,39 +56,40 @@
 //!
 //! # What happens at the limit
 //!
-//! A future that waits is woken, polled once more to see where it waits, and dropped: what it holds is released by its
-//! destructors, in their order. Nothing is detached; but tasks and closures that it has handed to other threads go on, as
-//! ever. Those that went by [`spawn`](crate::spawn) and [`spawn_blocking`](crate::spawn_blocking) carry the box along:
-//! [`checkpoint`], [`interrupted`] and [`remaining`] tell them.
+//! A future that waits is woken, polled once more to see where it waits, and dropped. Its destructors release what it
+//! holds, in their usual order. Nothing is detached, but tasks and closures that it has handed to other threads go on
+//! as usual. Those started with [`spawn`](crate::spawn) and [`spawn_blocking`](crate::spawn_blocking) carry the box
+//! along: [`checkpoint`], [`interrupted`] and [`remaining`] tell them about it.
 //!
-//! Nothing can stop a thread that is inside a poll or a closure. The monitor sets the flag that checkpoints look at; if
-//! none is reached and the poll does not return, within a quarter of the limit (at least 10 ms, at most 250 ms), a report
-//! with the thread's stack says so, once, where the reports of the request around go, or to the log.
+//! Nothing can stop a thread that is inside a poll or a closure. The monitor sets the flag that checkpoints look at. If
+//! the thread reaches no checkpoint and the poll does not return within a quarter of the limit (at least 10 ms, at most
+//! 250 ms), a report with the thread's stack says so, once. It goes where the reports of the request around go, or to
+//! the log.
 //!
 //! # Boxes in boxes
 //!
-//! A box whose deadline is not before that of the box around it has no effect: the one around interrupts all of it, past
-//! the inner one's `Err` arm. In async code the whole is dropped; in plain code the error says which box it is from
-//! ([`Interrupted::is_from`]). A box around goes on when the inner one ends.
+//! A box has no effect if its deadline is not before that of the box around it. The outer box then interrupts
+//! everything, without running the inner one's `Err` arm. In async code the whole future is dropped. In plain code the
+//! error says which box it is from ([`Interrupted::is_from`]). The outer box goes on when the inner one ends.
 //!
 //! # Differences from `tokio::time::timeout`
 //!
-//! The error says where the work was. The limit holds for synchronous stretches (checkpoints) and for what is spawned. It
-//! needs no timer and no runtime, cannot be outlived by a future that uses up tokio's budget, and is known to the code
-//! inside. Use `timeout` with tokio's paused clock: boxes follow the real one.
+//! The error says where the work was. The limit also holds for synchronous stretches (checkpoints) and for spawned
+//! work. It needs no timer and no runtime. A future that uses up tokio's budget cannot outlive it. The code inside
+//! knows about it. Use `timeout` with tokio's paused clock, because boxes follow the real one.
 //!
 //! # How it works
 //!
-//! A box is a row in heeler's table, with its limit in a field. The monitor's thread sees that it has passed, sets a flag,
-//! and wakes the task. Resolution: a millisecond. A box that is opened in more than four million others has no row, and so
-//! no effect, which the log says.
+//! A box is a row in heeler's table, with its limit in a field. The monitor's thread sees that the limit has passed,
+//! sets a flag, and wakes the task. The resolution is a millisecond. A box that is opened beside more than four million
+//! others gets no row and has no effect. The log says so.
 //!
-//! `HEELER_DISABLE_TIMEBOXES=1` and [`set_enabled`] switch new boxes off, for debuggers.
+//! `HEELER_DISABLE_TIMEBOXES=1` and [`set_enabled`] switch new boxes off, for use with a debugger.
 //!
 //! # Where the ideas come from
 //!
-//! Boxes, their nesting and quotas are after Python's [interruptingcow](https://pypi.org/project/interruptingcow/), whose
-//! name says what a box does.
+//! Boxes, their nesting and quotas are modelled on Python's
+//! [interruptingcow](https://pypi.org/project/interruptingcow/), whose name says what a box does.
 
 mod blocking;
 mod context;

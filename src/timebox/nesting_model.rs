@@ -1,4 +1,4 @@
-//! Boxes within boxes against the plainest model there is: a list of all deadlines, and a clock that is set by hand.
+//! Checks boxes within boxes against the simplest model: a list of all deadlines, and a clock that is set by hand.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ enum Step {
     Open(u64),
     /// The innermost box ends by itself.
     Close,
-    /// Time passes. Whatever expires meanwhile is interrupted.
+    /// Time passes. Boxes that expire in that time are interrupted.
     Wait(u64),
 }
 
@@ -23,7 +23,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..60)
 }
 
-/// As the core has it: each box knows its own deadline, and the next one out that has an effect.
+/// As in the core: each box knows its own deadline, and the next box further out that has an effect.
 #[derive(Debug)]
 struct Open {
     number: usize,
@@ -31,7 +31,7 @@ struct Open {
     effective: bool,
 }
 
-/// The innermost open box that has an effect: which one, and when it expires.
+/// Returns the innermost open box that has an effect: which one, and when it expires.
 fn innermost(open: &[Open]) -> Option<(usize, u64)> {
     open.iter().rev().find(|open| open.effective).map(|open| (open.number, open.deadline))
 }
@@ -61,10 +61,10 @@ proptest! {
                 }
                 Step::Wait(time) => {
                     let until = now + time;
-                    // What is interrupted is caught at once, and the boxes around it go on.
+                    // An interruption is caught at once, and the boxes around it go on.
                     loop {
                         let next = innermost(&open).filter(|&(_, deadline)| deadline <= until);
-                        // `min_by_key` has the first of several, which is the outermost.
+                        // `min_by_key` returns the first of several, which is the outermost.
                         let expected = model.iter().min_by_key(|one| one.1).copied().filter(|one| one.1 <= until);
                         prop_assert_eq!(next, expected);
                         let Some((number, deadline)) = next else { break };

@@ -1,5 +1,5 @@
-//! A box that is open: its row, and the polling of work in it. Two words, which travel in registers: what else there is to
-//! know stands in the row, or with the owner.
+//! An open box: its row, and the polling of work in it. It is two words, which travel in registers. Everything else is
+//! in the row, or with the owner.
 
 use std::borrow::Cow;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,24 +19,24 @@ use crate::inflight::{
 use crate::report;
 use crate::sync::count;
 
-/// A box that is open, or none: because boxes are switched off, or it would have no effect. Ends when it is dropped; its
-/// owner drops its work before.
+/// An open box, or none because boxes are switched off or it would have no effect. Ends when it is dropped. Its owner
+/// drops the work before that.
 #[derive(Debug)]
 pub(crate) struct Open(Watched);
 
-/// The label that a box has, if any.
+/// The label of a box, if it has one.
 type Label<'a> = Option<&'a Cow<'static, str>>;
 
-/// A poll in the box has begun.
+/// A poll in the box that has begun.
 #[derive(Debug)]
 pub(crate) struct Begun {
     inside: Option<Inside>,
     scope: Option<Scope>,
-    /// [`Open::seen`] polls what is not plain.
+    /// If it is not plain, [`Open::seen`] makes the poll.
     pub(crate) kind: PollKind,
 }
 
-/// What runs until this is dropped is in the box.
+/// Code that runs until this is dropped is in the box.
 #[derive(Debug)]
 pub(crate) struct Entered {
     _scope: Scope,
@@ -48,7 +48,7 @@ impl Open {
         Self(Watched::off())
     }
 
-    /// A layer's box of `limit` nanoseconds, which begins now. `fill` adds to its row.
+    /// Opens a layer's box of `limit` nanoseconds, which begins now. `fill` adds to its row.
     #[inline]
     pub(crate) fn of_layer(policy: PolicyId, limit: u64, label: Label<'_>, fill: impl FnOnce(&mut Details)) -> Self {
         if limit == u64::MAX || !enabled::is_enabled() {
@@ -61,7 +61,7 @@ impl Open {
         }
     }
 
-    /// A box in `around`, of `limit` nanoseconds since `started`, with a label and a grace.
+    /// Opens a box in `around`, of `limit` nanoseconds since `started`, with a label and a grace.
     #[inline]
     pub(super) fn register(
         policy: PolicyId,
@@ -73,7 +73,7 @@ impl Open {
     ) -> Self {
         let slot = ThreadSlot::existing();
         let inside = slot.map_or(RowId::NONE, ThreadSlot::current);
-        // Before it has a row: it is never taken for a request, not for a moment.
+        // Before it has a row, so that it is never taken for a request, not even for a moment.
         match slot {
             Some(slot) => slot.count_box(),
             None => count(&COUNTS.timeboxes),
@@ -85,7 +85,7 @@ impl Open {
         };
         let registered = Registered::timebox(policy, limit, started, up, |details| {
             let timebox = Timebox::new(inside, around, label, grace);
-            // Most rows that a box gets had one before: there is next to nothing to drop.
+            // Most rows that a box gets belonged to a box before, so there is almost nothing to drop.
             match &mut details.work {
                 Work::Timebox(old) => *old = timebox,
                 other => *other = Work::Timebox(timebox),
@@ -110,7 +110,8 @@ impl Open {
         self.0.row()
     }
 
-    /// Polls a part of the work: the box goes on when that is ready. What is ready wins over a limit that has passed.
+    /// Polls a part of the work. The box goes on when that part is ready. A ready value wins over a limit that has
+    /// passed.
     #[inline]
     pub(crate) fn poll<T>(
         &mut self,
@@ -130,7 +131,7 @@ impl Open {
         }
     }
 
-    /// The first part of [`Open::poll`], for whoever does not want a large value moved from hand to hand. `frame` is an
+    /// The first part of [`Open::poll`], for callers that do not want to move a large value around. `frame` is an
     /// address in the caller's frame.
     #[inline]
     pub(crate) fn begin(&mut self, frame: usize, cx: &Context<'_>) -> Begun {
@@ -140,7 +141,7 @@ impl Open {
         Begun { inside, scope: row.map(|(row, _)| Scope::enter(row)), kind }
     }
 
-    /// A poll that is not plain.
+    /// Makes a poll that isn't plain.
     #[cold]
     #[inline(never)]
     pub(crate) fn seen<T>(
@@ -153,17 +154,17 @@ impl Open {
         self.0.seen(cx, frame, kind, poll)
     }
 
-    /// After the poll: whether it is pending, and its time is up. Then comes [`Open::last`].
+    /// After the poll: returns whether it is pending and its time is up. Then call [`Open::last`].
     #[inline]
     pub(crate) fn leave(&mut self, begun: Begun, cx: &Context<'_>, pending: bool) -> bool {
         let Begun { inside, scope, kind } = begun;
         drop(scope);
         self.0.leave(inside, kind, pending.then(|| cx.waker()));
-        // After the waker is kept: whoever sets the flag later finds it.
+        // After the waker is kept, so that the one who sets the flag later finds it.
         pending && self.row().is_some_and(|(row, _)| row.flags() & flags::OVER != 0)
     }
 
-    /// The time is up: polls once more, to see where it waits, and gives up.
+    /// The time is up. Polls once more, to see where the work waits, and gives up.
     #[cold]
     #[inline(never)]
     pub(crate) fn last<T>(
@@ -173,7 +174,7 @@ impl Open {
         label: impl FnOnce() -> Option<Cow<'static, str>>,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Step<T> {
-        // Where it waits is seen in a traced poll; where nobody keeps the waker, in the second.
+        // A traced poll shows where the work waits. If nobody kept the waker, the second one does.
         for _ in 0..if kind == PollKind::Traced { 1 } else { 2 } {
             if kind == PollKind::Traced && !self.is_unseen() {
                 break;
@@ -190,7 +191,7 @@ impl Open {
         Step::Interrupted(self.interrupt(label()))
     }
 
-    /// Whether the last traced poll left no stack.
+    /// Returns whether the last traced poll left no stack.
     #[cold]
     fn is_unseen(&self) -> bool {
         let details = self.row().and_then(|(row, id)| row.details(id));
@@ -198,7 +199,7 @@ impl Open {
         trace.is_some_and(|trace| trace.look_below)
     }
 
-    /// What runs until the value is dropped is in the box. `frame` is an address in the caller's frame.
+    /// Enters the box: code that runs until the value is dropped is in it. `frame` is an address in the caller's frame.
     #[inline]
     pub(crate) fn enter(&self, frame: usize) -> Option<Entered> {
         let (row, _) = self.row()?;
@@ -213,12 +214,12 @@ impl Open {
         f()
     }
 
-    /// Whether the row has one of these flags.
+    /// Returns whether the row has one of these flags.
     pub(super) fn has(&self, flags: u32) -> bool {
         self.row().is_some_and(|(row, _)| row.flags() & flags != 0)
     }
 
-    /// The work will be dropped now: what is to be said of it. A layer's box reports it.
+    /// The work will be dropped now. Returns the interruption. If it is a layer's box, reports it.
     #[cold]
     #[inline(never)]
     pub(super) fn interrupt(&mut self, label: Option<Cow<'static, str>>) -> Interrupted {
@@ -231,12 +232,12 @@ impl Open {
                 }
                 Interrupted::dropped(row, id, label)
             }
-            // The row's owner is here: there is one.
+            // The row's owner is here, so there is a row.
             None => Interrupted::unknown(label),
         }
     }
 
-    /// Gives the box to a successor: a response body takes over from the response.
+    /// Gives the box to its successor: a response body takes over from the response.
     #[inline]
     pub(crate) fn take(&mut self) -> Self {
         Self(self.0.take())
@@ -250,13 +251,15 @@ impl Open {
     }
 }
 
-/// Whether an inner box has an effect: only if its deadline is before that of the box around it. Both in nanoseconds.
+/// Returns whether an inner box has an effect: only if its deadline is before that of the box around it. Both are in
+/// nanoseconds.
 #[inline]
 pub(super) fn is_effective(deadline: u64, around: Option<u64>) -> bool {
     deadline != u64::MAX && around.is_none_or(|around| deadline < around)
 }
 
-/// The name of what a box is in, or none; `None` if it has no effect there, for less time is left.
+/// Returns the id of the row that a box is in, or `RowId::NONE`. Returns `None` if the box has no effect there,
+/// because less time is left.
 #[inline]
 pub(super) fn around(limit: u64, started: u64) -> Option<RowId> {
     match inflight::innermost() {
@@ -271,7 +274,7 @@ fn outer(row: &'static Row, limit: u64, started: u64) -> Option<RowId> {
     if flags & flags::PROFILED != 0 {
         return None;
     }
-    // Boxes that work has inherited may end before it does: they do not stand for the new one.
+    // Boxes that work has inherited may end before the work does, so they cannot stand in for the new one.
     let deadline = Clock::get().nanos(started).saturating_add(limit);
     let around = (flags & flags::BOX != 0).then(|| row.deadline());
     is_effective(deadline, around).then_some(id)

@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use super::{checkpoint, remaining};
 
-/// How often a child that has been killed is looked at before a thread is left to wait for it.
+/// How often a killed child is checked before a thread is left to wait for it.
 const LOOKS: u32 = 4;
 
 /// A child process that is killed and reaped when this is dropped: with its box, for example.
 ///
-/// The standard library's and tokio's children go on running when nobody has them any more, and the former stay behind as
-/// zombies when they end. This one does neither: it is sent `SIGKILL` and waited for, by a thread of its own if that takes
-/// longer than a moment. Processes that the child has started itself are not its children and live on.
+/// The standard library's and tokio's children go on running after they are dropped. Those of the standard library also
+/// stay behind as zombies when they end. This one does neither: it is sent `SIGKILL` and waited for, by a thread of its
+/// own if that takes longer than a moment. Processes that the child has started itself are not its children and live
+/// on.
 ///
 /// Holds a [`std::process::Child`], or with the feature `process` a `tokio::process::Child`, and derefs to it.
 ///
@@ -38,17 +39,17 @@ const LOOKS: u32 = 4;
 /// ```
 #[derive(Debug)]
 pub struct Process<C: Child> {
-    // Nothing only while `into_inner` or `drop` are at it.
+    // `None` only during `into_inner` or `drop`.
     child: Option<C>,
 }
 
 impl<C: Child> Process<C> {
-    /// Makes a child end with this.
+    /// Wraps a child, so that it ends when this is dropped.
     pub const fn new(child: C) -> Self {
         Self { child: Some(child) }
     }
 
-    /// The child, which is left alone from now on.
+    /// Returns the child, which is left alone from now on.
     #[must_use = "nobody else kills or reaps it"]
     pub fn into_inner(mut self) -> C {
         let Some(child) = self.child.take() else { unreachable!("taken here alone, and by drop") };
@@ -57,22 +58,22 @@ impl<C: Child> Process<C> {
 }
 
 impl Process<std::process::Child> {
-    /// Waits until the child has ended, or the box around has expired: then kills the child and reaps it.
+    /// Waits until the child has ended. If the box around expires first, kills the child and reaps it.
     ///
-    /// Closes the child's standard input first, as [`std::process::Child::wait`] does, which this is outside of any box.
-    /// Inside, the child is looked at after 0.1 ms, and then at intervals that grow to 10 ms.
+    /// Closes the child's standard input first, as [`std::process::Child::wait`] does. Outside any box this is the same
+    /// as that function. Inside, the child is checked after 0.1 ms, and then at intervals that grow to 10 ms.
     ///
     /// # Errors
     ///
-    /// [`Interrupted`](crate::Interrupted), inside a [`TimedOut`](io::ErrorKind::TimedOut), if the box has expired; otherwise
-    /// what the operating system says.
+    /// Returns [`Interrupted`](crate::Interrupted), inside a [`TimedOut`](io::ErrorKind::TimedOut), if the box has
+    /// expired. Otherwise returns the error of the operating system.
     #[track_caller]
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
-        // A child that reads all of its input would wait for us.
+        // A child that reads all of its input would wait for this process.
         drop(self.stdin.take());
         let mut pause = Duration::from_micros(100);
         loop {
-            // First: what has ended in time is not interrupted.
+            // First, because a child that has ended in time isn't interrupted.
             if let Some(status) = self.try_wait()? {
                 return Ok(status);
             }
@@ -119,13 +120,13 @@ impl<C: Child> Drop for Process<C> {
     }
 }
 
-/// Kills a child; whether it has been reaped, too.
+/// Kills a child. Returns whether it has also been reaped.
 fn end(child: &mut impl Child) -> bool {
-    // One that has been reaped already, by us or by somebody else, has an id that may be another process's by now.
+    // If the child has been reaped already, here or elsewhere, its id may belong to another process by now.
     if !matches!(child.look(), Ok(None)) {
         return true;
     }
-    // It may have ended between the two; until it is reaped, that does no harm.
+    // It may have ended between the two calls. Until it is reaped, that does no harm.
     let _ = child.send_kill();
     for _ in 0..LOOKS {
         if !matches!(child.look(), Ok(None)) {
@@ -136,8 +137,9 @@ fn end(child: &mut impl Child) -> bool {
     false
 }
 
-/// A process dies within a fraction of a millisecond, unless it holds much memory or sits in a system call that can't be
-/// interrupted. The thread that drops it, an async runtime's maybe, is not to wait for that.
+/// Waits for the child on another thread. A process dies within a fraction of a millisecond, unless it holds much
+/// memory or is in a system call that can't be interrupted. The thread that drops it may belong to an async runtime and
+/// must not wait for that.
 #[cold]
 fn reap_elsewhere<C: Child>(child: C) {
     let (hand_over, receive) = mpsc::sync_channel(1);
@@ -150,7 +152,7 @@ fn reap_elsewhere<C: Child>(child: C) {
         Ok(_) => {
             let _ = hand_over.send(child);
         }
-        // No thread to be had. Then here: a zombie would be one more thing that there are too many of.
+        // Could not start a thread. Waits here, because a zombie would only add to the shortage.
         Err(_) => reap(child),
     }
 }
@@ -219,7 +221,7 @@ mod tests {
         command
     }
 
-    /// Whether a process of that id runs or waits to be reaped.
+    /// Returns whether a process with that id runs or waits to be reaped.
     fn exists(pid: u32) -> bool {
         std::path::Path::new(&format!("/proc/{pid}")).exists()
     }
@@ -269,7 +271,7 @@ mod tests {
         assert!(blocking(Duration::from_secs(3_600), || cat().wait()).unwrap().success());
         let mut failing = Process::new(Command::new("false").spawn().unwrap());
         assert_eq!(blocking(Duration::from_secs(3_600), || failing.wait()).unwrap().code(), Some(1));
-        // And again, for it has been reaped by now.
+        // And again, because it has been reaped by now.
         assert_eq!(failing.wait().unwrap().code(), Some(1));
     }
 

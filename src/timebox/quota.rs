@@ -1,4 +1,4 @@
-//! One budget of time over many boxes.
+//! One time budget for many boxes.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -9,12 +9,13 @@ use crate::error::{Error, Result};
 use crate::inflight::nanos;
 use crate::sync::lock_std;
 
-/// A budget of time that many boxes share: the turns of a loop, the calls of a job, several tasks at once.
+/// A time budget that many boxes share: the iterations of a loop, the calls of a job, several tasks at once.
 ///
-/// It is spent only while a box of it runs, and only once if several do, nested or at the same time. Clones share the
-/// budget. Once it is spent, each further box of it is interrupted at once, that is at its first suspension or checkpoint.
+/// It is spent only while one of its boxes runs, and only once if several do, nested or at the same time. Clones share
+/// the budget. Once it is spent, each further box of it is interrupted at once, that is, at its first suspension or
+/// checkpoint.
 ///
-/// A box of a quota inside a box that ends sooner is spent from the quota all the same. While timeboxes are disabled,
+/// If a box of a quota is inside a box that ends sooner, it still spends from the quota. While timeboxes are disabled,
 /// nothing is spent.
 ///
 /// # Example
@@ -41,23 +42,23 @@ pub struct Quota {
 
 struct Shared {
     total: Duration,
-    // Locked for a few instructions, twice a box.
+    // Locked for a few instructions, twice per box.
     meter: Mutex<Meter>,
 }
 
 impl Quota {
     /// Creates a quota of `total` time, of which nothing is spent.
     ///
-    /// `Duration::MAX`, as anything above 584 years, is never used up.
+    /// `Duration::MAX`, like anything above 584 years, is never used up.
     ///
     /// # Errors
     ///
-    /// If `total` is zero: [`Error::is_quota`].
+    /// Returns [`Error::is_quota`] if `total` is zero.
     pub fn new(total: Duration) -> Result<Self, Error> {
         if total.is_zero() {
             return Err(Error::quota("a quota of zero would interrupt all of its boxes at once"));
         }
-        // The first use of the clock calibrates it: here, and not under the lock of a box's first poll.
+        // The first use of the clock calibrates it. Do that here, and not under the lock of a box's first poll.
         Clock::get();
         let meter = Mutex::new(Meter::new(nanos(total)));
         Ok(Self { shared: Arc::new(Shared { total, meter }) })
@@ -78,16 +79,16 @@ impl Quota {
         self.shared.total.saturating_sub(Duration::from_nanos(spent))
     }
 
-    /// Returns whether a box of it runs at this moment, so that it is being spent.
+    /// Returns whether a box of it runs at this moment, so that time is being spent.
     #[must_use]
     pub fn running(&self) -> bool {
         lock_std(&self.shared.meter).is_running()
     }
 
-    /// A box of this quota begins at `now`, in nanoseconds of [`now`]; it ends when the guard is dropped.
+    /// Begins a box of this quota at `now`, in nanoseconds of [`now`]. It ends when the guard is dropped.
     ///
-    /// The caller's `now`, so that a box's deadline follows from one look at the clock: that of a nested box of the same
-    /// quota is then the very same, and not before it.
+    /// The caller passes `now` so that a box's deadline follows from one reading of the clock. A nested box of the same
+    /// quota then has exactly the same deadline, and not an earlier one.
     pub(crate) fn enter(&self, now: u64) -> Running {
         let left = lock_std(&self.shared.meter).start(now);
         Running { quota: self.clone(), left }
@@ -115,7 +116,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Nanoseconds that were left when the box began; `u64::MAX` for no end.
+    /// Returns the nanoseconds that were left when the box began. `u64::MAX` means no end.
     pub(crate) fn left(&self) -> u64 {
         self.left
     }
@@ -128,12 +129,13 @@ impl Drop for Running {
     }
 }
 
-/// What a quota counts, apart from any clock: `now` is in nanoseconds, and should never run backwards.
+/// What a quota counts, without a clock: `now` is in nanoseconds, and should never run backwards.
 ///
-/// If it does (threads look at the clock, and then wait for the lock), the meter's time stands still until it has caught up.
+/// If it does (threads read the clock, and then wait for the lock), the meter's time stands still until `now` has
+/// caught up.
 #[derive(Debug)]
 pub(super) struct Meter {
-    /// `u64::MAX` for no end.
+    /// `u64::MAX` means no end.
     total: u64,
     /// Up to `seen`.
     spent: u64,
@@ -148,20 +150,20 @@ impl Meter {
         Self { total, spent: 0, seen: 0, running: 0 }
     }
 
-    /// A box begins; returns what is left.
+    /// Begins a box. Returns what is left.
     pub(super) fn start(&mut self, now: u64) -> u64 {
         self.advance(now);
         self.running += 1;
         self.left()
     }
 
-    /// A box ends that has begun.
+    /// Ends a box that has begun.
     pub(super) fn stop(&mut self, now: u64) {
         self.advance(now);
         self.running = self.running.saturating_sub(1);
     }
 
-    /// Nanoseconds spent so far; more than there were, if a box did not end in time.
+    /// Returns the nanoseconds spent so far: more than there were, if a box did not end in time.
     pub(super) fn spent(&mut self, now: u64) -> u64 {
         self.advance(now);
         self.spent

@@ -1,4 +1,4 @@
-//! The meter of a quota against the plainest model there is: the union of the intervals in which its boxes ran.
+//! Checks the meter of a quota against the simplest model: the union of the intervals in which its boxes ran.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use super::quota::Meter;
 /// What a task does next, `after` nanoseconds later.
 #[derive(Debug, Clone)]
 enum Step {
-    /// Begins a box: in a task that runs one, a nested one.
+    /// Begins a box: a nested one, in a task that already runs one.
     Start {
         task: usize,
     },

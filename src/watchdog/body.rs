@@ -42,11 +42,11 @@ impl<B: Body> Body for ResponseBody<B> {
         let inner = this.inner;
         let result = this.watched.poll(cx, |cx| inner.poll_frame(cx));
         match &result {
-            // somebody waits: the clock runs
+            // somebody waits, so the clock runs
             Poll::Pending => this.watched.resume(|| Clock::get().ticks()),
             // delivered: the clock stands still until somebody asks again
             Poll::Ready(Some(Ok(_))) => this.watched.pause(0),
-            // over: the row is free
+            // over, so the row is free
             Poll::Ready(None | Some(Err(_))) => drop(this.watched.take()),
         }
         result

@@ -17,8 +17,8 @@ impl WatchdogHandle {
         Self { policy }
     }
 
-    /// Turns watching on or off, for requests that come from now on. With `HEELER_DISABLE=1` in the environment it stays
-    /// off.
+    /// Turns watching on or off for requests that arrive from now on. With `HEELER_DISABLE=1` in the environment it
+    /// stays off.
     pub fn set_enabled(&self, enabled: bool) {
         self.policy.set_enabled(enabled);
     }
@@ -29,8 +29,8 @@ impl WatchdogHandle {
         self.policy.is_enabled()
     }
 
-    /// Changes the threshold for requests that come from now on. Less than one millisecond counts as one millisecond, and the
-    /// log says so once.
+    /// Changes the threshold for requests that arrive from now on. Less than one millisecond counts as one millisecond,
+    /// and the log says so once.
     pub fn set_threshold(&self, threshold: Duration) {
         static CLAMP: Clamp = Clamp::new("WatchdogHandle::set_threshold");
         self.policy.set_threshold(CLAMP.at_least(threshold, SHORTEST));
@@ -42,8 +42,8 @@ impl WatchdogHandle {
         self.policy.threshold()
     }
 
-    /// Counts the requests in flight that this layer watches, bodies included. They are counted one by one: use it for a page or a
-    /// metric, not for every request.
+    /// Counts the requests in flight that this layer watches, bodies included. It counts them one by one, so use it for
+    /// a page or a metric, not for every request.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         table().rows().filter(|row| row.live().is_some() && row.policy() == self.policy.id).count()

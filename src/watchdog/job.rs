@@ -1,4 +1,4 @@
-//! Work that is no request.
+//! Work that isn't a request.
 
 use std::borrow::Cow;
 use std::pin::Pin;
@@ -44,7 +44,7 @@ pin_project! {
 /// ```
 pub fn watch<F: Future>(name: impl Into<Cow<'static, str>>, threshold: Duration, future: F) -> Watch<F> {
     static CLAMP: Clamp = Clamp::new("watch");
-    // Here, for a first start takes a while, and the first poll is on a worker.
+    // Here, because the first start takes a while, and the first poll is on a worker.
     report::start_watching();
     let threshold = CLAMP.at_least(threshold, SHORTEST);
     let job = Job { name: name.into(), reports: None };

@@ -18,7 +18,8 @@ use crate::sync::keep;
 type ThresholdFor = Arc<dyn Fn(&Parts) -> Option<Duration> + Send + Sync>;
 type Ignore = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
 
-/// What a service needs of its layer. One a layer, for the life of the process: a request refers to it for free.
+/// What a service needs from its layer. There is one per layer, for the life of the process, so a request can refer to
+/// it for free.
 pub(super) struct Config {
     pub(super) policy: &'static Policy,
     pub(super) threshold_for: Option<ThresholdFor>,
@@ -45,14 +46,14 @@ pub struct WatchdogLayer {
     config: Arc<OnceLock<&'static Config>>,
 }
 
-/// The monitor's resolution; a shorter threshold is raised to it.
+/// The monitor's resolution. A shorter threshold is raised to it.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
 impl WatchdogLayer {
     /// Creates a watchdog for requests that run longer than `threshold`.
     ///
-    /// A threshold below one millisecond counts as one millisecond, and the log says so once; [`Duration::MAX`] counts as
-    /// never.
+    /// A threshold below one millisecond counts as one millisecond, and the log says so once. [`Duration::MAX`] counts
+    /// as never.
     #[must_use]
     pub fn new(threshold: Duration) -> Self {
         static CLAMP: Clamp = Clamp::new("WatchdogLayer::new");
@@ -74,7 +75,7 @@ impl WatchdogLayer {
         }
     }
 
-    /// A changed copy: what was made from the layer before keeps its settings.
+    /// Returns a changed copy. Services made from the layer before keep its settings.
     fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self.config = Arc::default();
@@ -90,10 +91,10 @@ impl WatchdogLayer {
         })
     }
 
-    /// Sets a different threshold for some requests. `None` means the layer's.
+    /// Sets a different threshold for some requests. `None` means the layer's threshold.
     ///
     /// A threshold below one millisecond counts as one millisecond, and the log says so once. The closure is called for
-    /// each request, before the service is: it should be quick. If it panics, the request panics.
+    /// each request, before the service, so it should be quick. If it panics, the request panics.
     #[must_use]
     pub fn threshold_for(self, f: impl Fn(&Parts) -> Option<Duration> + Send + Sync + 'static) -> Self {
         self.with(|layer| {
@@ -111,8 +112,8 @@ impl WatchdogLayer {
     /// Reports a single poll that holds its thread for this long, even if the request is not slow yet. Defaults to one
     /// second.
     ///
-    /// The poll is found within a quarter more than the time given. Less than one millisecond counts as one millisecond, and
-    /// the log says so once; [`Duration::MAX`] counts as never. See also
+    /// The poll is found at most a quarter of that time later. Less than one millisecond counts as one millisecond, and
+    /// the log says so once. [`Duration::MAX`] counts as never. See also
     /// [`without_blocking_reports`](Self::without_blocking_reports).
     #[must_use]
     pub fn blocking_after(self, limit: Duration) -> Self {
@@ -164,7 +165,7 @@ impl WatchdogLayer {
         self.with(|layer| layer.settings.abandoned = Abandoned::Never)
     }
 
-    /// Watches response bodies as well. One that does not deliver its next frame within the threshold is reported.
+    /// Watches response bodies as well. Reports a body that does not deliver its next frame within the threshold.
     ///
     /// Time that passes while nobody asks for a frame (a slow client) does not count. Bodies are not watched by default.
     #[must_use]
@@ -187,21 +188,21 @@ impl WatchdogLayer {
                 ignore: self.ignore.clone(),
                 body: self.body,
             });
-            // It may have gone to sleep for long: before there was this limit on single polls.
+            // The monitor may be in a long sleep that began before this limit on single polls existed.
             monitor::answered();
             config
         })
     }
 }
 
-/// 25 seconds, as dogslow's: just before the 30 seconds after which most proxies give up.
+/// Creates a watchdog with 25 seconds, like dogslow: just before the 30 seconds after which most proxies give up.
 impl Default for WatchdogLayer {
     fn default() -> Self {
         Self::new(Duration::from_secs(25))
     }
 }
 
-// A rule of the application's that panics fails its request, and is called anew for the next one.
+// If one of the application's closures panics, that request fails, and the closure is called again for the next one.
 impl std::panic::UnwindSafe for WatchdogLayer {}
 impl std::panic::RefUnwindSafe for WatchdogLayer {}
 impl std::panic::UnwindSafe for Config {}

@@ -1,9 +1,9 @@
-//! The watchdog: a request that runs too long is caught in the act.
+//! Reports where a request is stuck while it is still running.
 //!
-//! [`WatchdogLayer`] goes around any `Service<http::Request<_>>`: axum, hyper, tonic. It never changes, delays or reorders a
-//! response; a request that ends in time pays for a row in a table and some plain stores a poll. One that does not is
-//! captured where it is, once at its threshold and again at two, four and eight times it, and reported through
-//! [`Reports`](crate::Reports).
+//! [`WatchdogLayer`] goes around any `Service<http::Request<_>>`: axum, hyper, tonic. It never changes, delays or
+//! reorders a response. A request that ends in time pays for a row in a table and a few plain stores per poll. A
+//! request that runs longer is captured where it is, once at its threshold and again at two, four and eight times that,
+//! and reported through [`Reports`](crate::Reports).
 //!
 //! ```
 //! use std::time::Duration;
@@ -23,21 +23,22 @@
 //! # Ok::<(), heeler::Error>(())
 //! ```
 //!
-//! Work that is no request is watched with [`watch`]; work that a request hands to other tasks and threads shows up in its
-//! report if it is handed over with [`spawn`], [`spawn_blocking`] or [`watch_child`].
+//! Use [`watch`] for work that isn't a request. Work that a request hands to other tasks and threads appears in its
+//! report if it is started with [`spawn`], [`spawn_blocking`] or [`watch_child`].
 //!
 //! # When to use this, and when a timeout
 //!
-//! A timeout (of `tower` or `tower-http`) ends a request and says nothing about it. The watchdog says where it is and lets
-//! it go on. Both together are what a service wants: put the watchdog outside and give it the shorter time.
+//! A timeout (of `tower` or `tower-http`) ends a request and says nothing about it. The watchdog says where it is and
+//! lets it go on. Use both: put the watchdog outside and give it the shorter time.
 //!
 //! # What a request may notice
 //!
-//! A capture wakes the task that polls the request, so that its future is polled once more than it would have been.
+//! A capture wakes the task that polls the request, so its future is polled once more than usual.
 //!
-//! A thread that is inside a long poll gets a signal if it runs. If it sleeps in a system call, it is left alone: its stack is
-//! copied while it sleeps. Only where that does not work (a stack that does not unwind from there; on aarch64, calls by
-//! `syscall`, such as a `futex`) it gets the signal, too. System calls are then restarted (`SA_RESTART`), except those that never are:
+//! A thread that is inside a long poll gets a signal if it is running. If it sleeps in a system call, it gets none: its
+//! stack is copied while it sleeps. If that does not work (a stack that does not unwind from there; on aarch64, calls
+//! by `syscall`, such as a `futex`), it gets the signal, too. System calls are then restarted (`SA_RESTART`), except
+//! those that never are:
 //!
 //! | the poll sits in | after a signal |
 //! |---|---|
@@ -46,11 +47,13 @@
 //! | `poll`, `ppoll`, `select`, `epoll_wait` | ends with `EINTR` |
 //! | `recv` or `send` on a socket with `SO_RCVTIMEO`/`SO_SNDTIMEO` | ends with `EINTR` |
 //!
-//! A thread is signalled only while it is inside a watched poll, and never again while it still sits in the same call. One that
-//! runs on a stack of its own there (a fiber's, a coroutine's) is signalled at most once a poll, unless it computes.
+//! A thread is signalled only while it is inside a watched poll, and never again while it stays in the same call. If it
+//! runs on a stack of its own there (a fiber's, a coroutine's), it is signalled at most once per poll, unless it
+//! computes.
 //!
-//! The handler runs on the thread's alternate signal stack. A thread that has none, or one that is too small, gets one when it
-//! first polls watched work, until it ends. Where that fails, it is never signalled.
+//! The handler runs on the thread's alternate signal stack. A thread without one, or with one that is too small, gets
+//! one when it first polls watched work, and keeps it until the thread ends. If that fails, the thread is never
+//! signalled.
 
 mod body;
 mod future;

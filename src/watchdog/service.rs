@@ -1,4 +1,4 @@
-//! The service: registers the request on its way in.
+//! The service: registers a request when it comes in.
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -26,17 +26,17 @@ impl<S> WatchdogService<S> {
         Self { inner, config }
     }
 
-    /// The service inside.
+    /// Returns the service inside.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service inside.
+    /// Returns the service inside, mutably.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The service inside.
+    /// Returns the service inside.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -76,7 +76,7 @@ where
             register(config, policy.threshold_nanos(), &Head::of(&request))
         };
         // In one place and with a guard, not a closure: a request is some 200 bytes, and moving it just after it was
-        // written takes longer than all that heeler writes.
+        // written takes longer than everything that heeler writes.
         let inside = watched.enter(frame_address!());
         let future = self.inner.call(request);
         drop(inside);
@@ -84,14 +84,14 @@ where
     }
 }
 
-/// A row for the request, unless a layer further out has one for it.
+/// Registers a row for the request, unless a layer further out has one for it.
 ///
-/// A function that knows no type of the service's.
+/// Not generic over the service's types.
 #[inline]
 fn register(config: &Config, threshold: u64, head: &Head<'_>) -> Watched {
     let policy = config.policy;
     if inflight::join(policy, threshold, config.body) {
-        // If it is not shorter than the row's, that is expected already.
+        // If the threshold is not shorter than the row's, the monitor expects it already.
         report::expect(threshold);
         return Watched::off();
     }
@@ -108,7 +108,7 @@ fn register(config: &Config, threshold: u64, head: &Head<'_>) -> Watched {
     Watched::new(registered)
 }
 
-/// The same, after asking the user's closures. They get the request's head, which takes moving it to and fro.
+/// The same, after asking the user's closures. They get the request's head, which has to be moved out and back.
 #[inline(never)]
 fn register_by_rules<B>(config: &Config, request: &mut Request<B>) -> Watched {
     static CLAMP: Clamp = Clamp::new("WatchdogLayer::threshold_for");

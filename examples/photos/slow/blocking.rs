@@ -1,9 +1,9 @@
 //! Slow because a thread is held: a lock of the standard library, a regular expression, a file read over and over. All
 //! but `worker` hold a thread that the runtime needs for other requests.
 //!
-//! Those wait for something else first (the database, a channel), as pages do, and another thread wakes them. So tokio
-//! has the other worker look after sockets and timers. A worker that came straight from a socket's event to a blocking
-//! call would leave them to nobody, and the tour could not hold a second worker.
+//! Those pages wait for something else first (the database, a channel), and another thread wakes them. So tokio has the
+//! other worker look after sockets and timers. If a worker went straight from a socket's event into a blocking call,
+//! nobody would look after them, and the tour could not hold a second worker.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::seed::TAGGED_PHOTO;
 /// A thumbnail by the id of its photo.
 pub(crate) type ThumbnailCache = Mutex<HashMap<i64, Arc<[u8]>>>;
 
-/// `/slow/thread-lock`: a page with a thumbnail, while all thumbnails are made anew.
+/// `/slow/thread-lock`: a page with a thumbnail, while all thumbnails are rebuilt.
 pub(crate) async fn thread_lock(State(app): State<Arc<App>>) -> Answer {
     let (locked, rebuilding) = oneshot::channel();
     let (cache, takes) = (Arc::clone(&app.thumbnails), app.stuck_for);
@@ -44,7 +44,7 @@ fn rebuild_thumbnails(cache: &ThumbnailCache, locked: oneshot::Sender<()>, takes
     let _ = locked.send(());
     thumbnails.clear();
     for photo in 0..50 {
-        // In place of reading and decoding an original on a network drive.
+        // Stands in for reading and decoding an original on a network drive.
         thread::sleep(takes / 50);
         thumbnails.insert(photo, vec![0; 4096].into());
     }
@@ -58,21 +58,21 @@ pub(crate) async fn regex(State(app): State<Arc<App>>) -> Answer {
     Ok(Json(json!({ "tags": tags.len(), "invalid": invalid })))
 }
 
-/// Whether a tag looks like one. The engine tries every way to split the letters before it says no, and each letter
-/// doubles their number.
+/// Returns whether a tag looks valid. The engine tries every way to split the letters before it says no, and each
+/// letter doubles their number.
 pub(crate) fn is_valid_tag(tag: &str) -> bool {
     static TAG: LazyLock<Regex> = LazyLock::new(|| Regex::new("^(a+)+$").expect("a constant that is a valid pattern"));
     TAG.find(tag).is_some()
 }
 
-/// `/slow/files`: an album page that wants the orientation of its photos.
+/// `/slow/files`: an album page that needs the orientation of its photos.
 pub(crate) async fn files(State(app): State<Arc<App>>) -> Answer {
     let (first,): (i64,) = sqlx::query_as("SELECT min(id) FROM photos").fetch_one(&app.pool).await?;
     let upright = reread_exif(&app.original, Instant::now() + app.stuck_for)?;
     Ok(Json(json!({ "first": first, "upright": upright })))
 }
 
-/// Reads the whole original for some bytes at its start, and does so again for each photo of a burst that shares it.
+/// Reads the whole original for a few bytes at its start, and does so again for each photo of a burst that shares it.
 fn reread_exif(original: &Path, until: Instant) -> io::Result<usize> {
     let mut upright = 0;
     while Instant::now() < until {
@@ -82,15 +82,15 @@ fn reread_exif(original: &Path, until: Instant) -> io::Result<usize> {
     Ok(upright)
 }
 
-/// `/slow/worker`: a page that leaves the hard work to a thread made for it. The request only waits, so it is the
-/// thread's stack that says for what.
+/// `/slow/worker`: a page that leaves the hard work to a thread made for it. The request only waits, so only the
+/// thread's stack says what it waits for.
 pub(crate) async fn worker(State(app): State<Arc<App>>) -> Answer {
     let until = Instant::now() + app.stuck_for;
     let resized = heeler::spawn_blocking(move || resize_photo(3000, 2000, until)).await?;
     Ok(Json(json!({ "bytes": resized })))
 }
 
-/// Scales a grey photo down to every width that somebody might ask for, by averaging; returns the size of the result.
+/// Scales a grey photo down to every width that somebody might ask for, by averaging. Returns the size of the result.
 fn resize_photo(width: usize, height: usize, until: Instant) -> usize {
     let original = vec![128_u8; width * height];
     let mut bytes = 0;

@@ -1,4 +1,4 @@
-//! Slow because of the database: too many queries, a query without an index, no connection to be had.
+//! Slow because of the database: too many queries, a query without an index, no free connection.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,8 +18,8 @@ pub(crate) async fn queries(State(app): State<Arc<App>>) -> Answer {
     Ok(Json(json!({ "photos": photos.len(), "last": photos.last() })))
 }
 
-/// Each query takes microseconds, and there are thousands of them. A fast machine is through them too early for a tour,
-/// a slow one too late: hence `until`.
+/// Each query takes microseconds, and there are thousands of them. A fast machine would finish too early for a tour,
+/// and a slow one too late. That is why there is `until`.
 async fn load_photos_one_by_one(pool: &SqlitePool, album: &[(i64,)], until: Instant) -> sqlx::Result<Vec<Photo>> {
     const BY_ID: &str = "SELECT id, file_name, camera, taken_at FROM photos WHERE id = ?";
     let mut photos = Vec::with_capacity(album.len());
@@ -39,8 +39,8 @@ pub(crate) async fn index(State(app): State<Arc<App>>) -> Answer {
     Ok(Json(json!({ "shots": shots.len(), "last": shots.last() })))
 }
 
-/// The photos taken with a camera, each with the time of the shot before it by the same camera. An index on
-/// `photos (camera, taken_at)` would make it a matter of microseconds.
+/// Returns the photos taken with a camera, each with the time of the shot before it by the same camera. An index on
+/// `photos (camera, taken_at)` would reduce this to microseconds.
 pub(crate) async fn find_by_camera(
     pool: &SqlitePool,
     camera: &str,
@@ -56,7 +56,7 @@ pub(crate) async fn find_by_camera(
     sqlx::query_as(BY_CAMERA).bind(camera).bind(limit).fetch_all(pool).await
 }
 
-/// `/slow/pool`: a page that needs a connection while the nightly statistics have them all.
+/// `/slow/pool`: a page that needs a connection while the nightly statistics hold all of them.
 pub(crate) async fn pool(State(app): State<Arc<App>>) -> Answer {
     hold_every_connection(&app);
     let mut connection = checkout_connection(&app.small_pool).await?;
@@ -68,7 +68,7 @@ async fn checkout_connection(pool: &SqlitePool) -> sqlx::Result<PoolConnection<S
     pool.acquire().await
 }
 
-/// The nightly statistics: they check out every connection there is, and keep them while they compute.
+/// The nightly statistics. They check out every connection, and keep them while they compute.
 fn hold_every_connection(app: &App) {
     let held: Vec<_> = std::iter::from_fn(|| app.small_pool.try_acquire()).collect();
     let computing = tokio::time::sleep(app.stuck_for);

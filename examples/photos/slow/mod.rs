@@ -1,5 +1,5 @@
-//! The slow pages, each slow for one reason that services have been slow for in production, and each in a function that
-//! a report must name. All end by themselves after `App::stuck_for`, or about.
+//! The slow pages. Each is slow for one reason known from production, in a function that a report must name. All end by
+//! themselves after about `App::stuck_for`.
 
 pub(crate) mod blocking;
 pub(crate) mod database;

@@ -55,8 +55,8 @@ async fn fetch_geocode(http: &reqwest::Client, upstream: SocketAddr) -> reqwest:
     http.get(format!("http://{upstream}/reverse?lat=64.1&lon=-21.9")).send().await?.text().await
 }
 
-/// `/slow/starved`: a page that does nothing wrong. It gathers what is new for a moment, and answers, if it gets a
-/// worker to do that on.
+/// `/slow/starved`: a page that does nothing wrong. It gathers news for a moment, and then answers, if a worker is free
+/// to do that.
 pub(crate) async fn new_photos(State(app): State<Arc<App>>) -> Answer {
     let _listening = Listening::new(&app.listeners);
     tokio::time::sleep(app.threshold * 3 / 4).await;
@@ -95,7 +95,7 @@ impl Archive {
     const IN_COLD_STORAGE: usize = 4;
 }
 
-/// The next photo of the archive. Old ones have to be fetched from where storing is cheap and fetching is slow.
+/// Returns the next photo of the archive. Old ones come from a store that is cheap and slow.
 async fn export_archive(mut archive: Archive) -> io::Result<Option<(Bytes, Archive)>> {
     if archive.next == Archive::PHOTOS {
         return Ok(None);
@@ -126,12 +126,12 @@ type Finished = Mutex<HashMap<String, Value>>;
 
 async fn import_photos(finished: Arc<Finished>, import: u32, takes: Duration) {
     tokio::time::sleep(takes).await;
-    // It would wake whoever waits for this, had anybody left a waker.
+    // It would wake the one who waits for this, if anybody had left a waker.
     finished.lock().unwrap_or_else(PoisonError::into_inner).insert(format!("import-{import}"), json!(128));
 }
 
-/// A future written by hand, with the mistake everybody makes once: it says "not yet" and keeps no waker, so nobody
-/// asks again. Only something that polls it by chance ends it, or the client that gives up.
+/// A future written by hand, with the mistake that everybody makes once: it says "not yet" and keeps no waker, so
+/// nobody asks again. Only a chance poll or the client that gives up can end it.
 async fn forgotten_wakeup(finished: &Finished, import: u32) -> Value {
     poll_fn(|_context| {
         let name = format!("import-{import}");

@@ -23,7 +23,7 @@ pub(super) enum Visit {
     GivesUp,
     /// Leaves when the request is not slow yet, but on its way there.
     Leaves,
-    /// Has the page stopped by its timebox, when the request is not slow yet.
+    /// Has its timebox stop the page, when the request is not slow yet.
     IsStopped,
     /// Asks, and then has others ask for something that holds every worker.
     AmongHogs,
@@ -34,7 +34,7 @@ pub(super) enum Visit {
 pub(super) enum Blame {
     /// The frame that the report leads with.
     Location,
-    /// A frame of a stack of this kind: somebody else's stack than the request's own.
+    /// A frame of a stack of this kind. It isn't the request's own stack.
     Stack(&'static str),
 }
 
@@ -94,12 +94,12 @@ pub(crate) const CAUSES: [Cause; 13] = [
     },
 ];
 
-/// A cause that is met again, in a box.
+/// A cause that the tour visits again, in a box.
 pub(super) const STOPPED: Cause = Cause {
     visit: Visit::IsStopped,
     verdict: "interrupted",
     ..waiting("/slow/upstream", "the same outbound call, in a timebox", "fetch_geocode")
 };
 
-/// A cause whose page an administrator has profiled: it then has no report.
+/// A cause whose page an administrator has profiled, so that it has no report.
 pub(super) const PROFILED: Cause = waiting("/slow/lock", "the same import, in a profile", "wait_for_import");

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::causes::{Blame, Cause, Thread};
 
-/// The reports that were made since it was created.
+/// The reports made since this was created.
 pub(super) struct Evidence {
     folder: PathBuf,
     earlier: HashSet<OsString>,
@@ -31,7 +31,7 @@ impl Evidence {
         Ok(Self { folder: folder.into(), earlier })
     }
 
-    /// The best that any report says about this visit; `None` if no report is about it.
+    /// Returns the best finding of any report about this visit, or `None` if no report is about it.
     pub(super) fn finding(&self, cause: &Cause, visit: usize) -> io::Result<Option<Finding>> {
         let mut best = None;
         for report in self.reports()? {
@@ -46,14 +46,14 @@ impl Evidence {
         Ok(best)
     }
 
-    /// The addresses of reported requests that are no slow page.
+    /// Returns the addresses of reported requests that aren't slow pages.
     pub(super) fn reports_of_fast_pages(&self) -> io::Result<Vec<String>> {
         let reports = self.reports()?;
         let uris = reports.iter().filter_map(|report| report["request"]["uri"].as_str());
         Ok(uris.filter(|uri| !uri.starts_with("/slow/")).map(str::to_owned).collect())
     }
 
-    /// A file that cannot be read or parsed counts as not there: it may have been removed or replaced just now.
+    /// A file that cannot be read or parsed counts as missing, because it may have just been removed or replaced.
     fn reports(&self) -> io::Result<Vec<Value>> {
         let new = names(&self.folder)?.filter(|name| !self.earlier.contains(name));
         let texts = new.filter_map(|name| fs::read(self.folder.join(name)).ok());
@@ -83,7 +83,7 @@ fn judge(report: &Value, cause: &Cause) -> Finding {
     };
     let verdict = report["verdict"].as_str().unwrap_or("no verdict");
     let guilty = frames(report, cause.blame).find(|frame| name(frame) == cause.function);
-    // If the guilty one is missing, what the report leads with says more than nothing.
+    // If the guilty one is missing, the report's own location says more than nothing.
     let frame = guilty.unwrap_or(&report["location"]);
     Finding {
         verdict: match (verdict, syscall) {
@@ -112,13 +112,13 @@ fn frames(report: &Value, blame: Blame) -> Box<dyn Iterator<Item = &Value> + '_>
     }
 }
 
-/// The last part of a frame's function: `fetch_geocode` of `photos::slow::waiting::fetch_geocode`.
+/// Returns the last part of a frame's function: `fetch_geocode` for `photos::slow::waiting::fetch_geocode`.
 fn name(frame: &Value) -> &str {
     let function = frame["function"].as_str().unwrap_or("?");
     function.rsplit("::").next().unwrap_or(function)
 }
 
-/// A path relative to the current directory, where it lies below it.
+/// Returns a path relative to the current directory, if it is below it.
 fn from_here(file: &str) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     Path::new(file).strip_prefix(here).map_or_else(|_| file.to_owned(), |file| file.display().to_string())

@@ -1,10 +1,10 @@
-//! The messages that the tour was worth.
+//! The messages that the tour caused.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use std::{fs, io};
 
-/// The messages in this folder that are not older than `since`, newest last.
+/// Returns the messages in this folder that are not older than `since`, newest last.
 pub(super) fn messages(folder: &Path, since: SystemTime) -> io::Result<Vec<PathBuf>> {
     let mut messages = Vec::new();
     for entry in fs::read_dir(folder)? {

@@ -16,21 +16,21 @@ use crate::log::Quiet;
 use crate::settings::{Settings, Tool};
 use crate::{Problem, WORKERS};
 
-/// How long a report may take to be named, written and found once its request is over. The first one of a process reads
-/// the debug information of the whole program.
+/// How long it may take to symbolize, write and find a report once its request is over. The first one of a process
+/// reads the debug information of the whole program.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often to look for a report, or for a condition of the service.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Walks the tour and prints what it found. `true`: every cause was found, and nothing else was reported.
+/// Walks the tour and prints what it found. Returns `true` if every cause was found, and nothing else was reported.
 pub(crate) async fn walk(settings: &Settings, address: SocketAddr, reports: &Reports) -> Result<bool, Problem> {
     let _quiet = Quiet::start();
     let begun = Instant::now();
     #[cfg(feature = "email")]
     let since = std::time::SystemTime::now();
     let guest = Guest {
-        // A connection a request: what one of them does to its connection must not reach the next.
+        // One connection per request, so that one request cannot affect the connection of the next.
         http: Client::builder().no_proxy().pool_max_idle_per_host(0).build()?,
         address,
         threshold: settings.threshold,
@@ -95,7 +95,7 @@ pub(crate) async fn walk(settings: &Settings, address: SocketAddr, reports: &Rep
     Ok(all_right && unjust.is_empty() && complaints.is_empty())
 }
 
-/// Whether the stack that ends at that node has the function on it.
+/// Returns whether the stack that ends at that node contains the function.
 fn goes_through(profile: &Profile, stack: u32, function: &str) -> bool {
     let node = |at: u32| profile.nodes.get(at as usize);
     let mut nodes = std::iter::successors(node(stack), |one| node(one.parent?));
@@ -117,7 +117,7 @@ fn row(cause: &Cause, finding: Option<Finding>, right: bool) -> [String; 5] {
 fn print_now(text: &str) {
     use std::io::Write as _;
     print!("{text}");
-    // A terminal that is gone is noticed by whatever is printed next.
+    // If the terminal is gone, the next print notices.
     let _ = std::io::stdout().flush();
 }
 
@@ -131,7 +131,7 @@ struct Guest {
 }
 
 impl Guest {
-    /// Visits the page and finds the report: what the table says of it, and whether that is right.
+    /// Visits the page and finds the report. Returns what the table says about it, and whether that is right.
     async fn step(
         &self,
         cause: &Cause,
@@ -149,7 +149,7 @@ impl Guest {
         Ok((row(cause, finding, right), right))
     }
 
-    /// Has the page profiled, and looks where most of its time went: nothing may be reported meanwhile.
+    /// Profiles the page, and checks where most of its time went. Nothing may be reported meanwhile.
     async fn profile(&self, token: &str, complaints: &mut Vec<String>) -> Result<([String; 5], bool), Problem> {
         print_now(&format!("  {:17}  {} ... ", PROFILED.path, PROFILED.what));
         let url = format!("http://{}{}?__geordi__=json", self.address, PROFILED.path);
@@ -168,7 +168,7 @@ impl Guest {
         Ok((finding.map(str::to_owned), right))
     }
 
-    /// Looks for the report about this visit until it is there and right, or has had its time.
+    /// Looks for the report about this visit until it is there and right, or the time is up.
     async fn finding(&self, cause: &Cause, visit: usize) -> Result<(Option<Finding>, Duration), Problem> {
         let begun = Instant::now();
         loop {
@@ -181,7 +181,7 @@ impl Guest {
         }
     }
 
-    /// Asks for the page as the cause has it. An error is an answer that the cause does not explain.
+    /// Asks for the page in the way that the cause describes. An answer that the cause does not explain is an error.
     async fn visit(&self, cause: &Cause, visit: usize) -> Result<(), Problem> {
         let path = format!("{}?tour={visit}", cause.path);
         if let Visit::IsStopped = cause.visit {
@@ -203,7 +203,8 @@ impl Guest {
         }
     }
 
-    /// The request to be starved must have begun to wait, or it would still be outside when the workers are held.
+    /// Waits until the request to be starved has begun to wait. Otherwise it would still be outside when the workers
+    /// are held.
     async fn until_someone_listens(&self) -> Result<(), Problem> {
         loop {
             let status: Value = serde_json::from_slice(&self.get("/status".to_owned()).await?)?;
@@ -214,7 +215,7 @@ impl Guest {
         }
     }
 
-    /// Asks for a slow page with less time than it takes to be slow, and shows the answer.
+    /// Asks for a slow page with less time than it needs to be slow, and shows the answer.
     async fn stopped(&self, path: String) -> Result<(), Problem> {
         let limit = (self.threshold / 2).as_millis();
         let url = format!("http://{}{path}&timebox={limit}", self.address);
@@ -229,7 +230,7 @@ impl Guest {
         }
     }
 
-    /// Asks for pages that are never slow, several at a time; returns how long the slowest took.
+    /// Asks for pages that are never slow, several at a time. Returns how long the slowest took.
     async fn fast_pages(&self) -> Result<Duration, Problem> {
         let mut slowest = Duration::ZERO;
         for round in 0..25 {
@@ -244,7 +245,7 @@ impl Guest {
         Ok(slowest)
     }
 
-    /// The whole response to a request that ends within reason.
+    /// Returns the whole response to a request that ends within reason.
     async fn get(&self, path: String) -> Result<Vec<u8>, Problem> {
         let url = format!("http://{}{path}", self.address);
         let response = self.http.get(url).timeout(self.stuck_for * 4 + PATIENCE).send().await?.error_for_status()?;
@@ -252,7 +253,7 @@ impl Guest {
     }
 }
 
-/// A client that gives up is answered nothing, or what it asked for if that was faster.
+/// A client that gives up gets no answer, or what it asked for if that was faster.
 fn given_up<T>(outcome: Result<Result<T, Problem>, tokio::time::error::Elapsed>) -> Result<(), Problem> {
     match outcome {
         Ok(answer) => answer.map(drop),

@@ -1,11 +1,11 @@
-//! Who asks, and how an answer suits them.
+//! Who asks, and how an answer is adapted to them.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response};
 
-/// The other end, as far as an answer depends on it.
+/// The client, as far as an answer depends on it.
 #[derive(Debug, Clone)]
 pub(in crate::profile) struct Client {
     pub(in crate::profile) method: Method,
@@ -19,12 +19,12 @@ impl Client {
         Self { method: head.method.clone(), shows_pages: accepts_html(&head.headers), sends_body }
     }
 
-    /// Whether it asks without changing anything.
+    /// Returns whether it asks without changing anything.
     pub(in crate::profile) fn reads(&self) -> bool {
         self.method == Method::GET || self.method == Method::HEAD
     }
 
-    /// The answer as it is sent: to HEAD without its body.
+    /// Returns the answer as it is sent: without its body to HEAD.
     pub(in crate::profile) fn fit(&self, mut response: Response<Bytes>) -> Response<Bytes> {
         let length = response.body().len();
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -35,7 +35,7 @@ impl Client {
     }
 }
 
-/// Whether `text/html` is asked for by its name.
+/// Returns whether `text/html` is named explicitly.
 fn accepts_html(headers: &HeaderMap) -> bool {
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|range| {

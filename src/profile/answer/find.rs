@@ -1,4 +1,4 @@
-//! What becomes of a profile that somebody asks for by its id.
+//! Finds a profile that somebody asks for by its id.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use crate::profile::id::Id;
 use crate::profile::layer::Config;
 use crate::profile::store::{Phase, Status, StoreError};
 
-/// What there is of a profile.
+/// What exists of a profile.
 pub(super) enum Found {
     Done(Arc<Profile>),
-    /// Not yet, or there will be none.
+    /// It isn't done yet, or there will be none.
     Status(Box<Status>),
 }
 
-/// What there is, if it is theirs who ask: anybody else's may as well not be there.
+/// Returns what exists, if it belongs to the caller. For anybody else it does not exist.
 pub(super) async fn find(config: &Config, access: &Access, id: Id) -> Result<Option<Found>, StoreError> {
     let principal = access.principal();
     if let Some(job) = config.jobs.get(id) {
@@ -23,12 +23,12 @@ pub(super) async fn find(config: &Config, access: &Access, id: Id) -> Result<Opt
             return Ok(None);
         }
         let status = job.status().await;
-        // What is done is in the store, as far as it is.
+        // A finished profile is in the store, if it was kept.
         if status.phase != Phase::Done {
             return Ok(Some(Found::Status(Box::new(status))));
         }
     }
-    // It may be done between the two looks, so that there are two rounds.
+    // It may finish between the two lookups, so there are two rounds.
     for _ in 0..2 {
         if let Some(profile) = config.store.get(&id, principal).await? {
             return Ok(Some(Found::Done(Arc::new(profile))));

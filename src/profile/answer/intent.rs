@@ -1,17 +1,19 @@
-//! Whether a request that asks for a profile is somebody's act.
+//! Decides whether a person meant to make a request that asks for a profile.
 //!
-//! A page can have a browser send almost any request with the credentials that the browser adds by itself: cookies, passwords
-//! of Basic authentication, the client's certificate, the address it comes from. So a profile starts at once in three cases:
+//! A page can make a browser send almost any request with the credentials that the browser adds by itself: cookies,
+//! passwords of Basic authentication, the client's certificate, the address it comes from. So a profile starts at once
+//! in only three cases:
 //!
 //! 1. The browser says that somebody went there: `Sec-Fetch-Mode: navigate` and `Sec-Fetch-Dest: document`, from this
-//!    origin (`Sec-Fetch-Site: same-origin`) or from no page at all (`none`: the address bar, a bookmark, or a link in another
-//!    program). No page can set or leave out these headers. Over plain HTTP to another
-//!    machine browsers send none of them.
-//! 2. By a header of its own, `x-geordi`. No image, script, frame, form or `no-cors` fetch can have it, and a script of
-//!    another origin only after a preflight that the service has answered with a yes; then its `Origin` tells.
-//! 3. It has no cookie, and does not look like a browser's, or has a kind of `Authorization` that no browser adds by itself.
+//!    origin (`Sec-Fetch-Site: same-origin`) or from no page at all (`none`: the address bar, a bookmark, or a link in
+//!    another program). No page can set or leave out these headers. Over plain HTTP to another machine, browsers send
+//!    none of them.
+//! 2. The request has the header `x-geordi`. No image, script, frame, form or `no-cors` fetch can set it, and a script
+//!    of another origin only after a preflight that the service has allowed. Then its `Origin` gives it away.
+//! 3. It has no cookie, and does not look like a browser's, or has a kind of `Authorization` that no browser adds by
+//!    itself.
 //!
-//! About anything else a page asks first. In a browser it asks also before more than one run.
+//! For anything else a page asks first. In a browser it also asks before more than one run.
 
 use http::header::{
     ACCEPT, AUTHORIZATION, COOKIE, HOST, HeaderMap, ORIGIN, REFERER, UPGRADE_INSECURE_REQUESTS, USER_AGENT,
@@ -25,7 +27,7 @@ const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const SEC_CH_UA: HeaderName = HeaderName::from_static("sec-ch-ua");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// How browsers of all times say that they only prepare for what somebody may do next.
+/// How old and new browsers say that they only prepare for what somebody may do next.
 const PREPARES: [(HeaderName, &str); 4] = [
     (HeaderName::from_static("sec-purpose"), "prefetch"),
     (HeaderName::from_static("purpose"), "prefetch"),
@@ -36,28 +38,28 @@ const PREPARES: [(HeaderName, &str); 4] = [
 /// Kinds of `Authorization` that a browser adds by itself, once it knows the password.
 const AMBIENT: [&[u8]; 4] = [b"basic", b"digest", b"negotiate", b"ntlm"];
 
-/// What a request asks for a profile by.
+/// How a request asks for a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// The URL's parameter.
+    /// By the URL's parameter.
     Flag,
     Header,
 }
 
-/// Whose doing it is.
+/// Who meant the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Intent {
-    /// Somebody's who may.
+    /// A person who may profile.
     Act,
-    /// Perhaps a page's: to be asked about.
+    /// Perhaps a page, so somebody has to be asked.
     Unclear,
-    /// A browser's that prepares for an act.
+    /// A browser that prepares for a possible request.
     Preparation,
-    /// Another site's.
+    /// Another site.
     Foreign,
     /// A part of a page asks, by the header.
     Embedded,
-    /// A script of a page asks for many runs, by the header: there is no page to ask on.
+    /// A script of a page asks for many runs, by the header. There is no page to ask on.
     ManyByHeader,
 }
 
@@ -69,7 +71,7 @@ impl Intent {
             return Self::Preparation;
         }
         if !fetch.is_from_here(head) {
-            // A link from elsewhere leads to the page that asks, which nobody else can read or put into a frame.
+            // A link from elsewhere leads to the page that asks. Nobody else can read that page or put it into a frame.
             let is_link = way == Way::Flag && fetch.navigates() && head.method == http::Method::GET;
             return if is_link { Self::Unclear } else { Self::Foreign };
         }
@@ -88,12 +90,13 @@ impl Intent {
     }
 }
 
-/// Whether it goes on from the application's own pages, as far as the browser says, and is no preparation.
+/// Returns whether the request comes from the application's own pages, as far as the browser says, and isn't a
+/// preparation.
 pub(super) fn goes_on(head: &Parts) -> bool {
     !prepares(&head.headers) && Fetch::of(&head.headers).is_from_here(head)
 }
 
-/// Whether what must come from the application's own pages does, as far as the browser says.
+/// Returns whether a request that must come from the application's own pages does, as far as the browser says.
 pub(super) fn is_own_action(head: &Parts) -> bool {
     match Fetch::of(&head.headers).site {
         Some(site) => site == b"same-origin",
@@ -101,7 +104,7 @@ pub(super) fn is_own_action(head: &Parts) -> bool {
     }
 }
 
-/// What a browser says of a request. Node's says nothing but the mode.
+/// What a browser says about a request. Node sends only the mode.
 struct Fetch<'a> {
     site: Option<&'a [u8]>,
     mode: &'a [u8],
@@ -110,7 +113,7 @@ struct Fetch<'a> {
 
 impl<'a> Fetch<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
-        // More than one value is nobody's.
+        // More than one value isn't a browser's.
         let get = |name: &HeaderName| {
             let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
             let first = values.next()?;
@@ -123,11 +126,11 @@ impl<'a> Fetch<'a> {
         self.site.is_some() || self.dest.is_some()
     }
 
-    /// Whether no other site has caused it.
+    /// Returns whether no other site has caused it.
     fn is_from_here(&self, head: &Parts) -> bool {
         match self.site {
             Some(site) => matches!(site, b"same-origin" | b"none"),
-            // What a script of another origin sends names that, and could name it as the forwarded host, too.
+            // A request by a script of another origin names that origin. It could also name it as the forwarded host.
             None => names_us(head, &ORIGIN, false) && names_us(head, &REFERER, true),
         }
     }
@@ -136,7 +139,7 @@ impl<'a> Fetch<'a> {
         self.site.is_some() && self.mode == b"navigate" && self.dest == Some(b"document")
     }
 
-    /// Whether it is a `fetch` or an `XMLHttpRequest` whose answer the script may read.
+    /// Returns whether it is a `fetch` or an `XMLHttpRequest` whose answer the script may read.
     fn is_of_script(&self) -> bool {
         self.site.is_some() && matches!(self.mode, b"cors" | b"same-origin") && self.dest == Some(b"empty")
     }
@@ -157,7 +160,7 @@ fn has_cookie(head: &Parts) -> bool {
     head.headers.contains_key(COOKIE)
 }
 
-/// Whether it has credentials that something other than a browser has put there.
+/// Returns whether it has credentials that something other than a browser has put there.
 fn is_explicit(head: &Parts) -> bool {
     let mut schemes = head.headers.get_all(AUTHORIZATION).iter().map(|value| {
         let value = value.as_bytes().trim_ascii();
@@ -170,7 +173,7 @@ fn is_explicit_scheme(scheme: &[u8]) -> bool {
     !scheme.is_empty() && !AMBIENT.iter().any(|known| scheme.eq_ignore_ascii_case(known))
 }
 
-/// Whether a browser may have sent it. A page cannot keep its browser from saying at least one of these.
+/// Returns whether a browser may have sent it. A page cannot keep its browser from sending at least one of these.
 fn looks_like_a_browser(head: &Parts) -> bool {
     let headers = &head.headers;
     let says = [&SEC_FETCH_SITE, &SEC_FETCH_DEST, &SEC_CH_UA, &ORIGIN, &REFERER, &UPGRADE_INSECURE_REQUESTS];
@@ -179,13 +182,13 @@ fn looks_like_a_browser(head: &Parts) -> bool {
     }
     let values = |name| headers.get_all(name).iter().map(|value: &HeaderValue| value.as_bytes().to_ascii_lowercase());
     let holds = |value: &[u8], part: &[u8]| memchr::memmem::find(value, part).is_some();
-    // All of them call themselves Mozilla, for the sake of servers of the last century.
+    // All browsers call themselves Mozilla, for the sake of servers of the last century.
     values(USER_AGENT).any(|value| holds(&value, b"mozilla/") || holds(&value, b"opera/"))
         || values(ACCEPT).any(|value| holds(&value, b"text/html") || holds(&value, b"image/"))
 }
 
-/// Whether the origin or the page that a header names is this host's, or none is named. `forwarded`: a proxy may have said
-/// by which name it was asked.
+/// Returns whether the origin or page that a header names is this host's, or none is named. `forwarded`: a proxy may
+/// have passed on the host name that it was asked for.
 fn names_us(head: &Parts, name: &HeaderName, forwarded: bool) -> bool {
     let Some(value) = head.headers.get(name) else { return true };
     let Some(theirs) = value.to_str().ok().and_then(|value| value.parse::<Uri>().ok()) else { return false };
@@ -236,7 +239,7 @@ mod tests {
             (&[("referer", "http://evil.example.com/?app.example.com:8080")], false, false),
             (&[("referer", "/relative")], false, false),
             (&[("referer", "https://public.com/a"), ("x-forwarded-host", "public.com")], true, true),
-            // A script that may set headers could say so itself.
+            // A script that may set headers could set this one, too.
             (&[("origin", "https://public.com"), ("x-forwarded-host", "public.com")], false, true),
         ] {
             let head = head(headers);
@@ -300,15 +303,15 @@ mod tests {
             (&[("accept", "*/*"), ("user-agent", "curl/8.5.0")], Act, Act),
             (&[("authorization", "Bearer x")], Act, Act),
             (&[("authorization", "Basic eDp5"), ("user-agent", "curl/8.5.0")], Act, Act),
-            // Node says so much of each fetch.
+            // Node sends this with each fetch.
             (&[("authorization", "Bearer x"), ("sec-fetch-mode", "cors"), ("accept-language", "*")], Act, Act),
-            // A cookie is what browsers add by themselves, whatever else is there.
+            // Browsers add a cookie by themselves, whatever else is there.
             (&[cookie], Unclear, Unclear),
             (&[cookie, ("authorization", "Bearer x")], Unclear, Unclear),
             (&[cookie, ("accept", "text/html"), ("user-agent", CHROME)], Unclear, Unclear),
             (&[cookie, ("sec-fetch-mode", "navigate")], Unclear, Unclear),
             (&[cookie, ("sec-fetch-dest", "document"), ("sec-fetch-mode", "navigate")], Unclear, Unclear),
-            // So are passwords, certificates, and where it comes from.
+            // The same holds for passwords, certificates, and the address.
             (&[("authorization", "Basic eDp5"), ("user-agent", CHROME)], Unclear, Unclear),
             (&[("authorization", "NTLM x"), ("accept", "image/avif,image/*;q=0.8")], Unclear, Unclear),
             (&[("authorization", "Bearer x"), ("authorization", "Basic x"), ("user-agent", CHROME)], Unclear, Unclear),
@@ -318,7 +321,7 @@ mod tests {
             (&[("upgrade-insecure-requests", "1")], Unclear, Unclear),
             (&[("origin", "http://app.example.com:8080")], Unclear, Unclear),
             (&[("referer", "http://app.example.com:8080/")], Unclear, Unclear),
-            // A token is not, but who uses a browser confirms many runs.
+            // A token is not added by a browser, but in a browser many runs need a confirmation.
             (&[("authorization", "Bearer x"), ("user-agent", CHROME)], Act, Unclear),
             (&[cookie, ("origin", "https://evil.example")], Foreign, Foreign),
             (&[cookie, ("referer", "https://evil.example/")], Foreign, Foreign),
@@ -354,7 +357,7 @@ mod tests {
             ),
             (&[("sec-fetch-site", "none"), ("sec-fetch-dest", "iframe")], Embedded, Embedded),
             (&[cookie, ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "cors")], Foreign, Foreign),
-            // A service that lets every origin in lets it set headers, too.
+            // A service that allows every origin allows it to set headers, too.
             (&[cookie, ("origin", "https://evil.example")], Foreign, Foreign),
             (&[cookie, ("origin", "https://evil.example"), ("x-forwarded-host", "evil.example")], Foreign, Foreign),
             (&[("origin", "http://app.example.com:8080")], Act, ManyByHeader),

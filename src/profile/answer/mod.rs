@@ -1,4 +1,4 @@
-//! What a profiler answers, itself: everything but the profiled request.
+//! The profiler's own answers: everything but the profiled request.
 
 mod client;
 mod find;

@@ -1,4 +1,4 @@
-//! What is to be done about a request with the flag, for somebody who may.
+//! Decides what to do about a request with the flag, from somebody who may profile.
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -20,34 +20,34 @@ use crate::profile::store::{StoreError, Summary};
 /// The form of a profile for a client that has not named one.
 const DEFAULT_FORM: Form = Form::Svg;
 
-/// So many earlier profiles are offered for a comparison.
+/// The number of earlier profiles that are offered for a comparison.
 const MAX_EARLIER: usize = 10;
 
-/// So many profiles are on the page that lists them.
+/// The number of profiles on the page that lists them.
 const MAX_LISTED: usize = 200;
 
 /// The longest search, in characters.
 const MAX_QUERY: usize = 200;
 
-/// What is to be done.
+/// What to do.
 pub(in crate::profile) enum Plan {
-    /// What would be done without the layer.
+    /// What would happen without the layer.
     Pass,
     Answer(Response<Bytes>),
     Start(Wanted),
 }
 
-/// How a request is to be profiled, and what its asker gets.
+/// How a request is to be profiled, and what the caller gets.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::profile) struct Wanted {
     pub(in crate::profile) start: Start,
     pub(in crate::profile) by: By,
 }
 
-/// What an asker gets.
+/// What a caller gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::profile) enum By {
-    /// At once, the way to a page.
+    /// A redirect to a page, at once.
     Page,
     /// The profile in this form, when it is done.
     Form(Form),
@@ -130,10 +130,10 @@ fn started(respond: Respond<'_>, access: &Access, head: &Parts, client: &Client,
     Plan::Start(Wanted { start, by })
 }
 
-/// Asks whether it is meant, on a page that nobody else can read or frame.
+/// Asks whether the request is meant, on a page that nobody else can read or frame.
 fn asked(respond: Respond<'_>, access: &Access, head: &Parts, client: &Client, start: Start) -> Response<Bytes> {
     if !client.shows_pages || head.method != Method::GET || client.sends_body {
-        // Of what a page could have made a browser send, a POST cannot be repeated, and an image has no buttons.
+        // A page could have made a browser send this. A POST cannot be repeated, and an image has no buttons.
         let sentence = "Nobody seems to have meant this: open the address yourself, or send the credentials in \
                         `Authorization` and no cookie, or ask with the header instead of the parameter.";
         return respond.say(StatusCode::FORBIDDEN, sentence);
@@ -147,7 +147,7 @@ fn asked(respond: Respond<'_>, access: &Access, head: &Parts, client: &Client, s
 
 const NOT_OPEN: &str = "This question is no longer open, or another instance has asked it: open the address again.";
 
-/// Somebody has said yes: they are sent on to where it starts.
+/// Somebody has confirmed. Sends them on to the URL that starts the profile.
 fn confirmed(respond: Respond<'_>, access: &Access, head: &Parts, token: Id) -> Response<Bytes> {
     if head.method != Method::POST {
         return respond.wrong_method("POST");
@@ -165,7 +165,7 @@ fn confirmed(respond: Respond<'_>, access: &Access, head: &Parts, token: Id) -> 
     }
 }
 
-/// Somebody has said yes, and comes from there.
+/// Somebody has confirmed, and comes from the redirect.
 fn go(respond: Respond<'_>, access: &Access, head: &Parts, token: Id) -> Plan {
     if head.method != Method::GET {
         return Plan::Answer(respond.wrong_method("GET"));
@@ -193,7 +193,7 @@ async fn answered(respond: Respond<'_>, access: &Access, head: &Parts, client: &
         Ask::Response(id) => response(respond, access, id).await,
         Ask::Compare(one, other) => compared(respond, access, one, other).await,
         Ask::Index => index(respond, access).await,
-        // Seen to before.
+        // Handled before.
         Ask::Start(_) | Ask::Cancel(_) | Ask::Confirm(_) | Ask::Go(_) => Ok(respond.not_found()),
     };
     answered.unwrap_or_else(|error| respond.store_failed(&error))
@@ -213,7 +213,7 @@ async fn page(respond: Respond<'_>, access: &Access, id: Id) -> Answered {
     })
 }
 
-/// Other profiles of the same route, the latest first.
+/// Returns other profiles of the same route, the latest first.
 async fn earlier(respond: Respond<'_>, access: &Access, profile: &Profile, id: Id) -> Result<Vec<Summary>, StoreError> {
     let path = |uri: &str| uri.split('?').next().unwrap_or_default().to_owned();
     let request = &profile.request;
@@ -269,7 +269,7 @@ async fn index(respond: Respond<'_>, access: &Access) -> Answered {
     Ok(respond.index(found, query).await)
 }
 
-/// Stops a job, of this process or of another.
+/// Stops a job, of this process or of another one.
 async fn cancel(respond: Respond<'_>, access: &Access, head: &Parts, id: Id) -> Answered {
     if head.method != Method::POST {
         return Ok(respond.wrong_method("POST"));
@@ -283,7 +283,7 @@ async fn cancel(respond: Respond<'_>, access: &Access, head: &Parts, id: Id) -> 
         Some(Found::Status(status)) if status.phase.is_over() => {}
         Some(Found::Status(_)) => match respond.config.jobs.get(id) {
             Some(job) => job.stop(Stop::Cancelled),
-            // Whether it was still going on makes no difference to whoever wants it stopped.
+            // The caller wants it stopped, so it makes no difference whether it was still running.
             None => _ = respond.config.store.request_cancel(&id, access.principal()).await?,
         },
     }

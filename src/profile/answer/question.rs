@@ -1,9 +1,10 @@
-//! Questions that a page has put to somebody: whether this request is to be profiled, so often.
+//! Questions that a page has put to somebody: whether to profile this request, this many times.
 //!
-//! The answer, a POST, has to name the question, by 128 random bits that are in no other page. It holds once, for five minutes,
-//! for the same request, and for whoever was asked. It is answered with a redirect to a number of the same kind, whose GET
-//! starts the profile: routers tell methods apart before they come to a layer, so that only a GET leads to the service that
-//! was asked about. Questions are this process's own: another instance does not know them.
+//! The answer, a POST, has to name the question by 128 random bits that are in no other page. It is valid once, for
+//! five minutes, for the same request and the same caller. The response to it redirects to a number of the same kind,
+//! whose GET starts the profile. This is because routers distinguish methods before a request reaches a layer, so only
+//! a GET leads to the service that was asked about. Questions belong to this process: another instance does not know
+//! them.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,10 +21,10 @@ use crate::sync::lock_std;
 /// How long a question can be answered.
 const LIFE: Duration = Duration::from_secs(5 * 60);
 
-/// How many wait for an answer. The oldest makes room.
+/// How many questions can wait for an answer. The oldest makes room.
 const MAX: usize = 256;
 
-/// Those that wait for an answer, oldest first.
+/// The questions that wait for an answer, oldest first.
 #[derive(Default)]
 pub(in crate::profile) struct Questions(Mutex<VecDeque<Question>>);
 
@@ -37,20 +38,20 @@ struct Question {
     stage: Stage,
 }
 
-/// How far a question is.
+/// The stage of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     Asked,
-    /// Somebody has said yes, and is on the way.
+    /// Somebody has confirmed, and follows the redirect.
     Confirmed,
 }
 
 impl Questions {
-    /// Puts one. Only GET requests are asked about: the answer is the method's.
+    /// Puts a question. Only GET requests are asked about, because the answer determines the method.
     ///
     /// # Errors
     ///
-    /// If the operating system has no random numbers to give.
+    /// Returns an error if the operating system has no random numbers to give.
     pub(super) fn ask(
         &self,
         head: &Parts,
@@ -70,7 +71,7 @@ impl Questions {
         Ok(token)
     }
 
-    /// What is to be started, if the question is this one's to answer. It cannot be answered again, not even rightly.
+    /// Returns what to start, if the caller may answer the question. It cannot be answered again, not even correctly.
     pub(super) fn answer(&self, token: Id, head: &Parts, flag: &Flag, access: &Access, stage: Stage) -> Option<Start> {
         self.answer_at(token, head, flag, access, stage, Instant::now())
     }
@@ -86,7 +87,7 @@ impl Questions {
     ) -> Option<Start> {
         let mut waiting = lock_std(&self.0);
         waiting.retain(|question| now.saturating_duration_since(question.asked) < LIFE);
-        // All of them, however early one is found: how long that takes tells nothing.
+        // Compares all of them, however early one is found, so that the time it takes tells nothing.
         let found = waiting.iter().enumerate().fold(None, |found, (at, question)| {
             if bool::from(question.token.ct_eq(&token)) { Some(at) } else { found }
         });
@@ -104,7 +105,7 @@ fn target(head: &Parts, flag: &Flag) -> String {
 }
 
 impl fmt::Debug for Questions {
-    /// Leaves out what they are about.
+    /// Leaves out what the questions are about.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Questions").field("waiting", &lock_std(&self.0).len()).finish()
     }
@@ -148,7 +149,7 @@ mod tests {
             assert_eq!(questions.answer(token, &answered, &flag, &ada, Asked), None, "spent on a wrong answer");
         }
 
-        // The one number is not the other.
+        // One number does not work in place of the other.
         let token = ask();
         assert_eq!(questions.answer(token, &answered, &flag, &ada, Confirmed), None);
         let token = questions.ask(&about, &flag, &ada, many(), Confirmed).unwrap();

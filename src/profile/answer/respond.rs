@@ -1,4 +1,4 @@
-//! Answers, each with the headers that every one of them has.
+//! Answers, with the headers that all of them have.
 
 use bytes::Bytes;
 use http::header::{
@@ -27,13 +27,13 @@ const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-
 #[derive(Clone, Copy)]
 pub(in crate::profile) struct Respond<'a> {
     pub(in crate::profile) config: &'a Config,
-    /// The request's.
+    /// The URI of the request.
     pub(in crate::profile) uri: &'a Uri,
     pub(in crate::profile) shows_pages: bool,
 }
 
 impl Respond<'_> {
-    /// A reference, relative to the request, to itself with another value of the flag.
+    /// Returns a reference, relative to the request, to the same URL with another value of the flag.
     pub(in crate::profile) fn link(&self, value: &str) -> String {
         let name = self.config.flag.name();
         let uri = self.config.flag.strip(self.uri);
@@ -53,7 +53,7 @@ impl Respond<'_> {
         link + name + "=" + value
     }
 
-    /// Path and query without the flag.
+    /// Returns path and query without the flag.
     fn base(&self) -> String {
         let uri = self.config.flag.strip(self.uri);
         uri.path_and_query().map_or("/", |base| base.as_str()).to_owned()
@@ -73,10 +73,10 @@ impl Respond<'_> {
             (CONTENT_TYPE, content_type),
             (CACHE_CONTROL, "no-store"),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            // With no referrer at all, a browser would not say either which page cancels.
+            // With no referrer at all, a browser would not say which page cancels, either.
             (REFERRER_POLICY, "same-origin"),
             (CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"),
-            // As the policy says, for browsers that do not know it.
+            // The same as in the policy, for browsers that do not know it.
             (X_FRAME_OPTIONS, "DENY"),
             (VARY, "accept, authorization, cookie, sec-fetch-dest, sec-fetch-mode, sec-fetch-site"),
         ];
@@ -87,7 +87,7 @@ impl Respond<'_> {
         response
     }
 
-    /// The page that asks whether this is to be started.
+    /// Returns the page that asks whether to start this.
     pub(super) fn confirm(&self, start: Start, token: Id) -> Response<Bytes> {
         let Ok(nonce) = nonce() else {
             return self.say(StatusCode::SERVICE_UNAVAILABLE, "The system has no random numbers available.");
@@ -98,7 +98,7 @@ impl Respond<'_> {
         self.answer(StatusCode::OK, "text/html; charset=utf-8", Policy::Page(&nonce), Bytes::from(page))
     }
 
-    /// One sentence: on a page, for whoever looks at pages.
+    /// Answers with one sentence: on a page, if the client shows pages.
     pub(in crate::profile) fn say(&self, status: StatusCode, sentence: &str) -> Response<Bytes> {
         let nonce = if self.shows_pages && !status.is_redirection() { nonce().ok() } else { None };
         if let Some(nonce) = nonce {
@@ -114,7 +114,7 @@ impl Respond<'_> {
         self.say(StatusCode::BAD_REQUEST, &sentence(&nonsense.to_string()))
     }
 
-    /// Why a form cannot be asked for. Said before anything runs.
+    /// Returns why a form is not available. Checked before anything runs.
     pub(super) fn unavailable(&self, form: Form) -> Option<Response<Bytes>> {
         (!format::is_available(form)).then(|| {
             let why = format!("This program is built without what `{form}` needs: see the features of heeler.");
@@ -140,14 +140,14 @@ impl Respond<'_> {
         response
     }
 
-    /// To the page of a profile.
+    /// Redirects to the page of a profile.
     pub(in crate::profile) fn see_other(&self, id: Id) -> Response<Bytes> {
         let mut response = self.go_to(&id.to_string());
         self.mark(&mut response, id);
         response
     }
 
-    /// To where the flag has another value.
+    /// Redirects to the same URL with another value of the flag.
     pub(super) fn go_to(&self, value: &str) -> Response<Bytes> {
         let link = self.link(value);
         let mut response = self.say(StatusCode::SEE_OTHER, &link);
@@ -164,9 +164,9 @@ impl Respond<'_> {
         }
     }
 
-    /// How far a profile is, as JSON.
+    /// Returns how far a profile is, as JSON.
     pub(super) fn status(&self, code: StatusCode, mut status: Status) -> Response<Bytes> {
-        // Who asks knows who they are; whoever looks over their shoulder need not.
+        // The caller knows who they are. Somebody who looks over their shoulder need not.
         status.principal = None;
         let id = status.id;
         let body = serde_json::to_vec(&status).unwrap_or_default();
@@ -178,7 +178,7 @@ impl Respond<'_> {
         response
     }
 
-    /// What there is in place of a profile that is not done.
+    /// Returns the answer for a profile that isn't done.
     pub(super) fn unfinished(&self, status: Status) -> Response<Bytes> {
         if let Some(nonce) = self.shows_pages.then(nonce).and_then(Result::ok) {
             let (flag, base) = (self.config.flag.name(), self.base());
@@ -195,7 +195,7 @@ impl Respond<'_> {
         self.say(StatusCode::SERVICE_UNAVAILABLE, &sentence(&error.to_string()))
     }
 
-    /// Why there is no profile, and will be none.
+    /// Says why there is no profile, and will be none.
     pub(in crate::profile) fn ended(&self, phase: &Phase) -> Response<Bytes> {
         match phase {
             Phase::Failed(why) => {
@@ -207,7 +207,7 @@ impl Respond<'_> {
         }
     }
 
-    /// A page. `make` runs where it may take a while.
+    /// Returns a page. `make` runs where it may take a while.
     async fn page(&self, make: impl FnOnce(&Context<'_>) -> String + Send + 'static) -> Response<Bytes> {
         let Ok(nonce) = nonce() else {
             return self.say(StatusCode::SERVICE_UNAVAILABLE, "The system has no random numbers available.");
@@ -226,19 +226,19 @@ impl Respond<'_> {
         }
     }
 
-    /// The page of a profile that is done. `earlier`: others of the same route.
+    /// Returns the page of a finished profile. `earlier`: others of the same route.
     pub(super) async fn result(&self, profile: Arc<Profile>, earlier: Vec<Summary>, id: Id) -> Response<Bytes> {
         let mut response = self.page(move |context| result(&profile, &earlier, context)).await;
         self.mark(&mut response, id);
         response
     }
 
-    /// The comparison of two.
+    /// Returns the comparison of two profiles.
     pub(super) async fn compared(&self, one: Arc<Profile>, other: Arc<Profile>) -> Response<Bytes> {
         self.page(move |context| compare(&one, &other, context)).await
     }
 
-    /// The profiles that are stored; as JSON for whoever does not look at pages.
+    /// Returns the stored profiles: as a page, or as JSON for clients that do not show pages.
     pub(super) async fn index(&self, found: Vec<Summary>, query: String) -> Response<Bytes> {
         if self.shows_pages {
             return self.page(move |context| index(&found, &query, context)).await;
@@ -247,7 +247,7 @@ impl Respond<'_> {
         self.answer(StatusCode::OK, "application/json", Policy::Other, Bytes::from(body))
     }
 
-    /// A profile in a form.
+    /// Returns a profile in a form.
     pub(in crate::profile) async fn profile(&self, form: Form, profile: Arc<Profile>, id: Id) -> Response<Bytes> {
         let body = match apart(move || render(form, &profile)).await {
             Some(Ok(body)) => body,
@@ -264,7 +264,8 @@ impl Respond<'_> {
         response
     }
 
-    /// What was kept of a response's body, as nothing but text or bytes: whatever it is, a browser does not interpret it.
+    /// Returns what was kept of a response's body, only as text or bytes, so that a browser does not interpret it,
+    /// whatever it is.
     pub(super) fn kept_body(&self, profile: &Profile, id: Id) -> Response<Bytes> {
         let Some(kept) = &profile.response else {
             return self.say(StatusCode::NOT_FOUND, "The request had no response.");
@@ -285,14 +286,14 @@ impl Respond<'_> {
     }
 }
 
-/// Sets a header to what is no user's text.
+/// Sets a header to a value that no user wrote.
 fn set<B>(response: &mut Response<B>, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::try_from(value) {
         response.headers_mut().insert(name, value);
     }
 }
 
-/// A profile in a form, or why it is not to be had.
+/// Renders a profile in a form, or says why that failed.
 fn render(form: Form, profile: &Profile) -> Result<Vec<u8>, format::Error> {
     match format::render(form, profile) {
         Some(rendered) => rendered,
@@ -301,7 +302,7 @@ fn render(form: Form, profile: &Profile) -> Result<Vec<u8>, format::Error> {
     }
 }
 
-/// With a capital letter and a full stop.
+/// Adds a capital letter and a full stop.
 fn sentence(words: &str) -> String {
     let mut letters = words.chars();
     let first = letters.next().map(char::to_uppercase).into_iter().flatten();

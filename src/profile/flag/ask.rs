@@ -7,34 +7,34 @@ use crate::profile::form::Form;
 use crate::profile::id::Id;
 use crate::text::escape;
 
-/// How often one asking can have a request run.
+/// How often one call can have a request run.
 pub(crate) const MAX_RUNS: u32 = 1_000;
 
-/// How much of nonsense is quoted, in characters.
+/// How much of an invalid value is quoted, in characters.
 const MAX_QUOTE: usize = 40;
 
-/// What somebody asks for.
+/// What a caller asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ask {
-    /// To profile this request.
+    /// Profile this request.
     Start(Start),
-    /// The page of a profile; for other clients than browsers the profile in its default form.
+    /// Show the page of a profile. Clients other than browsers get the profile in its default form.
     Page(Id),
-    /// The profile in a form.
+    /// Return the profile in a form.
     Download(Id, Form),
-    /// How far it is, as JSON.
+    /// Return how far it is, as JSON.
     Status(Id),
-    /// To stop it.
+    /// Stop it.
     Cancel(Id),
-    /// To say yes to what a page has asked, with that question's token.
+    /// Confirm what a page has asked, with that question's token.
     Confirm(Id),
-    /// To start what was said yes to, with the token of the answer.
+    /// Start what was confirmed, with the token of the answer.
     Go(Id),
-    /// What was kept of the response's body.
+    /// Return what was kept of the response's body.
     Response(Id),
-    /// The comparison of a profile with an earlier one.
+    /// Compare a profile with an earlier one.
     Compare(Id, Id),
-    /// All that are stored.
+    /// List all stored profiles.
     Index,
 }
 
@@ -43,16 +43,16 @@ pub(crate) enum Ask {
 pub(crate) struct Start {
     /// The form of the answer; the default one if `None`.
     pub(crate) form: Option<Form>,
-    /// How often it is to run, 1 to [`MAX_RUNS`]; `None` if that was not said.
+    /// How often it is to run, 1 to [`MAX_RUNS`]. `None` if that was not given.
     pub(crate) runs: Option<u32>,
-    /// With what the rest of the process does meanwhile.
+    /// Whether to profile what the rest of the process does meanwhile.
     pub(crate) process: bool,
-    /// On the application's own runtime.
+    /// Whether to run it on the application's own runtime.
     pub(crate) inline: bool,
 }
 
-/// A value that asks for nothing. Displays as a sentence for whoever has sent it; what it quotes is escaped for a terminal,
-/// not for HTML.
+/// A value that asks for nothing. Displays as a sentence for the caller. What it quotes is escaped for a terminal, not
+/// for HTML.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Nonsense(String);
 
@@ -63,7 +63,7 @@ impl fmt::Display for Nonsense {
 }
 
 impl Ask {
-    /// Of the flag's value as it is in the query.
+    /// Parses the flag's value as it is in the query.
     pub(crate) fn parse(value: &str) -> Result<Self, Nonsense> {
         let value = decode(value);
         let value = value.trim_matches(' ');
@@ -100,7 +100,7 @@ impl Ask {
 }
 
 impl Start {
-    /// Of the header's value. `None` if it says no: `0`, `off`, `false`.
+    /// Parses the header's value. Returns `None` if it declines: `0`, `off`, `false`.
     pub(crate) fn of_header(value: &[u8]) -> Result<Option<Self>, Nonsense> {
         let value = std::str::from_utf8(value).map_err(|_| Nonsense("the header is not ASCII".into()))?;
         match value.trim() {
@@ -109,7 +109,7 @@ impl Start {
         }
     }
 
-    /// Of words with commas in between. Empty ones, `1`, `on` and `true` say nothing but yes.
+    /// Parses words separated by commas. Empty ones, `1`, `on` and `true` only say yes.
     fn words(words: &str) -> Result<Self, Nonsense> {
         let mut start = Self::default();
         for word in words.split(',').map(|word| word.trim_matches(' ')) {
@@ -136,7 +136,7 @@ fn set<T: PartialEq>(into: &mut Option<T>, value: T, what: &str) -> Result<(), N
     Ok(())
 }
 
-/// The number of `20x`; `None` if the word is none.
+/// Returns the number of `20x`, or `None` if the word isn't of that form.
 fn runs(word: &str) -> Option<Result<u32, Nonsense>> {
     let digits = word.strip_suffix('x').filter(|digits| !digits.is_empty())?;
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,5 +1,5 @@
-//! Queries, values and ids at random. Four thousand cases each; `HEELER_FUZZ` sets another number: a million take
-//! about two minutes in a release build.
+//! Random queries, values and ids. Four thousand cases each. `HEELER_FUZZ` sets another number. A million take about
+//! two minutes in a release build.
 
 use http::Uri;
 use proptest::prelude::*;

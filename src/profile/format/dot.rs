@@ -41,7 +41,8 @@ fn write(out: &mut String, graph: &Graph) -> std::fmt::Result {
     writeln!(out, "}}")
 }
 
-/// A function with time of its own has the colour of what it did then; others a pale one, of what was done below them.
+/// Returns the colour of a function. One with time of its own has the colour of what it did then. Others have a pale
+/// colour of what was done below them.
 pub(super) fn fill(own: u64, total: crate::profile::State, mostly: crate::profile::State) -> [u8; 3] {
     if own > 0 { color(mostly) } else { color(total).map(|part| 255 - (255 - part) / 3) }
 }
@@ -51,7 +52,7 @@ pub(super) fn width(share: f64) -> f64 {
     0.6 + 4.0 * share.clamp(0.0, 1.0)
 }
 
-/// For between quotes. In labels a backslash begins an escape, and `&` an entity.
+/// Quotes text for use between quotation marks. In labels a backslash begins an escape, and `&` an entity.
 fn quoted(text: &str) -> String {
     text.replace('&', "&amp;").replace('\\', "\\\\").replace('"', "\\\"")
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::profile::form::Form;
 
-/// A profile that cannot be had in the form asked for. In words for who asked.
+/// A profile is not available in the requested form. In words for the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Error {
     /// The form needs a feature of the crate that this build lacks.

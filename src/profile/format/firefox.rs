@@ -1,6 +1,6 @@
 //! The Firefox Profiler's format: <https://profiler.firefox.com>.
 //!
-//! The request is a thread, its states are categories, and samples weigh what they lasted, in milliseconds.
+//! The request is a thread, its states are categories, and the weight of a sample is its duration in milliseconds.
 
 use fxprof_processed_profile as fx;
 use serde_json::Value;
@@ -14,14 +14,14 @@ use crate::report::Frame;
 use crate::text::escape;
 use crate::text::units::at;
 
-/// A place of source longer than this says nothing.
+/// A longer source path says nothing.
 const MAX_PLACE: usize = 300;
 
 pub(super) fn firefox(profile: &Profile) -> Result<Vec<u8>, String> {
     let period = (1_000_000_000 / u64::from(profile.rate_hz.max(1))).max(1);
     let interval = fx::SamplingInterval::from_nanos(period);
     let mut out = fx::Profile::new(&title(profile), profile.started_at.into(), interval);
-    // All names are there: the profiler need not ask for any.
+    // All names are there, so the profiler need not ask for any.
     out.set_symbolicated(true);
     let categories = Times::STATES.map(|state| out.add_category(state_name(state), color(state)).into());
     let start = fx::Timestamp::from_nanos_since_reference(0);
@@ -29,7 +29,7 @@ pub(super) fn firefox(profile: &Profile) -> Result<Vec<u8>, String> {
     let process = out.add_process(&escape(executable, MAX_PLACE), profile.process.pid, start);
     out.set_process_end_time(process, fx::Timestamp::from_nanos_since_reference(profile.wall_nanos));
     let mut weights = Vec::new();
-    // The crate writes threads in the order of their names; a main thread would be called as the process is.
+    // The crate writes threads in the order of their names. A main thread would be named after the process.
     for (slices, name) in [(&profile.slices, "request"), (&profile.beside, "spawned work, beside the request")] {
         if slices.is_empty() && !weights.is_empty() {
             continue;
@@ -46,7 +46,7 @@ pub(super) fn firefox(profile: &Profile) -> Result<Vec<u8>, String> {
     }
     let mut json = serde_json::to_value(&out).map_err(|error| error.to_string())?;
     for (thread, weights) in weights.into_iter().enumerate() {
-        // The crate's weights are whole numbers; the profiler takes fractions of a millisecond.
+        // The crate's weights are whole numbers, but the profiler accepts fractions of a millisecond.
         let weight = json.pointer_mut(&format!("/threads/{thread}/samples/weight"));
         *weight.ok_or("samples have no weights")? = weights;
     }
@@ -64,7 +64,7 @@ fn samples(
     let paths = Paths::of(profile);
     let names: Vec<_> = profile.frames.iter().map(|frame| out.intern_string(&label(frame))).collect();
     let mut weights = Vec::new();
-    // What a sample says of the CPU is about the time before it.
+    // A sample's CPU time is about the time before it.
     let mut cpu = 0;
     let mut end = 0;
     for slice in in_order(slices) {
@@ -87,14 +87,14 @@ fn samples(
     Value::Array(weights)
 }
 
-/// The function; of the application's own also the line, which says which await it is at.
+/// Returns the function. For the application's own functions it adds the line, which says which await it is at.
 fn label(frame: &Frame) -> String {
     let name = frame_name(frame);
     let place = at(frame.file.as_deref(), frame.line).filter(|_| frame.own && frame.function.is_some());
     place.map(|place| format!("{name} {}", escape(&place, MAX_PLACE))).unwrap_or(name)
 }
 
-/// The nearest to the flamegraphs' colours that the profiler has.
+/// Returns the profiler's colour that is nearest to the flamegraphs' colour.
 fn color(state: State) -> fx::CategoryColor {
     match state {
         State::OnCpu => fx::CategoryColor::Yellow,

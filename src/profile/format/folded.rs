@@ -1,5 +1,5 @@
-//! Folded stacks, a line each: `on CPU;app::handler;app::load 1200000`, in nanoseconds. What `inferno-flamegraph`,
-//! `flamegraph.pl` and many others read.
+//! Folded stacks, one line each: `on CPU;app::handler;app::load 1200000`, in nanoseconds. `inferno-flamegraph`,
+//! `flamegraph.pl` and many other programs read this.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::stacks::stacks;
 use crate::profile::Profile;
 
 pub(super) fn folded(profile: &Profile) -> String {
-    // `;` parts frames. Perl's stackcollapse scripts write a colon for it, too.
+    // `;` separates frames. Perl's stackcollapse scripts write a colon for it, too.
     let names: Vec<String> = profile.frames.iter().map(|frame| frame_name(frame).replace(';', ":")).collect();
     let mut out = String::new();
     for stack in stacks(profile, &profile.slices, true).iter().filter(|stack| stack.nanos > 0) {

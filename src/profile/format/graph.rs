@@ -10,13 +10,13 @@ use crate::profile::Profile;
 use crate::report::Frame;
 use crate::text::units::{at, duration};
 
-/// More boxes than these nobody reads.
+/// Nobody reads more boxes than this.
 const MAX_NODES: usize = 60;
 
-/// Nor more arrows.
+/// Nor more arrows than this.
 const MAX_EDGES: usize = 120;
 
-/// A function is drawn if it was on the stack for one part in so many of the time.
+/// A function is drawn if it was on the stack for at least one part in this many of the time.
 const SMALLEST: u64 = 200;
 
 /// The most characters of a function's name, and of its place.
@@ -26,7 +26,7 @@ const MAX_PLACE: usize = 60;
 /// What is drawn.
 #[derive(Debug)]
 pub(super) struct Graph {
-    /// What it is about, and what is not in it. A line each.
+    /// What it is about, and what it leaves out. One item per line.
     pub(super) heading: Vec<String>,
     /// Most total time first.
     pub(super) nodes: Vec<Node>,
@@ -36,13 +36,13 @@ pub(super) struct Graph {
 
 #[derive(Debug)]
 pub(super) struct Node {
-    /// Shortened and harmless.
+    /// Shortened and escaped.
     pub(super) name: String,
-    /// Its file, shortened and harmless.
+    /// Its file, shortened and escaped.
     pub(super) place: Option<String>,
     pub(super) own: Times,
     pub(super) total: Times,
-    /// It calls itself.
+    /// Whether it calls itself.
     pub(super) recursive: bool,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Edge {
     /// Indexes into [`Graph::nodes`]; never the same.
     pub(super) from: usize,
     pub(super) to: usize,
-    /// Nanoseconds; a stack counts once.
+    /// Nanoseconds. Each stack counts once.
     pub(super) nanos: u64,
 }
 
@@ -102,7 +102,7 @@ fn node(row: &Row, frame: &Frame) -> Node {
     }
 }
 
-/// The calls between `nodes`, heaviest first, and how many are too light to be drawn.
+/// Returns the calls between `nodes`, heaviest first, and how many are too light to be drawn.
 fn edges(profile: &Profile, groups: &Groups, node_of: &HashMap<u32, usize>, nodes: &mut [Node]) -> (Vec<Edge>, usize) {
     let mut weights: HashMap<(usize, usize), u64> = HashMap::new();
     for stack in stacks(profile, &profile.slices, false) {

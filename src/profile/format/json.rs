@@ -1,4 +1,4 @@
-//! The profile as it is: [`SCHEMA`](crate::profile::SCHEMA).
+//! The profile as it is, in JSON: [`SCHEMA`](crate::profile::SCHEMA).
 
 use crate::profile::Profile;
 

@@ -1,7 +1,7 @@
-//! Where the boxes and arrows of a call graph go: layered from callers to callees, by `layout-rs`.
+//! Where the boxes and arrows of a call graph go: in layers from callers to callees, computed by `layout-rs`.
 //!
-//! Some of its steps take longer than anybody waits on graphs that are large to it. So it gets none of the labels, each of
-//! which is a node to it, and does not look for fewer crossings where there are too many to count.
+//! On graphs that it considers large, some of its steps take longer than anybody waits. So it gets no labels, because
+//! each label counts as a node, and it does not look for fewer crossings where there are too many to count.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -15,23 +15,23 @@ use layout::topo::layout::VisualGraph;
 
 use super::graph::{Edge, Graph};
 
-/// How large text is. Units are PDF's, and Courier is 0.6 of its size wide.
+/// The size of text. Units are PDF's, and a character of Courier is 0.6 of that wide.
 pub(super) const TEXT: f64 = 9.0;
 pub(super) const LINE: f64 = 1.25 * TEXT;
 pub(super) const CHARACTER: f64 = 0.6 * TEXT;
 
-/// Between a box's text and its edge.
+/// The space between a box's text and its edge.
 const PADDING: f64 = 6.0;
 
-/// How many comparisons a count of crossings may take. The layout counts more than fifty times.
+/// How many comparisons a count of crossings may need. The layout counts more than fifty times.
 const MAX_CROSSINGS: usize = 50_000;
 
-/// Something at its place: x grows to the right, y down.
+/// A shape with its position: x grows to the right, y down.
 #[derive(Debug, Clone)]
 pub(super) enum Shape {
-    /// The node of that number.
+    /// The node with that number.
     Node { node: usize, left: f64, top: f64, width: f64, height: f64 },
-    /// The edge of that number: where it starts, and curves of two control points and an end each.
+    /// The edge with that number: where it starts, and its curves, each with two control points and an end.
     Edge { edge: usize, start: (f64, f64), curves: Vec<[(f64, f64); 3]>, head_at_start: bool },
 }
 
@@ -39,15 +39,15 @@ pub(super) enum Shape {
 ///
 /// # Errors
 ///
-/// If `layout-rs` gives up, in words.
+/// Returns an error in words if `layout-rs` gives up.
 pub(super) fn lay_out(graph: &Graph, lines: &[Vec<String>]) -> Result<Vec<Shape>, String> {
     if graph.nodes.is_empty() {
         return Ok(Vec::new());
     }
     let order = order(graph);
     let mut visual = VisualGraph::new(Orientation::TopToBottom);
-    // Its checks walk all paths through the graph, of which there may be more than can be walked. For the same reason
-    // edges must come in this order: then its search for a circle ends at once.
+    // Its checks walk all paths through the graph, and there may be too many to walk. For the same reason edges must
+    // come in this order: then its search for a cycle ends at once.
     visual.dag.set_validate(false);
     let look = StyleAttr::new(Color::fast("black"), 1, None, 0, 1);
     let handles: Vec<_> = lines
@@ -83,14 +83,15 @@ pub(super) fn lay_out(graph: &Graph, lines: &[Vec<String>]) -> Result<Vec<Shape>
         visual.add_edge(arrow, handles[from], handles[to]);
     }
     let mut shapes = Shapes(Vec::new());
-    // It has assertions of its own, and a graph that it cannot lay out is no reason to fail for anything else.
+    // It has assertions of its own. A graph that it cannot lay out must not make anything else fail.
     let hasty = crossings(graph, &order) > MAX_CROSSINGS;
     catch_unwind(AssertUnwindSafe(|| visual.do_it(false, hasty, false, &mut shapes)))
         .map_err(|_| "its call graph could not be laid out; `dot` can be had".to_owned())?;
     Ok(shapes.0)
 }
 
-/// For each node its place in an order in which callers come before what they call, except for calls that close a circle.
+/// Returns each node's place in an order in which callers come before what they call, except for calls that close a
+/// cycle.
 fn order(graph: &Graph) -> Vec<usize> {
     let mut calls = vec![Vec::new(); graph.nodes.len()];
     for edge in &graph.edges {
@@ -100,7 +101,7 @@ fn order(graph: &Graph) -> Vec<usize> {
     for edge in &graph.edges {
         called[edge.to] = true;
     }
-    // From those that nobody calls, depth first; a node is done after all that it calls.
+    // Starts from those that nobody calls, depth first. A node is done after everything that it calls.
     let roots = (0..graph.nodes.len()).filter(|&node| !called[node]).chain(0..graph.nodes.len());
     let mut order = vec![0; graph.nodes.len()];
     let mut next = graph.nodes.len();
@@ -126,13 +127,13 @@ fn order(graph: &Graph) -> Vec<usize> {
     order
 }
 
-/// About how many comparisons a count of the crossings takes: of all pairs in a row with all in the next, where an edge
-/// has a place in each row that it passes.
+/// Estimates how many comparisons a count of the crossings takes: of all pairs in a row with all in the next, where an
+/// edge has a place in each row that it passes.
 fn crossings(graph: &Graph, order: &[usize]) -> usize {
     let span = |edge: &Edge| (order[edge.from].min(order[edge.to]), order[edge.from].max(order[edge.to]));
     let mut edges: Vec<(usize, usize)> = graph.edges.iter().map(span).collect();
     edges.sort_unstable();
-    // By their places in the order. No row is above that of a caller.
+    // In the order of their places. No row is above that of a caller.
     let mut row = vec![0; order.len()];
     for &(from, to) in &edges {
         row[to] = row[to].max(row[from] + 1);
@@ -147,7 +148,7 @@ fn crossings(graph: &Graph, order: &[usize]) -> usize {
     wide.windows(2).map(|rows| rows[0] * rows[0] * rows[1]).sum()
 }
 
-/// Takes down what the layout draws.
+/// Records what the layout draws.
 struct Shapes(Vec<Shape>);
 
 impl RenderBackend for Shapes {
@@ -177,7 +178,8 @@ impl RenderBackend for Shapes {
         let point = |point: &Point| (point.x, point.y);
         let mut curves = vec![[point(leaving), point(arriving), point(end)]];
         for (arriving, end) in rest {
-            // A smooth curve goes on as the one before it ended: its first control point is that one's last, mirrored.
+            // A smooth curve goes on in the direction in which the one before it ended. Its first control point is the
+            // last one of that curve, mirrored.
             let [_, before, from] = curves[curves.len() - 1];
             let leaving = (2.0 * from.0 - before.0, 2.0 * from.1 - before.1);
             curves.push([leaving, point(arriving), point(end)]);

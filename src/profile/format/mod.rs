@@ -1,4 +1,4 @@
-//! The forms in which a profile leaves: files for other programs. And what all who show a profile count with: its
+//! The forms in which a profile leaves: files for other programs. Also what all views of a profile count with: its
 //! [stacks](stacks::stacks) and its [tally](tally()).
 
 #[cfg(feature = "callgraph")]

@@ -1,4 +1,4 @@
-//! What frames and states are called.
+//! Names of frames and states.
 
 use std::time::Duration;
 
@@ -7,15 +7,16 @@ use crate::report::Frame;
 use crate::text::escape;
 use crate::text::units::{at, duration};
 
-/// Room for any name that a compiler makes; what is longer was made to be long.
+/// Room for any name that a compiler makes. A longer one was made to be long.
 const MAX_NAME: usize = 16 * 1024;
 
-/// The most characters of a request that a title has.
+/// The most characters of a request's method that a title shows.
 const MAX_METHOD: usize = 32;
 const MAX_URI: usize = 200;
 
-/// The function, or else its place, or else its address; without control characters, line ends, text-direction overrides and
-/// invisible characters, which come out as `\u{202e}`. Never empty. Not shortened up to 16,384 characters.
+/// Returns the function, or else its place, or else its address. Control characters, line ends, text-direction
+/// overrides and invisible characters are escaped, as in `\u{202e}`. Never empty. Not shortened up to 16,384
+/// characters.
 pub(super) fn frame_name(frame: &Frame) -> String {
     let name = frame.function.clone().filter(|function| !function.is_empty());
     let name = name.or_else(|| at(frame.file.as_deref(), frame.line)).unwrap_or_else(|| {
@@ -29,7 +30,7 @@ pub(super) fn frame_name(frame: &Frame) -> String {
     }
 }
 
-/// At most `max` characters of `text`: its ends.
+/// Returns at most `max` characters of `text`: its beginning and its end.
 #[cfg(feature = "callgraph")]
 pub(super) fn short(text: &str, max: usize) -> String {
     let length = text.chars().count();
@@ -41,13 +42,13 @@ pub(super) fn short(text: &str, max: usize) -> String {
     text.chars().take(front).chain(['…']).chain(text.chars().skip(length - back)).collect()
 }
 
-/// Whether the frame is no function but a remark in brackets: `[unattributed]`, `[any of 3]`.
+/// Returns whether the frame isn't a function but a remark in brackets: `[unattributed]`, `[any of 3]`.
 pub(crate) fn is_remark(frame: &Frame) -> bool {
     let bracketed = |function: &str| function.starts_with('[') && function.ends_with(']');
     frame.address.is_empty() && frame.function.as_deref().is_some_and(bracketed)
 }
 
-/// `GET /slow/lock: 2.51 s`; `20 × GET /slow/lock: 2.51 s`. Harmless, and of a bounded length.
+/// Returns `GET /slow/lock: 2.51 s` or `20 × GET /slow/lock: 2.51 s`. Escaped, and of a bounded length.
 pub(super) fn title(profile: &Profile) -> String {
     let runs = if profile.runs > 1 { format!("{} × ", profile.runs) } else { String::new() };
     let request = &profile.request;
@@ -55,7 +56,8 @@ pub(super) fn title(profile: &Profile) -> String {
     format!("{runs}{method} {uri}: {}", duration(Duration::from_nanos(profile.wall_nanos)))
 }
 
-/// As in the reports' flamegraphs: `on CPU`, `blocked in a poll`, `waiting`, `woken, not polled`; and `runnable, no CPU`.
+/// Returns the same names as in the reports' flamegraphs: `on CPU`, `blocked in a poll`, `waiting`,
+/// `woken, not polled`; and also `runnable, no CPU`.
 pub(crate) const fn state_name(state: State) -> &'static str {
     match state {
         State::OnCpu => "on CPU",
@@ -66,8 +68,8 @@ pub(crate) const fn state_name(state: State) -> &'static str {
     }
 }
 
-/// As in the reports' flamegraphs: the colours of Okabe and Ito, which people who see red and green alike can tell apart.
-/// Black text is legible on all of them.
+/// Returns the same colours as in the reports' flamegraphs: those of Okabe and Ito, which red-green colour-blind people
+/// can tell apart. Black text is legible on all of them.
 #[cfg(feature = "callgraph")]
 pub(super) const fn color(state: State) -> [u8; 3] {
     match state {

@@ -1,4 +1,4 @@
-//! The call graph as a page of PDF. Nothing but this crate's dependencies draws it.
+//! The call graph as a PDF page. Only this crate and its dependencies draw it.
 
 use std::io::Write as _;
 
@@ -10,13 +10,13 @@ use super::graph::{Graph, graph, share, time};
 use super::layout::{CHARACTER, LINE, Shape, TEXT, lay_out};
 use crate::profile::Profile;
 
-/// Around everything.
+/// The margin around everything.
 const MARGIN: f64 = 24.0;
 
-/// The most that a page may measure, by the standard.
+/// The largest size of a page, by the standard.
 const MAX_SIDE: f64 = 14_400.0;
 
-/// How long an arrow's head is.
+/// The length of an arrow's head.
 const HEAD: f64 = 6.0;
 
 const FONT: Name<'static> = Name(b"F");
@@ -39,7 +39,7 @@ pub(super) fn pdf(profile: &Profile) -> Result<Vec<u8>, String> {
     page.finish(&graph)
 }
 
-/// What stands in a box.
+/// Returns the text in a box.
 fn lines(graph: &Graph, at: usize) -> Vec<String> {
     let node = &graph.nodes[at];
     let mut lines = wrap(&node.name);
@@ -51,7 +51,7 @@ fn lines(graph: &Graph, at: usize) -> Vec<String> {
     lines.iter().map(|line| printable(line)).collect()
 }
 
-/// A name in lines of at most so many characters, parted where its path is if possible.
+/// Splits a name into lines of bounded length, at its path separators if possible.
 fn wrap(name: &str) -> Vec<String> {
     const WIDTH: usize = 36;
     let mut lines = Vec::new();
@@ -65,7 +65,7 @@ fn wrap(name: &str) -> Vec<String> {
     lines
 }
 
-/// What the standard fonts do not have is written as `\u{4e2d}`.
+/// Writes characters that the standard fonts do not have as `\u{4e2d}`.
 fn printable(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -77,7 +77,7 @@ fn printable(text: &str) -> String {
     out
 }
 
-/// The character in `WinAnsiEncoding`.
+/// Returns the character in `WinAnsiEncoding`.
 fn encode(c: char) -> Option<u8> {
     match c {
         ' '..='~' | '\u{a1}'..='\u{ac}' | '\u{ae}'..='\u{ff}' => u8::try_from(u32::from(c)).ok(),
@@ -125,7 +125,7 @@ impl Page {
         }
     }
 
-    /// As PDF counts: from the lower left.
+    /// Converts to PDF's coordinates, which start at the lower left.
     fn place(&self, (x, y): (f64, f64)) -> (f32, f32) {
         ((x - self.left) as f32, (self.height - (y - self.top)) as f32)
     }
@@ -161,7 +161,7 @@ impl Page {
         }
     }
 
-    /// What a call weighs, in the middle of its arrow, on white.
+    /// Writes the weight of a call in the middle of its arrow, on white.
     fn label(&mut self, graph: &Graph, shape: &Shape) {
         let Shape::Edge { edge, start, curves, .. } = shape else { return };
         let at = curves.len() / 2;
@@ -196,7 +196,7 @@ impl Page {
         }
     }
 
-    /// A triangle that points from `from` at `tip`.
+    /// Draws a triangle with its tip at `tip`, pointing away from `from`.
     fn head(&mut self, from: (f64, f64), tip: (f64, f64)) {
         let (dx, dy) = (tip.0 - from.0, tip.1 - from.1);
         let length = dx.hypot(dy);

@@ -1,7 +1,7 @@
-//! `profile.proto`, gzipped: what `go tool pprof` and Pyroscope read.
+//! `profile.proto`, gzipped: the format of `go tool pprof` and Pyroscope.
 //!
-//! Two values a sample: how many samples or waits it is made of, and its wall-clock nanoseconds; a third if work that the
-//! request had spawned did something beside it. The label `state` says what the request did.
+//! Each sample has two values: how many samples or waits it is made of, and its wall-clock nanoseconds. There is a
+//! third if work that the request had spawned did something beside it. The label `state` says what the request did.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -16,10 +16,10 @@ use crate::profile::{Profile, State};
 use crate::report::Frame;
 use crate::text::escape;
 
-/// Addresses are relative to their modules: each module gets so much room of its own.
+/// Addresses are relative to their modules, so each module gets this much room of its own.
 const ROOM: u64 = 1 << 40;
 
-/// Longer paths, notes and build ids are none.
+/// Longer paths, notes and build ids are left out.
 const MAX_TEXT: usize = 4 * 1024;
 
 pub(super) fn pprof(profile: &Profile) -> Result<Vec<u8>, String> {
@@ -84,7 +84,7 @@ impl<'a> Writer<'a> {
             locations: HashMap::new(),
             mappings: HashMap::new(),
         };
-        // The first text must be none, and the first mapping is the program.
+        // The first text must be empty, and the first mapping is the program.
         writer.text("");
         let program = profile.process.executable.rsplit(['/', '\\']).next().unwrap_or_default();
         if let Some(frame) = profile.frames.iter().find(|frame| frame.module.as_deref() == Some(program)) {
@@ -98,7 +98,7 @@ impl<'a> Writer<'a> {
         self.known_text(text)
     }
 
-    /// `text` is harmless.
+    /// `text` is already escaped.
     fn known_text(&mut self, text: String) -> i64 {
         let table = &mut self.out.string_table;
         *self.texts.entry(text).or_insert_with_key(|text| {
@@ -114,7 +114,7 @@ impl<'a> Writer<'a> {
     fn sample(&mut self, stack: &Stack, value: Vec<i64>) {
         let mut location_id = Vec::new();
         let mut innermost_first = stack.frames.iter().rev().peekable();
-        // What is inlined into a function is one location with it.
+        // Inlined functions share a location with the function that they are inlined into.
         let mut together = Vec::new();
         while let Some(&frame) = innermost_first.next() {
             together.push(frame);
@@ -133,7 +133,7 @@ impl<'a> Writer<'a> {
         self.out.sample.push(protos::Sample { location_id, value, label: vec![label] });
     }
 
-    /// `frames` is not empty; the last is the function, those before it are inlined into it.
+    /// `frames` is not empty. The last is the function, and those before it are inlined into it.
     fn location(&mut self, frames: Vec<u32>) -> u64 {
         if let Some(&known) = self.locations.get(&frames) {
             return known;
@@ -143,7 +143,7 @@ impl<'a> Writer<'a> {
         let place = frames.last().map(|&at| frame(at)).filter(|frame| frame.module.is_some());
         let mapping = place.map(|frame| self.mapping(frame));
         let relative = place.and_then(|frame| address(&frame.address)).filter(|&address| address < ROOM - 1);
-        // Without any name, the location is for whoever has the program's symbols.
+        // Without any name, somebody who has the program's symbols can name the location.
         let is_named = |frame: &&Frame| frame.function.is_some() || frame.file.is_some();
         let needs_lines = relative.is_none() || frames.iter().any(|&at| is_named(&frame(at)));
         let line: Vec<protos::Line> = frames.iter().filter(|_| needs_lines).map(|&at| self.line(frame(at))).collect();
@@ -170,14 +170,15 @@ impl<'a> Writer<'a> {
         let functions = &mut self.out.function;
         let function_id = *self.functions.entry((name, filename)).or_insert_with(|| {
             let id = functions.len() as u64 + 1;
-            // Without a system name: pprof would take one that equals the name for a C++ name, and strip `<..>` from it.
+            // Without a system name, because pprof would take one that equals the name for a C++ name, and strip `<..>`
+            // from it.
             functions.push(protos::Function { id, name, system_name: 0, filename, start_line: 0 });
             id
         });
         protos::Line { function_id, line: frame.line.map_or(0, i64::from) }
     }
 
-    /// Which of the mappings the frame's module is.
+    /// Returns the mapping of the frame's module.
     fn mapping(&mut self, frame: &'a Frame) -> usize {
         let key = (frame.module.as_deref().unwrap_or_default(), frame.build_id.as_deref());
         if let Some(&known) = self.mappings.get(&key) {
@@ -203,7 +204,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// `0x1f00`.
+/// Parses `0x1f00`.
 fn address(text: &str) -> Option<u64> {
     u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
 }

@@ -5,12 +5,13 @@ use super::{folded, json, speedscope};
 use crate::profile::Profile;
 use crate::profile::form::Form;
 
-/// The profile as a file of the form, for a program to read: all forms but [`Form::Svg`] and [`Form::Html`], which are pages
-/// for a person and `None` here. Takes milliseconds, for long profiles more: for a thread that may block.
+/// Renders the profile as a file for a program to read. Returns `None` for [`Form::Svg`] and [`Form::Html`], which are
+/// pages for a person. Takes milliseconds, or more for long profiles, so call it on a thread that may block.
 ///
 /// # Errors
 ///
-/// If the crate was built without the feature that the form needs, and if a call graph cannot be laid out.
+/// Returns an error if the crate was built without the feature that the form needs, or if a call graph cannot be laid
+/// out.
 pub(crate) fn render(form: Form, profile: &Profile) -> Option<Result<Vec<u8>, Error>> {
     if let Some(feature) = missing(form) {
         return Some(Err(Error::Missing { form, feature }));
@@ -35,12 +36,12 @@ pub(crate) fn render(form: Form, profile: &Profile) -> Option<Result<Vec<u8>, Er
     Some(written.map_err(|problem| Error::Failed { form, problem }))
 }
 
-/// Whether this build can write the form.
+/// Returns whether this build can write the form.
 pub(crate) const fn is_available(form: Form) -> bool {
     missing(form).is_none()
 }
 
-/// The feature that the form needs and this build lacks.
+/// Returns the feature that the form needs and this build lacks.
 const fn missing(form: Form) -> Option<&'static str> {
     match form {
         Form::Pprof if !cfg!(feature = "pprof") => Some("pprof"),
@@ -50,12 +51,12 @@ const fn missing(form: Form) -> Option<&'static str> {
     }
 }
 
-/// For the header of that name.
+/// Returns the value of the `content-type` header.
 pub(crate) const fn content_type(form: Form) -> &'static str {
     match form {
         Form::Svg => "image/svg+xml",
         Form::Html => "text/html; charset=utf-8",
-        // As Go's own servers say.
+        // The same type as Go's own servers use.
         Form::Pprof => "application/octet-stream",
         Form::Folded => "text/plain; charset=utf-8",
         Form::Speedscope | Form::Firefox | Form::Json => "application/json",
@@ -64,7 +65,7 @@ pub(crate) const fn content_type(form: Form) -> &'static str {
     }
 }
 
-/// How the name of a file of the form ends, without the first dot.
+/// Returns the extension of a file of the form, without the first dot.
 pub(crate) const fn extension(form: Form) -> &'static str {
     match form {
         Form::Svg => "svg",

@@ -1,7 +1,7 @@
-//! <https://www.speedscope.app>: its own file format.
+//! The file format of <https://www.speedscope.app>.
 //!
-//! One profile of everything, where the outermost frame is what the request did, then one a state with gaps for the others,
-//! then what its spawned work did beside it.
+//! There is one profile of everything, where the outermost frame is what the request did. Then there is one per state,
+//! with gaps for the others, and then one of what its spawned work did beside it.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use super::tally::Times;
 use super::timeline::in_order;
 use crate::profile::{Profile, Slice, State};
 
-/// A sample repeats its whole stack. With more slices than these, stacks come once each, and not in their order.
+/// A sample repeats its whole stack. With more slices than this, each stack comes once, and not in time order.
 const MAX_SLICES: usize = 50_000;
 
 #[derive(Serialize)]
@@ -69,7 +69,7 @@ impl Sampled {
         }
     }
 
-    /// Nothing, up to that time.
+    /// Adds an empty stretch up to that time.
     fn skip_to(&mut self, nanos: u64) {
         self.push(Vec::new(), nanos.saturating_sub(self.end));
     }
@@ -120,13 +120,13 @@ pub(super) fn speedscope(profile: &Profile) -> Result<Vec<u8>, String> {
 struct Frames<'a> {
     paths: Paths<'a>,
     list: Vec<Frame>,
-    /// For each frame of the profile, which of the list it is.
+    /// For each frame of the profile, its index in the list.
     at: Vec<u32>,
 }
 
 impl<'a> Frames<'a> {
-    /// The states come first. To speedscope, frames with different lines are different functions: good for the
-    /// application's own, which await at them, and too much for the others.
+    /// The states come first. For speedscope, frames with different lines are different functions. That is good for the
+    /// application's own functions, which await at those lines, and too much for the others.
     fn of(profile: &'a Profile) -> Self {
         let mut list: Vec<Frame> =
             Times::STATES.map(|state| Frame { name: state_name(state).to_owned(), file: None, line: None }).into();

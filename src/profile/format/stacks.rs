@@ -9,7 +9,7 @@ use crate::report::{Frame, significant};
 /// A stack and how long the request was in it, in one state.
 #[derive(Debug, Clone)]
 pub(super) struct Stack {
-    /// Indexes into [`Profile::frames`], outermost first. Empty if the profile is damaged and does not say.
+    /// Indexes into [`Profile::frames`], outermost first. Empty if the profile is damaged.
     pub(crate) frames: Vec<u32>,
     pub(crate) state: State,
     pub(crate) nanos: u64,
@@ -17,10 +17,11 @@ pub(super) struct Stack {
     pub(crate) count: u64,
 }
 
-/// The stacks that `slices` of the profile refer to, each once a state, in the order of their first slices.
+/// Returns the stacks that `slices` of the profile refer to, each once per state, in the order of their first slices.
 ///
-/// `library_frames`: with all frames. Without, the application's own, remarks in brackets, and those that say what the innermost of
-/// them calls or waits for; stacks that differ in the others alone are one.
+/// With `library_frames`, they have all frames. Without, they have the application's own, remarks in brackets, and
+/// those that say what the innermost of them calls or waits for. Stacks that differ only in the other frames are then
+/// one.
 pub(super) fn stacks(profile: &Profile, slices: &[Slice], library_frames: bool) -> Vec<Stack> {
     let paths = Paths::of(profile);
     let mut by_node: HashMap<(u32, State), usize> = HashMap::new();
@@ -40,7 +41,7 @@ pub(super) fn stacks(profile: &Profile, slices: &[Slice], library_frames: bool) 
     stacks
 }
 
-/// The way from a node of a profile to its root. Safe with a profile whose indexes lead nowhere.
+/// The way from a node of a profile to its root. Safe even if the profile's indexes are invalid.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Paths<'a>(&'a Profile);
 
@@ -49,7 +50,7 @@ impl<'a> Paths<'a> {
         Self(profile)
     }
 
-    /// Indexes of the stack's frames, outermost first. For `library_frames` see [`stacks()`].
+    /// Returns indexes of the stack's frames, outermost first. For `library_frames` see [`stacks()`].
     pub(crate) fn frames(self, stack: u32, state: State, library_frames: bool) -> Vec<u32> {
         let mut innermost_first = self.all(stack);
         if !library_frames {
@@ -70,7 +71,7 @@ impl<'a> Paths<'a> {
             if self.0.frames.get(node.frame as usize).is_some() {
                 frames.push(node.frame);
             }
-            // Parents come first: anything else would never end.
+            // Parents come first. Otherwise the loop might never end.
             next = node.parent.filter(|&parent| parent < at);
         }
         frames

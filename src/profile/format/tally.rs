@@ -8,7 +8,7 @@ use super::stacks::{Stack, stacks};
 use crate::profile::{Profile, State};
 use crate::report::Frame;
 
-/// Time by what the request did meanwhile.
+/// Time, by what the request did in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Times {
     nanos: [u64; 5],
@@ -17,17 +17,17 @@ pub(crate) struct Times {
 impl Times {
     pub(crate) const STATES: [State; 5] = [State::OnCpu, State::Blocked, State::NoCpu, State::Waiting, State::Runnable];
 
-    /// Nanoseconds in all states.
+    /// Returns the nanoseconds in all states.
     pub(crate) fn sum(&self) -> u64 {
         self.nanos.iter().fold(0, |sum, &nanos| sum.saturating_add(nanos))
     }
 
-    /// Nanoseconds in one state.
+    /// Returns the nanoseconds in one state.
     pub(crate) fn of(&self, state: State) -> u64 {
         self.nanos[place(state)]
     }
 
-    /// The state with the most time.
+    /// Returns the state with the most time.
     pub(crate) fn mostly(&self) -> State {
         let most = Self::STATES.into_iter().rev().max_by_key(|&state| self.of(state));
         most.unwrap_or(State::OnCpu)
@@ -52,32 +52,32 @@ fn place(state: State) -> usize {
 /// A function or an await point.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
-    /// Index into [`Profile::frames`]: of all frames of the function, the first in the profile.
+    /// Index into [`Profile::frames`] of the first frame of the function in the profile.
     pub(crate) frame: u32,
-    /// While it was the innermost.
+    /// The time while it was the innermost.
     pub(crate) own: Times,
-    /// While it was on the stack; once, however often it was there.
+    /// The time while it was on the stack. Counts once per stack, however often it was there.
     pub(crate) total: Times,
-    /// Samples and waits that found it on the stack.
+    /// The samples and waits with it on the stack.
     pub(crate) count: u64,
-    /// What of [`Profile::beside`] found it on the stack, in nanoseconds: never part of the others.
+    /// The nanoseconds of [`Profile::beside`] with it on the stack. Never part of the others.
     pub(crate) beside: u64,
 }
 
 /// What [`tally()`] counts. Each list in order: most own time, then most total.
 #[derive(Debug, Clone)]
 pub(crate) struct Tally {
-    /// Remarks in brackets are among them.
+    /// Includes remarks in brackets.
     pub(crate) functions: Vec<Row>,
-    /// Lines of the application's own functions at which something was awaited: the state is always waiting, and a line is
-    /// innermost if no other line of the application's is further in.
+    /// Lines of the application's own functions at which something was awaited. The state is always waiting. A line is
+    /// innermost if no other line of the application's own is further in.
     pub(crate) awaits: Vec<Row>,
-    /// All there is.
+    /// All of the time.
     pub(crate) whole: Times,
 }
 
-/// Counts time by function and by await point. `library_frames`: each frame counts, and the innermost has the time for its own.
-/// Without, only those frames count that [`stacks()`] keeps.
+/// Counts time by function and by await point. With `library_frames`, each frame counts, and the innermost has the time
+/// as its own. Without, only those frames count that [`stacks()`] keeps.
 pub(crate) fn tally(profile: &Profile, library_frames: bool) -> Tally {
     let seen = stacks(profile, &profile.slices, library_frames);
     let beside = stacks(profile, &profile.beside, library_frames);
@@ -96,7 +96,7 @@ pub(crate) fn tally(profile: &Profile, library_frames: bool) -> Tally {
     Tally { functions: functions.rows(), awaits: awaits.rows(), whole }
 }
 
-/// What makes two frames the same for a row.
+/// What makes two frames count as one row.
 #[derive(PartialEq, Eq, Hash, Clone, Copy)]
 enum Key<'a> {
     Function(&'a str),
@@ -121,9 +121,9 @@ impl<'a> Key<'a> {
 /// Frames of the same function, whatever their lines.
 #[derive(Debug, Clone)]
 pub(super) struct Groups {
-    /// For each frame the group it is in.
+    /// For each frame, its group.
     group: Vec<usize>,
-    /// For each group its first frame.
+    /// For each group, its first frame.
     first: Vec<u32>,
 }
 
@@ -145,7 +145,7 @@ impl Groups {
         Self { group: group.collect(), first }
     }
 
-    /// The first frame of the function that `frame` is of. `frame` is of a [`Stack`] of the same profile.
+    /// Returns the first frame of the function of `frame`. `frame` is from a [`Stack`] of the same profile.
     #[cfg(feature = "callgraph")]
     pub(super) fn first(&self, frame: u32) -> u32 {
         self.first[self.group[frame as usize]]
@@ -156,7 +156,7 @@ struct Counter<'a> {
     profile: &'a Profile,
     groups: Groups,
     rows: Vec<Row>,
-    /// The number of the stack in which a group was seen last: how recursion counts once.
+    /// The number of the stack in which each group was last seen, so that recursion counts once.
     last: Vec<u64>,
     stack: u64,
 }
@@ -169,7 +169,7 @@ impl<'a> Counter<'a> {
         Self { profile, groups, last: vec![0; rows.len()], rows, stack: 0 }
     }
 
-    /// The stack with `frames` of it, outermost first.
+    /// Counts the stack whose frames are `frames`, outermost first.
     fn add(&mut self, stack: &Stack, frames: &[u32], beside: bool) {
         self.stack += 1;
         for &frame in frames {
@@ -244,7 +244,7 @@ mod tests {
             let child = of(&tally.functions, &profile, "app::child");
             assert_eq!((child.total.sum(), child.beside), (0, 900));
 
-            // Lines 3 and 4 of the handler are two await points, and it is innermost of its own code at one of them.
+            // Lines 3 and 4 of the handler are two await points. At one of them, it is the innermost of its own code.
             assert_eq!(tally.awaits.len(), 3);
             let line = |line| {
                 let at = |row: &&Row| profile.frames[row.frame as usize].line == Some(line);

@@ -1,8 +1,8 @@
-//! What the request did, in order: for forms that have an axis of time.
+//! What the request did, in order, for forms that have a time axis.
 
 use crate::profile::Slice;
 
-/// Slices in the order of their beginnings, neighbours in the same stack and state as one.
+/// Returns slices in the order in which they begin. Neighbours with the same stack and state are merged.
 pub(super) fn in_order(slices: &[Slice]) -> Vec<Slice> {
     let mut sorted = slices.to_vec();
     sorted.sort_by_key(|slice| slice.start_nanos);

@@ -1,4 +1,4 @@
-//! From what was seen to a [`Profile`].
+//! Turns what was seen into a [`Profile`].
 
 use http::request::Parts;
 use http::{HeaderMap, Uri, response};
@@ -13,10 +13,10 @@ use crate::report::{ProcessInfo, Redactor, complete};
 /// The longest text that somebody else wrote, in characters.
 const MAX_WORDS: usize = 4096;
 
-/// So many headers are kept of a request or a response.
+/// The number of headers that are kept of a request or a response.
 const MAX_HEADERS: usize = 128;
 
-/// What a profile says of its request. `uri` is without the flag.
+/// Returns what a profile says about its request. `uri` is without the flag.
 pub(in crate::profile) fn request(redactor: &Redactor, head: &Parts, uri: &Uri, body_bytes: u64) -> Request {
     Request {
         method: redactor.text(head.method.as_str(), MAX_WORDS),
@@ -38,7 +38,7 @@ fn route(_: &Parts) -> Option<String> {
     None
 }
 
-/// What a profile says of a response before its body.
+/// Returns what a profile says about a response, before its body.
 pub(super) fn response(redactor: &Redactor, head: &response::Parts) -> Response {
     Response {
         status: head.status.as_u16(),
@@ -53,7 +53,7 @@ fn headers(redactor: &Redactor, headers: &HeaderMap) -> Vec<(String, String)> {
     shown.map(|(name, value)| (name.as_str().to_owned(), redactor.any_header(name, value))).collect()
 }
 
-/// Takes from a profile what it must not tell. Its request and response are without that already.
+/// Removes from a profile what it must not reveal. Its request and response have been redacted already.
 pub(super) fn reduce(redactor: &Redactor, profile: &mut Profile) {
     let text = |text: &mut String| *text = redactor.text(text, MAX_WORDS);
     if let Outcome::Failed(words) | Outcome::Panicked(words) = &mut profile.outcome {
@@ -64,7 +64,7 @@ pub(super) fn reduce(redactor: &Redactor, profile: &mut Profile) {
     stacks.for_each(|stack| text(&mut stack.thread));
 }
 
-/// The profile of a job that is over.
+/// Returns the profile of a job that is over.
 pub(super) fn profile(
     job: &Job,
     config: &Config,

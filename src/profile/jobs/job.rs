@@ -39,10 +39,10 @@ pub(in crate::profile) struct Job {
     pub(in crate::profile) principal: Option<String>,
     pub(in crate::profile) request: Request,
     pub(in crate::profile) asked_at: SystemTime,
-    /// Of the application's own, beside those that are known to be.
+    /// Further crates that count as the application's own, beside those that are recognised.
     own_crates: Arc<[String]>,
     phase: Mutex<Phase>,
-    /// From when the request runs.
+    /// Set when the request begins to run.
     recording: OnceLock<Recording>,
     stop: watch::Sender<Option<Stop>>,
 }
@@ -87,7 +87,7 @@ impl Job {
         self.recording.get()
     }
 
-    /// Stops it, unless it is being stopped for another reason.
+    /// Stops it, unless it is already being stopped for another reason.
     pub(in crate::profile) fn stop(&self, why: Stop) {
         self.stop.send_if_modified(|stop| {
             let first = stop.is_none();
@@ -96,7 +96,7 @@ impl Job {
         });
     }
 
-    /// Why it is being stopped.
+    /// Returns why it is being stopped.
     pub(super) fn is_stopped(&self) -> Option<Stop> {
         *self.stop.borrow()
     }
@@ -104,15 +104,15 @@ impl Job {
     /// Waits until it is stopped.
     pub(super) async fn stopped(&self) -> Stop {
         let mut stop = self.stop.subscribe();
-        // The sender is the job's own: it outlives this.
+        // The sender belongs to the job, so it outlives this.
         stop.wait_for(Option::is_some).await.ok().and_then(|stop| *stop).unwrap_or(Stop::Cancelled)
     }
 
-    /// How far it is.
+    /// Returns how far it is.
     pub(in crate::profile) async fn status(&self) -> Status {
         let recording = self.recording.get().cloned();
         let own_crates = Arc::clone(&self.own_crates);
-        // To name a place may take a while.
+        // Symbolizing a place may take a while.
         let progress = match recording {
             Some(recording) => apart(move || recording.progress(&own_crates)).await.unwrap_or_default(),
             None => Progress::default(),
@@ -133,7 +133,7 @@ impl Job {
     }
 }
 
-/// The jobs of this process that are not over.
+/// The jobs of this process that aren't over.
 #[derive(Debug, Default)]
 pub(in crate::profile) struct Jobs {
     live: Mutex<HashMap<Id, Arc<Job>>>,
@@ -144,7 +144,7 @@ impl Jobs {
         lock_std(&self.live).get(&id).cloned()
     }
 
-    /// Keeps it until the value is dropped.
+    /// Keeps a job until the value is dropped.
     pub(in crate::profile) fn enter(self: &Arc<Self>, job: &Arc<Job>) -> Entered {
         lock_std(&self.live).insert(job.id, Arc::clone(job));
         Entered { jobs: Arc::clone(self), id: job.id }
@@ -164,7 +164,7 @@ impl Drop for Entered {
     }
 }
 
-/// Whoever waits for a job's response. If they go away first, it is cancelled.
+/// The client that waits for a job's response. If it goes away first, the job is cancelled.
 #[derive(Debug)]
 pub(in crate::profile) struct Asker(Option<Arc<Job>>);
 
@@ -173,7 +173,7 @@ impl Asker {
         Self(Some(Arc::clone(job)))
     }
 
-    /// They have what they wanted: the job may go on without them.
+    /// The asker has what they wanted, so the job may go on without them.
     pub(in crate::profile) fn satisfied(mut self) {
         self.0 = None;
     }

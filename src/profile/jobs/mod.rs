@@ -1,4 +1,4 @@
-//! One job a profile: from its place in the queue to the profile in the store.
+//! One job per profile: from its place in the queue to the profile in the store.
 
 mod assemble;
 mod job;

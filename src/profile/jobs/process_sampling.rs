@@ -1,4 +1,4 @@
-//! What the rest of the process does while a job's request runs, where that is asked for.
+//! Samples what the rest of the process does while a job's request runs, if that was asked for.
 
 use crate::profile::ProcessProfile;
 #[cfg(feature = "pprof")]
@@ -6,7 +6,7 @@ use crate::profile::process_profile::Watching;
 #[cfg(feature = "pprof")]
 use crate::profile::supervisor::apart;
 
-/// A look at the rest of the process, if there is one.
+/// Samples of the rest of the process, if that was asked for.
 #[derive(Debug, Default)]
 pub(super) struct ProcessSampling {
     #[cfg(feature = "pprof")]
@@ -14,7 +14,7 @@ pub(super) struct ProcessSampling {
 }
 
 impl ProcessSampling {
-    /// Begins.
+    /// Begins to sample.
     #[cfg(feature = "pprof")]
     pub(super) async fn start() -> Self {
         Self { watching: apart(Watching::start).await }
@@ -25,7 +25,7 @@ impl ProcessSampling {
         Self::default()
     }
 
-    /// What it saw. What went wrong is noted.
+    /// Ends, and returns what it saw. Problems are noted.
     #[cfg(feature = "pprof")]
     pub(super) async fn finish(self, notes: &mut Vec<String>) -> Option<ProcessProfile> {
         let seen = match self.watching? {

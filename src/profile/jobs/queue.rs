@@ -1,4 +1,4 @@
-//! Whose turn it is: few requests are profiled at a time, a few more wait, and the rest is sent away.
+//! Decides whose turn it is: few requests are profiled at a time, a few more wait, and the rest are refused.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 
 use crate::sync::lock_std;
 
-/// What a turn takes as long as none has been seen.
+/// The assumed length of a turn before one has been seen.
 const GUESS: Duration = Duration::from_secs(2);
 
-/// First come, first served, up to a number.
+/// First come, first served, up to a limit.
 #[derive(Debug)]
 pub(in crate::profile) struct Queue {
     concurrent: usize,
@@ -24,24 +24,24 @@ struct State {
     running: usize,
     waiting: VecDeque<(u64, oneshot::Sender<()>)>,
     next: u64,
-    /// What a turn took lately.
+    /// The length of recent turns.
     typical: Duration,
 }
 
-/// There is no place left. In so many seconds there may be.
+/// There is no place left. One may be free in this many seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::profile) struct Full {
     pub(in crate::profile) retry_after: u64,
 }
 
 impl Queue {
-    /// `concurrent` at a time, at least one, and `longest` more that wait.
+    /// Allows `concurrent` at a time, at least one, and `longest` more that wait.
     pub(in crate::profile) fn new(concurrent: usize, longest: usize) -> Arc<Self> {
         let state = State { running: 0, waiting: VecDeque::new(), next: 0, typical: GUESS };
         Arc::new(Self { concurrent: concurrent.max(1), longest, state: Mutex::new(state) })
     }
 
-    /// Takes a place, if there is one.
+    /// Takes a place, if there is one left.
     pub(in crate::profile) fn enter(self: &Arc<Self>) -> Result<Ticket, Full> {
         let mut state = lock_std(&self.state);
         let number = state.next;
@@ -63,7 +63,7 @@ impl Queue {
     }
 }
 
-/// A place in the queue, and then a turn, until it is dropped.
+/// A place in the queue, and later a turn, until it is dropped.
 #[derive(Debug)]
 pub(in crate::profile) struct Ticket {
     queue: Arc<Queue>,
@@ -73,7 +73,7 @@ pub(in crate::profile) struct Ticket {
 }
 
 impl Ticket {
-    /// How many stand before it in the queue.
+    /// Returns how many are before it in the queue.
     pub(in crate::profile) fn place(&self) -> usize {
         let state = lock_std(&self.queue.state);
         state.waiting.iter().position(|(number, _)| *number == self.number).unwrap_or(0)
@@ -100,7 +100,7 @@ impl Drop for Ticket {
         if let Some(began) = self.began {
             state.typical = (state.typical + began.elapsed()) / 2;
         }
-        // It had its turn, or was given it and has not noticed: that of the next one now.
+        // It had its turn, or was given it and has not noticed. Now it is the next one's turn.
         match state.waiting.pop_front() {
             Some((_, give)) => drop(give.send(())),
             None => state.running -= 1,
@@ -130,7 +130,7 @@ mod tests {
         drop(tickets.remove(1));
         assert_eq!(places(&tickets), [0, 0, 0, 1]);
         assert!(has_turn(&mut tickets[1]) && !has_turn(&mut tickets[2]));
-        // One that leaves the queue takes nobody's turn and gives none away.
+        // A job that leaves the queue takes nobody's turn and gives none away.
         drop(tickets.remove(2));
         assert_eq!(places(&tickets), [0, 0, 0]);
         assert!(!has_turn(&mut tickets[2]));

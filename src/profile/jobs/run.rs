@@ -20,7 +20,7 @@ use crate::profile::layer::Config;
 use crate::profile::{Outcome, Response as Shown};
 use crate::sync::lock_std;
 
-/// How many frames of a body the request is ahead of its reader, at most.
+/// How many frames of a body the request may be ahead of its reader.
 const AHEAD: usize = 2;
 
 /// What a job runs.
@@ -34,7 +34,7 @@ pub(in crate::profile) struct Again<B> {
     pub(in crate::profile) runs: u32,
 }
 
-/// What is known of the response so far, whatever becomes of the run.
+/// What is known of the response so far, however the run ends.
 #[derive(Debug, Clone)]
 pub(in crate::profile) struct Seen {
     config: Arc<Config>,
@@ -52,7 +52,7 @@ impl Seen {
         Self { config: Arc::clone(config), so_far: Arc::default() }
     }
 
-    /// How often the request has been begun, and the last response to it.
+    /// Returns how often the request has begun, and the last response to it.
     pub(super) fn take(&self) -> (u32, Option<Shown>) {
         let mut so_far = lock_std(&self.so_far);
         (so_far.runs, so_far.response.take())
@@ -91,11 +91,11 @@ pub(in crate::profile) enum Thrown<E> {
     Panic(Box<dyn Any + Send>),
 }
 
-/// Whoever gets the response of the first run as it comes, if somebody does.
+/// Where the response of the first run goes as it comes, if somebody takes it.
 struct To<E> {
     head: Option<oneshot::Sender<Result<Head, Thrown<E>>>>,
     frames: Option<mpsc::Sender<Item>>,
-    /// Whether the run goes on when nobody takes the frames: a response to HEAD has a body that is not sent.
+    /// Whether the run goes on when nobody takes the frames. A response to HEAD has a body that is not sent.
     alone: bool,
 }
 
@@ -124,7 +124,7 @@ impl<E> To<E> {
         let _ = head.send(Ok(Head { parts, hint: body.size_hint(), is_end_stream: body.is_end_stream(), frames }));
     }
 
-    /// Waits until whoever reads the response takes the next frame.
+    /// Waits until the reader of the response takes the next frame.
     async fn reader(&mut self) -> Result<Option<mpsc::Permit<'_, Item>>, Gone> {
         if self.alone && self.frames.as_ref().is_some_and(mpsc::Sender::is_closed) {
             self.frames = None;
@@ -140,7 +140,7 @@ impl<E> To<E> {
     }
 }
 
-/// Runs the request as often as it is to run. `asker` gets the response of the first run as it comes.
+/// Runs the request as often as required. `asker` gets the response of the first run as it comes.
 pub(in crate::profile) async fn run<S, B, R>(
     service: S,
     request: Request<B>,
@@ -195,7 +195,7 @@ where
     Ok(())
 }
 
-/// One run, to the end of the body. `service` is ready.
+/// Makes one run, to the end of the body. `service` is ready.
 async fn once<S, B, R>(mut service: S, request: Request<B>, seen: &Seen, to: &mut To<S::Error>) -> Result<(), Outcome>
 where
     S: Service<Request<B>, Response = Response<R>>,
@@ -215,11 +215,11 @@ where
     seen.head(&head);
     to.head(head, &body);
     let mut body = pin!(body);
-    // What a server does not ask for either.
+    // A server does not ask for it, either.
     let mut is_over = body.is_end_stream();
     while !is_over {
         let Ok(reader) = to.reader().await else {
-            // A server stops asking when it has as many bytes as it was promised.
+            // A server stops asking when it has the promised number of bytes.
             let complete = body.size_hint().exact() == Some(0);
             return if complete { Ok(()) } else { Err(Outcome::Cancelled) };
         };
@@ -248,7 +248,7 @@ where
     Ok(())
 }
 
-/// A frame, without the service's types: they need not be [`Send`] by themselves.
+/// A frame, without the service's types, which need not be [`Send`] by themselves.
 enum Piece {
     Data(Bytes),
     Trailers(http::HeaderMap),
@@ -265,7 +265,7 @@ fn plain<D: Buf, E: Into<BoxError>>(frame: Result<Frame<D>, E>) -> Result<Piece,
     })
 }
 
-/// An error and its causes, in one line.
+/// Returns an error and its causes, in one line.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
@@ -280,13 +280,13 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     words
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 fn said(payload: &(dyn Any + Send)) -> String {
     let said = payload.downcast_ref::<&str>().copied();
     said.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words").to_owned()
 }
 
-/// The future's result, or what it panicked with. It is dropped before this is ready.
+/// Returns the future's result, or its panic. The future is dropped before this is ready.
 async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
     let mut future = Box::pin(future);
     let result = std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {

@@ -1,4 +1,5 @@
-//! A job's course, as the supervisor sees to it: its own thread may be inside the request's code.
+//! Takes a job through its course. This runs on the supervisor, because the job's own thread may be inside the
+//! request's code.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -22,16 +23,16 @@ use crate::profile::{Outcome, Profile};
 /// How often a job's status is written.
 const BEAT: Duration = Duration::from_secs(1);
 
-// Else others would take it for lost.
+// Otherwise others would think it was lost.
 const _: () = assert!(BEAT.as_nanos() <= HEARTBEAT.as_nanos());
 
-/// What one look into the store may take.
+/// How long one access to the store may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a stopped request may take to give way. One that does not is left alone: its poll does not return.
+/// How long a stopped request may take to end. If it takes longer, its poll does not return, and it is left alone.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 
-/// What becomes of a job.
+/// The outcome of a job.
 pub(in crate::profile) type Ended = Result<Arc<Profile>, Phase>;
 
 /// Everything that a job needs on its way.
@@ -42,16 +43,16 @@ pub(in crate::profile) struct Course {
     pub(in crate::profile) entered: Entered,
     pub(in crate::profile) run: Run,
     pub(in crate::profile) seen: Seen,
-    /// Whether the rest of the process is watched meanwhile.
+    /// Whether the rest of the process is sampled meanwhile.
     pub(in crate::profile) process: bool,
     /// Whether the request runs as a task of its runtime, not on a profile thread.
     pub(in crate::profile) inline: bool,
-    /// The application's: where the request would have run.
+    /// The application's runtime, where the request would have run.
     pub(in crate::profile) runtime: Handle,
 }
 
-/// Takes a job from the queue to the store. Runs on the supervisor, whose blocking pool does what takes long: that of the
-/// application may be full of what requests have left behind.
+/// Takes a job from the queue to the store. Runs on the supervisor. Its blocking pool does what takes long, because the
+/// application's pool may be full of what requests have left behind.
 pub(in crate::profile) async fn supervise(course: Course) -> Ended {
     let Course { config, job, mut ticket, entered: _entered, run, seen, process, inline, runtime } = course;
     let over = Notify::new();
@@ -98,7 +99,7 @@ pub(in crate::profile) async fn supervise(course: Course) -> Ended {
         over.notify_one();
         ended
     };
-    // Whoever has a turn does not wait for the store.
+    // The job that has the turn does not wait for the store.
     let (ended, ()) = both(pin!(ended), pin!(beat(&config, &job, &over))).await;
     match &ended {
         Ok(profile) => {
@@ -138,8 +139,8 @@ async fn queue(job: &Job, ticket: &mut Ticket) -> Result<(), Phase> {
         }
         was_full = is_full;
         if has_turn {
-            // It may be so for a moment only: those that leave the queue together count until each is dropped, on a thread of its
-            // own.
+            // This may last only a moment: those that leave the queue together count until each is dropped, on a thread
+            // of its own.
             if let Either::Second(_) = either(pin!(sleep(BEAT)), pin!(job.stopped())).await {
                 return Err(Phase::Cancelled);
             }
@@ -148,7 +149,7 @@ async fn queue(job: &Job, ticket: &mut Ticket) -> Result<(), Phase> {
     }
 }
 
-/// Waits for the request's end, and brings it about when its time is up.
+/// Waits for the request's end, and stops it when its time is up.
 async fn watch(
     config: &Config,
     job: &Job,
@@ -177,8 +178,8 @@ async fn watch(
     }
 }
 
-/// Writes down how far it is, and looks whether somebody has asked another instance to stop it. Ends when it is over, and
-/// not in the middle of a write: nothing comes after a job's last status.
+/// Writes down how far it is, and checks whether somebody has asked another instance to stop it. Ends when the job is
+/// over, and never in the middle of a write, so that nothing comes after a job's last status.
 async fn beat(config: &Config, job: &Job, over: &Notify) {
     loop {
         put_status(config, job.status().await).await;
@@ -198,7 +199,7 @@ async fn put(config: &Config, job: &Job, phase: Phase) {
 
 async fn put_status(config: &Config, mut status: Status) {
     status.updated_at = SystemTime::now();
-    // What goes wrong is counted there. The next one may be luckier.
+    // Errors are counted in the store. The next write may succeed.
     let _ = timeout(PATIENCE, config.store.put_status(&status)).await;
 }
 
@@ -211,7 +212,7 @@ enum Either<A, B> {
     Second(B),
 }
 
-/// Whichever is ready first; the first one if both are.
+/// Returns whichever is ready first. If both are, returns the first one.
 async fn either<A: Future, B: Future>(mut a: Pin<&mut A>, mut b: Pin<&mut B>) -> Either<A::Output, B::Output> {
     std::future::poll_fn(|cx| {
         if let Poll::Ready(output) = a.as_mut().poll(cx) {
@@ -222,7 +223,7 @@ async fn either<A: Future, B: Future>(mut a: Pin<&mut A>, mut b: Pin<&mut B>) ->
     .await
 }
 
-/// Both, beside each other.
+/// Waits for both at the same time.
 async fn both<A: Future, B: Future>(mut a: Pin<&mut A>, mut b: Pin<&mut B>) -> (A::Output, B::Output) {
     match either(a.as_mut(), b.as_mut()).await {
         Either::First(first) => (first, b.await),

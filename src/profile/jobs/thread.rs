@@ -1,7 +1,7 @@
 //! The profile thread: one for each profiled request, which polls it inside the application's runtime.
 //!
-//! With `Handle::block_on` the request's code finds the runtime that it would have found without a profile: the tasks that it
-//! spawns and the connections that it opens belong there, and go on when this thread blocks or ends.
+//! Because it uses `Handle::block_on`, the request's code finds the runtime that it would have found without a profile.
+//! The tasks that it spawns and the connections that it opens belong there, and go on when this thread blocks or ends.
 
 use std::future::poll_fn;
 use std::io;
@@ -23,7 +23,7 @@ use crate::profile::Outcome;
 use crate::profile::supervisor::STACK;
 use crate::sync::lock_std;
 
-/// A thread that could not be started is tried again after this.
+/// How long to wait before trying again to start a thread.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// A request whose turn it is.
@@ -35,11 +35,12 @@ pub(super) struct Drive {
 }
 
 impl Drive {
-    /// Runs it on a profile thread, inside of `runtime`. Nothing is sent if the thread ends early.
+    /// Runs it on a profile thread, inside `runtime`. Nothing is sent if the thread ends early.
     ///
     /// # Errors
     ///
-    /// If no thread can be started. The request is there still: what its destructors do is no matter of the supervisor's.
+    /// Returns an error if no thread can be started. The error has the request, because its destructors must not run on
+    /// the supervisor.
     pub(super) fn on_thread(
         self,
         runtime: Handle,
@@ -48,8 +49,8 @@ impl Drive {
         let (give, outcome) = oneshot::channel();
         self.hand_to_thread(move |drive| {
             {
-                // A slot keeps the runtime that it was made in. This thread is no worker of the application's: nobody who
-                // waits for a worker waits for it.
+                // A slot keeps the runtime in which it was created. This thread isn't one of the application's workers,
+                // so nobody who waits for a worker waits for it.
                 let _supervisor = supervisor.enter();
                 ThreadSlot::mine();
             }
@@ -60,9 +61,9 @@ impl Drive {
         Ok(outcome)
     }
 
-    /// Drops it unpolled, inside of `runtime`, where its destructors may look for that, and on a thread of its own, for they
-    /// may block. Its turn is the next one's from now on, unless too many have been given up: until it is dropped, it counts with
-    /// those that have not returned.
+    /// Drops it without polling it, inside `runtime`, where its destructors may look for that, and on a thread of its
+    /// own, because they may block. It is the next one's turn from now on, unless too many have been given up. Until it
+    /// is dropped, it counts with those that have not returned.
     pub(super) fn discard(self, runtime: Handle, give_up: &GiveUp) {
         give_up.give_up(UNRETURNED.get());
         tokio::spawn(async move {
@@ -81,9 +82,9 @@ impl Drive {
         });
     }
 
-    /// Starts a thread that does `work` with it. Where none can be started, it comes back.
+    /// Starts a thread that does `work` with it. Returns it if no thread can be started.
     fn hand_to_thread(self, work: impl FnOnce(Self) + Send + 'static) -> Result<(), (io::Error, Self)> {
-        // The closure of a thread that does not start is dropped by whoever wanted it.
+        // If the thread does not start, its closure is dropped. The mutex keeps the request.
         let drive = Arc::new(Mutex::new(Some(self)));
         let theirs = Arc::clone(&drive);
         let thread = std::thread::Builder::new().name("heeler-profile".to_owned()).stack_size(STACK);
@@ -102,7 +103,7 @@ impl Drive {
         }
     }
 
-    /// Runs it as a task of `runtime`. Nothing is sent if that shuts down first.
+    /// Runs it as a task of `runtime`. Nothing is sent if the runtime shuts down first.
     pub(super) fn inline(self, runtime: &Handle) -> oneshot::Receiver<Outcome> {
         let (give, outcome) = oneshot::channel();
         runtime.spawn(async {
@@ -111,7 +112,7 @@ impl Drive {
         outcome
     }
 
-    /// The request itself. Its turn is over when this is: when nothing of it is polled any more.
+    /// The request itself. Its turn is over when this ends, that is, when nothing of it is polled any more.
     async fn drive(self, end: Option<RuntimeEnd>) -> Outcome {
         let Self { job, turn, run, rate_hz } = self;
         let recording = job.begin(rate_hz);
@@ -120,7 +121,7 @@ impl Drive {
         let outcome = {
             let (mut run, mut stopped) = (pin!(&mut run), pin!(job.stopped()));
             poll_fn(|cx| {
-                // What waits for a timer of that runtime would panic.
+                // A wait for a timer of that runtime would panic.
                 if has_ended() {
                     return Poll::Ready(Stop::RuntimeEnded.outcome());
                 }
@@ -131,7 +132,7 @@ impl Drive {
             })
             .await
         };
-        // Here and now, so that what its destructors do is over when somebody else's turn comes.
+        // Dropped here and now, so that its destructors have finished when the next turn begins.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(run)));
         recording.stop();
         drop(turn);
@@ -139,14 +140,14 @@ impl Drive {
             Ok(()) => outcome,
             Err(_) => Outcome::Panicked("a destructor panicked when the request was stopped".to_owned()),
         };
-        // Whatever went wrong: that is why.
+        // This is the reason, whatever went wrong.
         let went_wrong = outcome != Outcome::Finished;
         if went_wrong && end.is_some_and(|end| end.is_near(&job)) { Stop::RuntimeEnded.outcome() } else { outcome }
     }
 }
 
-/// Stops a job when a runtime shuts down: nothing else would end what waits for its sockets, timers and tasks. Stands by as a
-/// task of that runtime, until this is dropped.
+/// Stops a job when a runtime shuts down, because nothing else would end a wait for its sockets, timers and tasks. It
+/// is a task of that runtime until this is dropped.
 struct RuntimeEnd {
     runtime: Handle,
     ended: Arc<AtomicBool>,
@@ -155,7 +156,7 @@ struct RuntimeEnd {
 
 impl RuntimeEnd {
     fn watch(runtime: &Handle, job: &Arc<Job>) -> Self {
-        /// Dropped by a runtime that shuts down; or at the job's end, when it makes no difference.
+        /// Dropped by a runtime that shuts down, or at the job's end, when it makes no difference.
         struct OnDrop {
             ended: Arc<AtomicBool>,
             // A runtime that nobody drives keeps its tasks.
@@ -181,7 +182,8 @@ impl RuntimeEnd {
         Self { runtime: runtime.clone(), ended, _over }
     }
 
-    /// Whether it has ended, or drops its tasks just now, of which this may be a later one: then it takes no others any more.
+    /// Returns whether the runtime has ended, or is just dropping its tasks. It may not have come to this task yet, but
+    /// then it drops a new task at once.
     fn is_near(&self, job: &Arc<Job>) -> bool {
         self.has_ended() || Self::watch(&self.runtime, job).has_ended()
     }
@@ -199,7 +201,7 @@ mod tests {
     use crate::profile::Request;
     use crate::profile::id::Id;
 
-    /// Says that it is dropped, and waits then.
+    /// Says that it is being dropped, and then waits.
     struct Parting(Sender<()>, Receiver<()>);
 
     impl Drop for Parting {

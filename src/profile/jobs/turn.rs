@@ -1,4 +1,4 @@
-//! A turn that can be given up: a request whose poll does not return keeps its thread, but it does not keep others from
+//! A turn that can be given up. A request whose poll does not return keeps its thread, but it does not keep others from
 //! being profiled.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,10 +8,10 @@ use super::Ticket;
 use crate::capture::PerProcess;
 use crate::sync::lock_std;
 
-/// Requests of the whole process that were given up and have not returned since: from a poll, or from their destructors.
+/// Requests of the whole process that were given up and have not yet returned from a poll or from their destructors.
 pub(in crate::profile) static UNRETURNED: PerProcess<Unreturned> = PerProcess::new(|| Unreturned::new(8));
 
-/// Counts requests that were given up, up to a number.
+/// Counts requests that were given up, up to a limit.
 #[derive(Debug)]
 pub(in crate::profile) struct Unreturned {
     most: usize,
@@ -23,12 +23,12 @@ impl Unreturned {
         Self { most, count: AtomicUsize::new(0) }
     }
 
-    /// Whether there are so many that no other request should be profiled.
+    /// Returns whether there are so many that no other request should be profiled.
     pub(in crate::profile) fn is_full(&self) -> bool {
         self.count.load(Ordering::Relaxed) >= self.most
     }
 
-    /// One more, until the value is dropped; `None` if there are too many.
+    /// Counts one more, until the value is dropped. Returns `None` if there are too many.
     fn add(&'static self) -> Option<Counted> {
         let add = |count| (count < self.most).then_some(count + 1);
         self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok().map(|_| Counted(self))
@@ -57,7 +57,7 @@ enum Held {
     },
 }
 
-/// The turn of a request that runs. To drop it is its end.
+/// The turn of a running request. Ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn(Arc<Mutex<Option<Held>>>);
 
@@ -80,8 +80,8 @@ impl Drop for Turn {
 }
 
 impl GiveUp {
-    /// The next request's turn has come, although this one has not returned. False if it has to wait all the same, because
-    /// too many have been given up.
+    /// Begins the next request's turn, although this one has not returned. Returns false if the next one still has to
+    /// wait, because too many have been given up.
     pub(super) fn give_up(&self, unreturned: &'static Unreturned) -> bool {
         let before = {
             let mut held = lock_std(&self.0);
@@ -121,7 +121,7 @@ mod tests {
         turns.pop();
         assert!(!FEW.is_full());
         drop(last);
-        // It had returned: nothing to give up, and nobody to count.
+        // It had returned, so there is nothing to give up and nobody to count.
         assert!(give_up.give_up(&FEW) && !FEW.is_full());
         assert!(queue.enter().is_ok());
         turns.clear();

@@ -23,7 +23,7 @@ use crate::text::html::Html;
 /// How many rows the table has.
 const MAX_ROWS: usize = 40;
 
-/// What a place took in each of two profiles.
+/// The time that a place took in each of two profiles.
 struct Change<'a> {
     state: State,
     frame: &'a Frame,
@@ -31,7 +31,8 @@ struct Change<'a> {
     after: u64,
 }
 
-/// The page that compares a profile with an earlier one. Of profiles of many runs, the average of one run counts.
+/// Returns the page that compares a profile with an earlier one. For profiles of many runs, the average of one run
+/// counts.
 pub(crate) fn compare(before: &Profile, after: &Profile, context: &Context<'_>) -> String {
     let work = words::work(&after.request.method, &after.request.uri);
     let mut html = Html::page(&format!("Compared: {work}"), context);
@@ -71,7 +72,7 @@ pub(crate) fn compare(before: &Profile, after: &Profile, context: &Context<'_>) 
     html.finish_page()
 }
 
-/// What one run took of the nanoseconds that all did.
+/// Returns the share of one run in the nanoseconds of all runs.
 fn each(profile: &Profile, nanos: u64) -> u64 {
     words::each(nanos, profile.runs)
 }
@@ -123,7 +124,8 @@ fn lead(html: &mut Html, before: u64, after: u64, changes: &[Change<'_>]) {
     html.raw("</p>\n");
 }
 
-/// One of the two: when it was, how it went, and its bar, as long as its part of the longer one's time.
+/// Writes one of the two: when it was, how it ended, and its bar, which is as long as its part of the longer one's
+/// time.
 fn side(html: &mut Html, name: &'static str, profile: &Profile, longer: u64, context: &Context<'_>) {
     html.raw("<p><b>").raw(name).raw("</b>: ");
     let when = words::when(profile.started_at);
@@ -161,11 +163,11 @@ fn table(html: &mut Html, changes: &[Change<'_>]) {
     html.raw("</tbody></table></div>\n");
 }
 
-/// A picture of `shown`, coloured by how it differs from `base`; `earlier`: it is the earlier one.
+/// Draws a picture of `shown`, coloured by how it differs from `base`. `earlier`: `shown` is the earlier one.
 fn draw(base: &Profile, shown: &Profile, earlier: bool, library_frames: bool) -> Option<String> {
     let (tree, mut steps) = both(base, shown, library_frames);
     let whole = total(tree.roots.iter().map(|&at| tree.tree_nodes[at as usize].nanos));
-    // A root is a sum of all that changes: it would leave no colour to the others.
+    // A root is the sum of all changes. Including it would leave no colour to the others.
     let most = tree.tree_nodes.iter().map(|tree_node| tree_node.nanos.abs_diff(tree_node.other)).max().unwrap_or(0);
     let narrower = steps.foreign("…");
     let paint = |tree_node: &TreeNode, _| {
@@ -184,7 +186,7 @@ fn draw(base: &Profile, shown: &Profile, earlier: bool, library_frames: bool) ->
     picture.paint().map(|svg| dark(&svg))
 }
 
-/// The stacks of both, with what one run took.
+/// Returns the stacks of both profiles, with the time of one run.
 fn both(base: &Profile, shown: &Profile, library_frames: bool) -> (Tree, Steps) {
     let mut steps = Steps::without_lines(library_frames);
     let mut tree = Tree::default();
@@ -202,10 +204,10 @@ fn both(base: &Profile, shown: &Profile, library_frames: bool) -> (Tree, Steps) 
     (tree, steps)
 }
 
-/// As inferno colours differences: from white to red for more, to blue for less.
+/// Returns a colour as inferno does for differences: from white to red for more, to blue for less.
 fn color(before: u64, after: u64, most: u64) -> Color {
     let change = after.abs_diff(before) as f64 / most.max(1) as f64;
-    // At most 150. Small changes are seen, too.
+    // At most 150. Small changes stay visible.
     let less = 250 - (change.sqrt() * 150.0).round() as u8;
     match after.cmp(&before) {
         Ordering::Equal => Color { r: 250, g: 250, b: 250 },

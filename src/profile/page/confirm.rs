@@ -6,7 +6,7 @@ use crate::profile::flag::Start;
 use crate::profile::id::Id;
 use crate::text::html::Html;
 
-/// Asks whether a GET request for `uri` is to be profiled. The answer names the question by its `token`.
+/// Returns the page that asks whether to profile a GET request for `uri`. The answer names the question by its `token`.
 pub(crate) fn confirm(uri: &str, start: Start, token: Id, context: &Context<'_>) -> String {
     let runs = start.runs.unwrap_or(1);
     let mut html = Html::page("Profile this request?", context);

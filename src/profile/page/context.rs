@@ -1,25 +1,25 @@
-//! What a page has to know besides what it shows.
+//! What a page needs to know besides what it shows.
 
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// What a page has to know of the request that it answers.
+/// What a page needs to know about the request that it answers.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     /// The name of the parameter that asks for a profile.
     pub(crate) flag: &'a str,
     /// Path and query of the request, without the flag.
     pub(crate) base: &'a str,
-    /// What scripts and styles of this page are known by: see [`nonce`].
+    /// Identifies this page's own scripts and styles: see [`nonce`].
     pub(crate) nonce: &'a str,
-    /// Whether links lead anywhere: not from a file.
+    /// Whether links lead anywhere. In a file they don't.
     pub(crate) links: bool,
 }
 
 impl<'a> Context<'a> {
-    /// For a page that is answered to a request for `base`.
+    /// For a page that answers a request for `base`.
     pub(crate) fn new(flag: &'a str, base: &'a str, nonce: &'a str) -> Self {
         Self { flag, base, nonce, links: true }
     }
@@ -29,14 +29,15 @@ impl<'a> Context<'a> {
         Self { flag: "", base: "", nonce, links: false }
     }
 
-    /// Where the flag has that value. A path of `//host` would be another host: so it is the page's own, left out.
+    /// Returns the URL with another value of the flag. It has no path, which means the page's own path, because a path
+    /// of `//host` would name another host.
     pub(super) fn link(&self, value: &str) -> String {
         let query = self.base.split_once('?').map_or("", |(_, query)| query);
         let and = if query.is_empty() || query.ends_with('&') { "" } else { "&" };
         format!("?{query}{and}{}={value}", self.flag)
     }
 
-    /// The URL without the flag.
+    /// Returns the URL without the flag.
     pub(super) fn plain(&self) -> String {
         let query = self.base.split_once('?').map_or("", |(_, query)| query);
         format!("?{query}")
@@ -50,18 +51,18 @@ impl fmt::Debug for Context<'_> {
     }
 }
 
-/// A number used once: 128 random bits.
+/// Returns a number for one use: 128 random bits.
 ///
 /// # Errors
 ///
-/// If the system has no randomness.
+/// Returns an error if the system has no randomness.
 pub(crate) fn nonce() -> Result<String, getrandom::Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)?;
     Ok(STANDARD.encode(bytes))
 }
 
-/// What an answer is, for the `Content-Security-Policy` that it needs.
+/// The kind of an answer, which determines its `Content-Security-Policy`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Policy<'a> {
     /// A page that was made with this nonce.
@@ -73,12 +74,13 @@ pub(crate) enum Policy<'a> {
 }
 
 impl Policy<'_> {
-    /// The value of the header. Besides, every answer wants `X-Content-Type-Options: nosniff`, `Cache-Control: no-store`
-    /// and `Referrer-Policy: same-origin`. (`no-referrer` would make the origin of the form that cancels `null`.)
+    /// Returns the value of the header. Every answer also needs `X-Content-Type-Options: nosniff`,
+    /// `Cache-Control: no-store` and `Referrer-Policy: same-origin`. (With `no-referrer`, the origin of the form that
+    /// cancels would be `null`.)
     pub(crate) fn header(self) -> String {
         match self {
             Self::Page(nonce) => format!("{}; frame-ancestors 'none'", in_page(nonce, true)),
-            // No network, no origin. Its search asks by a prompt.
+            // No network, no origin. Its search uses a prompt.
             Self::Picture => concat!(
                 "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; base-uri 'none'; ",
                 "form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts allow-modals"
@@ -91,8 +93,8 @@ impl Policy<'_> {
     }
 }
 
-/// The part of a page's policy that it can state itself, and does: a page that is a file has no header, and a page that
-/// asks for nothing, with the frames in it, has no network.
+/// Returns the part of a page's policy that the page states itself. A page that is a file has no header, and a page
+/// that sends no requests has no network, nor have the frames in it.
 pub(super) fn in_page(nonce: &str, asks: bool) -> String {
     let connect = if asks { " connect-src 'self';" } else { "" };
     format!(

@@ -1,10 +1,10 @@
-//! The page that says why there is no other.
+//! The page that explains why there is no other page.
 
 use super::context::Context;
 use super::result::top;
 use crate::text::html::Html;
 
-/// What went wrong, in a few words and in a sentence.
+/// Says what went wrong, in a few words and in a sentence.
 pub(crate) fn error(what: &str, why: &str, context: &Context<'_>) -> String {
     let mut html = Html::page(what, context);
     top(&mut html, context, false);

@@ -7,12 +7,12 @@ use crate::text::html::Html;
 const STYLE: &str = include_str!("frame.css");
 const SCRIPT: &str = include_str!("frame.js");
 
-/// Pixels above inferno's first box that its title would need, and those that the frame's own bar takes.
+/// The height in pixels that inferno's title would need above the first box, and that of the frame's own bar.
 const TITLE: usize = 48;
 const BAR: usize = 92;
 
 impl Html {
-    /// A flamegraph as a frame. `class` and `title` are words of this program.
+    /// Writes a flamegraph as a frame. `class` and `title` are words of this program.
     pub(super) fn picture(&mut self, svg: &str, class: &'static str, title: &str, context: &Context<'_>) -> &mut Self {
         let height = height_of(svg).saturating_sub(TITLE) + BAR;
         self.raw("<iframe sandbox=\"allow-scripts\" loading=\"lazy\" class=\"")
@@ -25,8 +25,9 @@ impl Html {
     }
 }
 
-/// The picture as a document. inferno's script is called by a handler in the markup, which the policy forbids; it asks by a
-/// prompt what to search, which a sandbox forbids; and keeps its state in the URL, which the frame does not have.
+/// Returns the picture as a document. inferno's own script does not work here: a handler in the markup calls it, which
+/// the policy forbids. It asks for a search term by a prompt, which a sandbox forbids. It keeps its state in the URL,
+/// which the frame does not have.
 fn document(svg: &str, title: &str, nonce: &str) -> String {
     let svg = svg.find("<svg").map_or(svg, |start| &svg[start..]);
     let svg = svg

@@ -1,20 +1,20 @@
-//! What a profile's pages consist of.
+//! The building blocks of a profile's pages.
 
 use super::context::{Context, in_page};
 use crate::text::html::Html;
 
-/// The most of one text, in characters.
+/// The most characters of one text.
 const MAX_TEXT: usize = 2_000;
 
 const STYLE: &str = include_str!("page.css");
 
 impl Html {
-    /// A page with this title, up to the beginning of what it says.
+    /// Begins a page with this title.
     pub(super) fn page(title: &str, context: &Context<'_>) -> Self {
         Self::begin(title, "", false, context)
     }
 
-    /// A page whose script asks for what is new. Where there is no script, the browser loads the page every 2 seconds.
+    /// Begins a page whose script asks for news. Without a script, the browser loads the page every 2 seconds.
     pub(super) fn asking_page(title: &str, context: &Context<'_>) -> Self {
         Self::begin(title, "<noscript><meta http-equiv=\"refresh\" content=\"2\"></noscript>", true, context)
     }
@@ -40,17 +40,17 @@ impl Html {
         self.into_markup()
     }
 
-    /// The beginning of a part of a page.
+    /// Begins a part of a page.
     pub(super) fn fragment() -> Self {
         Self::new(MAX_TEXT)
     }
 
-    /// A link to where the flag has that value.
+    /// Writes a link to the URL with that value of the flag.
     pub(super) fn link(&mut self, context: &Context<'_>, value: &str, text: &str) -> &mut Self {
         self.raw("<a href=\"").text(&context.link(value)).raw("\">").text(text).raw("</a>")
     }
 
-    /// A script of this program.
+    /// Writes a script of this program.
     pub(super) fn script(&mut self, script: &'static str, nonce: &str) -> &mut Self {
         self.raw("<script nonce=\"").text(nonce).raw("\">").raw(script).raw("</script>")
     }

@@ -6,13 +6,13 @@ use crate::profile::Outcome;
 use crate::profile::store::Summary;
 use crate::text::html::Html;
 
-/// The stored profiles, newest first as they are given, searched for `query`.
+/// Returns the page of stored profiles, newest first as given, searched for `query`.
 pub(crate) fn index(profiles: &[Summary], query: &str, context: &Context<'_>) -> String {
     let mut html = Html::page("Profiles", context);
     html.raw("<main><h1>Profiles</h1>\n<p class=\"dim\">For another, append <code>?").text(context.flag);
     html.raw("</code> to a URL.</p>\n");
     html.raw("<form class=\"search\" role=\"search\" method=\"get\">");
-    // What a form asks for replaces the query: its own parameters have to be in it.
+    // A form's fields replace the query, so the query's own parameters have to be among them.
     html.raw("<input type=\"hidden\" name=\"").text(context.flag).raw("\" value=\"index\">");
     html.raw("<input type=\"search\" name=\"q\" aria-label=\"Search by URL\" placeholder=\"Search by URL\" value=\"");
     html.text(query).raw("\"><button>Search</button></form>\n");
@@ -46,7 +46,7 @@ fn table(html: &mut Html, profiles: &[Summary], context: &Context<'_>) {
     html.raw("</tbody></table></div>\n");
 }
 
-/// Its status, or why there is none, or in spite of what.
+/// Writes its outcome, unless it finished, and its status, if there is one.
 pub(super) fn ended(html: &mut Html, profile: &Summary) {
     if profile.outcome != Outcome::Finished {
         html.raw("<b class=\"more\">").text(words::outcome(&profile.outcome)).raw("</b> ");

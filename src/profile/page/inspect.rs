@@ -1,15 +1,16 @@
-//! What a browser makes of a page, for tests: its elements and its text. Fails on what no page of heeler's has.
+//! Reads a page as a browser does, for tests: its elements and its text. Fails on anything that no page of heeler's
+//! has.
 
-/// What a page is made of.
+/// The content of a page.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// All text, scripts and styles apart, one line a piece.
+    /// All text except scripts and styles, one piece per line.
     pub(super) text: String,
     /// Where links and forms lead.
     pub(super) targets: Vec<String>,
     /// The documents in frames.
     pub(super) frames: Vec<Seen>,
-    /// Scripts, in it and in its frames.
+    /// The number of scripts, in it and in its frames.
     pub(super) scripts: usize,
     /// How high its pictures' boxes say the pictures are, as widths of the row right under the whole.
     pub(super) ids: Vec<String>,
@@ -179,7 +180,7 @@ fn element(seen: &mut Seen, name: &str, attributes: &[(String, String)], nonce: 
     }
 }
 
-/// Name and attributes of the tag at the beginning, and what comes after it.
+/// Returns name and attributes of the tag at the beginning, and the rest.
 fn tag(text: &str) -> (&str, Vec<(String, String)>, &str) {
     let end = text.find(|c: char| c.is_whitespace() || matches!(c, '>')).expect("a tag ends");
     let (name, mut rest) = text.split_at(end);

@@ -1,4 +1,4 @@
-//! The page of a profile that is not done yet.
+//! The page of a profile that isn't done yet.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::text::units::duration;
 
 const SCRIPT: &str = include_str!("live.js");
 
-/// How far a profile is. With a script it stays as it is and tells what is new; without, it is loaded again every 2
+/// Shows how far a profile is. With a script the page stays and shows news. Without one, it is loaded again every 2
 /// seconds. The same URL is the profile's page when it is done.
 pub(crate) fn live(status: &Status, context: &Context<'_>) -> String {
     let over = status.phase.is_over() && status.phase != Phase::Done;
@@ -55,7 +55,7 @@ pub(crate) fn live(status: &Status, context: &Context<'_>) -> String {
     html.finish_page()
 }
 
-/// What it does, in words. The script has the same ones.
+/// Says what it does, in words. The script has the same words.
 fn state(phase: &Phase) -> String {
     match phase {
         Phase::Queued { place: 0 } => "Next in the queue".to_owned(),

@@ -1,8 +1,8 @@
-//! What a browser shows of a profile: one page each, without anything from elsewhere, and the flamegraphs in them.
+//! What a browser shows of a profile: one page each, which loads nothing from elsewhere, with the flamegraphs in them.
 //!
-//! What comes from a request, or is the name of a function, is escaped on its way into a page, and shortened. Pictures, which
-//! are made of such names and run a script, stand in frames without an origin and without a network. Each page says which
-//! [`Policy`] it needs; scripts are named in it by a nonce.
+//! Text from a request and names of functions are escaped on their way into a page, and shortened. Pictures, which are
+//! made of such names and run a script, are in frames without an origin and without a network. Each page says which
+//! [`Policy`] it needs. The policy identifies scripts by a nonce.
 
 mod compare;
 mod confirm;

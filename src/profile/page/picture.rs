@@ -13,7 +13,7 @@ use crate::report::render::flamegraph;
 use crate::text::time::timestamp;
 use crate::text::units::count;
 
-/// The most boxes of a picture in a page, of which there are many, and of one by itself. A browser lays all of them out at
+/// The most boxes of a picture in a page, which has several, and of one by itself. A browser lays all of them out at
 /// each zoom.
 pub(super) const BOXES_IN_PAGE: usize = 1_500;
 const BOXES: usize = 4_000;
@@ -37,7 +37,8 @@ pub(crate) enum Which {
     Beside,
 }
 
-/// A flamegraph as a file of its own. With `library_frames` it has all frames; without, the application's and a few that tell.
+/// Returns a flamegraph as a file of its own. With `library_frames` it has all frames. Without, it has the
+/// application's own and a few significant others.
 pub(crate) fn svg(profile: &Profile, which: Which, library_frames: bool) -> String {
     or_apology(&profile.id, || {
         let (tiles, whole) = tiles(profile, which, library_frames, BOXES);
@@ -51,7 +52,7 @@ pub(crate) fn svg(profile: &Profile, which: Which, library_frames: bool) -> Stri
     })
 }
 
-/// A flamegraph to be put into a page.
+/// Returns a flamegraph to be put into a page.
 pub(super) fn bare_svg(profile: &Profile, which: Which, library_frames: bool) -> String {
     or_apology(&profile.id, || {
         let (tiles, whole) = tiles(profile, which, library_frames, BOXES_IN_PAGE);
@@ -60,7 +61,7 @@ pub(super) fn bare_svg(profile: &Profile, which: Which, library_frames: bool) ->
     })
 }
 
-/// What `draw` returns, or a picture that says that there is none: no profile is lost for the sake of its picture.
+/// Returns what `draw` returns, or a picture that says that there is none. No profile is lost because of its picture.
 pub(super) fn or_apology(id: &str, draw: impl FnOnce() -> Option<String>) -> String {
     if let Some(picture) = catch_unwind(AssertUnwindSafe(draw)).ok().flatten() {
         return picture;
@@ -72,7 +73,7 @@ pub(super) fn or_apology(id: &str, draw: impl FnOnce() -> Option<String>) -> Str
     )
 }
 
-/// How long the part of the time is that a picture shows.
+/// Returns the length of the part of the time that a picture shows.
 pub(super) fn whole(profile: &Profile, which: Which) -> u64 {
     let only = match which {
         Which::OnCpu => Some(State::OnCpu),
@@ -94,7 +95,7 @@ fn tiles(profile: &Profile, which: Which, library_frames: bool, boxes: usize) ->
         let color = color(tree_node.state, step.own);
         let mut figures = figures(tree_node, which, whole);
         let time = words::nanos(tree_node.nanos);
-        // The legend: it is read without a mouse.
+        // The legend, which is read without a mouse.
         let label = if root && matches!(which, Which::All | Which::Beside) {
             format!("{}: {time}", step.label)
         } else {
@@ -106,7 +107,7 @@ fn tiles(profile: &Profile, which: Which, library_frames: bool, boxes: usize) ->
     (Pruner { tree: &tree, min, narrower, paint }.tiles(), whole)
 }
 
-/// The house's colours.
+/// The colours of heeler's pages.
 fn color(state: State, own: bool) -> inferno::flamegraph::color::Color {
     match state {
         State::OnCpu => flamegraph::State::OnCpu,
@@ -118,7 +119,7 @@ fn color(state: State, own: bool) -> inferno::flamegraph::color::Color {
     .color(own)
 }
 
-/// `40.6 %`, `3 waits`; in a chart with its beginning before.
+/// Returns `40.6 %` or `3 waits`. In a chart, puts its beginning before that.
 fn figures(tree_node: &TreeNode, which: Which, whole: u64) -> Vec<String> {
     let mut figures = vec![share(tree_node.nanos, whole)];
     if tree_node.count > 0 {
@@ -130,7 +131,7 @@ fn figures(tree_node: &TreeNode, which: Which, whole: u64) -> Vec<String> {
     figures
 }
 
-/// The box of the whole.
+/// Returns the label of the box of the whole.
 fn whole_label(which: Which, whole: u64) -> String {
     let what = match which {
         Which::All | Which::Chart => "all",
@@ -165,7 +166,7 @@ fn subtitle(profile: &Profile, which: Which) -> String {
     label::safe(&parts.into_iter().flatten().collect::<Vec<_>>().join(" · "), MAX_LINE)
 }
 
-/// What stands under the picture.
+/// Returns the lines under the picture.
 fn lines(profile: &Profile) -> Vec<String> {
     let end = words::bad_end(&profile.outcome).map(|(what, why)| format!("{what} {why}"));
     let notes = profile.notes.iter().cloned();
@@ -173,7 +174,7 @@ fn lines(profile: &Profile) -> Vec<String> {
     lines.map(|line| label::safe(&line, MAX_LINE)).collect()
 }
 
-/// Legible on a dark ground, too: boxes keep their colours, and the text on them is black.
+/// Makes it legible on a dark background, too: boxes keep their colours, and the text on them stays black.
 pub(super) fn dark(svg: &str) -> String {
     let style = "@media screen and (prefers-color-scheme: dark) {\n\
                  svg > rect { fill: #15171c; }\n\
@@ -184,10 +185,10 @@ pub(super) fn dark(svg: &str) -> String {
     svg.replacen("</style>", style, 1)
 }
 
-/// Pixels that a line takes.
+/// Pixels per line.
 const LINE: usize = 18;
 
-/// The height of a picture in pixels, and where its number is.
+/// Returns the height of a picture in pixels, and the text of that number.
 fn height(svg: &str) -> Option<(usize, &str)> {
     let (_, after) = svg.split_once("<svg ")?;
     let (_, after) = after.split_once("height=\"")?;
@@ -195,7 +196,7 @@ fn height(svg: &str) -> Option<(usize, &str)> {
     Some((number.parse().ok()?, number))
 }
 
-/// How high a picture is, in pixels.
+/// Returns the height of a picture, in pixels.
 pub(super) fn height_of(svg: &str) -> usize {
     height(svg).map_or(400, |(height, _)| height)
 }
@@ -206,7 +207,7 @@ fn with_lines(svg: &str, lines: &[String]) -> String {
 
     let Some((before, number)) = height(svg) else { return svg.to_owned() };
     let after = before + lines.len() * LINE + LINE / 2;
-    // The picture, its view box and its ground.
+    // The picture, its view box and its background.
     let mut out = svg.replacen(&format!("height=\"{number}\""), &format!("height=\"{after}\""), 2).replacen(
         &format!(" {number}\""),
         &format!(" {after}\""),
@@ -233,8 +234,8 @@ mod tests {
 
     const ALL: [Which; 5] = [Which::All, Which::OnCpu, Which::Waiting, Which::Chart, Which::Beside];
 
-    /// Tooltip, row, and width of each box. Fails if the picture is not well-formed, or has an element that inferno does not
-    /// write.
+    /// Returns tooltip, row, and width of each box. Fails if the picture is not well-formed, or has an element that
+    /// inferno does not write.
     fn boxes(svg: &str) -> Vec<(String, u64, u64)> {
         let elements: &[&[u8]] =
             &[b"svg", b"defs", b"linearGradient", b"stop", b"style", b"script", b"rect", b"text", b"title", b"g"];
@@ -268,7 +269,7 @@ mod tests {
         boxes
     }
 
-    /// The sum of the boxes that stand on the whole.
+    /// Returns the sum of the boxes directly on the whole.
     fn second_row(boxes: &[(String, u64, u64)]) -> u64 {
         let mut rows: Vec<u64> = boxes.iter().map(|(_, y, _)| *y).collect();
         rows.sort_unstable();

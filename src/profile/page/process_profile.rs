@@ -1,12 +1,12 @@
-//! What the rest of the process did, as a table.
+//! A table of what the rest of the process did.
 
 use super::words;
 use crate::profile::{ProcessProfile, ProcessStack};
 use crate::text::html::Html;
 
-/// How many stacks are shown; all are in the JSON form.
+/// How many stacks are shown. The JSON form has all of them.
 const MAX_ROWS: usize = 40;
-/// How many functions of a stack, from the innermost out.
+/// How many functions of a stack are shown, from the innermost out.
 const MAX_FUNCTIONS: usize = 8;
 
 pub(super) fn meanwhile(html: &mut Html, meanwhile: &ProcessProfile) {

@@ -1,4 +1,4 @@
-//! As many boxes as a browser can lay out at once: those that are too narrow to be seen are put together.
+//! Limits the boxes to as many as a browser can lay out at once: boxes too narrow to be seen are merged.
 
 use inferno::flamegraph::color::Color;
 
@@ -14,17 +14,17 @@ pub(super) struct Painted {
     pub(super) color: Color,
 }
 
-/// Boxes that are narrower are put together, so that there are at most so many.
+/// Returns the width below which boxes are merged, so that at most `most` remain.
 pub(super) fn narrowest(tree: &Tree, whole: u64, most: usize) -> u64 {
     let mut min = 0;
     while remaining(tree, &tree.roots, min) > most {
-        // After some thirty times, a box is the whole.
+        // After some thirty rounds, `min` is the whole.
         min = if min == 0 { (whole >> 16).max(2) } else { min.saturating_add(min / 2) };
     }
     min
 }
 
-/// How many boxes there are if those that are narrower are put together.
+/// Returns how many boxes remain if narrower ones are merged.
 fn remaining(tree: &Tree, at: &[u32], min: u64) -> usize {
     let mut boxes = 0;
     let mut left: Vec<&[u32]> = vec![at];
@@ -46,16 +46,16 @@ fn remaining(tree: &Tree, at: &[u32], min: u64) -> usize {
 /// Makes tiles of boxes.
 pub(super) struct Pruner<'a, P> {
     pub(super) tree: &'a Tree,
-    /// Narrower ones are put together.
+    /// Narrower boxes are merged.
     pub(super) min: u64,
-    /// The step of those.
+    /// The step of merged boxes.
     pub(super) narrower: u32,
-    /// What a box looks like, and whether it stands on the whole.
+    /// What a box looks like. The second argument says whether it is directly on the whole.
     pub(super) paint: P,
 }
 
 impl<P: Fn(&TreeNode, bool) -> Painted> Pruner<'_, P> {
-    /// The tiles of the whole tree.
+    /// Returns the tiles of the whole tree.
     pub(super) fn tiles(&self) -> Vec<Tile> {
         let mut tiles = self.of(&self.tree.roots, true);
         if tiles.is_empty() {
@@ -66,7 +66,7 @@ impl<P: Fn(&TreeNode, bool) -> Painted> Pruner<'_, P> {
         tiles
     }
 
-    /// The tiles of some siblings and of all that stands on them. As deep as a stack has steps.
+    /// Returns the tiles of some siblings and of everything above them. Recurses as deep as a stack has steps.
     fn of(&self, siblings: &[u32], root: bool) -> Vec<Tile> {
         let mut tiles = Vec::new();
         let mut rest = siblings;
@@ -93,7 +93,7 @@ impl<P: Fn(&TreeNode, bool) -> Painted> Pruner<'_, P> {
         tiles
     }
 
-    /// One tile for all of them, in the colour of what they mostly are.
+    /// Returns one tile for all of them, in the colour of their most common state.
     fn together(&self, run: &[u32]) -> Tile {
         let tree_nodes = || run.iter().map(|&at| &self.tree.tree_nodes[at as usize]);
         let of = |state| {
@@ -109,7 +109,7 @@ impl<P: Fn(&TreeNode, bool) -> Painted> Pruner<'_, P> {
             start: tree_nodes().next().map_or(0, |tree_node| tree_node.start),
             nanos: total(tree_nodes().map(|tree_node| tree_node.nanos)),
             other: total(tree_nodes().map(|tree_node| tree_node.other)),
-            // Of one unit only if they are of one state.
+            // It has one unit only if they are in one state.
             count: 0,
             children: Vec::new(),
         };
@@ -124,7 +124,7 @@ impl<P: Fn(&TreeNode, bool) -> Painted> Pruner<'_, P> {
     }
 }
 
-/// A sum; the most that there can be if a damaged profile has more.
+/// Returns a sum. If a damaged profile has more, returns the largest number.
 pub(super) fn total(parts: impl IntoIterator<Item = u64>) -> u64 {
     parts.into_iter().fold(0, u64::saturating_add)
 }

@@ -1,4 +1,4 @@
-//! The page of a profile that is done.
+//! The page of a finished profile.
 
 use super::context::{Context, nonce};
 use super::index::ended;
@@ -20,19 +20,19 @@ const PICTURES: [(Which, &str, &str); 5] = [
     (Which::Beside, "Spawned work", "beside"),
 ];
 
-/// The page of a profile as a file, which needs nothing else and leads nowhere.
+/// Returns the page of a profile as a file, which needs nothing else and has no links.
 pub(crate) fn html(profile: &Profile) -> String {
-    // Without randomness there is no script: the pictures stand still.
+    // Without randomness there is no script, and the pictures do not move.
     let nonce = nonce().unwrap_or_default();
     result(profile, &[], &Context::file(&nonce))
 }
 
-/// The page of a profile. `earlier`: other profiles of the same route, the newest first.
+/// Returns the page of a profile. `earlier`: other profiles of the same route, the newest first.
 pub(crate) fn result(profile: &Profile, earlier: &[Summary], context: &Context<'_>) -> String {
     let work = words::work(&profile.request.method, &profile.request.uri);
     let title = format!("{}: {work}", words::nanos(profile.wall_nanos));
     let mut html = Html::page(&title, context);
-    // What started this may have been another request, by a header.
+    // Another request may have started this, by a header.
     let is_this = matches!(profile.request.method.as_str(), "GET" | "HEAD") && profile.request.uri == context.base;
     top(&mut html, context, is_this);
     html.raw("<main><h1>").isolated(&work).raw("</h1>\n<p class=\"dim\">");
@@ -48,7 +48,7 @@ pub(crate) fn result(profile: &Profile, earlier: &[Summary], context: &Context<'
     html.finish_page()
 }
 
-/// What leads elsewhere. `again`: it is worth asking the same again.
+/// Writes the links to other pages. `again`: it makes sense to repeat the same request.
 pub(super) fn top(html: &mut Html, context: &Context<'_>, again: bool) {
     if context.links {
         html.raw("<nav class=\"top\">").link(context, "index", "All profiles");
@@ -59,7 +59,7 @@ pub(super) fn top(html: &mut Html, context: &Context<'_>, again: bool) {
     }
 }
 
-/// Where the time went, in two sentences.
+/// Says where the time went, in two sentences.
 fn lead(html: &mut Html, profile: &Profile) {
     if let Some((what, why)) = words::bad_end(&profile.outcome) {
         html.raw("<p class=\"end\" role=\"alert\"><strong>").text(what).raw("</strong> ").isolated(&why).raw("</p>\n");
@@ -91,7 +91,7 @@ fn lead(html: &mut Html, profile: &Profile) {
     html.raw("</p>\n");
 }
 
-/// A function and where it is, in a sentence.
+/// Writes a function and its place, in a sentence.
 pub(super) fn function(html: &mut Html, frame: &Frame, state: State) {
     let (function, at) = words::function_and_place(frame, Some(state));
     html.raw("<code>").isolated(&function).raw("</code>");
@@ -144,7 +144,7 @@ fn tabs(html: &mut Html, profile: &Profile, earlier: &[Summary], context: &Conte
     under(html, profile);
 }
 
-/// A tab. `id` and `name` are words of this program.
+/// Writes a tab. `id` and `name` are words of this program.
 pub(super) fn tab(html: &mut Html, id: &str, name: &str, first: bool) {
     html.raw("<input type=\"radio\" name=\"tab\" id=\"t-").text(id);
     html.raw(if first { "\" checked>" } else { "\">" })
@@ -165,7 +165,7 @@ fn picture(html: &mut Html, profile: &Profile, which: Which, name: &str, context
     html.picture(&bare_svg(profile, which, true), "full", name, context);
 }
 
-/// How far this can be trusted.
+/// Writes how far this can be trusted.
 fn under(html: &mut Html, profile: &Profile) {
     html.raw("<div class=\"under\">");
     for line in words::quality(profile) {
@@ -245,7 +245,7 @@ pub(super) fn fact(html: &mut Html, name: &str, value: &str) {
     html.raw("<dt>").isolated(name).raw("</dt><dd class=\"code\">").isolated(value).raw("</dd>");
 }
 
-/// Earlier profiles of the same route, each with the way to the comparison.
+/// Writes earlier profiles of the same route, each with a link to the comparison.
 fn others(html: &mut Html, profile: &Profile, earlier: &[Summary], context: &Context<'_>) {
     if earlier.is_empty() {
         html.raw("<p>There is no earlier profile of the same route.</p>\n");
@@ -269,7 +269,7 @@ fn others(html: &mut Html, profile: &Profile, earlier: &[Summary], context: &Con
     html.raw("</tbody></table></div>\n");
 }
 
-/// What each form is for.
+/// Returns what each form is for.
 const fn purpose(form: Form) -> &'static str {
     match form {
         Form::Svg => "the flamegraph, for any browser",

@@ -1,4 +1,4 @@
-//! Profiles for the tests of the pages, and the pages as files to be looked at.
+//! Profiles for the tests of the pages, and the pages as files to look at.
 
 use std::time::UNIX_EPOCH;
 
@@ -14,7 +14,7 @@ fn at(function: &str, file: &str, line: u32) -> Frame {
     Frame { file: Some(file.to_owned()), ..own(function, line) }
 }
 
-/// What every request runs on.
+/// The frames outside every request.
 fn outside() -> Vec<Frame> {
     let functions = [
         "std::rt::lang_start_internal",
@@ -32,7 +32,7 @@ fn stack(inner: &[Frame]) -> Vec<Frame> {
     outside().into_iter().chain([page]).chain(inner.iter().cloned()).collect()
 }
 
-/// A request that takes 2.5 s: 40 % waiting, 30 % on CPU, 20 % blocked, 10 % of the rest.
+/// A request that takes 2.5 s: 40 % waiting, 30 % on CPU, 20 % blocked, 10 % other.
 pub(super) fn album() -> Profile {
     let mut builder = ProfileBuilder::new();
     let decode = |line| {
@@ -97,7 +97,7 @@ pub(super) fn album() -> Profile {
     profile
 }
 
-/// As it was when it was faster.
+/// The same request when it was faster.
 pub(super) fn earlier() -> Profile {
     let mut profile = album();
     profile.id = "fedcba9876543210fedcba9876543210".to_owned();
@@ -136,7 +136,7 @@ pub(super) fn status(phase: Phase) -> Status {
     }
 }
 
-/// Names that want to be something else.
+/// Names that try to be something else.
 pub(super) const HOSTILE: [&str; 7] = [
     "<script>alert(1)</script>",
     "a;b;c\u{1}d\u{2}e\u{3}f",
@@ -147,7 +147,7 @@ pub(super) const HOSTILE: [&str; 7] = [
     "{{constructor.constructor('alert(4)')()}} &lt;b&gt; \u{0} \u{fffe}",
 ];
 
-/// A profile in which everything that can be is hostile.
+/// A profile in which everything that can be hostile is hostile.
 pub(super) fn hostile() -> Profile {
     let mut builder = ProfileBuilder::new();
     for (round, name) in HOSTILE.into_iter().enumerate() {
@@ -177,7 +177,7 @@ pub(super) fn hostile() -> Profile {
     profile
 }
 
-/// A long request of many thousand stacks.
+/// A long request with many thousand stacks.
 pub(super) fn wide() -> Profile {
     let mut builder = ProfileBuilder::new();
     let mut random = fastrand::Rng::with_seed(7);

@@ -1,9 +1,9 @@
-//! What each state took, as a bar that is as long as the whole time.
+//! The share of each state, as a bar that is as long as the whole time.
 
 use super::words::{self, STATES};
 use crate::text::html::Html;
 
-/// The bar and its legend. The percentages sum to 100.
+/// Writes the bar and its legend. The percentages sum to 100.
 pub(super) fn shares(html: &mut Html, sums: [u64; 5]) {
     let whole = sums.iter().fold(0u64, |sum, &nanos| sum.saturating_add(nanos));
     bar(html, sums, whole);
@@ -18,7 +18,7 @@ pub(super) fn shares(html: &mut Html, sums: [u64; 5]) {
     html.raw("</ul>\n");
 }
 
-/// A bar of which `whole` is the full length.
+/// Writes a bar whose full length is `whole`.
 pub(super) fn bar(html: &mut Html, sums: [u64; 5], whole: u64) {
     html.raw("<svg class=\"shares\" viewBox=\"0 0 1000 1\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"");
     let parts = STATES.into_iter().zip(words::per_mille(sums));
@@ -35,7 +35,7 @@ pub(super) fn bar(html: &mut Html, sums: [u64; 5], whole: u64) {
     html.raw("</svg>\n");
 }
 
-/// Which colour is which.
+/// Says which colour is which.
 pub(super) fn legend(html: &mut Html) {
     html.raw("<ul class=\"legend\">\n");
     for state in STATES {

@@ -1,4 +1,4 @@
-//! Stacks as a reader wants them: the application's frames, and of the others what tells.
+//! Stacks for a reader: the application's frames, and the significant ones among the others.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -10,24 +10,24 @@ use crate::report::Frame;
 use crate::report::render::fold::{describe_folded, is_dull};
 use crate::report::significant as shown;
 
-/// How many boxes a stack has at most: of a deep recursion, the ends.
+/// The most boxes of a stack. Of a deep recursion, only the ends are shown.
 const MAX_STEPS: usize = 64;
 
 /// One box of a stack.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Step {
     pub(super) label: String,
-    /// Of the application's own code, or said by heeler.
+    /// Whether it is the application's own code, or a remark of heeler's.
     pub(super) own: bool,
 }
 
 /// The stacks of profiles as steps. Equal steps have equal numbers.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
-    /// Whether frames that are not the application's stand there, too.
+    /// Whether frames that aren't the application's are included.
     library_frames: bool,
-    /// Whether steps that differ only in their lines are one, wherever they are: between two versions of a program lines
-    /// move.
+    /// Whether the lines of steps count. If not, steps that differ only in their lines are one, because lines move
+    /// between two versions of a program.
     lines: bool,
     steps: Vec<Step>,
     numbers: HashMap<Step, u32>,
@@ -42,41 +42,41 @@ impl Steps {
         Self { library_frames, lines: true, ..Self::default() }
     }
 
-    /// Of two profiles, to be compared.
+    /// For two profiles that are compared.
     pub(super) fn without_lines(library_frames: bool) -> Self {
         Self { lines: false, ..Self::new(library_frames) }
     }
 
-    /// The step of that number.
+    /// Returns the step of that number.
     pub(super) fn get(&self, number: u32) -> &Step {
         &self.steps[number as usize]
     }
 
-    /// The number of a step that is no frame.
+    /// Returns the number of a step that isn't a frame.
     pub(super) fn said(&mut self, text: &str) -> u32 {
         self.number(Step { label: label::text(text), own: true })
     }
 
-    /// The number of a step that stands for many.
+    /// Returns the number of a step that stands for many.
     pub(super) fn foreign(&mut self, text: &str) -> u32 {
         self.number(Step { label: label::text(text), own: false })
     }
 
-    /// Another profile follows: its stacks are others.
+    /// Starts another profile, which has other stacks.
     pub(super) fn next_profile(&mut self) {
         self.frames.clear();
         self.paths.clear();
     }
 
-    /// A stack, outermost step first.
+    /// Returns a stack, outermost step first.
     pub(super) fn path(&mut self, profile: &Profile, stack: u32, state: State) -> Rc<[u32]> {
         if let Some(path) = self.paths.get(&(stack, state)) {
             return Rc::clone(path);
         }
         let frames = frames(profile, stack);
         let steps = if self.library_frames { full(&frames) } else { readable(&frames, state == State::Waiting) };
-        // A thread that computes is at another line at each sample: those of one function are one box. Where something
-        // waits or blocks, the line says in which of its calls.
+        // A thread that computes is at another line at each sample, so the lines of one function share a box. If
+        // something waits or blocks, the line says in which of its calls.
         let lines = self.lines && state != State::OnCpu;
         let path: Rc<[u32]> = bounded(steps).into_iter().map(|part| self.part(part, lines)).collect();
         self.paths.insert((stack, state), Rc::clone(&path));
@@ -98,7 +98,7 @@ impl Steps {
     }
 
     fn number(&mut self, step: Step) -> u32 {
-        // Fewer than there are nodes, which are counted so.
+        // There are fewer steps than nodes, and those are counted in this type.
         let next = self.steps.len() as u32;
         *self.numbers.entry(step).or_insert_with_key(|step| {
             self.steps.push(step.clone());
@@ -110,15 +110,15 @@ impl Steps {
 /// A frame and its index.
 type Indexed<'a> = (u32, &'a Frame);
 
-/// The frames of a stack, innermost first.
+/// Returns the frames of a stack, innermost first.
 pub(super) fn frames(profile: &Profile, stack: u32) -> Vec<Indexed<'_>> {
     // All of them, whatever the state.
     let frames = Paths::of(profile).frames(stack, State::OnCpu, true);
     frames.into_iter().rev().filter_map(|at| Some((at, profile.frames.get(at as usize)?))).collect()
 }
 
-/// The frame of a stack that says most to a reader: the innermost of the application's own, else the innermost. What is said
-/// instead of a function counts only if there is nothing else.
+/// Returns the most significant frame of a stack: the innermost of the application's own, otherwise the innermost. A
+/// remark counts only if there is nothing else.
 pub(super) fn significant<'a>(frames: &[Indexed<'a>]) -> Option<&'a Frame> {
     let all = || frames.iter().map(|(_, frame)| *frame);
     let functions = || all().filter(|frame| !is_remark(frame));
@@ -136,10 +136,10 @@ fn full<'a>(frames: &[Indexed<'a>]) -> Vec<Part<'a>> {
     frames.iter().rev().map(|&frame| Part::Frame(frame)).collect()
 }
 
-/// What is around the outermost frame of the application's own is the same for every request, and left out; other runs of
-/// what is not its own are folded.
+/// Splits a stack for a reader. The frames around the application's outermost one are the same for every request, and
+/// left out. Other runs of library frames are folded.
 fn readable<'a>(frames: &[Indexed<'a>], waits: bool) -> Vec<Part<'a>> {
-    // Remarks are no leaf: what is said of the frames around does not depend on them.
+    // Remarks are not leaves. What is said about the frames around does not depend on them.
     let (remarks, frames) = frames.split_at(frames.iter().take_while(|(_, frame)| is_remark(frame)).count());
     // How an await point's waker is cloned and kept says nothing.
     let dull = frames.iter().take_while(|(_, frame)| waits && !frame.own && is_dull(frame)).count();
@@ -218,7 +218,7 @@ mod tests {
             ]
         );
         assert_eq!(labels(State::Waiting, true, &waiting()).len(), waiting().len());
-        // A remark does not hide what is known besides.
+        // A remark does not hide what else is known.
         let mut any = waiting();
         any.push(remark("[any of 3]"));
         let any = labels(State::Waiting, false, &any);

@@ -1,4 +1,4 @@
-//! Where the time went, by place, await point and function, as tables.
+//! Tables of where the time went: by place, await point and function.
 
 use super::words::{self, share};
 use crate::profile::format::{Row, Times, tally};
@@ -6,10 +6,11 @@ use crate::profile::{Profile, State};
 use crate::report::Frame;
 use crate::text::html::Html;
 
-/// How many rows a table has; what is more is in the JSON form.
+/// How many rows a table has. The JSON form has all of them.
 const MAX_ROWS: usize = 60;
 
-/// What the application did, which is all of the time; then await points and functions, which stand on each other.
+/// Writes what the application did, which is all of the time. Then come await points and functions, whose times
+/// overlap.
 pub(super) fn tables(html: &mut Html, profile: &Profile) {
     let tally = tally(profile, false);
     let whole = tally.whole.sum();
@@ -20,7 +21,7 @@ pub(super) fn tables(html: &mut Html, profile: &Profile) {
     table(html, profile, "Functions", "samples and waits", &tally.functions, whole);
 }
 
-/// The time by the innermost function of the application's own, whatever that called.
+/// Writes the time by the application's innermost function, whatever that called.
 fn places(html: &mut Html, profile: &Profile, whole: u64) {
     let places = words::places(profile);
     start(html, "The application's functions, with what they call in libraries");
@@ -53,7 +54,7 @@ fn end(html: &mut Html, rows: usize) {
     }
 }
 
-/// A bar, as long as its part of the whole.
+/// Writes a bar, as long as its part of the whole.
 fn gauge(html: &mut Html, state: State, nanos: u64, whole: u64) {
     let width = nanos as f64 / whole.max(1) as f64 * 1000.0;
     html.raw(
@@ -99,7 +100,7 @@ fn time(html: &mut Html, nanos: u64, whole: u64) {
     html.raw("</td>");
 }
 
-/// The colour of what it mostly was.
+/// Writes the colour of its most common state.
 fn key(html: &mut Html, times: &Times) {
     if times.sum() > 0 {
         let state = times.mostly();
@@ -109,7 +110,7 @@ fn key(html: &mut Html, times: &Times) {
     }
 }
 
-/// A function and where it is, in a table.
+/// Writes a function and its place, in a table.
 pub(super) fn place(html: &mut Html, frame: &Frame, state: Option<State>) {
     let (function, at) = words::function_and_place(frame, state);
     html.raw("<code>").isolated(&function).raw("</code>");

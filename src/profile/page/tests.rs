@@ -14,7 +14,7 @@ fn context<'a>() -> Context<'a> {
     Context::new("__geordi__", "/albums/7?sort=date&page=2", NONCE)
 }
 
-/// What a reader sees of it, on one line.
+/// Returns what a reader sees of the page, on one line.
 fn words_of(page: &str) -> String {
     inspect(page, NONCE).text.replace('\n', "").to_owned()
 }
@@ -85,13 +85,13 @@ fn the_page_has_tabs_and_links_to_everything() {
     for value in ["", "index", &format!("{}.vs.{id}", earlier().id)] {
         assert!(seen.targets.contains(&flag(value)), "{value}: {:?}", seen.targets);
     }
-    // Nothing that does not exist.
+    // No links to anything that does not exist.
     let mut computed = album();
     computed.slices.retain(|slice| slice.state == State::OnCpu);
     computed.beside.clear();
     let seen = page_of(&computed);
     assert!(!seen.ids.iter().any(|id| id == "t-wait" || id == "t-beside"));
-    // A POST, or another URL, is not asked for again by a link.
+    // There is no link to repeat a POST, or another URL.
     let mut posted = album();
     posted.request.method = "POST".to_owned();
     assert!(!page_of(&posted).targets.contains(&flag("")));
@@ -140,7 +140,7 @@ fn a_saved_page_is_self_contained() {
     let seen = inspect(&file, nonce);
     assert_eq!((seen.targets.len(), seen.frames.len()), (0, 10));
     assert!(!file.contains("http-equiv=\"refresh\""));
-    // Nothing is loaded, from nowhere.
+    // Nothing is loaded from anywhere.
     assert!(!file.contains("src=") && !file.contains("@import") && !file.contains("url(http"));
     assert_ne!(file, html(&album()), "a nonce is used once");
 }
@@ -249,7 +249,7 @@ fn the_comparison_leads_with_what_is_slower() {
         assert_eq!(pictures.len(), 4);
         for (picture, whole) in pictures.iter().zip(["2.35 s", "2.35 s", "1.75 s", "1.75 s"]) {
             assert!(picture.text.contains(&format!("all: {whole} (100 %)")), "{}", picture.text);
-            // The same change, whichever of them is drawn.
+            // The same change, in both pictures.
             assert!(picture.text.contains("waiting (+695 ms: 347 ms before, 1.04 s after)"), "{}", picture.text);
         }
         assert!(page.contains("rgb(255,100,100)") && page.contains("rgb(250,250,250)"));

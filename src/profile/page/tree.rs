@@ -1,4 +1,4 @@
-//! Stretches of time as a tree of boxes, whose widths sum to all of it.
+//! Stretches of time as a tree of boxes, whose widths sum to the whole time.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use super::steps::Steps;
 use crate::profile::format::state_name;
 use crate::profile::{Profile, Slice, State};
 
-/// A box and what stands on it.
+/// A box, with the boxes above it.
 #[derive(Debug)]
 pub(super) struct TreeNode {
     /// Number of its step.
@@ -15,7 +15,7 @@ pub(super) struct TreeNode {
     /// When its first stretch begins.
     pub(super) start: u64,
     pub(super) nanos: u64,
-    /// In the profile that this one is compared with.
+    /// Its time in the profile that this one is compared with.
     pub(super) other: u64,
     /// Samples or waits.
     pub(super) count: u64,
@@ -50,12 +50,12 @@ impl Share {
 pub(super) struct Tree {
     pub(super) roots: Vec<u32>,
     pub(super) tree_nodes: Vec<TreeNode>,
-    /// Where a step's box is, by what it stands on.
+    /// The box of a step, by the box below it.
     known: HashMap<(Option<u32>, u32, State), u32>,
 }
 
 impl Tree {
-    /// Adds to the boxes on the way, wherever in the tree they are.
+    /// Adds to the boxes on the path, wherever in the tree they are.
     pub(super) fn add(&mut self, path: impl IntoIterator<Item = u32>, share: &Share) {
         let mut parent = None;
         for step in path {
@@ -71,10 +71,10 @@ impl Tree {
         }
     }
 
-    /// Adds at the right end: only to boxes that are there.
+    /// Adds at the right end: extends only boxes that end there.
     pub(super) fn append(&mut self, path: impl IntoIterator<Item = u32>, share: &Share) {
         let mut parent = None;
-        // A box right of which something new stands is no longer at the end, nor is what stands on it.
+        // If something new comes to the right of a box, that box is no longer at the end, nor are those above it.
         let mut at_end = true;
         for step in path {
             let last = if at_end { self.children(parent).last().copied() } else { None };
@@ -113,7 +113,7 @@ impl Tree {
         tree_node.count = tree_node.count.saturating_add(share.count);
     }
 
-    /// Longest first: so the left is where to look.
+    /// Puts the longest first, so that a reader looks at the left.
     pub(super) fn sort(&mut self) {
         let keys: Vec<_> = self
             .tree_nodes
@@ -128,7 +128,7 @@ impl Tree {
     }
 }
 
-/// Stretches of the same state and stack as one each, in the order of their first.
+/// Merges stretches of the same state and stack, in the order of their first ones.
 pub(super) fn sums<'a>(slices: impl IntoIterator<Item = &'a Slice>) -> Vec<(u32, Share)> {
     let mut sums: Vec<(u32, Share)> = Vec::new();
     let mut known: HashMap<(State, u32), usize> = HashMap::new();
@@ -143,14 +143,14 @@ pub(super) fn sums<'a>(slices: impl IntoIterator<Item = &'a Slice>) -> Vec<(u32,
     sums
 }
 
-/// Into how many cells a long time is cut for a chart: no picture is as many pixels wide.
+/// Into how many cells a chart divides a long time. No picture has this many pixels.
 const CELLS: u64 = 4_000;
 
-/// How many stacks of one cell stand in a chart for themselves.
+/// How many stacks of one cell a chart shows separately.
 const MAX_IN_CELL: usize = 4;
 
-/// Stretches in their order, and those that are too many and too short to be seen summed by stack within a cell of the time.
-/// The least of a cell have no stack.
+/// Returns stretches in their order. If they are too many and too short to be seen, sums them by stack within a cell of
+/// the time. The smallest of a cell have no stack.
 pub(super) fn in_order(profile: &Profile) -> Vec<(Option<u32>, Share)> {
     let slices = profile.slices.iter().filter(|slice| slice.nanos > 0);
     let cell = match profile.slices.len() as u64 {
@@ -193,7 +193,7 @@ fn gather(shares: &mut Vec<(Option<u32>, Share)>, short: &[&Slice]) {
     shares.extend(rest.into_iter().map(|share| (None, share)));
 }
 
-/// The parts of a profile that a picture shows, as a tree, and their sum.
+/// Returns the parts of a profile that a picture shows, as a tree, and their sum.
 pub(super) fn tree(profile: &Profile, which: super::Which, steps: &mut Steps) -> (Tree, u64) {
     use super::Which;
     let mut tree = Tree::default();
@@ -219,7 +219,7 @@ pub(super) fn tree(profile: &Profile, which: super::Which, steps: &mut Steps) ->
         Which::All | Which::Chart | Which::Beside => None,
     };
     for (stack, share) in sums(slices.iter().filter(|slice| only.is_none_or(|state| state == slice.state))) {
-        // Of one state alone, the whole says which.
+        // If there is only one state, the label of the whole says which.
         let root = only.is_none().then(|| state_step(steps, share.state));
         let path = steps.path(profile, stack, share.state);
         tree.add(root.into_iter().chain(path.iter().copied()), &share);
@@ -321,7 +321,7 @@ mod tests {
                 prop_assert_eq!(by_state(state), expected(state));
             }
             prop_assert!(shares.len() as u64 <= CELLS * 10);
-            // A cell's stretches may have begun in any order, but no cell comes before another.
+            // The stretches of a cell may begin in any order, but cells follow each other.
             let cell = profile.wall_nanos / CELLS + 1;
             prop_assert!(shares.windows(2).all(|two| two[0].1.start / cell <= two[1].1.start / cell));
         }

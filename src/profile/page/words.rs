@@ -15,10 +15,10 @@ use crate::text::time::timestamp;
 pub(super) use crate::text::units::count;
 use crate::text::units::{self, at};
 
-/// In the order in which they are told.
+/// The states, in the order in which pages list them.
 pub(super) const STATES: [State; 5] = Times::STATES;
 
-/// What the request did, where commas part what it did.
+/// Returns what the request did, for use in a list with commas.
 pub(super) const fn in_list(it_was: State) -> &'static str {
     match it_was {
         State::Runnable => "woken but not polled",
@@ -27,7 +27,7 @@ pub(super) const fn in_list(it_was: State) -> &'static str {
     }
 }
 
-/// What that means, for who reads it for the first time.
+/// Returns what that means, for somebody who reads it for the first time.
 pub(super) const fn meaning(state: State) -> &'static str {
     match state {
         State::OnCpu => "a thread ran its code",
@@ -38,7 +38,7 @@ pub(super) const fn meaning(state: State) -> &'static str {
     }
 }
 
-/// The name of a state in the style sheet.
+/// Returns the name of a state in the style sheet.
 pub(super) const fn class(state: State) -> &'static str {
     match state {
         State::OnCpu => "cpu",
@@ -49,7 +49,7 @@ pub(super) const fn class(state: State) -> &'static str {
     }
 }
 
-/// What is counted.
+/// Returns the unit of what is counted.
 pub(super) const fn unit(state: State) -> &'static str {
     match state {
         State::OnCpu | State::Blocked | State::NoCpu => "sample",
@@ -69,7 +69,7 @@ pub(super) fn when(time: SystemTime) -> String {
     format!("{} {} UTC", &timestamp[..10], &timestamp[11..19])
 }
 
-/// What one of that many runs took.
+/// Returns the time of one run of that many.
 pub(super) fn each(nanos: u64, runs: u32) -> u64 {
     nanos / u64::from(runs.max(1))
 }
@@ -89,7 +89,7 @@ pub(super) fn work(method: &str, uri: &str) -> String {
     format!("{} {}", label::safe(method, 20), label::safe(uri, 200))
 }
 
-/// What each state took, in the order of [`STATES`].
+/// Returns the time of each state, in the order of [`STATES`].
 pub(super) fn sums(profile: &Profile) -> [u64; 5] {
     STATES.map(|state| {
         let slices = profile.slices.iter().filter(|slice| slice.state == state);
@@ -97,13 +97,14 @@ pub(super) fn sums(profile: &Profile) -> [u64; 5] {
     })
 }
 
-/// Tenths of a percent that sum to a thousand, rounded so that each is nearest to its part; all 0 if there is nothing.
+/// Returns tenths of a percent that sum to a thousand, each as close as possible to its part. All are 0 if there is
+/// nothing.
 pub(super) fn per_mille<const N: usize>(parts: [u64; N]) -> [u32; N] {
     let whole: u128 = parts.iter().map(|&part| u128::from(part)).sum();
     if whole == 0 {
         return [0; N];
     }
-    // A thousand times a part of the whole, rounded down: at most 1000.
+    // A thousand times a part divided by the whole, rounded down: at most 1000.
     let mut tenths = parts.map(|part| (u128::from(part) * 1000 / whole) as u32);
     let mut order: Vec<usize> = (0..N).collect();
     order.sort_by_key(|&at| std::cmp::Reverse(u128::from(parts[at]) * 1000 % whole));
@@ -128,7 +129,7 @@ pub(super) struct Place<'a> {
     pub(super) count: u64,
 }
 
-/// Where the time went: the application's functions and await points, most first.
+/// Returns where the time went: the application's functions and await points, longest first.
 pub(super) fn places(profile: &Profile) -> Vec<Place<'_>> {
     let mut places: Vec<Place<'_>> = Vec::new();
     let mut known: HashMap<(State, &Option<String>, &Option<String>), usize> = HashMap::new();
@@ -147,8 +148,7 @@ pub(super) fn places(profile: &Profile) -> Vec<Place<'_>> {
     places
 }
 
-/// `photos::load`, `src/slow.rs:33`.
-/// Of a thread that computes, one line of many says nothing.
+/// Returns `photos::load` and `src/slow.rs:33`. For a thread that computes, one line of many says nothing.
 pub(super) fn function_and_place(frame: &Frame, state: Option<State>) -> (String, Option<String>) {
     let line = frame.line.filter(|_| state != Some(State::OnCpu));
     let place = at(frame.file.as_deref(), line).map(|place| label::text(&place));
@@ -160,7 +160,7 @@ pub(super) fn function_and_place(frame: &Frame, state: Option<State>) -> (String
     }
 }
 
-/// How it ended, in a sentence that says what that means for the profile. `None` if all went well.
+/// Returns how it ended, in a sentence that says what that means for the profile. Returns `None` if it ended well.
 pub(super) fn bad_end(outcome: &Outcome) -> Option<(&'static str, String)> {
     Some(match outcome {
         Outcome::Finished => return None,
@@ -173,7 +173,7 @@ pub(super) fn bad_end(outcome: &Outcome) -> Option<(&'static str, String)> {
     })
 }
 
-/// How it ended, in a word or two.
+/// Returns how it ended, in a word or two.
 pub(super) const fn outcome(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Finished => "finished",
@@ -184,7 +184,7 @@ pub(super) const fn outcome(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// How much was seen, and at what price.
+/// Returns how much was seen, and at what cost.
 pub(super) fn quality(profile: &Profile) -> Vec<String> {
     let Quality { polls, waits, expected, taken, lost, late, truncated, waits_lost, own_nanos, sampler_nanos } =
         profile.quality;

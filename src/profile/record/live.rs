@@ -1,4 +1,4 @@
-//! A recording under way, as the sampler knows it.
+//! A running recording, as the sampler knows it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,8 @@ use crate::clock::now;
 use crate::inflight::recording::{Active, Session};
 use crate::sync::lock_std;
 
-/// Samples that a recording keeps; the rest is lost. Some 32 bytes each: a thousand a second of one thread for an hour.
+/// The most samples that a recording keeps. Further ones are lost. Some 32 bytes each: a thousand per second of one
+/// thread for an hour.
 const MAX_SAMPLES: usize = 4_000_000;
 
 /// See the module.
@@ -22,7 +23,7 @@ pub(super) struct Live {
     pub(super) data: Mutex<Data>,
 }
 
-/// What was seen so far.
+/// What has been seen so far.
 #[derive(Debug)]
 pub(super) struct Data {
     pub(super) stacks: Stacks,
@@ -37,7 +38,7 @@ struct Last {
     began: u64,
     at: u64,
     cpu: u64,
-    /// How long the thread has ever waited for a CPU, if that is known.
+    /// How long the thread has waited for a CPU in its life, if that is known.
     delay: Option<u64>,
     stack: u32,
 }
@@ -53,13 +54,13 @@ impl Live {
         Self { session, period, data: Mutex::new(data) }
     }
 
-    /// Looks at each thread that is inside one of the recording's polls. `late` says that this comes late.
+    /// Looks at each thread that is inside one of the recording's polls. `late`: this look comes late.
     pub(super) fn look(&self, sampler: &mut Sampler, late: bool) {
         let before = sys::own_cpu_time();
         let active = self.session.active();
         let mut data = lock_std(&self.data);
         for (index, poll) in active.iter().enumerate() {
-            // Of polls within polls, the innermost: it began last.
+            // Of polls within polls, takes the innermost, which began last.
             let is_within = |other: &Active| std::ptr::eq(other.slot, poll.slot);
             if !active[index + 1..].iter().any(is_within) {
                 data.look(poll, sampler, late);
@@ -90,14 +91,14 @@ impl Data {
         let runs = used >= elapsed / 4 * 3;
         let delayed = match (last.and_then(|last| last.delay), delay) {
             (Some(before), Some(delay)) => delay.saturating_sub(before),
-            // Nobody knows how long it was when the poll began; but whether it could run now.
+            // Nobody knows this value at the beginning of the poll. But it is known whether the thread could run now.
             _ if used < elapsed / 2 && is_runnable(tid) => elapsed - used,
             _ => 0,
         };
         let (spent, surplus) = Spent::new(elapsed, used, delayed);
         let stack = match sampler.sample(poll.slot, poll.sequence, cpu, runs) {
             capture::Sample::Stack(snapshot) => self.stacks.add(&snapshot),
-            // It has not run since it was asked last, which was by this recording: nobody else asks so often.
+            // The thread has not run since it was last asked. This recording asked, because nobody else asks so often.
             capture::Sample::Unmoved => match last {
                 Some(last) => last.stack,
                 None => return,

@@ -1,4 +1,4 @@
-//! What a profiled request does, as it does it, and what its time went into.
+//! Records what a profiled request does while it runs, and where its time goes.
 //!
 //! ```text
 //! recording ─▶ tasks (inflight): polls, waits, who woke whom       ┐

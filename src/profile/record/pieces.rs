@@ -1,8 +1,8 @@
 //! What a task did inside its polls, from samples.
 //!
-//! A sample speaks for the time around it, half a period to either side, counted in time inside polls: so samples of many
-//! short polls speak for the polls between them. Where samples are missing, the time belongs to what those on both sides
-//! have in common, and is marked as unattributed.
+//! A sample stands for the time around it, half a period to either side. Only time inside polls counts, so samples of
+//! many short polls also stand for the polls between them. If samples are missing, the time goes to the stack that the
+//! samples on both sides have in common, and is marked as unattributed.
 
 use super::samples::{Sample, Spent};
 use super::stacks::{EMPTY, Stacks};
@@ -16,7 +16,7 @@ pub(super) struct Piece {
     pub(super) to: u64,
     pub(super) state: State,
     pub(super) place: u32,
-    /// Nobody looked.
+    /// Whether no sample covers it.
     pub(super) unattributed: bool,
     pub(super) count: u32,
 }
@@ -28,11 +28,12 @@ struct Claim {
     spent: Spent,
     place: u32,
     unattributed: bool,
-    /// Whether it is a sample's.
+    /// Whether it belongs to a sample.
     counts: bool,
 }
 
-/// In order, without gaps within a poll. `ended` is the end of the recording, for a poll that goes on.
+/// Returns the pieces in order, without gaps within a poll. `ended` is the end of the recording, for a poll that goes
+/// on.
 pub(super) fn pieces(log: &Log, samples: &[Sample], stacks: &Stacks, ended: u64, period: u64) -> Vec<Piece> {
     let going_on = log.polling.map(|began| (began, ended.max(began), None));
     let done = log.polls.iter().map(|poll| (poll.began, poll.ended, Some(poll.cpu)));
@@ -43,7 +44,7 @@ pub(super) fn pieces(log: &Log, samples: &[Sample], stacks: &Stacks, ended: u64,
         offsets.push(total);
         total += ended.saturating_sub(*began);
     }
-    // Each sample with its time inside polls, and its poll.
+    // Each sample, with its time inside polls and its poll.
     let located: Vec<(u64, usize, Sample)> = samples
         .iter()
         .filter_map(|sample| {
@@ -67,11 +68,11 @@ pub(super) fn pieces(log: &Log, samples: &[Sample], stacks: &Stacks, ended: u64,
                 let Claim { spent, place, unattributed, .. } = *current;
                 let nanos = to - at;
                 let parts = if unattributed && spent.micros() == 0 {
-                    // Nothing is known but how much of the poll was spent on a CPU.
+                    // Only the poll's CPU time is known.
                     let cpu = cpu.unwrap_or(u64::MAX).min(nanos);
                     [(State::OnCpu, cpu), (State::NoCpu, 0), (State::Blocked, nanos - cpu)]
                 } else if spent.micros() * 1_000 > period + period / 2 {
-                    // A look that came late speaks for all that the thread did meanwhile.
+                    // A late look stands for everything that the thread did meanwhile.
                     spent.divide(nanos)
                 } else {
                     [(spent.mostly(), nanos), (State::NoCpu, 0), (State::Blocked, 0)]
@@ -93,7 +94,7 @@ pub(super) fn pieces(log: &Log, samples: &[Sample], stacks: &Stacks, ended: u64,
     pieces
 }
 
-/// Who speaks for which time, from zero to `total`.
+/// Returns which sample stands for which time, from zero to `total`.
 fn claims(located: &[(u64, usize, Sample)], total: u64, stacks: &Stacks, period: u64) -> Vec<Claim> {
     let half = period / 2;
     let blank = |to: u64| Claim { to, spent: Spent::default(), place: EMPTY, unattributed: true, counts: false };

@@ -30,7 +30,7 @@ struct Inner {
     live: Arc<Live>,
     root: Arc<TaskRecorder>,
     is_sampled: bool,
-    /// Whether there was a row for each piece of its work: only polls of rows are looked into.
+    /// Whether there was a row for each part of its work. Only polls of rows are sampled.
     has_rows: AtomicBool,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Record {
 }
 
 impl Recording {
-    /// Begins now. `rate_hz`: samples a second of a thread that is inside a poll.
+    /// Begins now. `rate_hz`: samples per second of a thread that is inside a poll.
     pub(crate) fn start(rate_hz: u32) -> Self {
         report::start_watching();
         let session = Session::new();
@@ -76,7 +76,7 @@ impl Recording {
         }))
     }
 
-    /// Polls of the future are recorded.
+    /// Records the polls of the future.
     pub(crate) fn record<F>(&self, future: F) -> Recorded<F> {
         let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::PROFILED, |details| {
             details.work = Work::Job(Box::new(Job { name: "profile".into(), reports: None }));
@@ -87,20 +87,20 @@ impl Recording {
         Recorded { future, recorder: Arc::clone(&self.0.root), watched: Watched::new(registered) }
     }
 
-    /// What all of it shares, while anything does.
+    /// Returns what all parts of the recording share, as long as one of them exists.
     #[cfg(test)]
     pub(super) fn session(&self) -> std::sync::Weak<Session> {
         Arc::downgrade(&self.0.live.session)
     }
 
-    /// What was seen is kept from everybody until the value is dropped, as by a sampler that is at work.
+    /// Locks what was seen until the value is dropped, like a sampler that is at work.
     #[cfg(test)]
     pub(crate) fn hold(&self) -> impl Drop + '_ {
         lock_std(&self.0.live.data)
     }
 
-    /// How far it is. `own_crates` are the application's own, too. Without a place while other
-    /// profiles are named. May take milliseconds, the first time of a process many: for a thread that may block.
+    /// Returns how far it is. `own_crates` count as the application's own, too. Has no place while other profiles are
+    /// being named. May take milliseconds, and many the first time in a process, so call it on a thread that may block.
     pub(crate) fn progress(&self, own_crates: &[String]) -> Progress {
         let Inner { began, live, .. } = &*self.0;
         let place = live.session.place();
@@ -121,12 +121,12 @@ impl Recording {
         Progress { nanos: live.session.until().saturating_sub(*began), polls: live.session.polls(), samples, place }
     }
 
-    /// Nothing from here on belongs to it.
+    /// Ends what belongs to the recording.
     pub(crate) fn stop(&self) {
         self.0.live.session.end();
     }
 
-    /// Ends the recording. Takes milliseconds: for a thread that may block.
+    /// Ends the recording. Takes milliseconds, so call it on a thread that may block.
     pub(crate) fn finish(self) -> Record {
         let inner = &*self.0;
         let session = &inner.live.session;
@@ -155,7 +155,7 @@ impl Recording {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Else each would keep the other: the session and its tasks.
+        // Otherwise the session and its tasks would keep each other alive.
         drop(self.live.session.take_logs());
         sampler::leave(&self.live);
     }
@@ -165,7 +165,7 @@ pin_project! {
     /// A future whose polls are recorded.
     #[derive(Debug)]
     pub(crate) struct Recorded<F> {
-        // Dropped in this order: what the future does in its destructor is still this work's.
+        // Dropped in this order, because what the future does in its destructor still belongs to this work.
         #[pin]
         future: F,
         recorder: Arc<TaskRecorder>,

@@ -1,5 +1,5 @@
-//! The sampler's thread: looks at the threads that are inside polls of recorded requests, a thousand times a second unless
-//! it is told otherwise, and only while there is a recording.
+//! The sampler's thread. It looks at the threads that are inside polls of recorded requests, a thousand times a second
+//! by default, and only while there is a recording.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex};
@@ -11,7 +11,7 @@ use crate::clock::now;
 use crate::log::log_safely;
 use crate::sync::lock_std;
 
-/// Recordings under way.
+/// Running recordings.
 #[derive(Default)]
 struct Recordings {
     live: Mutex<Vec<Arc<Live>>>,
@@ -20,7 +20,7 @@ struct Recordings {
 
 static RECORDINGS: PerProcess<Recordings> = PerProcess::new(Recordings::default);
 
-/// Looks at what the recording's polls do, until [`leave`]. False if there is no thread to do so.
+/// Samples the recording's polls until [`leave`]. Returns false if there is no thread to do so.
 pub(super) fn join(live: &Arc<Live>) -> bool {
     static STARTED: PerProcess<bool> = PerProcess::new(|| {
         let started = std::thread::Builder::new().name("heeler-sampler".into()).spawn(run);
@@ -61,7 +61,7 @@ fn run() {
         let next = due.iter().map(|(_, due)| *due).min().unwrap_or(0);
         let left = next.saturating_sub(now());
         if left > 0 {
-            // Not for long: a recording with a shorter period may begin.
+            // Not for long, because a recording with a shorter period may begin.
             std::thread::sleep(Duration::from_nanos(left.min(10_000_000)));
             continue;
         }
@@ -74,7 +74,7 @@ fn run() {
             if catch_unwind(AssertUnwindSafe(|| live.look(&mut sampler, late))).is_err() {
                 log_safely(|| tracing::error!(target: "heeler", "the sampler panicked: a sample is lost"));
             }
-            // In step with its beginning, whatever was missed.
+            // In step with its beginning, whatever it has missed.
             *due += ((now - *due) / live.period + 1) * live.period;
         }
     }

@@ -8,13 +8,13 @@ pub(super) struct Sample {
     pub(super) at: u64,
     /// The task that was polled.
     pub(super) recorder: u32,
-    /// A place of [`Stacks`](super::stacks::Stacks).
+    /// A place in [`Stacks`](super::stacks::Stacks).
     pub(super) stack: u32,
-    /// Since the last look, or since the poll began.
+    /// What the thread did since the last look, or since the poll began.
     pub(super) spent: Spent,
 }
 
-/// What a thread did in a stretch of time, in microseconds: those of an hour fit.
+/// What a thread did in a stretch of time, in microseconds. An hour of them fits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Spent {
     cpu: u32,
@@ -24,8 +24,8 @@ pub(super) struct Spent {
 }
 
 impl Spent {
-    /// Of `elapsed` nanoseconds, in which the thread used the CPU for so many, and of whose waits for a CPU so many have
-    /// ended. Those may have begun before: what does not fit in is returned, too.
+    /// Divides `elapsed` nanoseconds. In them the thread used the CPU for `used`, and waits for a CPU of `delayed`
+    /// ended. Those waits may have begun before. Also returns the part of them that does not fit.
     pub(super) fn new(elapsed: u64, used: u64, delayed: u64) -> (Self, u64) {
         let used = used.min(elapsed);
         let ready = delayed.min(elapsed - used);
@@ -34,12 +34,12 @@ impl Spent {
         (spent, delayed - ready)
     }
 
-    /// All of it.
+    /// Returns the sum.
     pub(super) fn micros(&self) -> u64 {
         u64::from(self.cpu) + u64::from(self.ready) + u64::from(self.blocked)
     }
 
-    /// What it is, if it has to be one of them: for a stretch as short as samples are apart.
+    /// Returns the state that it mostly was, for a stretch no longer than the time between samples.
     pub(super) fn mostly(&self) -> State {
         match self {
             Self { cpu, ready, blocked } if u64::from(*cpu) >= u64::from(*ready) + u64::from(*blocked) => State::OnCpu,
@@ -48,7 +48,7 @@ impl Spent {
         }
     }
 
-    /// Parts of `nanos` in the same proportions, which sum to that.
+    /// Divides `nanos` in the same proportions. The parts sum to it.
     pub(super) fn divide(&self, nanos: u64) -> [(State, u64); 3] {
         let whole = u128::from(self.micros().max(1));
         let part = |micros: u32| (u128::from(nanos) * u128::from(micros) / whole) as u64;
@@ -56,7 +56,7 @@ impl Spent {
         [(State::OnCpu, cpu), (State::NoCpu, ready), (State::Blocked, nanos - cpu - ready)]
     }
 
-    /// What was taken for blocked was a wait for a CPU, so far as `nanos` go. Returns what is left of them.
+    /// Turns up to `nanos` of blocked time into a wait for a CPU. Returns what is left of them.
     fn credit(&mut self, nanos: u64) -> u64 {
         let micros = u32::try_from(nanos / 1_000).unwrap_or(u32::MAX).min(self.blocked);
         self.blocked -= micros;
@@ -65,7 +65,7 @@ impl Spent {
     }
 }
 
-/// All of them, in order, and what is missing.
+/// All samples, in order, and what is missing.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
     pub(super) taken: Vec<Sample>,
@@ -79,8 +79,8 @@ impl Samples {
     /// How far back a wait for a CPU is followed: a second of looks at one thread.
     const MAX_BACK: usize = 1_000;
 
-    /// A wait for a CPU is told when it is over. So many nanoseconds of it were before the last look at the task, in its
-    /// poll that began then.
+    /// The system reports a wait for a CPU when it is over. This much of it was before the last look at the task, in
+    /// its poll that began then.
     pub(super) fn credit(&mut self, recorder: u32, began: u64, mut nanos: u64) {
         for sample in self.taken.iter_mut().rev().take(Self::MAX_BACK).take_while(|sample| sample.at >= began) {
             if nanos < 1_000 {

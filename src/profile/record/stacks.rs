@@ -1,4 +1,4 @@
-//! Unwound stacks as a tree of addresses, each place once.
+//! Unwound stacks as a tree of addresses, with each place once.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use crate::capture::{Address, Snapshot, Unwinder};
 /// The root of the tree: an empty stack.
 pub(super) const EMPTY: u32 = 0;
 
-/// Places in the tree; a profile of so many different ones has run wild.
+/// The most places in the tree. A profile with this many different ones has run wild.
 const MAX_NODES: usize = 1 << 20;
 
 /// One place.
@@ -25,7 +25,7 @@ pub(super) struct Stacks {
     unwinder: Unwinder,
     places: Vec<Place>,
     known: HashMap<(u32, u64, bool), u32>,
-    /// Await stacks by the session's number: where, and whether it is whole.
+    /// Await stacks by the session's number: the place, and whether it is complete.
     awaits: HashMap<u32, u32>,
     /// Stacks that are cut at their outer end.
     pub(super) truncated: u64,
@@ -42,7 +42,7 @@ impl Stacks {
         }
     }
 
-    /// Unwinds a stack; the place of its innermost frame.
+    /// Unwinds a stack, and returns the place of its innermost frame.
     pub(super) fn add(&mut self, snapshot: &Snapshot) -> u32 {
         let mut unwound = self.unwinder.unwind(snapshot);
         if unwound.addresses.iter().any(|address| address.module.is_none()) && self.unwinder.refresh() {
@@ -75,7 +75,7 @@ impl Stacks {
         }
     }
 
-    /// Where the await stack of that number is.
+    /// Returns the place of the await stack with that number.
     pub(super) fn awaited(&self, number: u32) -> Option<u32> {
         self.awaits.get(&number).copied().filter(|place| *place != EMPTY)
     }
@@ -84,12 +84,12 @@ impl Stacks {
         &self.places[at as usize]
     }
 
-    /// The addresses of all places.
+    /// Returns the addresses of all places.
     pub(super) fn addresses(&self) -> Vec<Address> {
         self.places.iter().filter_map(|place| place.address.clone()).collect()
     }
 
-    /// The stack of a place, innermost first.
+    /// Returns the stack of a place, innermost first.
     pub(super) fn path(&self, mut at: u32) -> Vec<Address> {
         let mut path = Vec::new();
         while at != EMPTY {
@@ -100,7 +100,7 @@ impl Stacks {
         path
     }
 
-    /// What two stacks have in common at their outer end.
+    /// Returns what two stacks have in common at their outer end.
     pub(super) fn common(&self, mut a: u32, mut b: u32) -> u32 {
         while a != b {
             let (of_a, of_b) = (self.place(a), self.place(b));

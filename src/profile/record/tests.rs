@@ -1,4 +1,4 @@
-//! Recordings of work with known shares.
+//! Recordings of work with known shares of time.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -23,7 +23,7 @@ where
     recording.finish()
 }
 
-/// Records work again, up to ten times, while the machine is too busy for the sampler to look at it.
+/// Records work again, up to ten times, if the machine is too busy for the sampler to look at it.
 fn undisturbed<F>(work: impl Fn() -> F) -> Record
 where
     F: Future + Send + 'static,
@@ -39,7 +39,7 @@ where
     seen
 }
 
-/// Milliseconds of slices whose stack goes through a function of that name, and which are in one of the states.
+/// Milliseconds of slices in one of the states, whose stack goes through a function of that name.
 fn through(record: &Record, function: &str, states: &[State]) -> f64 {
     let goes_through = |mut at: Option<u32>| {
         while let Some(node) = at.map(|at| record.nodes[at as usize]) {
@@ -57,7 +57,7 @@ fn through(record: &Record, function: &str, states: &[State]) -> f64 {
 
 const ALL: [State; 5] = [State::OnCpu, State::Blocked, State::NoCpu, State::Waiting, State::Runnable];
 
-/// Inside polls: on a busy machine a thread does not always have a CPU.
+/// Inside polls. On a busy machine a thread does not always have a CPU.
 const INSIDE: [State; 3] = [State::OnCpu, State::Blocked, State::NoCpu];
 
 /// The slices follow each other without a gap, and sum to the wall time.
@@ -118,8 +118,8 @@ async fn wait_two(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-/// What is seen of a function is what it took, but for what was not attributed: on a busy machine the sampler comes late.
-/// How good it can be is what `benches/profile.rs` shows.
+/// The time seen in a function is the time that it took, except for unattributed time: on a busy machine the sampler
+/// comes late. `benches/profile.rs` shows how good it can be.
 #[track_caller]
 fn close(record: &Record, function: &str, states: &[State], expected: f64) {
     let seen = through(record, function, states);
@@ -247,7 +247,7 @@ fn a_finished_recording_leaves_nothing_behind() {
     drop((sender, receiver, runtime));
     let began = Instant::now();
     while sessions.iter().any(|session| session.strong_count() > 0) {
-        // The sampler may be about to forget it.
+        // The sampler may be just about to forget it.
         assert!(began.elapsed() < ms(10_000), "recordings stay in memory");
         std::thread::sleep(ms(1));
     }

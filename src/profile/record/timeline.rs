@@ -1,7 +1,7 @@
-//! From polls, waits and samples to a timeline without gaps.
+//! Turns polls, waits and samples into a timeline without gaps.
 //!
-//! A wait belongs to the branch that ended it. If that branch was woken by work that the request had handed on, the wait is
-//! what that work did meanwhile, and so on. What a task did that nobody waited for stands beside.
+//! A wait belongs to the branch that ended it. If work that the request had handed on woke that branch, the wait shows
+//! what that work did meanwhile, and so on. Work that nobody waited for is listed beside.
 
 use super::pieces::{Piece, pieces};
 use super::recording::Record;
@@ -13,10 +13,11 @@ use crate::inflight::{How, WaitKind};
 use crate::profile::{Quality, Slice, State};
 use crate::text::units::{count, were};
 
-/// Hand-overs within hand-overs that are followed.
+/// How many nested hand-overs are followed.
 const MAX_DEPTH: u32 = 32;
 
-/// What was seen, as a profile's parts. `began` and `ended` are the request's, `period` is the samples'; in nanoseconds.
+/// Builds a profile's parts from what was seen. `began` and `ended` are the request's, `period` is the samples'. All
+/// are in nanoseconds.
 pub(super) fn build(logs: &[Log], stacks: &Stacks, samples: &Samples, began: u64, ended: u64, period: u64) -> Record {
     let mut of_task: Vec<Vec<Sample>> = vec![Vec::new(); logs.len()];
     for sample in &samples.taken {
@@ -108,13 +109,13 @@ impl Builder<'_> {
         }
     }
 
-    /// What a task did in that stretch, on top of what waits for it.
+    /// Adds what a task did in that stretch, on top of the task that waits for it.
     fn expand(&mut self, recorder: usize, from: u64, to: u64, parent: Option<u32>, depth: u32) {
         let logs = self.logs;
         let Some(log) = logs.get(recorder).filter(|_| from < to) else { return };
         self.covered[recorder].push((from, to));
         if let Some(cut) = log.cut.filter(|cut| *cut < to).map(|cut| cut.max(from)) {
-            // From there on nobody knows when it ran.
+            // After that, nobody knows when it ran.
             self.expand(recorder, from, cut, parent, depth);
             return self.emit_label((cut, to), State::OnCpu, parent, "[unattributed]");
         }
@@ -122,7 +123,7 @@ impl Builder<'_> {
         self.emit_label((from, created), State::Waiting, parent, "[not begun]");
         let mut at = created;
         let first = log.polls.partition_point(|poll| poll.ended <= from);
-        // The poll before says where it waits.
+        // The previous poll says where it waits.
         let mut before: Option<&PollEntry> = first.checked_sub(1).map(|index| &log.polls[index]);
         for poll in &log.polls[first..] {
             if poll.began >= to {
@@ -145,7 +146,7 @@ impl Builder<'_> {
         self.emit_label((end, to), State::Waiting, parent, "[after its end]");
     }
 
-    /// A task does not run in that stretch: between one poll and the next.
+    /// Adds a stretch in which a task does not run: between one poll and the next.
     fn wait(
         &mut self,
         log: &Log,
@@ -159,7 +160,7 @@ impl Builder<'_> {
             return;
         }
         let Some(before) = before else {
-            // Nobody polls it before it is scheduled.
+            // The task has not been polled yet.
             return self.emit_label((from, to), State::Runnable, parent, "[not scheduled]");
         };
         let wake = next.and_then(|next| next.wake);
@@ -180,7 +181,7 @@ impl Builder<'_> {
         self.emit_label((woken, to), State::Runnable, Some(node), "[not scheduled]");
     }
 
-    /// Where a task waits: at the branch that was woken, if that is known.
+    /// Returns where a task waits: at the branch that was woken, if that is known.
     fn waits_at(&mut self, log: &Log, wait: &WaitEntry, woken: Option<u32>, parent: Option<u32>) -> u32 {
         let mut places: Vec<u32> = match woken {
             Some(stack) => self.stacks.awaited(stack).into_iter().collect(),
@@ -204,7 +205,7 @@ impl Builder<'_> {
         }
     }
 
-    /// A task is inside polls in that stretch.
+    /// Adds a stretch in which a task is inside polls.
     fn polled(&mut self, recorder: usize, (from, to): (u64, u64), parent: Option<u32>) {
         let inside = self.inside;
         let Some(pieces) = inside.get(recorder) else { return };
@@ -220,7 +221,7 @@ impl Builder<'_> {
             let node = self.tree.place(parent, piece.place);
             let is_known = !piece.unattributed && piece.place != EMPTY;
             match node {
-                // A look at the bookkeeping before the work or after it.
+                // A look at heeler's own work before or after the request's.
                 node if is_known && node == parent => self.emit_label((start, end), state, node, "[profiler]"),
                 Some(node) if is_known => self.emit((start, end), state, node, piece.count),
                 node => self.emit_label((start, end), state, node, "[unattributed]"),
@@ -230,7 +231,7 @@ impl Builder<'_> {
         self.emit_label((at, to), State::OnCpu, parent, "[unattributed]");
     }
 
-    /// The polls of handed-on work that nobody waited for.
+    /// Adds the polls of handed-on work that nobody waited for.
     fn beside(&mut self) {
         for recorder in 1..self.logs.len() {
             let Some((_, how)) = self.logs[recorder].parent else { continue };

@@ -10,19 +10,19 @@ use crate::report::Frame;
 use crate::sync::lock_std;
 use crate::text::units::at;
 
-/// Names places. Shared by all profiles: most of them go through the same ones.
+/// Names places. All profiles share it, because most of them go through the same places.
 #[derive(Debug)]
 pub(super) struct Names(Symbols);
 
 static NAMES: PerProcess<Mutex<Names>> = PerProcess::new(|| Mutex::new(Names(Symbols::new())));
 
 impl Names {
-    /// Waits while others are named.
+    /// Waits while others are being named.
     fn get() -> MutexGuard<'static, Self> {
         lock_std(NAMES.get())
     }
 
-    /// `None` while others are named, which may take long.
+    /// Returns `None` while others are being named, which may take long.
     pub(super) fn try_get() -> Option<MutexGuard<'static, Self>> {
         match NAMES.get().try_lock() {
             Ok(names) => Some(names),
@@ -31,7 +31,7 @@ impl Names {
         }
     }
 
-    /// The innermost function of the application's own, in words. `addresses` are innermost first.
+    /// Returns the application's innermost function, in words. `addresses` are innermost first.
     pub(super) fn own_place(&mut self, addresses: &[Address], own_crates: &[String]) -> Option<String> {
         let is_own = |frame: &&Frame| frame.own || is_of(frame, own_crates);
         let frames = self.0.frames(addresses);
@@ -40,14 +40,14 @@ impl Names {
     }
 }
 
-/// The function and its place, as on the page of the result: with a path no longer than it has to be.
+/// Returns the function and its place, as on the page of the result: with the path as short as possible.
 fn in_words(frame: &Frame) -> String {
     let place = at(frame.file.as_deref(), frame.line);
     let words: Vec<&str> = [frame.function.as_deref(), place.as_deref()].into_iter().flatten().collect();
     words.join(" ")
 }
 
-/// The frames and nodes of a profile as they come.
+/// The frames and nodes of a profile, as they are added.
 #[derive(Debug)]
 pub(super) struct Tree<'a> {
     stacks: &'a Stacks,
@@ -55,7 +55,7 @@ pub(super) struct Tree<'a> {
     nodes: Vec<Node>,
     frame_of: HashMap<Frame, u32>,
     node_of: HashMap<Node, u32>,
-    /// By what it stands on and its place.
+    /// By parent and place.
     placed: HashMap<(Option<u32>, u32), Option<u32>>,
 }
 
@@ -72,18 +72,19 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// The frames, and the nodes that refer to them.
+    /// Returns the frames, and the nodes that refer to them.
     pub(super) fn finish(self) -> (Vec<Frame>, Vec<Node>) {
         Names::get().0.trim();
         (self.frames, self.nodes)
     }
 
-    /// Something that is said, on top of `parent`.
+    /// Adds a remark on top of `parent`.
     pub(super) fn label(&mut self, parent: Option<u32>, text: &str) -> u32 {
         self.node(parent, &Frame { function: Some(text.to_owned()), own: true, ..Frame::default() })
     }
 
-    /// The stack of a place on top of `parent`, which it is if all of the stack is heeler's own; `None` if both are empty.
+    /// Adds the stack of a place on top of `parent`. Returns `parent` if the whole stack is heeler's own, and `None` if
+    /// both are empty.
     pub(super) fn place(&mut self, parent: Option<u32>, at: u32) -> Option<u32> {
         if at == EMPTY {
             return parent;
@@ -114,11 +115,11 @@ impl<'a> Tree<'a> {
         })
     }
 
-    /// The frames of a stack, outermost first, without heeler's own.
+    /// Returns the frames of a stack, outermost first, without heeler's own.
     fn named(&mut self, at: u32) -> Vec<Frame> {
         let addresses = self.stacks.path(at);
         let mut frames = Names::get().0.frames(&addresses);
-        // Innermost first until here.
+        // Up to here they are innermost first.
         drop_copying(&mut frames);
         disown_wrappers(&mut frames);
         frames.reverse();

@@ -1,4 +1,4 @@
-//! Wherever the files are.
+//! Access to the files, wherever they are.
 
 use bytes::Bytes;
 
@@ -24,7 +24,7 @@ impl Backend {
         }
     }
 
-    /// Whether looking around is nearly free.
+    /// Returns whether a look at the store is nearly free.
     pub(super) const fn is_near(&self) -> bool {
         matches!(self, Self::Memory(_))
     }
@@ -40,7 +40,7 @@ impl Backend {
         }
     }
 
-    /// `most`: more bytes than that are not read, but corrupt.
+    /// `most`: an object with more bytes is not read, and counts as corrupt.
     #[cfg_attr(not(feature = "object-store"), allow(unused_variables))]
     pub(super) async fn get(&self, kind: Kind, id: Id, most: u64) -> Result<Option<Read>, StoreError> {
         match self {
@@ -66,7 +66,7 @@ impl Backend {
         }
     }
 
-    /// Removes what may be there.
+    /// Removes the file, if it exists.
     pub(super) async fn remove(&self, kind: Kind, id: Id) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => {

@@ -1,4 +1,4 @@
-//! Profiles as bytes: JSON in gzip, with whose they are.
+//! Profiles as bytes: JSON in gzip, together with their owner.
 
 use std::io::{self, Read as _, Write};
 
@@ -13,7 +13,7 @@ use super::item::Kind;
 use crate::profile::id::Id;
 use crate::profile::{Profile, SCHEMA};
 
-/// The longest JSON, in bytes: a bucket may hold other people's gzip.
+/// The longest JSON, in bytes, because a bucket may hold other people's gzip.
 const MAX_JSON: u64 = 256 << 20;
 
 #[derive(Serialize)]
@@ -29,7 +29,7 @@ struct Kept {
 }
 
 pub(super) fn encode(profile: &Profile, principal: Option<&str>) -> Result<Bytes, StoreError> {
-    // The fastest level: a tenth of the JSON's size, and the highest one would save a third of that.
+    // The fastest level. It yields a tenth of the JSON's size, and the highest one would save a third of that.
     let mut json = Counted { inner: GzEncoder::new(Vec::new(), Compression::fast()), bytes: 0 };
     let encoded = serde_json::to_writer(&mut json, &Written { principal, profile });
     if json.bytes > MAX_JSON {
@@ -40,7 +40,7 @@ pub(super) fn encode(profile: &Profile, principal: Option<&str>) -> Result<Bytes
     Ok(Bytes::from(gzip))
 }
 
-/// The profile of these bytes, if it is `principal`'s.
+/// Returns the profile of these bytes, if it belongs to `principal`.
 pub(super) fn decode(id: Id, bytes: &[u8], principal: Option<&str>) -> Result<Option<Profile>, StoreError> {
     let corrupt = |why: &dyn std::fmt::Display| StoreError::corrupt(Kind::Profile, id, why);
     let mut json = Vec::new();
@@ -48,7 +48,7 @@ pub(super) fn decode(id: Id, bytes: &[u8], principal: Option<&str>) -> Result<Op
     if json.len() as u64 > MAX_JSON {
         return Err(corrupt(&"it is far too long"));
     }
-    // What serde says quotes values only; it may quote those of a profile, which is the asker's or an attacker's own.
+    // serde quotes only values. It may quote those of a profile, which are the asker's or an attacker's own.
     let kept: Kept = serde_json::from_slice(&json).map_err(|error| corrupt(&place(&error)))?;
     if kept.principal.as_deref() != principal {
         return Ok(None);
@@ -57,12 +57,12 @@ pub(super) fn decode(id: Id, bytes: &[u8], principal: Option<&str>) -> Result<Op
     Ok(Some(kept.profile))
 }
 
-/// Where it is wrong, without quoting what is there.
+/// Says where it is wrong, without quoting what is there.
 pub(super) fn place(error: &serde_json::Error) -> String {
     format!("no such JSON, at line {}, column {}", error.line(), error.column())
 }
 
-/// What those who show a profile rely on: its indices are those of something, and a node comes after its parent.
+/// Checks what the code that shows a profile relies on: its indexes are valid, and a node comes after its parent.
 fn check(id: Id, profile: &Profile) -> Result<(), &'static str> {
     let nodes = profile.nodes.len();
     let slices = || profile.slices.iter().chain(&profile.beside);

@@ -1,4 +1,4 @@
-//! What a store can fail at.
+//! The errors of a store.
 
 use std::error::Error;
 use std::fmt;
@@ -6,17 +6,17 @@ use std::fmt;
 use super::item::Kind;
 use crate::profile::id::Id;
 
-/// Why a store has not done what it was to do. Displays as a sentence for whoever has asked: without a whole id, and without
-/// the cause, which may name paths and hosts and is for the log.
+/// Why a store could not do something. Displays as a sentence for the caller, without a whole id and without the cause,
+/// which may name paths and hosts and is for the log.
 #[derive(Debug)]
 pub(crate) enum StoreError {
-    /// The directory or bucket does not do it.
+    /// The directory or bucket failed.
     Unavailable {
         /// Completes "cannot ..".
         doing: &'static str,
         cause: Box<dyn Error + Send + Sync>,
     },
-    /// What is there is no such thing.
+    /// The object isn't what it should be.
     Corrupt { what: &'static str, id: String, why: String },
     /// It takes more than the store may keep.
     TooLarge { bytes: u64, most: u64 },

@@ -1,4 +1,4 @@
-//! What a store keeps.
+//! The files that a store keeps.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::profile::id::Id;
 
-/// A sort of file.
+/// A kind of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     Summary,
@@ -16,7 +16,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// In the order of their removal: the index must not name what is gone, and a status outlives what it is about.
+    /// In the order of their removal: the index must not name what is gone, and a status outlives what it describes.
     pub(super) const ALL: [Self; 4] = [Self::Summary, Self::Profile, Self::Cancel, Self::Status];
 
     /// For people.
@@ -29,7 +29,7 @@ impl Kind {
         }
     }
 
-    /// Where it is, and how its name ends.
+    /// Returns where it is, and how its name ends.
     #[cfg(feature = "object-store")]
     pub(super) const fn place(self) -> (&'static str, &'static str) {
         match self {
@@ -57,7 +57,7 @@ pub(super) struct Read {
     pub(super) modified: SystemTime,
 }
 
-/// How long ago `then` was; nothing if that is yet to come, as with clocks of two machines.
+/// Returns how long ago `then` was. Returns zero if it is in the future, because the clocks of two machines differ.
 pub(super) fn age(then: SystemTime) -> Duration {
     then.elapsed().unwrap_or_default()
 }

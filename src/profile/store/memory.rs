@@ -1,4 +1,4 @@
-//! In this process.
+//! Files in this process.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use super::item::{Entry, Kind, Read};
 use crate::profile::id::Id;
 use crate::sync::lock_std;
 
-/// Files in memory. Its bounds are the sweep's.
+/// Files in memory. The sweep enforces its bounds.
 #[derive(Default)]
 pub(super) struct Memory {
     files: Mutex<HashMap<(Kind, Id), File>>,

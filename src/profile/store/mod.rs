@@ -1,15 +1,15 @@
-//! Where profiles are kept, and how far those are that are not done yet.
+//! Where profiles are kept, and the status of those that aren't done yet.
 //!
-//! A store keeps four sorts of small files under the id of a profile, in memory or in a directory or bucket:
+//! A store keeps four kinds of small files under the id of a profile, in memory or in a directory or bucket:
 //!
 //! | | written by | read by |
 //! |---|---|---|
-//! | status | whoever runs the job, again and again | the page, of whichever instance |
-//! | profile | whoever ran the job, once | pages and downloads |
+//! | status | the instance that runs the job, repeatedly | the page, on any instance |
+//! | profile | the instance that ran the job, once | pages and downloads |
 //! | summary | the same, once, after the profile | the index |
-//! | cancel | whichever instance is asked to | whoever runs the job |
+//! | cancel | the instance that is asked to | the instance that runs the job |
 //!
-//! All know whose they are, and say nothing to another principal.
+//! All of them record their owner, and are hidden from other principals.
 
 mod backend;
 mod codec;

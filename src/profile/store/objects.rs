@@ -1,4 +1,4 @@
-//! In a directory or bucket, for many instances.
+//! Files in a directory or bucket, for many instances.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,7 @@ use super::StoreError;
 use super::item::{Entry, Kind, Read};
 use crate::profile::id::Id;
 
-/// How many objects of a kind one listing takes in. A sweep that leaves some out gets at them when others are gone.
+/// How many objects of a kind one listing includes. A sweep gets to the others when these are gone.
 const MAX_LISTED: usize = 10_000;
 
 /// Objects `<prefix>/<kind>/<id>`.
@@ -41,7 +41,7 @@ impl Objects {
         guarded("write", self.store.put(&self.path(kind, id), bytes.into())).await.map(drop)
     }
 
-    /// `None` if there is no such object. One of more than `most` bytes is not read.
+    /// Returns `None` if there is no such object. An object of more than `most` bytes is not read.
     pub(super) async fn get(&self, kind: Kind, id: Id, most: u64) -> Result<Option<Read>, StoreError> {
         let path = self.path(kind, id);
         let read = async {
@@ -79,7 +79,7 @@ impl Objects {
             while entries.len() < MAX_LISTED {
                 let Some(meta) = poll_fn(|cx| found.as_mut().poll_next(cx)).await else { break };
                 match meta {
-                    // Other people's files are left alone.
+                    // Ignores other people's files.
                     Ok(meta) => entries.extend(entry(kind, &meta)),
                     // Somebody else removed it meanwhile.
                     Err(Error::NotFound { .. }) => {}
@@ -101,7 +101,7 @@ fn entry(kind: Kind, meta: &ObjectMeta) -> Option<Entry> {
     Some(Entry { kind, id, bytes: meta.size, modified: modified(meta) })
 }
 
-/// Nothing is wrong with what is not there.
+/// Turns "not found" into `None`.
 fn unless_missing<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match result {
         Ok(found) => Ok(Some(found)),
@@ -114,7 +114,7 @@ fn unless_missing<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreEr
     }
 }
 
-/// Other people's code: what it panics with is an error.
+/// Runs other people's code. A panic becomes an error.
 async fn guarded<T>(
     doing: &'static str,
     work: impl Future<Output = object_store::Result<T>> + Send,

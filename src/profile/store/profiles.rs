@@ -25,22 +25,22 @@ use crate::log::Clamp;
 use crate::profile::Profile;
 use crate::profile::id::Id;
 
-/// More of a status or a summary is not read. Both are of some hundred bytes.
+/// A status or a summary longer than this is not read. Both have some hundred bytes.
 const MAX_SMALL: u64 = 256 << 10;
 
-/// How many requests of one store are on their way at the same time.
+/// How many requests of one store run at the same time.
 const AT_ONCE: usize = 16;
 
-/// How many summaries are read for one index at most.
+/// The most summaries that are read for one index.
 const MAX_READ: usize = 1_000;
 
-/// How many ids one sweep removes at most. The next one goes on.
+/// The most ids that one sweep removes. The next one goes on.
 const MAX_REMOVED: usize = 100;
 
-/// Where profiles are kept: in memory, or with the feature `object-store` in a directory or bucket that many instances share.
+/// Keeps profiles: in memory, or with the feature `object-store` in a directory or bucket that many instances share.
 ///
-/// It keeps 100 profiles, 64 MiB of them (compressed), each for an hour; the oldest go first. Cheap to clone; clones share
-/// what they keep.
+/// By default it keeps 100 profiles, 64 MiB of them (compressed), each for an hour. The oldest are removed first. It is
+/// cheap to clone, and clones share what they keep.
 ///
 /// # Example
 ///
@@ -57,7 +57,7 @@ pub struct ProfileStore {
     shared: Arc<Shared>,
 }
 
-// What is inside is valid after every single statement, also for those who come after a panic.
+// The content is valid after every single statement, even after a panic.
 impl std::panic::UnwindSafe for ProfileStore {}
 impl std::panic::RefUnwindSafe for ProfileStore {}
 
@@ -68,27 +68,27 @@ struct Shared {
 }
 
 impl Default for ProfileStore {
-    /// [`memory`](Self::memory).
+    /// Returns [`memory`](Self::memory).
     fn default() -> Self {
         Self::memory()
     }
 }
 
 impl ProfileStore {
-    /// Keeps profiles in this process, as long as it lives. A poll that lands on another instance finds nothing.
+    /// Keeps profiles in this process, as long as it lives. A request that reaches another instance finds nothing.
     #[must_use]
     pub fn memory() -> Self {
         Self::of(Backend::Memory(Memory::default()))
     }
 
-    /// Keeps profiles under `prefix` in a directory, a bucket, or whatever else the [`object_store`] crate has: instances with
-    /// the same one answer for each other, and a profile survives the process.
+    /// Keeps profiles under `prefix` in a directory, a bucket, or anything else that the [`object_store`] crate
+    /// supports. Instances with the same one answer for each other, and a profile survives the process.
     ///
-    /// What is not heeler's there is left alone. Objects are named by the ids of profiles, and hold the URLs, headers and
-    /// beginnings of responses of profiled requests: whoever can read there can read those. Bounds hold for all instances
-    /// together. They are looked after when something is stored, at most once a minute unless a tenth of [`max_count`] has
-    /// come: so there may be a tenth more for a while, and what is too old is not to be had any more but stays until
-    /// somebody profiles again. Time limits are those of the object store.
+    /// heeler ignores other objects there. Objects are named by the ids of profiles, and hold the URLs, headers and
+    /// beginnings of responses of profiled requests. Everybody who can read the store can read those. Bounds hold for
+    /// all instances together. heeler enforces them when something is stored, at most once a minute, or earlier if a
+    /// tenth of [`max_count`] has been added. So there may be a tenth more for a while. A profile that is too old is no
+    /// longer returned, but stays until somebody profiles again. Time limits are those of the object store.
     ///
     /// [`max_count`]: Self::max_count
     ///
@@ -140,7 +140,7 @@ impl ProfileStore {
 
     /// Sets how long a profile is kept. Defaults to an hour.
     ///
-    /// Less than a minute counts as a minute, which a page needs to fetch it, and the log says so once.
+    /// Less than a minute counts as a minute, because a page needs that long to fetch it. The log says so once.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         static CLAMP: Clamp = Clamp::new("ProfileStore::ttl");
@@ -148,7 +148,7 @@ impl ProfileStore {
         self
     }
 
-    /// What it has done in this process so far.
+    /// Returns what it has done in this process so far.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
         self.shared.tally.stats()
@@ -161,7 +161,7 @@ impl ProfileStore {
         Ok(())
     }
 
-    /// How far the job is, if it is `principal`'s. A job that goes on no more is said to be lost.
+    /// Returns the status of the job, if it belongs to `principal`. A job that no longer makes progress counts as lost.
     pub(crate) async fn status(&self, id: &Id, principal: Option<&str>) -> Result<Option<Status>, StoreError> {
         let Some((mut status, read)) = self.get_small::<Status>(Kind::Status, *id).await? else { return Ok(None) };
         if status.principal.as_deref() != principal {
@@ -170,14 +170,14 @@ impl ProfileStore {
         if status.id != *id {
             return Err(self.counted(StoreError::corrupt(Kind::Status, *id, "it is another one")));
         }
-        // The clocks of the writer and of the store: one that goes wrong is not enough.
+        // Compares the clocks of the writer and of the store, so that one wrong clock is not enough.
         if !status.phase.is_over() && age(status.updated_at.max(read.modified)) >= LOST_AFTER {
             status.phase = Phase::Lost;
         }
         Ok(Some(status))
     }
 
-    /// Keeps `profile` as `principal`'s.
+    /// Keeps `profile` for `principal`.
     pub(crate) async fn put(&self, profile: Arc<Profile>, principal: Option<&str>) -> Result<(), StoreError> {
         let Ok(id) = profile.id.parse::<Id>() else {
             return Err(self.counted(StoreError::unavailable("keep a profile", "its id is none")));
@@ -192,14 +192,14 @@ impl ProfileStore {
         }
         let put = self.shared.backend.put(Kind::Profile, id, bytes).await;
         put.map_err(|error| self.counted(error))?;
-        // After the profile: what the index names can be had.
+        // After the profile, so that everything in the index exists.
         self.put_small(Kind::Summary, id, &Indexed { principal: principal.map(str::to_owned), summary }).await?;
         self.shared.tally.stored.fetch_add(1, Relaxed);
         self.sweep(true).await;
         Ok(())
     }
 
-    /// The profile, if it is there and `principal`'s.
+    /// Returns the profile, if it exists and belongs to `principal`.
     pub(crate) async fn get(&self, id: &Id, principal: Option<&str>) -> Result<Option<Profile>, StoreError> {
         let (id, owner) = (*id, principal.map(str::to_owned));
         let read = self.shared.backend.get(Kind::Profile, id, self.bounds.bytes).await;
@@ -211,7 +211,7 @@ impl ProfileStore {
         profile.map_err(|error| self.counted(error))
     }
 
-    /// What the index shows of `principal`'s profiles: at most `limit` of those that match `query`, the latest first.
+    /// Returns the index of `principal`'s profiles: at most `limit` of those that match `query`, the latest first.
     pub(crate) async fn list(
         &self,
         principal: Option<&str>,
@@ -232,7 +232,7 @@ impl ProfileStore {
                         let shown = indexed.principal.as_deref() == principal && indexed.summary.id == entry.id;
                         found.extend(Some(indexed.summary).filter(|summary| shown && summary.matches(query)));
                     }
-                    // Removed meanwhile; or counted already, and no reason to withhold the others.
+                    // Removed meanwhile, or already counted. In either case the others are still shown.
                     Ok(None) | Err(StoreError::Corrupt { .. }) => {}
                     Err(error) => return Err(error),
                 }
@@ -246,7 +246,8 @@ impl ProfileStore {
         Ok(found)
     }
 
-    /// Asks whoever runs the job to stop, if it is `principal`'s and goes on. Whether that was so.
+    /// Asks the instance that runs the job to stop, if it belongs to `principal` and is running. Returns whether that
+    /// was so.
     pub(crate) async fn request_cancel(&self, id: &Id, principal: Option<&str>) -> Result<bool, StoreError> {
         match self.status(id, principal).await? {
             Some(status) if !status.phase.is_over() => {
@@ -257,7 +258,7 @@ impl ProfileStore {
         }
     }
 
-    /// Whether somebody has asked the job to stop.
+    /// Returns whether somebody has asked the job to stop.
     pub(crate) async fn is_cancelled(&self, id: &Id) -> Result<bool, StoreError> {
         self.shared.backend.exists(Kind::Cancel, *id).await.map_err(|error| self.counted(error))
     }
@@ -279,7 +280,8 @@ impl ProfileStore {
         }
     }
 
-    /// Removes what is too old or too much, now that something was put. What goes wrong is counted, and tried again.
+    /// Removes what is too old or too much, after something was put. Errors are counted, and the next sweep tries
+    /// again.
     async fn sweep(&self, profile: bool) {
         let Shared { backend, tally, schedule } = &*self.shared;
         if !backend.is_near() && !schedule.is_due(profile, &self.bounds) {
@@ -328,7 +330,7 @@ impl fmt::Debug for ProfileStore {
     }
 }
 
-/// A summary, and whose it is.
+/// A summary, and its owner.
 #[derive(Serialize, Deserialize)]
 struct Indexed {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -336,7 +338,7 @@ struct Indexed {
     summary: Summary,
 }
 
-/// Does `work`, which may take long, where it keeps nobody waiting.
+/// Does `work`, which may take long, where nobody else has to wait for it.
 async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
@@ -349,7 +351,7 @@ async fn aside<T: Send + 'static>(
     }
 }
 
-/// The results of all `futures`, which run at the same time. For a few.
+/// Returns the results of all `futures`, which run at the same time. For a few futures.
 async fn all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
     type Running<F, T> = (Option<Pin<Box<F>>>, Option<T>);
     let mut running: Vec<Running<_, T>> = futures.map(|future| (Some(Box::pin(future)), None)).collect();

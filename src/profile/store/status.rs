@@ -8,18 +8,19 @@ use serde::{Deserialize, Serialize};
 use crate::profile::id::Id;
 use crate::text::time::rfc3339;
 
-/// How often whoever runs a job, or has it in a queue, puts its status anew, changed or not.
+/// How often the instance that runs a job, or has it in a queue, writes its status again, whether or not it has
+/// changed.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(3);
 
-/// A job that is not over and whose status is older than that has lost its process. Some heartbeats, as clocks of machines
-/// differ and a bucket may be slow.
+/// If a job isn't over and its status is older than this, its process is gone. This is some heartbeats, because the
+/// clocks of machines differ and a bucket may be slow.
 pub(crate) const LOST_AFTER: Duration = Duration::from_secs(30);
 
-/// How far a profile is. Put by the instance that makes it, read by any that is asked.
+/// How far a profile is. Written by the instance that makes it, read by any instance.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Status {
     pub(crate) id: Id,
-    /// Whose it is; not for the eyes of others.
+    /// Its owner. Not shown to others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) principal: Option<String>,
     pub(crate) phase: Phase,
@@ -40,7 +41,7 @@ pub(crate) struct Status {
     pub(crate) place: Option<String>,
 }
 
-/// What becomes of it.
+/// The stage or the end of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Phase {
@@ -53,16 +54,16 @@ pub(crate) enum Phase {
     Running,
     /// The profile is in the store.
     Done,
-    /// There is none, and why.
+    /// There is none, for this reason.
     Failed(String),
     /// Somebody cancelled it.
     Cancelled,
-    /// The process that ran it is gone. Never put, always concluded: see [`LOST_AFTER`].
+    /// The process that ran it is gone. This is never written, only concluded: see [`LOST_AFTER`].
     Lost,
 }
 
 impl Phase {
-    /// Whether nothing more will happen.
+    /// Returns whether nothing more will happen.
     pub(crate) const fn is_over(&self) -> bool {
         match self {
             Self::Queued { .. } | Self::Running => false,
@@ -72,7 +73,7 @@ impl Phase {
 }
 
 impl fmt::Debug for Status {
-    /// Leaves out the request, and whose it is.
+    /// Leaves out the request and the owner.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Status");
         debug.field("id", &self.id).field("phase", &self.phase).field("elapsed_ms", &self.elapsed_ms);

@@ -1,4 +1,4 @@
-//! What the index says of a profile.
+//! What the index says about a profile.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -18,7 +18,7 @@ pub(crate) struct Summary {
     pub(crate) method: String,
     pub(crate) uri: String,
     pub(crate) route: Option<String>,
-    /// The response's; `None` without one.
+    /// The status of the response. `None` without one.
     pub(crate) status: Option<u16>,
     pub(crate) wall_nanos: u64,
     pub(crate) runs: u32,
@@ -26,7 +26,7 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// Of `profile`, whose id is `id`.
+    /// Summarises `profile`, whose id is `id`.
     pub(crate) fn new(id: Id, profile: &Profile) -> Self {
         Self {
             id,
@@ -41,7 +41,7 @@ impl Summary {
         }
     }
 
-    /// Whether each word of `query` is in the method, the URI or the route, in whichever case.
+    /// Returns whether each word of `query` is in the method, the URI or the route, ignoring case.
     pub(crate) fn matches(&self, query: &str) -> bool {
         let text = format!("{} {} {}", self.method, self.uri, self.route.as_deref().unwrap_or_default()).to_lowercase();
         query.split_whitespace().all(|word| text.contains(&word.to_lowercase()))

@@ -1,4 +1,4 @@
-//! What has to go.
+//! Decides what to remove.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -28,12 +28,13 @@ impl Bounds {
         age(modified) >= self.ttl
     }
 
-    /// How many jobs without a profile are remembered: those that are queued, run or have failed.
+    /// Returns how many jobs without a profile are remembered: those that are queued, running or failed.
     fn jobs(&self) -> usize {
         self.count.max(1_000)
     }
 
-    /// The ids whose files have to go: those expired, then the oldest profiles beyond the bounds, and the oldest jobs.
+    /// Returns the ids whose files to remove: expired ones, then the oldest profiles beyond the bounds, and the oldest
+    /// jobs.
     pub(super) fn surplus(&self, entries: impl IntoIterator<Item = Entry>) -> Vec<Id> {
         let mut groups: HashMap<Id, Group> = HashMap::new();
         for entry in entries {
@@ -67,15 +68,15 @@ impl Bounds {
 
 /// Everything under one id.
 struct Group {
-    /// When any of it was last written. A job that goes on writes its status again and again.
+    /// When any of it was last written. A running job writes its status again and again.
     latest: SystemTime,
-    /// Of the profile. The other files are small, and as few as profiles and jobs.
+    /// The size of the profile. The other files are small, and no more than there are profiles and jobs.
     bytes: u64,
     /// When the profile was written, if there is one.
     stored: Option<SystemTime>,
 }
 
-/// When to look, where looking costs something.
+/// When to sweep, if a sweep costs something.
 #[derive(Debug, Default)]
 pub(super) struct Schedule(Mutex<Since>);
 
@@ -85,11 +86,11 @@ struct Since {
     profiles: usize,
 }
 
-/// How long a directory or bucket is left alone, unless much comes into it.
+/// How long a directory or bucket is left alone, unless much is added to it.
 const PAUSE: Duration = Duration::from_secs(60);
 
 impl Schedule {
-    /// Whether it is time, now that something was put.
+    /// Returns whether it is time for a sweep, after something was put.
     pub(super) fn is_due(&self, profile: bool, bounds: &Bounds) -> bool {
         let mut since = lock_std(&self.0);
         since.profiles += usize::from(profile);
@@ -100,7 +101,7 @@ impl Schedule {
         due
     }
 
-    /// There is more to do than was done.
+    /// Notes that there is more to do than was done.
     pub(super) fn again(&self) {
         lock_std(&self.0).swept = None;
     }

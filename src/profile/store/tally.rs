@@ -1,4 +1,4 @@
-//! What a store has done.
+//! Counts what a store has done.
 
 use std::error::Error as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,13 +12,13 @@ use crate::report::told;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStats {
-    /// Profiles that were put into it.
+    /// Profiles that were stored.
     pub stored: u64,
-    /// Profiles and failed jobs that were removed, for they were too old or too many.
+    /// Profiles and failed jobs that were removed because they were too old or too many.
     pub removed: u64,
-    /// What a directory or bucket has refused or not answered.
+    /// Calls that a directory or bucket has refused or not answered.
     pub failures: u64,
-    /// Objects that could not be read as what they should be, each time they were met.
+    /// Objects that could not be read as what they should be. Counts each attempt.
     pub corrupt: u64,
     /// Profiles that were too large to be kept.
     pub too_large: u64,
@@ -31,7 +31,7 @@ pub(super) struct Tally {
     failures: AtomicU64,
     corrupt: AtomicU64,
     too_large: AtomicU64,
-    /// The minute, since 1970, in which the log was last told of an error.
+    /// The minute, since 1970, in which an error was last logged.
     said: AtomicU64,
 }
 
@@ -46,7 +46,7 @@ impl Tally {
         }
     }
 
-    /// Counts `error`, and tells the log, but not more than once a minute.
+    /// Counts `error`, and logs it, but not more than once a minute.
     #[cold]
     pub(super) fn failed(&self, error: &StoreError) {
         let counter = match error {
@@ -55,7 +55,7 @@ impl Tally {
             StoreError::TooLarge { .. } => &self.too_large,
         };
         counter.fetch_add(1, Relaxed);
-        // Minutes begin with 1, so that the first error is said.
+        // Minutes begin with 1, so that the first error is logged.
         let minute = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs() / 60 + 1);
         if self.said.swap(minute, Relaxed) == minute {
             return;
@@ -65,17 +65,18 @@ impl Tally {
     }
 }
 
-/// What is logged of an error: other people's stores quote their addresses, with a signature or a password in them.
+/// Returns what is logged about an error. Other people's stores quote their addresses, with a signature or a password
+/// in them.
 fn logged(error: &StoreError) -> String {
     let text = match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     };
-    // In this order: half of a key is not known for one.
+    // In this order, because half of a key is not recognised as one.
     without_ids(&told(&text, 600))
 }
 
-/// With anything that could be an id cut to the part that can be logged: causes quote paths.
+/// Shortens anything that could be an id to the part that can be logged, because causes quote paths.
 fn without_ids(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut digits = 0;
@@ -94,7 +95,7 @@ fn without_ids(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// What the log is told of an error with this cause.
+    /// Returns what is logged for an error with this cause.
     fn of(cause: &str) -> String {
         let error = StoreError::unavailable("write", cause.to_owned());
         crate::report::testing::logged(|| Tally::default().failed(&error))

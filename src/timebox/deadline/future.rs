@@ -16,7 +16,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// Clients with a clock of their own (tonic's channel reads `grpc-timeout`, too) give up within this of the box.
 const MARGIN: Duration = Duration::from_millis(2);
 
-/// A box that expires polls its work three times at most before it drops it.
+/// A box that expires polls its work at most three times before it drops it.
 const POLLS: u8 = 4;
 
 pin_project! {
@@ -27,22 +27,22 @@ pin_project! {
         #[pin]
         inner: Option<F>,
         core: Core,
-        // When the time of the call is up; `None` without a limit.
+        // When the time of the call is up. `None` without a limit.
         deadline: Option<Instant>,
         over: Over,
     }
 }
 
-/// What is known once there is no call any more, because its time is up.
+/// What is known once the call is gone because its time is up.
 #[derive(Debug, Default)]
 struct Over {
-    /// What the client said of that.
+    /// The client's error for that.
     error: Option<BoxError>,
     interruption: Option<Interruption>,
     polls: u8,
 }
 
-// An error is moved out, and not looked at before.
+// An error is moved out, and nobody looks at it before.
 impl std::panic::UnwindSafe for Over {}
 
 impl<F> ResponseFuture<F> {
@@ -50,7 +50,7 @@ impl<F> ResponseFuture<F> {
         Self { inner: Some(inner), core, deadline: Some(deadline), over: Over::default() }
     }
 
-    /// There is no time for a call: none is made.
+    /// There is no time for the call, so none is made.
     pub(super) fn refused(core: Core) -> Self {
         Self { inner: None, core, deadline: None, over: Over::default() }
     }
@@ -74,7 +74,7 @@ where
         let step = this.core.poll_part(cx, |cx| {
             if let Some(inner) = this.inner.as_mut().as_pin_mut() {
                 match inner.poll(cx) {
-                    // failed, as its own clock has run out: it's the box that says so
+                    // The call failed because its own clock has run out. The box reports that.
                     Poll::Ready(Err(error)) if is_late(*this.deadline) => {
                         this.over.error = Some(error.into());
                         this.inner.set(None);
@@ -87,7 +87,7 @@ where
         let result = match step {
             Step::Pending => return Poll::Pending,
             Step::Ready(Some(result)) => result,
-            // refused, and no box is there to say so
+            // Refused, and there is no box to report it.
             Step::Ready(None) => Err(this.core.interrupt().into()),
             Step::Interrupted(interrupted) => {
                 this.inner.set(None);
@@ -105,8 +105,9 @@ fn is_late(deadline: Option<Instant>) -> bool {
 }
 
 impl Over {
-    /// Waits for the box that is about to expire, be it the call's own or one around, so that it interrupts: an error that
-    /// is ready would win over it, and who repeats a failed call without a pause would never hear of it.
+    /// Waits until the box that is about to expire interrupts, whether it is the call's own box or one around. A ready
+    /// error would win over the interruption, and a caller that repeats a failed call without a pause would never hear
+    /// of it.
     ///
     /// Ready if no box interrupts: the one around leaves its work a grace, or there is none any more.
     #[cold]
@@ -116,7 +117,7 @@ impl Over {
         if remaining().is_none_or(|left| left > MARGIN * 2) {
             return Poll::Ready(self.error.take());
         }
-        // The place that its interruption shows is this line.
+        // The interruption shows this line as its place.
         let interruption = self.interruption.get_or_insert(interrupted());
         let Poll::Ready(told) = Pin::new(interruption).poll(cx) else { return Poll::Pending };
         self.polls += 1;

@@ -15,7 +15,8 @@ use crate::report;
 
 /// Gives every call of a client service a limit, and tells the peer. See the [module](mod@crate::timebox::deadline).
 ///
-/// No call asks its peer for a profile: the parameter `__geordi__` and the header `x-geordi` are taken out of its request.
+/// No call asks its peer for a profile: heeler removes the parameter `__geordi__` and the header `x-geordi` from its
+/// request.
 #[derive(Clone, Debug)]
 pub struct DeadlineLayer {
     default: Duration,
@@ -24,13 +25,13 @@ pub struct DeadlineLayer {
 }
 
 impl DeadlineLayer {
-    /// The longest limit there is: a day. No call runs without one.
+    /// The longest possible limit: a day. No call runs without a limit.
     pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
     /// Creates a layer that gives each call `default`, or what is left of the box around it if that is less.
     ///
-    /// More than a [day](Self::LONGEST), such as [`Duration::MAX`], counts as a day, and the log says so once. With zero no
-    /// call is ever made.
+    /// More than a [day](Self::LONGEST), such as [`Duration::MAX`], counts as a day, and the log says so once. With
+    /// zero no call is ever made.
     #[must_use]
     pub fn new(default: Duration) -> Self {
         static CLAMP: Clamp = Clamp::new("DeadlineLayer::new");
@@ -51,7 +52,7 @@ impl DeadlineLayer {
     ///
     /// # Errors
     ///
-    /// If no [`ProfileLayer`](crate::ProfileLayer) can have that parameter.
+    /// Returns an error if no [`ProfileLayer`](crate::ProfileLayer) can have that parameter.
     pub fn strip_profile_parameter(mut self, name: impl AsRef<str>) -> Result<Self, Error> {
         Arc::make_mut(&mut self.flags).parameters.push(Flag::new(name.as_ref())?);
         Ok(self)
@@ -70,7 +71,7 @@ impl<S> Layer<S> for DeadlineLayer {
     type Service = DeadlineService<S>;
 
     fn layer(&self, inner: S) -> DeadlineService<S> {
-        // Here, and not in the first call: it calibrates the clock.
+        // Here, and not in the first call, because it calibrates the clock.
         report::start_watching();
         DeadlineService::new(inner, self.default, self.header.clone(), Arc::clone(&self.flags))
     }

@@ -1,10 +1,10 @@
-//! Deadlines for calls to other services: no call without a limit, and the peer is told how much time is left.
+//! Gives every call to another service a limit, and tells the peer how much time is left.
 //!
-//! A service that has two seconds for a request, and calls another, has less than two seconds for that call, and the other
-//! service still less for a third. A [`DeadlineLayer`] around a client sees to it: each call may take its default, or what
-//! is left of the [timebox](mod@crate::timebox) around if that is less, and the request says so in a header. A service with
-//! a [`TimeboxLayer`](crate::TimeboxLayer) that reads the header stops in time by itself, so that nobody works for a caller
-//! that has gone.
+//! If a service has two seconds for a request and calls another one, it has less than two seconds for that call, and
+//! the other service has still less for a third. A [`DeadlineLayer`] around a client enforces this. Each call may take
+//! its default, or what is left of the [timebox](mod@crate::timebox) around if that is less, and a header of the
+//! request says so. A service with a [`TimeboxLayer`](crate::TimeboxLayer) that reads the header stops in time by
+//! itself, so that it does not work for a caller that has gone.
 //!
 //! ```
 //! use std::time::Duration;
@@ -34,32 +34,34 @@
 //!
 //! # When to use this
 //!
-//! Around every client that a request may wait for. `tower::timeout` and a client's own timeout know nothing of the request
-//! that waits, nor does the peer know of them. They can stay: the shortest limit counts. The layer belongs outermost, where
-//! the request's own task calls it: behind a `tower::buffer`, it would run in a task that no box is around.
+//! Use it around every client that a request may wait for. `tower::timeout` and a client's own timeout know nothing of
+//! the request that waits, and the peer knows nothing of them. They can stay, because the shortest limit counts. Put
+//! this layer outermost, where the request's own task calls it. Behind a `tower::buffer`, it would run in a task that
+//! has no box around.
 //!
 //! # What happens when
 //!
 //! | | |
 //! |---|---|
 //! | the call's limit passes | the call is dropped; the error holds [`Interrupted`](crate::Interrupted), labelled `call to` and the host |
-//! | the box around expires | it interrupts all of its work, the call with it: the caller never sees an error of the call |
-//! | nothing is left already | no call is made; else the same. In a header of milliseconds, less than one is nothing |
+//! | the box around expires | it interrupts all of its work, including the call: the caller never sees an error of the call |
+//! | no time is left at the start | no call is made; otherwise the same. In a header of milliseconds, less than one counts as nothing |
 //! | the client gives up by itself in the last 2 ms | the same: time was up |
-//! | the peer answers in time that its time was up | that answer is the answer |
+//! | the peer answers in time that its time was up | the caller gets that answer |
 //! | the caller has set the header, or a `reqwest` timeout, to less | it is kept, and limits the call, too |
 //! | … to more, or to garbage, or twice | it is replaced |
-//! | boxes are [switched off](crate::timebox::set_enabled) | calls have no limit, and say none |
-//! | the box around has a grace | a call that runs may go on during the grace; new ones are refused |
+//! | boxes are [switched off](crate::timebox::set_enabled) | calls have no limit, and tell the peer none |
+//! | the box around has a grace | a running call may go on during the grace; new ones are refused |
 //!
-//! No call asks for a profile: `__geordi__` in its query and the header `x-geordi` do not go out, whatever was passed on to
+//! No call asks for a profile: `__geordi__` in its query and the header `x-geordi` are removed, whatever was passed to
 //! the client. [Why](crate::authorize#gateways).
 //!
-//! [`Interrupted::find`](crate::Interrupted::find) finds the interruption in the error, also in the `tonic::Status` that a
-//! generated client makes of it.
+//! [`Interrupted::find`](crate::Interrupted::find) finds the interruption in the error, also in the `tonic::Status`
+//! that a generated client turns it into.
 //!
 //! A call begins when the service is called (waiting until it is ready is not part of it) and ends with the head of the
-//! response. Its body is limited by the box around alone: put a `timebox` around what reads it where there may be none.
+//! response. Only the box around limits the response's body. If there may be none, put a `timebox` around the code that
+//! reads the body.
 
 mod future;
 mod layer;

@@ -6,13 +6,13 @@ use http::{HeaderMap, HeaderName, Request};
 
 use crate::flag::{DEFAULT_HEADER, Flag, with_query};
 
-/// A request that a [`DeadlineService`](super::DeadlineService) can limit: [`http::Request`], and with the feature `reqwest` the
-/// `reqwest::Request`. Sealed: there are no others.
+/// A request that a [`DeadlineService`](super::DeadlineService) can limit: [`http::Request`], and with the feature
+/// `reqwest` also `reqwest::Request`. This trait is sealed.
 pub trait Outbound: sealed::Outbound {}
 
 impl<R: sealed::Outbound> Outbound for R {}
 
-/// What asks a service for a profile, and stays out of calls.
+/// The parameters and headers that ask a service for a profile. They are removed from calls.
 #[derive(Clone, Debug)]
 pub(super) struct ProfileFlags {
     pub(super) parameters: Vec<Flag>,
@@ -39,7 +39,7 @@ impl ProfileFlags {
 pub(super) mod sealed {
     use super::{Duration, HeaderMap};
 
-    /// What the service needs of a request.
+    /// What the service needs from a request.
     pub trait Outbound {
         fn headers(&self) -> &HeaderMap;
         fn headers_mut(&mut self) -> &mut HeaderMap;
@@ -49,7 +49,7 @@ pub(super) mod sealed {
         fn path(&self) -> &str;
         /// A limit that the caller has set for this request by other means than a header.
         fn limit(&self) -> Option<Duration>;
-        /// Puts what `change` makes of the query in its place, if it makes anything of it.
+        /// Replaces the query by what `change` returns, if it returns anything.
         fn change_query(&mut self, change: &dyn Fn(&str) -> Option<String>);
     }
 }

@@ -28,17 +28,17 @@ impl<S> DeadlineService<S> {
         Self { inner, default, header, flags }
     }
 
-    /// The service inside.
+    /// Returns the service inside.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service inside.
+    /// Returns the service inside, mutably.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The service inside.
+    /// Returns the service inside.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -59,7 +59,8 @@ where
     }
 
     fn call(&mut self, mut request: R) -> Self::Future {
-        // Whether or not there are limits: what a caller has been refused is not to be had from a peer.
+        // Whether or not there are limits: if a caller may not have a profile here, it must not get one from a peer,
+        // either.
         self.flags.remove_from(&mut request);
         if !is_enabled() {
             return ResponseFuture::unlimited(self.inner.call(request));
@@ -86,22 +87,22 @@ struct Call {
 }
 
 impl Call {
-    /// How long a call may take; and its request says so.
+    /// Decides how long a call may take, and writes that into its request.
     fn prepare(default: Duration, header: Option<&HeaderName>, request: &mut impl sealed::Outbound) -> Self {
         let name =
             if deadline_header::is_grpc(request.headers()) { Some(&deadline_header::GRPC_TIMEOUT) } else { header };
         let said = name.and_then(|name| deadline_header::read(request.headers(), name));
         let own = [request.limit(), said].into_iter().flatten().fold(default, Duration::min);
         let around = remaining();
-        // After what is left was read, as the box that will be opened: neither ends before the box around.
+        // After what is left was read, as for the box that will be opened: neither ends before the box around.
         let now = Instant::now();
         let left = around.map_or(own, |around| around.min(own));
         let is_made = !left.is_zero() && name.is_none_or(|name| tell(request.headers_mut(), name, said, left));
         Self { left: if is_made { left } else { Duration::ZERO }, deadline: now + left, is_made }
     }
 
-    /// Opened now: the peer's clock runs from now on, so does this one. In a box with no more time it has no effect, unless
-    /// it is polled elsewhere.
+    /// Opens the box now, because the peer's clock runs from now on. In a box with no more time it has no effect,
+    /// unless it is polled elsewhere.
     fn open(&self, label: String) -> Core {
         let mut core = Core::closed(Limit::from(self.left).label(label));
         core.open(PolicyId::NONE, |_| {});
@@ -109,7 +110,8 @@ impl Call {
     }
 }
 
-/// Has the header say what is left, if that is less than what the caller `said`. Whether there is enough left to be said.
+/// Writes what is left into the header, if that is less than what the caller `said`. Returns whether enough is left to
+/// write.
 fn tell(headers: &mut HeaderMap, name: &HeaderName, said: Option<Duration>, left: Duration) -> bool {
     let mut values = headers.get_all(name).iter();
     let is_one = values.next().is_some_and(|value| !value.as_bytes().contains(&b',')) && values.next().is_none();
@@ -121,7 +123,7 @@ fn tell(headers: &mut HeaderMap, name: &HeaderName, said: Option<Duration>, left
     true
 }
 
-/// For a person: whom the call is to. gRPC's requests get their host after this layer.
+/// Says whom the call is to, for a person. Requests of gRPC get their host after this layer.
 fn label(request: &impl sealed::Outbound) -> String {
     match request.host() {
         Some(host) => format!("call to {host}"),

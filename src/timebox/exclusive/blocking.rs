@@ -1,4 +1,4 @@
-//! A job of plain code.
+//! A job of plain code that never runs twice at once.
 
 use std::path::Path;
 
@@ -7,16 +7,17 @@ use super::future::labelled;
 use super::lock::Lock;
 use crate::timebox::{Interrupted, Limit, blocking};
 
-/// Runs a job of plain code that must never run twice at once, within a limit of time.
+/// Runs a job of plain code that must never run twice at once, within a time limit.
 ///
-/// [`exclusive`](crate::timebox::exclusive) and [`blocking`](crate::timebox::blocking()) in one: see there for what `job` may
-/// be and where its lock is, and for how the closure notices that its time is over. The lock is held until the closure
-/// returns, which may be later than the limit.
+/// It combines [`exclusive`](crate::timebox::exclusive) and [`blocking`](crate::timebox::blocking()). See there for
+/// what `job` may be, where its lock is, and how the closure notices that its time is over. The lock is held until the
+/// closure returns, which may be later than the limit.
 ///
 /// # Errors
 ///
-/// What the closure returns; and if the lock is held by another run, or cannot be taken at all, an [`ExclusiveError`], before
-/// the closure is called. `E` may be [`ExclusiveError`], [`std::io::Error`], a boxed error or one of your own.
+/// Returns the error of the closure. If another run holds the lock, or the lock cannot be taken at all, it returns an
+/// [`ExclusiveError`] before the closure is called. `E` may be [`ExclusiveError`], [`std::io::Error`], a boxed error or
+/// one of your own.
 ///
 /// # Example
 ///

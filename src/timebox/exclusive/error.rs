@@ -1,4 +1,4 @@
-//! Why an exclusive job did not run, or not to its end.
+//! Why an exclusive job did not run, or did not run to its end.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,8 +10,8 @@ use crate::timebox::Interrupted;
 
 /// Why an [exclusive](crate::timebox::exclusive) job did not run, or was interrupted.
 ///
-/// Ask it with [`is_held`](Self::is_held) and [`interrupted`](Self::interrupted); print it for a person; the operating
-/// system's error, if there is one, is in [`source`](std::error::Error::source).
+/// Use [`is_held`](Self::is_held) and [`interrupted`](Self::interrupted) to find out which. Print it for a person. The
+/// operating system's error, if there is one, is in [`source`](std::error::Error::source).
 pub struct ExclusiveError {
     kind: Box<Kind>,
 }
@@ -60,13 +60,13 @@ impl ExclusiveError {
         Self::new(Kind::Nameless)
     }
 
-    /// Whether another run holds the lock: this one did not begin.
+    /// Returns whether another run holds the lock. This run did not begin.
     #[must_use]
     pub fn is_held(&self) -> bool {
         matches!(*self.kind, Kind::Held { .. })
     }
 
-    /// Who holds the lock, if another run does and says so: it may have been about to.
+    /// Returns who holds the lock, if another run does and has already written that down.
     #[must_use]
     pub fn holder(&self) -> Option<Holder> {
         match *self.kind {
@@ -75,7 +75,7 @@ impl ExclusiveError {
         }
     }
 
-    /// How this run was interrupted, if it was: it did begin.
+    /// Returns how this run was interrupted, if it was. It did begin.
     #[must_use]
     pub fn interrupted(&self) -> Option<&Interrupted> {
         match &*self.kind {
@@ -85,7 +85,7 @@ impl ExclusiveError {
     }
 }
 
-/// For a closure of [`exclusive_blocking`](crate::timebox::exclusive_blocking) that fails in no other way.
+/// For a closure of [`exclusive_blocking`](crate::timebox::exclusive_blocking) that cannot fail in any other way.
 impl From<Interrupted> for ExclusiveError {
     fn from(interrupted: Interrupted) -> Self {
         Self::new(Kind::Interrupted(interrupted))
@@ -130,7 +130,7 @@ impl std::error::Error for ExclusiveError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &*self.kind {
             Kind::File { cause, .. } | Kind::Directory { cause, .. } => cause.as_ref().map(|cause| cause as _),
-            // Not in `Display` alone: whoever looks for an `Interrupted` in a chain of errors finds it here.
+            // Not only in `Display`: code that looks for an `Interrupted` in a chain of errors finds it here.
             Kind::Interrupted(interrupted) => Some(interrupted),
             Kind::Held { .. } | Kind::Nameless => None,
         }

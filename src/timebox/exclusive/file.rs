@@ -1,4 +1,4 @@
-//! Opening a lock file: never a link, a pipe or a device, and never one that somebody else has written.
+//! Opens a lock file: never a link, a pipe or a device, and never a file that somebody else has written.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
@@ -8,25 +8,25 @@ use super::error::ExclusiveError;
 use super::holder::{LONGEST, SIGNATURE};
 use crate::private::{self, for_this_user_alone};
 
-/// How often the file may be removed or replaced between two looks at it before that is an error.
+/// How often the file may be removed or replaced between two checks before that is an error.
 pub(super) const TRIES: usize = 16;
 
-/// Opens the file under this name, or makes it.
+/// Opens the file under this name, or creates it.
 pub(super) fn open(path: &Path) -> Result<File, ExclusiveError> {
     for _ in 0..TRIES {
-        // Exclusively: through no link, not even one to nothing.
+        // `create_new` follows no link, not even a dangling one.
         match options().create_new(true).open(path) {
             Ok(file) => {
                 let made = for_this_user_alone(&file);
                 return made.map(|()| file).map_err(|error| ExclusiveError::file(path, "cannot be made", Some(error)));
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            // Some systems look at what they may do first.
+            // Some systems check permissions first.
             Err(_) if fs::symlink_metadata(path).is_ok() => {}
             Err(error) => return Err(ExclusiveError::file(path, "cannot be made", Some(error))),
         }
         match fs::symlink_metadata(path) {
-            // Looked at before it is opened: opening a pipe waits, opening a device may do anything.
+            // Checked before it is opened, because opening a pipe waits, and opening a device may do anything.
             Ok(found) => plain(path, &found)?,
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(ExclusiveError::file(path, "cannot be looked at", Some(error))),
@@ -62,7 +62,7 @@ fn plain(path: &Path, found: &Metadata) -> Result<(), ExclusiveError> {
     Err(ExclusiveError::file(path, problem, None))
 }
 
-/// Whether the open file is the one under this name, and not one that was removed or that a link led to.
+/// Returns whether the open file is the one under this name, and not one that was removed or that a link led to.
 pub(super) fn is_at(file: &File, path: &Path) -> bool {
     #[cfg(unix)]
     {
@@ -72,7 +72,7 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
             _ => false,
         }
     }
-    // An open file keeps its name there.
+    // On this platform an open file keeps its name.
     #[cfg(not(unix))]
     {
         let _ = (file, path);
@@ -80,13 +80,13 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Whether a file is empty or a lock file: anything else has been written by somebody who may want to keep it.
+/// Returns whether a file is empty or a lock file. Anything else was written by somebody who may want to keep it.
 pub(super) fn is_ours(file: &mut File) -> io::Result<bool> {
     let text = content(file)?;
     Ok(text.is_empty() || text.starts_with(SIGNATURE.as_bytes()))
 }
 
-/// The beginning of the file.
+/// Returns the beginning of the file.
 pub(super) fn content(file: &mut File) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     file.seek(SeekFrom::Start(0))?;

@@ -1,4 +1,4 @@
-//! A job of async code.
+//! A job of async code that never runs twice at once.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,41 +14,44 @@ use crate::timebox::{Limit, Timebox, timebox};
 pin_project! {
     /// The future of [`exclusive`].
     ///
-    /// Takes the lock when it is first polled. Lets go of it when the job has ended, has been interrupted or is dropped,
+    /// Takes the lock when it is first polled. Releases it when the job has ended, has been interrupted or is dropped,
     /// and in each case after everything that the job holds.
     #[must_use = "futures do nothing unless polled"]
     pub struct Exclusive<F> {
         job: PathBuf,
-        // Before the lock: fields are dropped in this order, and what the job still holds goes under the lock.
+        // Before the lock, because fields are dropped in this order and the job must still hold the lock while it is
+        // dropped.
         #[pin]
         work: Timebox<F>,
         lock: Option<Lock>,
     }
 }
 
-/// Runs a job that must never run twice at once, within a limit of time.
+/// Runs a job that must never run twice at once, within a time limit.
 ///
-/// `job` is a name ("nightly") or, if there is a separator in it, the path of a lock file ("/var/lib/app/nightly.lock"). A
-/// second run, of this process or another one, gets an error at once that says which process holds the lock and since when.
-/// The limit is that of a [`timebox`], labelled with `job` if it has no label; its clock starts together with the job.
+/// `job` is a name ("nightly") or, if it contains a separator, the path of a lock file ("/var/lib/app/nightly.lock"). A
+/// second run, in this process or another one, gets an error at once that says which process holds the lock and since
+/// when. The limit is that of a [`timebox`], labelled with `job` if it has no label. Its clock starts together with the
+/// job.
 ///
-/// The lock is one of the operating system (`flock` on Unix): it ends with its process, and a run that crashed, or was
-/// killed, is in nobody's way. The file stays, empty, and is never removed; do not remove it while a job runs, or a second
-/// run may begin. While it is held, a thread touches it every ten minutes, so that what cleans temporary directories leaves it
-/// alone.
+/// The operating system holds the lock (`flock` on Unix). It ends with its process, so a run that crashed or was killed
+/// does not get in the way. The file stays, empty, and is never removed. Do not remove it while a job runs, or a second
+/// run may begin. While it is held, a thread touches it every ten minutes, so that programs that clean temporary
+/// directories leave it alone.
 ///
 /// # Where the lock of a name is
 ///
-/// In a directory that only this user can enter: `/tmp/heeler-<user id>`, or in `$TMPDIR` if that is set. Two runs exclude
-/// each other only if they find the same directory. So a job of several users, or of services with a `/tmp` of their own,
-/// wants a path. A file that several users are to lock has to be there beforehand, with the rights for it: one that is
-/// made here is its maker's alone.
+/// In a directory that only this user can enter: `/tmp/heeler-<user id>`, or in `$TMPDIR` if that is set. Two runs
+/// exclude each other only if they find the same directory. So use a path for a job of several users, or of services
+/// with a `/tmp` of their own. A file that several users lock must exist beforehand, with the right permissions,
+/// because a file that heeler creates belongs to its creator alone.
 ///
 /// # Errors
 ///
-/// [`ExclusiveError::is_held`] if another run holds the lock; [`ExclusiveError::interrupted`] if the limit has passed; others
-/// if the lock file can't be made or opened, or is not one, or if the directory of locks is not this user's alone: a file that holds anything else is never written to. What the
-/// job itself returns is inside `Ok`.
+/// Returns an error with [`ExclusiveError::is_held`] if another run holds the lock, and with
+/// [`ExclusiveError::interrupted`] if the limit has passed. Returns other errors if the lock file can't be created or
+/// opened, if it isn't a lock file (heeler never writes to a file that holds anything else), or if the directory of
+/// locks isn't this user's alone. The value of the job itself is inside `Ok`.
 ///
 /// # Example
 ///
@@ -70,7 +73,7 @@ pub fn exclusive<F: Future>(job: impl AsRef<Path>, limit: impl Into<Limit>, futu
     Exclusive { job, work, lock: None }
 }
 
-/// An interruption says of which job, unless the caller has a better word for it.
+/// Labels the interruption with the job, unless the caller has set a label.
 pub(super) fn labelled(limit: Limit, job: &Path) -> Limit {
     match limit.extra.as_ref().and_then(|extra| extra.label.as_ref()) {
         Some(_) => limit,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// What every lock file that is not empty begins with. A file that begins otherwise is somebody else's.
+/// Every lock file that isn't empty begins with this. A file that begins otherwise belongs to somebody else.
 pub(super) const SIGNATURE: &str = "heeler lock: process ";
 
 /// More than the longest text of a holder.
@@ -22,18 +22,18 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// This process, from now on.
+    /// Returns this process as a holder, from now on.
     pub(super) fn new() -> Self {
         Self { pid: std::process::id(), since: whole_seconds(SystemTime::now()) }
     }
 
-    /// The whole content of a lock file.
+    /// Returns the whole content of a lock file.
     pub(super) fn text(self) -> String {
         let Self { pid, since } = self;
         format!("{SIGNATURE}{pid} since {}\n", humantime::format_rfc3339_seconds(since))
     }
 
-    /// Nobody if the text is not whole: it is just being written, or just not any more.
+    /// Returns `None` if the text is incomplete: somebody is just writing or removing it.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (pid, since) = text.strip_prefix(SIGNATURE)?.strip_suffix('\n')?.split_once(" since ")?;
         Some(Self { pid: pid.parse().ok()?, since: humantime::parse_rfc3339(since).ok()? })
@@ -43,7 +43,7 @@ impl Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pid, since } = *self;
-        // A clock before 1970 has no such notation; and printing must not fail.
+        // A clock before 1970 has no such notation, and printing must not fail.
         match since.duration_since(SystemTime::UNIX_EPOCH) {
             Ok(_) => write!(f, "process {pid} since {}", humantime::format_rfc3339_seconds(since)),
             Err(_) => write!(f, "process {pid}"),
@@ -51,7 +51,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// A time that its text says exactly; the epoch for one that has no text.
+/// Rounds a time to what its text can say exactly. Returns the epoch for a time without a text.
 fn whole_seconds(time: SystemTime) -> SystemTime {
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)

@@ -1,5 +1,5 @@
-//! Keeps the files of held locks young. What cleans temporary directories removes files that nobody has touched for days, and
-//! under a job that runs for weeks a second run would find no lock and begin.
+//! Keeps the files of held locks fresh. Programs that clean temporary directories remove files that nobody has touched
+//! for days. Without this, a second run could begin beside a job that runs for weeks, because it would find no lock.
 
 use std::fs::{File, FileTimes};
 use std::sync::{Arc, Condvar, Mutex, Weak};
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use crate::capture::PerProcess;
 use crate::sync::lock_std;
 
-/// How often: well within what anybody takes for abandoned.
+/// How often files are touched: well before anybody takes them for abandoned.
 const EVERY: Duration = Duration::from_secs(10 * 60);
 
 static KEEPER: PerProcess<Keeper> = PerProcess::new(|| Keeper::new(EVERY));
@@ -22,16 +22,16 @@ struct Keeper {
 
 struct State {
     held: Vec<Weak<File>>,
-    /// There is a thread that does so.
+    /// Whether there is such a thread.
     runs: bool,
 }
 
-/// Touches the file of a held lock until it is let go.
+/// Touches the file of a held lock until the lock is released.
 pub(super) fn keep(file: &Arc<File>) {
     KEEPER.get().keep(file);
 }
 
-/// A lock has been let go.
+/// Notes that a lock has been released.
 pub(super) fn let_go() {
     KEEPER.get().changed.notify_all();
 }
@@ -47,7 +47,7 @@ impl Keeper {
         state.held.push(Arc::downgrade(file));
         if !state.runs {
             let started = std::thread::Builder::new().name("heeler-locks".into()).spawn(|| self.run());
-            // Without it the lock holds all the same, until somebody cleans up.
+            // Without the thread the lock still holds, until somebody cleans up.
             state.runs = started.is_ok();
         }
     }
@@ -64,7 +64,7 @@ impl Keeper {
             let waited = self.changed.wait_timeout(state, self.every);
             state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
             let files: Vec<Arc<File>> = state.held.iter().filter_map(Weak::upgrade).collect();
-            // A file system may keep its caller waiting; whoever takes a lock does not wait for that.
+            // A file system may block its caller. Taking a lock must not wait for that.
             drop(state);
             files.iter().for_each(|file| touch(file));
             drop(files);
@@ -78,7 +78,7 @@ fn touch(file: &File) {
     let touched = file.set_times(FileTimes::new().set_accessed(now).set_modified(now));
     #[cfg(unix)]
     if touched.is_err() {
-        // Only the owner may say when. Reading counts as use, too.
+        // Only the owner may set the time. Reading counts as use, too.
         let _ = std::os::unix::fs::FileExt::read_at(file, &mut [0], 0);
     }
     #[cfg(not(unix))]

@@ -1,4 +1,4 @@
-//! The lock: of the operating system, so that it ends with its process, however that ends.
+//! The lock: the operating system holds it, so it ends with its process, however the process ends.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind, Seek as _, SeekFrom, Write as _};
@@ -11,11 +11,11 @@ use super::{file, keep, place};
 
 /// A lock that is held until this is dropped.
 ///
-/// Two of one process exclude each other, too: a lock belongs to one opening of its file.
+/// Two locks of one process exclude each other, too, because a lock belongs to one opening of its file.
 #[derive(Debug)]
 pub(super) struct Lock {
     file: Arc<File>,
-    // Dropped after the file: by then it need not be kept.
+    // Dropped after the file, because then the file need not be kept fresh.
     _end: End,
 }
 
@@ -29,7 +29,7 @@ impl Drop for End {
 }
 
 impl Lock {
-    /// Takes the lock of a job, at once or never.
+    /// Takes the lock of a job now, or returns an error.
     pub(super) fn take(job: &Path) -> Result<Self, ExclusiveError> {
         let path = place::of(job)?;
         let broken = |problem, error| ExclusiveError::file(&path, problem, Some(error));
@@ -38,12 +38,13 @@ impl Lock {
             let locked = try_lock(&file).map_err(|error| broken("cannot be locked", error))?;
             if !locked {
                 let holder = read_holder(&mut file);
-                // Without a name it has just let go, or not yet written it. Only another try can tell.
+                // Without a name, the holder has just let go or has not written its name yet. Only another try can
+                // tell.
                 if holder.is_some() || !try_lock(&file).map_err(|error| broken("cannot be locked", error))? {
                     return Err(ExclusiveError::held(job, holder.or_else(|| read_holder(&mut file))));
                 }
             }
-            // Whoever removes the file of a held lock makes room for a second holder; but never through here.
+            // If somebody removes the file of a held lock, a second holder is possible, but never through here.
             if !file::is_at(&file, &path) {
                 continue;
             }
@@ -58,8 +59,8 @@ impl Lock {
         Err(file::replaced(&path))
     }
 
-    /// Says who holds it, for whoever comes next. What a holder that has crashed has left goes first: a reader finds
-    /// nothing rather than the wrong process.
+    /// Writes down who holds the lock, for the next one who asks. Removes what a crashed holder left first: a reader
+    /// then finds nothing rather than the wrong process.
     fn sign(&self) -> io::Result<()> {
         let mut file = &*self.file;
         file.set_len(0)?;
@@ -75,14 +76,14 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Only a courtesy: the text of a holder that is gone means nothing.
+        // Only a courtesy, because the text of a holder that is gone means nothing.
         let _ = self.file.set_len(0);
-        // Not left to the closing of the file: a child that is being started has it open for a moment, too.
+        // Not left to the closing of the file, because a child that is just starting has it open for a moment, too.
         let _ = self.file.unlock();
     }
 }
 
-/// Whether the lock is this file's now.
+/// Returns whether the lock is this file's now.
 fn try_lock(file: &File) -> io::Result<bool> {
     loop {
         match file.try_lock() {

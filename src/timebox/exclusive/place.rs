@@ -1,4 +1,4 @@
-//! Which file a job's lock is: the path it was given, or a file of its name in a directory of this user alone.
+//! Which file holds a job's lock: the given path, or a file named after the job in a directory of this user alone.
 
 #[cfg(unix)]
 use std::borrow::Cow;
@@ -13,8 +13,8 @@ use crate::private::{self, user};
 
 /// The lock file of a job.
 ///
-/// Links on the way to a path that was given are followed, the last one, too: whoever gave it may have meant that. In the
-/// directory of locks no link is ever followed.
+/// Follows links in a given path, including the last one, because the caller may have meant that. In the directory of
+/// locks no link is ever followed.
 pub(super) fn of(job: &Path) -> Result<PathBuf, ExclusiveError> {
     if job.as_os_str().is_empty() {
         return Err(ExclusiveError::nameless());
@@ -22,7 +22,8 @@ pub(super) fn of(job: &Path) -> Result<PathBuf, ExclusiveError> {
     if !is_name(job) {
         return match fs::canonicalize(job) {
             Ok(path) => Ok(path),
-            // To be made, or the error comes again, and is told, when the file is opened.
+            // The file is still to be created. Any other error comes again when the file is opened, and is reported
+            // then.
             Err(_) => Ok(job.to_owned()),
         };
     }
@@ -31,14 +32,14 @@ pub(super) fn of(job: &Path) -> Result<PathBuf, ExclusiveError> {
     Ok(directory()?.join(file))
 }
 
-/// Whether that is a bare name. Everything else is a path, and is taken as it is.
+/// Returns whether this is a bare name. Everything else is a path and is used as it is.
 fn is_name(job: &Path) -> bool {
     let mut components = job.components();
     matches!((components.next(), components.next()), (Some(Component::Normal(_)), None))
         && !job.as_os_str().as_encoded_bytes().iter().any(|&byte| is_separator(char::from(byte)))
 }
 
-/// The directory of this user's locks; made if it is not there.
+/// Returns the directory of this user's locks. Creates it if it is missing.
 #[cfg(unix)]
 fn directory() -> Result<PathBuf, ExclusiveError> {
     let user = user().map_err(|error| {
@@ -48,7 +49,7 @@ fn directory() -> Result<PathBuf, ExclusiveError> {
             Some(error),
         )
     })?;
-    // Not `XDG_RUNTIME_DIR`, which a login has and cron has not: a job that is run by both must find itself.
+    // Not `XDG_RUNTIME_DIR`, which exists in a login but not under cron: a job that both run must find the same lock.
     let directory = std::env::temp_dir().join(format!("heeler-{user}"));
     match private::make(&directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -56,7 +57,8 @@ fn directory() -> Result<PathBuf, ExclusiveError> {
         }
         _ => {}
     }
-    // Also if it was made just now: another user who may write to a directory without a sticky bit may have replaced it.
+    // Also if it was created just now, because another user may have replaced it if the parent directory has no sticky
+    // bit.
     match fault(&directory, user) {
         Ok(None) => Ok(directory),
         Ok(Some(fault)) => Err(ExclusiveError::directory(&directory, fault, None)),
@@ -64,7 +66,7 @@ fn directory() -> Result<PathBuf, ExclusiveError> {
     }
 }
 
-/// What keeps a directory from being this user's alone.
+/// Returns the reason why a directory isn't this user's alone, if there is one.
 #[cfg(unix)]
 fn fault(path: &Path, user: u32) -> io::Result<Option<Cow<'static, str>>> {
     use std::os::unix::fs::MetadataExt as _;
@@ -82,7 +84,8 @@ fn fault(path: &Path, user: u32) -> io::Result<Option<Cow<'static, str>>> {
     })
 }
 
-/// The directory of this user's locks; made if it is not there. Temporary directories are a user's own here.
+/// Returns the directory of this user's locks. Creates it if it is missing. Temporary directories belong to one user on
+/// this platform.
 #[cfg(not(unix))]
 fn directory() -> Result<PathBuf, ExclusiveError> {
     let directory = std::env::temp_dir().join("heeler");

@@ -1,5 +1,5 @@
-//! What a client is told whose request was stopped: never more than the limit, for where a request was is nobody's business
-//! outside.
+//! What the client of a stopped request is told: never more than the limit, because nobody outside needs to know where
+//! a request was.
 
 use std::time::Duration;
 
@@ -19,19 +19,19 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// `DEADLINE_EXCEEDED`.
 const EXCEEDED: HeaderValue = HeaderValue::from_static("4");
 
-/// How the client of a request hears of its end.
+/// How the client learns that its request has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     Http,
     Grpc,
-    /// Has its trailers within the body: a body that is cut off cannot end with them.
+    /// Has its trailers inside the body, so a body that is cut off cannot end with them.
     GrpcWeb,
 }
 
 impl Protocol {
     #[inline]
     pub(super) fn of<B>(request: &Request<B>) -> Self {
-        // Every call of gRPC is a POST, so that the many that are none are not searched for a header.
+        // Every gRPC call is a POST. This spares most other requests the search for a header.
         if *request.method() == Method::POST && is_grpc(request.headers()) {
             Self::of_grpc(request.headers())
         } else {
@@ -56,7 +56,7 @@ struct Problem {
     detail: String,
 }
 
-/// The answer to a request that was stopped.
+/// Returns the answer to a request that was stopped.
 pub(super) fn answer(
     config: &Config,
     protocol: Protocol,
@@ -79,7 +79,7 @@ fn problem(status: StatusCode, limit: Duration) -> Response<Bytes> {
         status: status.as_u16(),
         detail: detail(limit),
     };
-    // Texts and a number are always JSON.
+    // Texts and a number can always be written as JSON.
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
@@ -87,7 +87,7 @@ fn problem(status: StatusCode, limit: Duration) -> Response<Bytes> {
     response
 }
 
-/// The answer of gRPC that is trailers alone: they stand in its head.
+/// Returns a gRPC answer of trailers alone. They go into its head.
 fn grpc(content_type: &'static str, limit: Duration) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.headers_mut() = trailers(limit);
@@ -95,7 +95,7 @@ fn grpc(content_type: &'static str, limit: Duration) -> Response<Bytes> {
     response
 }
 
-/// The end of a gRPC call whose time is up.
+/// Returns the trailers of a gRPC call whose time is up.
 pub(super) fn trailers(limit: Duration) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(3);
     trailers.insert(GRPC_STATUS, EXCEEDED);
@@ -109,7 +109,7 @@ fn detail(limit: Duration) -> String {
     format!("The request was stopped after its limit of {}.", duration(limit))
 }
 
-/// As gRPC wants its messages: everything but the printable characters of ASCII, and `%`, as `%` and two digits.
+/// Encodes a message for gRPC: everything but printable ASCII characters, and `%` itself, becomes `%` and two digits.
 fn percent_encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

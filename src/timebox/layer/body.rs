@@ -1,4 +1,4 @@
-//! The response's body: the service's, in its box or out of it, or an answer in place of the service's.
+//! The response's body: the service's own, inside its box or outside, or an answer that replaces it.
 
 use std::error::Error;
 use std::fmt;
@@ -26,12 +26,12 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<B> {
-        // The service's, out of any box.
+        // The service's body, outside any box.
         Plain {
             #[pin]
             body: B,
         },
-        // The service's, in the request's box; none once its time was up. Dropped in this order.
+        // The service's body, in the request's box. `None` once its time is up. Dropped in this order.
         Boxed {
             #[pin]
             body: Option<B>,
@@ -39,7 +39,7 @@ pin_project! {
             config: &'static Config,
             protocol: Protocol,
         },
-        // In place of the service's.
+        // Replaces the service's body.
         Answer { data: Option<Bytes> },
     }
 }
@@ -93,7 +93,7 @@ where
                         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
                     }
                     Step::Interrupted(interrupted) => {
-                        // In the box, so that a watchdog within knows what became of its request.
+                        // In the box, so that a watchdog inside learns the outcome of its request.
                         open.run(|| body.set(None));
                         open.end();
                         Poll::Ready(Some(match protocol {

@@ -1,4 +1,4 @@
-//! The response to come, or the answer in its place.
+//! The response to come, or the answer that replaces it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -21,7 +21,7 @@ pin_project! {
     ///
     /// # Panics
     ///
-    /// If it is polled after it was ready.
+    /// Panics if it is polled after it was ready.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F> {
         // Dropped in this order: what the service does in its destructor happens in the box.
@@ -30,12 +30,12 @@ pin_project! {
         open: Open,
         config: &'static Config,
         protocol: Protocol,
-        // For an answer that wants to look at it.
+        // For an answer that needs to look at it.
         head: Option<Box<Parts>>,
     }
 }
 
-// A request's head is for reading alone.
+// A request's head is only read.
 impl<F: std::panic::UnwindSafe> std::panic::UnwindSafe for ResponseFuture<F> {}
 
 impl<F> ResponseFuture<F> {
@@ -61,7 +61,7 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        // Not by way of `Open::poll`: a response is some hundred bytes, and moving it takes longer than all the rest.
+        // Does not use `Open::poll`: a response is some hundred bytes, and moving it takes longer than everything else.
         let frame = frame_address!();
         let begun = this.open.begin(frame, cx);
         let (kind, inner) = (begun.kind, this.inner.as_mut());
@@ -73,12 +73,12 @@ where
                 let label = || this.config.label.clone();
                 match this.open.last(kind, cx, label, |cx| poll(this.inner.as_mut(), cx)) {
                     Step::Interrupted(interrupted) => {
-                        // In the box, so that a watchdog within knows what became of its request.
+                        // In the box, so that a watchdog inside learns the outcome of its request.
                         this.open.run(|| this.inner.set(None));
                         this.open.end();
                         let head = this.head.as_deref();
                         let mut answer = answer(this.config, *this.protocol, &interrupted, head);
-                        // For layers further out, and for nobody outside of the process.
+                        // For layers further out. It never leaves the process.
                         answer.extensions_mut().insert(interrupted);
                         Poll::Ready(Ok(answer.map(ResponseBody::answer)))
                     }
@@ -100,7 +100,7 @@ fn poll<F: Future>(inner: Pin<&mut Option<F>>, cx: &mut Context<'_>) -> Poll<F::
     }
 }
 
-/// The service's own response.
+/// Returns the service's own response.
 #[inline]
 fn respond<R: Body, E>(
     open: &mut Open,

@@ -1,4 +1,4 @@
-//! The service: opens the box on the request's way in.
+//! The service: opens the box when a request comes in.
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -30,17 +30,17 @@ impl<S> TimeboxService<S> {
         Self { inner, config }
     }
 
-    /// The service inside.
+    /// Returns the service inside.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service inside.
+    /// Returns the service inside, mutably.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The service inside.
+    /// Returns the service inside.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -84,7 +84,7 @@ where
     }
 }
 
-/// The limit of this request.
+/// Returns the limit of this request.
 #[inline]
 fn limit<B>(config: &Config, protocol: Protocol, request: &mut Request<B>) -> Duration {
     let mut limit = config.limit;
@@ -101,7 +101,7 @@ fn limit<B>(config: &Config, protocol: Protocol, request: &mut Request<B>) -> Du
     limit
 }
 
-/// The box of the request. A function that knows no type of the service's.
+/// Opens the box of the request. Not generic over the service's types.
 #[inline]
 fn open(config: &Config, limit: Duration, head: &Head<'_>) -> Open {
     // A body may outlive the row of a watchdog around.
@@ -115,7 +115,7 @@ fn open(config: &Config, limit: Duration, head: &Head<'_>) -> Open {
     })
 }
 
-/// All of the head but the extensions, which hold what others have put there for themselves.
+/// Copies all of the head but the extensions, which belong to whoever put them there.
 #[cold]
 fn copy_head<B>(request: &Request<B>) -> Box<Parts> {
     let mut copy = Request::new(());

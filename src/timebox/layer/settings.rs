@@ -20,7 +20,8 @@ use crate::timebox::Interrupted;
 type LimitFor = Arc<dyn Fn(&Parts) -> Option<Duration> + Send + Sync>;
 pub(super) type Respond = Arc<dyn Fn(&Interrupted, &Parts) -> Response<Bytes> + Send + Sync>;
 
-/// What a service needs of its layer. One a layer, for the life of the process: a request refers to it for free.
+/// What a service needs from its layer. There is one per layer, for the life of the process, so a request can refer to
+/// it for free.
 pub(super) struct Config {
     pub(super) policy: &'static Policy,
     pub(super) limit: Duration,
@@ -57,7 +58,7 @@ pub struct TimeboxLayer {
 impl TimeboxLayer {
     /// Creates a layer that gives requests this long, from when the service is called until it has answered.
     ///
-    /// A limit of zero leaves a request one poll; [`Duration::MAX`] means no limit.
+    /// With a limit of zero, a request gets one poll. [`Duration::MAX`] means no limit.
     #[must_use]
     pub fn new(limit: Duration) -> Self {
         Self {
@@ -73,7 +74,7 @@ impl TimeboxLayer {
         }
     }
 
-    /// A changed copy: what was made from the layer before keeps its settings.
+    /// Returns a changed copy. Services made from the layer before keep its settings.
     fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self.config = Arc::default();
@@ -86,19 +87,21 @@ impl TimeboxLayer {
         self.with(|layer| layer.reports = reports)
     }
 
-    /// Sets a different limit for some requests. `None` means the layer's; [`Duration::MAX`] means no limit, for long polls
-    /// and server-sent events.
+    /// Sets a different limit for some requests. `None` means the layer's limit. [`Duration::MAX`] means no limit, for
+    /// long polls and server-sent events.
     ///
-    /// The closure is called for each request, before the service is: it should be quick. If it panics, the request panics.
+    /// The closure is called for each request, before the service, so it should be quick. If it panics, the request
+    /// panics.
     #[must_use]
     pub fn limit_for(self, f: impl Fn(&Parts) -> Option<Duration> + Send + Sync + 'static) -> Self {
         self.with(|layer| layer.limit_for = Some(Arc::new(f)))
     }
 
-    /// Reads from this request header how many whole milliseconds the caller waits. The shorter of that and the limit counts.
+    /// Reads from this request header how many whole milliseconds the caller waits. The shorter of that and the limit
+    /// counts.
     ///
-    /// A value that is not such a number is ignored. By default no header is read, except `grpc-timeout` of gRPC requests,
-    /// which always is.
+    /// A value that isn't such a number is ignored. By default no header is read, except `grpc-timeout` of gRPC
+    /// requests, which always is.
     #[must_use]
     pub fn deadline_header(self, name: HeaderName) -> Self {
         self.with(|layer| layer.deadline_header = Some(name))
@@ -118,12 +121,13 @@ impl TimeboxLayer {
         self.with(|layer| layer.status = status)
     }
 
-    /// Makes the response to a request that was stopped, in place of the problem document. Has no effect on gRPC requests.
+    /// Sets a closure that makes the response to a request that was stopped, in place of the problem document. Has no
+    /// effect on gRPC requests.
     ///
-    /// The closure gets the request's head without its extensions; with this setter each request keeps a copy of its head
-    /// while it runs. It is called by the thread that polls the request: it should be quick, and must not print the
-    /// [`Interrupted`] or ask it for its stacks, because that waits until they are symbolized. If it panics, the request
-    /// panics.
+    /// The closure gets the request's head without its extensions. With this setter each request keeps a copy of its
+    /// head while it runs. The thread that polls the request calls the closure, so it should be quick. It must not
+    /// print the [`Interrupted`] or ask it for its stacks, because that waits until they are symbolized. If it panics,
+    /// the request panics.
     ///
     /// ```
     /// use std::time::Duration;
@@ -145,7 +149,8 @@ impl TimeboxLayer {
     /// Limits response bodies as well. The limit then covers the time from the service's call until the last frame of the
     /// body has been taken, slow clients included. Bodies are not limited by default.
     ///
-    /// A body whose time is up ends with an error that holds [`Interrupted`], in gRPC with the status `DEADLINE_EXCEEDED`.
+    /// A body whose time is up ends with an error that holds [`Interrupted`]. In gRPC it ends with the status
+    /// `DEADLINE_EXCEEDED`.
     #[must_use]
     pub fn limit_bodies(self) -> Self {
         self.with(|layer| layer.body = true)
@@ -176,7 +181,7 @@ impl TimeboxLayer {
     }
 }
 
-// As of the watchdog's layer.
+// As for the watchdog's layer.
 impl std::panic::UnwindSafe for TimeboxLayer {}
 impl std::panic::RefUnwindSafe for TimeboxLayer {}
 impl std::panic::UnwindSafe for Config {}

@@ -5,19 +5,19 @@ use std::path::Path;
 use super::super::graph::graph;
 use super::*;
 
-/// The text of a PDF; `None`, with a message, if nothing here can read one.
+/// Returns the text of a PDF, or `None`, with a message, if no program here can read one.
 pub(super) fn pdf_text(file: &Path) -> Option<String> {
     let run = Command::new("pdftotext").args(["-layout", "-enc", "UTF-8"]).arg(file).arg("-").output();
     if let Ok(output) = run {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        // Poppler mends what is broken, and says so.
+        // Poppler repairs what is broken, and says so.
         assert!(output.status.success() && stderr.is_empty(), "{stderr}");
         return Some(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     consume("mutool", &["draw", "-F", "text"], file)
 }
 
-/// What must hold of any graph: labels are closed, and nothing but ours is in the PDF.
+/// Checks what must hold for any graph: labels are closed, and nothing but heeler's own is in the PDF.
 pub(super) fn check(profile: &Profile) {
     let dot = text(Form::Dot, profile);
     assert!(!dot.contains(|c: char| c.is_control() && c != '\n'));

@@ -1,4 +1,4 @@
-//! What the Firefox Profiler looks at.
+//! What the Firefox Profiler reads.
 
 use serde_json::Value;
 
@@ -33,7 +33,7 @@ fn the_firefox_profile_has_every_field() {
     let weights = numbers(thread, "/samples/weight");
     assert_eq!(weights, [10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 20.0, 5.0, 15.0, 0.0]);
     assert_eq!(numbers(thread, "/samples/timeDeltas").iter().sum::<f64>(), 100.0);
-    // Each after the slice that it is about.
+    // Each value comes after the slice that it is about.
     assert_eq!(numbers(thread, "/samples/threadCPUDelta")[..4], [0.0, 10_000.0, 0.0, 10_000.0]);
 
     let stack = at(thread, "/samples/stack/0").as_u64().unwrap();

@@ -1,4 +1,4 @@
-//! Names that try to be something else: through every form, without breaking it.
+//! Names that try to be something else go through every form, without breaking it.
 
 use proptest::prelude::*;
 
@@ -74,7 +74,7 @@ fn profile() -> impl Strategy<Value = Profile> {
     )
 }
 
-/// What must hold of every form, whatever the names.
+/// Checks what must hold for every form, whatever the names.
 fn check(profile: &Profile) {
     let is_bad = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202e}' | '\u{200f}' | '\u{feff}');
     let folded = text(Form::Folded, profile);

@@ -1,4 +1,4 @@
-//! Each form read back: by its real consumer where that can be had here, else field by field.
+//! Each form is read back: by its real consumer if that is installed here, otherwise field by field.
 
 #[cfg(feature = "callgraph")]
 mod callgraph;
@@ -50,7 +50,8 @@ fn text(form: Form, profile: &Profile) -> String {
     String::from_utf8(bytes(form, profile)).expect("UTF-8")
 }
 
-/// What `program` writes, given `args` and the file; `None`, with a message, if there is no such program here.
+/// Returns what `program` writes for `args` and the file, or `None`, with a message, if that program isn't installed
+/// here.
 #[cfg(any(feature = "callgraph", feature = "pprof"))]
 fn consume(program: &str, args: &[&str], file: &Path) -> Option<String> {
     let run = Command::new(program).args(args).arg(file).stdin(Stdio::null()).output();

@@ -13,7 +13,7 @@ fn message(profile: &Profile) -> protos::Profile {
     protos::Profile::decode(&message[..]).unwrap()
 }
 
-/// What pprof's own `CheckValid` asks for, and more: every reference leads somewhere, no id is zero or taken twice, and
+/// Checks what pprof's own `CheckValid` asks for, and more: every reference is valid, no id is zero or used twice, and
 /// addresses are inside their mappings, which do not overlap.
 pub(super) fn check(profile: &Profile) -> protos::Profile {
     let message = message(profile);
@@ -89,7 +89,7 @@ fn go_tool_pprof_reads_the_profile() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("profile.pb.gz");
     std::fs::write(&file, bytes(Form::Pprof, &sample())).unwrap();
-    // `-symbolize=none`: as a server would show it, without the program at hand.
+    // `-symbolize=none`: as a server would show it, without access to the program.
     let top = ["tool", "pprof", "-top", "-symbolize=none", "-nodecount=50"];
     let Some(all) = consume("go", &top, &file) else { return };
     assert!(all.contains("Type: wall") && all.contains("Duration: 100ms, Total samples = 100ms"), "{all}");

@@ -1,4 +1,4 @@
-//! A secret in a profiled request, wherever it may be, is in none of the profile's forms and in no store.
+//! A secret in a profiled request, wherever it is, appears in none of the profile's forms and in no store.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::profile::testing::{ProfileBuilder, own};
 use crate::profile::{ProcessProfile, ProcessStack, State};
 use crate::report::secrets::{Planted, config, redactor, text, uri};
 
-/// Headers in which proxies hand on what they were asked for.
+/// Headers in which proxies pass on the URI that they were asked for.
 const URIS: [&str; 6] = ["x-original-uri", "x-original-url", "x-forwarded-uri", "x-rewrite-url", "referer", "x-custom"];
 
-/// A profile of a request with a secret at one place, and the secret.
+/// A profile of a request with a secret in one place, and the secret.
 fn raw() -> impl Strategy<Value = (Profile, Planted)> {
     let uri = (uri(), 0..9usize).prop_filter_map("no URI", |(planted, place)| {
         let mut profile = begun();
@@ -67,7 +67,7 @@ fn begun() -> Profile {
     builder.build()
 }
 
-/// As text, unpacked if it is packed.
+/// Returns the bytes as text, decompressed if they are compressed.
 fn readable(bytes: &[u8]) -> String {
     let mut unpacked = Vec::new();
     match flate2::read::GzDecoder::new(bytes).read_to_end(&mut unpacked) {

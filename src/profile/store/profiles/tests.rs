@@ -65,7 +65,7 @@ fn ids(summaries: &[Summary]) -> Vec<Id> {
     ids
 }
 
-/// What every backend must do. `one` and `two` are of two instances, or one and the same.
+/// Checks what every backend must do. `one` and `two` belong to two instances, or are the same.
 async fn keeps_its_promises(one: ProfileStore, two: ProfileStore) {
     // Nothing is there yet.
     assert!(two.status(&id(1), None).await.unwrap().is_none());
@@ -74,7 +74,7 @@ async fn keeps_its_promises(one: ProfileStore, two: ProfileStore) {
     assert!(!two.is_cancelled(&id(1)).await.unwrap());
     assert!(!two.request_cancel(&id(1), None).await.unwrap());
 
-    // A job of Ada's: she alone sees it, wherever she asks.
+    // A job that belongs to Ada: only she sees it, wherever she asks.
     let ada = Some("ada@example.com");
     one.put_status(&status(1, ada, Phase::Queued { place: 2 })).await.unwrap();
     let queued = two.status(&id(1), ada).await.unwrap().unwrap();
@@ -90,7 +90,7 @@ async fn keeps_its_promises(one: ProfileStore, two: ProfileStore) {
     assert_eq!(two.status(&id(1), ada).await.unwrap().unwrap().phase, Phase::Cancelled);
     assert!(!two.request_cancel(&id(1), ada).await.unwrap(), "it is over");
 
-    // Profiles: whole, and to their owners alone.
+    // Profiles: complete, and only for their owners.
     one.put(profile(2, "/photos?q=Cat"), ada).await.unwrap();
     one.put(profile(3, "/photos?q=dog"), None).await.unwrap();
     one.put(profile(4, "/about"), ada).await.unwrap();
@@ -101,7 +101,7 @@ async fn keeps_its_promises(one: ProfileStore, two: ProfileStore) {
     }
     assert!(two.get(&id(3), None).await.unwrap().is_some() && two.get(&id(3), ada).await.unwrap().is_none());
 
-    // The index: searched, bounded, one's own.
+    // The index: searched, bounded, and only one's own.
     for (query, found) in [
         ("", &[2, 4][..]),
         ("photos", &[2]),
@@ -126,7 +126,7 @@ async fn keeps_its_promises(one: ProfileStore, two: ProfileStore) {
     }
 }
 
-/// What was stored under `number`, with the time it came back with.
+/// Returns what was stored under `number`, with the time of `got`.
 fn profile_as(got: &Profile, number: u64) -> Arc<Profile> {
     let mut profile = Arc::unwrap_or_clone(profile(number, "/photos?q=Cat"));
     profile.started_at = got.started_at;
@@ -156,7 +156,7 @@ async fn a_store_in_memory_is_always_bounded() {
         left += usize::from(there);
     }
     assert_eq!(left, 3);
-    // By bytes: a profile that fits alone pushes out the others, one that does not is refused.
+    // By bytes: a profile that fits alone pushes out the others. One that does not fit is refused.
     let size = store.shared.backend.list(Kind::Profile).await.unwrap().iter().map(|entry| entry.bytes).max().unwrap();
     let store = ProfileStore::memory().max_bytes(size + size / 2);
     for number in 0..3 {

@@ -1,4 +1,4 @@
-//! An object store that does nothing but fail.
+//! An object store that always fails.
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-/// Panics, or answers with errors that quote what they were asked.
+/// Panics, or answers with errors that quote the request.
 #[derive(Debug)]
 pub(super) struct Broken {
     pub(super) panics: bool,
@@ -31,7 +31,7 @@ impl fmt::Display for Broken {
 
 type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-// As `async_trait` writes the trait's methods.
+// In the form that `async_trait` gives the trait's methods.
 impl ObjectStore for Broken {
     fn put_opts<'s, 'l, 'a>(&'s self, location: &'l Path, _: PutPayload, _: PutOptions) -> Later<'a, PutResult>
     where

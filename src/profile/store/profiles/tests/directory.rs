@@ -1,4 +1,4 @@
-//! A directory, which outlives the process and is written to by others.
+//! A directory, which outlives the process and which others write to.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ async fn bounds_hold_for_all_instances() {
         let store = if number % 2 == 0 { &one } else { &two };
         store.put(profile(number, "/a"), None).await.unwrap();
         store.put_status(&status(number, None, Phase::Done)).await.unwrap();
-        // The order of their files' times, whatever the file system's resolution.
+        // Sets the order of the files' times, whatever the file system's resolution.
         for kind in [Kind::Profile, Kind::Summary, Kind::Status] {
             let path = file(directory.path(), kind, number);
             if path.exists() {
@@ -63,7 +63,7 @@ async fn bounds_hold_for_all_instances() {
         let folder = directory.path().join("some/where").join(kind.place().0);
         fs::read_dir(folder).unwrap().count()
     };
-    // With five, every put of a profile is worth a look; the statuses of the removed came after them.
+    // With five, every put of a profile causes a sweep. The statuses of the removed ones came after them.
     assert_eq!((count(Kind::Profile), count(Kind::Summary)), (5 + 1, 5));
     assert!(one.stats().removed + two.stats().removed >= 7);
     assert!(one.get(&id(11), None).await.unwrap().is_some() && one.get(&id(0), None).await.unwrap().is_none());
@@ -95,7 +95,7 @@ async fn corrupt_objects_are_counted_and_skipped() {
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
         assert!(!error.to_string().contains(&id(1).to_string()));
     }
-    // One that is another's.
+    // An object of another profile.
     fs::copy(path(Kind::Profile, 2), path(Kind::Profile, 1)).unwrap();
     assert!(store.get(&id(1), None).await.unwrap_err().to_string().contains("another"));
     fs::copy(path(Kind::Status, 2), path(Kind::Status, 1)).unwrap();
@@ -140,7 +140,7 @@ async fn failures_of_the_backend_are_counted() {
             assert!(matches!(error, StoreError::Unavailable { .. }) && !error.to_string().contains("0000"), "{error}");
         }
         assert_eq!((store.stats().failures, store.stats().stored), (7, 0));
-        // A sweep that fails keeps nobody from what was stored.
+        // A failed sweep hides nothing that was stored.
         store.sweep(true).await;
         assert_eq!(store.stats().failures, 8);
     }
