@@ -134,6 +134,30 @@ fn a_forgotten_waker_is_found_inside_timeboxes() {
     }
 }
 
+/// Guards: what moves the outcome of the poll on its way out does not hide what the poll has left behind.
+#[test]
+fn a_forgotten_waker_is_found_behind_a_router() {
+    let _guard = beside_others();
+    let handler = || async {
+        let mut polls = 0_u32;
+        poll_fn(|_| {
+            polls += 1;
+            if looks_it_up(polls) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        "found"
+    };
+    let report = caught(async move {
+        let router = axum::Router::<()>::new().route("/", axum::routing::get(handler));
+        let request = http::Request::new(axum::body::Body::empty());
+        let _ = tower::ServiceExt::oneshot(router, request).await;
+    });
+    assert_eq!(report.verdict, Verdict::NoWaker, "{}", report.to_text());
+    if !PORTABLE {
+        assert_eq!(place(&report), "looks_it_up", "{}", report.to_text());
+    }
+}
+
 #[inline(never)]
 fn looks_it_up(polls: u32) -> bool {
     // The deepest call of both does not tell them apart.

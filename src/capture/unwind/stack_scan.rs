@@ -103,8 +103,8 @@ impl Unwinder {
         }
         if let Some((_, word, mut unwound)) = best {
             // The function that was called from there has left nothing, but the call says which one it is.
-            if let Some(callee) = callee(word, &code) {
-                unwound.addresses.insert(0, self.address(callee, false));
+            if let Some(called) = self.called_function(word, &code) {
+                unwound.addresses.insert(0, self.address(called, false));
             }
             return unwound;
         }
@@ -146,13 +146,19 @@ impl Unwinder {
     fn wrong_calls(&self, addresses: &[Address], code: &std::ops::Range<u64>) -> usize {
         let is_wrong = |pair: &[Address]| {
             let within = pair[0].pc - 1;
-            let module = self.modules.find(within).filter(|_| code.contains(&within));
-            match (callee(pair[1].pc, code), module.and_then(|module| module.function_at(within))) {
-                (Some(called), Some(is)) => called != is,
-                _ => false,
-            }
+            let is = code.contains(&within).then(|| self.modules.find(within)?.function_at(within)).flatten();
+            matches!((self.called_function(pair[1].pc, code), is), (Some(called), Some(is)) if called != is)
         };
         addresses.windows(2).filter(|pair| is_wrong(pair)).count()
+    }
+
+    /// Returns the function that the direct call before that address calls, if the tables know it. An entry of the table
+    /// that leads to libraries isn't a function: what was called there, mostly `memcpy`, ran after everything that the
+    /// dead frames show, and left nothing.
+    fn called_function(&self, return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
+        let called = callee(return_address, code)?;
+        let function = self.modules.find(called)?.function_at(called)?;
+        (function == called).then_some(called)
     }
 }
 
