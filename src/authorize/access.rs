@@ -1,4 +1,4 @@
-//! An authoriser's answer.
+//! An authorizer's answer.
 
 use std::fmt;
 
@@ -53,7 +53,7 @@ impl Access {
         !matches!(self.answer, Answer::Refused)
     }
 
-    /// Returns the caller's name, if the caller has access and the authoriser has named them.
+    /// Returns the caller's name, if the caller has access and the authorizer has named them.
     #[must_use]
     pub fn principal(&self) -> Option<&str> {
         match &self.answer {

@@ -1,4 +1,4 @@
-//! The type that all authorisers turn into.
+//! The type that all authorizers turn into.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,10 +12,10 @@ use http::request::Parts;
 use super::Access;
 use crate::log::log_safely;
 
-/// Anything that can decide who has access: the authorisers of [this module](crate::authorize), and closures and
+/// Anything that can decide who has access: the authorizers of [this module](crate::authorize), and closures and
 /// functions over [`Parts`], async or not, that return a `bool`, an `Option<String>` or an [`Access`].
 ///
-/// `Kind` distinguishes the kinds of functions and is always inferred. A function that takes an authoriser has one more
+/// `Kind` distinguishes the kinds of functions and is always inferred. A function that takes an authorizer has one more
 /// type parameter because of it:
 ///
 /// ```
@@ -32,17 +32,17 @@ use crate::log::log_safely;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot say who may",
-    label = "not an authoriser",
-    note = "an authoriser is one of `heeler::authorize`, or a function over `&http::request::Parts` that returns a `bool`, \
+    label = "not an authorizer",
+    note = "an authorizer is one of `heeler::authorize`, or a function over `&http::request::Parts` that returns a `bool`, \
             an `Option<String>`, an `Access`, or a `Send` future of one of these; write the type of a closure's \
             parameter: `|parts: &Parts| ..`"
 )]
 pub trait Authorize<Kind> {
-    /// Makes an authoriser that can be shared.
+    /// Makes an authorizer that can be shared.
     fn into_authorizer(self) -> Authorizer;
 }
 
-/// The kinds of authorisers.
+/// The kinds of authorizers.
 pub mod kinds {
     use std::convert::Infallible;
     use std::marker::PhantomData;
@@ -95,7 +95,7 @@ enum Answer<'a> {
 }
 
 impl Authorizer {
-    /// Creates an authoriser from anything that can be one.
+    /// Creates an authorizer from anything that can be one.
     pub fn new<Kind>(authorize: impl Authorize<Kind>) -> Self {
         authorize.into_authorizer()
     }
@@ -128,7 +128,7 @@ impl Inner {
     fn panicked(&self) -> Access {
         if !self.said_panic.swap(true, Ordering::Relaxed) {
             log_safely(
-                || tracing::error!(target: "heeler", "an authoriser panicked: whoever it panics for is refused"),
+                || tracing::error!(target: "heeler", "an authorizer panicked: the request that it was asked about is refused"),
             );
         }
         Access::refused()
@@ -141,7 +141,7 @@ impl fmt::Debug for Authorizer {
     }
 }
 
-/// The answer to come. It is ready at once unless the authoriser is async.
+/// The answer to come. It is ready at once unless the authorizer is async.
 pub(crate) struct Asked<'a> {
     inner: &'a Inner,
     state: Answer<'a>,
@@ -154,7 +154,7 @@ impl fmt::Debug for Asked<'_> {
 }
 
 impl Asked<'_> {
-    /// Returns the answer if it is there without waiting. In that case an async authoriser has not begun.
+    /// Returns the answer if it is there without waiting. In that case an async authorizer has not begun.
     pub(crate) fn now(mut self) -> Option<Access> {
         match &mut self.state {
             Answer::Now(access) => Some(std::mem::take(access)),
@@ -162,7 +162,7 @@ impl Asked<'_> {
         }
     }
 
-    /// Drops an async authoriser's future. It is the user's, so its destructor may panic.
+    /// Drops an async authorizer's future. It is the user's, so its destructor may panic.
     fn answered(&mut self, access: Access) -> Access {
         let old = std::mem::replace(&mut self.state, Answer::Now(Access::refused()));
         match catch_unwind(AssertUnwindSafe(|| drop(old))) {

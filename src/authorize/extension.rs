@@ -89,7 +89,7 @@ mod tests {
     }
 
     /// Guards: a request without the extension is refused, and so is one for which the closure returns false. Callers
-    /// have a name only if the authoriser names them.
+    /// have a name only if the authorizer names them.
     #[test]
     fn only_an_accepted_extension_is_allowed() {
         let ada = || parts(Some(User { name: "ada", is_superuser: true }));

@@ -1,9 +1,9 @@
 //! Who may profile requests and look at what is in flight.
 //!
-//! Pages that show the inside of a service ask an authoriser at every single step. There is no default. Callers without
+//! Pages that show the inside of a service ask an authorizer at every single step. There is no default. Callers without
 //! explicit access are refused, and for them the pages do not exist.
 //!
-//! | authoriser | allows |
+//! | authorizer | allows |
 //! |---|---|
 //! | [`extension`](extension()) | callers whom your own authentication, in an outer layer, has let in and marked |
 //! | [`bearer`](bearer()) | callers who know the secret, sent as `Authorization: Bearer` or in a cookie |
@@ -62,12 +62,12 @@
 //! # Principals
 //!
 //! A principal is the name of the caller: an account, a mail address. What callers store belongs to their principal.
-//! Callers with another principal, or with none, cannot get it, not even by its id. An authoriser that names nobody
+//! Callers with another principal, or with none, cannot get it, not even by its id. An authorizer that names nobody
 //! shares everything among all callers whom it allows. Names are compared byte for byte.
 //!
 //! # Gateways
 //!
-//! An authoriser should recognise a *person* by something that the person has sent. A mark that means "from inside" (an
+//! An authorizer should recognise a *person* by something that the person has sent. A mark that means "from inside" (an
 //! address of the cluster, a client certificate of a service, a header that the gateway adds) tells who passed the
 //! request on, not who wants it. A service that passes on requests and adds such a mark lends it to everybody. An
 //! outsider whose flag the gateway's own layer ignores could still have the service behind it profiled.

@@ -41,7 +41,7 @@ pub enum Verdict {
     /// The request returned `Pending`, and its last poll left no waker. Nobody will wake it, unless a waker from before
     /// it was traced is still registered. A note says which of the two is known.
     NoWaker,
-    /// The request was dropped. The stacks are the last that were seen.
+    /// The request was dropped. The stacks are the last ones that were seen.
     Abandoned,
     /// A timebox expired.
     Interrupted,

@@ -191,7 +191,7 @@ impl SpoolFile {
     pub(super) fn read(&self) -> Result<Report, ReadError> {
         let unreadable = |what: &str| Err(ReadError::Unreadable(io::Error::other(what)));
         if !is_file(&self.path).map_err(ReadError::Io)? {
-            return unreadable("it is no file of a report");
+            return unreadable("it is not a report's file");
         }
         let bytes = read_at_most(&self.path, LONGEST).map_err(ReadError::Io)?;
         let Some(bytes) = bytes else { return unreadable("it is longer than any report") };

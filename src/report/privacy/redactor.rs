@@ -54,7 +54,7 @@ impl Redactor {
     pub(crate) fn allow_headers(&mut self, names: &[String]) -> Result<()> {
         let parse = |name: &String| {
             let header = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_| Error::config(format!("`{}` is no name of a header", escape(name, 64))))?;
+                .map_err(|_| Error::config(format!("`{}` is not a header name", escape(name, 64))))?;
             if NEVER.contains(&header) {
                 return Err(Error::config(format!("the header `{header}` is never reported: it carries credentials")));
             }
@@ -498,7 +498,7 @@ mod tests {
             assert!(error.is_config() && error.to_string().contains("never"), "{error}");
         }
         let error = Redactor::default().allow_headers(&["no name\n".to_owned()]).unwrap_err();
-        assert_eq!(error.to_string(), "`no name\\n` is no name of a header");
+        assert_eq!(error.to_string(), "`no name\\n` is not a header name");
     }
 
     #[test]

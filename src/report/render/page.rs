@@ -97,27 +97,25 @@ fn tail(report: &Report) -> Vec<Fact> {
 pub(super) const fn meaning(report: &Report) -> &'static str {
     match (report.verdict, report.kind) {
         (Verdict::Waiting, _) => {
-            "It waits to be woken: by a lock, a socket, a timer, or other work. The stacks show by what."
+            "It is waiting to be woken, by a lock, a socket, a timer or other work. The stacks show which."
         }
         (Verdict::Blocking, Kind::BlockingPoll) => {
-            "One poll does not return. Meanwhile its thread serves nobody else: move the work to spawn_blocking, or yield inside it."
+            "One poll does not return, so its thread cannot serve anything else. Move the work to spawn_blocking, or yield inside it."
         }
         (Verdict::Blocking, _) => {
-            "Its poll does not return, and its thread serves nobody else meanwhile. The stack is that of the thread."
+            "Its poll does not return, so its thread cannot serve anything else. The stack is that thread's."
         }
         (Verdict::Starved, _) => {
-            "It could go on, but the runtime does not get to it: other work holds the threads. The stacks show that other work."
+            "It is ready to run, but the runtime does not get to it, because other work holds the threads. The stacks show that work."
         }
-        (Verdict::Yielding, _) => {
-            "It wakes itself again and again: it has work to do, and gives way to others in between."
-        }
+        (Verdict::Yielding, _) => "It keeps waking itself: it has work to do, and yields in between.",
         (Verdict::NoWaker, _) => {
-            "It waits, but nothing kept its waker: as far as can be seen, nobody will ever wake it. That is a bug in a future."
+            "It is waiting, but nothing kept its waker. As far as heeler can see, nothing will ever wake it. That is a bug in a future."
         }
         (Verdict::Abandoned, _) => {
-            "It was dropped before it was done: the client left, a timeout ran out, or the server shut down. The stacks are the last that were seen."
+            "It was dropped before it was done: the client left, a timeout ran out, or the server shut down. The stacks are the last ones that were seen."
         }
-        (Verdict::Interrupted, _) => "Its time was up, and it was stopped. The stacks show where it was.",
-        (Verdict::Unknown, _) => "It is slow, and where it is could not be captured. The notes say why.",
+        (Verdict::Interrupted, _) => "Its time was up, so it was stopped. The stacks show where it was.",
+        (Verdict::Unknown, _) => "It is slow, but heeler could not capture where it is. The notes say why.",
     }
 }

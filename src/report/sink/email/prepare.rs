@@ -34,7 +34,7 @@ impl Email {
             return Err(Error::config("a mail server that has no time to answer: the timeout must be above zero"));
         }
         if self.per_hour == Some(0) {
-            return Err(Error::config("no mail an hour: the limit must be above zero"));
+            return Err(Error::config("the number of mails per hour must be above zero"));
         }
         if self.subject_prefix.contains(is_unsafe) {
             return Err(Error::config("the subject prefix has control characters or invisible ones"));

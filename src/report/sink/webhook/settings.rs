@@ -221,7 +221,7 @@ impl Webhook {
             return Err(Error::config("the webhook's secret is empty"));
         }
         if self.per_hour == Some(0) {
-            return Err(Error::config("the webhook may send no report an hour: leave it out instead"));
+            return Err(Error::config("a webhook that may send no reports per hour: leave it out instead"));
         }
         let form = match (self.form, self.whole) {
             (Form::Slack, true) => {
