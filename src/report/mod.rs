@@ -1,17 +1,17 @@
-//! What heeler has to say, and where it says it.
+//! What heeler reports, and where the reports go.
 //!
-//! A [`Report`] is about one slow piece of work: what it is, where it is stuck (its stacks), and where its time went. It
-//! reads as one [sentence](Report::sentence), as a [page of text](Report::to_text) or of [HTML](Report::to_html) for a mail, as
-//! a [flamegraph](Report::to_svg) and as [JSON](Report::to_json).
+//! A [`Report`] describes one slow piece of work: what it is, where it is stuck (its stacks), and where its time went.
+//! You can read it as one [sentence](Report::sentence), as a [page of text](Report::to_text) or of
+//! [HTML](Report::to_html) for a mail, as a [flamegraph](Report::to_svg) and as [JSON](Report::to_json).
 //!
-//! [`Reports`] is where reports go: to the log unless told otherwise.
+//! [`Reports`] decides where reports go. By default they go to the log.
 //!
 //! ```
 //! let reports = heeler::Reports::default();
 //! # let _ = reports;
 //! ```
 //!
-//! A directory keeps them for later, and a [`Sink`] of your own takes them anywhere:
+//! A directory keeps them for later, and your own [`Sink`] can take them anywhere:
 //!
 //! ```
 //! use heeler::{Report, Reports, Sink, SinkError};
@@ -38,30 +38,30 @@
 //!
 //! # How many
 //!
-//! Reports about the same place on the same route have the same [fingerprint](Report::fingerprint); of those, one goes out
-//! a minute ([`repeat_after`](ReportsBuilder::repeat_after)), and the next one says how many were held back, or a line of the
-//! log does if none comes.
-//! [`Reports::stats`] counts everything that was made, held back, dropped or not taken.
+//! Reports about the same place on the same route have the same [fingerprint](Report::fingerprint). Of those, one goes
+//! out per minute ([`repeat_after`](ReportsBuilder::repeat_after)). The next one says how many were held back. If none
+//! follows, a line in the log says it. [`Reports::stats`] counts all reports that were made, held back, dropped or not
+//! delivered.
 //!
 //! # What happens when
 //!
-//! | | what becomes of reports | what you see | test |
+//! | | what happens to reports | what you see | test |
 //! |---|---|---|---|
 //! | a server is down for a while | they wait, and are tried again after a second, then with pauses that double up to five minutes; each arrives once | an error in the log, once a minute at most; [`queued`](Stats::queued), [`failed_deliveries`](Stats::failed_deliveries) | `faults::down` |
-//! | it is down for longer than [`retry_for`](ReportsBuilder::retry_for) | given up one by one; other sinks have them long since | `undelivered`; a note in the next report that arrives there | `dispatch::a_dead_sink_does_not_disturb_another` |
-//! | it accepts and never answers | as if it were down, after the sink's timeout; other sinks do not wait | [`flush`](Reports::flush) returns false after its timeout | `faults::shutdown`, `dispatch::an_endless_attempt_is_given_up` |
-//! | it refuses a report for good | given up for this sink | `undelivered`, a note in the next report | `dispatch::refusals_and_panics_give_up_and_count` |
-//! | a sink panics | given up for this sink; the others get it | `undelivered`, `failed_deliveries`, an error in the log | `faults::sinks` |
-//! | the disk is full | those that the [spool](ReportsBuilder::spool) cannot take wait in memory, and are sent; the report directory is tried again | [`not_spooled`](Stats::not_spooled), an error in the log; no half a file | `faults::disk` |
-//! | files in the spool are damaged, or too long | moved to `unreadable`; the others are sent | `undelivered`, an error in the log | `faults::spool::corrupted_spool_files_are_set_aside` |
-//! | reports in the spool are of a later version | they wait for a process of that version, for as long as others are tried again | [`left_to_later_version`](Stats::left_to_later_version), a warning in the log; `undelivered` in the end | `dispatch::reports_of_a_later_version_are_counted_and_expire` |
-//! | the clock is set back or forward | nothing: reports from the future and from long ago are sent like others, alone or gathered | | `faults::spool::a_wrong_clock_does_not_stop_reports` |
-//! | the process is killed (`kill -9`) between two attempts | with a spool, the next process sends them, or another with the same spool within half a minute; without, they are lost | [`recovered`](Stats::recovered) in that process | `faults::killed`, `dispatch::a_sibling_takes_over` |
-//! | ten thousand are slow at once | as many as [may wait](ReportsBuilder::max_queued) arrive, the newest; the others are dropped | `undelivered`, [`dropped`](Stats::dropped), [`not_captured`](Stats::not_captured), and a note in the next report with their number | `faults::flood` |
-//! | every worker of the application's runtime is blocked | they are sent: heeler's thread needs none | | `faults::sinks` |
+//! | it is down for longer than [`retry_for`](ReportsBuilder::retry_for) | they are given up one by one; the other sinks have had them long since | `undelivered`; a note in the next report that arrives there | `dispatch::a_dead_sink_does_not_disturb_another` |
+//! | it accepts connections and never answers | the same as if it were down, after the sink's timeout; other sinks don't wait | [`flush`](Reports::flush) returns false after its timeout | `faults::shutdown`, `dispatch::an_endless_attempt_is_given_up` |
+//! | it refuses a report for good | the report is given up for this sink | `undelivered`, a note in the next report | `dispatch::refusals_and_panics_give_up_and_count` |
+//! | a sink panics | the report is given up for this sink; the others get it | `undelivered`, `failed_deliveries`, an error in the log | `faults::sinks` |
+//! | the disk is full | reports that don't fit in the [spool](ReportsBuilder::spool) wait in memory and are sent; the report directory is tried again | [`not_spooled`](Stats::not_spooled), an error in the log; no partial files | `faults::disk` |
+//! | files in the spool are damaged or too long | they are moved to `unreadable`; the others are sent | `undelivered`, an error in the log | `faults::spool::corrupted_spool_files_are_set_aside` |
+//! | a later version wrote reports in the spool | they wait for a process of that version, for as long as others are tried again | [`left_to_later_version`](Stats::left_to_later_version), a warning in the log; `undelivered` in the end | `dispatch::reports_of_a_later_version_are_counted_and_expire` |
+//! | the clock is set back or forward | nothing: reports from the future and from long ago are sent like others, alone or in a digest | | `faults::spool::a_wrong_clock_does_not_stop_reports` |
+//! | the process is killed (`kill -9`) between two attempts | with a spool, the next process sends them, or another process that shares the spool does within half a minute; without a spool, they are lost | [`recovered`](Stats::recovered) in that process | `faults::killed`, `dispatch::a_sibling_takes_over` |
+//! | ten thousand requests are slow at once | the newest arrive, as many as [may wait](ReportsBuilder::max_queued); the others are dropped | `undelivered`, [`dropped`](Stats::dropped), [`not_captured`](Stats::not_captured), and a note in the next report with their number | `faults::flood` |
+//! | every worker of the application's runtime is blocked | they are sent: heeler's thread doesn't need a worker | | `faults::sinks` |
 //!
-//! The tests are in `tests/faults` and `src/report/delivery/dispatch.rs`. As long as the process lives, no report is lost
-//! without being counted. Whenever nothing is being handed over at that moment:
+//! The tests are in `tests/faults` and `src/report/delivery/dispatch.rs`. As long as the process lives, no report is
+//! lost without being counted. Whenever no report is being handed over, this holds:
 //!
 //! ```
 //! # let reports = heeler::Reports::default();
@@ -70,15 +70,15 @@
 //! assert_eq!(stats.made + stats.recovered, became);
 //! ```
 //!
-//! `dropped` and `not_captured` come on top: those were lost before they were reports. What the process had queued when it
-//! ended counts in the next one, as `recovered`, if there is a spool.
+//! `dropped` and `not_captured` come on top, because those were lost before they became reports. With a spool, the
+//! reports that were still queued when the process ended count in the next process, as `recovered`.
 //!
 //! # Privacy
 //!
-//! A report never holds a body. Everything else that came from a request or from the application goes through one place
-//! before anything is made of it: the URI, the route, headers, the fields of spans, names of jobs, boxes and threads, notes.
-//! So do the errors of sinks in the log, reports that are read back from a spool, and
-//! [profiles](crate::profile#who-may-see-what). What is found there is replaced by `[redacted]`:
+//! A report never contains a body. Everything else that comes from a request or from the application passes through one
+//! filter first: the URI, the route, headers, the fields of spans, names of jobs, boxes and threads, notes. So do the
+//! errors of sinks in the log, reports that are read back from a spool, and
+//! [profiles](crate::profile#who-may-see-what). The filter replaces these with `[redacted]`:
 //!
 //! | what | for example |
 //! |---|---|
@@ -94,29 +94,31 @@
 //! | segments of a path that [`secret_paths`](ReportsBuilder::secret_paths) names | `/reset/{token}` |
 //! | all of these in the strings and comments of quoted lines of source code, and strings that the code calls a secret | `let password = "..";`, `.header("authorization", "..")` |
 //!
-//! What cannot be seen, because nothing tells it from anything else:
+//! Some secrets cannot be recognized, because they look like anything else:
 //!
-//! - a secret without a name that is short, in one case, or hexadecimal: in a path (`/d/4f9c..`), say so with
+//! - a secret without a name that is short, in one case, or hexadecimal, in a path (`/d/4f9c..`): list it with
 //!   [`secret_paths`](ReportsBuilder::secret_paths);
-//! - one whose name says nothing (`?x=hunter2`), or that is named in prose ("the password is hunter2"): say so with
-//!   [`secret_params`](ReportsBuilder::secret_params);
-//! - a plain word after `token: ` and its like, which is more often an error ("token: expired"), and several in
+//! - one whose name says nothing (`?x=hunter2`), or that is named in prose ("the password is hunter2"): list its name
+//!   with [`secret_params`](ReportsBuilder::secret_params);
+//! - a plain word after `token: ` and the like, which is more often an error ("token: expired"), and several words in
 //!   `Token("..")`; after `password: ` only a word that begins an error ("must not be empty");
-//! - a secret that is compressed, encrypted, or encoded otherwise than in percent and, where it is JSON or the like, base64;
+//! - a secret that is compressed, encrypted, or encoded in a way other than percent-encoding and, where it is JSON or
+//!   similar, base64;
 //! - the names of functions, files, hosts and processes, which are shown as they are.
 //!
-//! What may be hidden although it is no secret: long ids of random characters (those of Google's documents, hashes in base58),
-//! ids and hashes right after a segment like `sessions` or `verify`, and values whose name sounds like a secret's.
+//! Some values may be hidden although they aren't secret: long ids of random characters (those of Google's documents,
+//! hashes in base58), ids and hashes right after a segment like `sessions` or `verify`, and values whose name sounds
+//! like a secret's.
 //!
 //! Control characters, text-direction overrides and invisible characters are escaped everywhere.
 //!
 //! # Where the ideas come from
 //!
-//! Text, file a report and logger are after Python's [dogslow](https://pypi.org/project/dogslow/), which reports what a
-//! slow Django request is doing.
+//! The text, the file per report and the logger follow Python's [dogslow](https://pypi.org/project/dogslow/), which
+//! reports what a slow Django request is doing.
 
 mod assemble;
-// Without a feature that reaches over a network, parts of it wait for one.
+// Parts of it are unused without a feature that reaches over a network.
 #[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
 mod delivery;
 #[doc(hidden)]

@@ -1,4 +1,4 @@
-//! A secret in a report, wherever it may be, is in none of its forms and in no store.
+//! Checks that a secret anywhere in a report is in none of its forms and in no store.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::secrets::{Planted, config, line, redactor, text, uri};
 use super::testing::{culprit, logged, own, report};
 use super::{Digest, Report, Reports, Sink, sink};
 
-/// A report as it is before it is completed, with a secret at one place.
+/// A report before it is completed, with a secret at one place.
 fn raw() -> impl Strategy<Value = (Report, Planted)> {
     let uri = (uri(), 0..8u8).prop_map(|(planted, place)| {
         let (mut report, text) = (report(), planted.text.clone());
@@ -23,7 +23,7 @@ fn raw() -> impl Strategy<Value = (Report, Planted)> {
             4 => request.headers.push(("referer".to_owned(), text)),
             5 => request.headers.push(("x-original-uri".to_owned(), text)),
             6 => report.stacks.push(with_work(&format!("POST {text}"))),
-            // As of tower-http.
+            // As tower-http records it.
             _ => report.spans[0].fields.push(("uri".to_owned(), text)),
         }
         (report, planted)
@@ -45,7 +45,7 @@ fn raw() -> impl Strategy<Value = (Report, Planted)> {
         }
         (report, planted)
     });
-    // As in the spool of an earlier version: of this one, lines are redacted where they are read.
+    // As in the spool of an earlier version. In this version, lines are redacted when they are read.
     let source = line().prop_map(|planted| {
         let mut report = report();
         report.stacks[0].frames[0].source = Some(planted.text.clone());
@@ -58,7 +58,7 @@ fn with_work(work: &str) -> super::Stack {
     super::Stack { work: Some(work.to_owned()), ..culprit(&[own("app::busy", 1)]) }
 }
 
-/// Everything that is in the files of a directory, and of those in it.
+/// Appends the contents of all files in a directory, including its subdirectories.
 fn contents(directory: &Path, into: &mut String) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -71,7 +71,7 @@ fn contents(directory: &Path, into: &mut String) {
     }
 }
 
-/// Fails, with the report's sentence and what else it is given.
+/// A sink that fails, and repeats the report's sentence and the given text.
 struct Fails(Mutex<String>);
 
 impl Sink for Fails {
@@ -106,7 +106,7 @@ proptest! {
         for (form, shown) in forms {
             prop_assert!(!planted.is_in(&shown), "{form}: {}", planted.text);
         }
-        // As it is read from a spool.
+        // As if it were read from a spool.
         let json = report.to_json();
         again(&mut report);
         prop_assert_eq!(report.to_json(), json);
@@ -121,7 +121,7 @@ proptest! {
         let place = tempfile::tempdir().unwrap();
         let fails = || Fails(Mutex::new(error.text.clone()));
         let builder = || Reports::builder().secret_paths(["/pattern/{token}"]).sink(fails());
-        // Without a spool, nobody but this thread calls the sinks.
+        // Without a spool, only this thread calls the sinks.
         let mut told = logged(|| {
             let reports = builder().directory(place.path().join("reports")).build().unwrap();
             reports.deliver(raw.clone());

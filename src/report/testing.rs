@@ -14,7 +14,7 @@ use crate::monitor::{Kind, Verdict};
 use crate::report::assemble::around::Around;
 use crate::report::model::words::{Activity, StackKind};
 
-/// What is logged by this thread while `run` runs, as text.
+/// Returns what this thread logs while `run` runs, as text.
 pub(crate) fn logged(run: impl FnOnce()) -> String {
     #[derive(Default, Clone)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -38,7 +38,7 @@ pub(crate) fn logged(run: impl FnOnce()) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// A frame of the application's, in `src/app.rs`.
+/// A frame of the application's own, in `src/app.rs`.
 pub(crate) fn own(function: &str, line: u32) -> Frame {
     Frame {
         function: Some(function.to_owned()),
@@ -51,7 +51,7 @@ pub(crate) fn own(function: &str, line: u32) -> Frame {
     }
 }
 
-/// A frame of somebody else's.
+/// A frame of a library.
 pub(crate) fn library(function: &str) -> Frame {
     let package = function.trim_start_matches('<').split("::").next().unwrap_or_default();
     let file = match package {
@@ -158,7 +158,7 @@ pub(crate) fn report() -> Report {
     }
 }
 
-/// What the monitor would hand over for work of which nothing is known.
+/// The evidence that the monitor would hand over for work of which nothing is known.
 pub(crate) fn evidence(reports: Reports) -> Evidence {
     Evidence {
         id: RowId::NONE,

@@ -1,14 +1,14 @@
-//! What reported work is part of: for sinks that speak to that.
+//! The spans that reported work belongs to, for sinks that write to them.
 
 use crate::monitor::Evidence;
 
-/// The spans around reported work. Plain data, which keeps nothing open.
+/// The spans around reported work. It is plain data and keeps nothing open.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Around {
-    /// Of OpenTelemetry, and the row that has the span itself while it is in flight.
+    /// The OpenTelemetry span, and the row that holds the span itself while it is in flight.
     #[cfg(feature = "otel")]
     otel: Option<(opentelemetry::trace::SpanContext, crate::capture::RowId)>,
-    /// Of `tracing`: ids of those around all that was captured, outermost first.
+    /// The ids of the `tracing` spans around everything that was captured, outermost first.
     #[cfg(feature = "spans")]
     spans: Vec<u64>,
 }
@@ -25,19 +25,20 @@ impl Around {
         }
     }
 
-    /// The ids of the OpenTelemetry span around the work.
+    /// Returns the ids of the OpenTelemetry span around the work.
     #[cfg(feature = "otel")]
     pub(crate) fn span_context(&self) -> Option<&opentelemetry::trace::SpanContext> {
         self.otel.as_ref().map(|(span, _)| span)
     }
 
-    /// The same, to be spoken to while the work is in flight. To be dropped soon, for it may keep the span open.
+    /// Returns the same span, to write to while the work is in flight. Drop it soon, because it may keep the span open.
     #[cfg(feature = "otel")]
     pub(crate) fn open_span(&self) -> Option<opentelemetry::Context> {
         crate::inflight::span_of(self.otel.as_ref()?.1)
     }
 
-    /// The innermost of the `tracing` spans around all that was captured, if this thread's subscriber has it open.
+    /// Returns the innermost `tracing` span around everything that was captured, if this thread's subscriber has it
+    /// open.
     pub(crate) fn open_parent(&self) -> Option<tracing::Id> {
         #[cfg(feature = "spans")]
         return self.spans.iter().rev().find_map(|id| crate::inflight::spans::open(*id));
@@ -46,7 +47,7 @@ impl Around {
     }
 }
 
-/// What all lists begin with.
+/// Returns what all lists begin with.
 #[cfg(feature = "spans")]
 fn common(lists: &[&[u64]]) -> Vec<u64> {
     let Some((first, others)) = lists.split_first() else { return Vec::new() };
@@ -59,7 +60,7 @@ fn common(lists: &[&[u64]]) -> Vec<u64> {
 mod tests {
     use super::*;
 
-    /// Guards: if branches are in spans of their own, the one around all of them counts.
+    /// Guards: if branches are in spans of their own, the span around all of them counts.
     #[test]
     fn the_span_around_all_branches_counts() {
         assert_eq!(common(&[]), [0; 0]);

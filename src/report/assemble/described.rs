@@ -1,4 +1,5 @@
-//! Evidence that is made a report only if somebody asks: on the symbolizer's thread, for to name stacks takes milliseconds.
+//! Evidence that becomes a report only on request. The symbolizer's thread does it, because symbolizing takes
+//! milliseconds.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use crate::monitor::Evidence;
 use crate::report::Report;
 use crate::sync::lock_std;
 
-/// A report to be.
+/// A report that is made on request.
 pub(crate) struct Described {
     state: Mutex<State>,
     done: Condvar,
@@ -26,7 +27,8 @@ impl Described {
         Arc::new(Self { state: Mutex::new(State::Raw(Box::new(evidence))), done: Condvar::new() })
     }
 
-    /// The report; `None` if it is not there within `patience`, or cannot be made. Waits for the symbolizer the first time.
+    /// Returns the report, or `None` if it isn't ready within `patience` or cannot be made. The first call starts the
+    /// work.
     pub(crate) fn get(self: &Arc<Self>, patience: Duration) -> Option<Arc<Report>> {
         let end = Instant::now() + patience;
         let mut state = lock_std(&self.state);
@@ -41,7 +43,7 @@ impl Described {
                     drop(state);
                     let taken = symbolizer::describe(evidence, self);
                     state = lock_std(&self.state);
-                    // Nobody is there, so nobody will ever be.
+                    // The symbolizer isn't running, and never will be.
                     if !taken {
                         return None;
                     }

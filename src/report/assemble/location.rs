@@ -1,4 +1,4 @@
-//! Which of all the frames an engineer should look at first.
+//! Finds the frame that an engineer should look at first.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -9,10 +9,10 @@ use crate::report::model::words::StackKind;
 use crate::report::model::{Location, Report, Stack};
 use crate::text::units::at;
 
-/// Innermost functions that say: this branch only waits for a time or for the end of the program.
+/// Innermost functions of a branch that only waits for a time or for the end of the program.
 ///
-/// `Notified`, channels and `watch` are not among them. They often are how a shutdown is told, but as often they are what
-/// a request is stuck on.
+/// `Notified`, channels and `watch` are not among them. They often signal a shutdown, but just as often a request is
+/// stuck on them.
 const IDLE: [&str; 8] = [
     "tokio::time::sleep::Sleep",
     "tokio::time::interval::Interval",
@@ -25,15 +25,15 @@ const IDLE: [&str; 8] = [
     "futures_timer::",
 ];
 
-/// How many of the innermost frames are looked at for [`IDLE`]: what registers a waker comes before the timer, a dozen
-/// frames deep.
+/// How many of the innermost frames are searched for [`IDLE`]. The frames that register a waker come before the timer,
+/// a dozen frames deep.
 const LEAF: usize = 32;
 
-/// Parts of names of functions that register a waker: they are innermost in every wait, and explain none.
+/// Parts of names of functions that register a waker. They are innermost in every wait, and don't explain any.
 const REGISTERING: [&str; 7] =
     ["Waker", "atomic_waker", "catch_unwind", "__rust_try", "::loom::", "UnsafeCell", "AssertUnwindSafe"];
 
-/// Crates whose frames say what every request runs on, rather than what this one does.
+/// Crates that every request runs on. Their frames don't say what this one does.
 const LIBRARY_CRATES: [&str; 16] = [
     "std",
     "tokio",
@@ -53,7 +53,7 @@ const LIBRARY_CRATES: [&str; 16] = [
     "tracing",
 ];
 
-/// `photos::load at src/slow.rs:88`, as far as known.
+/// Returns `photos::load at src/slow.rs:88`, as far as known.
 pub(crate) fn place(location: &Location) -> String {
     let at = at(location.file.as_deref(), location.line);
     match (location.function.as_deref(), at) {
@@ -63,13 +63,13 @@ pub(crate) fn place(location: &Location) -> String {
     }
 }
 
-/// Puts the stacks into the order in which they should be read, and the timeline's references with them. The order
-/// depends on what the stacks say alone, not on the order in which `select!` polled its branches.
+/// Sorts the stacks into reading order, and updates the timeline's references. The order depends only on what the
+/// stacks say, not on the order in which `select!` polled its branches.
 ///
-/// Stacks of the capture come before older ones; for *starved* those that hold the workers first, else the work's own,
-/// then its children's; branches that only wait for a timer or a shutdown after the others.
+/// Stacks of the capture come before older ones. For *starved*, the culprits come first. Otherwise the work's own
+/// stacks come first, then its children's. Branches that only wait for a timer or a shutdown come after the others.
 pub(crate) fn arrange(report: &mut Report) {
-    // By function: a busy thread is at another line each time.
+    // By function, because a busy thread is on a different line each time.
     let name = |place: &Location| place.function.clone().or_else(|| place.file.clone());
     let mut holders: HashMap<Option<String>, usize> = HashMap::new();
     for stack in report.stacks.iter().filter(|stack| stack.kind == StackKind::Culprit) {
@@ -83,7 +83,7 @@ pub(crate) fn arrange(report: &mut Report) {
             (_, None, _) => 1,
             (_, Some(_), _) => 2,
         };
-        // The place that holds most workers explains most.
+        // The place that holds the most workers explains the most.
         let holds = match stack.kind {
             StackKind::Culprit => holders.get(&place.as_ref().and_then(name)).copied().unwrap_or(0),
             _ => 0,
@@ -93,7 +93,7 @@ pub(crate) fn arrange(report: &mut Report) {
         (group, stack.child.clone(), Reverse(holds), is_idle(stack), own_frame(stack).is_none(), at, path, stack.branch)
     };
     let mut order: Vec<usize> = (0..report.stacks.len()).collect();
-    // Older stacks keep their order: the timeline is what sorts them.
+    // Older stacks keep their order, which is the timeline's.
     order.sort_by_cached_key(|&at| match &report.stacks[at] {
         stack if stack.current => (false, Some(key(stack))),
         _ => (true, None),
@@ -109,18 +109,18 @@ pub(crate) fn arrange(report: &mut Report) {
     report.stacks = order.into_iter().filter_map(|old| stacks[old].take()).collect();
 }
 
-/// Function, file and line of a frame.
+/// The function, file and line of a frame.
 type Line<'a> = (Option<&'a str>, Option<&'a str>, Option<u32>);
 
 impl Stack {
-    /// The lines of the application's own code that this goes through, or all if there are none of it; with what kind of
-    /// stack it is, and whose.
+    /// Returns the kind of stack, whose it is, and its lines of the application's own code. If there are none, returns
+    /// all lines.
     pub(in crate::report) fn place(&self) -> (StackKind, Option<&str>, Vec<Line<'_>>) {
         (self.kind, self.child.as_deref(), self.lines().collect())
     }
 
-    /// Whether two stacks have the same [`place`](Self::place). Stacks without any own code are the same only if they are so
-    /// entirely.
+    /// Returns whether two stacks have the same [`place`](Self::place). Stacks without own code must be equal
+    /// throughout.
     pub(in crate::report) fn is_at_same_place_as(&self, other: &Self) -> bool {
         self.kind == other.kind && self.child == other.child && self.lines().eq(other.lines())
     }
@@ -132,16 +132,16 @@ impl Stack {
     }
 }
 
-/// The place that matters most in an [arranged](arrange) report: the innermost own frame of the first stack that has
-/// one, or else what [`location_of`] says of the first.
+/// Returns the place that matters most in an [arranged](arrange) report: the innermost own frame of the first stack
+/// that has one, or else what [`location_of`] returns for the first.
 pub(crate) fn locate(report: &Report) -> Option<Location> {
-    // A starved request is innocent: its own frames explain nothing.
+    // A starved request isn't at fault, so its own frames don't explain anything.
     let relevant = |stack: &&Stack| report.verdict != Verdict::Starved || stack.kind == StackKind::Culprit;
     let current = || report.stacks.iter().filter(|stack| stack.current).filter(relevant);
     current().find_map(own_frame).map(place_of).or_else(|| current().find_map(location_of))
 }
 
-/// Where the first child work that has an own frame is, if the report's location is not in child work itself.
+/// Returns the place of the first child work with an own frame, if the report's location isn't in child work itself.
 pub(crate) fn locate_child(report: &Report) -> Option<Location> {
     let mut current = report.stacks.iter().filter(|stack| stack.current && stack.kind != StackKind::Culprit);
     let own = current.clone().any(|stack| stack.child.is_none() && own_frame(stack).is_some());
@@ -149,10 +149,10 @@ pub(crate) fn locate_child(report: &Report) -> Option<Location> {
     own.then(|| place_of(child))
 }
 
-/// Where one stack is: at its innermost own frame, or else at the nearest frame of a library that does the work (a
-/// database's client rather than the lock that it waits for), or else at the nearest frame that has a name.
+/// Returns the place of one stack: its innermost own frame, or else the nearest frame of a library that does the work
+/// (a database's client rather than the lock that it waits for), or else the nearest frame that has a name.
 pub(crate) fn location_of(stack: &Stack) -> Option<Location> {
-    // heeler is not what anybody should look at, wherever it stands.
+    // Nobody should have to look at heeler's own frames, wherever they are.
     let named = || stack.frames.iter().filter(|frame| frame.function.is_some() && !frame.is_heelers());
     own_frame(stack)
         .or_else(|| named().find(|frame| !is_library(frame)))
@@ -161,20 +161,20 @@ pub(crate) fn location_of(stack: &Stack) -> Option<Location> {
         .map(place_of)
 }
 
-/// The innermost of the application's own frames.
+/// Returns the innermost of the application's own frames.
 pub(crate) fn own_frame(stack: &Stack) -> Option<&Frame> {
     stack.frames.iter().find(|frame| frame.own)
 }
 
-/// Whether a frame of no interest registers a waker.
+/// Returns whether a frame only registers a waker.
 pub(crate) fn is_registering(frame: &Frame) -> bool {
     let function = frame.function.as_deref().unwrap_or_default();
     !frame.own && REGISTERING.iter().any(|part| function.contains(part))
 }
 
-/// Whether a frame is of the runtime, the server or their like, or of nobody knows what.
+/// Returns whether a frame belongs to the runtime, the server or similar, or to an unknown crate.
 fn is_library(frame: &Frame) -> bool {
-    // Where the crate is not known, the module is what it is called by.
+    // If the crate isn't known, `origin` returns the module.
     let package = origin(frame).filter(|package| frame.module.as_ref() != Some(package));
     is_std(frame)
         || is_registering(frame)
@@ -186,7 +186,7 @@ fn place_of(frame: &Frame) -> Location {
     Location { function: frame.function.clone(), file: frame.file.clone(), line: frame.line }
 }
 
-/// Whether a branch only waits for a timer or a shutdown.
+/// Returns whether a branch only waits for a timer or a shutdown.
 pub(in crate::report) fn is_idle(stack: &Stack) -> bool {
     let leaf = stack.frames.iter().take_while(|frame| !frame.own).take(LEAF);
     let mut functions = leaf.filter_map(|frame| frame.function.as_deref());
@@ -223,8 +223,8 @@ mod tests {
         assert!(place(&mut report).unwrap().starts_with("tokio::sync::Notify::poll"), "the nearest name");
     }
 
-    /// Guards: where no frame is the application's own, the library that does the work says more than the lock that it waits
-    /// for, or the server that called it.
+    /// Guards: without an own frame, the library that does the work says more than the lock that it waits for, or the
+    /// server that called it.
     #[test]
     fn a_working_library_is_named_before_a_lock() {
         let lock = || library("<tokio::sync::watch::Receiver<T>>::changed");
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(at(&own), "app::health");
     }
 
-    /// Guards: a report never points to heeler, even if heeler was captured at work there.
+    /// Guards: a report never points to heeler, even if heeler was captured there.
     #[test]
     fn no_report_points_to_heeler() {
         let heelers = || library("heeler::inflight::poll::Watched::poll");
@@ -257,7 +257,7 @@ mod tests {
         assert!(place(&mut held).unwrap().starts_with("std::thread::sleep "));
     }
 
-    /// Guards: of `select! { work, sleep, cancelled }` the work leads, whichever was polled first.
+    /// Guards: in `select! { work, sleep, cancelled }` the work leads, whichever was polled first.
     #[test]
     fn idle_branches_come_last() {
         let branch = |number, leaf: &str, line| {

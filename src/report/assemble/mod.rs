@@ -1,5 +1,6 @@
-//! From evidence to a report: unwinds and names the stacks, and adds the time up. On a thread of heeler's own. What it says
-//! of the request is as it was found: it is reduced when the report is [completed](super::Reports::deliver).
+//! Turns evidence into a report, on a thread of heeler's own: unwinds and symbolizes the stacks, and adds up the time.
+//! What it says about the request is still unredacted. It is redacted when the report is
+//! [completed](super::Reports::deliver).
 
 pub(in crate::report) mod around;
 pub(in crate::report) mod described;
@@ -30,29 +31,29 @@ use crate::report::assemble::yielding::yields;
 use crate::report::model::words::{Activity, StackKind};
 use crate::sync::count;
 
-/// Makes ids that differ between processes; of one piece of work, whoever assembles, the same.
+/// Makes ids that differ between processes. Every assembler gives the same piece of work the same id.
 static IDS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// Turns evidence into reports. Belongs to one thread: the reporter's, or the symbolizer's.
+/// Turns evidence into reports. Belongs to one thread: the reporter's or the symbolizer's.
 #[derive(Debug)]
 pub(in crate::report) struct Assembler {
     unwinder: Unwinder,
     symbols: Symbols,
 }
 
-/// Whole microseconds, which are as fine as a reader wants them.
+/// Rounds to whole microseconds, which is precise enough for a reader.
 fn rounded(nanos: u64) -> Duration {
     Duration::from_micros(nanos / 1_000)
 }
 
-/// Takes times from a whole, of which nothing can be taken twice, and rounds them so that they add up to it.
+/// Divides a time into shares. No time is taken twice, and the rounded shares add up to the whole.
 struct Shares {
     whole: u64,
     taken: u64,
 }
 
 impl Shares {
-    /// What is asked for beyond the whole is left out.
+    /// Takes a share. Anything beyond the whole is left out.
     fn take(&mut self, nanos: u64) -> Duration {
         let before = rounded(self.taken);
         self.taken = self.taken.saturating_add(nanos).min(self.whole);
@@ -70,7 +71,7 @@ impl Assembler {
     }
 
     pub(in crate::report) fn assemble(&mut self, evidence: Evidence) -> Report {
-        // Before names are read, which may take longer than the spans are open.
+        // Before the stacks are symbolized, which may take longer than the spans stay open.
         let spans = spans(&evidence);
         if self.unwinder.refresh() {
             self.symbols.forget();
@@ -100,8 +101,8 @@ impl Assembler {
         report
     }
 
-    /// Names what is on all stacks at one go, for the debug information is opened and read anew each time. To unwind them twice takes
-    /// microseconds.
+    /// Symbolizes all stacks at once, because the debug information is opened and read anew each time. Unwinding them
+    /// twice takes only microseconds.
     fn learn_names(&mut self, evidence: &Evidence) {
         let threads = evidence.thread.iter().chain(evidence.culprits.iter().map(|culprit| &culprit.thread));
         let threads = threads.chain(evidence.children.iter().filter_map(|child| child.thread.as_ref()));
@@ -168,7 +169,7 @@ impl Assembler {
         }
     }
 
-    /// The await stacks, and where the time went.
+    /// Adds the await stacks, and where the time went.
     fn waits(&mut self, evidence: &Evidence, report: &mut Report) {
         let running = report.stacks.iter().position(|stack| stack.kind == StackKind::Thread && stack.child.is_none());
         // Inside a poll, no await stack is current.
@@ -183,7 +184,8 @@ impl Assembler {
                 let stack = self.stack(snapshot, StackKind::Await);
                 Stack { current, branch: branch as u32, ..stack }
             });
-            // The last first: what was left for it in the same poll, as a timer that has just run out, is no branch.
+            // The last comes first. Something left for it in the same poll, like a timer that has just run out, isn't a
+            // branch.
             let mut stacks: Vec<Stack> = branches.rev().collect();
             if current && wait.lost > 0 {
                 report.notes.push(match wait.lost {
@@ -197,7 +199,7 @@ impl Assembler {
                 WaitKind::Waiting | WaitKind::NoWaker => Activity::Waiting,
             };
             if activity == Activity::Yielding {
-                // What gave way says more than a timer beside it.
+                // The branch that gave way says more than a timer beside it.
                 stacks.sort_by_key(is_idle);
             }
             if current && activity == Activity::Yielding && report.verdict == Verdict::Waiting {
@@ -217,7 +219,7 @@ impl Assembler {
             let (stack, time) = (None, shares.take(evidence.runnable));
             report.timeline.push(Interval { activity: Activity::Runnable, stack, waits: 1, time });
         }
-        // Time between polls, whether it was still waiting or had been woken: so the three shares sum to the whole, too.
+        // Includes time after the work was woken, so that the three shares sum to the whole.
         report.waiting = rounded(shares.taken);
         if evidence.busy > 0 {
             report.busy = shares.take(evidence.busy);
@@ -230,7 +232,7 @@ impl Assembler {
             report.timeline.push(Interval { activity: Activity::Unobserved, stack, waits: 0, time });
         }
         for interval in &mut report.timeline {
-            // One that only a look of heeler's has found is a wait nevertheless.
+            // A wait that only heeler's look found still counts as a wait.
             if matches!(interval.activity, Activity::Waiting | Activity::Yielding) {
                 interval.waits = interval.waits.max(1);
             }
@@ -244,7 +246,7 @@ impl Assembler {
         if kind == StackKind::Await {
             capture::drop_copying(&mut frames);
         }
-        // Reports may wait for long, thousands of them.
+        // Thousands of reports may wait for a long time.
         frames.shrink_to_fit();
         let reconstructed = snapshot.origin == Origin::DeadFrames;
         Stack { frames, truncated: !unwound.complete, reconstructed, ..Stack::empty(kind) }
@@ -329,7 +331,7 @@ mod tests {
         Reports::builder().without_log().build().unwrap()
     }
 
-    /// Guards: one branch is singular.
+    /// Guards: a note about one branch is singular.
     #[test]
     fn a_note_counts_the_lost_branches() {
         for (lost, expected) in [(1, "1 more branch waits, whose stack "), (2, "2 more branches wait, whose stacks ")] {

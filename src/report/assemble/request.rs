@@ -1,4 +1,4 @@
-//! A request, as a report shows it before it is reduced to what may be told.
+//! A request as the report has it before redaction.
 
 use http::HeaderValue;
 use http::header::HOST;
@@ -12,20 +12,20 @@ use crate::report::privacy::header_value;
 
 pub(in crate::report) fn describe(request: &inflight::Request, evidence: &Evidence) -> RequestInfo {
     let path = request.path.as_ref().map_or("/", |path| path.as_str());
-    // A request that names a host alone, as `CONNECT` does.
+    // A request that names only a host, as `CONNECT` does.
     let uri = match (&request.path, &request.authority) {
         (None, Some(authority)) => host_of(authority).to_owned(),
         _ => path.to_owned(),
     };
     let names = request.headers_of.get().map(|policy| policy.headers.as_slice()).unwrap_or_default();
     let headers = request.headers.iter().filter_map(|(index, value)| Some((names.get(usize::from(*index))?, value)));
-    // They were kept as the outer layer allows; these reports may be an inner layer's.
+    // The outer layer decided which headers were kept. These reports may be an inner layer's.
     let reports = Reports::of(&evidence.reports);
     let allowed = reports.allowed_headers();
     let headers = headers.filter(|(name, _)| allowed.contains(name));
     let mut headers: Vec<_> =
         headers.map(|(name, value)| (name.as_str().to_owned(), header_value(value).into_owned())).collect();
-    // HTTP/2 names the host in the URI, HTTP/1 in a header: it is shown as one either way.
+    // HTTP/2 names the host in the URI, HTTP/1 in a header. It is shown as a header either way.
     if let Some(authority) = &request.authority
         && allowed.contains(&HOST)
         && !headers.iter().any(|(name, _)| name == HOST.as_str())
@@ -43,7 +43,7 @@ pub(in crate::report) fn describe(request: &inflight::Request, evidence: &Eviden
     }
 }
 
-/// Host and port, without what a client may have said of its user.
+/// Returns host and port, without a user that the client may have included.
 fn host_of(authority: &Authority) -> &str {
     authority.as_str().rsplit('@').next().unwrap_or_default()
 }

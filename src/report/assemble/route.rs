@@ -1,4 +1,4 @@
-//! A path without its ids, for services whose router does not tell the template.
+//! Removes the ids from a path, for services whose router doesn't provide the template.
 
 use crate::report::model::Report;
 use crate::text::escape::escape;
@@ -6,10 +6,10 @@ use crate::text::escape::escape;
 /// The longest route, in characters.
 const MAX_ROUTE: usize = 200;
 
-/// A segment longer than this many bytes is no word of a route.
+/// A segment longer than this many bytes isn't a word of a route.
 const MAX_SEGMENT: usize = 64;
 
-/// What the report is about, without what differs from one request to the next: `GET /users/{id}`, or the job's name.
+/// Returns what the report is about, without what differs between requests: `GET /users/{id}`, or the job's name.
 pub(crate) fn route_line(report: &Report) -> String {
     match (&report.request, &report.job) {
         (Some(request), _) => {
@@ -21,7 +21,8 @@ pub(crate) fn route_line(report: &Report) -> String {
     }
 }
 
-/// `/users/4711/photos/7.jpg?x=y` → `/users/{id}/photos/{id}.jpg`: segments that look like ids replaced, the query gone.
+/// Turns `/users/4711/photos/7.jpg?x=y` into `/users/{id}/photos/{id}.jpg`: replaces segments that look like ids, and
+/// removes the query.
 pub(crate) fn route_of(path: &str) -> String {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let mut out = String::new();
@@ -37,7 +38,7 @@ pub(crate) fn route_of(path: &str) -> String {
     escape(&out, MAX_ROUTE).into_owned()
 }
 
-/// One word of a path or of a job's name, its id replaced.
+/// Returns one word of a path or of a job's name, with its id replaced.
 pub(crate) fn without_id(segment: &str) -> String {
     if is_id(segment) {
         return "{id}".to_owned();
@@ -80,7 +81,7 @@ fn is_hexadecimal(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_hexdigit() || b"-{}".contains(&byte))
 }
 
-/// ULIDs, base64 and the like: long, no words, letters and digits mixed.
+/// ULIDs, base64 and the like: long, without words, letters and digits mixed.
 fn is_random(text: &str) -> bool {
     let count = |wanted: fn(&u8) -> bool| text.bytes().filter(wanted).count();
     let (digits, upper, lower) =

@@ -1,4 +1,4 @@
-//! The text of source lines, where the files are at hand: on a developer's machine, not usually in production.
+//! The text of source lines, if the files are available: on a developer's machine, but usually not in production.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,16 +18,16 @@ const MAX_FILES: usize = 32;
 /// How much of a line or a statement is quoted, in characters.
 const MAX_LINE: usize = 160;
 
-/// How much of it is looked at for secrets, in characters.
+/// How much of it is searched for secrets, in characters.
 const MAX_SEEN: usize = 4096;
 
-/// How many lines a statement is looked for in.
+/// How many lines are searched for the start of a statement.
 const MAX_STATEMENT: usize = 12;
 
 /// Fills in the `source` of the application's own frames.
 ///
-/// Files are read anew for each report that goes out: the throttle keeps those few, and a file may have changed. One that
-/// changed after the executable was built is not quoted, for its lines may be others by now.
+/// Files are read anew for each report that is sent, because the throttle keeps those few, and a file may have changed.
+/// A file that changed after the executable was built isn't quoted, because its lines may have moved.
 pub(crate) fn quote(stacks: &mut [Stack]) {
     static BUILT: LazyLock<Option<SystemTime>> =
         LazyLock::new(|| fs::metadata(std::env::current_exe().ok()?).ok()?.modified().ok());
@@ -49,13 +49,13 @@ fn quote_as_of(stacks: &mut [Stack], built: Option<SystemTime>) {
     }
 }
 
-/// What stands at a line, counted from 0: with the lines before it that it goes on from, such as those of a chain of calls that
-/// ends in `.await?;`.
+/// Returns the statement at a line, counted from 0. It includes the lines before that it continues, such as a chain of
+/// calls that ends in `.await?;`.
 fn statement(text: &str, at: usize) -> Option<String> {
     let first = at.saturating_sub(MAX_STATEMENT - 1);
     let lines: Vec<&str> = text.lines().take(at + 1).skip(first).map(str::trim).collect();
     let last = *lines.get(at - first)?;
-    // An attribute is not what runs: the function below it is.
+    // An attribute isn't what runs. The function below it is.
     if last.is_empty() || last.starts_with("#[") {
         return None;
     }
@@ -66,7 +66,7 @@ fn statement(text: &str, at: usize) -> Option<String> {
     let mut begins = lines.len();
     for (index, line) in lines.iter().enumerate().rev() {
         begins = index;
-        // What is closed here was opened further up.
+        // A bracket that is closed here was opened further up.
         open += unopened(line);
         if open <= 0 && !goes_on(line) {
             break;
@@ -80,19 +80,19 @@ fn statement(text: &str, at: usize) -> Option<String> {
         whole.push_str(line);
     }
     if !is_whole || whole.chars().nth(MAX_LINE).is_some() {
-        // Its end is where the work is.
+        // The work is at its end.
         return Some(if begins + 1 == lines.len() { cut(last) } else { cut_front(&whole) });
     }
     Some(cut(&whole))
 }
 
-/// Whether the line is the rest of an expression.
+/// Returns whether the line continues an expression.
 fn goes_on(line: &str) -> bool {
     let is_range = line.starts_with("..");
     (line.starts_with(['.', '?']) && !is_range) || line.starts_with("//")
 }
 
-/// How many more brackets are closed in a line than opened, outside of strings and comments.
+/// Returns how many more brackets a line closes than it opens, outside of strings and comments.
 fn unopened(line: &str) -> i32 {
     let mut closed = 0;
     let mut rest = line.chars().peekable();
@@ -103,7 +103,7 @@ fn unopened(line: &str) -> i32 {
             '"' => in_string = !in_string,
             _ if in_string => {}
             '/' if rest.peek() == Some(&'/') => break,
-            // `'('`, and no lifetime.
+            // `'('`, not a lifetime.
             '\'' if rest.clone().nth(1) == Some('\'') => drop(rest.nth(1)),
             '(' | '[' | '{' => closed -= 1,
             ')' | ']' | '}' => closed += 1,
@@ -113,7 +113,7 @@ fn unopened(line: &str) -> i32 {
     closed
 }
 
-/// The first characters. They are cut off last: half of a key is not known for one.
+/// Returns the first characters. Cutting comes last, because half of a key wouldn't be recognized.
 fn cut(line: &str) -> String {
     let seen = line.char_indices().nth(MAX_SEEN).map_or(line, |(end, _)| &line[..end]);
     let mut text = code(seen, usize::MAX);
@@ -125,7 +125,7 @@ fn cut(line: &str) -> String {
     text
 }
 
-/// The last characters.
+/// Returns the last characters.
 fn cut_front(line: &str) -> String {
     let seen = line.char_indices().rev().nth(MAX_SEEN).map_or(line, |(begin, _)| &line[begin..]);
     let text = code(seen, usize::MAX);
@@ -202,7 +202,7 @@ mod tests {
         }
     }
 
-    /// Guards: if a key is cut at either end of a quote, no part of it is shown. Part of a key might not be recognised.
+    /// Guards: if a key is cut at either end of a quote, no part of it is shown. Part of a key might not be recognized.
     #[test]
     fn keys_are_not_cut_in_two() {
         let key = "ghp_q7W3tZ9kLmN4pR8sV2xY6bC1dF5gH0jK7qA3";

@@ -1,4 +1,4 @@
-//! Naming a report later: of a process whose binary was stripped, from the binary that was not.
+//! Symbolizes a report later: if the process had a stripped binary, with the unstripped one.
 
 use super::location::{arrange, locate};
 use super::yielding::yields;
@@ -8,16 +8,17 @@ use crate::report::model::words::StackKind;
 use crate::report::model::{Location, ProcessInfo, Report, Stack};
 
 impl Report {
-    /// Names the frames of a report whose process could not: that of a stripped binary, for instance. Frames that already have names are named again.
+    /// Names the frames of a report whose process could not, for instance because its binary was stripped. Frames that
+    /// already have names are named again.
     ///
-    /// `name` is asked for each place in the code of the report, with its frame, which says the module and the build id, and the
-    /// address to look up in that module's file. It returns the functions there: those that were inlined, innermost first, then
-    /// the one that has the code; or none, and the frame stays as it is. Functions are demangled names; they become
-    /// [readable](Frame::function) here.
+    /// `name` is called for each place in the code of the report. It gets the frame, which has the module and the build
+    /// id, and the address to look up in that module's file. It returns the functions there: the inlined ones,
+    /// innermost first, then the one that has the code. If it returns none, the frame stays as it is. Functions are
+    /// demangled names; they become [readable](Frame::function) here.
     ///
     /// Then the application's own frames are told from others, as far as that is possible without
-    /// [`own_crates`](crate::ReportsBuilder::own_crates), and the report's [`location`](Self::location) is found again. Its
-    /// [`fingerprint`](Self::fingerprint) stays that of the report as it went out.
+    /// [`own_crates`](crate::ReportsBuilder::own_crates), and the report's [`location`](Self::location) is found again.
+    /// Its [`fingerprint`](Self::fingerprint) stays as it was when the report was sent.
     ///
     /// `examples/symbolize.rs` names a report from an unstripped binary, or from its separate debug file:
     ///
@@ -39,11 +40,11 @@ impl Report {
 fn symbolize(stack: &mut Stack, process: &ProcessInfo, name: &mut dyn FnMut(&Frame, u64) -> Vec<Location>) {
     let is_thread = matches!(stack.kind, StackKind::Thread | StackKind::Culprit);
     let mut frames = Vec::with_capacity(stack.frames.len());
-    // Each place is the functions that were inlined there, and the one that has the code.
+    // A place consists of the functions that were inlined there, and the one that has the code.
     for place in stack.frames.chunk_by(|frame, _| frame.inlined) {
         let Some(physical) = place.last() else { continue };
         let is_exact = is_thread && frames.is_empty();
-        // The call is before the address that it returns to.
+        // The call is before its return address.
         let address = address_of(physical).map(|address| address.saturating_sub(u64::from(!is_exact)));
         let found = address.map(|address| name(physical, address)).unwrap_or_default();
         if found.is_empty() {
@@ -70,7 +71,7 @@ fn named(location: Location, inlined: bool, place: &[Frame], physical: &Frame, p
     let function = function.as_deref().and_then(readable);
     let own = may_be_own(physical, process)
         && is_own_elsewhere(&process.executable, function.as_deref(), file.as_deref(), None);
-    // Of the same line, if it is known already.
+    // Reuse the source of the same line, if it is already known.
     let known = place.iter().find(|frame| frame.file == file && frame.line == line);
     let source = known.and_then(|frame| frame.source.clone());
     let Frame { module, build_id, address, .. } = physical.clone();
@@ -81,8 +82,8 @@ fn address_of(frame: &Frame) -> Option<u64> {
     u64::from_str_radix(frame.address.strip_prefix("0x")?, 16).ok()
 }
 
-/// Whether a module may have code of the application's: where it lay is not known. Libraries of the system have a version behind
-/// their names (`libc.so.6`), those of an application do not.
+/// Returns whether a module may contain the application's code, although its path isn't known. System libraries have a
+/// version behind their names (`libc.so.6`), an application's libraries don't.
 fn may_be_own(frame: &Frame, process: &ProcessInfo) -> bool {
     let executable = process.executable.rsplit(['/', '\\']).next();
     frame.module.as_deref().is_none_or(|module| Some(module) == executable || !module.contains(".so."))
@@ -102,7 +103,7 @@ mod tests {
         Location::new(Some(function.to_owned()), Some(file.to_owned()), Some(line))
     }
 
-    /// Guards: a return address is looked up at its call. The place where a thread was interrupted is not.
+    /// Guards: a return address is looked up at its call. The address where a thread was interrupted is not.
     #[test]
     fn return_addresses_are_looked_up_at_the_call() {
         let mut report = report();
@@ -149,7 +150,7 @@ mod tests {
         assert_eq!(report.fingerprint, "f");
     }
 
-    /// Guards: naming a report again changes only what has new names, whatever was inlined before.
+    /// Guards: symbolizing a report again changes only what has new names, whatever was inlined before.
     #[test]
     fn naming_again_adds_nothing() {
         let mut report = report();
@@ -173,7 +174,7 @@ mod tests {
         assert_eq!((&frames[1], &frames[2]), (&own("photos::page", 9), &library("tokio::x")));
     }
 
-    /// Guards: what only names can tell is found later, too: that work has only yielded.
+    /// Guards: the verdict *yielding*, which can depend on names, is found later, too.
     #[test]
     fn the_verdict_is_updated_with_the_names() {
         let mut report = report();

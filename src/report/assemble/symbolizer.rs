@@ -1,7 +1,7 @@
-//! The symbolizer's thread: makes reports for those who wait for one.
+//! The symbolizer's thread, which makes reports on request.
 //!
-//! Not the reporter's: that may be inside a slow sink, or inside a subscriber that waits for the lock of standard output,
-//! which whoever prints an error there holds until it is named.
+//! It isn't the reporter's thread. That may be inside a slow sink, or inside a subscriber that waits for the lock of
+//! standard output, which a thread that prints an error may hold until the error's place is symbolized.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -24,19 +24,19 @@ struct Symbolizer {
 
 static SYMBOLIZER: PerProcess<Option<Symbolizer>> = PerProcess::new(start);
 
-/// Has the evidence made a report. False if there is nobody to do so. Starts the thread the first time.
+/// Asks for a report of the evidence, and starts the thread the first time. Returns false if there is no thread.
 pub(in crate::report) fn describe(evidence: Box<Evidence>, described: &Arc<Described>) -> bool {
     let symbolizer = SYMBOLIZER.get();
-    // Never more than there are threads that wait, and those that have just given up.
+    // The queue is never longer than the number of threads that wait, or have just given up.
     symbolizer.as_ref().is_some_and(|symbolizer| symbolizer.inbox.send((evidence, Arc::clone(described))).is_ok())
 }
 
-/// Whether the calling thread is the symbolizer's.
+/// Returns whether the calling thread is the symbolizer's.
 pub(in crate::report) fn is_this_thread() -> bool {
     SYMBOLIZER.existing().and_then(Option::as_ref).is_some_and(|symbolizer| symbolizer.thread == thread::current().id())
 }
 
-/// Does not log: whoever asks may hold the lock that a log would wait for.
+/// Starts the thread. Doesn't log, because the caller may hold the lock that a log would wait for.
 fn start() -> Option<Symbolizer> {
     let (inbox, messages) = channel();
     let started = thread::Builder::new().name("heeler-symbols".into()).spawn(move || run(&messages));
@@ -51,7 +51,7 @@ fn run(messages: &Receiver<Message>) {
         let report = catch_unwind(AssertUnwindSafe(|| reports.describe(assembler.assemble(*evidence))));
         let is_lost = report.is_err();
         described.set(report.ok());
-        // The last that hold somebody's sinks may be these; one of them may panic as it is dropped.
+        // This may be the last owner of somebody's sinks, and one of them may panic when it is dropped.
         if catch_unwind(AssertUnwindSafe(|| drop(reports))).is_err() || is_lost {
             assembler = Assembler::new();
         }

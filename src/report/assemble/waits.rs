@@ -1,4 +1,4 @@
-//! Which of the waits that were recorded are at one place.
+//! Groups the recorded waits by place.
 
 use std::collections::BTreeSet;
 
@@ -11,9 +11,9 @@ pub(in crate::report) struct Group {
     current: bool,
     /// The branch that was polled last comes first.
     pub(in crate::report) stacks: Vec<Stack>,
-    /// Those of the first stack.
+    /// The places of the first stack.
     leading: Vec<Place>,
-    /// Those of all stacks, in an order of their own: branches may be polled in any.
+    /// The places of all stacks, sorted, because branches may be polled in any order.
     names: BTreeSet<Vec<Place>>,
     pub(in crate::report) waits: u32,
     pub(in crate::report) nanos: u64,
@@ -38,8 +38,8 @@ impl Group {
         Self { activity, current, stacks, leading, names, waits, nanos }
     }
 
-    /// Adds these waits to those known, for what lies on a stack besides return addresses makes one place look like several:
-    /// by name it is one.
+    /// Adds these waits to the known ones. Other data on a stack than return addresses makes one place look like
+    /// several, so they are compared by name.
     pub(in crate::report) fn join(self, known: &mut Vec<Self>) {
         match known.iter_mut().find(|known| known.is_like(&self)) {
             Some(known) => known.absorb(self),
@@ -47,14 +47,14 @@ impl Group {
         }
     }
 
-    /// Whether both are at the same place, but for branches that were over when the poll was.
+    /// Returns whether both are at the same place, ignoring branches that ended with the poll.
     fn is_like(&self, other: &Self) -> bool {
         let one_in_the_other = self.names.is_subset(&other.names) || other.names.is_subset(&self.names);
         self.activity == other.activity
             && (self.names == other.names || (self.leading == other.leading && one_in_the_other))
     }
 
-    /// Adds the waits of `other`. Its stacks are taken over if they are of this moment, or fewer.
+    /// Adds the waits of `other`. Takes over its stacks if they are current, or fewer.
     fn absorb(&mut self, other: Self) {
         let (waits, nanos) = (self.waits + other.waits, self.nanos + other.nanos);
         if other.current || (!self.current && other.stacks.len() < self.stacks.len()) {
@@ -80,7 +80,7 @@ mod tests {
         known.iter().map(|group| (group.stacks.len(), group.waits, group.nanos)).collect()
     }
 
-    /// Guards: branches may be polled in any order, and one that ended with the poll is not another place.
+    /// Guards: branches may be polled in any order, and a branch that ended with the poll isn't another place.
     #[test]
     fn waits_at_one_place_are_one_group() {
         assert_eq!(joined([group(false, &[1, 2]), group(false, &[2, 1])]), [(2, 2, 20)]);

@@ -1,29 +1,30 @@
-//! Whether work that waits has only given way.
+//! Whether waiting work has only yielded.
 
 use super::location::is_idle;
 use crate::capture::{Frame, is_std, origin};
 use crate::report::model::Stack;
 
-/// Whether work with these branches goes on at once: beside those that gave way, others only wait for a timer.
+/// Returns whether work with these branches continues at once: some gave way, and the others only wait for a timer.
 ///
-/// `gave_way`: one of them did, as was seen when it was polled. Which one, its functions say, where they have names.
+/// `gave_way` says that one of them was seen to give way when it was polled. If functions have names, these say which
+/// one.
 pub(in crate::report) fn yields(stacks: &[Stack], gave_way: bool) -> bool {
     let (idle, others): (Vec<&Stack>, Vec<&Stack>) = stacks.iter().partition(|stack| is_idle(stack));
     match others[..] {
         [] => false,
-        // Unless it was the timer, for which there was no budget left.
+        // Unless it was the timer that had no budget left.
         [one] => says_so(one) || (gave_way && !idle.into_iter().any(says_so)),
         _ => others.iter().all(|stack| says_so(stack) || (gave_way && !has_names(stack))),
     }
 }
 
-/// The innermost frames that tell. Of what std and heeler do in between there is more in a debug build.
+/// Returns the innermost significant frames. A debug build has more frames of std and heeler in between.
 fn leaf(stack: &Stack) -> impl Iterator<Item = &Frame> {
     stack.frames.iter().filter(|frame| !is_std(frame) && !frame.is_heelers()).take(6)
 }
 
-/// Whether a stack's waker went to where tokio keeps those that it wakes at once. Which of these functions are there depends on
-/// what was inlined, and whether they have more than a file on how much is said of that.
+/// Returns whether a stack's waker went to where tokio keeps the wakers that it wakes at once. Which of these functions
+/// are there depends on what was inlined. Whether they have more than a file depends on the debug information.
 fn says_so(stack: &Stack) -> bool {
     let by_name = |name: &str| {
         let leads_to_it =
@@ -50,7 +51,8 @@ mod tests {
     use super::*;
     use crate::report::testing::{await_stack, library, own};
 
-    /// As they were recorded in a debug build, of a `yield_now` within two watches: functions of heeler's on top of the leaf.
+    /// The stack of a `yield_now` within two watches, recorded in a debug build, with heeler's functions on top of the
+    /// leaf.
     fn nested_yield() -> Stack {
         await_stack(&[
             library("<core::task::wake::Waker as core::clone::Clone>::clone"),
@@ -68,7 +70,7 @@ mod tests {
         ])
     }
 
-    /// Guards: frames of heeler and std, of which a debug build has many, do not hide that the leaf gave way.
+    /// Guards: frames of heeler and std, of which a debug build has many, don't hide that the leaf gave way.
     #[test]
     fn a_leaf_that_gives_way_yields() {
         let sleep = await_stack(&[library("tokio::time::sleep::Sleep::poll"), own("app::limited", 3)]);

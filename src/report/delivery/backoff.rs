@@ -1,14 +1,14 @@
-//! How long to leave a sink alone that has failed.
+//! How long to pause after a sink has failed.
 
 use std::time::Duration;
 
-/// After the first failure.
+/// The pause after the first failure.
 const FIRST: Duration = Duration::from_secs(1);
-/// However many there were.
+/// The longest pause, however many failures there were.
 const LONGEST: Duration = Duration::from_secs(5 * 60);
 
-/// The pause after so many failures in a row: doubled each time, and moved at random by up to a half, lest all processes of
-/// a service come back to a server at the same moment. `random` is from 0 to 1.
+/// Returns the pause after this many failures in a row. It doubles each time, and is moved at random by up to a half,
+/// so that the processes of a service don't all return to a server at the same moment. `random` is from 0 to 1.
 pub(super) fn pause(failures: u32, random: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let pause = FIRST.saturating_mul(1 << doublings).min(LONGEST);

@@ -1,4 +1,4 @@
-//! Who gets a report, and what became of it.
+//! Hands reports to the sinks, and tracks the outcome.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -25,30 +25,30 @@ use crate::sync::lock_std;
 /// How often the spool is searched for what other processes left behind.
 const TAKE_OVER_EVERY: Duration = Duration::from_secs(30);
 
-/// That reports are not spooled is logged this often at most; each is counted.
+/// How often it is logged at most that reports are not spooled. Each is counted.
 const LOG_NOT_SPOOLED_EVERY: Duration = Duration::from_secs(60);
 
-/// Reports in the spool that may wait for one sink.
+/// How many reports in the spool may wait for one sink.
 const MAX_SPOOLED: usize = 10_000;
 
-/// A report of a later version waits in the spool for as long as others are tried again, but so long at least: a deployment
-/// takes its time.
+/// The shortest time that a report of a later version waits in the spool, even if others are tried again for less,
+/// because a deployment takes a while.
 const LATER_WAIT: Duration = Duration::from_secs(60 * 60);
 
-/// Bytes of reports of a later version in the spool: ten thousand are of so many, mostly.
+/// The most bytes of reports of a later version in the spool. Ten thousand usually have about as many.
 const LATER_BYTES: u64 = 256 << 20;
 
-/// For how long sinks that are waited for may keep the reporter from everything else, unless one report takes longer.
+/// How long blocking sinks may keep the reporter from everything else, unless a single report takes longer.
 const TURN: Duration = Duration::from_millis(100);
 
 /// How much may wait, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::report) struct Limits {
-    /// Reports that may wait for one sink in memory.
+    /// How many reports may wait for one sink in memory.
     pub(in crate::report) queue: usize,
-    /// How long a report is tried again that a sink did not take.
+    /// How long a report that a sink did not take is tried again.
     pub(in crate::report) retry_for: Duration,
-    /// Bytes that may wait in memory: half of them evidence, half of them reports.
+    /// How many bytes may wait in memory: half of them evidence, half of them reports.
     pub(in crate::report) memory: usize,
 }
 
@@ -58,7 +58,7 @@ impl Default for Limits {
     }
 }
 
-/// All sinks of some [`Reports`](crate::Reports), and the reports on their way to them.
+/// All sinks of one [`Reports`](crate::Reports), and the reports on their way to them.
 pub(in crate::report) struct Dispatch {
     pub(super) outboxes: Vec<Outbox>,
     spool: Option<Spool>,
@@ -71,12 +71,12 @@ pub(in crate::report) struct Dispatch {
     max_memory: usize,
 }
 
-/// The time, as the runtime tells it.
+/// Returns the runtime's time.
 pub(super) fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Whether it is time for what is done every now and then; if so, it counts as done.
+/// Returns whether a periodic task is due. If so, it counts as done.
 fn due(last: &Mutex<Option<Instant>>, every: Duration, now: Instant) -> bool {
     let mut last = lock_std(last);
     let due = last.is_none_or(|last| now.saturating_duration_since(last) >= every);
@@ -96,7 +96,7 @@ impl Dispatch {
         let mut names = HashSet::new();
         let outbox = |sink| {
             let mut slot = Slot::new(sink);
-            // The spool knows sinks by name.
+            // The spool identifies sinks by name.
             let (name, mut number) = (slot.name.clone(), 1);
             while !names.insert(slot.name.clone()) {
                 number += 1;
@@ -127,44 +127,44 @@ impl Dispatch {
         }
     }
 
-    /// Bytes of evidence that may wait to be made reports.
+    /// Returns how many bytes of evidence may wait to become reports.
     pub(in crate::report) fn evidence_bytes(&self) -> usize {
         self.max_memory / 2
     }
 
-    /// The names of the sinks, in order.
+    /// Returns the names of the sinks, in order.
     pub(in crate::report) fn names(&self) -> impl Iterator<Item = &str> {
         self.outboxes.iter().map(|outbox| &*outbox.slot.name)
     }
 
-    /// How each sink fares, in order.
+    /// Returns the state of each sink, in order.
     pub(in crate::report) fn sinks(&self) -> impl Iterator<Item = SinkStats> {
         self.outboxes.iter().map(|outbox| outbox.slot.stats())
     }
 
-    /// Whether reports are on their way.
+    /// Returns whether reports are on their way.
     pub(in crate::report) fn is_busy(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    /// Whether it keeps reports on disk.
+    /// Returns whether it keeps reports on disk.
     pub(in crate::report) fn has_spool(&self) -> bool {
         self.spool.is_some()
     }
 
-    /// Something was lost before it was a report: every sink is told.
+    /// Notes for every sink that evidence was lost before it became a report.
     pub(in crate::report) fn lost(&self) {
         self.outboxes.iter().for_each(|outbox| outbox.lost(1));
     }
 
-    /// Takes a report on and hands it to the sinks that are waited for. The others get it with the next
+    /// Accepts a report and hands it to the blocking sinks. The others get it with the next
     /// [`start_async_sinks`](Self::start_async_sinks).
     pub(in crate::report) fn accept(&self, report: Report, now: Instant) {
         let file = self.spool.as_ref().and_then(|spool| match spool.write(&report) {
             Ok(file) => Some(file),
             Err(error) => {
                 count(&self.counters.not_spooled);
-                // A disk stays full for a while, and there may be hundreds of reports a second.
+                // A disk stays full for a while, and there may be hundreds of reports per second.
                 if due(&self.not_spooled_logged, LOG_NOT_SPOOLED_EVERY, now) {
                     let report = &*report.id;
                     log_safely(|| {
@@ -181,10 +181,10 @@ impl Dispatch {
         self.call_sinks(now);
     }
 
-    /// Keeps what waits in memory within its bound. The newest stays.
+    /// Keeps the reports in memory within their bound. The newest stays.
     fn make_room(&self, newest: u64, now: Instant) {
         while self.memory.bytes() > self.max_memory - self.max_memory / 2 {
-            // What is in the spool is read from there when its turn comes, the newest last.
+            // Reports in the spool are read from there when their turn comes, the newest last.
             let spooled = self.outboxes.iter().filter_map(|outbox| outbox.queue().newest_in_both()).max();
             if let Some(number) = spooled {
                 self.outboxes.iter().for_each(|outbox| outbox.queue().leave_to_spool(number));
@@ -203,7 +203,7 @@ impl Dispatch {
         }
     }
 
-    /// Puts a report into the queues of those who are to get it.
+    /// Puts a report into the queues of the sinks that should get it.
     fn enqueue(&self, receipt: Receipt, report: Option<Arc<Kept>>, now: Instant) {
         let sinks = receipt.left();
         let receipt = Arc::new(receipt);
@@ -222,17 +222,18 @@ impl Dispatch {
         }
     }
 
-    /// Hands what is due to the sinks that are waited for, but a moment later no more: see [`is_behind`](Self::is_behind).
+    /// Hands due reports to the blocking sinks, but stops after [`TURN`]: see [`is_behind`](Self::is_behind).
     pub(in crate::report) fn call_sinks(&self, now: Instant) {
         for (at, outbox) in self.outboxes.iter().enumerate() {
             let AnySink::Blocking(sink) = &outbox.slot.sink else { continue };
             let Some(_guard) = outbox.begin_driving(now) else { continue };
             let began = Instant::now();
-            // These have no limit an hour, so there is nothing to gather.
+            // Blocking sinks have no limit per hour, so there is nothing to gather.
             while let Some(Next::Send(waiting)) = outbox.next(now + began.elapsed()) {
                 let sent =
                     outbox.load(&waiting).and_then(|(report, unreported)| call(&**sink, &report).map(|()| unreported));
-                // A pause begins when the attempt is over: one that fails slowly must not fill all the time there is.
+                // The pause begins when the attempt is over. Otherwise a sink that fails slowly would be called all the
+                // time.
                 self.sent(at, waiting, sent, now + began.elapsed());
                 if began.elapsed() >= TURN {
                     outbox.queue().end_driving();
@@ -242,13 +243,13 @@ impl Dispatch {
         }
     }
 
-    /// Whether sinks that are waited for have more to do than they had time for.
+    /// Returns whether blocking sinks have more to do than they had time for.
     pub(in crate::report) fn is_behind(&self, now: Instant) -> bool {
         let waited_for = |outbox: &&Outbox| matches!(outbox.slot.sink, AnySink::Blocking(_));
         self.outboxes.iter().filter(waited_for).any(|outbox| outbox.queue().is_to_be_driven(now, &outbox.rules))
     }
 
-    /// Has everything that is due sent by tasks of `runtime`.
+    /// Spawns tasks on `runtime` that send everything that is due.
     pub(in crate::report) fn start_async_sinks(self: &Arc<Self>, runtime: &Handle, now: Instant) {
         for (at, outbox) in self.outboxes.iter().enumerate() {
             if matches!(outbox.slot.sink, AnySink::Async(_)) && outbox.queue().is_to_be_driven(now, &outbox.rules) {
@@ -257,7 +258,7 @@ impl Dispatch {
         }
     }
 
-    /// Sends what is due to an async sink, one after the other.
+    /// Sends due reports to an async sink, one after the other.
     async fn drive(self: Arc<Self>, at: usize) {
         let outbox = &self.outboxes[at];
         let AnySink::Async(sink) = &outbox.slot.sink else { return };
@@ -266,7 +267,7 @@ impl Dispatch {
             match next {
                 Next::Send(waiting) => match outbox.load(&waiting) {
                     Ok((report, _)) if !sink.has_news(&report) => {
-                        // Which says nothing of whether the sink works.
+                        // This doesn't show that the sink works.
                         outbox.queue().not_sent();
                         self.settle(at, &waiting.entry.receipt, Outcome::Taken);
                     }
@@ -287,12 +288,13 @@ impl Dispatch {
                     self.digest_sent(at, gathered, sent, clock());
                 }
             }
-            // There may be thousands that take no waiting, each to be read from a disk: others get their turns between them.
+            // Thousands of reports may need no waiting, but each is read from a disk. Others get their turns in
+            // between.
             tokio::task::yield_now().await;
         }
     }
 
-    /// Takes over what other processes have left in the spool, now and then.
+    /// Takes over the reports that other processes left in the spool, now and then.
     pub(in crate::report) fn take_over(&self, now: Instant) {
         let Some(spool) = &self.spool else { return };
         spool.touch(now);
@@ -321,7 +323,7 @@ impl Dispatch {
         }
     }
 
-    /// Counts the reports of a later version that are in the spool, and those that were removed from it.
+    /// Counts the reports of a later version in the spool, and those that were removed from it.
     fn count_later(&self, left: usize, given_up: u64) {
         let before = self.counters.set_left_to_later(left);
         if before == 0 && left > 0 {
@@ -330,7 +332,7 @@ impl Dispatch {
             });
         }
         if given_up > 0 {
-            // As if they had been taken over.
+            // Counted as if they had been taken over.
             add(&self.counters.recovered, given_up);
             add(&self.counters.undelivered, given_up);
             self.outboxes.iter().for_each(|outbox| outbox.lost(given_up));
@@ -340,12 +342,13 @@ impl Dispatch {
         }
     }
 
-    /// What waits is to be sent now, whatever the pauses and limits.
+    /// Makes everything that waits due now, whatever the pauses and limits.
     pub(in crate::report) fn hurry(&self) {
         self.outboxes.iter().for_each(|outbox| outbox.queue().hurry());
     }
 
-    /// Waits until nothing is on its way that was accepted before. False if that is not so by `deadline`; `None` is never.
+    /// Waits until no report that was accepted before is still on its way. Returns false if that takes until after
+    /// `deadline`. With `None` there is no deadline.
     pub(in crate::report) fn wait(&self, deadline: Option<Instant>) -> bool {
         self.pending.wait(deadline)
     }
@@ -363,23 +366,23 @@ mod tests {
     use crate::report::sink::{Delivery, DynAsyncSink};
     use crate::report::testing::{logged, report};
 
-    /// What a remote does with one attempt.
+    /// What the remote does with one attempt.
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum Does {
         Take,
         Fail,
         Refuse,
-        /// Before there is a future.
+        /// Panics before there is a future.
         PanicAtOnce,
         PanicInside,
-        /// With something that panics in its turn.
+        /// Panics with a value that itself panics.
         PanicTwice,
         PanicOnDrop,
         NeverEnd,
     }
     use Does::{Fail, NeverEnd, PanicAtOnce, PanicInside, PanicOnDrop, PanicTwice, Refuse, Take};
 
-    /// A remote that does as it is told, and takes everything after that.
+    /// A remote that follows a script, and then takes everything.
     struct Fake {
         name: &'static str,
         per_hour: Option<u32>,
@@ -474,7 +477,7 @@ mod tests {
         }
     }
 
-    /// A sink that is waited for.
+    /// A blocking sink.
     struct Waited(fn() -> Result<(), SinkError>);
 
     impl Sink for Waited {
@@ -501,7 +504,8 @@ mod tests {
         Report { id: id.to_string(), fingerprint: id.to_string(), ..report() }
     }
 
-    /// Guards: an update that says nothing new is taken without being sent, uses up no limit, and is in no digest.
+    /// Guards: an update that says nothing new is taken without being sent, doesn't count against a limit, and isn't in
+    /// a digest.
     #[tokio::test(start_paused = true)]
     async fn updates_without_news_are_not_sent() {
         let remote = Fake::limited("remote", Some(2), []);
@@ -518,7 +522,7 @@ mod tests {
         assert_eq!(stats(&dispatch, 6).delivered, 6);
     }
 
-    /// What the reporter does, until nothing is on its way, or for so many seconds.
+    /// Does what the reporter does, until no report is on its way, or for this many seconds.
     async fn turn(dispatch: &Arc<Dispatch>, seconds: u64) {
         for _ in 0..seconds {
             dispatch.call_sinks(clock());
@@ -530,7 +534,7 @@ mod tests {
         }
     }
 
-    /// Reads the counters, and checks that they sum up.
+    /// Reads the counters, and checks that they add up.
     fn stats(dispatch: &Dispatch, accepted: u64) -> Stats {
         let stats = dispatch.counters.read();
         assert_eq!(accepted + stats.recovered, stats.delivered + stats.undelivered + stats.queued, "{stats:?}");
@@ -557,7 +561,7 @@ mod tests {
         assert_eq!(remote.taken(), ["a"]);
         let attempts = remote.attempts.lock().unwrap().clone();
         let pauses: Vec<f64> = attempts.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
-        // 1, 2 and 4 seconds, each shorter or longer by up to a half, and looked at once a second.
+        // 1, 2 and 4 seconds, each shorter or longer by up to a half, and checked once a second.
         for (pause, expected) in pauses.iter().zip([0.5..2.6, 1.0..4.1, 2.0..7.1]) {
             assert!(expected.contains(pause), "{pauses:?}");
         }
@@ -565,7 +569,7 @@ mod tests {
         assert_eq!((stats.delivered, stats.failed_deliveries), (1, 3));
     }
 
-    /// Guards: an update that is not even sent says nothing about a sink that is down. The sink is still left alone.
+    /// Guards: an update that isn't even sent says nothing about a sink that is down. The pause goes on.
     #[tokio::test(start_paused = true)]
     async fn an_update_without_news_does_not_end_a_pause() {
         let remote = Fake::new("remote", [Take]);
@@ -590,7 +594,8 @@ mod tests {
         assert_eq!(asked, [true, false, true, false, false, true]);
     }
 
-    /// Guards: a minute without a server costs nothing. All reports arrive, each once, within the longest possible pause.
+    /// Guards: a minute without a server costs nothing. All reports arrive, each once, within the longest possible
+    /// pause.
     #[tokio::test(start_paused = true)]
     async fn a_short_outage_loses_nothing() {
         let remote = Fake::new("remote", []);
@@ -600,7 +605,7 @@ mod tests {
             dispatch.accept(with_id(number), clock());
         }
         while clock() - began < Duration::from_secs(60) {
-            // As many failures as there are attempts.
+            // Every attempt fails.
             remote.script.lock().unwrap().resize(1, Fail);
             turn(&dispatch, 1).await;
         }
@@ -613,8 +618,8 @@ mod tests {
         assert_eq!(stats(&dispatch, 100).delivered, 100);
     }
 
-    /// Guards: a report that is refused for good, or whose sink panics anywhere, is given up and counted. It holds nobody up,
-    /// and the next report that arrives mentions it.
+    /// Guards: a report that is refused for good, or whose sink panics anywhere, is given up and counted. It doesn't
+    /// hold up the others, and the next report that arrives mentions it.
     #[tokio::test(start_paused = true)]
     async fn refusals_and_panics_give_up_and_count() {
         for does in [Refuse, PanicAtOnce, PanicInside, PanicTwice] {
@@ -632,8 +637,8 @@ mod tests {
         }
     }
 
-    /// Guards: an attempt that never ends, even one that panics when it is dropped, is over after five minutes, and tried
-    /// again. Other sinks do not wait for it.
+    /// Guards: an attempt that never ends, even one that panics when it is dropped, is ended after five minutes, and
+    /// tried again. Other sinks don't wait for it.
     #[tokio::test(start_paused = true)]
     async fn an_endless_attempt_is_given_up() {
         for does in [NeverEnd, PanicOnDrop] {
@@ -651,7 +656,7 @@ mod tests {
         }
     }
 
-    /// Guards: a sink that is down for days gives up report by report, and disturbs no other.
+    /// Guards: a sink that is down for days gives up report by report, and doesn't affect the others.
     #[tokio::test(start_paused = true)]
     async fn a_dead_sink_does_not_disturb_another() {
         let (down, other) = (Fake::new("down", [Fail; 10_000]), Fake::new("other", []));
@@ -669,7 +674,7 @@ mod tests {
         assert!((12..60).contains(&down.attempts()), "{}", down.attempts());
     }
 
-    /// Guards: beyond the hourly limit, one digest is sent at the end of the hour. At the end of the process it is sent at
+    /// Guards: beyond the hourly limit, one digest is sent at the end of the hour. When the process ends it is sent at
     /// once.
     #[tokio::test(start_paused = true)]
     async fn sends_one_digest_beyond_the_hourly_limit() {
@@ -689,7 +694,7 @@ mod tests {
         assert!((HOUR..HOUR + 10).contains(&(clock() - began).as_secs()));
         assert_eq!(stats(&dispatch, 5).delivered, 5);
 
-        // The digest was the first of this hour.
+        // The digest was the first delivery of this hour.
         for number in 5..8 {
             dispatch.accept(with_id(number), clock());
         }
@@ -701,7 +706,7 @@ mod tests {
         assert_eq!(stats(&dispatch, 8).delivered, 8);
     }
 
-    /// Guards: a flush that comes while the last report is being gathered does not wait for the end of the hour.
+    /// Guards: a flush that comes while the last report is being gathered doesn't wait for the end of the hour.
     #[tokio::test(start_paused = true)]
     async fn a_flush_does_not_wait_for_the_hour() {
         let remote = Fake::limited("remote", Some(1), []);
@@ -719,7 +724,7 @@ mod tests {
         drop(driver_guard);
     }
 
-    /// Guards: while only digests are sent, they mention what was lost, once.
+    /// Guards: while only digests are sent, they mention lost reports once.
     #[tokio::test(start_paused = true)]
     async fn a_digest_mentions_lost_reports_once() {
         let remote = Fake::limited("remote", Some(1), [Take, Fail]);
@@ -736,7 +741,7 @@ mod tests {
         assert_eq!(*remote.digests.lock().unwrap(), [(2, 1), (1, 0)]);
     }
 
-    /// Guards: when more reports wait than may, the oldest is dropped and counted, and mentioned once. So are captures that
+    /// Guards: when too many reports wait, the oldest is dropped and counted, and mentioned once. So are captures that
     /// were lost before they became reports.
     #[tokio::test(start_paused = true)]
     async fn drops_the_oldest_report_when_the_queue_is_full() {
@@ -782,8 +787,8 @@ mod tests {
         assert_eq!((stats.delivered, stats.deliveries, stats.undelivered), (1, 7, 1));
     }
 
-    /// Guards: reports of any size wait for a sink that hangs in bounded memory, and one that two sinks wait for counts once.
-    /// The oldest are dropped first, counted and mentioned.
+    /// Guards: reports of any size that wait for a hanging sink take bounded memory, and a report that two sinks wait
+    /// for counts once. The oldest are dropped first, counted and mentioned.
     #[tokio::test(start_paused = true)]
     async fn waiting_reports_take_bounded_memory() {
         let (hangs, other) = (Fake::new("hangs", [NeverEnd]), Fake::new("other", [NeverEnd]));
@@ -811,7 +816,7 @@ mod tests {
         assert_eq!(hangs.taken().last().unwrap(), "huge", "one that is larger than all that may wait is sent, too");
     }
 
-    /// Guards: with a spool, too little memory costs no report.
+    /// Guards: with a spool, no report is lost for lack of memory.
     #[tokio::test(start_paused = true)]
     async fn spooled_reports_need_no_memory() {
         let place = tempfile::tempdir().unwrap();
@@ -826,7 +831,7 @@ mod tests {
         assert_eq!((hangs.taken().len(), stats(&dispatch, 40).delivered), (40, 40));
     }
 
-    /// Guards: of ten thousand reports at once for a sink that is down, those that may wait arrive later. The rest are
+    /// Guards: of ten thousand reports at once for a sink that is down, as many as may wait arrive later. The rest are
     /// counted and mentioned.
     #[tokio::test(start_paused = true)]
     async fn a_flood_is_delivered_or_counted() {
@@ -857,7 +862,7 @@ mod tests {
         assert_eq!(told, [stats.undelivered]);
     }
 
-    /// Guards: reports in the spool make room in memory for what a full disk could not take.
+    /// Guards: reports that are in the spool make room in memory for those that a full disk could not take.
     #[tokio::test(start_paused = true)]
     async fn spooled_reports_make_room_in_a_full_queue() {
         let place = tempfile::tempdir().unwrap();
@@ -883,7 +888,8 @@ mod tests {
         assert_eq!((stats.delivered, stats.undelivered), (7, 1));
     }
 
-    /// Guards: reports that were taken over and are in the spool take no room in memory from those that a full disk refuses.
+    /// Guards: reports that were taken over and are in the spool take no room in memory from those that a full disk
+    /// refuses.
     #[tokio::test(start_paused = true)]
     async fn recovered_reports_take_no_room_in_memory() {
         let place = tempfile::tempdir().unwrap();
@@ -905,7 +911,7 @@ mod tests {
         assert_eq!(stats(&dispatch, 2).delivered, 5);
     }
 
-    /// Guards: a file stays until the last sink has its report, and says which ones have it already.
+    /// Guards: a file stays until the last sink has its report, and says which ones already have it.
     #[tokio::test(start_paused = true)]
     async fn a_file_stays_until_every_sink_has_it() {
         let place = tempfile::tempdir().unwrap();
@@ -922,7 +928,7 @@ mod tests {
         assert_eq!(files(place.path(), ""), ["lock"]);
     }
 
-    /// Guards: what a process left behind goes to the sinks that do not have it, and to no others.
+    /// Guards: reports that a process left behind go only to the sinks that don't have them.
     #[tokio::test(start_paused = true)]
     async fn a_successor_delivers_only_what_is_missing() {
         let place = tempfile::tempdir().unwrap();
@@ -943,8 +949,8 @@ mod tests {
         assert_eq!(files(place.path(), ""), ["lock"]);
     }
 
-    /// Guards: reports of a later version that no process comes for are counted, logged once, and given up in the end, with a
-    /// count.
+    /// Guards: reports of a later version that no process takes are counted, logged once, and given up in the end, with
+    /// a count.
     #[tokio::test(start_paused = true)]
     async fn reports_of_a_later_version_are_counted_and_expire() {
         let place = tempfile::tempdir().unwrap();
@@ -1005,7 +1011,7 @@ mod tests {
         // Still a report, if it were read.
         text.resize(crate::report::delivery::spool::LONGEST as usize + 1, b' ');
         std::fs::write(&long.path, text).unwrap();
-        // Of a later version or not.
+        // The same for a later version.
         let later = gone.write_of_a_later_version(&with_id("later"));
         let length = crate::report::delivery::spool::LONGEST + 1;
         std::fs::File::options().write(true).open(&later.path).unwrap().set_len(length).unwrap();
@@ -1021,7 +1027,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(place.path().join("unreadable")).unwrap().count(), 2);
     }
 
-    /// Guards: the spool is searched every half a minute, by whichever process is running.
+    /// Guards: any running process searches the spool every half a minute.
     #[tokio::test(start_paused = true)]
     async fn a_sibling_takes_over() {
         let place = tempfile::tempdir().unwrap();
@@ -1048,8 +1054,8 @@ mod tests {
         assert_eq!(dispatch.names().collect::<Vec<_>>(), ["same", "same 2", "same 2 2", "same 3"]);
     }
 
-    /// Guards: a blocking sink that fails after a long time is left alone for its pause from then on. One that panics costs
-    /// the others nothing.
+    /// Guards: after a blocking sink took long and failed, its pause starts from then on. A sink that panics doesn't
+    /// affect the others.
     #[test]
     fn a_blocking_sink_is_left_alone_after_a_failure() {
         let slow = Waited(|| {
@@ -1069,7 +1075,7 @@ mod tests {
         assert_eq!((stats.failed_deliveries, stats.queued), (3, 1));
     }
 
-    /// Guards: a sink with a backlog gives way to others, and goes on where it stopped.
+    /// Guards: a sink with a backlog gives way to others, and continues where it stopped.
     #[test]
     fn a_backlog_gives_way_to_other_sinks() {
         let slow = Waited(|| {

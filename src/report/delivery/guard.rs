@@ -1,4 +1,4 @@
-//! Waiting for other people's futures.
+//! Waiting for futures of other people's code.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::slot::panicked;
 use crate::report::sink::{Delivery, SinkError};
 
-/// No attempt takes longer, whatever timeouts a sink has of its own.
+/// No attempt may take longer, whatever timeouts a sink has of its own.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(5 * 60);
 
-/// Waits for an attempt. A panic is a failure for good; one that does not end, a failure for now.
+/// Waits for an attempt. A panic is a permanent failure, and an attempt that doesn't end is a transient one.
 pub(super) async fn attempt<'a>(start: impl FnOnce() -> Delivery<'a>) -> Result<(), SinkError> {
     let mut delivery = DroppedSafely(Some(catch_unwind(AssertUnwindSafe(start)).map_err(panicked)?));
     let caught = std::future::poll_fn(move |context| {
@@ -24,7 +24,7 @@ pub(super) async fn attempt<'a>(start: impl FnOnce() -> Delivery<'a>) -> Result<
         .unwrap_or_else(|_| Err(SinkError::transient("it did not end within five minutes")))
 }
 
-/// An attempt that may panic when it is dropped, which says nothing about how it ended.
+/// An attempt that may panic when it is dropped. Such a panic says nothing about how the attempt ended.
 struct DroppedSafely<'a>(Option<Delivery<'a>>);
 
 impl Drop for DroppedSafely<'_> {

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::report::Report;
 
-/// The bytes of the reports in memory.
+/// How many bytes the reports in memory take.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Memory(Arc<AtomicUsize>);
 
-/// A report in memory, which counts for as long as anybody has it.
+/// A report in memory. It counts as long as anything holds it.
 #[derive(Debug)]
 pub(super) struct Kept {
     report: Arc<Report>,

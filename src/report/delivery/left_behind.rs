@@ -1,8 +1,8 @@
-//! What other processes have left in the spool.
+//! Reports that other processes left in the spool.
 //!
-//! It is taken over, but for reports of a later schema: old and new versions of a service run side by side while it is
-//! deployed, so these are left to a process that knows them. If none comes, they age: since they were written, for no process
-//! may live for as long as they are to wait.
+//! They are taken over, except for reports of a later schema. While a service is deployed, old and new versions run
+//! side by side, so those are left to a process that can read them. If none comes, they expire. Their age counts from
+//! when they were written, because no process may live as long as they are to wait.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
@@ -15,7 +15,7 @@ use super::spool::{LOCK, LONGEST, Spool, SpoolFile, UNREADABLE, is_file};
 use crate::report::SCHEMA;
 use crate::sync::lock_std;
 
-/// How many reports of a later version may wait in the spool, of how many bytes, and for how long.
+/// How many reports of a later version may wait in the spool, how many bytes of them, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) reports: usize,
@@ -26,18 +26,18 @@ pub(super) struct Bounds {
 /// What was found in the spool.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// The reports that were taken over, oldest first within each process's.
+    /// The reports that were taken over, oldest first for each process.
     pub(super) taken: Vec<SpoolFile>,
-    /// How many reports of a later version are there, as far as this process knows: a folder that another process is looking
-    /// into has those that it had before.
+    /// How many reports of a later version there are, as far as this process knows. While another process has a folder
+    /// locked, the folder's earlier number counts.
     pub(super) left: usize,
     /// How many of these were removed, because they waited for too long or were too many.
     pub(super) given_up: u64,
-    /// The last error: what could not be taken over stays where it is, and keeps nobody from the rest.
+    /// The last error. What could not be taken over stays where it is, and doesn't stop the rest.
     pub(super) done: io::Result<()>,
 }
 
-/// Since when this process has seen reports of later versions.
+/// When this process first saw each report of a later version.
 #[derive(Debug, Default)]
 pub(super) struct LaterVersions(Mutex<HashMap<PathBuf, Instant>>);
 
@@ -45,7 +45,7 @@ pub(super) struct LaterVersions(Mutex<HashMap<PathBuf, Instant>>);
 struct Folder {
     path: PathBuf,
     later: Vec<PathBuf>,
-    /// Held until it is decided what becomes of them.
+    /// Held until it is decided which of them to remove.
     _lock: File,
 }
 
@@ -63,7 +63,7 @@ impl Spool {
             if path == self.own || name == UNREADABLE || name.starts_with('.') || !path.is_dir() {
                 continue;
             }
-            // To open a pipe would be to wait for whoever reads it.
+            // Opening a pipe would wait for its reader.
             if !is_file(&path.join(LOCK)).unwrap_or(false) {
                 continue;
             }
@@ -72,7 +72,7 @@ impl Spool {
                 continue;
             }
             match self.empty(&path, &mut found.taken) {
-                // Another process was here, between the opening of its lock and the taking.
+                // Another process took them over after this one opened the lock file and before it had the lock.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => found.done = Err(error),
                 Ok(later) if later.is_empty() => remove(&path),
@@ -83,15 +83,15 @@ impl Spool {
         found
     }
 
-    /// Moves all reports of `from`, whose lock is held, into the own folder. Returns those that a later version wrote, which
-    /// stay.
+    /// Moves all reports of `from`, whose lock is held, into the own folder. Returns those that a later version wrote,
+    /// which stay there.
     fn empty(&self, from: &Path, taken: &mut Vec<SpoolFile>) -> io::Result<Vec<PathBuf>> {
         let (mut reports, mut notes): (Vec<PathBuf>, Vec<PathBuf>) = Default::default();
         for entry in fs::read_dir(from)? {
             let path = entry?.path();
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("json") => reports.push(path),
-                // Half a report: whoever wrote it was stopped, and has not tried to deliver it yet.
+                // A partial report: its process was stopped before it tried to deliver it.
                 Some("tmp") => fs::remove_file(path)?,
                 Some("taken") => notes.push(path),
                 _ => {}
@@ -108,7 +108,7 @@ impl Spool {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("report.json");
             let rest = name.split_once('-').map_or(name, |(_, rest)| rest);
             let file = self.file(rest);
-            // What is known of it first: a report that comes without is delivered twice, which is better than never.
+            // The note comes first. A report that arrives without it is delivered twice, which is better than never.
             let note = path.with_extension("taken");
             if is_file(&note).unwrap_or(false) {
                 let _ = fs::rename(note, file.taken());
@@ -116,31 +116,31 @@ impl Spool {
             fs::rename(&path, &file.path)?;
             taken.push(file);
         }
-        // Their reports were removed: everybody had them.
+        // Their reports were removed, because every sink had them.
         for path in notes {
             let _ = fs::remove_file(path);
         }
         Ok(later)
     }
 
-    /// Removes the oldest of what a later version wrote, down to its bounds.
+    /// Removes the oldest reports of a later version, down to their bounds.
     fn age(&self, folders: Vec<Folder>, now: Instant, bounds: Bounds, found: &mut Found) {
         let mut seen = lock_std(&self.later.0);
         let looked_into: HashSet<&Path> = folders.iter().map(|folder| &*folder.path).collect();
         let mut all: Vec<Later<'_>> = folders.iter().flat_map(|folder| &folder.later).map(Later::at).collect();
         all.sort();
         let there: HashSet<&PathBuf> = all.iter().map(|later| later.path).collect();
-        // The rest was taken over or removed by somebody else, unless somebody else is looking into its folder right now.
+        // Another process took over or removed the rest, unless it is looking into their folder right now.
         seen.retain(|path, _| {
             let busy = path.parent().is_some_and(|folder| !looked_into.contains(folder));
             there.contains(path) || (busy && fs::symlink_metadata(path).is_ok())
         });
         let (mut kept, mut bytes) = (0, 0_u64);
-        // The newest first.
+        // Newest first.
         for Later { written, path, size } in all.into_iter().rev() {
             let before = seen.get(path).copied();
             let age = written.and_then(|at| at.elapsed().ok()).unwrap_or_default();
-            // Not at first sight: a process that can read it may have been started with this one.
+            // Zero at first sight, because a process that can read it may have been started together with this one.
             let waits = before.map_or(Duration::ZERO, |since| now.saturating_duration_since(since).max(age));
             (kept, bytes) = (kept + 1, bytes.saturating_add(size));
             if kept > bounds.reports || bytes > bounds.bytes || waits >= bounds.time {
@@ -148,7 +148,7 @@ impl Spool {
                     Ok(()) => found.given_up += 1,
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => {
-                        // It is still there, and is tried again.
+                        // It is still there, and removing it is tried again.
                         found.done = Err(error);
                         seen.entry(path.clone()).or_insert(now);
                         continue;
@@ -169,7 +169,7 @@ impl Spool {
     }
 }
 
-/// A report of a later version: they are sorted by their age.
+/// A report of a later version. The order is by age.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Later<'a> {
     written: Option<SystemTime>,
@@ -185,14 +185,14 @@ impl<'a> Later<'a> {
     }
 }
 
-/// Removes a folder that is empty but for its lock, which is held.
+/// Removes a folder that is empty except for its lock, which is held.
 fn remove(folder: &Path) {
     let _ = fs::remove_file(folder.join(LOCK));
-    // Fails if somebody put something else in there: so be it.
+    // Fails if somebody put something else in there, which then stays.
     let _ = fs::remove_dir(folder);
 }
 
-/// The schema of the report in that file, which is what all versions begin it with.
+/// Returns the schema of the report in that file. In all versions, a report begins with it.
 fn schema_of(path: &Path) -> Option<u64> {
     let mut start = [0; 64];
     let about = fs::symlink_metadata(path).ok()?;
@@ -212,7 +212,7 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds { reports: 10, bytes: 1 << 20, time: Duration::from_secs(60) };
 
-    /// A spool with so many reports of a later version, whose process is gone. Each is a second older than the next.
+    /// A spool with this many reports of a later version, whose process is gone. Each is a second older than the next.
     fn left_by_a_later_version(reports: u64, age: Duration) -> (tempfile::TempDir, Vec<PathBuf>) {
         let place = tempfile::tempdir().unwrap();
         let newer = Spool::open(place.path()).unwrap();
@@ -226,15 +226,15 @@ mod tests {
         (place, paths)
     }
 
-    /// A look into the spool after so many seconds: how many are left, and how many are given up.
+    /// Searches the spool after this many seconds. Returns how many reports are left, and how many are given up.
     fn look(spool: &Spool, began: Instant, seconds: u64, bounds: Bounds) -> (usize, u64) {
         let found = spool.take_over(began + Duration::from_secs(seconds), bounds);
         found.done.unwrap();
         (found.left, found.given_up)
     }
 
-    /// Guards: of two processes that look into the spool at the same time, the one that finds a folder locked knows as much
-    /// about it as before.
+    /// Guards: if two processes search the spool at the same time, the one that finds a folder locked keeps what it
+    /// knew about the folder.
     #[test]
     fn a_folder_locked_for_a_moment_is_unchanged() {
         let (place, paths) = left_by_a_later_version(2, Duration::ZERO);
@@ -250,8 +250,8 @@ mod tests {
         assert!(!paths[0].parent().unwrap().exists());
     }
 
-    /// Guards: processes that live for less time than reports wait still remove them, but not before one that can read them
-    /// had a chance.
+    /// Guards: processes that live for a shorter time than reports wait still remove them, but not before one that can
+    /// read them had a chance.
     #[test]
     fn reports_expire_across_processes() {
         let (place, paths) = left_by_a_later_version(2, BOUNDS.time);
@@ -262,7 +262,7 @@ mod tests {
         assert!(!paths[0].exists() && paths[1].exists());
     }
 
-    /// Guards: large reports of a later version do not fill the disk. The newest stay.
+    /// Guards: large reports of a later version don't fill the disk. The newest stay.
     #[test]
     fn reports_of_a_later_version_are_bounded_in_bytes() {
         let (place, paths) = left_by_a_later_version(4, Duration::ZERO);
@@ -273,13 +273,13 @@ mod tests {
         assert_eq!(paths.iter().map(|path| path.exists()).collect::<Vec<_>>(), [false, false, true, true]);
     }
 
-    /// Guards: a report that cannot be removed counts as left, and is not given up again in each round.
+    /// Guards: a report that cannot be removed counts as left, and isn't given up again in each round.
     #[test]
     fn an_unremovable_report_is_not_counted_again() {
         let place = tempfile::tempdir().unwrap();
         let spool = Spool::open(place.path()).unwrap();
         let path = place.path().join("folder");
-        // A directory cannot be removed as a file is.
+        // A directory cannot be removed like a file.
         let later = vec![path.join("1.json"), path.join("gone.json")];
         fs::create_dir_all(&later[0]).unwrap();
         for _ in 0..2 {

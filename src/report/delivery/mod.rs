@@ -1,10 +1,10 @@
-//! From a finished report to every sink: queues, retries, a spool, and a count of all that becomes of it.
+//! From a finished report to every sink: queues, retries, a spool, and a count of every outcome.
 //!
-//! A report that goes out is accepted by the [`Dispatch`], written to the [spool](Spool) if there is one, and put into
-//! the queue of each sink. A queue is driven on the reporter's thread: for what blocks, between two messages; for what is
-//! reached over a network, as a task of the reporter's runtime. A sink that fails is tried again with growing pauses, and
-//! disturbs no other. A report's [`Receipt`] knows who has it; when the last one has, or has given up, the report is
-//! counted, and its file removed.
+//! A report that is sent is accepted by the [`Dispatch`], written to the [spool](Spool) if there is one, and put into
+//! the queue of each sink. The queues of blocking sinks are driven on the reporter's thread, between two messages. The
+//! queues of async sinks are driven by tasks of the reporter's runtime. A sink that fails is tried again with growing
+//! pauses, and doesn't affect the others. A report's [`Receipt`] knows which sinks have it. When the last one has it or
+//! has given it up, the report is counted, and its file removed.
 
 mod backoff;
 mod dispatch;

@@ -12,21 +12,21 @@ use crate::report::sink::SinkError;
 use crate::sync::lock_std;
 use crate::text::units::{count, were};
 
-/// One sink, and what waits for it.
+/// One sink, and the reports that wait for it.
 pub(super) struct Outbox {
     pub(super) slot: Slot,
     pub(super) rules: Rules,
     queue: Mutex<Queue>,
-    /// Reports that were meant for this sink and are lost, and that it has not been told of.
+    /// How many reports for this sink were lost that it hasn't been told about.
     unreported: AtomicU64,
 }
 
-/// Somebody drives the queue of an outbox.
+/// Held while an outbox's queue is driven.
 pub(super) struct DriverGuard<'a>(&'a Outbox);
 
 impl Drop for DriverGuard<'_> {
     fn drop(&mut self) {
-        // Else it was left when there was nothing more to do, and may be in other hands by now.
+        // Otherwise the driving ended when there was nothing more to do, and another driver may have begun.
         if std::thread::panicking() {
             self.0.queue().end_driving();
         }
@@ -42,7 +42,7 @@ impl Outbox {
         lock_std(&self.queue)
     }
 
-    /// See [`Queue::begin_driving`]. A panic ends the driving, and another may begin it.
+    /// See [`Queue::begin_driving`]. A panic ends the driving, and another driver may begin.
     pub(super) fn begin_driving(&self, now: Instant) -> Option<DriverGuard<'_>> {
         self.queue().begin_driving(now, &self.rules).then_some(DriverGuard(self))
     }
@@ -51,18 +51,18 @@ impl Outbox {
         self.queue().next(now, &self.rules)
     }
 
-    /// Reports were lost on the way to this sink: the next one that it takes says so.
+    /// Notes that reports were lost on the way to this sink. The next one that it takes says so.
     pub(super) fn lost(&self, reports: u64) {
         self.unreported.fetch_add(reports, Relaxed);
     }
 
-    /// How many were lost that it has not been told of.
+    /// Returns how many lost reports it hasn't been told about.
     pub(super) fn unreported(&self) -> u64 {
         self.unreported.load(Relaxed)
     }
 
-    /// The report that waits, from the spool if need be, with a note on those that were lost before it; and how many these
-    /// were, for [`told`](Self::told).
+    /// Returns the waiting report, read from the spool if necessary, with a note on the reports that were lost before
+    /// it. Also returns how many these were, for [`told`](Self::told).
     pub(super) fn load(&self, waiting: &Waiting) -> Result<(Arc<Report>, u64), SinkError> {
         let receipt = &waiting.entry.receipt;
         let mut report = match (&waiting.entry.report, &receipt.file) {
@@ -89,7 +89,7 @@ impl Outbox {
         Ok((report, unreported))
     }
 
-    /// The sink has taken a report or a digest that said so much.
+    /// Notes that the sink has taken a report or a digest that mentioned this many losses.
     pub(super) fn told(&self, unreported: u64) {
         self.unreported.fetch_sub(unreported, Relaxed);
     }

@@ -1,4 +1,4 @@
-//! What becomes of attempts: for the queue, for the counts, and for the file in the spool.
+//! Applies the outcome of attempts to the queue, the counts, and the file in the spool.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::report::metrics::stats::count;
 use crate::report::sink::SinkError;
 
 impl Dispatch {
-    /// What became of an attempt. `sent` is how many losses the report spoke of.
+    /// Handles the outcome of an attempt. If it succeeded, `sent` is how many losses the report mentioned.
     pub(super) fn sent(&self, at: usize, waiting: Waiting, sent: Result<u64, SinkError>, now: Instant) {
         let outbox = &self.outboxes[at];
         match sent {
@@ -39,7 +39,7 @@ impl Dispatch {
         }
     }
 
-    /// A report beyond the limit cannot be read.
+    /// Handles a report beyond the limit that cannot be read.
     pub(super) fn not_gathered(&self, at: usize, waiting: Waiting, failure: &SinkError, now: Instant) {
         if failure.is_permanent() {
             self.failed(&self.outboxes[at], failure, now);
@@ -49,7 +49,7 @@ impl Dispatch {
         }
     }
 
-    /// What became of an attempt to send a digest.
+    /// Handles the outcome of an attempt to send a digest.
     pub(super) fn digest_sent(&self, at: usize, gathered: Gathered, sent: Result<(), SinkError>, now: Instant) {
         let outbox = &self.outboxes[at];
         let outcome = match sent {
@@ -79,7 +79,7 @@ impl Dispatch {
         outbox.slot.failed(failure, now);
     }
 
-    /// One sink is done with a report.
+    /// Records that one sink is done with a report.
     pub(super) fn settle(&self, at: usize, receipt: &Receipt, outcome: Outcome) {
         let outbox = &self.outboxes[at];
         outbox.slot.count_settled(outcome);
@@ -97,7 +97,7 @@ impl Dispatch {
         }
     }
 
-    /// All sinks are done with a report.
+    /// Records that all sinks are done with a report.
     pub(super) fn close(&self, receipt: &Receipt, standing: Standing) {
         if let Some(file) = &receipt.file {
             file.remove();

@@ -1,4 +1,4 @@
-//! Which reports are on their way, for those who wait until none is.
+//! Tracks which reports are on their way, for callers that wait until none is.
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::report::metrics::stats::Counters;
 use crate::sync::lock_std;
 
-/// The reports that not every sink has.
+/// The reports that some sinks don't have yet.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     numbers: Mutex<Numbers>,
@@ -21,7 +21,7 @@ struct Numbers {
 }
 
 impl Pending {
-    /// One more. Returns its number.
+    /// Adds a report. Returns its number.
     pub(super) fn open(&self, counters: &Counters) -> u64 {
         let mut numbers = lock_std(&self.numbers);
         let number = numbers.next;
@@ -31,23 +31,24 @@ impl Pending {
         number
     }
 
-    /// One less. `count` counts what became of it.
+    /// Removes a report. `count` counts its outcome.
     pub(super) fn close(&self, number: u64, counters: &Counters, count: impl FnOnce()) {
         let mut numbers = lock_std(&self.numbers);
         numbers.open.remove(&number);
-        // With the lock held, so that the sum is right whenever nothing is on its way.
+        // Called with the lock held, so that the sum is right whenever no report is on its way.
         count();
         counters.set_queued(numbers.open.len());
         drop(numbers);
         self.closed.notify_all();
     }
 
-    /// Whether none is on its way.
+    /// Returns whether no report is on its way.
     pub(super) fn is_empty(&self) -> bool {
         lock_std(&self.numbers).open.is_empty()
     }
 
-    /// Waits until all are closed that were opened before. False if that is not so by `deadline`; `None` is never.
+    /// Waits until all reports that were opened before are closed. Returns false if that takes until after `deadline`.
+    /// With `None` there is no deadline.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
         let mut numbers = lock_std(&self.numbers);
         let end = numbers.next;

@@ -1,4 +1,5 @@
-//! What waits for one sink: in which order, how often, and when again. Knows nothing of sinks, threads and clocks.
+//! The queue of one sink: in which order reports are sent, how often, and when again. It doesn't depend on sinks,
+//! threads or clocks.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,19 +9,19 @@ use super::backoff::pause;
 use super::receipt::{Entry, Receipt};
 use crate::report::{Digest, Report};
 
-/// The time that a limit is for.
+/// The period of a limit.
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// What a queue allows.
+/// The limits of a queue.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// Reports that may wait in memory.
+    /// How many reports may wait in memory.
     pub(super) capacity: usize,
-    /// Reports that may wait, those in the spool alone included; and as many again that are gathered.
+    /// How many reports may wait, including those that are only in the spool. As many again may be gathered.
     pub(super) spooled: usize,
-    /// For how long a report is tried again.
+    /// How long a report is tried again.
     pub(super) retry_for: Duration,
-    /// Attempts an hour; beyond, reports are gathered.
+    /// How many attempts may be made per hour. Beyond that, reports are gathered.
     pub(super) per_hour: Option<u32>,
 }
 
@@ -29,16 +30,16 @@ pub(super) struct Rules {
 pub(super) struct Queue {
     waiting: VecDeque<Waiting>,
     gathered: Option<Gathered>,
-    /// Failures in a row, and until when they keep the sink alone.
+    /// The number of failures in a row, and how long the sink is left alone because of them.
     failures: u32,
     not_before: Option<Instant>,
-    /// Until when nothing is gathered, for it could not be read.
+    /// How long nothing is gathered, because a report could not be read.
     unreadable_until: Option<Instant>,
-    /// When the hour began, and what went out in it.
+    /// When the hour began, and how much was sent in it.
     window: Option<(Instant, u32)>,
-    /// Somebody wants to get rid of everything now.
+    /// A caller wants everything to be sent now.
     hurry: bool,
-    /// Somebody drives the queue.
+    /// The queue is being driven.
     driven: bool,
 }
 
@@ -46,7 +47,7 @@ pub(super) struct Queue {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) entry: Entry,
-    /// When it was tried first.
+    /// When it was first tried.
     tried: Option<Instant>,
 }
 
@@ -58,18 +59,18 @@ pub(super) struct Gathered {
     tried: Option<Instant>,
 }
 
-/// What is to be done next.
+/// What to do next.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// Send it, then say how that went.
+    /// Send it, then report the outcome.
     Send(Waiting),
     /// [`Queue::gather`] it.
     Gather(Waiting),
-    /// Send what was gathered, then say how that went.
+    /// Send the digest, then report the outcome.
     Digest(Gathered),
 }
 
-/// What could not be sent, for now.
+/// What could not be sent for now.
 #[derive(Debug)]
 pub(super) enum Failed {
     Send(Waiting),
@@ -79,22 +80,22 @@ pub(super) enum Failed {
 }
 
 impl Queue {
-    /// Reports in here, those that are gathered included.
+    /// Returns the number of reports in here, including those that are gathered.
     fn len(&self) -> usize {
         self.waiting.len() + self.gathered.as_ref().map_or(0, |gathered| gathered.receipts.len())
     }
 
-    /// One more. Returns the oldest if it had to go for it.
+    /// Adds a report. Returns the oldest if it had to make room.
     #[must_use]
     pub(super) fn push(&mut self, entry: Entry, rules: &Rules) -> Option<Arc<Receipt>> {
         self.waiting.push_back(Waiting { entry, tried: None });
         if self.waiting.len() > rules.capacity {
-            // What is in the spool is read from there when its turn comes: the newest waits there, the oldest comes first.
+            // Reports in the spool are read from there when their turn comes. The newest has the longest to wait.
             let in_spool = |waiting: &&mut Waiting| waiting.entry.receipt.file.is_some();
             if let Some(newest) = self.waiting.back_mut().filter(in_spool) {
                 newest.entry.report = None;
             } else if self.waiting.iter().filter(|waiting| waiting.entry.report.is_some()).count() > rules.capacity {
-                // The disk is full, say. What it has makes room in memory for what it has not.
+                // The disk may be full. Reports that are on it make room in memory for those that aren't.
                 let mut others = self.waiting.iter_mut().rev().filter(in_spool);
                 match others.find(|other| other.entry.report.is_some()) {
                     Some(other) => other.entry.report = None,
@@ -105,19 +106,19 @@ impl Queue {
         if self.waiting.len() > rules.spooled { self.drop_oldest(|_| true) } else { None }
     }
 
-    /// The number of the oldest report that waits in memory.
+    /// Returns the number of the oldest report that waits in memory.
     pub(super) fn oldest_in_memory(&self) -> Option<u64> {
         let in_memory = self.waiting.iter().filter(|waiting| waiting.entry.report.is_some());
         in_memory.map(|waiting| waiting.entry.receipt.number).min()
     }
 
-    /// The number of the newest report that waits in memory although it is in the spool, too.
+    /// Returns the number of the newest report that waits in memory and is also in the spool.
     pub(super) fn newest_in_both(&self) -> Option<u64> {
         let in_both = |entry: &&Entry| entry.report.is_some() && entry.receipt.file.is_some();
         self.waiting.iter().map(|waiting| &waiting.entry).filter(in_both).map(|entry| entry.receipt.number).max()
     }
 
-    /// Leaves the report with that number to the spool, which has it.
+    /// Removes the report with that number from memory. The spool has it.
     pub(super) fn leave_to_spool(&mut self, number: u64) {
         let which = |waiting: &&mut Waiting| waiting.entry.receipt.number == number;
         self.waiting.iter_mut().filter(which).for_each(|waiting| waiting.entry.report = None);
@@ -134,22 +135,23 @@ impl Queue {
         self.waiting.remove(at).map(|waiting| waiting.entry.receipt)
     }
 
-    /// Whether there is something to do now that nobody does.
+    /// Returns whether there is something to do now and nothing drives the queue.
     pub(super) fn is_to_be_driven(&self, now: Instant, rules: &Rules) -> bool {
         !self.driven && self.is_due(now, rules)
     }
 
-    /// Whether there is something to do now that nobody does. If so, the caller is to [`drive`](Self::next) it.
+    /// Like [`is_to_be_driven`](Self::is_to_be_driven). If it returns true, the caller must [`drive`](Self::next) the
+    /// queue.
     pub(super) fn begin_driving(&mut self, now: Instant, rules: &Rules) -> bool {
         let taken = self.is_to_be_driven(now, rules);
         self.driven |= taken;
         taken
     }
 
-    /// The caller no longer drives the queue, whatever is in there.
+    /// Ends the caller's driving, whatever is in the queue.
     pub(super) fn end_driving(&mut self) {
         self.driven = false;
-        // Whoever is in a hurry is so until nothing is left: what failed meanwhile is not to wait for the end of the hour.
+        // The hurry lasts until nothing is left, so that what failed meanwhile doesn't wait for the end of the hour.
         self.hurry &= self.len() > 0;
     }
 
@@ -162,7 +164,8 @@ impl Queue {
         self.gathers(now, rules) || (sends && self.not_before.is_none_or(|not_before| now >= not_before))
     }
 
-    /// Whether what waits is gathered now. A sink that is left alone does not keep it from that: it reads, and sends nothing.
+    /// Returns whether waiting reports are gathered now. This goes on while the sink is left alone, because it only
+    /// reads.
     fn gathers(&self, now: Instant, rules: &Rules) -> bool {
         let readable = self.unreadable_until.is_none_or(|until| now >= until);
         !self.waiting.is_empty() && readable && self.is_used_up(now, rules)
@@ -174,11 +177,11 @@ impl Queue {
 
     fn is_used_up(&self, now: Instant, rules: &Rules) -> bool {
         let Some(limit) = rules.per_hour else { return false };
-        // What is gathered goes out before anything that came later.
+        // The gathered reports are sent before anything that came later.
         self.gathered.is_some() || (self.is_in_hour(now) && self.window.is_some_and(|(_, sent)| sent >= limit))
     }
 
-    /// What is to be done next. After `None` the caller no longer drives the queue.
+    /// Returns what to do next. After `None` the caller no longer drives the queue.
     pub(super) fn next(&mut self, now: Instant, rules: &Rules) -> Option<Next> {
         if !self.is_due(now, rules) {
             self.end_driving();
@@ -204,7 +207,7 @@ impl Queue {
         Some(Next::Send(waiting))
     }
 
-    /// What was to be sent last had nothing new for the sink.
+    /// Notes that the last report had nothing new for the sink, and wasn't sent.
     pub(super) fn not_sent(&mut self) {
         self.count(-1);
     }
@@ -215,12 +218,12 @@ impl Queue {
         }
     }
 
-    /// Adds a report to those beyond the hour's limit. Returned if it found no room there.
+    /// Adds a report to those beyond the hour's limit. Returns its receipt if there was no room.
     #[must_use]
     pub(super) fn gather(&mut self, waiting: Waiting, report: &Report, rules: &Rules) -> Option<Arc<Receipt>> {
         let receipt = waiting.entry.receipt;
         match &mut self.gathered {
-            // A server that is down for days, say.
+            // For example, a server that is down for days.
             Some(gathered) if gathered.receipts.len() >= rules.spooled => return Some(receipt),
             Some(gathered) => {
                 gathered.digest.add(report);
@@ -231,12 +234,12 @@ impl Queue {
         None
     }
 
-    /// What went out last has arrived, or has been refused for good: the sink works.
+    /// Notes that the last attempt arrived, or was refused for good: the sink works.
     pub(super) fn works(&mut self) {
         (self.failures, self.not_before, self.unreadable_until) = (0, None, None);
     }
 
-    /// What went out last did not arrive. It comes back in, behind the others, unless its time is up: then it is returned.
+    /// Puts back what the last attempt could not deliver, behind the others. If its time is up, returns it instead.
     #[must_use]
     pub(super) fn failed(&mut self, failed: Failed, now: Instant, rules: &Rules, random: f64) -> Vec<Arc<Receipt>> {
         self.failures = self.failures.saturating_add(1);
@@ -245,7 +248,7 @@ impl Queue {
             self.unreadable_until = pause;
         } else {
             self.not_before = pause;
-            // It was no report less in this hour.
+            // A failed attempt doesn't count against the hour's limit.
             self.count(-1);
         }
         let is_over =
@@ -264,10 +267,10 @@ impl Queue {
         }
     }
 
-    /// Everything is to go out now: pauses and hours are not waited for, once.
+    /// Makes everything due now, without waiting for pauses and hours, once.
     pub(super) fn hurry(&mut self) {
         self.works();
-        // What is being sent or gathered just now is not in here.
+        // What is just being sent or gathered isn't in the queue.
         self.hurry = self.driven || self.len() > 0;
     }
 }
@@ -331,8 +334,8 @@ mod tests {
         assert!(queue.begin_driving(at(0), &RULES));
     }
 
-    /// Guards: after a failure the whole queue pauses, and the report that failed goes to the end and expires in time. A
-    /// refused report does not hold the others up.
+    /// Guards: after a failure the whole queue pauses, and the report that failed goes to the end and expires in time.
+    /// A refused report doesn't hold the others up.
     #[test]
     fn a_failed_report_waits_and_goes_last() {
         let mut queue = filled(0..2);
@@ -444,7 +447,7 @@ mod tests {
         assert_eq!((queue.len(), given_up), (10, vec![10, 11, 12, 13, 14]));
     }
 
-    /// Guards: a flush during an attempt that fails speeds up what follows, too.
+    /// Guards: a flush during an attempt that fails also speeds up what follows.
     #[test]
     fn a_flush_lasts_until_nothing_is_left() {
         let rules = Rules { per_hour: Some(1), ..RULES };

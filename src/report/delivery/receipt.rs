@@ -1,4 +1,4 @@
-//! Who has a report, and who is still to get it.
+//! Tracks which sinks have a report, and which are still to get it.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -7,10 +7,10 @@ use super::kept::Kept;
 use super::spool::SpoolFile;
 use crate::sync::lock_std;
 
-/// What is kept of a report until every sink has it, or has given it up.
+/// What is kept about a report until every sink has it, or has given it up.
 #[derive(Debug)]
 pub(super) struct Receipt {
-    /// In the order in which reports were accepted.
+    /// The report's position in the order in which reports were accepted.
     pub(super) number: u64,
     left: Mutex<Left>,
     /// Its file in the spool, if there is a spool and it took the report.
@@ -19,24 +19,24 @@ pub(super) struct Receipt {
 
 #[derive(Debug)]
 struct Left {
-    /// Indices of the sinks that are to get it.
+    /// Indices of the sinks that are still to get it.
     sinks: BTreeSet<usize>,
     given_up: bool,
 }
 
-/// How it ended for one sink.
+/// The outcome for one sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Taken,
     GivenUp,
 }
 
-/// How it stands with a report after one more sink is done with it.
+/// The state of a report after one more sink is done with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Others are to get it.
+    /// Other sinks are still to get it.
     Open,
-    /// Everybody has it.
+    /// Every sink has it.
     Delivered,
     /// At least one sink gave it up, and none is left.
     Undelivered,
@@ -47,12 +47,12 @@ impl Receipt {
         Self { number, left: Mutex::new(Left { sinks, given_up: false }), file }
     }
 
-    /// The sinks that are to get it.
+    /// Returns the sinks that are still to get it.
     pub(super) fn left(&self) -> BTreeSet<usize> {
         lock_std(&self.left).sinks.clone()
     }
 
-    /// One sink is done with it.
+    /// Records that one sink is done with it.
     pub(super) fn settle(&self, sink: usize, outcome: Outcome) -> Standing {
         let mut left = lock_std(&self.left);
         left.sinks.remove(&sink);
@@ -69,7 +69,7 @@ impl Receipt {
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) receipt: Arc<Receipt>,
-    /// `None` if it is in the spool alone.
+    /// `None` if it is only in the spool.
     pub(super) report: Option<Arc<Kept>>,
 }
 

@@ -1,4 +1,4 @@
-//! One sink, and what is logged of its failures.
+//! One sink, its counts, and the log of its failures.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,10 +18,10 @@ use crate::report::{Report, SinkStats};
 use crate::sync::lock_std;
 use crate::text::escape::escape;
 
-/// A sink that fails is logged this often at most.
+/// How often a sink's failures are logged at most.
 pub(in crate::report) const LOG_FAILURES_EVERY: Duration = Duration::from_secs(60);
 
-/// A sink, and how it fares.
+/// A sink and its state.
 pub(super) struct Slot {
     pub(super) name: String,
     pub(super) sink: AnySink,
@@ -59,21 +59,21 @@ impl Slot {
         Self { name, sink, failures: Mutex::default(), counts, accepted, taken, given_up, failed }
     }
 
-    /// What became of the reports that were meant for it.
+    /// Returns what happened to the reports for this sink.
     pub(super) fn stats(&self) -> SinkStats {
-        // In the opposite order of counting: none is settled that was not accepted.
+        // Read in the opposite order of counting, so that no report is settled before it is accepted.
         let (delivered, undelivered) = (self.taken.load(Acquire), self.given_up.load(Acquire));
         let queued = self.accepted.load(Relaxed).saturating_sub(delivered + undelivered);
         let failed_deliveries = self.failed.load(Relaxed);
         SinkStats { name: self.name.clone(), delivered, undelivered, queued, failed_deliveries }
     }
 
-    /// A report is on its way to it.
+    /// Counts a report that is on its way to the sink.
     pub(super) fn count_accepted(&self) {
         count(&self.accepted);
     }
 
-    /// It is done with a report.
+    /// Counts a report that the sink is done with.
     pub(super) fn count_settled(&self, outcome: Outcome) {
         match outcome {
             Outcome::Taken => {
@@ -86,7 +86,7 @@ impl Slot {
         }
     }
 
-    /// How many reports may go out in an hour.
+    /// Returns how many reports may be sent per hour.
     pub(super) fn per_hour(&self) -> Option<u32> {
         match &self.sink {
             AnySink::Blocking(_) => None,
@@ -94,7 +94,7 @@ impl Slot {
         }
     }
 
-    /// An attempt failed: counted, and logged.
+    /// Counts and logs a failed attempt.
     pub(super) fn failed(&self, error: &SinkError, now: Instant) {
         count(&self.failed);
         self.counts.count_failed();
@@ -120,27 +120,27 @@ impl Slot {
     }
 }
 
-/// A sink that panics does so again: the report is given up.
+/// Turns a panic into a permanent error, because the sink would panic again.
 pub(super) fn panicked(panic: Box<dyn Any + Send>) -> SinkError {
     let message = panic.downcast_ref::<&str>().copied();
     let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let failure = SinkError::permanent(format!("it panicked: {}", message.unwrap_or("without a message")));
-    // What it panicked with is other people's, too.
+    // The panic's value is other people's code, too.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
     failure
 }
 
-/// Hands a report to a sink that is waited for.
+/// Hands a report to a blocking sink.
 pub(super) fn call(sink: &dyn Sink, report: &Report) -> Result<(), SinkError> {
     let outcome = catch_unwind(AssertUnwindSafe(|| sink.deliver(report)));
     outcome.unwrap_or_else(|panic| Err(panicked(panic)))
 }
 
-/// An error and its causes in one line.
+/// Returns an error and its causes in one line.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
-    // An error whose causes go in circles is not worth hanging for.
+    // Bounded, because an error's causes could form a cycle.
     for _ in 0..16 {
         let Some(error) = cause else { break };
         text.push_str(": ");

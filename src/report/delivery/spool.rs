@@ -1,4 +1,4 @@
-//! Reports on disk until every sink has them.
+//! Keeps reports on disk until every sink has them.
 //!
 //! ```text
 //! spool/4242-1f0e9a/lock                             held by the process as long as it lives
@@ -7,13 +7,14 @@
 //! spool/unreadable/                                  what could not be read: the last hundred, of 64 MiB at most
 //! ```
 //!
-//! A folder a process, for several processes of a service share a spool: while an old one drains, a new one starts. The
-//! folder of a process that is gone is known by its lock, which the operating system releases whatever the end was; the
-//! first one that takes the lock takes over the reports. See [`left_behind`](super::left_behind).
+//! There is one folder per process, because several processes of a service share a spool: a new one starts while an old
+//! one drains. If the process of a folder is gone, its lock is free, because the operating system releases it however
+//! the process ended. The first process that takes the lock takes over the reports. See
+//! [`left_behind`](super::left_behind).
 //!
-//! Reports are written as schema 1, which every version reads: while a service is deployed, an old process may take over what a
-//! new one has left, and leaves alone what says that it is of a later schema. Both schemas are read, so that a later version may
-//! write schema 2 here, once no process of a version before this one can be beside it.
+//! Reports are written as schema 1, which every version reads. While a service is deployed, an old process may take
+//! over the reports of a new one, and it leaves alone those of a later schema. Both schemas are read, so that a later
+//! version may write schema 2 here, once no process of a version before this one can be running beside it.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, FileTimes};
@@ -34,32 +35,32 @@ use crate::sync::lock_std;
 
 pub(super) const LOCK: &str = "lock";
 pub(super) const UNREADABLE: &str = "unreadable";
-/// No longer report is written, in bytes: a file that is, was written by somebody else.
+/// The longest report that is written, in bytes. heeler did not write a file that is longer.
 pub(super) const LONGEST: u64 = 16 << 20;
-/// So long is a list of sinks at most.
+/// The longest list of sinks, in bytes.
 const LONGEST_LIST: u64 = 64 << 10;
-/// So much is kept of what could not be read: the newest, in number and in bytes.
+/// How much is kept of what could not be read: the newest, in number and in bytes.
 const MAX_UNREADABLE: usize = 100;
 const MAX_UNREADABLE_BYTES: u64 = 64 << 20;
-/// The lock is touched so often: what cleans temporary directories takes files away that nobody has touched for days.
+/// How often the lock is touched, because cleaners of temporary directories remove files that are untouched for days.
 const TOUCH_EVERY: Duration = Duration::from_secs(60 * 60);
-/// A folder that is being made is called so: nobody takes it over.
+/// The prefix of a folder that is being created, which nothing takes over.
 const NEW: &str = ".new-";
 
-/// A folder of this process's own within a spool.
+/// This process's own folder within a spool.
 #[derive(Debug)]
 pub(in crate::report) struct Spool {
     pub(super) root: PathBuf,
     pub(super) own: PathBuf,
-    /// Numbers files, so that their names tell their order.
+    /// Numbers files, so that their names sort in order.
     next: AtomicU64,
-    /// Held until the process ends, or nobody uses the spool any more.
+    /// Held until the process ends, or nothing uses the spool any more.
     lock: Arc<Mutex<Option<File>>>,
     touched: Mutex<Instant>,
     pub(super) later: LaterVersions,
 }
 
-/// What a child of `fork` needs to have a folder of its own.
+/// What a child of `fork` needs to open its own folder.
 #[derive(Debug)]
 pub(in crate::report) struct Inherited {
     root: PathBuf,
@@ -67,8 +68,8 @@ pub(in crate::report) struct Inherited {
 }
 
 impl Inherited {
-    /// A spool for this process, in the same place. The lock that was inherited is closed: the other process alone is to hold
-    /// it, or nobody could take over its reports once it is gone.
+    /// Opens a spool for this process, in the same place. Closes the inherited lock, because only the other process may
+    /// hold it. Otherwise nobody could take over its reports once it is gone.
     pub(in crate::report) fn open(&self) -> Result<Spool> {
         if let Ok(mut lock) = self.lock.try_lock() {
             *lock = None;
@@ -84,11 +85,11 @@ pub(super) struct SpoolFile {
 }
 
 impl Spool {
-    /// Opens a spool, and makes it if need be.
+    /// Opens a spool, and creates it if it doesn't exist.
     ///
     /// # Errors
     ///
-    /// If it cannot be made or written to, or if its file system knows no locks.
+    /// Fails if it cannot be created or written to, or if its file system doesn't support locks.
     pub(in crate::report) fn open(root: &Path) -> Result<Self> {
         let failed = |problem| move |error| Error::spool(root, problem, Some(error));
         let root = &std::path::absolute(root).map_err(failed("has no usable path"))?;
@@ -105,12 +106,12 @@ impl Spool {
         Ok(Self { root: root.clone(), own, next, lock, touched, later })
     }
 
-    /// The lock, and the spool's own directory.
+    /// Returns the lock, and the spool's directory.
     pub(in crate::report) fn held(&self) -> Inherited {
         Inherited { root: self.root.clone(), lock: Arc::clone(&self.lock) }
     }
 
-    /// Shows that the own folder is in use, every now and then.
+    /// Shows every now and then that the own folder is in use.
     pub(super) fn touch(&self, now: Instant) {
         let mut touched = lock_std(&self.touched);
         if now.saturating_duration_since(*touched) >= TOUCH_EVERY {
@@ -122,11 +123,11 @@ impl Spool {
         }
     }
 
-    /// Writes a report. It is on disk, and survives the end of the machine, when this returns.
+    /// Writes a report. When this returns, the report is on disk and survives a crash of the machine.
     pub(super) fn write(&self, report: &Report) -> io::Result<SpoolFile> {
         let written = self.try_write(report);
         if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            // Somebody cleaned up.
+            // Somebody deleted the directory.
             directory(&self.root)?;
             let name = self.own.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             *lock_std(&self.lock) = Some(claim(&self.root, name)?);
@@ -136,7 +137,7 @@ impl Spool {
     }
 
     fn try_write(&self, report: &Report) -> io::Result<SpoolFile> {
-        // Ids are made by heeler, and have only letters, digits and hyphens; one from elsewhere names no path.
+        // heeler's ids have only letters, digits and hyphens. An id from elsewhere must not name a path.
         let id: String =
             report.id.chars().filter(|char| char.is_ascii_alphanumeric() || *char == '-').take(64).collect();
         let bytes = serde_json::to_vec(&Schema1(report))?;
@@ -166,7 +167,7 @@ impl Spool {
 }
 
 impl Drop for Spool {
-    /// What has been delivered leaves nothing behind; what has not is there for the next process.
+    /// Removes the folder if everything was delivered. Otherwise the reports stay for the next process.
     fn drop(&mut self) {
         let empty = fs::read_dir(&self.own)
             .is_ok_and(|entries| entries.flatten().all(|entry| entry.file_name().to_str() == Some(LOCK)));
@@ -180,14 +181,14 @@ impl Drop for Spool {
 /// Why a report was not read from the spool.
 #[derive(Debug)]
 pub(super) enum ReadError {
-    /// It is no report: damaged, or of another version.
+    /// It isn't a report: it is damaged, or of another version.
     Unreadable(io::Error),
-    /// Reading failed; it may work later.
+    /// Reading failed. It may work later.
     Io(io::Error),
 }
 
 impl SpoolFile {
-    /// The report.
+    /// Reads the report.
     pub(super) fn read(&self) -> Result<Report, ReadError> {
         let unreadable = |what: &str| Err(ReadError::Unreadable(io::Error::other(what)));
         if !is_file(&self.path).map_err(ReadError::Io)? {
@@ -209,7 +210,7 @@ impl SpoolFile {
         self.path.with_extension("taken")
     }
 
-    /// The sinks that have it.
+    /// Returns the sinks that have it.
     pub(super) fn taken_by(&self) -> BTreeSet<String> {
         let path = self.taken();
         let list =
@@ -218,15 +219,15 @@ impl SpoolFile {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// One more sink has it. If that cannot be noted, it may get it twice.
+    /// Notes that one more sink has it. If that fails, the sink may get it twice.
     pub(super) fn note_taken(&self, sink: &str) {
         let file = options().create(true).append(true).open(self.taken());
         let _ = file.and_then(|mut file| for_this_user_alone(&file).and_then(|()| writeln!(file, "{sink}")));
     }
 
-    /// Everybody has it.
+    /// Removes it, because every sink has it.
     pub(super) fn remove(&self) {
-        // In this order: without the report, nobody asks who has it.
+        // In this order: without the report, nothing asks which sinks have it.
         let _ = fs::remove_file(&self.path);
         let _ = fs::remove_file(self.taken());
     }
@@ -239,7 +240,7 @@ impl SpoolFile {
         {
             let unreadable = root.join(UNREADABLE);
             let _ = directory(&unreadable);
-            // Other processes may have set aside one of that name.
+            // Other processes may have set aside a file of the same name.
             let to = unreadable.join(format!("{}-{}", folder.display(), name.display()));
             if fs::rename(&self.path, to).is_err() {
                 let _ = fs::remove_file(&self.path);
@@ -250,23 +251,23 @@ impl SpoolFile {
     }
 }
 
-/// Whether it is a file, and no pipe, which may keep its reader for ever.
+/// Returns whether it is a regular file, and not a pipe, which could block its reader forever.
 pub(super) fn is_file(path: &Path) -> io::Result<bool> {
     fs::symlink_metadata(path).map(|about| about.is_file())
 }
 
-/// What is in a file; `None` if that is more than `most` bytes.
+/// Returns the contents of a file, or `None` if it has more than `most` bytes.
 fn read_at_most(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= most).then_some(bytes))
 }
 
-/// Removes the oldest of what could not be read, down to its bounds. The newest stays, whatever its size.
+/// Removes the oldest unreadable files, down to their bounds. The newest stays, whatever its size.
 fn make_room(unreadable: &Path) -> io::Result<()> {
     let mut found = Vec::new();
     for entry in fs::read_dir(unreadable)?.flatten() {
-        // Since when it is there: the time of its last change is that of its last renaming, too.
+        // The time of its last change is also that of its last renaming, so it says since when the file is here.
         let Ok(about) = fs::symlink_metadata(entry.path()) else { continue };
         let bytes = if about.is_file() { about.len() } else { 0 };
         found.push((set_aside_at(&about), entry.path(), bytes, about.is_dir()));
@@ -282,7 +283,7 @@ fn make_room(unreadable: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// When a file got its name.
+/// Returns when a file got its name.
 fn set_aside_at(about: &fs::Metadata) -> (i64, i64) {
     #[cfg(unix)]
     {
@@ -296,20 +297,20 @@ fn set_aside_at(about: &fs::Metadata) -> (i64, i64) {
     }
 }
 
-/// What was renamed into a directory survives the end of the machine only after this. Where there is no such thing, files
-/// survive as the file system has it.
+/// Makes a rename into this directory survive a crash of the machine. Where that isn't supported, it depends on the
+/// file system.
 fn sync_directory(path: &Path) {
     if cfg!(unix) {
         let _ = File::open(path).and_then(|directory| directory.sync_all());
     }
 }
 
-/// Makes a folder that belongs to whoever holds the lock.
+/// Creates a folder that belongs to the holder of its lock.
 fn claim(root: &Path, name: &str) -> io::Result<File> {
     let new = root.join(format!("{NEW}{name}"));
     directory(&new)?;
     let lock = create(&new.join(LOCK))?;
-    // Before others see it: they would take a folder without an owner for one that was left behind.
+    // Locked before others see it, because they would take a folder without an owner for one that was left behind.
     lock.try_lock()?;
     fs::rename(&new, root.join(name))?;
     sync_directory(root);
@@ -324,7 +325,7 @@ mod tests {
     use crate::report::testing::report;
 
     impl Spool {
-        /// Writes a report as a version would whose schema is later than this one's.
+        /// Writes a report as a version with a later schema would.
         pub(in crate::report::delivery) fn write_of_a_later_version(&self, report: &Report) -> SpoolFile {
             let file = self.write(report).unwrap();
             let text = fs::read_to_string(&file.path).unwrap();
@@ -333,7 +334,7 @@ mod tests {
             file
         }
 
-        /// All reports of processes that are gone, whoever wrote them.
+        /// Takes over all reports of processes that are gone, whatever version wrote them.
         fn take_over_all(&self) -> (Vec<SpoolFile>, io::Result<()>) {
             let bounds = Bounds { reports: 10, bytes: 1 << 20, time: Duration::from_secs(60) };
             let found = self.take_over(Instant::now(), bounds);
@@ -365,7 +366,8 @@ mod tests {
         assert_eq!(names(place.path()), Vec::<String>::new(), "nothing is left behind");
     }
 
-    /// Guards: what a process leaves is taken over in order, with what is known about it. What a living process has is not.
+    /// Guards: the reports of a dead process are taken over in order, with what is known about them. Those of a living
+    /// process are not.
     #[test]
     fn a_dead_process_leaves_reports_to_others() {
         let place = tempfile::tempdir().unwrap();
@@ -387,7 +389,7 @@ mod tests {
     }
 
     /// Guards: while a service is deployed, old and new processes share a spool. The new ones deliver what the old ones
-    /// wrote, with everything that is in it. The recorded spool is one of the first version, and must not change.
+    /// wrote, with everything that is in it. The recorded spool is from the first version, and must not change.
     #[test]
     fn reads_the_spool_of_the_first_version() {
         let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/spool-1");
@@ -423,7 +425,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&file.path).unwrap(), then);
     }
 
-    /// Guards: this version takes over what a later version of heeler will write once nobody needs schema 1.
+    /// Guards: this version takes over what a later version of heeler will write once nothing needs schema 1.
     #[test]
     fn schema_2_is_read() {
         let place = tempfile::tempdir().unwrap();
@@ -439,7 +441,7 @@ mod tests {
         assert_eq!(taken.read().unwrap().to_json(), report().to_json());
     }
 
-    /// Everything in `then` is in `now`, which may have more.
+    /// Checks that everything in `then` is in `now`, which may contain more.
     fn contains(now: &serde_json::Value, then: &serde_json::Value, at: &str) {
         use serde_json::Value;
         match (now, then) {
@@ -454,8 +456,8 @@ mod tests {
         }
     }
 
-    /// Guards: an old process that takes over a newer one's folder leaves what it does not know where a newer process finds
-    /// it, with what is known about it. It takes the rest.
+    /// Guards: if an old process takes over a newer one's folder, it leaves what it doesn't know where a newer process
+    /// finds it, with what is known about it. It takes the rest.
     #[test]
     fn reports_of_a_later_schema_are_left_alone() {
         let place = tempfile::tempdir().unwrap();
@@ -475,7 +477,7 @@ mod tests {
         assert!(!place.path().join(UNREADABLE).exists());
     }
 
-    /// Guards: a word that a later version adds within the schema costs a report that word alone.
+    /// Guards: if a later version adds a word within the schema, only that word is lost.
     #[test]
     fn unknown_words_are_read() {
         let place = tempfile::tempdir().unwrap();
@@ -493,7 +495,7 @@ mod tests {
         assert_eq!((read.id, read.verdict, read.stacks.len()), (report().id, Verdict::Unknown, 1));
     }
 
-    /// Guards: a spool that cannot be read for days does not fill the disk. The newest of the files set aside stay.
+    /// Guards: a spool that cannot be read for days doesn't fill the disk. The newest of the files set aside stay.
     #[test]
     fn unreadable_files_are_bounded() {
         let place = tempfile::tempdir().unwrap();
@@ -537,7 +539,7 @@ mod tests {
         assert!(age() < TOUCH_EVERY);
     }
 
-    /// Guards: a folder that cannot be emptied does not stop the takeover of the next one.
+    /// Guards: a folder that cannot be emptied doesn't stop the takeover of the next one.
     #[cfg(unix)]
     #[test]
     fn one_bad_folder_does_not_stop_the_takeover() {
@@ -545,7 +547,7 @@ mod tests {
         // "0-" and "z-" come before and after, in whatever order the file system lists them.
         for name in ["0-bad", "z-bad"] {
             let bad = place.path().join(name);
-            // A directory cannot be removed as half a report is.
+            // A directory cannot be removed like a partial report.
             fs::create_dir_all(bad.join("half.tmp")).unwrap();
             fs::write(bad.join(LOCK), b"").unwrap();
         }
@@ -558,7 +560,7 @@ mod tests {
         assert!(done.is_err());
     }
 
-    /// Guards: deleting the spool of a running process loses what is in it, and nothing that comes later.
+    /// Guards: deleting the spool of a running process loses its contents, but nothing that comes later.
     #[test]
     fn a_deleted_spool_is_created_again() {
         let place = tempfile::tempdir().unwrap();
@@ -598,7 +600,7 @@ mod tests {
         File::create(&file.path).unwrap().set_len(1).unwrap();
         file.set_aside();
         assert!(matches!(file.read(), Err(ReadError::Io(_))));
-        // A directory, of the same name but for the process.
+        // A directory with the same name except for the process.
         let other = Spool::open(place.path()).unwrap();
         let same = other.write(&report()).unwrap();
         assert_eq!(same.path.file_name(), file.path.file_name());

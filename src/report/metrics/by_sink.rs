@@ -1,4 +1,4 @@
-//! How sinks fare, by their names, in the whole process.
+//! Counts deliveries for each sink's name, in the whole process.
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::capture::PerProcess;
 use crate::sync::{count, lock_std};
 
-/// So many names are told apart: each is kept for ever, and is a series of its own where metrics are collected.
+/// How many names are told apart. Each is kept forever, and is a series of its own where metrics are collected.
 const MAX_NAMES: usize = 32;
-/// What the others are counted as.
+/// The name that the others are counted under.
 const OTHERS: &str = "other";
 
 /// The counters of all sinks of one name.
@@ -23,7 +23,7 @@ pub(crate) struct BySink {
 
 static NAMES: PerProcess<Mutex<Vec<&'static BySink>>> = PerProcess::new(Mutex::default);
 
-/// The counters of that name.
+/// Returns the counters of that name.
 fn named(name: &str, names: &mut Vec<&'static BySink>) -> &'static BySink {
     let known = |name: &str| names.iter().copied().find(|known| known.name == name);
     let full = names.len() >= MAX_NAMES;
@@ -36,7 +36,7 @@ fn named(name: &str, names: &mut Vec<&'static BySink>) -> &'static BySink {
 }
 
 impl BySink {
-    /// The counters of that name.
+    /// Returns the counters of that name.
     pub(crate) fn named(name: &str) -> &'static Self {
         named(name, &mut lock_std(NAMES.get()))
     }
@@ -45,24 +45,24 @@ impl BySink {
         Self { name: name.to_owned(), taken: AtomicU64::new(0), failed: AtomicU64::new(0) }
     }
 
-    /// A report has arrived.
+    /// Counts a report that has arrived.
     pub(crate) fn count_taken(&self) {
         count(&self.taken);
     }
 
-    /// A report did not arrive.
+    /// Counts a report that did not arrive.
     pub(crate) fn count_failed(&self) {
         count(&self.failed);
     }
 }
 
-/// Reports that have arrived, by the names of sinks.
+/// Returns how many reports have arrived, by the names of sinks.
 #[cfg(any(feature = "metrics", feature = "otel"))]
 pub(crate) fn deliveries() -> Vec<(&'static str, u64)> {
     lock_std(NAMES.get()).iter().map(|sink| (&*sink.name, sink.taken.load(Relaxed))).collect()
 }
 
-/// Deliveries that failed, by the names of sinks.
+/// Returns how many deliveries failed, by the names of sinks.
 #[cfg(any(feature = "metrics", feature = "otel"))]
 pub(crate) fn failures() -> Vec<(&'static str, u64)> {
     lock_std(NAMES.get()).iter().map(|sink| (&*sink.name, sink.failed.load(Relaxed))).collect()
@@ -72,7 +72,7 @@ pub(crate) fn failures() -> Vec<(&'static str, u64)> {
 mod tests {
     use super::*;
 
-    /// Guards: a program that names its sinks by number fills neither the memory, nor anybody's database of metrics.
+    /// Guards: a program that names its sinks by number fills neither the memory nor a metrics database.
     #[test]
     fn only_so_many_sinks_are_named() {
         let mut names = Vec::new();

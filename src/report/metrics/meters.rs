@@ -1,6 +1,6 @@
 //! The metrics of the process through the `metrics` facade (feature `metrics`).
 //!
-//! Published by the reporter's thread once a second: no request ever waits for a recorder.
+//! The reporter's thread publishes them once a second, so no request ever waits for a recorder.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -41,10 +41,10 @@ const HEARTBEAT_AGE: &str = "heeler_monitor_heartbeat_age_seconds";
 const MAX_LAG: &str = "heeler_monitor_max_lag_seconds";
 const ELAPSED: &str = "heeler_report_elapsed_seconds";
 
-/// The reporter may spend a hundredth of a core on counting what is in flight.
+/// Limits counting what is in flight to a hundredth of a core.
 const COST_FACTOR: u32 = 100;
 
-/// When to publish next, for a table so large that walking it every second would be felt.
+/// When to publish next. A table may be so large that walking it every second would be noticeable.
 static NEXT: PerProcess<Mutex<Option<Instant>>> = PerProcess::new(Mutex::default);
 
 /// Hands the metrics of the process to the recorder.
@@ -53,15 +53,15 @@ pub(in crate::report) fn publish() {
     if lock_std(NEXT.get()).is_some_and(|next| began < next) {
         return;
     }
-    // A recorder is other people's code as much as a subscriber is.
+    // A recorder is other people's code, just like a subscriber.
     log_safely(record);
     let cost = began.elapsed().min(Duration::from_secs(1));
     *lock_std(NEXT.get()) = began.checked_add(cost * COST_FACTOR);
 }
 
-/// A report was put together: how slow its work was. On the reporter's thread.
+/// Records how slow the work of a report was. Called on the reporter's thread once the report is put together.
 pub(in crate::report) fn reported(report: &Report) {
-    // A later look at the same work would count it twice.
+    // An update would count the same work twice.
     if report.update == 0 {
         let (seconds, verdict) = (report.elapsed.as_secs_f64(), report.verdict.as_str());
         log_safely(|| histogram!(ELAPSED, "verdict" => verdict).record(seconds));
@@ -133,7 +133,7 @@ fn record() {
     }
 }
 
-/// Each time, for a recorder may be installed at any.
+/// Describes the metrics each time, because a recorder may be installed at any time.
 fn describe() {
     let counters = [
         (REQUESTS, "Requests that were watched, those in flight included."),

@@ -1,6 +1,6 @@
-//! Numbers of the whole process: what is watched, what was captured, and what became of the reports.
+//! Metrics of the whole process: what is watched, what was captured, and what happened to the reports.
 //!
-//! [`metrics`](metrics()) tells them when it is asked:
+//! [`metrics`](metrics()) returns them:
 //!
 //! ```
 //! let metrics = heeler::metrics();
@@ -9,9 +9,10 @@
 //!
 //! # As metrics
 //!
-//! With the feature `metrics` they go to the recorder of the [`metrics`](https://docs.rs/metrics) facade once a second, as soon as
-//! there is a layer or a watched job. It is the reporter's thread that calls the recorder, never one of the application's. Where
-//! very much is in flight they go less often, so that counting it takes a hundredth of a core at most.
+//! With the feature `metrics` they go to the recorder of the [`metrics`](https://docs.rs/metrics) facade once a second,
+//! as soon as there is a layer or a watched job. The reporter's thread calls the recorder, never a thread of the
+//! application's. If a great deal is in flight they go less often, so that counting it takes a hundredth of a core at
+//! most.
 //!
 //! | metric | kind | labels | |
 //! |---|---|---|---|
@@ -19,31 +20,31 @@
 //! | `heeler_jobs_watched_total` | counter | | jobs |
 //! | `heeler_children_watched_total` | counter | | what requests and jobs handed on |
 //! | `heeler_timeboxes_watched_total` | counter | | timeboxes, those of layers and those within requests and jobs |
-//! | `heeler_unwatched_total` | counter | | work that found no room in the table |
+//! | `heeler_unwatched_total` | counter | | work that had no room in the table |
 //! | `heeler_in_flight` | gauge | `work`: `request`, `job`, `child`, `timebox` | what is watched now |
 //! | `heeler_armed` | gauge | | requests and jobs whose polls are traced now |
-//! | `heeler_armed_total` | counter | | those that ever were |
+//! | `heeler_armed_total` | counter | | requests and jobs that were ever armed |
 //! | `heeler_captures_total` | counter | `result`: `taken`, `missed`, `refused`, `truncated` | see [`Captures`] |
 //! | `heeler_thread_stacks_total` | counter | `result`: `taken`, `missed`, `unanswered`, `unavailable`, `truncated` | see [`ThreadStacks`] |
 //! | `heeler_slow_wakes_total` | counter | | tasks whose waker took longer than 2 ms, see [`Wakes`] |
 //! | `heeler_blocked_wakes` | gauge | | wakers that have not returned since |
 //! | `heeler_reports_total` | counter | `verdict` | reports that were made, updates included |
-//! | `heeler_reports_suppressed_total` | counter | | those held back, for one about the same had just gone out |
-//! | `heeler_reports_dropped_total` | counter | | captures thrown away, for too many waited for the reporter |
+//! | `heeler_reports_suppressed_total` | counter | | reports held back, because one about the same had just been sent |
+//! | `heeler_reports_dropped_total` | counter | | captures dropped, because too many waited for the reporter |
 //! | `heeler_reports_undelivered_total` | counter | | reports that at least one sink has not taken and never will |
 //! | `heeler_reports_not_spooled_total` | counter | | reports that could not be written to the spool, and were kept in memory alone |
 //! | `heeler_reports_left_to_later_version` | gauge | | reports in the spool that only a later version of heeler can read |
-//! | `heeler_queue_depth` | gauge | | reports that are on their way to at least one sink, or wait for another try |
+//! | `heeler_queue_depth` | gauge | | reports that are on their way to at least one sink, or wait to be tried again |
 //! | `heeler_deliveries_total` | counter | `sink` | reports that a sink has taken, updates included |
 //! | `heeler_delivery_failures_total` | counter | `sink` | attempts to deliver that failed; beyond 32 names of sinks, `other` |
 //! | `heeler_monitor_up` | gauge | | 1 if the monitor's threads run, else 0 |
 //! | `heeler_monitor_heartbeat_age_seconds` | gauge | | time since the monitor last turned: more than some seconds means that it hangs |
-//! | `heeler_monitor_max_lag_seconds` | gauge | | the longest that it was late in the last thirty to sixty seconds |
+//! | `heeler_monitor_max_lag_seconds` | gauge | | the longest delay of the monitor in the last thirty to sixty seconds |
 //! | `heeler_report_elapsed_seconds` | histogram | `verdict` | how long reported work had run when it was first captured |
 //!
-//! Nothing of a request is a label, so that the number of series is bounded.
+//! No label comes from a request, so the number of series is bounded.
 //!
-//! With the feature `otel` they are instruments of OpenTelemetry, too:
+//! With the feature `otel` they are also OpenTelemetry instruments:
 //! [`OpenTelemetry`](https://docs.rs/heeler/latest/heeler/struct.OpenTelemetry.html).
 
 pub(in crate::report) mod by_sink;
@@ -69,58 +70,58 @@ use crate::sync::lock_std;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Work that was ever watched, that in flight included.
+    /// Work that was ever watched, including what is in flight.
     pub watched: Pieces,
     /// Work that is in flight now.
     pub in_flight: Pieces,
     /// Pieces of work that were not watched because the table was full, at four million in flight.
     pub unwatched: u64,
-    /// Requests and jobs that were ever armed, for they had used up an eighth of their threshold. A response body counts
-    /// once for each frame that took so long.
+    /// Requests and jobs that were ever armed, because they had used up an eighth of their threshold. A response body
+    /// counts once for each frame that took so long.
     pub armed: u64,
     /// Requests and jobs that are armed now: each of their polls is traced.
     pub armed_now: u64,
-    /// Looks at slow work.
+    /// Captures of slow work.
     pub captures: Captures,
-    /// Looks at threads, for these captures.
+    /// Captures of threads' stacks, for these captures.
     pub thread_stacks: ThreadStacks,
     /// Wakers of other people's tasks that heeler has called.
     pub wakes: Wakes,
-    /// Reports of all [`Reports`](crate::Reports) of the process, those included that are gone.
+    /// Reports of all [`Reports`](crate::Reports) of the process, including those that are gone.
     pub reports: Stats,
-    /// The thread that keeps deadlines.
+    /// The monitor, the thread that keeps deadlines.
     pub monitor: Monitor,
 }
 
-/// What came of the captures of slow work that were due.
+/// The outcome of the captures of slow work that were due.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Captures {
-    /// Those that made a report.
+    /// Captures that made a report.
     pub taken: u64,
-    /// Those whose work ended before it was captured.
+    /// Captures whose work ended first.
     pub missed: u64,
-    /// Those put off or given up because the budget of captures a second was used up. One that is taken later counts there,
-    /// too.
+    /// Captures put off or given up because the budget of captures per second was used up. A capture that is taken
+    /// later also counts there.
     pub refused: u64,
-    /// Those taken, or assembled from what was known of abandoned work, with a stack whose outer frames are missing.
+    /// Captures, taken or assembled from what was known of abandoned work, with a stack whose outer frames are missing.
     pub truncated: u64,
 }
 
-/// How it went to wake tasks: to see where they are, or to tell them that their time is up. Heeler calls their wakers on threads
-/// of its own, at most eight: a waker is the executor's code, and may block.
+/// Wakes of tasks, to see where they are or to tell them that their time is up. Heeler calls their wakers on threads of
+/// its own, at most eight, because a waker is the executor's code, and may block.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Wakes {
-    /// Those that took longer than 2 ms. Another thread wakes the others meanwhile.
+    /// Wakes that took longer than 2 ms. Another thread wakes the others meanwhile.
     pub slow: u64,
-    /// Those of them that have not returned yet: with eight, nobody is woken any more until one returns.
+    /// Slow wakes that have not returned yet. With eight of them, no task is woken until one returns.
     pub blocked: u64,
     /// Tasks that wait to be woken.
     pub waiting: u64,
 }
 
-/// What came of asking threads for their stacks.
+/// The outcome of asking threads for their stacks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ThreadStacks {
@@ -130,18 +131,18 @@ pub struct ThreadStacks {
     pub missed: u64,
     /// The thread did not answer within 50 ms: it was uninterruptible, or masked the signal.
     pub unanswered: u64,
-    /// The platform, or what it allows, has no stacks of threads; or a poll ran on a stack of its own (a fiber's), which could
-    /// not be read, or not again.
+    /// Stacks that could not be copied: the platform, or what it allows, doesn't support it, or a poll ran on a stack
+    /// of its own (a fiber's), which could not be read, or not again.
     pub unavailable: u64,
-    /// Those taken that were longer than the 512 KiB which are copied.
+    /// Stacks taken that were longer than the 512 KiB which are copied.
     pub truncated: u64,
 }
 
-/// What heeler has done in this process so far. What becomes of the reports of one [`Reports`](crate::Reports) alone is in its
-/// [`stats`](crate::Reports::stats).
+/// Returns what heeler has done in this process so far. For the reports of one [`Reports`](crate::Reports) alone, see
+/// its [`stats`](crate::Reports::stats).
 ///
-/// Counters only ever grow. Those of work in flight are found by walking the table of rows, which takes some microseconds
-/// for each 1,000 rows that were ever in flight at once: for a page or a metric, not for every request.
+/// Counters only ever grow. Work in flight is counted by walking the table of rows, which takes some microseconds for
+/// each 1,000 rows that were ever in flight at once. Call this for a page or a metric, not for every request.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -182,12 +183,12 @@ pub fn metrics() -> Metrics {
     }
 }
 
-/// What walks over the table have added up to.
+/// The sums of all walks over the table.
 #[derive(Debug, Default)]
 struct Walked {
-    /// The sum of all generations when they were last looked at.
+    /// The sum of all generations at the last walk.
     generations: u32,
-    /// The same without the bound of 32 bits: pieces of work that have ended.
+    /// The same without the bound of 32 bits: how many pieces of work have ended.
     ended: u64,
     requests: u64,
 }
@@ -195,7 +196,7 @@ struct Walked {
 static WALKED: PerProcess<Mutex<Walked>> = PerProcess::new(Mutex::default);
 
 impl Walked {
-    /// The sum of all generations, as found now.
+    /// Adds the sum of all generations of this walk.
     fn add(&mut self, generations: u32) {
         self.ended += u64::from(generations.wrapping_sub(self.generations));
         self.generations = generations;
@@ -204,25 +205,26 @@ impl Walked {
 
 /// Counts everything that was ever watched without a counter that each request would have to touch.
 ///
-/// A row's generation is the number of pieces of work that it has seen end, modulo 2^32. So is the sum of them all, and the
-/// difference to the last sum is what ended since then, as long as that is less than 2^32: the reporter walks every now
-/// and then. The lock is held during the walk, so that of two walks each row is seen in the same order.
+/// A row's generation is the number of pieces of work that it has seen end, modulo 2^32. So is the sum of all
+/// generations. The difference to the last sum is what ended since then, as long as that is less than 2^32, so the
+/// reporter walks every now and then. The lock is held during the walk, so that two walks see each row in the same
+/// order.
 fn walk() -> (Pieces, inflight::Tally) {
     let mut walked = lock_std(WALKED.get());
     let found = table().tally();
     walked.add(found.generations);
     let (jobs, children) = (COUNTS.jobs.load(Relaxed), COUNTS.children.load(Relaxed));
-    // After the table: each of those that were found there is counted by now.
+    // Read after the table, so that everything found there is already counted.
     let on_threads: u64 = slots().into_iter().map(ThreadSlot::boxes).sum();
     let timeboxes = on_threads + COUNTS.timeboxes.load(Relaxed);
-    // What is no request is counted a moment before or after it has a row, so that the difference may be off by a few for
-    // a moment: it never goes down.
+    // Work that isn't a request is counted a moment before or after it has a row, so the difference may be off by a few
+    // for a moment. It never goes down.
     let requests = (walked.ended + found.live.total()).saturating_sub(jobs + children + timeboxes);
     walked.requests = walked.requests.max(requests);
     (Pieces { requests: walked.requests, jobs, children, timeboxes }, found)
 }
 
-/// For the reporter: looks at the generations before they can have come round.
+/// Reads the generations before they can wrap around. Called by the reporter.
 pub(crate) fn keep_up() {
     let _ = walk();
 }
@@ -231,7 +233,7 @@ pub(crate) fn keep_up() {
 mod tests {
     use super::*;
 
-    /// Guards: what has ended still counts when the sum of generations wraps around.
+    /// Guards: ended work still counts when the sum of generations wraps around.
     #[test]
     fn metrics_survive_a_wrap_of_the_generations() {
         let mut walked = Walked { generations: u32::MAX - 5, ended: 10, requests: 0 };

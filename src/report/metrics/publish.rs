@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::capture::PerProcess;
 use crate::sync::lock_std;
 
-/// How often the table is walked if nobody asks for metrics: long before a sum of generations can have come round.
+/// How often the table is walked if nobody asks for metrics: long before a sum of generations can wrap around.
 const KEEP_UP: Duration = Duration::from_secs(60);
 
-/// Hands the metrics of the process to whoever collects metrics. Never panics because of them.
+/// Hands the metrics of the process to the collectors of metrics. Never panics because of them.
 pub(in crate::report) fn publish() {
     static LAST: PerProcess<Mutex<Option<Instant>>> = PerProcess::new(Mutex::default);
     let due = {

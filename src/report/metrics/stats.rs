@@ -1,4 +1,4 @@
-//! What became of all reports.
+//! Counts what happened to all reports.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,48 +10,48 @@ use crate::report::model::Report;
 use crate::sync::lock_std;
 pub(crate) use crate::sync::{add, count};
 
-/// How many reports there were, and what became of them, since these [`Reports`](crate::Reports) were built.
+/// How many reports there were, and what happened to them, since these [`Reports`](crate::Reports) were built.
 ///
-/// `made` and `recovered` together are the sum of `delivered`, `undelivered`, `suppressed` and `queued`, whenever nothing is
-/// being handed over at that moment; `dropped` and `not_captured` come on top. What each sink has taken is in
-/// [`Reports::sinks`](crate::Reports::sinks).
+/// `made` and `recovered` together are the sum of `delivered`, `undelivered`, `suppressed` and `queued`, whenever no
+/// report is being handed over. `dropped` and `not_captured` come on top. [`Reports::sinks`](crate::Reports::sinks)
+/// says what each sink has taken.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Reports (and updates) that were put together.
     pub made: u64,
-    /// Those that every sink has taken. While one sink is down this stands still, and `deliveries` goes on.
+    /// Reports that every sink has taken. While one sink is down this stands still, and `deliveries` goes on.
     pub delivered: u64,
-    /// How often a sink has taken a report: with four sinks, up to four times each. Which sink, is in
-    /// [`Reports::sinks`](crate::Reports::sinks).
+    /// How often a sink has taken a report: with four sinks, up to four times for each report.
+    /// [`Reports::sinks`](crate::Reports::sinks) says which sink did.
     pub deliveries: u64,
-    /// Those that at least one sink has not taken and never will: it refused them, was down for too long, or had
-    /// too many to take.
+    /// Reports that at least one sink has not taken and never will: it refused them, was down for too long, or had too
+    /// many to take.
     pub undelivered: u64,
-    /// Those that are on their way to at least one sink, or wait for another try.
+    /// Reports that are on their way to at least one sink, or wait to be tried again.
     pub queued: u64,
     /// Reports that an earlier or another process left in the spool, and that this one has taken over.
     pub recovered: u64,
-    /// Reports in the spool that a later version of heeler wrote: they wait for a process of that version. Those that wait in
-    /// vain for as long as [reports are tried again](crate::ReportsBuilder::retry_for), an hour at least, are removed, and count
-    /// as `recovered` and `undelivered` then. So do the oldest beyond 256 MiB. Each process that shares the spool counts all of
-    /// them: take the largest of these numbers, and not their sum.
+    /// Reports in the spool that a later version of heeler wrote. They wait for a process of that version. Reports that
+    /// wait in vain for as long as [reports are tried again](crate::ReportsBuilder::retry_for), an hour at least, are
+    /// removed, and then count as `recovered` and `undelivered`. So do the oldest beyond 256 MiB. Each process that
+    /// shares the spool counts all of them, so take the largest of these numbers, not their sum.
     pub left_to_later_version: u64,
-    /// Reports that the spool had no room for, or that could not be written to it: they were kept in memory alone.
+    /// Reports that the spool had no room for, or that could not be written to it. They were kept in memory alone.
     pub not_spooled: u64,
-    /// Those that were held back because one about the same had just gone out.
+    /// Reports that were held back because one about the same had just been sent.
     pub suppressed: u64,
-    /// Captures thrown away before they were a report, because too many waited for the reporter.
+    /// Captures dropped before they became a report, because too many waited for the reporter.
     pub dropped: u64,
-    /// Attempts to hand a report to a sink that failed or panicked. One report may fail many times, and arrive.
+    /// Attempts to hand a report to a sink that failed or panicked. One report may fail many times, and still arrive.
     pub failed_deliveries: u64,
-    /// Captures that were due and have not been taken, because the budget of captures a second was used up or the work
-    /// ended first. Goes down again where one is taken later.
+    /// Captures that were due and have not been taken, because the budget of captures per second was used up or the
+    /// work ended first. Goes down again if one is taken later.
     pub not_captured: u64,
     pub(in crate::report) by_verdict: [u64; Verdict::ALL.len()],
 }
 
-/// How one sink fares: see [`Reports::sinks`](crate::Reports::sinks).
+/// The state of one sink: see [`Reports::sinks`](crate::Reports::sinks).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SinkStats {
@@ -59,16 +59,16 @@ pub struct SinkStats {
     pub name: String,
     /// Reports (and updates) that it has taken.
     pub delivered: u64,
-    /// Those that it has not taken and never will: see [`Stats::undelivered`].
+    /// Reports that it has not taken and never will: see [`Stats::undelivered`].
     pub undelivered: u64,
-    /// Those that are on their way to it, or wait for another try.
+    /// Reports that are on their way to it, or wait to be tried again.
     pub queued: u64,
     /// Attempts that failed or panicked.
     pub failed_deliveries: u64,
 }
 
 impl Stats {
-    /// How many of those made (updates included) have this verdict.
+    /// Returns how many of the reports made (updates included) have this verdict.
     ///
     /// ```
     /// use heeler::report::Verdict;
@@ -81,7 +81,7 @@ impl Stats {
         self.by_verdict[verdict as usize]
     }
 
-    /// Every field is named, so that none is forgotten.
+    /// Adds two sums. Every field is named, so that none is forgotten.
     fn plus(self, other: Self) -> Self {
         Self {
             made: self.made + other.made,
@@ -100,7 +100,7 @@ impl Stats {
         }
     }
 
-    /// Without the verdicts, to be compared with what a test expects of the rest.
+    /// Returns the numbers without the verdicts, for tests that compare the rest.
     #[cfg(test)]
     pub(crate) fn totals(self) -> Self {
         Self { by_verdict: Default::default(), ..self }
@@ -143,7 +143,7 @@ impl fmt::Debug for Stats {
     }
 }
 
-/// Prints those verdicts that there were, by name.
+/// Prints the verdicts that occurred, by name.
 struct ByVerdict<'a>(&'a [u64; Verdict::ALL.len()]);
 
 impl fmt::Debug for ByVerdict<'_> {
@@ -167,7 +167,7 @@ pub(crate) struct Counters {
     pub(crate) dropped: AtomicU64,
     pub(crate) failed_deliveries: AtomicU64,
     pub(crate) not_captured: AtomicU64,
-    /// Those that a report has spoken of.
+    /// Those that a report has mentioned.
     pub(crate) not_captured_before: AtomicU64,
     by_verdict: [AtomicU64; Verdict::ALL.len()],
 }
@@ -182,12 +182,13 @@ struct All {
 static ALL: PerProcess<Mutex<All>> = PerProcess::new(Mutex::default);
 
 impl All {
-    /// Adds up what nobody else has any more: it is final, for what is shared by nobody is given to nobody.
+    /// Adds up the counters that nothing else holds any more. These are final, because what isn't shared cannot be
+    /// shared again.
     fn settle(&mut self) -> Stats {
         let mut gone = self.gone.unwrap_or_default();
         self.counters.retain_mut(|counters| {
-            // By a mutable borrow, which waits for nothing but sees all that was counted before others let go.
-            // What was on its way then is so no longer.
+            // `get_mut` never waits, and sees everything that was counted before the others let go. Reports that were
+            // on their way then no longer are.
             let last = Arc::get_mut(counters).map(|last| Stats { queued: 0, left_to_later_version: 0, ..last.read() });
             gone = last.map_or(gone, |last| gone.plus(last));
             last.is_none()
@@ -196,7 +197,7 @@ impl All {
     }
 }
 
-/// What became of all reports of the process.
+/// Returns what happened to all reports of the process.
 pub(crate) fn total() -> Stats {
     let mut all = lock_std(ALL.get());
     let gone = all.settle();
@@ -204,17 +205,17 @@ pub(crate) fn total() -> Stats {
 }
 
 impl Counters {
-    /// So many reports are on their way.
+    /// Sets how many reports are on their way.
     pub(crate) fn set_queued(&self, reports: usize) {
         self.queued.store(reports as u64, Relaxed);
     }
 
-    /// So many reports of a later version are in the spool. Returns how many there were.
+    /// Sets how many reports of a later version are in the spool. Returns how many there were.
     pub(crate) fn set_left_to_later(&self, reports: usize) -> u64 {
         self.left_to_later_version.swap(reports as u64, Relaxed)
     }
 
-    /// Counters that [`total`] knows of.
+    /// Creates counters that [`total`] knows of.
     pub(crate) fn registered() -> Arc<Self> {
         let counters = Arc::new(Self::default());
         let mut all = lock_std(ALL.get());
@@ -225,7 +226,7 @@ impl Counters {
         counters
     }
 
-    /// A report was put together.
+    /// Counts a report that was put together.
     pub(crate) fn count_made(&self, report: &Report) {
         count(&self.made);
         count(&self.by_verdict[report.verdict as usize]);
@@ -265,14 +266,14 @@ mod tests {
         assert!(text.starts_with("Stats { made: 3, ") && text.ends_with(r#"by_verdict: {"no_waker": 3} }"#), "{text}");
     }
 
-    /// Guards: each verdict is counted in its place, and what has ended still counts, once.
+    /// Guards: each verdict is counted in its place, and ended work still counts, once.
     #[test]
     fn ended_work_still_counts() {
         for (at, verdict) in Verdict::ALL.into_iter().enumerate() {
             assert_eq!(verdict as usize, at);
         }
         let (one, other) = (Counters::registered(), Counters::registered());
-        // No real report has this verdict, so that tests which run beside this one do not count.
+        // No real report has this verdict, so tests that run at the same time don't count.
         let verdict = Verdict::Interrupted;
         let report = Report { verdict, ..crate::report::testing::report() };
         one.count_made(&report);

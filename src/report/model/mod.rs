@@ -1,4 +1,5 @@
-//! What a report says: plain data. How it is written and read: [`schema`](crate::report::model::schema).
+//! The contents of a report, as plain data. For how it is written and read, see
+//! [`schema`](crate::report::model::schema).
 
 pub(in crate::report) mod process;
 pub(in crate::report) mod schema;
@@ -18,9 +19,10 @@ use crate::text::time::{millis, rfc3339};
 
 /// The version of the JSON form of a [`Report`]. Fields may be added within a version; none changes its meaning.
 ///
-/// The fields have the names of the struct's, durations are milliseconds and end in `_ms`, times are RFC 3339 in UTC. `sentence` is the
-/// [sentence](Report::sentence), for whoever reads no further. Frames are told once: `frames` lists all that the report has, each
-/// stack has the numbers of its own, innermost first, and each frame the number of its module in `modules`. Both count from 0.
+/// Fields have the names of the struct's fields, durations are milliseconds and end in `_ms`, times are RFC 3339 in
+/// UTC. `sentence` is the [sentence](Report::sentence), for readers that need nothing else. Frames are listed once:
+/// `frames` has all frames of the report, each stack has the numbers of its own, innermost first, and each frame has
+/// the number of its module in `modules`. Both count from 0.
 ///
 /// ```json
 /// {
@@ -39,29 +41,32 @@ use crate::text::time::{millis, rfc3339};
 /// }
 /// ```
 ///
-/// What a frame does not have is left out: `function`, `file`, `line`, `source` and `module` if they are not known, `own` and
-/// `inlined` if they are false. Which frames have which numbers follows from the stacks, so equal reports are equal as JSON.
+/// Fields without a value are left out of a frame: `function`, `file`, `line`, `source` and `module` if they aren't
+/// known, `own` and `inlined` if they are false. The order of the stacks determines the numbers of the frames, so equal
+/// reports are equal as JSON.
 ///
 /// # The short form
 ///
-/// A `Webhook` (feature `webhook`) gets the same without most of the stacks, in a few kilobytes: of the capture's stacks the first
-/// four that are at different places, and those of the places where most of the time went, six together at most. Of each stack it
-/// has the application's own frames and the library's that say what is waited on, 16 at most, and how many were left out
-/// (`omitted_frames`). `timeline` refers to the stacks that are there. `omitted`, as in `{"stacks": 25, "frames": 2391}`, tells a
-/// report in its short form from a whole one.
+/// A `Webhook` (feature `webhook`) gets the same without most of the stacks, in a few kilobytes. Of the capture's
+/// stacks, it gets the first four that are at different places. To these it adds the stacks of the places where most of
+/// the time went, up to six together. Each stack has the application's own frames and the library frames that say what
+/// is waited on, 16 at most, and the number of frames left out (`omitted_frames`). `timeline` refers to the stacks that
+/// are there. `omitted`, as in `{"stacks": 25, "frames": 2391}`, distinguishes a report in its short form from a whole
+/// one.
 ///
 /// # Schema 1
 ///
-/// It had no tables and no `sentence`, and each frame in full wherever it stood, with its module's name as `module` and its
-/// `build_id`. A [`Report`] is read from either, and says `2` then. [Spools](crate::ReportsBuilder::spool) are still written in it,
-/// because processes of an earlier version may have to read them while a service is deployed. Reports of a later version than this
-/// program's have that version in `schema`, as far as they can be read.
+/// Schema 1 had no tables and no `sentence`. Each frame was written in full wherever it occurred, with its module's
+/// name as `module` and its `build_id`. A [`Report`] can be read from either, and then says `2`.
+/// [Spools](crate::ReportsBuilder::spool) are still written in schema 1, because processes of an earlier version may
+/// have to read them while a service is deployed. A report written by a later version than this program's keeps that
+/// version in `schema`, and is read as far as possible.
 pub const SCHEMA: u32 = 2;
 
 /// One slow piece of work: what it is, where it is, and where its time went.
 ///
-/// Times are UTC. Everything that came from a request is already reduced to what
-/// [privacy](crate::report#privacy) allows.
+/// Times are UTC. Everything that came from a request is already reduced to what [privacy](crate::report#privacy)
+/// allows.
 // A spool has reports of other versions of this program, too: a field that is added is an `Option`, or has a serde default.
 #[derive(Debug, Clone, Deserialize)]
 #[non_exhaustive]
@@ -69,14 +74,14 @@ pub struct Report {
     /// [`SCHEMA`].
     #[serde(deserialize_with = "schema::version")]
     pub schema: u32,
-    /// Unique to this request within the process and, with near certainty, beyond it. An update has the id of its report.
+    /// Unique to this request within the process and, almost certainly, beyond it. An update has the id of its report.
     pub id: String,
     /// 0 for the first capture; 1, 2, 3 for the later ones at 2, 4 and 8 times the threshold.
     pub update: u32,
-    /// What made heeler look.
+    /// Why heeler looked.
     #[serde(deserialize_with = "lenient::kind")]
     pub kind: Kind,
-    /// Where the time goes.
+    /// Why the work is slow.
     pub verdict: Verdict,
     /// When the stacks were taken.
     #[serde(with = "rfc3339")]
@@ -84,7 +89,7 @@ pub struct Report {
     /// When the work began.
     #[serde(with = "rfc3339")]
     pub started_at: SystemTime,
-    /// From the beginning to the capture.
+    /// The time from the beginning to the capture.
     #[serde(rename = "elapsed_ms", with = "millis")]
     pub elapsed: Duration,
     /// The threshold in force; `None` for reports that have none.
@@ -106,7 +111,7 @@ pub struct Report {
     /// Time between polls, as far as observed.
     #[serde(rename = "waiting_ms", with = "millis")]
     pub waiting: Duration,
-    /// Time that was not observed, for the work was not armed yet or the budget of captures was used up.
+    /// Time that was not observed, because the work wasn't armed yet or the budget of captures was used up.
     #[serde(rename = "unobserved_ms", with = "millis")]
     pub unobserved: Duration,
     /// The longest poll observed.
@@ -114,37 +119,39 @@ pub struct Report {
     pub longest_poll: Duration,
     /// The application's own frame that matters most: where an engineer should look first.
     pub location: Option<Location>,
-    /// The stacks, those of the capture first (`current`), then those the timeline refers to.
+    /// The stacks: first those of the capture (`current`), then those that the timeline refers to.
     #[serde(flatten, deserialize_with = "schema::stacks")]
     pub stacks: Vec<Stack>,
-    /// Where the time went: sums to `elapsed`, longest first.
+    /// Where the time went. Sums to `elapsed`, longest first.
     pub timeline: Vec<Interval>,
     /// The `tracing` spans the work is in, outermost first.
     pub spans: Vec<Span>,
-    /// What a reader must know to judge this report: captures that were missed, child work that did not answer, and so on.
+    /// What a reader must know to judge this report: captures that were missed, child work that did not answer, and so
+    /// on.
     pub notes: Vec<String>,
-    /// Equal for reports about the same place on the same route: hexadecimal.
+    /// Equal for reports about the same place on the same route. Hexadecimal.
     pub fingerprint: String,
-    /// Reports with this fingerprint that were held back since the last one that went out.
+    /// How many reports with this fingerprint were held back since the last one that was sent.
     pub suppressed: u64,
-    /// Never written anywhere: a report that was read back has none.
+    /// Never written: a report that was read back has none.
     #[serde(skip)]
     pub(crate) around: Around,
 }
 
-/// The request, as privacy allows.
+/// The request, as far as privacy allows.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RequestInfo {
-    /// A number of this request within the process.
+    /// The number of this request within the process.
     pub id: u64,
-    /// `GET`.
+    /// The method: `GET`.
     pub method: String,
-    /// Path and query as sent, secret-looking values replaced, control characters escaped, shortened if very long.
+    /// Path and query as sent, with secret-looking values replaced, control characters escaped, and shortened if very
+    /// long.
     pub uri: String,
-    /// The route's template (`/users/{id}`) where the router tells it.
+    /// The route's template (`/users/{id}`), if the router provides it.
     pub route: Option<String>,
-    /// `HTTP/1.1`.
+    /// The HTTP version: `HTTP/1.1`.
     pub version: String,
     /// The headers that are allowed by name, in that order.
     pub headers: Vec<(String, String)>,
@@ -178,11 +185,11 @@ pub struct Thread {
     pub name: String,
     /// The kernel's state: `running`, `sleeping`, `uninterruptible`, ...
     pub state: Option<String>,
-    /// The system call the thread sits in.
+    /// The system call that the thread is in.
     pub syscall: Option<String>,
-    /// Where in the kernel it sleeps, if the kernel tells.
+    /// Where in the kernel it sleeps, if the kernel says.
     pub wchan: Option<String>,
-    /// Whether the kernel's state is `running`: the thread was on a CPU, or waited for one.
+    /// Whether the kernel's state is `running`: the thread was on a CPU, or waiting for one.
     pub on_cpu: Option<bool>,
 }
 
@@ -193,11 +200,11 @@ pub struct Stack {
     /// What it is a stack of.
     #[serde(deserialize_with = "lenient::stack_kind")]
     pub kind: StackKind,
-    /// Taken at the capture (true), or earlier, for the timeline (false).
+    /// Whether it was taken at the capture (true) or earlier, for the timeline (false).
     pub current: bool,
-    /// Frames are missing at the outer end.
+    /// Whether frames are missing at the outer end.
     pub truncated: bool,
-    /// Put together from what a finished poll left behind (verdict *no waker*): likely, not certain.
+    /// Whether it was put together from what a finished poll left behind (verdict *no waker*): likely, but not certain.
     pub reconstructed: bool,
     /// Branches of one wait (`join!`, `select!`) are numbered from 0 and stand next to each other.
     pub branch: u32,
@@ -205,14 +212,14 @@ pub struct Stack {
     pub child: Option<String>,
     /// The thread, for the kinds *thread* and *culprit*.
     pub thread: Option<Thread>,
-    /// What a culprit's thread is busy with: its request or job.
+    /// What a culprit's thread is doing: its request or job.
     pub work: Option<String>,
     /// The frames, innermost first.
     pub frames: Vec<Frame>,
 }
 
 impl Stack {
-    /// A stack of this moment without frames.
+    /// Returns a current stack without frames.
     pub(in crate::report) const fn empty(kind: StackKind) -> Self {
         Self {
             kind,
@@ -232,13 +239,13 @@ impl Stack {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Interval {
-    /// What it did.
+    /// What the work did.
     pub activity: Activity,
-    /// Index into [`Report::stacks`] of the (first branch's) stack, where one is known.
+    /// Index into [`Report::stacks`] of the stack (its first branch), if one is known.
     pub stack: Option<usize>,
-    /// How many separate waits or polls make this share up.
+    /// How many separate waits or polls make up this share.
     pub waits: u32,
-    /// Their sum.
+    /// Their total time.
     #[serde(rename = "ms", with = "millis")]
     pub time: Duration,
 }
@@ -257,8 +264,8 @@ pub struct Span {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Location {
-    /// The function, as a reader knows it: `photos::slow::load_photos`. `None` if the binary has no name for it, as for
-    /// an inlined async function built with `debug = "line-tables-only"`.
+    /// The function, by its usual name: `photos::slow::load_photos`. `None` if the binary has no name for it, as for an
+    /// inlined async function built with `debug = "line-tables-only"`.
     pub function: Option<String>,
     /// The file, as the compiler recorded it.
     pub file: Option<String>,
@@ -267,7 +274,7 @@ pub struct Location {
 }
 
 impl Location {
-    /// A place, as far as it is known: for [`Report::symbolize`].
+    /// Creates a place from what is known of it, for [`Report::symbolize`].
     #[must_use]
     pub const fn new(function: Option<String>, file: Option<String>, line: Option<u32>) -> Self {
         Self { function, file, line }

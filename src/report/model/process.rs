@@ -3,7 +3,7 @@
 use crate::capture::PerProcess;
 use crate::report::model::{ProcessInfo, Stack};
 
-/// Fills in what the report's maker left open: host, pid, executable, and the executable's build id if a frame tells it.
+/// Fills in what was left open: host, pid, executable, and the executable's build id if a frame has it.
 pub(crate) fn complete(process: &mut ProcessInfo, stacks: &[Stack]) {
     static THIS: PerProcess<ProcessInfo> = PerProcess::new(|| ProcessInfo {
         hostname: hostname(),
@@ -29,7 +29,7 @@ pub(crate) fn complete(process: &mut ProcessInfo, stacks: &[Stack]) {
     }
 }
 
-/// The host's name, from where it can be had without a call into C.
+/// Returns the host's name, from a source that needs no call into C.
 pub(crate) fn hostname() -> String {
     let of_kernel =
         || std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));

@@ -3,7 +3,7 @@
 use crate::capture::Frame;
 use crate::report::model::{Interval, Location, Report, RequestInfo, Span, Stack, Thread};
 
-/// What an allocator adds to each block, about.
+/// Roughly what an allocator adds to each block.
 const BLOCK: usize = 16;
 
 fn text(text: &str) -> usize {
@@ -20,7 +20,7 @@ fn pairs(pairs: &[(String, String)]) -> usize {
 }
 
 impl Report {
-    /// About how many bytes it takes in memory, itself and all that it has.
+    /// Returns roughly how many bytes it takes in memory, including everything it owns.
     pub(in crate::report) fn size(&self) -> usize {
         let process = &self.process;
         let lists =
@@ -61,7 +61,7 @@ fn stack(stack: &Stack) -> usize {
 }
 
 impl Frame {
-    /// About how many bytes it takes in memory.
+    /// Returns roughly how many bytes it takes in memory.
     pub(in crate::report) fn size(&self) -> usize {
         let texts = texts([&self.function, &self.file, &self.source, &self.module, &self.build_id]);
         size_of::<Self>() + texts + text(&self.address)
@@ -77,7 +77,8 @@ mod tests {
     use super::*;
     use crate::report::testing::{await_stack, own, report};
 
-    /// Guards: everything that a report can have many of is counted, and no other part can be larger than what is counted.
+    /// Guards: everything that a report can have many of is counted, and no other part can be larger than what is
+    /// counted.
     #[test]
     fn the_size_counts_everything_unbounded() {
         let with = |change: &dyn Fn(&mut Report)| {

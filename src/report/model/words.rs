@@ -1,4 +1,4 @@
-//! The words that a report uses besides its kind and verdict: what a stack is of, what the work did.
+//! The words that a report uses besides its kind and verdict: the kinds of stacks, and the activities of the work.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StackKind {
-    /// An await point: from the future that waits (first frame) to the work's outermost future.
+    /// An await point: from the waiting future (first frame) to the work's outermost future.
     Await,
     /// A thread inside the work's poll (or inside its child work).
     Thread,
@@ -24,16 +24,16 @@ pub enum Activity {
     Waiting,
     /// It was inside a poll: on a CPU, or blocked there.
     Running,
-    /// Heeler had woken it, and it waited to be polled. When somebody else has woken it is not known.
+    /// Heeler had woken it, and it waited to be polled. A wake by anything else isn't seen.
     Runnable,
     /// It had woken itself and waited to be polled again.
     Yielding,
-    /// Nobody looked.
+    /// It was not observed.
     #[serde(other)]
     Unobserved,
 }
 
-/// Reads words of a report that a later version wrote: one that is not known here is the most common one.
+/// Reads the words of a report that a later version wrote. An unknown word becomes the most common one.
 pub(in crate::report) mod lenient {
     use serde::de::IgnoredAny;
     use serde::{Deserialize, Deserializer};

@@ -14,11 +14,11 @@ use crate::report::delivery::{AnySink, Limits, Spool};
 use crate::report::privacy::Redactor;
 use crate::report::sink::{AsyncSink, Boxed, Directory, Log, Sink};
 
-/// The default bounds of a report directory: 256 MiB, and as many reports as one looks through.
+/// The default bounds of a report directory: 256 MiB, and as many reports as a person looks through.
 const MAX_BYTES: u64 = 256 << 20;
 const MAX_REPORTS: usize = 1_000;
 
-/// Sets up [`Reports`]; made by [`Reports::builder`].
+/// Sets up [`Reports`]. Create one with [`Reports::builder`].
 ///
 /// # Example
 ///
@@ -88,17 +88,17 @@ impl Default for ReportsBuilder {
 }
 
 impl ReportsBuilder {
-    /// Writes each report to this directory, too, as `slow_request_<time>_<id>.txt`, `.json` and `.svg`, the text,
-    /// the JSON and the [flamegraph](crate::Report::to_svg). It is created if need be.
+    /// Also writes each report to this directory, as `slow_request_<time>_<id>.txt`, `.json` and `.svg`: the text, the
+    /// JSON and the [flamegraph](crate::Report::to_svg). Creates the directory if it doesn't exist.
     ///
-    /// Files appear whole or not at all, and only their owner may read them (on Unix). An update replaces the files of the
-    /// report that it updates. By default there is no directory.
+    /// Files appear whole or not at all, and only their owner may read them (on Unix). An update replaces the files of
+    /// the report that it updates. By default there is no directory.
     pub fn directory(mut self, path: impl Into<PathBuf>) -> Self {
         self.directory = Some(path.into());
         self
     }
 
-    /// Keeps the report directory below this many bytes and this many reports: the oldest are removed, a few at a time.
+    /// Keeps the report directory below this many bytes and this many reports, by removing the oldest a few at a time.
     /// Defaults to 256 MiB and 1,000 reports. Files that heeler did not write are neither counted nor removed.
     pub fn directory_limits(mut self, bytes: u64, reports: usize) -> Self {
         self.max_bytes = bytes;
@@ -106,7 +106,7 @@ impl ReportsBuilder {
         self
     }
 
-    /// Turns off the log. By default each report is a `tracing` event, which [`log_level`](Self::log_level) describes.
+    /// Turns off the log. By default, each report is logged as a `tracing` event: see [`log_level`](Self::log_level).
     pub fn without_log(mut self) -> Self {
         self.log = false;
         self
@@ -114,13 +114,13 @@ impl ReportsBuilder {
 
     /// Sets the level at which reports are logged. Defaults to WARN.
     ///
-    /// Each report is one `tracing` event. Its message is the report's [sentence](crate::Report::sentence); its fields are
-    /// `id`, `update`, `kind`, `verdict`, `method`, `uri`, `route`, `job`, `elapsed_ms`, `threshold_ms`, `location`,
-    /// `fingerprint` and `suppressed`, each as far as there is a value.
+    /// Each report is one `tracing` event. Its message is the report's [sentence](crate::Report::sentence). Its fields
+    /// are `id`, `update`, `kind`, `verdict`, `method`, `uri`, `route`, `job`, `elapsed_ms`, `threshold_ms`,
+    /// `location`, `fingerprint` and `suppressed`. Fields without a value are left out.
     ///
-    /// With the feature `spans` and a [`SpanLayer`](https://docs.rs/heeler/latest/heeler/struct.SpanLayer.html), the event is
-    /// made within the innermost span around all that was captured, as long as that span is open: formatters print its
-    /// fields, and `tracing-opentelemetry` adds the event to it.
+    /// With the feature `spans` and a [`SpanLayer`](https://docs.rs/heeler/latest/heeler/struct.SpanLayer.html), the
+    /// event is made within the innermost span around everything that was captured, as long as that span is open.
+    /// Formatters then print its fields, and `tracing-opentelemetry` adds the event to it.
     pub fn log_level(mut self, level: Level) -> Self {
         self.log_level = level;
         self
@@ -128,50 +128,51 @@ impl ReportsBuilder {
 
     /// Sets the target under which reports are logged. Defaults to `heeler`.
     ///
-    /// A target of your own reaches `tracing` subscribers only: the `log` feature of `tracing`, which hands events on to
+    /// A custom target reaches `tracing` subscribers only. The `log` feature of `tracing`, which passes events on to
     /// the `log` crate where there is no subscriber, only knows targets that are fixed at compile time.
     pub fn log_target(mut self, target: impl Into<String>) -> Self {
         self.log_target = target.into();
         self
     }
 
-    /// Hands each report to this sink, too. Sinks are called in the order in which they were added, after the log and the
-    /// directory.
+    /// Also hands each report to this sink. Sinks are called in the order in which they were added, after the log and
+    /// the directory.
     pub fn sink(self, sink: impl Sink) -> Self {
         self.any_sink(Ok(AnySink::Blocking(Arc::new(sink))))
     }
 
-    /// Hands each report to this sink, too, which other sinks need not wait for.
+    /// Also hands each report to this async sink. Other sinks don't wait for it.
     pub fn async_sink(self, sink: impl AsyncSink) -> Self {
         self.any_sink(Ok(AnySink::Async(Arc::new(Boxed(sink)))))
     }
 
-    /// Keeps each report in this directory until every sink has it: written before the first attempt, removed after the last.
-    /// It is created if need be. By default there is no spool.
+    /// Keeps each report in this directory until every sink has it: it is written before the first attempt and removed
+    /// after the last. Creates the directory if it doesn't exist. By default there is no spool.
     ///
-    /// Reports that wait for a sink then survive the end of the process, even by `kill -9` or a power failure, and are
-    /// sent by the next process with the same spool, or by another one that shares it, within half a minute. Several
-    /// processes may share a spool, if they have the same sinks: what one takes over goes to its own, which it knows by their
-    /// names in the log (`email`, `email 2`), and is removed when these have it. A report may arrive twice, if the process
-    /// ends between its arrival and the note of it. A file that cannot be read as a report is moved to `unreadable` in the
-    /// spool, which keeps the newest 100 of 64 MiB at most. What a later version of heeler wrote waits for a process of that
-    /// version, until it is as old as [`retry_for`](Self::retry_for) says, an hour at least; the newest 256 MiB of it are kept.
-    /// If the disk is full, reports are kept in memory as without a spool, and counted as
-    /// [`not_spooled`](crate::Stats::not_spooled).
+    /// Reports that wait for a sink then survive the end of the process, even by `kill -9` or a power failure. The next
+    /// process with the same spool sends them, or another process that shares the spool does, within half a minute.
+    /// Several processes may share a spool if they have the same sinks. A process that takes over a report sends it to
+    /// its own sinks, matched by their names in the log (`email`, `email 2`), and removes it when they have it. A
+    /// report may arrive twice if the process ends after it arrives and before that is recorded. A file that cannot be
+    /// read as a report is moved to `unreadable` in the spool, which keeps the newest 100 files, 64 MiB at most.
+    /// Reports written by a later version of heeler wait for a process of that version, until they are as old as
+    /// [`retry_for`](Self::retry_for) allows, an hour at least. The newest 256 MiB of them are kept. If the disk is
+    /// full, reports are kept in memory as without a spool, and counted as [`not_spooled`](crate::Stats::not_spooled).
     ///
-    /// With a spool, [`build`](Self::build) starts the reporter's thread, so that what was left behind need not wait for the first layer. The
-    /// directory should be writable for the service alone: what lies there is taken for reports, and sent.
+    /// With a spool, [`build`](Self::build) starts the reporter's thread, so that reports left behind don't wait for
+    /// the first layer. Only the service should be able to write to the directory: its files are taken for reports, and
+    /// sent.
     pub fn spool(mut self, directory: impl Into<PathBuf>) -> Self {
         self.spool = Some(directory.into());
         self
     }
 
-    /// Sets how many reports may wait in memory for one sink that does not take them. Defaults to 1,000.
+    /// Sets how many reports may wait in memory for one sink that doesn't take them. Defaults to 1,000.
     ///
-    /// Beyond that, the oldest is dropped, counted, and mentioned in the next report that arrives there. With a
-    /// [`spool`](Self::spool) up to 10,000 more wait on disk. A digest is of 10,000 reports at most, or of this many if that is
-    /// more. A report takes some 20 kilobytes, or 150 with the stacks of eight workers: half a kilobyte per frame. See also
-    /// [`memory_bytes`](Self::memory_bytes).
+    /// Beyond that, the oldest report is dropped, counted, and mentioned in the next report that arrives there. With a
+    /// [`spool`](Self::spool), up to 10,000 more wait on disk. A digest covers 10,000 reports at most, or this many if
+    /// that is more. A report takes about 20 kilobytes, or 150 with the stacks of eight workers: half a kilobyte per
+    /// frame. See also [`memory_bytes`](Self::memory_bytes).
     pub fn max_queued(mut self, reports: usize) -> Self {
         self.limits.queue = reports;
         self
@@ -179,20 +180,21 @@ impl ReportsBuilder {
 
     /// Sets how many bytes of memory everything that waits may take while a sink hangs or is down. Defaults to 64 MiB.
     ///
-    /// Half of them are for what waits to be made a report, half for reports that wait for sinks. What several sinks or several
-    /// requests wait for counts once. Beyond that, the oldest goes first: to the [spool](Self::spool) if it is there. Otherwise
-    /// it is dropped and counted, as [`dropped`](crate::Stats::dropped) or as [`undelivered`](crate::Stats::undelivered). The
-    /// newest of each half stays, whatever it takes. Each `Reports` has this much; clones share it.
+    /// Half of it is for evidence that waits to become a report, half for reports that wait for sinks. What several
+    /// sinks or several requests share counts once. Beyond that, the oldest goes first: to the [spool](Self::spool) if
+    /// there is one. Otherwise it is dropped and counted, as [`dropped`](crate::Stats::dropped) or as
+    /// [`undelivered`](crate::Stats::undelivered). The newest of each half stays, whatever it takes. Each `Reports` has
+    /// this much; clones share it.
     pub fn memory_bytes(mut self, bytes: usize) -> Self {
         self.limits.memory = bytes;
         self
     }
 
-    /// Sets for how long a report that a sink does not take is tried again. Defaults to three days. With zero, each report is
-    /// tried once.
+    /// Sets how long a report is tried again if a sink doesn't take it. Defaults to three days. With zero, each report
+    /// is tried once.
     ///
-    /// It is tried again after a second, then with pauses that double up to five minutes, each shorter or longer by up to a
-    /// half. The time counts from the first attempt of this process.
+    /// It is tried again after a second, then with pauses that double up to five minutes, each shorter or longer by up
+    /// to a half. The time counts from this process's first attempt.
     pub fn retry_for(mut self, time: Duration) -> Self {
         self.limits.retry_for = time;
         self
@@ -210,20 +212,21 @@ impl ReportsBuilder {
     /// Sets how long reports with the same [`fingerprint`](crate::Report::fingerprint) are held back after one was sent.
     /// Defaults to 60 seconds. With zero, every report is sent.
     ///
-    /// Such reports are about the same place on the same route. The next one that is sent says how many were held back, or a
-    /// line of the log does if none comes once the time is over. Updates of a report that was sent are sent, too, without a count.
+    /// Such reports are about the same place on the same route. The next one that is sent says how many were held back.
+    /// If none has come by the end of that time, a line in the log says it. Updates of a report that was sent are sent,
+    /// too, without a count.
     pub fn repeat_after(mut self, time: Duration) -> Self {
         self.repeat_after = time;
         self
     }
 
-    /// Sets the service's name and version, which every report shows. Defaults to none.
+    /// Sets the service's name and version, which every report shows. By default, there are none.
     pub fn service(mut self, name: impl Into<String>, version: impl Into<String>) -> Self {
         self.service = Some((name.into(), version.into()));
         self
     }
 
-    /// Treats code of these crates as the application's own, although it comes from a registry or a git repository.
+    /// Treats the code of these crates as the application's own, even if it comes from a registry or a git repository.
     /// Defaults to the executable's crate and those of its workspace.
     pub fn own_crates(mut self, crates: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.own_crates.extend(crates.into_iter().map(Into::into));
@@ -238,15 +241,15 @@ impl ReportsBuilder {
         self
     }
 
-    /// Hides the values of query parameters, span fields and other named values with these names, besides those whose names
-    /// look like secrets by themselves (`password`, `access_token`, `X-Amz-Signature`, ..): see
-    /// [Privacy](crate::report#privacy). Case and separators do not matter.
+    /// Hides the values of query parameters, span fields and other named values with these names. Names that look like
+    /// secrets by themselves (`password`, `access_token`, `X-Amz-Signature`, ..) are always hidden: see
+    /// [Privacy](crate::report#privacy). Case and separators don't matter.
     pub fn secret_params(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.secrets.extend(names.into_iter().map(Into::into));
         self
     }
 
-    /// Hides secrets that are segments of a path, which have no name to know them by: `{..}` stands for one.
+    /// Hides secrets that are segments of a path, and so have no name. `{..}` stands for one segment.
     ///
     /// ```
     /// # use heeler::Reports;
@@ -256,16 +259,16 @@ impl ReportsBuilder {
     /// # Ok::<(), heeler::Error>(())
     /// ```
     ///
-    /// `/reset/hunter2/confirm` is reported as `/reset/[redacted]/confirm`. `*` stands for any one segment, which is shown, and
-    /// `{*rest}` for everything to the end. A pattern that begins with a slash begins where the path does, one without
-    /// (`reset/{token}`) anywhere in it. Case and percent-encoding do not matter. A pattern without a placeholder fails
-    /// [`build`](Self::build). Defaults to none.
+    /// `/reset/hunter2/confirm` is reported as `/reset/[redacted]/confirm`. `*` stands for any one segment, which is
+    /// shown, and `{*rest}` for everything to the end. A pattern with a leading slash matches from the start of the
+    /// path, one without (`reset/{token}`) matches anywhere. Case and percent-encoding don't matter. A pattern without
+    /// a placeholder fails [`build`](Self::build). Defaults to none.
     pub fn secret_paths(mut self, patterns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.paths.extend(patterns.into_iter().map(Into::into));
         self
     }
 
-    /// Checks everything and opens the directory.
+    /// Checks all settings and opens the directory.
     ///
     /// # Errors
     ///
@@ -311,7 +314,7 @@ impl ReportsBuilder {
 
 impl fmt::Debug for ReportsBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Sinks may hold passwords, and are not asked for their names before there is a use for them.
+        // Sinks may hold passwords, and are asked for their names only when those are needed.
         f.debug_struct("ReportsBuilder")
             .field("directory", &self.directory)
             .field("log", &self.log)

@@ -1,4 +1,4 @@
-//! How much evidence weighs while it waits.
+//! How much memory evidence takes while it waits.
 
 use super::inbox::Charge;
 use super::ledger::Weight;
@@ -7,7 +7,7 @@ use crate::inflight::{Stacks, WaitRecord};
 use crate::monitor::{ChildEvidence, Culprit, Evidence};
 use crate::report::Reports;
 
-/// What evidence takes of the memory of its reports while it waits.
+/// Returns what evidence takes of the memory of its reports while it waits.
 pub(in crate::report) fn charge(evidence: &Evidence, reports: &Reports) -> Charge {
     let mut weight = Weight { own: size_of::<Evidence>() + evidence.subject.size(), shared: Vec::new() };
     weight.own += evidence.notes.iter().map(|note| size_of::<String>() + note.capacity()).sum::<usize>();

@@ -1,4 +1,4 @@
-//! Many reports in one: what a sink with a limit an hour says about those beyond it.
+//! Many reports in one: what a sink with a limit per hour sends about the reports beyond it.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,13 +7,13 @@ use crate::report::assemble::location::place;
 use crate::report::assemble::route::route_line;
 use crate::report::model::Report;
 
-/// Different things that are told apart; the rest is counted together.
+/// How many different fingerprints are listed; the others are counted together.
 const MAX_ENTRIES: usize = 100;
 
-/// What was gathered beyond a limit: a line a fingerprint.
+/// The reports gathered beyond a limit: one line per fingerprint.
 #[derive(Debug, Clone)]
 pub(crate) struct Digest {
-    /// When the first report was gathered, and the last.
+    /// When the first report was captured, and the last.
     pub(crate) since: SystemTime,
     pub(crate) until: SystemTime,
     /// Reports that are gathered here, and those like them that were held back.
@@ -21,9 +21,9 @@ pub(crate) struct Digest {
     pub(crate) held_back: u64,
     /// By fingerprint, in the order of their first report.
     entries: Vec<Entry>,
-    /// Reports whose fingerprints found no room.
+    /// Reports whose fingerprints had no room.
     pub(crate) others: u64,
-    /// Reports that were lost on the way to whoever gets this, and that it has not been told of.
+    /// Reports that were lost on the way to this sink, and that it hasn't been told about.
     pub(crate) lost: u64,
     pub(crate) hostname: String,
     pub(crate) service: Option<String>,
@@ -33,7 +33,7 @@ pub(crate) struct Digest {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) fingerprint: String,
-    /// Reports, those that were held back included.
+    /// The number of reports, including those that were held back.
     pub(crate) count: u64,
     /// `GET /photos/{id}`, or the job's name.
     pub(crate) what: String,
@@ -47,7 +47,7 @@ pub(crate) struct Entry {
 }
 
 impl Digest {
-    /// A digest of nothing but its first report.
+    /// Starts a digest with its first report.
     pub(crate) fn of(report: &Report) -> Self {
         let mut digest = Self {
             since: report.captured_at,
@@ -64,12 +64,12 @@ impl Digest {
         digest
     }
 
-    /// Gathers another report, or an update of one: that counts only if nothing like it was gathered.
+    /// Gathers another report. An update counts only if nothing like it was gathered.
     pub(crate) fn add(&mut self, report: &Report) {
         // The clock may have been set back meanwhile.
         self.since = self.since.min(report.captured_at);
         self.until = self.until.max(report.captured_at);
-        // A report may have been read back from a file that says anything.
+        // A report may have been read back from a file, which can contain any number.
         self.held_back = self.held_back.saturating_add(report.suppressed);
         let room = self.entries.len() < MAX_ENTRIES;
         let known = self.entries.iter_mut().find(|entry| entry.fingerprint == report.fingerprint);
@@ -96,7 +96,7 @@ impl Digest {
         }
     }
 
-    /// What there was, the most frequent first.
+    /// Returns the entries, the most frequent first.
     pub(crate) fn entries(&self) -> Vec<&Entry> {
         let mut entries: Vec<&Entry> = self.entries.iter().collect();
         entries.sort_by(|a, b| b.count.cmp(&a.count).then(b.worst.cmp(&a.worst)));
@@ -130,8 +130,8 @@ mod tests {
         assert_eq!(digest.entries()[1].what, "GET /slow/{what}");
     }
 
-    /// Guards: with a clock that is set back, and reports of an earlier process, the digest still goes from the first to the
-    /// last time.
+    /// Guards: with a clock that is set back, and reports from an earlier process, the digest still spans from the
+    /// first to the last time.
     #[test]
     fn a_clock_set_back_keeps_the_right_period() {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!((digest.reports, digest.entries()[1].worst), (2, Duration::from_millis(20)));
     }
 
-    /// Guards: an hour of ever new places takes bounded memory, and every report is counted.
+    /// Guards: an hour of reports from ever new places takes bounded memory, and every report is counted.
     #[test]
     fn a_digest_takes_bounded_memory() {
         let mut digest = Digest::of(&like(0, 1, 0));
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!((digest.entries().len(), told + digest.others), (MAX_ENTRIES, 1_000));
     }
 
-    /// Guards: numbers that no honest file has cause no panic.
+    /// Guards: numbers that only a damaged file contains don't cause a panic.
     #[test]
     fn absurd_numbers_do_not_overflow() {
         let mut digest = Digest::of(&like(1, 1, u64::MAX));

@@ -1,4 +1,4 @@
-//! The sinks that come with features, as a builder knows them.
+//! The builder's methods for sinks that come with features.
 
 #[cfg(any(feature = "email", feature = "webhook"))]
 use std::sync::Arc;
@@ -8,30 +8,30 @@ use super::builder::ReportsBuilder;
 use crate::report::delivery::AnySink;
 
 impl ReportsBuilder {
-    /// Mails each report, too. May be called several times.
+    /// Also mails each report. May be called several times.
     ///
-    /// The settings are checked by [`build`](Self::build).
+    /// [`build`](Self::build) checks the settings.
     #[cfg(feature = "email")]
     #[cfg_attr(docsrs, doc(cfg(feature = "email")))]
     pub fn email(self, email: crate::Email) -> Self {
         self.any_sink(email.prepare().map(|mailer| AnySink::Async(Arc::new(mailer))))
     }
 
-    /// Hands each report to OpenTelemetry, too: see [`OpenTelemetry`](crate::OpenTelemetry).
+    /// Also hands each report to OpenTelemetry: see [`OpenTelemetry`](crate::OpenTelemetry).
     #[cfg(feature = "otel")]
     #[cfg_attr(docsrs, doc(cfg(feature = "otel")))]
     pub fn open_telemetry(self, open_telemetry: crate::report::sink::OpenTelemetry) -> Self {
         self.sink(open_telemetry.start())
     }
 
-    /// Sends each report to Sentry, too.
+    /// Also sends each report to Sentry.
     #[cfg(feature = "sentry")]
     #[cfg_attr(docsrs, doc(cfg(feature = "sentry")))]
     pub fn sentry(self, sentry: crate::report::sink::Sentry) -> Self {
         self.sink(sentry)
     }
 
-    /// Posts each report to a URL, too: as short JSON, or as a message for Slack and its like.
+    /// Also posts each report to a URL: as short JSON, or as a message for Slack and similar services.
     #[cfg(feature = "webhook")]
     #[cfg_attr(docsrs, doc(cfg(feature = "webhook")))]
     pub fn webhook(self, webhook: crate::report::sink::Webhook) -> Self {

@@ -1,4 +1,4 @@
-//! Are two reports about the same?
+//! Whether two reports are about the same thing.
 
 use std::collections::BTreeSet;
 
@@ -8,11 +8,12 @@ use crate::report::assemble::route::{route_of, without_id};
 use crate::report::model::words::StackKind;
 use crate::report::model::{Report, Stack};
 
-/// Equal for reports of the same kind and verdict, about the same place, on the same route: 16 hexadecimal digits.
+/// Returns a hash that is equal for reports of the same kind and verdict, about the same place, on the same route: 16
+/// hexadecimal digits.
 ///
-/// Equal across processes and runs of the same build, for it is a plain FNV-1a of text, and independent of addresses, ids
-/// in paths, the order of branches, how many branches are at the same place, and in which library code an await point is. The
-/// report must have been [arranged](crate::report::assemble::location::arrange).
+/// It is equal across processes and runs of the same build, because it is a plain FNV-1a of text. It doesn't depend on
+/// addresses, ids in paths, the order of branches, how many branches are at the same place, or which library code an
+/// await point is in. The report must have been [arranged](crate::report::assemble::location::arrange).
 pub(crate) fn fingerprint(report: &Report) -> String {
     let mut hash = Fnv::default();
     hash.text(report.kind.as_str());
@@ -26,8 +27,8 @@ pub(crate) fn fingerprint(report: &Report) -> String {
         (None, None) => {}
     }
     if report.verdict == Verdict::Starved {
-        // Which workers were held, and where in their work they were, differs from moment to moment: the place that
-        // holds most of them has to do.
+        // Which workers were held, and where in their work they were, differs from moment to moment, so use the place
+        // that holds most of them.
         hash.text(&locate(report).and_then(|place| place.function.or(place.file)).unwrap_or_default());
     } else {
         for stack in current_places(report) {
@@ -38,12 +39,12 @@ pub(crate) fn fingerprint(report: &Report) -> String {
     format!("{:016x}", hash.0)
 }
 
-/// The places of all stacks of the capture, whatever their order.
+/// Returns the places of all stacks of the capture, whatever their order.
 pub(in crate::report) fn current_places(report: &Report) -> BTreeSet<Vec<String>> {
     report.stacks.iter().filter(|stack| stack.current).map(places).collect()
 }
 
-/// The places of one stack, innermost first.
+/// Returns the places of one stack, innermost first.
 fn places(stack: &Stack) -> Vec<String> {
     let name = |frame: &crate::capture::Frame| frame.function.clone().or_else(|| frame.file.clone());
     if own_frame(stack).is_some() {
@@ -52,24 +53,24 @@ fn places(stack: &Stack) -> Vec<String> {
             .filter_map(|frame| match stack.kind {
                 // A wait is at one line.
                 StackKind::Await => Some(format!("{}:{}", name(frame)?, frame.line.unwrap_or(0))),
-                // A thread that works is at another line of a loop each time one looks.
+                // A thread at work is on a different line of a loop at each look.
                 _ => name(frame),
             })
             .collect();
         places.dedup();
         return places;
     }
-    // How many layers of heeler's are around it makes no difference.
+    // The number of heeler's own layers around it makes no difference.
     let named = || stack.frames.iter().filter(|frame| !frame.is_heelers()).filter_map(name);
     match stack.kind {
         StackKind::Await if named().next().is_some() => named().collect(),
-        // Nothing has a name: where in the module it is says the same, for one build.
+        // Nothing has a name. The addresses within the modules identify the place, for one build.
         StackKind::Await => stack.frames.iter().map(|frame| frame.address.clone()).collect(),
         _ => named().take(1).collect(),
     }
 }
 
-/// FNV-1a with 64 bits: fixed for ever, unlike the standard library's hash.
+/// FNV-1a with 64 bits, which never changes, unlike the standard library's hash.
 struct Fnv(u64);
 
 impl Default for Fnv {
@@ -79,7 +80,7 @@ impl Default for Fnv {
 }
 
 impl Fnv {
-    /// Takes `text` in, ended by a byte that no UTF-8 has, so that `ab` + `c` differs from `a` + `bc`.
+    /// Hashes `text`, followed by a byte that UTF-8 never contains, so that `ab` + `c` differs from `a` + `bc`.
     fn text(&mut self, text: &str) {
         for byte in text.bytes().chain([0xff]) {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);

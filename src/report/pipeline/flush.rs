@@ -7,13 +7,14 @@ use crate::log::{TARGET, log_safely};
 use crate::report::Reports;
 
 impl Reports {
-    /// Waits until every report that was due before has been delivered or given up, and what was held back has been said;
-    /// for a graceful shutdown. False if that takes longer than `timeout`: what is still on its way then is lost with the
-    /// process, unless there is a [spool](crate::report::ReportsBuilder::spool).
+    /// Waits until every report that was due before has been delivered or given up, and the counts of held-back reports
+    /// have been logged. Call it for a graceful shutdown. Returns false if that takes longer than `timeout`. The
+    /// reports still on their way are then lost with the process, unless there is a
+    /// [spool](crate::report::ReportsBuilder::spool).
     ///
-    /// Sinks that failed are tried again at once, and what waits for the end of an hour is sent now.
+    /// Sinks that failed are tried again at once, and digests that wait for the end of an hour are sent now.
     ///
-    /// Works on any executor. If it is dropped before it is ready, reports are sent all the same.
+    /// Works on any executor. If the future is dropped before it is ready, reports are sent all the same.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -29,9 +30,9 @@ impl Reports {
     pub async fn flush(&self, timeout: Duration) -> bool {
         let (done, flushed) = tokio::sync::oneshot::channel();
         let reports = self.clone();
-        // A thread, for the runtime around may have nothing else left to do, and be of any kind.
+        // On a thread of its own, because the surrounding runtime may have nothing else left to do, and be of any kind.
         let started = std::thread::Builder::new().name("heeler-flush".into()).spawn(move || {
-            // Whoever asked may have given up.
+            // The caller may have given up.
             let _ = done.send(reports.blocking_flush(timeout));
         });
         if let Err(error) = started {
@@ -42,10 +43,11 @@ impl Reports {
         flushed.await.unwrap_or(false)
     }
 
-    /// As [`flush`](Self::flush), but blocks the thread: for `main` after the runtime is gone, and for code that is not async.
+    /// Like [`flush`](Self::flush), but blocks the thread: for `main` after the runtime is gone, and for code that
+    /// isn't async.
     #[must_use]
     pub fn blocking_flush(&self, timeout: Duration) -> bool {
-        // None is for ever: so long a wait ends after the last time that can be told.
+        // `None` waits forever: such a long wait ends later than any time that `Instant` can represent.
         let deadline = Instant::now().checked_add(timeout);
         let dispatch = self.dispatch();
         dispatch.hurry();

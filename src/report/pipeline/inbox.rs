@@ -1,4 +1,4 @@
-//! What waits for the reporter: bounded in number and in bytes, and the oldest goes first when there is too much.
+//! The queue of messages for the reporter. It is bounded in number and in bytes, and drops the oldest first.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
@@ -29,10 +29,10 @@ struct Parcel<T> {
     charge: Option<Charge>,
 }
 
-/// What a message takes, and of whose memory.
+/// How much memory a message takes, and whose.
 #[derive(Debug)]
 pub(in crate::report) struct Charge {
-    /// Tells owners apart while they have a message in here.
+    /// Identifies the owner while it has a message in here.
     pub(in crate::report) owner: usize,
     pub(in crate::report) weight: Weight,
     /// Bytes that all messages of this owner may take. The newest stays, whatever it takes.
@@ -47,9 +47,9 @@ impl<T> Default for Inbox<T> {
 }
 
 impl<T> Inbox<T> {
-    /// Adds a message; never waits for room. Returns the messages that had to go for it, oldest first: one of anybody's if
-    /// there are `capacity` messages already, and as many of the same owner as take too much memory together. One without a
-    /// charge never goes.
+    /// Adds a message and never waits for room. Returns the messages that had to make room for it, oldest first: one of
+    /// any owner's if there are `capacity` messages already, and as many of the same owner's as together take too much
+    /// memory. A message without a charge is never dropped.
     #[must_use]
     pub(in crate::report) fn push(&self, message: T, charge: Option<Charge>, capacity: usize) -> Vec<T> {
         let mut dropped = Vec::new();
@@ -74,9 +74,10 @@ impl<T> Inbox<T> {
         dropped
     }
 
-    /// The next message; `None` if there is none for so long. To be asked by one task at a time.
+    /// Waits for the next message. Returns `None` if there is none within `timeout`. Only one task may call it at a
+    /// time.
     pub(in crate::report) async fn next(&self, timeout: Duration) -> Option<T> {
-        // Whoever else is on this runtime gets a turn, however many messages there are.
+        // Gives other tasks on this runtime a turn, however many messages there are.
         tokio::task::yield_now().await;
         let message = async {
             loop {
@@ -102,7 +103,7 @@ impl<T> State<T> {
         Some(self.release(parcel))
     }
 
-    /// The message is no longer in here.
+    /// Gives back the memory of a message that is no longer in here.
     fn release(&mut self, Parcel { message, charge }: Parcel<T>) -> T {
         if let Some(charge) = charge
             && let Some(ledger) = self.ledgers.get_mut(&charge.owner)
@@ -137,8 +138,8 @@ mod tests {
         messages
     }
 
-    /// Guards: the oldest evidence of the same owner makes room for as many bytes as are needed, and nobody else's does. A
-    /// message that is not evidence stays.
+    /// Guards: the oldest evidence of the same owner makes room for as many bytes as are needed, and other owners'
+    /// doesn't. A message that isn't evidence stays.
     #[test]
     fn the_oldest_make_room_in_bytes() {
         let inbox = Inbox::default();
@@ -152,7 +153,7 @@ mod tests {
         assert_eq!(emptied(&inbox), [0, 4, 6]);
     }
 
-    /// Guards: a stack that all requests share is no reason to drop any of them.
+    /// Guards: a stack that all requests share doesn't cause any of them to be dropped.
     #[test]
     fn shared_stacks_are_counted_once() {
         let inbox = Inbox::default();
@@ -167,7 +168,7 @@ mod tests {
         assert_eq!(emptied(&inbox).len(), 5);
     }
 
-    /// Guards: only so many are kept, however small they are.
+    /// Guards: the number of messages is bounded, however small they are.
     #[test]
     fn the_oldest_make_room_in_number() {
         let inbox = Inbox::default();

@@ -1,17 +1,17 @@
-//! How many bytes wait, with what several share counted once.
+//! Counts the bytes that wait. A block that several share counts once.
 
 use std::collections::HashMap;
 
 /// The memory of one thing that waits.
 #[derive(Debug, Default)]
 pub(in crate::report) struct Weight {
-    /// Bytes that it alone has.
+    /// Bytes that only it has.
     pub(in crate::report) own: usize,
-    /// Blocks that others may have, too: the address of each, and its bytes.
+    /// Blocks that others may share: the address of each, and its bytes.
     pub(in crate::report) shared: Vec<(usize, usize)>,
 }
 
-/// The bytes of all that waits. An address names a block for as long as somebody in here has it.
+/// The bytes of everything that waits. An address identifies a block for as long as something in here has it.
 #[derive(Debug, Default)]
 pub(in crate::report) struct Ledger {
     bytes: usize,
@@ -51,7 +51,7 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    /// Guards: a stack that many requests share is counted once, as long as the last of them waits.
+    /// Guards: a stack that many requests share is counted once, until the last of them is gone.
     #[test]
     fn a_shared_block_is_counted_once() {
         let one = Weight { own: 10, shared: vec![(1, 100), (2, 1_000), (2, 1_000)] };

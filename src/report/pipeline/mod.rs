@@ -1,4 +1,4 @@
-//! The way of a report from its evidence to the sinks.
+//! The path of a report from its evidence to the sinks.
 
 pub(in crate::report) mod builder;
 pub(in crate::report) mod charge;

@@ -10,7 +10,7 @@ use crate::report::assemble::location::place;
 use crate::report::model::{Location, Report};
 use crate::text::units::duration;
 
-/// Requests that are remembered; the oldest are forgotten first.
+/// How many requests are remembered; the oldest are forgotten first.
 const MAX_REQUESTS: usize = 4096;
 
 /// Where each reported request was last seen.
@@ -24,15 +24,16 @@ pub(in crate::report) struct Progress {
 struct Seen {
     verdict: Verdict,
     elapsed: Duration,
-    /// Where it was; `None` for *starved* too, whose location is that of others.
+    /// Where it was. `None` for *starved*, too, because then the location is that of other work.
     place: Option<Location>,
-    /// The application's own frames of all that was going on, as a hash: thousands of requests are remembered.
+    /// A hash of the application's own frames in all current stacks. Only a hash, because thousands of requests are
+    /// remembered.
     frames: u64,
 }
 
 impl Progress {
-    /// Remembers where the request is, and if it was seen before, says how that compares. The report is complete but for
-    /// the note.
+    /// Remembers where the request is. If it was seen before, returns a note that compares. The report must be complete
+    /// except for this note.
     pub(in crate::report) fn note(&mut self, report: &Report) -> Option<String> {
         let now = Seen {
             verdict: report.verdict,
@@ -61,7 +62,7 @@ fn hash_of_frames(report: &Report) -> u64 {
 }
 
 impl Seen {
-    /// What a report says of how `self`, which was before, compares with `now`.
+    /// Returns the note that compares `self`, the earlier state, with `now`.
     fn compared_with(&self, now: &Self) -> Option<String> {
         let then = format!("{} after its start", duration(self.elapsed));
         let state = state(self.verdict);
@@ -69,7 +70,7 @@ impl Seen {
             (Some(_), Some(_)) if self.verdict == now.verdict && self.frames == now.frames => {
                 Some(format!("at the same place as {then}"))
             }
-            // A poll that runs and a wait have stacks of different kinds, which tell nothing of each other but this.
+            // A running poll and a wait have stacks of different kinds, of which only the place can be compared.
             (Some(before), Some(here)) if self.verdict != now.verdict && before == here => {
                 Some(format!("at the same place as {then}, then {state}"))
             }
@@ -84,7 +85,7 @@ impl Seen {
     }
 }
 
-/// What a request with this verdict is.
+/// Describes a request with this verdict.
 const fn state(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Waiting => "waiting",
@@ -103,7 +104,7 @@ mod tests {
     use super::*;
     use crate::report::testing::{await_stack, own, report, thread_stack};
 
-    /// The note of a second report, after a first.
+    /// Returns the note of the second report, made after the first.
     fn compared(first: Report, second: Report) -> Option<String> {
         let mut progress = Progress::default();
         assert_eq!(progress.note(&first), None, "nothing to compare with");
@@ -134,7 +135,7 @@ mod tests {
         assert_eq!(compared(loops.0, loops.1).unwrap(), same, "a loop that is caught at another line");
     }
 
-    /// Guards: another verdict, or another reason to look, is not another place.
+    /// Guards: a different verdict, or a different reason to look, doesn't count as a different place.
     #[test]
     fn another_verdict_is_not_a_move() {
         let (waiting, blocking) = (at(Verdict::Waiting, &[7, 9]), at(Verdict::Blocking, &[7, 9]));
@@ -145,7 +146,8 @@ mod tests {
         assert_eq!(compared(sooner, waiting).unwrap(), same);
     }
 
-    /// Guards: work without a known place is not at the same one, and a starved request is not where others hold its worker.
+    /// Guards: work without a known place isn't taken to be at the same one, and a starved request isn't taken to be
+    /// where other work holds its worker.
     #[test]
     fn work_without_a_place_is_not_compared() {
         let nowhere = |verdict| at(verdict, &[]);

@@ -20,21 +20,21 @@ use crate::report::delivery::Dispatch;
 use crate::sync::lock_std;
 use crate::tries::{Tried, Tries};
 
-/// Pieces of evidence that may wait to be reported, of all reports; how many bytes, each of these say. When there is more, the
-/// oldest is dropped and counted.
+/// How many pieces of evidence may wait, for all `Reports` together. Each `Reports` limits its own bytes. When there
+/// are more, the oldest is dropped and counted.
 const QUEUE: usize = 2048;
-/// How often counts of held-back reports, and what waits to be sent again, are looked at.
+/// How often the reporter checks the counts of held-back reports, and what is to be sent again.
 const TICK: Duration = Duration::from_secs(1);
 
 enum Message {
     Evidence(Box<Evidence>),
     Flush(SyncSender<()>),
-    /// Look after what these have on its way.
+    /// Look after what these reports have on its way.
     Know(Reports),
     SelfCheck(Result<i32, &'static str>),
 }
 
-/// What waits for the reporter, whether or not its thread could be started, and the tries to do so.
+/// The messages that wait for the reporter, whether or not its thread could be started, and the attempts to start it.
 #[derive(Default)]
 struct Desk {
     inbox: Arc<Inbox<Message>>,
@@ -44,7 +44,7 @@ struct Desk {
 
 static DESK: PerProcess<Desk> = PerProcess::new(Desk::default);
 
-/// Starts the reporter unless it runs, or has just failed to start.
+/// Starts the reporter unless it is running, or has just failed to start.
 pub(crate) fn start() {
     if is_disabled() || is_running() {
         return;
@@ -83,7 +83,7 @@ fn start_thread(inbox: &Arc<Inbox<Message>>) -> std::io::Result<()> {
             run(&runtime, &inbox);
         }
     });
-    // Where a thread does not start, its closure is dropped here. A runtime that is dropped inside of another one panics.
+    // If the thread doesn't start, its closure is dropped here, and dropping a runtime inside another one panics.
     let left = lock_std(&runtime).take_if(|_| started.is_err());
     if let Some(runtime) = left {
         runtime.shutdown_background();
@@ -91,23 +91,23 @@ fn start_thread(inbox: &Arc<Inbox<Message>>) -> std::io::Result<()> {
     started.map(drop)
 }
 
-/// Whether its thread has been started.
+/// Returns whether its thread has been started.
 pub(crate) fn is_running() -> bool {
     DESK.existing().is_some_and(|desk| desk.runs.load(Ordering::Acquire))
 }
 
-/// What async sinks run on: turned by the reporter's thread while it waits for messages.
+/// Creates the runtime for async sinks. The reporter's thread drives it while it waits for messages.
 fn runtime() -> std::io::Result<Runtime> {
-    // Names of hosts are looked up on threads of its own, which need not be many.
+    // The runtime looks up host names on threads of its own. It doesn't need many.
     Builder::new_current_thread().enable_all().thread_name("heeler-lookup").max_blocking_threads(4).build()
 }
 
-/// Where messages wait, once the reporter was to be started.
+/// Returns the queue of messages, once the reporter has been asked to start.
 fn inbox() -> Option<&'static Inbox<Message>> {
     DESK.existing().map(|desk| &*desk.inbox)
 }
 
-/// Adds a message. What has to go for it is counted as dropped.
+/// Adds a message. Evidence that had to make room for it is counted as dropped.
 fn post(inbox: &Inbox<Message>, message: Message) {
     let charge = match &message {
         Message::Evidence(evidence) => {
@@ -123,7 +123,7 @@ fn post(inbox: &Inbox<Message>, message: Message) {
     }
 }
 
-/// Hands evidence over; never waits. For what there is no room, the oldest is counted as dropped.
+/// Hands evidence over and never waits. If there is no room, the oldest evidence is dropped and counted.
 pub(crate) fn send(evidence: Evidence) {
     match inbox() {
         Some(inbox) => post(inbox, Message::Evidence(Box::new(evidence))),
@@ -131,22 +131,23 @@ pub(crate) fn send(evidence: Evidence) {
     }
 }
 
-/// Says in the log what works in this process; `signal` is that of the thread captures.
+/// Logs what works in this process. `signal` is the signal of the thread captures.
 pub(crate) fn self_check(signal: Result<i32, &'static str>) {
     if let Some(inbox) = inbox() {
         post(inbox, Message::SelfCheck(signal));
     }
 }
 
-/// Has the reporter look after what these have on its way. False if it does not run: then it will as soon as it does.
+/// Makes the reporter look after what these reports have on its way. Returns false if it isn't running; it will then do
+/// so as soon as it runs.
 pub(in crate::report) fn know(reports: &Reports) -> bool {
     let Some(inbox) = inbox() else { return false };
     post(inbox, Message::Know(reports.clone()));
     is_running()
 }
 
-/// Waits until everything that was sent before has been made a report; false if that is not so by `deadline`, or the reporter
-/// does not start. `None` is never.
+/// Waits until everything that was sent before has become a report. Returns false if that takes until after `deadline`,
+/// or if the reporter doesn't start. With `None` there is no deadline.
 pub(in crate::report) fn flush(deadline: Option<Instant>) -> bool {
     let Some(inbox) = inbox() else { return true };
     start();
@@ -163,8 +164,8 @@ fn run(runtime: &Runtime, inbox: &Inbox<Message>) {
     capture::sys::block_signals();
     let mut reporter = Reporter::new(runtime.handle().clone());
     loop {
-        // Async sinks go on while this waits. What a message takes is done outside of the runtime, for sinks may block, and
-        // may have runtimes of their own.
+        // Async sinks make progress during this wait. A message is handled outside the runtime, because sinks may
+        // block, and may have runtimes of their own.
         let message = runtime.block_on(inbox.next(if reporter.behind { Duration::ZERO } else { TICK }));
         reporter.turn(message);
     }
@@ -176,13 +177,13 @@ struct Reporter {
     runtime: Handle,
     last_tick: Instant,
     known: Vec<Known>,
-    /// Sinks have more to do than they had time for.
+    /// Whether sinks have more to do than they had time for.
     behind: bool,
 }
 
-/// Some reports that are looked after.
+/// One `Reports` that the reporter looks after.
 struct Known {
-    /// To look now and then at what they hold back. The reporter keeps nobody's sinks alive ..
+    /// Used to check now and then what they hold back. It is weak, so that the reporter doesn't keep sinks alive ..
     reports: WeakReports,
     /// .. unless something is on its way to them.
     busy: Option<Arc<Dispatch>>,
@@ -193,8 +194,8 @@ impl Reporter {
         Self { assembler: Assembler::new(), runtime, last_tick: Instant::now(), known: Vec::new(), behind: false }
     }
 
-    /// One [`step`](Self::step), whatever becomes of it. Reading other people's debug information, running other people's
-    /// sinks (and dropping them), and logging to other people's subscribers must not end the reporter.
+    /// Runs one [`step`](Self::step), and survives a panic in it. Reading other people's debug information, running
+    /// other people's sinks (and dropping them), and logging to other people's subscribers must not end the reporter.
     fn turn(&mut self, message: Option<Message>) {
         if catch_unwind(AssertUnwindSafe(|| self.step(message))).is_err() {
             self.assembler = Assembler::new();
@@ -206,7 +207,7 @@ impl Reporter {
         match message {
             Some(Message::Evidence(evidence)) => self.report(*evidence),
             Some(Message::Flush(done)) => {
-                // Whoever asked may have given up.
+                // The caller may have given up.
                 let _ = done.try_send(());
             }
             Some(Message::Know(reports)) => self.look_after(&reports),
@@ -225,17 +226,17 @@ impl Reporter {
         self.behind = self.known.iter().filter_map(|known| known.busy.as_ref()).any(|busy| busy.is_behind(now));
     }
 
-    /// Goes on with what there was no time for.
+    /// Continues the deliveries that there was no time for.
     fn catch_up(&mut self, now: Instant) {
         for busy in self.known.iter_mut().map(|known| &mut known.busy) {
-            // Not taken out: it may be all that holds these reports, and somebody's sink may panic.
+            // Not taken out, because it may be the last owner of these sinks, and a sink may panic.
             if let Some(dispatch) = busy.as_ref() {
                 *busy = go_on(dispatch, &self.runtime, now);
             }
         }
     }
 
-    /// What is due without anybody having said something.
+    /// Does what is due without a message.
     fn tick(&mut self, now: Instant) {
         for known in &mut self.known {
             let reports = known.reports.upgrade();
@@ -262,8 +263,8 @@ impl Reporter {
 
     fn report(&mut self, evidence: Evidence) {
         let reports = Reports::of(&evidence.reports);
-        // Caught here already: the loss is to be counted, and `reports`, which may be the last that hold their sinks, must
-        // not be dropped by a panic. A sink that panics in its turn would end the process.
+        // Caught here already, for two reasons: the loss has to be counted, and `reports`, which may be the last owner
+        // of its sinks, must not be dropped by a panic. If a sink then panicked as well, the process would end.
         let done = catch_unwind(AssertUnwindSafe(|| reports.deliver(self.assembler.assemble(evidence))));
         if done.is_err() {
             reports.count_dropped();
@@ -274,7 +275,7 @@ impl Reporter {
     }
 }
 
-/// Has sent what is due, and keeps the sinks as long as something is on its way.
+/// Sends what is due, and keeps the sinks alive as long as something is on its way.
 fn go_on(dispatch: &Arc<Dispatch>, runtime: &Handle, now: Instant) -> Option<Arc<Dispatch>> {
     dispatch.call_sinks(now);
     dispatch.start_async_sinks(runtime, now);
@@ -300,8 +301,8 @@ mod tests {
         Message::Evidence(Box::new(Evidence { culprits, ..evidence(reports.clone()) }))
     }
 
-    /// Guards: while a sink does not return, evidence waits in bounded memory, and what had to be dropped is counted.
-    /// Requests that wait for one worker and share one copy of its stack take the memory of one.
+    /// Guards: while a sink doesn't return, evidence waits in bounded memory, and dropped evidence is counted. Requests
+    /// that wait for one worker and share one copy of its stack take the memory of one.
     #[test]
     fn evidence_waits_in_bounded_memory() {
         let limited = |bytes| Reports::builder().without_log().memory_bytes(bytes).build().unwrap();
@@ -322,7 +323,7 @@ mod tests {
         assert_eq!(other.stats().dropped, 1, "nor are there ever more than so many");
     }
 
-    /// As a layer that spawns a task for each event, and is called on a thread without a runtime.
+    /// Like a layer that spawns a task for each event, and is called on a thread without a runtime.
     struct Panics;
 
     impl<S: tracing::Subscriber> Layer<S> for Panics {
@@ -364,7 +365,7 @@ mod tests {
         }
     }
 
-    /// Guards: a sink with a backlog leaves the reporter to others after each report, and the reporter comes back to it at
+    /// Guards: a sink with a backlog leaves the reporter to others after each report, and the reporter returns to it at
     /// once.
     #[test]
     fn a_busy_sink_lets_others_have_turns() {
@@ -386,7 +387,7 @@ mod tests {
         assert_eq!((reports.stats().delivered, reporter.behind), (4, false));
     }
 
-    /// A sink that panics when it is dropped, and tells when that was.
+    /// A sink that panics when it is dropped, and signals that it was.
     struct PanicsOnDrop(SyncSender<()>);
 
     impl Drop for PanicsOnDrop {
@@ -406,7 +407,7 @@ mod tests {
         }
     }
 
-    /// Guards: the reporter may be the last owner of somebody's sinks.
+    /// Guards: the reporter may be the last owner of an application's sinks.
     #[test]
     fn survives_a_sink_that_panics_on_drop() {
         let mut reporter = Reporter::new(runtime().unwrap().handle().clone());
@@ -419,7 +420,7 @@ mod tests {
         assert!(reporter.known.is_empty(), "what is gone is forgotten");
     }
 
-    /// Guards: forever is a time to wait, too.
+    /// Guards: a flush may wait forever.
     #[test]
     fn flush_can_wait_forever() {
         start();

@@ -1,4 +1,4 @@
-//! Where all reports go through.
+//! The handle that all reports go through.
 
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -26,7 +26,7 @@ use crate::report::privacy::Redactor;
 use crate::report::sink::Log;
 use crate::sync::lock_std;
 
-/// Where reports go, and what is in them. Build it once, clone it freely: clones share everything.
+/// Decides where reports go, and what they contain. Build it once and clone it freely: clones share everything.
 ///
 /// [`Reports::default`] writes to the log alone.
 ///
@@ -47,11 +47,11 @@ pub struct Reports {
     inner: Arc<Inner>,
 }
 
-// What is inside is valid after every single statement, also for those who come after a panic.
+// The contents are valid after every single statement, also for code that runs after a panic.
 impl std::panic::UnwindSafe for Reports {}
 impl std::panic::RefUnwindSafe for Reports {}
 
-/// Reports that may be gone.
+/// A weak reference to [`Reports`].
 pub(in crate::report) struct WeakReports(Weak<Inner>);
 
 impl WeakReports {
@@ -73,7 +73,7 @@ struct Inner {
 
 type MakeState = Box<dyn Fn() -> State + Send + Sync>;
 
-/// What changes. A child of `fork` has its own: what is on its way to the sinks is on its way from the parent.
+/// The mutable part. A child of `fork` has its own, because the parent still delivers what is on its way to the sinks.
 struct State {
     dispatch: Arc<Dispatch>,
     throttle: Mutex<Throttle>,
@@ -81,7 +81,7 @@ struct State {
     counters: Arc<Counters>,
 }
 
-/// What the builder makes [`Reports`] of.
+/// What the builder makes [`Reports`] from.
 pub(in crate::report) struct Parts {
     pub(in crate::report) sinks: Vec<AnySink>,
     pub(in crate::report) spool: Option<Spool>,
@@ -109,7 +109,7 @@ impl Target for Inner {
 }
 
 impl Reports {
-    /// Sets up where reports go: the log alone, unless more is said.
+    /// Returns a builder that sets where reports go. By default they go to the log alone.
     pub fn builder() -> ReportsBuilder {
         ReportsBuilder::default()
     }
@@ -118,7 +118,7 @@ impl Reports {
         let inherited = parts.spool.as_ref().map(Spool::held);
         let first = Mutex::new(parts.spool);
         let state = move || {
-            // The builder has opened the first one.
+            // The builder has already opened the first one.
             let opened = first.try_lock().ok().and_then(|mut first| first.take());
             let spool = opened.or_else(|| open_in_child(inherited.as_ref()?));
             let counters = Counters::registered();
@@ -137,21 +137,21 @@ impl Reports {
         };
         let reports = Self { inner: Arc::new(inner) };
         if reports.dispatch().has_spool() {
-            // What an earlier process left behind goes out even if this one never has anything to report.
+            // Reports left by an earlier process go out even if this one never has anything to report.
             reporter::start();
             reporter::know(&reports);
         }
         reports
     }
 
-    /// How many reports there were, and what became of them.
+    /// Returns how many reports there were, and what happened to them.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.inner.state.get().counters.read()
     }
 
-    /// How each sink fares, in the order in which sinks are called: the log, the directory, then the others. Tells which sink
-    /// is down, while the others go on.
+    /// Returns the state of each sink, in the order in which sinks are called: the log, the directory, then the others.
+    /// It shows which sink is down while the others go on.
     ///
     /// ```
     /// for sink in heeler::Reports::default().sinks() {
@@ -163,60 +163,60 @@ impl Reports {
         self.inner.state.get().dispatch.sinks().collect()
     }
 
-    /// The reports of everything that says nothing else: the log alone.
+    /// Returns the reports used where nothing else is set: they go to the log alone.
     pub(crate) fn shared() -> Self {
         static SHARED: OnceLock<Reports> = OnceLock::new();
         SHARED.get_or_init(Self::default).clone()
     }
 
-    /// For the reporter, which must not keep anybody's sinks alive.
+    /// Returns a weak reference, for the reporter, which must not keep sinks alive.
     pub(in crate::report) fn downgrade(&self) -> WeakReports {
         WeakReports(Arc::downgrade(&self.inner))
     }
 
-    /// Tells these reports, and their clones, from others while they exist.
+    /// Returns an address that identifies these reports and their clones while they exist.
     pub(in crate::report) fn address(&self) -> usize {
         Arc::as_ptr(&self.inner).addr()
     }
 
-    /// Bytes of evidence that may wait to be made reports.
+    /// Returns how many bytes of evidence may wait to become reports.
     pub(in crate::report) fn evidence_bytes(&self) -> usize {
         self.inner.state.get().dispatch.evidence_bytes()
     }
 
-    /// Headers that a report may show.
+    /// Returns the headers that a report may show.
     pub(crate) fn allowed_headers(&self) -> &[HeaderName] {
         self.inner.redactor.allowed_headers()
     }
 
-    /// A capture was thrown away because too many waited for the reporter.
+    /// Counts a capture that was dropped because too many waited for the reporter.
     pub(crate) fn count_dropped(&self) {
         count(&self.inner.state.get().counters.dropped);
         self.inner.state.get().dispatch.lost();
     }
 
-    /// What the floors below keep of them.
+    /// Returns the reference that the floors below keep.
     pub(crate) fn target(&self) -> ReportTarget {
         ReportTarget::new(Arc::clone(&self.inner))
     }
 
-    /// What such a target is of.
+    /// Returns the reports that such a target refers to.
     pub(in crate::report) fn of(target: &ReportTarget) -> Self {
         let inner = target.downcast();
         debug_assert!(inner.is_some(), "targets are made of reports alone");
         inner.map_or_else(Self::shared, |inner| Self { inner })
     }
 
-    /// Completes a report, decides whether it goes out, and hands it to every sink. To be called on the reporter thread,
-    /// for it may take as long as the sinks do. Never panics because of a sink.
+    /// Completes a report, decides whether it goes out, and hands it to every sink. Call it on the reporter thread,
+    /// because it may take as long as the sinks do. Never panics because of a sink.
     ///
-    /// The report's maker leaves `fingerprint`, `location`, `suppressed`, `Frame::source` and `process` empty, and everything
-    /// that came from the request or the application as it is: what of it may be told is decided here.
+    /// The caller leaves `fingerprint`, `location`, `suppressed`, `Frame::source` and `process` empty, and passes
+    /// everything that came from the request or the application as it is. What may be shown of it is decided here.
     pub(crate) fn deliver(&self, report: Report) {
         self.deliver_at(report, Instant::now());
     }
 
-    /// The report as it would be delivered.
+    /// Returns the report as it would be delivered.
     pub(in crate::report) fn describe(&self, mut report: Report) -> Report {
         self.inner.complete(&mut report);
         source::quote(&mut report.stacks);
@@ -231,7 +231,7 @@ impl Reports {
             let mut throttle = lock_std(&state.throttle);
             throttle.decide(&report.id, report.update, &report.fingerprint, now, || report.sentence())
         };
-        // Not before: one that is lost while it is put together is counted as dropped.
+        // Counted only now, because a report that is lost while it is put together is counted as dropped.
         state.counters.count_made(&report);
         match decision {
             Decision::Hold => count(&state.counters.suppressed),
@@ -243,12 +243,12 @@ impl Reports {
         }
     }
 
-    /// The sinks and what is on its way to them.
+    /// Returns the sinks, and what is on its way to them.
     pub(in crate::report) fn dispatch(&self) -> &Arc<Dispatch> {
         &self.inner.state.get().dispatch
     }
 
-    /// Logs how many reports were held back that no later report will speak of. To be called every now and then.
+    /// Logs the counts of held-back reports that no later report will mention. To be called every now and then.
     pub(crate) fn tick(&self) {
         self.tick_at(Instant::now());
     }
@@ -258,14 +258,14 @@ impl Reports {
         say(&overdue);
     }
 
-    /// Logs all that is still to be said about reports held back, without waiting for anything.
+    /// Logs all counts of held-back reports that are still to be logged, without waiting for anything.
     pub(crate) fn say_held_back(&self) {
         self.inner.flush();
     }
 }
 
 impl Default for Reports {
-    /// Reports to the log alone: one `tracing` event a report, at level WARN.
+    /// Reports to the log alone: one `tracing` event per report, at level WARN.
     fn default() -> Self {
         let log = AnySink::Blocking(Arc::new(Log::new(tracing::Level::WARN, TARGET)));
         Self::from_parts(Parts { sinks: vec![log], ..Parts::default() })
@@ -288,7 +288,7 @@ impl Default for Parts {
 
 impl fmt::Debug for Reports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // No sink is printed, but by name: one may hold a password.
+        // Sinks are printed by name only, because one may hold a password.
         let sinks: Vec<&str> = self.inner.state.get().dispatch.names().collect();
         f.debug_struct("Reports").field("sinks", &sinks).field("stats", &self.stats()).finish_non_exhaustive()
     }
@@ -312,7 +312,7 @@ impl Inner {
             }
         }
         report.stacks.iter_mut().for_each(|stack| disown_wrappers(&mut stack.frames));
-        // Before anything is made of it: its sentence, its fingerprint.
+        // First, before its sentence and its fingerprint are made.
         self.redactor.report(report);
         if let Some((name, version)) = &self.service {
             report.process.service = Some(name.clone());
@@ -325,7 +325,7 @@ impl Inner {
     }
 
     fn flush(&self) {
-        // Nothing was said here yet if there is no state.
+        // Without a state, nothing was held back yet.
         if let Some(state) = self.state.existing() {
             say(&lock_std(&state.throttle).flush());
         }
@@ -333,13 +333,13 @@ impl Inner {
 }
 
 impl Drop for Inner {
-    /// The last counts are said even if nobody flushed.
+    /// Logs the last counts even if nobody flushed.
     fn drop(&mut self) {
         self.flush();
     }
 }
 
-/// Logs what was held back. A subscriber that panics is caught, for this also runs on drop.
+/// Logs what was held back. A panic of a subscriber is caught, because this also runs on drop.
 fn say(overdue: &[Overdue]) {
     for Overdue { fingerprint, count, sentence } in overdue {
         log_safely(
@@ -357,7 +357,7 @@ mod tests {
     use crate::report::delivery::LOG_FAILURES_EVERY;
     use crate::report::testing::{await_stack, library, logged, own, report};
 
-    /// Guards: a directory that others can write to is used all the same, and the log says what to do about it.
+    /// Guards: a directory that others can write to is still used, and the log says what to do about it.
     #[cfg(unix)]
     #[test]
     fn warns_of_directories_open_to_others() {
@@ -447,7 +447,7 @@ mod tests {
         assert_eq!(reports.stats().totals(), Stats { made: 1, delivered: 1, deliveries: 1, ..Stats::default() });
     }
 
-    /// Guards: a sink that panics or fails costs the others nothing, and the log one line per minute.
+    /// Guards: a sink that panics or fails doesn't affect the others, and logs one line per minute.
     #[test]
     fn a_broken_sink_does_not_disturb_others() {
         let (collect, builder) = collecting();
@@ -470,7 +470,7 @@ mod tests {
         assert!(log.contains("a report did not arrive: panics: it panicked: out of paper"), "{log}");
         assert!(log.contains("fails: no\\nroute"), "{log}");
         assert_eq!(collect.0.lock().unwrap().len(), 100);
-        // Two longest pauses later, so that the one that fails has been left alone long enough.
+        // Two longest pauses later, so that the failing sink's pause is over.
         let log = logged(|| reports.deliver_at(with_id(100), start + LOG_FAILURES_EVERY + Duration::from_secs(600)));
         assert_eq!(log.lines().count(), 2, "{log}");
         assert!(log.contains("panics: it panicked: out of paper") && log.contains("unlogged_failures=99"), "{log}");

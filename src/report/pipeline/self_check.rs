@@ -1,4 +1,4 @@
-//! One line at the start: what works in this process, and what would make it better.
+//! One line at the start that says what works in this process, and what would improve it.
 
 use crate::capture::{DebugInformation, survey, sys};
 

@@ -1,16 +1,16 @@
-//! One report a minute about the same thing, and a count of the others.
+//! Lets through one report per minute about the same thing, and counts the others.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// How many fingerprints are remembered at a time. When there are more, the oldest quarter is given up: their places may
-/// be reported again early, and what was held back is said first.
+/// How many fingerprints are remembered at a time. Beyond that, the oldest quarter is given up: their places may be
+/// reported again early, after the counts of what was held back.
 const MAX_FINGERPRINTS: usize = 4096;
 
-/// Of how many reports that went out updates are let through.
+/// For how many sent reports updates are let through.
 const MAX_REPORTS: usize = 4096;
 
-/// What becomes of a report.
+/// What to do with a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// It goes out, and says how many like it were held back since the last one.
@@ -19,12 +19,12 @@ pub(crate) enum Decision {
     Hold,
 }
 
-/// Reports that were held back and that no later report will speak of.
+/// Held-back reports that no later report will mention.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Overdue {
     pub(crate) fingerprint: String,
     pub(crate) count: u64,
-    /// What the last of them said.
+    /// The sentence of the last of them.
     pub(crate) sentence: String,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Overdue {
 pub(crate) struct Throttle {
     repeat_after: Duration,
     windows: HashMap<String, Window>,
-    /// The ids of the reports that went out, oldest first, and the same as a set.
+    /// The ids of the reports that were sent, oldest first, and the same as a set.
     sent: VecDeque<String>,
     sent_set: HashSet<String>,
     /// Counts of windows that were given up.
@@ -60,10 +60,11 @@ impl Throttle {
         }
     }
 
-    /// Decides about a report. `sentence` is asked for if the report is held back.
+    /// Decides about a report. `sentence` is called if the report is held back.
     ///
-    /// An update passes if its report did, whatever its own fingerprint; else it is held back without being counted, for
-    /// its report was. It says no count: the next update would replace it, and those who tell news alone never send it.
+    /// An update is sent if its report was, whatever its own fingerprint. Otherwise it is held back without being
+    /// counted, because its report was. An update never carries a count, because the next update would replace it, and
+    /// sinks that only send news never send it.
     pub(crate) fn decide(
         &mut self,
         id: &str,
@@ -86,7 +87,7 @@ impl Throttle {
                     window.sentence = sentence();
                     return Decision::Hold;
                 }
-                // An update does not make the window longer, or a place where many are stuck would never be repeated.
+                // An update doesn't extend the window. Otherwise a place where many are stuck would never be repeated.
                 Decision::Send { suppressed: 0 }
             }
             Some(window) => {
@@ -105,14 +106,14 @@ impl Throttle {
         }
     }
 
-    /// Takes the counts out that would otherwise not be said, because nothing like it came since: those of windows that
-    /// have ended. Sorted by fingerprint.
+    /// Takes out the counts of windows that have ended, which no report would mention because nothing like it came
+    /// since. Sorted by fingerprint.
     pub(crate) fn overdue(&mut self, now: Instant) -> Vec<Overdue> {
         let repeat_after = self.repeat_after;
         self.take(|window| now.saturating_duration_since(window.since) >= repeat_after)
     }
 
-    /// Takes all counts out, at the end.
+    /// Takes out all counts, at the end.
     pub(crate) fn flush(&mut self) -> Vec<Overdue> {
         self.take(|_| true)
     }
@@ -166,7 +167,7 @@ impl Throttle {
             }
             false
         });
-        // Nobody asked for a long time: what is known of the oldest is folded into one.
+        // Nobody has taken the counts for a long time, so fold the oldest into one.
         while evicted.len() > MAX_FINGERPRINTS {
             let rest = evicted.split_off(MAX_FINGERPRINTS / 2);
             let count = rest.iter().map(|overdue| overdue.count).sum();
@@ -209,7 +210,7 @@ mod tests {
         assert_eq!(send(&mut throttle, "6", "a", start + 2 * MINUTE), Decision::Send { suppressed: 0 });
     }
 
-    /// Guards: a count is given even if nothing of the kind ever comes again, and only once.
+    /// Guards: a count is reported even if nothing of the kind ever comes again, and only once.
     #[test]
     fn the_last_count_is_not_lost() {
         let (mut throttle, start) = (Throttle::new(MINUTE), Instant::now());
@@ -226,7 +227,7 @@ mod tests {
         assert_eq!(throttle.flush(), []);
     }
 
-    /// Guards: updates pass with their report, and leave the count to the next report. No update replaces that.
+    /// Guards: updates follow their report, and leave the count to the next report. No update replaces that.
     #[test]
     fn updates_follow_their_report() {
         let (mut throttle, start) = (Throttle::new(MINUTE), Instant::now());
@@ -276,7 +277,7 @@ mod tests {
     }
 
     proptest! {
-        /// Guards: each first report is sent or counted, once, whatever comes.
+        /// Guards: each first report is sent or counted exactly once, whatever comes.
         #[test]
         fn every_report_is_accounted_for(
             steps in proptest::collection::vec((0u64..40, 0usize..5, 0u32..2, 0u8..8), 0..200)

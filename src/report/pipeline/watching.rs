@@ -1,4 +1,4 @@
-//! Has the floors below at work, which know nothing of this one but what is installed here.
+//! Starts the threads behind the floors below, which know this one only through what is installed here.
 
 use super::reporter;
 use crate::inflight::PolicyId;
@@ -26,7 +26,7 @@ fn start() {
     monitor::start();
 }
 
-/// Work with that threshold, in nanoseconds, begins: if it is shorter than any before, the monitor must look sooner.
+/// Announces work with this threshold, in nanoseconds. If it is shorter than any before, the monitor must look sooner.
 #[inline]
 pub(crate) fn expect(nanos: u64) {
     if monitor::is_shorter(nanos) {
@@ -41,11 +41,11 @@ fn hurry(nanos: u64) {
     monitor::hurry(nanos);
 }
 
-/// A box with that limit begins. Without a policy there is nothing to do before its limit has passed, and so the monitor
+/// Announces a box with this limit. Without a policy there is nothing to do before its limit has passed, so the monitor
 /// may look four times less often than for a threshold.
 #[inline]
 pub(crate) fn expect_box(policy: PolicyId, limit: u64) {
-    // A limit of nothing needs no haste: it is told that before its first poll.
+    // A zero limit needs no haste, because it is told before its first poll.
     let limit = limit.max(1_000_000);
     expect(if policy == PolicyId::NONE { limit.saturating_mul(4) } else { limit });
 }

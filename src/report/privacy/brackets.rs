@@ -10,10 +10,11 @@ use super::pairs::name_before;
 use super::scan::Scan;
 use super::values::{Before, Value, is_nothing, nested, quoted};
 
-/// No type has a longer name.
+/// The longest name of a type that is looked at.
 const MAX_TYPE: usize = 64;
 
-/// A type or variant whose name ends so tells of a secret, and has none as its only content: `TokenError("it has expired")`.
+/// If a type's or variant's name ends in one of these, it is about a secret, but its only content isn't one:
+/// `TokenError("it has expired")`.
 const ABOUT: [&str; 15] = [
     "Changed",
     "Command",
@@ -52,7 +53,7 @@ pub(super) fn find(scan: Scan<'_>, text: &str, found: &mut Found) {
     }
 }
 
-/// The name of a type or a function that ends at `end`, and how surely it is a secret's.
+/// Returns the name of the type or function that ends at `end`, and how surely it is a secret's.
 fn called<'a>(scan: Scan<'_>, text: &'a str, end: usize) -> Option<(&'a str, Secrecy)> {
     let before = text.as_bytes()[..end].iter().rev().take(MAX_TYPE + 1);
     let length = before.take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
@@ -71,17 +72,17 @@ fn is_type(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_uppercase())
 }
 
-/// The quotes that begin at `at` or after the blanks there.
+/// Returns whether quotes begin at `at`, or after the blanks there.
 fn is_quote(bytes: &[u8], at: usize) -> bool {
     let rest = &bytes[at..bytes.len().min(at + 16)];
     rest.iter().find(|&&byte| byte != b'\\' && byte != b' ').is_some_and(|&byte| byte == b'"')
 }
 
-/// A tuple struct or variant: `Password("value")`, `InvalidToken(Some("value"))`. Returns where to go on.
+/// Finds a tuple struct or variant: `Password("value")`, `InvalidToken(Some("value"))`. Returns where to continue.
 fn tuple(scan: Scan<'_>, text: &str, open: usize, found: &mut Found) -> Option<usize> {
     let bytes = text.as_bytes();
     let (name, secrecy) = called(scan, text, open)?;
-    // Of a function, only what is certain: `set_password("value")`.
+    // With a function, only what is certain: `set_password("value")`.
     if !is_type(name) && (secrecy != Secrecy::Always || !is_quote(bytes, open + 1)) {
         return None;
     }
@@ -96,7 +97,7 @@ fn tuple(scan: Scan<'_>, text: &str, open: usize, found: &mut Found) -> Option<u
     Some(end)
 }
 
-/// Whether the content of something that is called after a secret is what happened to it: `Token(Expired)`,
+/// Returns whether the content of something named after a secret only says what happened to it: `Token(Expired)`,
 /// `Session("closed by peer")`.
 fn tells(value: &str) -> bool {
     is_prose(value)
@@ -106,7 +107,7 @@ fn tells(value: &str) -> bool {
             .is_some_and(|text| is_sentence(text.trim_end_matches(['"', '\\'])))
 }
 
-/// A struct: the strings in `Token { id: "value", ttl: 5s }`. Returns where it ends.
+/// Finds the strings in a struct: `Token { id: "value", ttl: 5s }`. Returns where it ends.
 fn fields(scan: Scan<'_>, text: &str, open: usize, found: &mut Found) -> Option<usize> {
     let bytes = text.as_bytes();
     let blank = open.checked_sub(1).filter(|&at| bytes[at] == b' ')?;
@@ -132,7 +133,7 @@ fn fields(scan: Scan<'_>, text: &str, open: usize, found: &mut Found) -> Option<
     Some(end)
 }
 
-/// What follows a name in a list or a tuple: `("name", Some("value"))`. Returns where to go on.
+/// Finds what follows a name in a list or a tuple: `("name", Some("value"))`. Returns where to continue.
 fn second(scan: Scan<'_>, text: &str, comma: usize, found: &mut Found) -> Option<usize> {
     let bytes = text.as_bytes();
     if comma == 0 || !matches!(bytes[comma - 1], b'"' | b'\'') {
@@ -143,7 +144,7 @@ fn second(scan: Scan<'_>, text: &str, comma: usize, found: &mut Found) -> Option
         return None;
     }
     let secrecy = scan.names.secrecy(name.text)?;
-    // What the name's quotes are after.
+    // What comes before the name's quotes.
     let quote = name.start.checked_sub(1).filter(|&at| matches!(bytes[at], b'"' | b'\''))?;
     let opens = *bytes[..blanks_before(bytes, quote)].last()?;
     if !matches!(opens, b'(' | b'[' | b',') {
@@ -156,7 +157,7 @@ fn second(scan: Scan<'_>, text: &str, comma: usize, found: &mut Found) -> Option
     if is_nothing(shown) || is_measure(name.text, shown) {
         return Some(value.end);
     }
-    // Of a value that is not quoted, a bracket at its end is not part of it.
+    // A bracket at the end of an unquoted value isn't part of it.
     let quotes = bytes[value.end..].iter().take(16).take_while(|byte| matches!(byte, b'"' | b'\'' | b'\\')).count();
     let mut after = blanks_after(bytes, value.end + if value.quoted { quotes } else { 0 });
     if bytes.get(after) == Some(&b',') {
@@ -170,7 +171,7 @@ fn second(scan: Scan<'_>, text: &str, comma: usize, found: &mut Found) -> Option
             Secrecy::Usual => !is_plain(shown),
             Secrecy::Alone => is_token_like(shown),
         },
-        // A list of names, unless it looks otherwise.
+        // A list of names, unless it looks different.
         _ => sure && value.quoted && !is_plain(shown),
     };
     if !hidden {
@@ -180,10 +181,10 @@ fn second(scan: Scan<'_>, text: &str, comma: usize, found: &mut Found) -> Option
     Some(value.end)
 }
 
-/// So much blank space is between the parts of a list, in bytes.
+/// The most blank space between the parts of a list, in bytes.
 const MAX_BLANKS: usize = 256;
 
-/// Where blank space ends that begins at `at`, which may be escaped: `\n`.
+/// Returns where the blank space that begins at `at` ends. It may be escaped: `\n`.
 fn blanks_after(bytes: &[u8], at: usize) -> usize {
     let mut end = at.min(bytes.len());
     while end < bytes.len().min(at + MAX_BLANKS) {
@@ -197,7 +198,7 @@ fn blanks_after(bytes: &[u8], at: usize) -> usize {
     end
 }
 
-/// Where blank space begins that ends at `at`, together with what escapes what is there.
+/// Returns where the blank space that ends at `at` begins, including the backslashes that escape it.
 fn blanks_before(bytes: &[u8], at: usize) -> usize {
     let mut start = at;
     while start > at.saturating_sub(MAX_BLANKS) {

@@ -1,6 +1,6 @@
-//! Finds what is not to be shown in a line of source code: in its strings and comments, for the rest is names.
+//! Finds secrets in a line of source code: in its strings and comments, because the rest is names.
 //!
-//! A string is looked through as any text is. All of it is a secret where the code says so: `let password = "value"`,
+//! A string is searched like any other text. All of it is a secret if the code says so: `let password = "value"`,
 //! `.header("authorization", "value")`, `Password::new("value")`.
 
 use super::found::Found;
@@ -10,10 +10,10 @@ use super::pairs::SCHEMES;
 use super::scan::{Scan, credentials, pem};
 use super::values::{is_hole, is_nothing};
 
-/// So much before a string is looked at for what it is, in bytes.
+/// How much code before a string is examined, in bytes.
 const BEFORE: usize = 400;
 
-/// What is called with the name of something, and not with its value: `get_token("photos")`.
+/// Functions that are called with a secret's name rather than its value: `get_token("photos")`.
 const ASKS: [&str; 16] = [
     "check", "contains", "delete", "expect", "fetch", "find", "get", "has", "is", "load", "open", "parse", "read",
     "remove", "validate", "verify",
@@ -51,7 +51,7 @@ pub(super) fn find(scan: Scan<'_>, line: &str, found: &mut Found) {
     shapes(scan, line, (code.min(bytes.len()), bytes.len()), found);
 }
 
-/// Where a string ends that began on a line before this one: right behind what cannot be before a string.
+/// Returns where a string ends that began on an earlier line: right after text that cannot come before a string.
 fn rest_of_string(line: &str) -> Option<usize> {
     let quote = line.find('"')?;
     let before = line[..quote].trim_start_matches('…');
@@ -62,7 +62,7 @@ fn rest_of_string(line: &str) -> Option<usize> {
     (ends && !prefix && !before.contains("//")).then_some(quote)
 }
 
-/// What is in the string whose quote is at `at`: to the end if it is open.
+/// Returns the contents of the string whose quote is at `at`. They extend to the end of the line if the string is open.
 fn string(bytes: &[u8], at: usize) -> (usize, usize) {
     let hashes = bytes[..at].iter().rev().take_while(|&&byte| byte == b'#').count();
     let raw = bytes[..at - hashes].ends_with(b"r");
@@ -78,7 +78,7 @@ fn string(bytes: &[u8], at: usize) -> (usize, usize) {
     (at + 1, end.min(bytes.len()))
 }
 
-/// Where a character in quotes ends, or a lifetime begins.
+/// Returns where a quoted character ends, or a lifetime begins.
 fn character(bytes: &[u8], at: usize) -> usize {
     match bytes.get(at + 1) {
         Some(b'\\') => bytes[(at + 3).min(bytes.len())..]
@@ -91,7 +91,7 @@ fn character(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// Looks through a string or a comment.
+/// Searches a string or a comment.
 fn text(scan: Scan<'_>, line: &str, (start, end): (usize, usize), found: &mut Found) {
     let Some(part) = line.get(start..end) else { return };
     let mut within = Found::default();
@@ -99,7 +99,7 @@ fn text(scan: Scan<'_>, line: &str, (start, end): (usize, usize), found: &mut Fo
     found.add(within, start);
 }
 
-/// Looks for keys in what is neither, as in what a macro is given.
+/// Searches for keys outside of strings and comments, for example in the input of a macro.
 fn shapes(scan: Scan<'_>, line: &str, (start, end): (usize, usize), found: &mut Found) {
     let Some(part) = line.get(start..end) else { return };
     let mut at = start;
@@ -110,7 +110,7 @@ fn shapes(scan: Scan<'_>, line: &str, (start, end): (usize, usize), found: &mut 
     }
 }
 
-/// A string: `quote` is where it is opened.
+/// Handles a string. `quote` is where it opens.
 fn literal(scan: Scan<'_>, line: &str, quote: usize, (start, end): (usize, usize), found: &mut Found) {
     let Some(content) = line.get(start..end) else { return };
     let mut from = quote.saturating_sub(BEFORE);
@@ -123,7 +123,7 @@ fn literal(scan: Scan<'_>, line: &str, quote: usize, (start, end): (usize, usize
     }
 }
 
-/// Whether there is no secret in what the code calls one: `"{token}"`, `"Bearer {}"`, or a name.
+/// Returns whether a string that the code calls a secret doesn't contain one: `"{token}"`, `"Bearer {}"`, or a name.
 fn says_nothing(scan: Scan<'_>, content: &str, secrecy: Secrecy) -> bool {
     let is_scheme = |word: &str| SCHEMES.iter().any(|scheme| scheme.eq_ignore_ascii_case(word));
     let is_name = |name: &str| {
@@ -135,7 +135,7 @@ fn says_nothing(scan: Scan<'_>, content: &str, secrecy: Secrecy) -> bool {
         || (secrecy < Secrecy::Always && is_plain(content))
 }
 
-/// How surely the code before a string says that this is a secret.
+/// Returns how surely the code before a string says that it is a secret.
 fn secrecy_of(scan: Scan<'_>, mut before: &str) -> Option<Secrecy> {
     before = before.trim_end_matches('#');
     let unprefixed = before.trim_end_matches(['b', 'c', 'r']);
@@ -183,12 +183,12 @@ fn secrecy_of(scan: Scan<'_>, mut before: &str) -> Option<Secrecy> {
     }
 }
 
-/// Whether a function is one of those of [`ASKS`].
+/// Returns whether a function is one of [`ASKS`].
 fn asks(name: &str) -> bool {
     words(name).next().is_some_and(|word| ASKS.iter().any(|asks| asks.eq_ignore_ascii_case(word)))
 }
 
-/// Whether a function is called with credentials, whatever they look like: `basic_auth("me", Some("value"))`.
+/// Returns whether a function takes credentials, whatever they look like: `basic_auth("me", Some("value"))`.
 fn takes_credentials(callee: &str) -> bool {
     let mut parts = callee.rsplit("::");
     let (name, of) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -198,7 +198,7 @@ fn takes_credentials(callee: &str) -> bool {
         || (of == "Authorization" && matches!(name, "basic" | "bearer"))
 }
 
-/// Whether a call makes something of its argument that is the same secret: `Some(..)`, `String::from(..)`, `hex::decode(..)`.
+/// Returns whether a call turns its argument into the same secret: `Some(..)`, `String::from(..)`, `hex::decode(..)`.
 fn makes(callee: &str, name: &str) -> bool {
     let is_type = |part: &str| part.starts_with(|c: char| c.is_ascii_uppercase());
     let is_macro = matches!(callee, "format!" | "concat!" | "hex!" | "bytes!" | "c!" | "b!");
@@ -207,13 +207,14 @@ fn makes(callee: &str, name: &str) -> bool {
     is_macro || name.contains("decode") || (path && !asks(name))
 }
 
-/// The path or method at the end of `text`, and what is before it.
+/// Splits the path or method at the end of `text` from what is before it.
 fn callee(text: &str) -> (&str, &str) {
     let of = |c: char| c.is_alphanumeric() || "_:<>!".contains(c);
     text.split_at(text.trim_end_matches(of).len())
 }
 
-/// What precedes an argument: the one before it, as the name of a header, or the function that is called with both.
+/// Examines what precedes an argument: the one before it, such as the name of a header, or the function called with
+/// both.
 fn argument(scan: Scan<'_>, before: &str) -> Option<Secrecy> {
     let mut depth = 0;
     let mut start = None;
@@ -236,7 +237,7 @@ fn argument(scan: Scan<'_>, before: &str) -> Option<Secrecy> {
     if callee.is_some_and(takes_credentials) {
         return Some(Secrecy::Always);
     }
-    // A string or a constant is a name; a variable is a value more often.
+    // A string or a constant is usually a name, and a variable is usually a value.
     let is_name = |part: &str| part.contains('"') || !part.contains(|c: char| c.is_ascii_lowercase());
     let named = start.map(|start| before[start..].trim()).and_then(|part| {
         let path = part.rsplit("::").next().unwrap_or(part);
@@ -248,7 +249,7 @@ fn argument(scan: Scan<'_>, before: &str) -> Option<Secrecy> {
     })
 }
 
-/// The surest of the names in a piece of code.
+/// Returns the highest secrecy of the names in a piece of code.
 fn secrecy(scan: Scan<'_>, code: &str) -> Option<Secrecy> {
     let names = code.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').filter(|name| !name.is_empty());
     names.filter_map(|name| scan.names.secrecy(name)).max().filter(|secrecy| *secrecy > Secrecy::Alone)

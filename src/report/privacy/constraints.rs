@@ -1,5 +1,5 @@
-//! Finds values that a database prints when it refuses a row. They stand there as they are: nothing in them is a placeholder,
-//! and a quote or a bracket ends nothing.
+//! Finds values that a database prints when it refuses a row. They are printed as they are: nothing in them is a
+//! placeholder, and a quote or a bracket doesn't end them.
 
 use memchr::{memchr_iter, memmem};
 
@@ -8,7 +8,7 @@ use super::names::{MAX_NAME, Secrecy};
 use super::scan::Scan;
 use super::sql::{ends_with, hide_string};
 
-/// What PostgreSQL says behind the values of a key.
+/// What PostgreSQL writes after the values of a key.
 const AFTER: [&str; 8] = [
     ") already exists",
     ") conflicts with",
@@ -20,7 +20,7 @@ const AFTER: [&str; 8] = [
     ") »",
 ];
 
-/// What it calls a key in languages that put no quote before the bracket.
+/// PostgreSQL's words for a key, in languages that put no quote before the bracket.
 const KEY: [&str; 4] = ["key", "llave", "chave", "chiave"];
 
 pub(super) fn find(scan: Scan<'_>, text: &str, found: &mut Found) {
@@ -28,7 +28,7 @@ pub(super) fn find(scan: Scan<'_>, text: &str, found: &mut Found) {
     duplicates(scan, text, found);
 }
 
-/// `Failing row contains (7, value)`, by PostgreSQL: it names no column.
+/// Finds `Failing row contains (7, value)`, by PostgreSQL. It doesn't name columns.
 fn failing(text: &str, found: &mut Found) {
     const CONTAINS: &[u8] = b"row contains (";
     let bytes = text.as_bytes();
@@ -40,7 +40,7 @@ fn failing(text: &str, found: &mut Found) {
     }
 }
 
-/// `Duplicate entry 'value' for key 'users.token'`, by MySQL.
+/// Finds `Duplicate entry 'value' for key 'users.token'`, by MySQL.
 fn duplicates(scan: Scan<'_>, text: &str, found: &mut Found) {
     const ENTRY: &[u8] = b"Duplicate entry '";
     const KEY: &[u8] = b"' for key '";
@@ -59,7 +59,7 @@ fn duplicates(scan: Scan<'_>, text: &str, found: &mut Found) {
     }
 }
 
-/// Whether PostgreSQL speaks of a key whose columns are in the brackets that open at `columns`: `Key (token)=(value)`.
+/// Returns whether the brackets that open at `columns` are the columns of a key of PostgreSQL's: `Key (token)=(value)`.
 pub(super) fn is_key(bytes: &[u8], columns: usize) -> bool {
     let before = &bytes[..columns];
     let before = before.strip_suffix(b" ").unwrap_or(before);
@@ -81,13 +81,14 @@ pub(super) fn key(text: &str, open: usize, columns: &[Option<Secrecy>], found: &
             at += value.len() + 2;
         }
     } else {
-        // A comma is in one of them, and nobody knows in which.
+        // A value contains a comma, and it isn't known which one.
         hide_string(text, (start, end), Secrecy::Usual, found);
     }
     end
 }
 
-/// Where the values end that begin at `start`: where the database goes on, or else at the last bracket, or with the text.
+/// Returns where the values that begin at `start` end: where the database's text continues, or else at the last
+/// bracket, or at the end of the text.
 fn end_of_values(bytes: &[u8], start: usize) -> usize {
     let mut last = bytes.len();
     for close in memchr_iter(b')', &bytes[start..]).map(|at| start + at) {

@@ -1,11 +1,11 @@
-//! What was found in a text, and the text without it.
+//! The secrets found in a text, and the text without them.
 
 use crate::text::escape::{push_cut, push_escaped};
 
-/// Stands in the place of a value that is not shown.
+/// Replaces a value that isn't shown.
 pub(crate) const REDACTED: &str = "[redacted]";
 
-/// Stretches of a text that are not to be shown.
+/// The parts of a text that must not be shown.
 #[derive(Debug, Default)]
 pub(super) struct Found(Vec<Stretch>);
 
@@ -13,22 +13,22 @@ pub(super) struct Found(Vec<Stretch>);
 struct Stretch {
     start: usize,
     end: usize,
-    /// Left out without a word.
+    /// Left out without a replacement.
     silent: bool,
 }
 
 impl Found {
-    /// The bytes from `start` to `end` are replaced.
+    /// Replaces the bytes from `start` to `end`.
     pub(super) fn hide(&mut self, start: usize, end: usize) {
         self.0.push(Stretch { start, end: end.max(start), silent: false });
     }
 
-    /// The bytes from `start` to `end` are left out: the user and password of a URI.
+    /// Leaves out the bytes from `start` to `end`: the user and password of a URI.
     pub(super) fn leave_out(&mut self, start: usize, end: usize) {
         self.0.push(Stretch { start, end: end.max(start), silent: true });
     }
 
-    /// Takes over what was found in a part of the text that begins at `base`.
+    /// Adds what was found in a part of the text that begins at `base`.
     pub(super) fn add(&mut self, part: Self, base: usize) {
         let moved = |stretch: Stretch| Stretch { start: base + stretch.start, end: base + stretch.end, ..stretch };
         self.0.extend(part.0.into_iter().map(moved));
@@ -38,15 +38,15 @@ impl Found {
         self.0.is_empty()
     }
 
-    /// `text` without the stretches, escaped, at most `max` characters of it. It is said to be cut if it is of more than
-    /// `max` characters, or of more bytes than were looked at: `bytes` in all.
+    /// Returns `text` without the stretches, escaped, and at most `max` characters of it. It is marked as cut if it has
+    /// more than `max` characters, or if not all of its `bytes` bytes were searched.
     pub(super) fn write(mut self, text: &str, max: usize, bytes: usize) -> String {
         self.0.sort_unstable_by_key(|stretch| (stretch.start, stretch.end));
         let mut out = Limited::new(text.len().min(max) + 16, max);
         let mut at = 0;
         let mut stretches = self.0.into_iter().peekable();
         while let Some(mut stretch) = stretches.next() {
-            // What overlaps, or follows without a gap, is one.
+            // Stretches that overlap or touch are one.
             while let Some(next) = stretches.next_if(|next| next.start <= stretch.end) {
                 stretch.end = stretch.end.max(next.end);
                 stretch.silent &= next.silent;
@@ -57,7 +57,7 @@ impl Found {
                 break;
             }
             if !stretch.silent {
-                // Half a word would be taken for a value when it is read again.
+                // Half of the word would be taken for a value when it is read again.
                 out.push_whole(REDACTED);
             }
             if out.is_full() {
@@ -72,17 +72,17 @@ impl Found {
     }
 }
 
-/// The character that `at` is in begins here.
+/// Returns where the character at `at` begins.
 fn floor(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }
 
-/// The character that `at` is in ends here.
+/// Returns where the character at `at` ends.
 fn ceil(text: &str, at: usize) -> usize {
     (at..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len())
 }
 
-/// Text that is escaped as it is put together, up to a limit.
+/// Text that is escaped as it is built, up to a limit.
 struct Limited {
     text: String,
     left: usize,

@@ -1,13 +1,13 @@
-//! What is known of headers by their names.
+//! What the names of headers say about their values.
 
 use http::{HeaderName, header};
 
-/// These carry credentials whatever the application is: nobody can allow them.
+/// Headers that carry credentials in every application, and so can't be allowed.
 pub(super) const NEVER: [HeaderName; 4] =
     [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE, header::SET_COOKIE];
 
-/// Whether a header carries the identity of a user or of a client, as proxies hand it on: in a profile, which shows all
-/// headers, its value is not shown.
+/// Returns whether a header carries the identity of a user or of a client, as proxies pass it on. In a profile, which
+/// shows all headers, its value isn't shown.
 pub(super) fn is_hidden(name: &str) -> bool {
     const STARTS: [&str; 5] =
         ["x-amzn-oidc-", "x-amz-security", "x-forwarded-client-cert", "x-ms-client-principal", "cf-access-"];
@@ -16,7 +16,7 @@ pub(super) fn is_hidden(name: &str) -> bool {
     STARTS.iter().any(|start| name.starts_with(start)) || ENDS.iter().any(|end| name.ends_with(end))
 }
 
-/// Whether a header's value is a URI, or a part of one.
+/// Returns whether a header's value is a URI, or a part of one.
 pub(super) fn is_uri(name: &str) -> bool {
     const NAMES: [&str; 6] = ["content-location", "destination", "location", "origin", "referer", "x-accel-redirect"];
     const STARTS: [&str; 4] = ["x-original-", "x-forwarded-", "x-rewrite-", "x-envoy-original-"];
@@ -25,7 +25,7 @@ pub(super) fn is_uri(name: &str) -> bool {
         || (STARTS.iter().any(|start| name.starts_with(start)) && ENDS.iter().any(|end| name.ends_with(end)))
 }
 
-/// Whether a header's value is a random string by its nature, and no secret: an id, or a hash.
+/// Returns whether a header's value is naturally a random string, but not a secret: an id, or a hash.
 pub(super) fn is_random(name: &str) -> bool {
     const NAMES: [&str; 16] = [
         "cf-ray",

@@ -6,10 +6,10 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::found::REDACTED;
 
-/// So long is a value that may be a secret where something says so.
+/// The shortest value that may be a secret if something says so.
 pub(super) const TOKEN: usize = 16;
 
-/// Base64 of either alphabet, with or without its end.
+/// Returns a decoder of base64 in either alphabet, with or without padding.
 fn engine(url: bool) -> GeneralPurpose {
     let config = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
@@ -21,27 +21,28 @@ pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
 }
 
-/// `sha256-`, and what follows is a hash.
+/// Returns whether the text ends in `sha256-` or similar, which a hash follows.
 pub(super) fn is_hash(text: &str) -> bool {
     text.ends_with("sha256-") || text.ends_with("sha384-") || text.ends_with("sha512-")
 }
 
-/// Whether `text` has letters of both cases, and at most so many percent of it are in words.
+/// Returns whether `text` has letters of both cases, and at most `percent` of it is in words.
 pub(super) fn mixed(text: &str, percent: usize) -> bool {
     let bytes = text.as_bytes();
     let (upper, lower) = (bytes.iter().any(u8::is_ascii_uppercase), bytes.iter().any(u8::is_ascii_lowercase));
     upper && lower && in_words(bytes) * 100 <= percent * bytes.len()
 }
 
-/// How many bytes are in a row of four lower-case letters or more. Of base64 of random bytes, a fourteenth is.
+/// Returns how many bytes are in runs of four or more lower-case letters. In base64 of random bytes, it is a
+/// fourteenth.
 fn in_words(bytes: &[u8]) -> usize {
     bytes.split(|byte| !byte.is_ascii_lowercase()).map(<[u8]>::len).filter(|&len| len >= 4).sum()
 }
 
-/// Base64 of readable text, decoded as far as it is whole.
+/// Decodes base64 of readable text, as far as it is complete.
 pub(super) fn decoded(text: &str) -> Option<String> {
     let text = text.trim_end_matches('=');
-    // A length of 4 n + 1 is none's: it was cut.
+    // No base64 has a length of 4 n + 1, so it was cut.
     let text = if text.len() % 4 == 1 { &text[..text.len() - 1] } else { text };
     let url = text.contains(['-', '_']);
     let bytes = engine(url).decode(text).ok()?;
@@ -49,8 +50,8 @@ pub(super) fn decoded(text: &str) -> Option<String> {
     (!bytes.is_empty() && odd * 10 <= bytes.len()).then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Whether it looks like a token where something says that it is one: long, letters and digits mixed, no slug. Hashes and
-/// UUIDs do.
+/// Returns whether it looks like a token, if something says that it is one: long, letters and digits mixed, and not a
+/// slug. Hashes and UUIDs do.
 pub(super) fn is_token_like(text: &str) -> bool {
     let of = |byte: u8| is_token(byte) || matches!(byte, b'.' | b'~' | b'+' | b'=' | b':' | b'|' | b'$' | b'!' | b'*');
     let digits = text.bytes().any(|byte| byte.is_ascii_digit());
@@ -58,10 +59,11 @@ pub(super) fn is_token_like(text: &str) -> bool {
     text.len() >= TOKEN && text.bytes().all(of) && letters && (digits || mixed(text, 50)) && !is_slug(text)
 }
 
-/// Words and short numbers with separators between them: `2024-keynote-async-rust`, `http2-server`.
+/// Returns whether it is words and short numbers with separators between them: `2024-keynote-async-rust`,
+/// `http2-server`.
 pub(super) fn is_slug(text: &str) -> bool {
     let separators = text.bytes().filter(|byte| !byte.is_ascii_alphanumeric()).count();
-    // Words of three letters at least, on the average.
+    // Words of at least three letters on average.
     let of_words = (separators + 1) * 4 <= text.len() + 1;
     of_words
         && text.split(|c: char| !c.is_ascii_alphanumeric()).all(|part| {
@@ -81,7 +83,8 @@ pub(super) fn is_slug(text: &str) -> bool {
         })
 }
 
-/// Whether `text` is a word of plain prose, or a short number: what follows a colon more often than a secret does.
+/// Returns whether `text` is a word of plain prose, or a short number. After a colon these are more common than a
+/// secret.
 pub(super) fn is_prose(text: &str) -> bool {
     let text = text.trim_end_matches(['.', ',', ';', ':', '!', '?', ')']);
     let tail = text.get(1..).unwrap_or_default();
@@ -94,7 +97,7 @@ pub(super) fn is_prose(text: &str) -> bool {
     word || camel || (text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Whether `word` begins what people say about a value, rather than being one: "must not be empty".
+/// Returns whether `word` begins a remark about a value, rather than being the value: "must not be empty".
 pub(super) fn is_message(word: &str) -> bool {
     const WORDS: &[&str] = &[
         "authentication",
@@ -162,7 +165,7 @@ pub(super) fn is_message(word: &str) -> bool {
     WORDS.iter().any(|known| known.eq_ignore_ascii_case(word))
 }
 
-/// Whether all of `text` is words of plain prose, or names in lower case: `user name`, `created_at`.
+/// Returns whether all of `text` is words of plain prose, or lower-case names: `user name`, `created_at`.
 pub(super) fn is_plain(text: &str) -> bool {
     let is_name = |word: &str| {
         word.len() <= 40 && word.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-' | b'.'))
@@ -170,7 +173,7 @@ pub(super) fn is_plain(text: &str) -> bool {
     text.split_ascii_whitespace().all(|word| is_prose(word) || is_name(word) || word == REDACTED)
 }
 
-/// Whether `text` is prose of several words: what an error says.
+/// Returns whether `text` is prose of several words, like the text of an error.
 pub(super) fn is_sentence(text: &str) -> bool {
     text.split_ascii_whitespace().nth(1).is_some() && is_plain(text)
 }

@@ -1,8 +1,8 @@
-//! What may be told: the one place through which everything goes that came from a request, or that somebody else wrote.
+//! Redaction: everything that came from a request, or that somebody else wrote, passes through here.
 //!
-//! A [`Redactor`] knows secrets by their names, and by what they look like. A report is redacted when it is
-//! [completed](Redactor::report), and so is one of an earlier process that is read from a spool; a profile when it is put
-//! together. What is only logged goes through [`told`].
+//! A [`Redactor`] recognizes secrets by their names, and by what they look like. A report is redacted when it is
+//! [completed](Redactor::report), and again when it is read from a spool. A profile is redacted when it is put
+//! together. Text that is only logged goes through [`told`].
 
 mod brackets;
 mod code;

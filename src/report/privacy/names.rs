@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// A name that holds one of these, spelled in any case and with any separators, is a secret's: a password or a key, whatever
+/// A name that contains one of these, in any case and with any separators, is a secret's: a password or a key, whatever
 /// its value looks like.
 const ALWAYS: [&str; 28] = [
     "accesskey",
@@ -35,7 +35,7 @@ const ALWAYS: [&str; 28] = [
     "verificationcode",
 ];
 
-/// The same, but people also write about them: "token: expired".
+/// The same, but these also occur in prose: "token: expired".
 const ANYWHERE: [&str; 12] = [
     "authentication",
     "authorization",
@@ -51,20 +51,21 @@ const ANYWHERE: [&str; 12] = [
     "xsrf",
 ];
 
-/// One of these is a secret's name as a word of its own: `auth_code`, not `author`.
+/// Each of these is a secret's name if it is a separate word: `auth_code`, not `author`.
 const AS_WORD: [&str; 11] = ["auth", "oauth", "sig", "sid", "pass", "pw", "otp", "totp", "hmac", "cvv", "iban"];
 
-/// One of these is a secret's name if it is the whole name: `key`, not `sort_key`; `code`, not `country_code`.
+/// Each of these is a secret's name if it is the whole name: `key`, not `sort_key`; `code`, not `country_code`.
 const WHOLE: [&str; 7] = ["key", "code", "pin", "ticket", "assertion", "nonce", "ssn"];
 
-/// A name that ends in one of these says something about a secret, if its value is a number or a truth: `token_count`.
+/// A name that ends in one of these only says something about a secret, if its value is a number or a boolean:
+/// `token_count`.
 const MEASURES: [&str; 26] = [
     "age", "attempts", "bytes", "cookies", "count", "enabled", "expired", "expires", "in", "len", "length", "limit",
     "max", "min", "ms", "number", "present", "retries", "seconds", "sessions", "size", "timeout", "tokens", "total",
     "ttl", "valid",
 ];
 
-/// Names longer than this are taken for secrets: nobody calls a harmless parameter that, and a report needs no more.
+/// Longer names are taken for secrets. No harmless parameter has such a name, and a report doesn't need more.
 pub(super) const MAX_NAME: usize = 256;
 
 /// How surely a name is a secret's.
@@ -78,36 +79,36 @@ pub(super) enum Secrecy {
     Always,
 }
 
-/// Tells names of secrets from others. Errs on the side of silence.
+/// Tells names of secrets from others. If in doubt, it takes a name for a secret's.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SecretNames {
-    /// Further names, plain.
+    /// Further names, in plain form.
     more: Vec<String>,
 }
 
 impl SecretNames {
     pub(crate) fn extend(&mut self, names: &[String]) {
-        // An empty name would be part of every other.
+        // An empty name would match every other name.
         self.more.extend(names.iter().map(|name| plain(&decode(name))).filter(|name| !name.is_empty()));
     }
 
-    /// Whether `name`, percent-encoded or not, looks like a secret's.
+    /// Returns whether `name`, percent-encoded or not, looks like a secret's.
     pub(crate) fn contain(&self, name: &str) -> bool {
         self.secrecy(name).is_some()
     }
 
-    /// Whether a value of this name is not to be shown.
+    /// Returns whether a value with this name must not be shown.
     pub(super) fn hide(&self, name: &str, value: &str) -> bool {
         self.contain(name) && !is_measure(name, value)
     }
 
-    /// How surely `name`, percent-encoded or not, is a secret's; `None` if it is not.
+    /// Returns how surely `name`, percent-encoded or not, is a secret's, or `None` if it isn't.
     pub(super) fn secrecy(&self, name: &str) -> Option<Secrecy> {
         if name.len() > MAX_NAME {
             return Some(Secrecy::Always);
         }
         let name = decode(name);
-        // Most names are short and plain: no allocation for those.
+        // Most names are short and plain, and need no allocation.
         let mut short = [0; 64];
         let long;
         let plain = if name.is_ascii() && name.len() <= short.len() {
@@ -141,7 +142,7 @@ impl SecretNames {
     }
 }
 
-/// Whether this says something about a secret, and is none: `max_tokens=4096`, `has_session: true`.
+/// Returns whether this says something about a secret without being one: `max_tokens=4096`, `has_session: true`.
 pub(super) fn is_measure(name: &str, value: &str) -> bool {
     let number =
         value.len() <= 12 && value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') && !value.is_empty();
@@ -150,12 +151,12 @@ pub(super) fn is_measure(name: &str, value: &str) -> bool {
         || (number && words(name).last().is_some_and(|word| MEASURES.iter().any(|end| end.eq_ignore_ascii_case(word))))
 }
 
-/// Letters and digits alone, in lower case: `X-Amz-Signature` → `xamzsignature`.
+/// Returns only the letters and digits, in lower case: `X-Amz-Signature` → `xamzsignature`.
 fn plain(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// The words of `user[auth_code]` and of `userAuthCode`.
+/// Splits `user[auth_code]` and `userAuthCode` into words.
 pub(super) fn words(name: &str) -> impl Iterator<Item = &str> {
     name.split(|c: char| !c.is_alphanumeric()).flat_map(|part| {
         let mut rest = part;
@@ -176,8 +177,8 @@ pub(super) fn words(name: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Percent-decoded until nothing changes, three times at most: a name encoded twice is decoded twice somewhere behind a
-/// proxy. `+` is a space.
+/// Percent-decodes until nothing changes, three times at most, because a name that is encoded twice is also decoded
+/// twice somewhere behind a proxy. `+` is a space.
 pub(crate) fn decode(text: &str) -> Cow<'_, str> {
     let mut text = Cow::Borrowed(text);
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! What is no secret stays readable: a list of ordinary values, and random ones of ordinary kinds.
+//! Values that aren't secret stay readable: a list of ordinary values, and random ones of ordinary kinds.
 
 use http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use super::redactor::MAX_VALUE;
 use super::*;
 
-/// Guards: none of these is changed. A few ordinary values may still be taken for secrets: runs of 40 random characters and
-/// more in both cases (ids of Google's documents, hashes in base58), and ids and hashes right after the name of a secret
-/// (`/sessions/67e55044-..`).
+/// Guards: none of these is changed. A few ordinary values may still be taken for secrets: runs of 40 or more random
+/// characters in both cases (ids of Google's documents, hashes in base58), and ids and hashes right after the name of a
+/// secret (`/sessions/67e55044-..`).
 #[test]
 fn ordinary_values_stay_readable() {
     let redactor = Redactor::default();

@@ -1,5 +1,5 @@
-//! Finds values that have the name of a secret before them: `name=value`, `name: value`, members of JSON and of what
-//! [`Debug`](std::fmt::Debug) prints, XML, options of a command line.
+//! Finds values that follow the name of a secret: `name=value`, `name: value`, members of JSON and of what
+//! [`Debug`](std::fmt::Debug) prints, XML, command-line options.
 
 use memchr::{memchr, memchr3, memmem};
 
@@ -46,11 +46,11 @@ pub(super) struct Name<'a> {
     pub(super) text: &'a str,
     pub(super) start: usize,
     pub(super) quoted: bool,
-    /// No blank is between it and the separator.
+    /// There is no blank between it and the separator.
     close: bool,
 }
 
-/// So many blanks may be on either side of a separator, as in a table.
+/// The most blanks on either side of a separator, as in a table.
 const BLANKS: usize = 32;
 
 pub(super) fn is_name(byte: u8) -> bool {
@@ -76,12 +76,12 @@ pub(super) fn name_before(text: &str, separator: usize) -> Option<Name<'_>> {
     (start < end).then(|| Name { text: &text[start..end], start, quoted: quote.is_some(), close: blanks == separator })
 }
 
-/// `name=value` or `name: value`. Returns where to go on.
+/// Finds `name=value` or `name: value`. Returns where to continue.
 fn pair(scan: Scan<'_>, text: &str, separator: usize, found: &mut Found) -> Option<usize> {
     let bytes = text.as_bytes();
     let colon = bytes[separator] == b':';
     let next = bytes.get(separator + 1).copied();
-    // `a::b` is a path, `a://b` a URI.
+    // `a::b` is a path, `a://b` is a URI.
     let doubled = colon && (next == Some(b':') || separator.checked_sub(1).is_some_and(|at| bytes[at] == b':'));
     if doubled || (colon && bytes[separator + 1..].starts_with(b"//")) {
         return None;
@@ -91,7 +91,7 @@ fn pair(scan: Scan<'_>, text: &str, separator: usize, found: &mut Found) -> Opti
     // `=>`, `==`, `:=`.
     let end = separator + 1 + usize::from(matches!(next, Some(b'>' | b'=')));
     let blanks = bytes[end..].iter().take(BLANKS).take_while(|&&byte| is_blank(byte)).count();
-    // `PASSWORD ':value'`: a string begins here, and no name ends.
+    // `PASSWORD ':value'`: a string begins here. It isn't the end of a name.
     let opens = name.text.ends_with(' ') && text[..separator].ends_with('\'') && blanks == 0;
     if name.quoted && opens {
         return None;
@@ -102,7 +102,7 @@ fn pair(scan: Scan<'_>, text: &str, separator: usize, found: &mut Found) -> Opti
     if is_nothing(shown) || is_measure(name.text, shown) || (scan.source && is_hole(shown)) {
         return Some(value.end);
     }
-    // `password= x`, or `token= user=me`, where there is no value.
+    // `password= x`, or `token= user=me`, which has no value.
     let apart = !colon && blanks > 0 && name.close && !name.quoted;
     if apart && !value.quoted && is_named(shown) {
         return None;
@@ -111,7 +111,7 @@ fn pair(scan: Scan<'_>, text: &str, separator: usize, found: &mut Found) -> Opti
         _ if colon && blanks == 0 && !value.quoted && is_place(scan, &name, shown) => false,
         Secrecy::Alone => is_token_like(shown),
         Secrecy::Usual => !(colon || apart) || value.quoted || !is_prose(shown),
-        // What is wrong with it: "password: must not be empty".
+        // A remark on the value: "password: must not be empty".
         Secrecy::Always => !colon || value.quoted || !is_message(shown),
     };
     if hidden && !before.sure {
@@ -133,7 +133,7 @@ fn is_place(scan: Scan<'_>, name: &Name<'_>, value: &str) -> bool {
     number && is_file && name.close && !name.quoted && value.len() <= 12
 }
 
-/// `user=me`, and no base64 with its end.
+/// Returns whether it is `user=me`, and not base64 with padding.
 fn is_named(value: &str) -> bool {
     let name = value.bytes().take_while(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
     let rest = &value[name.count()..];
@@ -141,7 +141,7 @@ fn is_named(value: &str) -> bool {
         && rest.strip_prefix('=').is_some_and(|rest| !rest.is_empty() && rest != "=")
 }
 
-/// Where a value of several words ends: that of a header with credentials.
+/// Returns where a value of several words ends: the value of a header with credentials.
 fn several(text: &str, name: &Name<'_>, value: &Value) -> usize {
     let words = text[value.start..value.end].trim_end_matches(',');
     let scheme = SCHEMES.iter().any(|scheme| scheme.eq_ignore_ascii_case(words))
@@ -160,7 +160,7 @@ fn ends_with_cookie(name: &str) -> bool {
     name.len() >= 6 && name.as_bytes()[name.len() - 6..].eq_ignore_ascii_case(b"cookie")
 }
 
-/// `<name>value</name>`. `opens`: the next `<`, as far as it is known.
+/// Finds `<name>value</name>`. `opens` is the next `<`, as far as it is known.
 fn element(scan: Scan<'_>, text: &str, close: usize, opens: &mut usize, found: &mut Found) -> Option<usize> {
     let bytes = text.as_bytes();
     let name = name_before(text, close)?;
@@ -179,7 +179,7 @@ fn element(scan: Scan<'_>, text: &str, close: usize, opens: &mut usize, found: &
     Some(end)
 }
 
-/// `--name value`, and as [`Debug`](std::fmt::Debug) prints a command: `"--name" "value"`.
+/// Finds `--name value`, also as [`Debug`](std::fmt::Debug) prints a command: `"--name" "value"`.
 fn options(scan: Scan<'_>, text: &str, found: &mut Found) {
     let bytes = text.as_bytes();
     for dashes in memmem::find_iter(bytes, b"--") {

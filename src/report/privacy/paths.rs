@@ -1,4 +1,4 @@
-//! Patterns of paths that have secrets in them.
+//! Patterns of paths that contain secrets.
 
 use std::borrow::Cow;
 
@@ -10,10 +10,10 @@ use crate::text::escape;
 /// The longest pattern, in bytes.
 const MAX_PATTERN: usize = 512;
 
-/// The most segments of a path that are looked at for each pattern that may begin anywhere.
+/// How many segments of a path are searched at most for a pattern that may begin anywhere.
 const MAX_SEGMENTS: usize = 64;
 
-/// What of a path is hidden, by patterns: see [`secret_paths`](crate::ReportsBuilder::secret_paths).
+/// The patterns of [`secret_paths`](crate::ReportsBuilder::secret_paths).
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SecretPaths(Vec<Pattern>);
 
@@ -26,11 +26,11 @@ struct Pattern {
 
 #[derive(Debug, Clone)]
 enum Segment {
-    /// This one, in whichever case.
+    /// This segment, in any case.
     Literal(String),
-    /// Any.
+    /// Any segment.
     Any,
-    /// Any that begins and ends so; what is between is hidden.
+    /// Any segment that begins and ends like this. What is in between is hidden.
     Secret { before: String, after: String },
     /// Everything from here on is hidden.
     Rest,
@@ -41,7 +41,7 @@ impl SecretPaths {
     ///
     /// # Errors
     ///
-    /// One that hides nothing, or that cannot be read.
+    /// Fails if a pattern hides nothing, or cannot be read.
     pub(crate) fn extend(&mut self, patterns: &[String]) -> Result<()> {
         for pattern in patterns {
             self.0.push(Pattern::parse(pattern)?);
@@ -49,7 +49,7 @@ impl SecretPaths {
         Ok(())
     }
 
-    /// Finds what they hide in a path without its host, which begins at `base`.
+    /// Finds what the patterns hide in a path without its host, which begins at `base`.
     pub(super) fn find(&self, path: &str, base: usize, found: &mut Found) {
         if self.0.is_empty() {
             return;
@@ -110,7 +110,7 @@ impl Pattern {
         Ok(Self { anchored: pattern.starts_with('/'), segments })
     }
 
-    /// A path that goes on after the pattern has its secrets, too.
+    /// Finds the secrets of this pattern, also in a path that continues after it.
     fn find(&self, path: &[(usize, &str, Cow<'_, str>)], whole: &str, base: usize, found: &mut Found) {
         let matches = path.len() >= self.segments.len()
             && self.segments.iter().zip(path).all(|(segment, (_, raw, decoded))| match segment {
@@ -135,7 +135,7 @@ impl Pattern {
     }
 }
 
-/// What is between the two in a segment. A template of a route, which has a placeholder itself, is no secret.
+/// Returns what is between the two in a segment. A route template, which has a placeholder itself, isn't a secret.
 fn within(segment: &str, before: &str, after: &str) -> Option<(usize, usize)> {
     let is = |part: Option<&str>, wanted: &str| part.is_some_and(|part| part.eq_ignore_ascii_case(wanted));
     let end = segment.len().checked_sub(after.len()).filter(|end| *end > before.len())?;

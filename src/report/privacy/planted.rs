@@ -1,4 +1,4 @@
-//! Secrets at random in all places where they may be.
+//! Random secrets in all places where they may occur.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +10,8 @@ use super::looks::mixed;
 use super::redactor::{MAX_URI, MAX_VALUE};
 use super::*;
 
-/// Four thousand cases, always the same, unless `HEELER_FUZZ` says how many others; a part of them for what takes long.
+/// Runs four thousand cases, always the same, unless `HEELER_FUZZ` sets how many others. Slow tests run only a part of
+/// them.
 pub(crate) fn config(part: u32) -> Config {
     let asked: Option<u32> = std::env::var("HEELER_FUZZ").ok().and_then(|cases| cases.parse().ok());
     let rng_seed = if asked.is_some() { RngSeed::Random } else { RngSeed::Fixed(3) };
@@ -25,24 +26,24 @@ pub(crate) struct Planted {
 }
 
 impl Planted {
-    /// Whether `shown` tells the secret, or twelve characters of it.
+    /// Returns whether `shown` contains the secret, or twelve characters of it.
     pub(crate) fn is_in(&self, shown: &str) -> bool {
         let secret = self.secret.as_bytes();
         secret.windows(secret.len().min(12)).any(|part| memchr::memmem::find(shown.as_bytes(), part).is_some())
     }
 }
 
-/// A secret that anybody could have thought of: only its name tells what it is.
+/// A secret that anybody could have thought of. Only its name shows that it is one.
 fn password() -> impl Strategy<Value = String> {
     "q7[A-Za-z0-9_.~!*-]{3,28}z"
 }
 
-/// One that looks like a placeholder of SQL: within quotes, and in what a database says of a row, it is none.
+/// One that looks like a placeholder of SQL. Within quotes, and in a database's message about a row, it isn't one.
 fn placeholder() -> impl Strategy<Value = String> {
     "[$:@?]q7[A-Za-z0-9_]{3,28}z"
 }
 
-/// One that is known by its shape.
+/// One that is recognized by its shape.
 fn shaped() -> impl Strategy<Value = String> {
     prop_oneof![
         "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9\\.eyJ[A-Za-z0-9_-]{20,80}\\.[A-Za-z0-9_-]{43}",
@@ -67,29 +68,29 @@ fn shaped() -> impl Strategy<Value = String> {
 }
 
 const BASE64_URL: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-/// Without a slash: in a path, nobody knows what one means.
+/// Without a slash, because its meaning in a path isn't known.
 const BASE64: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+";
 
-/// Each character as likely as any other. Few look like words by chance, and would come through.
+/// A random string, each character as likely as any other. A few look like words by chance, and would not be hidden.
 fn random(length: usize, alphabet: &'static [u8]) -> impl Strategy<Value = String> {
     let one = prop::sample::select(alphabet).prop_map(char::from);
     let text = prop::collection::vec(one, length).prop_map(|characters| characters.into_iter().collect::<String>());
     text.prop_filter("as nearly all are", |text| is_hidden(text) && !begins_with_words(text))
 }
 
-/// Whether the beginning of a token, where it may be cut, looks like words by chance.
+/// Returns whether the beginning of a token, where it may be cut, looks like words by chance.
 fn begins_with_words(text: &str) -> bool {
     (SHORTEST_CUT..text.len()).any(|cut| !mixed(&text[..cut], 70))
 }
 
-/// So much is left of a secret that was cut, at least, where no half of it may come through.
+/// The least that is left of a cut secret, where no half of it may be shown.
 const SHORTEST_CUT: usize = 24;
 
 fn is_hidden(text: &str) -> bool {
     !Redactor::default().text(text, usize::MAX).contains(text)
 }
 
-/// Guards: random tokens are recognised, except for a few that look like words by chance.
+/// Guards: random tokens are recognized, except for a few that look like words by chance.
 #[test]
 fn random_tokens_are_hidden() {
     let mut random = fastrand::Rng::with_seed(7);
@@ -132,7 +133,7 @@ fn with(template: &str, name: &str, secret: &str) -> String {
     template.replace("{n}", name).replace("{s}", secret)
 }
 
-/// Every character percent-encoded that may be.
+/// Percent-encodes every character that may be.
 fn encoded(text: &str) -> String {
     let encode =
         |byte: u8| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") };
@@ -378,7 +379,7 @@ pub(crate) fn line() -> impl Strategy<Value = Planted> {
     ]
 }
 
-/// With the patterns that [`uri`] plants secrets for.
+/// A redactor with the patterns that [`uri`] plants secrets for.
 pub(crate) fn redactor() -> Redactor {
     let mut redactor = Redactor::default();
     redactor.secret_paths(&["/pattern/{token}".to_owned()]).unwrap();
@@ -388,7 +389,7 @@ pub(crate) fn redactor() -> Redactor {
 proptest! {
     #![proptest_config(config(1))]
 
-    /// Guards: no secret comes through, wherever it is, and redacting again changes nothing.
+    /// Guards: no secret is shown, wherever it is, and redacting again changes nothing.
     #[test]
     fn no_secret_in_a_uri_comes_through(planted in uri()) {
         let redactor = redactor();
@@ -396,7 +397,7 @@ proptest! {
         prop_assert!(!planted.is_in(&out), "{} → {out}", planted.text);
         prop_assert_eq!(redactor.uri(&out), &*out);
         for text in [planted.text.clone(), format!("GET {} failed", planted.text), format!("Uri({:?})", planted.text)] {
-            // Without a slash it is no URI in the middle of a text.
+            // Without a slash it isn't a URI in the middle of a text.
             let out = redactor.text(&text, MAX_URI);
             prop_assert!(!planted.is_in(&out), "{text} → {out}");
             prop_assert_eq!(redactor.text(&out, MAX_URI), &*out);
@@ -416,7 +417,7 @@ proptest! {
         prop_assert_eq!(redactor.text(&out, MAX_VALUE), &*out);
         let out = redactor.field("message", &planted.text, MAX_VALUE);
         prop_assert!(!planted.is_in(&out), "{} → {out}", planted.text);
-        // As a `String` within something is printed for debugging.
+        // As `Debug` prints a `String` within something else.
         let debug = format!("Wrapper {{ text: {:?} }}", planted.text);
         let out = redactor.text(&debug, MAX_VALUE);
         prop_assert!(!planted.is_in(&out), "{debug} → {out}");
@@ -431,7 +432,7 @@ proptest! {
         prop_assert_eq!(redactor.code(&out, MAX_VALUE), &*out);
     }
 
-    /// Guards: a value that was cut where it was written down reveals no beginning of a secret.
+    /// Guards: a value that was cut where it was written down doesn't reveal the beginning of a secret.
     #[test]
     fn no_half_of_a_secret_comes_through(planted in "[ a-z]{0,20} ".prop_flat_map(|before| {
         shaped().prop_map(move |secret| Planted { text: format!("{before}{secret}"), secret })
@@ -461,7 +462,7 @@ proptest! {
     }
 }
 
-/// Whatever the text: what comes out is safe to print, and hides as much the second time.
+/// Checks for any text that the output is safe to print, and that redacting it again hides as much.
 fn check(text: &str) -> Result<(), TestCaseError> {
     let redactor = redactor();
     for (out, again) in [

@@ -1,4 +1,4 @@
-//! Makes of values what may be told of them.
+//! Turns values into what may be shown of them.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -20,7 +20,7 @@ pub(super) const MAX_URI: usize = 2048;
 /// The longest value of a header or a span's field, in characters before escaping.
 pub(super) const MAX_VALUE: usize = 512;
 
-/// Reduces values to what may be told of them.
+/// Reduces values to what may be shown of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Redactor {
     headers: Vec<HeaderName>,
@@ -37,11 +37,11 @@ impl Default for Redactor {
     }
 }
 
-/// Knows what everybody's secrets look like.
+/// A redactor that knows what secrets usually look like.
 static STANDARD: LazyLock<Redactor> = LazyLock::new(Redactor::default);
 
 impl Redactor {
-    /// One without settings.
+    /// Returns a redactor without settings.
     pub(super) fn standard() -> &'static Self {
         &STANDARD
     }
@@ -50,7 +50,7 @@ impl Redactor {
     ///
     /// # Errors
     ///
-    /// A name that is no header's, or one of a header that carries credentials.
+    /// Fails if a name isn't a header's, or if it is one of a header that carries credentials.
     pub(crate) fn allow_headers(&mut self, names: &[String]) -> Result<()> {
         let parse = |name: &String| {
             let header = HeaderName::from_bytes(name.as_bytes())
@@ -64,12 +64,12 @@ impl Redactor {
         Ok(())
     }
 
-    /// The headers that are shown.
+    /// Returns the headers that are shown.
     pub(crate) fn allowed_headers(&self) -> &[HeaderName] {
         &self.headers
     }
 
-    /// Takes these for names of secrets, too.
+    /// Also treats these as names of secrets.
     pub(crate) fn secret_names(&mut self, names: &[String]) {
         self.secrets.extend(names);
     }
@@ -78,7 +78,7 @@ impl Redactor {
     ///
     /// # Errors
     ///
-    /// A pattern that hides nothing, or that cannot be read.
+    /// Fails if a pattern hides nothing, or cannot be read.
     pub(crate) fn secret_paths(&mut self, patterns: &[String]) -> Result<()> {
         self.paths.extend(patterns)
     }
@@ -87,8 +87,8 @@ impl Redactor {
         Scan::new(&self.secrets, &self.paths)
     }
 
-    /// A URI (or its path and query) as it may be shown: values of secret-looking parameters and what looks like a secret
-    /// replaced, user and password gone, odd characters escaped, cut if very long.
+    /// Returns a URI (or its path and query) as it may be shown. Values of secret-looking parameters and anything that
+    /// looks like a secret are replaced, user and password removed, odd characters escaped, and a very long URI is cut.
     pub(crate) fn uri(&self, uri: &str) -> String {
         self.uri_of(uri, MAX_URI)
     }
@@ -100,11 +100,11 @@ impl Redactor {
         found.write(seen, max, uri.len())
     }
 
-    /// A text of any kind as it may be shown, at most `max` characters of it.
+    /// Returns a text of any kind as it may be shown, at most `max` characters of it.
     pub(crate) fn text(&self, text: &str, max: usize) -> String {
         let seen = front(text, max.saturating_mul(4));
         let mut found = Found::default();
-        // What was cut where it was written down ends so.
+        // A text that was cut where it was written down ends like this.
         let (whole, cut) = match seen.rfind('…') {
             Some(at) if escape::is_cut(&seen[at..]) => (&seen[..at], true),
             _ => (seen, seen.len() < text.len()),
@@ -113,14 +113,14 @@ impl Redactor {
         found.write(seen, max, text.len())
     }
 
-    /// A line of source code as it may be quoted.
+    /// Returns a line of source code as it may be quoted.
     pub(super) fn code(&self, line: &str, max: usize) -> String {
         let mut found = Found::default();
         super::code::find(self.scan(), line, &mut found);
         found.write(line, max, line.len())
     }
 
-    /// A header's value as it may be shown.
+    /// Returns a header's value as it may be shown.
     #[cfg(test)]
     pub(crate) fn header(&self, name: &HeaderName, value: &HeaderValue) -> String {
         self.header_text(name.as_str(), &header_value(value), MAX_VALUE)
@@ -139,7 +139,7 @@ impl Redactor {
         found.write(seen, max, value.len())
     }
 
-    /// The value of a header of any name, as it may be shown.
+    /// Returns the value of a header of any name, as it may be shown.
     pub(crate) fn any_header(&self, name: &HeaderName, value: &HeaderValue) -> String {
         let name = name.as_str();
         if headers::is_hidden(name) || self.secrets.contain(name) {
@@ -149,12 +149,12 @@ impl Redactor {
         }
     }
 
-    /// A named value, such as the field of a span, as it may be shown.
+    /// Returns a named value, such as the field of a span, as it may be shown.
     pub(super) fn field(&self, name: &str, value: &str, max: usize) -> String {
         if self.secrets.hide(name, value) {
             return REDACTED.to_owned();
         }
-        // What has this name may be a query without its question mark.
+        // A value with this name may be a query without its question mark.
         if name.ends_with("query") && memchr::memchr(b' ', value.as_bytes()).is_none() {
             let shown = self.uri_of(&format!("?{value}"), max.saturating_add(1));
             return self.text(shown.strip_prefix('?').unwrap_or(&shown), usize::MAX);
@@ -163,17 +163,17 @@ impl Redactor {
     }
 }
 
-/// A text that is not of a report or a profile, as it may be told: an error for the log.
+/// Returns a text that isn't from a report or a profile, as it may be shown: an error for the log.
 pub(crate) fn told(text: &str, max: usize) -> String {
     STANDARD.text(text, max)
 }
 
-/// A line of source code, without the keys, tokens and passwords that stand in it.
+/// Returns a line of source code, without the keys, tokens and passwords in it.
 pub(crate) fn code(line: &str, max: usize) -> String {
     STANDARD.code(line, max)
 }
 
-/// A header's value as text. Of one that is marked as sensitive, nothing.
+/// Returns a header's value as text. Nothing is shown of one that is marked as sensitive.
 pub(crate) fn header_value(value: &HeaderValue) -> Cow<'_, str> {
     if value.is_sensitive() { Cow::Borrowed(REDACTED) } else { String::from_utf8_lossy(value.as_bytes()) }
 }
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(redactor.uri(&uri).chars().count(), MAX_URI + "… (1048576 bytes)".chars().count());
     }
 
-    /// Guards: each byte is looked at a bounded number of times, whatever the text contains.
+    /// Guards: each byte is examined a bounded number of times, whatever the text contains.
     #[test]
     fn long_texts_take_linear_time() {
         let mut redactor = Redactor::default();
@@ -351,10 +351,10 @@ mod tests {
             let out = redactor.text(&texts[0], usize::MAX);
             assert!(out.len() <= 6 * texts[0].len() + 64, "{filler}");
         }
-        // What ends far away, and in vain.
+        // Searches that end far away without a result.
         let open = [1, 4].map(|times| format!("{}<", ":token>".repeat(times * LENGTH / 8)));
         assert_in_proportion(&open, looks[0].1, "elements");
-        // One within the other: what is decoded is looked through, too.
+        // Nested, because decoded text is searched, too.
         let encode = |text: String| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
         let within = [1, 4].map(|times| {
             format!("/x/{}{}", "eyJ+".repeat(times * LENGTH / 8), encode("eyJ+".repeat(times * LENGTH / 16)))
@@ -364,7 +364,8 @@ mod tests {
 
     const LENGTH: usize = 12 << 10;
 
-    /// Four times the text takes four times as long, and not sixteen times. It is the least of several times that counts.
+    /// Checks that four times the text takes four times as long, and not sixteen times. Of several runs, the fastest
+    /// counts.
     fn assert_in_proportion(texts: &[String; 2], look: &dyn Fn(&str) -> String, what: &str) {
         let mut least = [Duration::MAX; 2];
         for _ in 0..20 {
@@ -378,7 +379,7 @@ mod tests {
         panic!("{what}: {least:?}");
     }
 
-    /// CPU time, where it is known: a short time on a busy machine is interrupted less often than a long one.
+    /// Returns the CPU time, if it is known. On a busy machine, a short time is interrupted less often than a long one.
     fn time_of(look: impl Fn() -> String) -> Duration {
         let (started, before) = (Instant::now(), own_cpu_time());
         look();
@@ -459,7 +460,7 @@ mod tests {
             headers.append(name, HeaderValue::from_static(value));
         }
         headers.append("user-agent", HeaderValue::from_bytes(b"curl\t\xe2\x80\xae\xff").unwrap());
-        // As a request goes through a layer: what is kept of it, and what of that is shown.
+        // As in a layer: which headers of a request are kept, and what is shown of them.
         let shown = |redactor: &Redactor, headers: &HeaderMap| -> Vec<(String, String)> {
             let mut request = http::Request::new(());
             *request.headers_mut() = headers.clone();
@@ -523,7 +524,7 @@ mod tests {
         assert_eq!(redactor.text(text, 20), "VALUES password='… (28 bytes)");
     }
 
-    /// One character of `text` percent-encoded, so that the name is still the same to a server.
+    /// Percent-encodes one character of `text`. To a server, the name is still the same.
     fn encode_one(text: &str, at: usize) -> String {
         let at = at % text.len();
         format!("{}%{:02x}{}", &text[..at], text.as_bytes()[at], &text[at + 1..])

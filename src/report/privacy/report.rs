@@ -1,4 +1,4 @@
-//! A report, reduced to what may be told.
+//! Redacts a report.
 
 use super::found::REDACTED;
 use super::redactor::{MAX_URI, MAX_VALUE, Redactor};
@@ -10,7 +10,7 @@ const MAX_JOB: usize = 200;
 /// The longest name of a thread.
 const MAX_THREAD: usize = 64;
 
-/// Lengths beyond which values are cut.
+/// The lengths beyond which values are cut.
 #[derive(Clone, Copy)]
 struct Limits {
     uri: usize,
@@ -20,8 +20,8 @@ struct Limits {
 }
 
 impl Redactor {
-    /// Takes from a report what it must not tell. Everything in it that came from a request, or from the application, is as it
-    /// was found until then.
+    /// Removes from a report what must not be shown. Until then, everything in it that came from a request, or from the
+    /// application, is unchanged.
     pub(crate) fn report(&self, report: &mut Report) {
         self.reduce(report, Limits { uri: MAX_URI, value: MAX_VALUE, job: MAX_JOB, thread: MAX_THREAD });
     }
@@ -74,8 +74,8 @@ impl Redactor {
     }
 }
 
-/// The same for a report that was read from a file: one of an earlier version may tell what this one does not. Nothing is cut
-/// again.
+/// Redacts a report that was read from a file, because an earlier version may have shown what this one doesn't. Nothing
+/// is cut again.
 pub(in crate::report) fn again(report: &mut Report) {
     const NONE: Limits = Limits { uri: usize::MAX, value: usize::MAX, job: usize::MAX, thread: usize::MAX };
     Redactor::standard().reduce(report, NONE);

@@ -1,4 +1,4 @@
-//! Finds what is not to be shown in a text of any kind: an error, a note, a field, a header.
+//! Finds secrets in a text of any kind: an error, a note, a field, a header.
 
 use memchr::{memchr, memchr2, memmem};
 
@@ -8,19 +8,19 @@ use super::names::{SecretNames, decode};
 use super::paths::SecretPaths;
 use super::{brackets, constraints, pairs, shapes, sql, uri};
 
-/// How deep it looks into what is encoded, and what is in that.
+/// How many levels of encoding are decoded and searched.
 const DEPTH: u8 = 2;
 
-/// What to look for. Looks at each byte a bounded number of times.
+/// What to search for. Each byte is examined a bounded number of times.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scan<'a> {
     pub(super) names: &'a SecretNames,
     pub(super) paths: &'a SecretPaths,
-    /// Whether long random strings are taken for secrets without a name: not in a header of ids.
+    /// Whether long random strings are taken for secrets without a name. They aren't in a header of ids.
     pub(super) random: bool,
-    /// Whether it looks into what is percent-encoded.
+    /// Whether percent-encoded text is decoded and searched.
     decodes: bool,
-    /// Whether the text is a string of a program: what is in braces is filled in later.
+    /// Whether the text is a string in source code, whose placeholders in braces are filled in later.
     pub(super) source: bool,
     depth: u8,
 }
@@ -30,30 +30,30 @@ impl<'a> Scan<'a> {
         Self { names, paths, random: true, decodes: true, source: false, depth: 0 }
     }
 
-    /// Whether long random strings are taken for secrets.
+    /// Sets whether long random strings are taken for secrets.
     pub(super) fn with_random(self, random: bool) -> Self {
         Self { random, ..self }
     }
 
-    /// For strings of a program.
+    /// Returns a scan for strings in source code.
     pub(super) fn in_source(self) -> Self {
         Self { source: true, ..self }
     }
 
-    /// For what was encoded in the text; `None` if that is too deep.
+    /// Returns a scan for what was encoded in the text, or `None` if that is too deep.
     pub(super) fn inner(self) -> Option<Self> {
         (self.depth < DEPTH).then(|| Self { depth: self.depth + 1, ..self })
     }
 
-    /// Whether anything in the text is not to be shown.
+    /// Returns whether anything in the text must not be shown.
     pub(super) fn has_any(self, text: &str) -> bool {
         let mut found = Found::default();
         self.text(text, false, &mut found);
         !found.is_empty()
     }
 
-    /// Whether a value, percent-encoded or not, is or holds something that is not to be shown. What is encoded more often than
-    /// it is looked into is taken for that.
+    /// Returns whether a value, percent-encoded or not, is or contains something that must not be shown. A value that
+    /// is encoded too many times to be searched counts as such.
     pub(super) fn hides(self, value: &str) -> bool {
         if value.len() < 4 {
             return false;
@@ -66,7 +66,7 @@ impl<'a> Scan<'a> {
         inner.has_any(&decoded) || (decoded != value && Self { decodes: false, ..inner }.has_any(value))
     }
 
-    /// Finds all there is. `cut`: the text may go on, unseen.
+    /// Finds everything. `cut` says that the text may continue, unseen.
     pub(super) fn text(self, text: &str, cut: bool, found: &mut Found) {
         if text.len() < 4 {
             return;
@@ -84,12 +84,12 @@ impl<'a> Scan<'a> {
         self.words(text, cut, found);
     }
 
-    /// Looks at what stands between blanks and quotes.
+    /// Searches the words between blanks and quotes.
     pub(super) fn words(self, text: &str, cut: bool, found: &mut Found) {
         let mut at = 0;
         let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>' | '\\');
         for word in text.split(ends) {
-            // Each character that ends a word is skipped with its own length.
+            // The character that ends a word is skipped, whatever its length.
             let start = at;
             at += word.len();
             at += text[at..].chars().next().map_or(0, char::len_utf8);
@@ -111,7 +111,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// PEM blocks, also those that are cut at one end.
+/// Finds PEM blocks, also those that are cut at one end.
 pub(super) fn pem(text: &str, found: &mut Found) {
     const BEGIN: &[u8] = b"-----BEGIN";
     const END: &[u8] = b"-----END";
@@ -126,18 +126,18 @@ pub(super) fn pem(text: &str, found: &mut Found) {
         let end = next(END, at);
         let start = match (begin, end) {
             (None, None) => return,
-            // One whose beginning was cut off.
+            // A block whose beginning was cut off.
             (_, Some(end)) if begin.is_none_or(|begin| end < begin) => at,
             (begin, _) => begin.unwrap_or(at),
         };
-        // After the label, there are dashes once more.
+        // The label is followed by dashes once more.
         let label = end.map(|end| end + END.len());
         at = label.map_or(bytes.len(), |label| next(b"-----", label).map_or(bytes.len(), |dashes| dashes + 5));
         found.hide(start, at);
     }
 }
 
-/// `Bearer ..` and `Basic ..`, wherever they stand.
+/// Finds `Bearer ..` and `Basic ..`, wherever they are.
 pub(super) fn credentials(text: &str, found: &mut Found) {
     let bytes = text.as_bytes();
     let mut at = 0;

@@ -1,15 +1,14 @@
-//! Secrets that are known by their shape alone: keys with the prefix of whoever gave them out, signed tokens, and long
-//! random strings.
+//! Finds secrets by their shape alone: keys with the prefix of their issuer, signed tokens, and long random strings.
 
 use super::found::Found;
 use super::looks::{TOKEN, decoded, is_hash, is_slug, is_token, mixed};
 use super::scan::Scan;
 
-/// So long is a random string that is taken for a secret although nothing says so: 30 bytes as base64. What is shorter is
-/// an id more often: of a video, an image, a document.
+/// The shortest random string that is taken for a secret although nothing says so: 30 bytes as base64. A shorter one is
+/// more often the id of a video, an image, a document.
 const RANDOM: usize = 40;
 
-/// Of which characters a key is.
+/// The characters of a key.
 #[derive(Clone, Copy)]
 enum Of {
     /// `[A-Z0-9]`
@@ -33,7 +32,7 @@ impl Of {
     }
 }
 
-/// How keys begin, how many characters follow at least, and which.
+/// How keys begin, how many characters follow at least, and which characters.
 const PREFIXES: [(&str, usize, Of); 68] = [
     ("ABIA", 16, Of::Upper),
     ("ACCA", 16, Of::Upper),
@@ -105,13 +104,13 @@ const PREFIXES: [(&str, usize, Of); 68] = [
     ("ya29.", 16, Of::Token),
 ];
 
-/// Endings of files that everybody may have: what stands before them is a name, however random.
+/// File extensions that anybody may have. Text before one of them is a name, however random.
 const FILES: [&str; 20] = [
     ".avif", ".css", ".eot", ".gif", ".ico", ".jpeg", ".jpg", ".js", ".map", ".mjs", ".mp4", ".otf", ".png", ".svg",
     ".ttf", ".wasm", ".webm", ".webp", ".woff", ".woff2",
 ];
 
-/// Of base64 with the standard alphabet.
+/// Returns whether the byte occurs in base64 with the standard alphabet.
 fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/'
 }
@@ -120,7 +119,7 @@ fn run(bytes: &[u8], from: usize, of: impl Fn(u8) -> bool) -> usize {
     from + bytes[from..].iter().take_while(|&&byte| of(byte)).count()
 }
 
-/// Finds them in `word`, which has no blanks and begins at `base`. `cut`: what is at its end may go on, unseen.
+/// Finds secrets in `word`, which has no blanks and begins at `base`. `cut` says that the word may continue, unseen.
 pub(super) fn find(scan: &Scan<'_>, word: &str, base: usize, cut: bool, found: &mut Found) {
     let bytes = word.as_bytes();
     let mut at = 0;
@@ -132,7 +131,7 @@ pub(super) fn find(scan: &Scan<'_>, word: &str, base: usize, cut: bool, found: &
         let end = run(bytes, at, is_token);
         let mut next = end;
         let mut goes_on = None;
-        // Inside of a run, a key may begin after a separator: `key-ghp_..`.
+        // Within a run, a key may begin after a separator: `key-ghp_..`.
         let mut start = at;
         while start < end {
             let length =
@@ -157,7 +156,7 @@ pub(super) fn find(scan: &Scan<'_>, word: &str, base: usize, cut: bool, found: &
     }
 }
 
-/// The length of a key that begins with a known prefix.
+/// Returns the length of a key that begins with a known prefix.
 fn prefixed(bytes: &[u8], at: usize, cut: bool) -> Option<usize> {
     if !matches!(bytes[at], b'A' | b'G' | b'N' | b'P' | b'S' | b'd' | b'f'..=b'h' | b'l' | b'n' | b'p' | b'r'..=b't' | b'w'..=b'y')
     {
@@ -169,14 +168,14 @@ fn prefixed(bytes: &[u8], at: usize, cut: bool) -> Option<usize> {
         }
         let start = at + prefix.len();
         let end = run(bytes, start, |byte| of.has(byte));
-        // Right at a cut, as much as is left of it.
+        // Right before a cut, a part of it is enough.
         let enough = end - start >= least || (cut && end == bytes.len() && end - start >= 4);
         let whole = end == bytes.len() || !bytes[end].is_ascii_alphanumeric();
         (enough && whole).then(|| run(bytes, end, is_token) - at)
     })
 }
 
-/// The length of a signed or encrypted token: JWT, PASETO.
+/// Returns the length of a signed or encrypted token: JWT, PASETO.
 fn signed(
     scan: &Scan<'_>,
     word: &str,
@@ -189,7 +188,7 @@ fn signed(
     let all = || run(bytes, at, |byte| is_token(byte) || byte == b'.' || byte == b'=') - at;
     if rest.starts_with(b"eyJ") || rest.starts_with(b"ewo") {
         let dotted = bytes.get(head) == Some(&b'.') && head - at >= 8;
-        // The same for all of a run: looked at once.
+        // This is the same for the whole run, so it is computed once.
         let goes_on = *goes_on.get_or_insert_with(|| {
             let second = (head + 1).min(bytes.len());
             let end = run(bytes, second, is_token);
@@ -201,7 +200,8 @@ fn signed(
         if at > run_start {
             return (cut && dotted).then(all);
         }
-        // Of either alphabet; once for all that begin in it, or many short runs would each decode all that follows.
+        // In either alphabet. Only the first in a run, because otherwise many short runs would each decode all that
+        // follows.
         let of_either = |byte| is_base64(byte) || byte == b'=' || is_token(byte);
         let begins = at == 0 || !of_either(bytes[at - 1]);
         let whole = if begins { run(bytes, head, of_either) } else { head };
@@ -221,10 +221,10 @@ fn signed(
     (paseto && (all() >= 24 || (cut && at + all() == bytes.len()))).then(all)
 }
 
-/// Keys without a prefix, known by something in their middle.
+/// Finds keys without a prefix, which have a known part in their middle.
 fn elsewhere(bytes: &[u8], base: usize, cut: bool, found: &mut Found) {
     let at_cut = |end: usize| cut && end == bytes.len();
-    // A bot of Telegram: `123456789:AA..`.
+    // A Telegram bot: `123456789:AA..`.
     for colon in memchr::memchr_iter(b':', bytes) {
         let digits = bytes[..colon].iter().rev().take(12).take_while(|byte| byte.is_ascii_digit()).count();
         if (8..=11).contains(&digits) {
@@ -234,7 +234,7 @@ fn elsewhere(bytes: &[u8], base: usize, cut: bool, found: &mut Found) {
             }
         }
     }
-    // A client secret of Azure: `abc8Q~..`.
+    // An Azure client secret: `abc8Q~..`.
     for tilde in memchr::memchr_iter(b'~', bytes).filter(|&at| at >= 5 && bytes[at - 1] == b'Q') {
         let of = |byte: u8| is_token(byte) || byte == b'.' || byte == b'~';
         let end = run(&bytes[..bytes.len().min(tilde + 64)], tilde, of);
@@ -244,7 +244,7 @@ fn elsewhere(bytes: &[u8], base: usize, cut: bool, found: &mut Found) {
     }
 }
 
-/// Base64 of the standard alphabet, which has slashes. A path has words between them.
+/// Finds base64 of the standard alphabet, which has slashes. A path has words between them.
 fn with_slashes(scan: &Scan<'_>, word: &str, base: usize, cut: bool, found: &mut Found) {
     let bytes = word.as_bytes();
     let mut at = 0;
@@ -256,14 +256,14 @@ fn with_slashes(scan: &Scan<'_>, word: &str, base: usize, cut: bool, found: &mut
         }
         let text = &word[at..end];
         let least = if cut && end == bytes.len() { TOKEN } else { RANDOM };
-        // Of what was cut, too little is seen to be sure.
+        // Too little is left of a cut text to be sure.
         let percent = match text.contains('/') {
             true => 35,
             false if least == TOKEN => 75,
             false => 50,
         };
         let separators = || text.bytes().filter(|byte| !byte.is_ascii_alphanumeric()).count();
-        // In a path, nobody knows what a slash means.
+        // In a path, the meaning of a slash isn't known.
         let in_path = || text.starts_with('/') || (text.contains('/') && word[..at].contains('/'));
         if text.len() >= least
             && (1..=text.len() / 6).contains(&separators())
@@ -278,16 +278,16 @@ fn with_slashes(scan: &Scan<'_>, word: &str, base: usize, cut: bool, found: &mut
     }
 }
 
-/// Whether the run from `start` to `end` is a long random string, and no file's name, hash or symbol.
+/// Returns whether the run from `start` to `end` is a long random string, but not a file's name, a hash or a symbol.
 fn is_secret_run(scan: &Scan<'_>, word: &str, start: usize, end: usize, cut: bool) -> bool {
     let text = &word[start..end];
     let least = if cut && end == word.len() { TOKEN } else { RANDOM };
-    // Of what was cut, too little is seen to be sure.
+    // Too little is left of a cut text to be sure.
     let percent = if least == TOKEN { 75 } else { 50 };
     if text.len() < least || !mixed(text, percent) || is_slug(text) {
         return false;
     }
-    // Symbols, and hashes that say so.
+    // Symbols, and hashes that are marked as such.
     let bytes = text.as_bytes();
     let legacy = text.starts_with("_ZN") && bytes[3].is_ascii_digit();
     let mangled = text.starts_with("_R") && matches!(bytes[2], b'I' | b'N' | b'X' | b'Y') && !text.contains('-');
@@ -299,7 +299,7 @@ fn is_secret_run(scan: &Scan<'_>, word: &str, start: usize, end: usize, cut: boo
     !known && !file && !is_public(scan, text)
 }
 
-/// Whether it is base64 of readable text in which there is no secret: a cursor of a list.
+/// Returns whether it is base64 of readable text without a secret, such as the cursor of a list.
 fn is_public(scan: &Scan<'_>, text: &str) -> bool {
     decoded(text).is_some_and(|text| scan.inner().is_some_and(|inner| !inner.has_any(&text)))
 }

@@ -1,4 +1,4 @@
-//! Finds values of SQL whose columns are those of secrets.
+//! Finds values in SQL whose columns have the names of secrets.
 
 use memchr::{memchr_iter, memchr2, memchr2_iter};
 
@@ -10,10 +10,10 @@ use super::pairs::is_name;
 use super::scan::Scan;
 use super::values::{is_nothing, quoted};
 
-/// So long may a list of columns be, in bytes.
+/// The longest list of columns, in bytes.
 const MAX_COLUMNS: usize = 4096;
 
-/// So far apart are the parts of a statement, in bytes: the table's name, and words of a dialect.
+/// How far apart the parts of a statement may be, in bytes: the table's name, and words of a dialect.
 const MAX_APART: usize = 160;
 
 pub(super) fn find(scan: Scan<'_>, text: &str, found: &mut Found) {
@@ -25,10 +25,10 @@ pub(super) fn find(scan: Scan<'_>, text: &str, found: &mut Found) {
     inserts(scan, text, found);
 }
 
-/// Between a column and a string: `token LIKE 'value'`. What `=` is between, is found as any pair.
+/// Operators between a column and a string: `token LIKE 'value'`. Values after `=` are found like any pair.
 const OPERATORS: [&str; 7] = ["in", "like", "ilike", "is", "<>", "!=", "password"];
 
-/// `PASSWORD 'value'`, `IDENTIFIED BY 'value'`, `token IN ('value', 'value')`.
+/// Finds `PASSWORD 'value'`, `IDENTIFIED BY 'value'`, `token IN ('value', 'value')`.
 fn literals(scan: Scan<'_>, text: &str, found: &mut Found) {
     let bytes = text.as_bytes();
     let mut until = 0;
@@ -61,7 +61,7 @@ fn literals(scan: Scan<'_>, text: &str, found: &mut Found) {
     }
 }
 
-/// Whether an operator ends at `end`, after the name of a secret's column.
+/// Returns whether an operator ends at `end`, after the name of a secret's column.
 fn compared(scan: Scan<'_>, text: &str, end: usize, bracket: bool) -> bool {
     let bytes = text.as_bytes();
     let Some(operator) = OPERATORS.iter().find(|word| ends_with(&bytes[..end], word)) else { return false };
@@ -93,7 +93,7 @@ pub(super) fn ends_with(bytes: &[u8], word: &str) -> bool {
     bytes.len() >= word.len() && bytes[bytes.len() - word.len()..].eq_ignore_ascii_case(word.as_bytes())
 }
 
-/// `(name, token) = ('value', 'value')`, `Key (token)=(value) already exists`.
+/// Finds `(name, token) = ('value', 'value')`, `Key (token)=(value) already exists`.
 fn rows(scan: Scan<'_>, text: &str, found: &mut Found) {
     let bytes = text.as_bytes();
     let mut until = 0;
@@ -112,7 +112,7 @@ fn rows(scan: Scan<'_>, text: &str, found: &mut Found) {
     }
 }
 
-/// Where the brackets open that close at `close`.
+/// Returns where the brackets that close at `close` open.
 fn opened(bytes: &[u8], close: usize) -> Option<usize> {
     let mut depth = 0;
     for (back, byte) in bytes[..=close].iter().rev().take(MAX_COLUMNS / 8).enumerate() {
@@ -128,7 +128,7 @@ fn opened(bytes: &[u8], close: usize) -> Option<usize> {
     None
 }
 
-/// `INSERT INTO users (name, password) VALUES ('value', 'value'), ..`
+/// Finds `INSERT INTO users (name, password) VALUES ('value', 'value'), ..`
 fn inserts(scan: Scan<'_>, text: &str, found: &mut Found) {
     let bytes = text.as_bytes();
     let mut at = 0;
@@ -141,7 +141,7 @@ fn inserts(scan: Scan<'_>, text: &str, found: &mut Found) {
     }
 }
 
-/// What is inserted into the table whose name begins at `at`. Returns where to go on.
+/// Finds the values inserted into the table whose name begins at `at`. Returns where to continue.
 fn insert(scan: Scan<'_>, text: &str, at: usize, found: &mut Found) -> Option<usize> {
     let bytes = text.as_bytes();
     let open = at + memchr::memchr(b'(', near(bytes, at))?;
@@ -171,7 +171,7 @@ fn insert(scan: Scan<'_>, text: &str, at: usize, found: &mut Found) -> Option<us
         }
     }
     if is_secret {
-        // Whatever the columns are called.
+        // Whatever the names of the columns.
         columns = vec![Some(Secrecy::Usual); columns.len().max(1)];
     }
     if columns.iter().all(Option::is_none) {
@@ -189,7 +189,7 @@ fn insert(scan: Scan<'_>, text: &str, at: usize, found: &mut Found) -> Option<us
         }
         values += 1;
     }
-    // A query: all strings in it.
+    // In a query, all strings.
     let end = text[values..].find(';').map_or(text.len(), |end| values + end);
     let mut at = values;
     while let Some(quote) = memchr::memchr(b'\'', &bytes[at..end]).map(|next| at + next) {
@@ -200,7 +200,7 @@ fn insert(scan: Scan<'_>, text: &str, at: usize, found: &mut Found) -> Option<us
     Some(end)
 }
 
-/// Whether a word begins at `start` and ends at `end`. What is before it may be the end of a line that is escaped.
+/// Returns whether a word begins at `start` and ends at `end`. An escaped line end may be right before it.
 fn is_word(bytes: &[u8], start: usize, end: usize) -> bool {
     let of = |at: usize| bytes.get(at).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
     let escaped = start >= 2 && bytes[start - 2] == b'\\';
@@ -211,15 +211,15 @@ fn near(bytes: &[u8], from: usize) -> &[u8] {
     &bytes[from.min(bytes.len())..bytes.len().min(from + MAX_APART)]
 }
 
-/// Which of the columns that are listed from `start` on are those of secrets.
+/// Returns which of the columns listed from `start` on have the names of secrets.
 fn secrets(scan: Scan<'_>, text: &str, start: usize) -> Vec<Option<Secrecy>> {
     let list = &text.as_bytes()[..text.len().min(start + MAX_COLUMNS)];
     let secrecy = |(start, end): (usize, usize)| text.get(start..end).and_then(|name| scan.names.secrecy(name));
     items(list, start).0.into_iter().map(secrecy).collect()
 }
 
-/// Hides the values of secret columns in a row whose bracket opens at `open`: all of it if it has more values or fewer than
-/// there are columns. Returns where it ends.
+/// Hides the values of secret columns in a row whose bracket opens at `open`. Hides the whole row if the numbers of
+/// values and columns differ. Returns where it ends.
 fn row(text: &str, open: usize, columns: &[Option<Secrecy>], found: &mut Found) -> usize {
     let bytes = text.as_bytes();
     let (values, end) = items(bytes, open + 1);
@@ -240,7 +240,7 @@ fn is_sure(columns: &[Option<Secrecy>]) -> bool {
     columns.iter().flatten().any(|secrecy| *secrecy > Secrecy::Alone)
 }
 
-/// Hides one value of a statement, unless it is none: `$12`, `:name`, `DEFAULT`.
+/// Hides one value of a statement, unless it isn't a value: `$12`, `:name`, `DEFAULT`.
 fn hide(text: &str, (start, end): (usize, usize), secrecy: Secrecy, found: &mut Found) {
     let Some(value) = text.get(start..end).map(str::trim) else { return };
     let name = value.strip_prefix(['$', ':', '@', '?']);
@@ -251,7 +251,7 @@ fn hide(text: &str, (start, end): (usize, usize), secrecy: Secrecy, found: &mut 
     }
 }
 
-/// Hides what is in quotes, or all of an expression: `md5('value')`. Nothing in quotes is a placeholder.
+/// Hides what is in quotes, or a whole expression: `md5('value')`. Nothing in quotes is a placeholder.
 pub(super) fn hide_string(text: &str, (start, end): (usize, usize), secrecy: Secrecy, found: &mut Found) {
     let Some(raw) = text.get(start..end) else { return };
     let value = raw.trim();
@@ -265,7 +265,7 @@ pub(super) fn hide_string(text: &str, (start, end): (usize, usize), secrecy: Sec
     found.hide(start, start + bare.len());
 }
 
-/// What is between commas from `start` on, until a bracket closes, and where that is: behind the bracket.
+/// Returns the items between commas from `start` on, until a bracket closes, and the position behind that bracket.
 fn items(bytes: &[u8], start: usize) -> (Vec<(usize, usize)>, usize) {
     let mut items = Vec::new();
     let (mut begin, mut at, mut depth) = (start.min(bytes.len()), start, 0);

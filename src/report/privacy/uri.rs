@@ -1,4 +1,4 @@
-//! Finds what is not to be shown in a URI, or in a part of one.
+//! Finds secrets in a URI, or in a part of one.
 
 use memchr::{memchr, memmem};
 
@@ -9,7 +9,7 @@ use super::scan::Scan;
 use super::shapes;
 use super::values::is_hole;
 
-/// A segment of a path after one of these may be a token: `/reset/..`.
+/// A path segment after one of these may be a token: `/reset/..`.
 const TELLING: [&str; 20] = [
     "activate",
     "activation",
@@ -33,16 +33,16 @@ const TELLING: [&str; 20] = [
     "webhooks",
 ];
 
-/// The path of a URI of these hosts is a secret.
+/// Hosts for which the path of a URI is a secret.
 const HOSTS: [&str; 3] = ["hooks.slack.com", ".webhook.office.com", "hooks.zapier.com"];
 
-/// Finds it in `uri`, which begins at `base`. `whole`: it is a URI and nothing else, so that what has neither a scheme nor a
-/// slash is the authority of a `CONNECT`.
+/// Finds secrets in `uri`, which begins at `base`. `whole` says that it is a URI and nothing else, so that text without
+/// a scheme or a slash is the authority of a `CONNECT`.
 pub(super) fn find(scan: Scan<'_>, uri: &str, base: usize, whole: bool, found: &mut Found) {
     let query = uri.find(['?', '#']).unwrap_or_else(|| if whole { uri.len() } else { form(uri) });
     path(scan, &uri[..query], base, whole, found);
     let mut at = query;
-    // `at` is at a separator, but for a form without a `?`.
+    // `at` is at a separator, except for a form without a `?`.
     if at == 0 && !uri.starts_with(['?', '#']) && !uri.is_empty() {
         at = parameter_end(uri, 0);
         parameter(scan, &uri[..at], base, found);
@@ -58,7 +58,7 @@ fn parameter_end(uri: &str, from: usize) -> usize {
     uri[from..].find(['&', '?', '#']).map_or(uri.len(), |at| from + at)
 }
 
-/// Where the query begins in what has no `?`: at the beginning of `a=b&c=d`, nowhere in a path.
+/// Returns where the query begins if there is no `?`: at the beginning of `a=b&c=d`, and nowhere in a path.
 fn form(word: &str) -> usize {
     let equals = memchr(b'=', word.as_bytes());
     let and = memchr(b'&', word.as_bytes());
@@ -69,8 +69,9 @@ fn form(word: &str) -> usize {
     }
 }
 
-/// The part before the query: without user and password, tokens and the placeholders of patterns. From a secret-looking
-/// parameter on (`;jsessionid=..`, or a query that lost its `?`) nothing is shown, for nobody knows where its value ends.
+/// Handles the part before the query: hides user and password, tokens and the placeholders of patterns. From a
+/// secret-looking parameter on (`;jsessionid=..`, or a query that lost its `?`) nothing is shown, because it isn't
+/// known where its value ends.
 fn path(scan: Scan<'_>, path: &str, base: usize, whole: bool, found: &mut Found) {
     let bytes = path.as_bytes();
     let last_at = memchr::memrchr(b'@', bytes);
@@ -101,14 +102,13 @@ fn path(scan: Scan<'_>, path: &str, base: usize, whole: bool, found: &mut Found)
     scan.paths.find(&path[start..], base + start, found);
 }
 
-/// The user and password before a host, which goes from `host` to `end` unless a password has a slash in it. Returns where
-/// the path begins.
-/// `last` is where the last `@` of all is.
+/// Hides the user and password before a host, which goes from `host` to `end` unless a password has a slash in it.
+/// Returns where the path begins. `last` is the position of the very last `@`.
 fn authority(path: &str, host: usize, end: usize, last: Option<usize>, base: usize, found: &mut Found) -> usize {
     let of = &path[host..end];
     let at = of.rfind('@').map(|at| host + at);
-    // `me:pa` is no host with a port, so that the slash was one of a password. So may it be after a user, unless this is
-    // the web, where paths have an `@` more often.
+    // `me:pa` isn't a host with a port, so the slash belonged to a password. The same may be true after a user, except
+    // on the web, where an `@` is more often in the path.
     let port = of.rsplit_once(':').map_or("", |(_, port)| port);
     let odd = at.is_none() && !port.bytes().all(|byte| byte.is_ascii_digit()) && !of.ends_with(']');
     let web = path[..host].ends_with("http://") || path[..host].ends_with("https://") || !path[..host].ends_with("://");
@@ -122,7 +122,7 @@ fn authority(path: &str, host: usize, end: usize, last: Option<usize>, base: usi
     memchr(b'/', &path.as_bytes()[after..]).map_or(path.len(), |at| after + at)
 }
 
-/// `user:password@host:port`, as in the addresses of databases: `root:toor@tcp(..)`.
+/// Finds `user:password@host:port`, as in the addresses of databases: `root:toor@tcp(..)`.
 pub(super) fn without_scheme(word: &str, base: usize, found: &mut Found) {
     let bytes = word.as_bytes();
     let Some(colon) = memchr(b':', bytes) else { return };
@@ -140,7 +140,7 @@ pub(super) fn without_scheme(word: &str, base: usize, found: &mut Found) {
     }
 }
 
-/// Where in a path the value of a secret begins.
+/// Returns where the value of a secret begins in a path.
 fn parameter_in_path(scan: Scan<'_>, path: &str) -> Option<usize> {
     path.match_indices([';', '&', '/']).find_map(|(at, _)| {
         let name = &path[at + 1..];
@@ -149,7 +149,7 @@ fn parameter_in_path(scan: Scan<'_>, path: &str) -> Option<usize> {
     })
 }
 
-/// Tokens that are segments of a path.
+/// Finds tokens that are segments of a path.
 fn segments(scan: Scan<'_>, path: &str, start: usize, base: usize, found: &mut Found) {
     let mut at = start;
     let mut announces = [false; 2];
@@ -173,14 +173,14 @@ fn segments(scan: Scan<'_>, path: &str, start: usize, base: usize, found: &mut F
     }
 }
 
-/// Whether what follows this segment of a path may be a token.
+/// Returns whether the segment after this one may be a token.
 fn is_telling(scan: Scan<'_>, segment: &str) -> bool {
     segment.len() <= 64
         && (scan.names.secrecy(segment).is_some_and(|secrecy| secrecy > Secrecy::Alone)
             || words(segment).any(|word| TELLING.iter().any(|announces| announces.eq_ignore_ascii_case(word))))
 }
 
-/// `name=value`, or `name=value;name=value`: what a `;` means depends on the server, so both readings are looked at.
+/// Handles `name=value`, or `name=value;name=value`. The server decides what a `;` means, so both readings are tried.
 fn parameter(scan: Scan<'_>, parameter: &str, base: usize, found: &mut Found) {
     let mut at = 0;
     while at < parameter.len() {
@@ -191,7 +191,8 @@ fn parameter(scan: Scan<'_>, parameter: &str, base: usize, found: &mut Found) {
             None => ("", at),
         };
         let text = parameter[value..end].trim_end_matches(';');
-        // A secret value goes on to the end, whatever a `;` in it may mean. Of one that was cut just before it nothing is here.
+        // A secret value extends to the end, whatever a `;` in it may mean. If it was cut right before, nothing is
+        // here.
         let hole = (scan.source && is_hole(text)) || value == parameter.len();
         if (value > at && !hole && scan.names.hide(name, text)) || scan.hides(text) {
             found.hide(base + value, base + parameter.len());

@@ -1,11 +1,11 @@
-//! Values: where they begin and end, and which of them are none.
+//! Where values begin and end, and what isn't a value.
 
 use super::found::REDACTED;
 
-/// So much of a value is looked at that is a secret only if it looks like one, in bytes.
+/// How many bytes are examined of a value that is a secret only if it looks like one.
 const MOST: usize = 1024;
 
-/// What is no secret whoever's name it has.
+/// Returns whether a value isn't a secret, whatever its name.
 pub(super) fn is_nothing(value: &str) -> bool {
     let placeholder =
         value.strip_prefix('$').is_some_and(|rest| rest.len() <= 2 && rest.bytes().all(|b| b.is_ascii_digit()));
@@ -22,26 +22,27 @@ pub(super) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// What a format string has where a value goes: `{}`, `{token}`.
+/// Returns whether it is a placeholder of a format string: `{}`, `{token}`.
 pub(super) fn is_hole(value: &str) -> bool {
     value.starts_with('{') && value.ends_with('}')
 }
 
-/// What follows a separator.
+/// A value after a separator.
 pub(super) struct Value {
     pub(super) start: usize,
     pub(super) end: usize,
     pub(super) quoted: bool,
 }
 
-/// What is before a value.
+/// What comes before a value.
 #[derive(Clone, Copy)]
 pub(super) struct Before {
-    /// A colon, and no equals sign.
+    /// A colon rather than an equals sign.
     pub(super) colon: bool,
     /// A name in quotes, as in JSON.
     pub(super) member: bool,
-    /// A name that is a secret's whatever its value looks like. After others, a long value is not looked at to its end.
+    /// A name that is a secret's whatever its value looks like. After other names, a long value isn't examined to its
+    /// end.
     pub(super) sure: bool,
 }
 
@@ -57,7 +58,7 @@ impl Value {
         }
         if text[start..].starts_with(REDACTED) {
             let end = start + REDACTED.len();
-            // Something may have been put right behind it.
+            // Something may follow without a gap.
             if bytes.get(end).is_none_or(|byte| !byte.is_ascii_alphanumeric()) {
                 return Some(Self { start, end, quoted: false });
             }
@@ -65,7 +66,7 @@ impl Value {
         let name = start
             + bytes[start..].iter().take(64).take_while(|&&byte| byte.is_ascii_alphanumeric() || byte == b'_').count();
         let is_string = |at: usize| matches!(bytes.get(at), Some(b'"' | b'\''));
-        // `Some(..)`, `b".."`, and as in SQL: `N'..'`, `md5('..')`.
+        // `Some(..)`, `b".."`, and in SQL: `N'..'`, `md5('..')`.
         let typed = (bytes[start].is_ascii_uppercase() && bytes.get(name) != Some(&b'\''))
             || name == start
             || matches!(&bytes[start..name], b"b" | b"r" | b"br" | b"E" | b"N" | b"X")
@@ -94,7 +95,8 @@ impl Value {
     }
 }
 
-/// What is within the quotes that begin at `at`, which may be escaped themselves: `\"..\"`. To the end if they are open.
+/// Returns what is within the quotes that begin at `at`, which may be escaped themselves: `\"..\"`. Open quotes extend
+/// to the end.
 pub(super) fn quoted(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     let escapes = bytes[at..].iter().take(8).take_while(|&&byte| byte == b'\\').count();
     let quote = *bytes.get(at + escapes)?;
@@ -112,7 +114,7 @@ pub(super) fn quoted(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     Some((start, bytes.len()))
 }
 
-/// Where the brackets or quotes that begin at `at` end: to the end if they are open.
+/// Returns where the brackets or quotes that begin at `at` end. Open ones extend to the end.
 pub(super) fn nested(bytes: &[u8], at: usize) -> Option<usize> {
     let opens = |byte: u8| matches!(byte, b'(' | b'[' | b'{');
     match bytes.get(at) {

@@ -9,21 +9,21 @@ use crate::text::html::Html;
 use crate::text::time::timestamp;
 use crate::text::units::{count, duration};
 
-/// How many places are shown, of those that were seen most often.
+/// How many places are shown: those that were seen most often.
 const MAX_SHOWN: usize = 40;
 
 /// How many bytes the places may have in HTML: see [`Report::to_html`](crate::Report::to_html).
 const ENTRIES: usize = 70_000;
 
 impl Digest {
-    /// The digest in a line: `31 reports about 5 places on web-1, most often GET /slow/{what}`. Bounded and safe as a
-    /// [report's](crate::Report::subject).
+    /// Returns the digest in a line: `31 reports about 5 places on web-1, most often GET /slow/{what}`. It is as short
+    /// and safe as a [report's](crate::Report::subject).
     pub(crate) fn subject(&self) -> String {
         let most = self.entries().first().map(|entry| format!(", most often {}", cut(&entry.what, MAX_WHAT)));
         cut(&format!("{}{}", self.sum(), most.unwrap_or_default()), MAX_SUBJECT)
     }
 
-    /// `31 reports about 5 places on web-1`.
+    /// Returns `31 reports about 5 places on web-1`.
     fn sum(&self) -> String {
         let places = self.entries().len() as u64;
         let more = if self.others > 0 { "more than " } else { "" };
@@ -31,7 +31,7 @@ impl Digest {
         format!("{all} about {more}{}{}", count(places, "place"), on(&self.hostname))
     }
 
-    /// The digest as a page of text: the period, how many reports, and the places, the most frequent first.
+    /// Returns the digest as a page of text: the period, how many reports, and the places, the most frequent first.
     pub(crate) fn to_text(&self) -> String {
         let mut text = Text::default();
         text.line(0, &self.sum());
@@ -49,7 +49,7 @@ impl Digest {
         text.finish()
     }
 
-    /// The same as HTML for mail clients, with a bar for each place.
+    /// Returns the same as HTML for mail clients, with a bar for each place.
     pub(crate) fn to_html(&self) -> String {
         let mut html = Html::message(&self.subject());
         html.raw("<h1 style=\"font-size:19px;line-height:1.35;margin:0\">");
@@ -100,7 +100,7 @@ impl Digest {
         facts
     }
 
-    /// What is not shown, the last `left` of the shown among it.
+    /// Describes the entries that are not shown, including the last `left` of the first [`MAX_SHOWN`].
     fn rest(&self, left: usize) -> Option<String> {
         let entries = self.entries();
         let rest = &entries[entries.len().min(MAX_SHOWN).saturating_sub(left)..];
@@ -109,7 +109,7 @@ impl Digest {
     }
 }
 
-/// `20 × waiting: GET /slow/{what}`.
+/// Returns `20 × waiting: GET /slow/{what}`.
 fn headline(entry: &Entry) -> String {
     format!("{} × {}: {}", entry.count, entry.verdict, entry.what)
 }
@@ -143,7 +143,7 @@ mod tests {
         Report { elapsed: Duration::from_millis(elapsed_ms), suppressed, ..report }
     }
 
-    /// Guards: the whole text page, and that the mail says the same.
+    /// Guards: the whole text page is right, and the mail says the same.
     #[test]
     fn text_and_mail_of_a_digest_agree() {
         let mut digest = Digest::of(&like(1, 2_510, 0));
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(digest.subject(), "10 reports about 2 places on web1, most often GET /slow/{what}");
     }
 
-    /// Guards: an hour of ever new places is one mail, in which every report is counted.
+    /// Guards: an hour of reports from ever new places is one mail, in which every report is counted.
     #[test]
     fn a_digest_stays_small_and_counts_everything() {
         let mut digest = Digest::of(&like(0, 1, 0));

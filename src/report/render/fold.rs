@@ -1,4 +1,4 @@
-//! Which frames of a stack a reader wants, and what is said of the others. The JSON form has all of them.
+//! Selects the frames of a stack that a reader wants, and summarizes the others. The JSON form has all of them.
 
 use std::borrow::Borrow;
 
@@ -6,7 +6,7 @@ use crate::capture::{Frame, is_std, origin};
 use crate::report::assemble::location::is_registering;
 use crate::report::{Stack, StackKind};
 
-/// How many frames are shown of a stack without a frame of the application's own.
+/// How many frames are shown of a stack without own frames.
 pub(super) const WITHOUT_OWN: usize = 12;
 
 /// How many crates a fold names.
@@ -16,11 +16,11 @@ const MAX_ORIGINS: usize = 4;
 pub(super) enum Part<'a> {
     /// A frame worth a line.
     Frame(&'a Frame),
-    /// A run of frames that are not; never empty.
+    /// A run of other frames, never empty.
     Folded(&'a [Frame]),
 }
 
-/// The stack as a reader wants it, innermost part first.
+/// Splits the stack into its parts, innermost first.
 pub(super) fn readable(stack: &Stack) -> Vec<Part<'_>> {
     let all: Vec<&Frame> = stack.frames.iter().collect();
     let start = beginning(&all, stack.kind == StackKind::Await);
@@ -41,7 +41,8 @@ pub(super) fn readable(stack: &Stack) -> Vec<Part<'_>> {
     parts
 }
 
-/// Which frames of a stack, innermost first, are worth a line. `waits`: it is that of an await point.
+/// Returns which frames of a stack, innermost first, are worth a line. `waits` says that it is the stack of an await
+/// point.
 pub(crate) fn significant(frames: &[&Frame], waits: bool) -> Vec<bool> {
     let start = beginning(frames, waits);
     let mut significant = vec![false; start];
@@ -49,16 +50,16 @@ pub(crate) fn significant(frames: &[&Frame], waits: bool) -> Vec<bool> {
     significant
 }
 
-/// How many of the innermost frames say nothing: how an await point's waker is cloned and kept.
+/// Returns how many of the innermost frames only clone and keep an await point's waker.
 fn beginning(frames: &[&Frame], waits: bool) -> usize {
     frames.iter().position(|frame| !waits || !(is_dull(frame) || frame.is_heelers())).unwrap_or(0)
 }
 
-/// Which frames are worth a line: the application's own, and of what they call the innermost and the outermost that say
-/// what is waited on (`tokio::sync::Mutex::lock`).
+/// Returns which frames are worth a line: the application's own, and of the frames that they call, the innermost and
+/// the outermost that say what is waited on (`tokio::sync::Mutex::lock`).
 fn shown(frames: &[&Frame]) -> Vec<bool> {
     let Some(own) = frames.iter().position(|frame| frame.own) else {
-        // heeler's own explain nothing, unless there is nothing else.
+        // heeler's own frames don't explain anything, unless there are no others.
         let says = |frame: &Frame| !frame.is_heelers() || frames.iter().all(|frame| frame.is_heelers());
         return frames.iter().enumerate().map(|(at, frame)| at < WITHOUT_OWN && says(frame)).collect();
     };
@@ -82,7 +83,8 @@ fn shown(frames: &[&Frame]) -> Vec<bool> {
     shown
 }
 
-/// `core` and `alloc` do nothing that one could wait for; `std` does. A frame without a name may be anything.
+/// Returns whether a frame says nothing. Nothing in `core` and `alloc` can wait, but `std` can. A frame without a name
+/// may be anything.
 pub(crate) fn is_dull(frame: &Frame) -> bool {
     let Some(function) = &frame.function else { return false };
     if is_registering(frame) {
@@ -92,7 +94,7 @@ pub(crate) fn is_dull(frame: &Frame) -> bool {
     is_std(frame) && !function.starts_with("std::")
 }
 
-/// `… 14 frames of tokio, hyper`.
+/// Returns `… 14 frames of tokio, hyper`.
 pub(crate) fn describe_folded(frames: &[impl Borrow<Frame>]) -> String {
     let mut origins: Vec<String> = Vec::new();
     for origin in frames.iter().map(Borrow::borrow).filter_map(origin) {

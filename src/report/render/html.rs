@@ -9,8 +9,8 @@ use crate::report::Report;
 use crate::report::assemble::location::place;
 use crate::text::html::Html;
 
-/// How many bytes each part may have. A mail client such as Gmail shows the first 102 KB of a message; all parts together
-/// are less, also where each character of the text must be escaped.
+/// How many bytes each part may have. A mail client such as Gmail shows the first 102 KB of a message. All parts
+/// together are shorter, even if each character of the text must be escaped.
 const FACTS: usize = 12_000;
 const NOTES: usize = 6_000;
 const STACKS: usize = 24_000;
@@ -19,11 +19,11 @@ const TIMELINE: usize = 8_000;
 const EARLIER: usize = 6_000;
 
 impl Report {
-    /// The report as a small page of HTML that reads well in mail clients, on a phone and on a dark ground: what
-    /// [`to_text`](Report::to_text) says, in the same order, with bars for where the time went.
+    /// Returns the report as a small page of HTML that reads well in mail clients, on a phone and on a dark background.
+    /// It says the same as [`to_text`](Report::to_text), in the same order, with bars for where the time went.
     ///
-    /// It has inline styles only; no script, no image, no link, nothing that is loaded from elsewhere. Whatever comes from
-    /// outside is escaped. It is never longer than 100,000 bytes: of a very large report, the text has the rest.
+    /// It has only inline styles: no script, no image, no link, nothing that is loaded from elsewhere. Everything from
+    /// outside is escaped. It is never longer than 100,000 bytes. The text has the rest of a very large report.
     ///
     /// ```
     /// # fn message(report: &heeler::Report) {
@@ -49,7 +49,7 @@ impl Report {
         html.finish_message()
     }
 
-    /// The source line at the report's location, where it is at hand.
+    /// Returns the source line at the report's location, if it is available.
     fn source_at_location(&self) -> Option<&str> {
         let location = self.location.as_ref()?;
         let frames = self.stacks.iter().filter(|stack| stack.current).flat_map(|stack| &stack.frames);
@@ -61,7 +61,7 @@ impl Report {
 }
 
 impl Html {
-    /// What one reads first: what is slow, where, and what the verdict means.
+    /// Writes what a reader sees first: what is slow, where, and what the verdict means.
     fn lead(&mut self, report: &Report, page: &Page<'_>) {
         let colour = Colour::of_verdict(report.verdict);
         self.badge(colour, &state(report));
@@ -89,7 +89,7 @@ impl Html {
         self.raw("</p>\n");
     }
 
-    /// Nothing at all, if there are no items.
+    /// Writes a list, or nothing if there are no items.
     fn list(&mut self, heading: &str, room: usize, items: &[String]) {
         if items.is_empty() {
             return;
@@ -132,7 +132,7 @@ impl Html {
         self.left_out(left, "stack");
     }
 
-    /// One stack, innermost frame first.
+    /// Writes one stack, innermost frame first.
     fn stack(&mut self, room: usize, lines: &[Line]) {
         self.raw(
             "<table role=\"presentation\" width=\"100%\" cellpadding=\"0\" cellspacing=\"0\" border=\"0\"><tr><td ",
@@ -190,7 +190,7 @@ impl Html {
         self.left_out(left, "share");
     }
 
-    /// Says that something is not here, if so.
+    /// Says how many are missing, if any.
     pub(super) fn left_out(&mut self, left: usize, what: &str) {
         if left > 0 {
             let plural = if left == 1 { "" } else { "s" };
@@ -211,7 +211,7 @@ mod tests {
     use crate::report::testing::{await_stack, culprit, library, own, report, thread, thread_stack};
     use crate::report::{Kind, Span, Thread, Verdict};
 
-    /// The text that a reader sees.
+    /// Returns the text that a reader sees.
     fn read(mut report: Report) -> String {
         arrange(&mut report);
         report.location = locate(&report);
@@ -228,8 +228,8 @@ mod tests {
         }
     }
 
-    /// Guards: the mail says everything that the text page says, in the same order. It leads with what is slow, where, and
-    /// what that means.
+    /// Guards: the mail says everything that the text page says, in the same order. It begins with what is slow, where,
+    /// and what that means.
     #[test]
     fn the_mail_says_what_the_text_says() {
         let mut report = report();
@@ -287,7 +287,7 @@ mod tests {
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         let message = words(&read(report.clone()));
         for word in words(&report.to_text()) {
-            // The text page draws what the message marks by its style.
+            // The text page draws what the message shows by its style.
             let drawn = ["=>", "|", "-"].contains(&&*word);
             assert!(drawn || message.contains(&word), "{word} is missing: {message:?}");
         }
@@ -326,7 +326,7 @@ mod tests {
         let frames: Vec<_> = (0..10_000).map(|line| own("app::again", line)).collect();
         report.stacks = vec![await_stack(&frames)];
         assert!(read(report.clone()).contains("… 9948 lines, in the JSON form"));
-        // Each character takes six bytes, or nine.
+        // Each character takes six or nine bytes.
         for long in ["\"".repeat(2_000), "\u{e0001}".repeat(2_000), "😀".repeat(2_000)] {
             let request = report.request.as_mut().unwrap();
             (request.method, request.uri) = (long.clone(), long.clone());
@@ -355,7 +355,7 @@ mod tests {
     }
 
     proptest! {
-        /// Guards: whatever a request says is text in the mail, never markup.
+        /// Guards: text from a request stays text in the mail, and never becomes markup.
         #[test]
         fn hostile_text_never_becomes_markup(evil in hostile(), other in hostile()) {
             let mut report = report();
@@ -386,7 +386,7 @@ mod tests {
             report.stacks.push(culprit(&[own(&evil, 1)]));
             report.stacks.last_mut().unwrap().work = Some(other.clone());
             let text = read(report);
-            // It is there, and legible.
+            // It is there and readable.
             let shown = crate::text::escape::escape(&evil, 400).into_owned();
             prop_assert!(text.contains(shown.trim_end()), "{shown:?} is not in {text:?}");
         }

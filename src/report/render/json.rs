@@ -6,13 +6,14 @@ use super::layout::Layout;
 use crate::report::Report;
 
 impl Report {
-    /// This report as JSON, indented, for files and for people, with a line per frame and per stack: see
-    /// [`SCHEMA`](crate::report::SCHEMA). For one line, or another format that knows names of fields, serialize the report itself.
+    /// Returns this report as JSON, indented, for files and for people, with one line per frame and per stack: see
+    /// [`SCHEMA`](crate::report::SCHEMA). For one line, or another format that has field names, serialize the report
+    /// itself.
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut json = Vec::new();
         let written = self.serialize(&mut serde_json::Serializer::with_formatter(&mut json, Layout::default()));
-        // Fails for maps with odd keys and for values that refuse to be serialized: a report has neither.
+        // Fails only for maps with odd keys and for values that refuse to be serialized. A report has neither.
         match written {
             Ok(()) => String::from_utf8_lossy(&json).into_owned(),
             Err(error) => format!("{{\"error\": \"{error}\"}}"),
@@ -28,7 +29,7 @@ mod tests {
 
     use crate::report::testing::report;
 
-    /// Guards: the names and units that readers of schema 2 rely on.
+    /// Guards: the JSON keeps the names and units that readers of schema 2 rely on.
     #[test]
     fn json_keeps_the_names_of_schema_2() {
         let mut report = report();
@@ -60,7 +61,7 @@ mod tests {
         assert_eq!(value["sentence"], report.sentence());
     }
 
-    /// Guards: people can read the JSON. Each row of a table has a line, and the numbers of frames stand side by side.
+    /// Guards: people can read the JSON. Each row of a table has its own line, and the numbers of frames share one.
     #[test]
     fn each_table_row_has_its_own_line() {
         let mut report = report();

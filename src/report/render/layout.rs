@@ -1,16 +1,16 @@
-//! How JSON is laid out for people: what is on the outside on lines of its own, each row of a table on one.
+//! The layout of JSON for people: the outer levels have several lines, each row of a table has one.
 
 use std::io::{self, Write};
 
 use serde_json::ser::Formatter;
 
-/// Lists and objects nested deeper than this stand on one line.
+/// Lists and objects nested deeper than this are on one line.
 const ON_LINES: usize = 2;
 
-/// Those nested deeper than this have no spaces either: the numbers of a stack's frames.
+/// Lists nested deeper than this also have no spaces: the numbers of a stack's frames.
 const SPACED: usize = 3;
 
-/// For [`serde_json::Serializer::with_formatter`].
+/// A formatter for [`serde_json::Serializer::with_formatter`].
 #[derive(Debug, Default)]
 pub(super) struct Layout {
     depth: usize,

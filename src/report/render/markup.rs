@@ -1,21 +1,22 @@
-//! What a message in HTML consists of.
+//! The elements of a message in HTML.
 //!
-//! Mail clients run no scripts, load nothing, and often drop `<style>`: so there are tables and inline styles. Text has the
-//! reader's own colour and panels are translucent, so that a page is as clear on a dark ground as on a light one.
+//! Mail clients run no scripts, load nothing, and often drop `<style>`, so the markup is tables and inline styles. Text
+//! has the reader's own colour, and panels are translucent, so a page is as clear on a dark background as on a light
+//! one.
 
 use super::page::Fact;
 use crate::report::{Activity, Verdict};
 use crate::text::html::Html;
 
-/// The most of one text, in characters.
+/// The most characters of one text.
 const MAX_TEXT: usize = 400;
 
-/// What a page is in: the only elements that need attributes of their own.
+/// The beginning of a page. Only these elements need attributes of their own.
 const START: &str = concat!(
     "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">",
     "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">",
     "<meta name=\"color-scheme\" content=\"light dark\"><meta name=\"supported-color-schemes\" content=\"light dark\">",
-    // Numbers and hosts of a report are no calls to make and no places to visit.
+    // Mail clients should not turn the numbers and hosts in a report into links.
     "<meta name=\"format-detection\" content=\"telephone=no,date=no,address=no,email=no,url=no\"><title>",
 );
 const BODY: &str = concat!(
@@ -27,7 +28,7 @@ const BODY: &str = concat!(
 const END: &str = "</div></td></tr></table></body></html>\n";
 
 impl Html {
-    /// A message with this title.
+    /// Starts a message with this title.
     pub(super) fn message(title: &str) -> Self {
         let mut html = Self::new(MAX_TEXT);
         html.raw(START).text(title).raw(BODY);
@@ -45,14 +46,14 @@ impl Html {
         self.raw("</h2>\n");
     }
 
-    /// A remark that may be skipped.
+    /// Writes a remark that may be skipped.
     pub(super) fn aside(&mut self, text: &str) {
         self.raw("<div style=\"opacity:.7;margin:4px 0\">");
         self.text(text);
         self.raw("</div>\n");
     }
 
-    /// A word on a coloured ground.
+    /// Writes a word on a coloured background.
     pub(super) fn badge(&mut self, colour: Colour, text: &str) {
         self.raw("<span style=\"background:");
         self.raw(colour.css());
@@ -61,7 +62,7 @@ impl Html {
         self.raw("</span>");
     }
 
-    /// Names and values; says how many did not fit into `room` bytes.
+    /// Writes names and values. Returns how many did not fit into `room` bytes.
     pub(super) fn facts(&mut self, room: usize, facts: &[Fact]) -> usize {
         self.raw(
             "<table role=\"presentation\" cellpadding=\"0\" cellspacing=\"0\" border=\"0\" style=\"margin:14px 0\">\n",
@@ -79,9 +80,9 @@ impl Html {
         left
     }
 
-    /// A bar of that fraction of the width, from 0 to 1.
+    /// Writes a bar of that fraction of the width, from 0 to 1.
     pub(super) fn bar(&mut self, colour: Colour, fraction: f64) {
-        // What is there is seen. A cast of a float saturates.
+        // Anything that exists is visible. A cast of a float saturates.
         let percent = ((fraction * 100.0).round() as u32).clamp(1, 100);
         self.raw("<table role=\"presentation\" width=\"100%\" cellpadding=\"0\" cellspacing=\"0\" border=\"0\" ");
         self.raw("style=\"background:rgba(127,127,127,.18)\"><tr><td width=\"");
@@ -98,7 +99,7 @@ impl Html {
     }
 }
 
-/// A colour that is seen on white and on black.
+/// A colour that is visible on white and on black.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Colour(&'static str);
 
@@ -113,7 +114,7 @@ impl Colour {
         self.0
     }
 
-    /// White text can be read on these.
+    /// Returns a colour on which white text is readable.
     pub(super) const fn of_verdict(verdict: Verdict) -> Self {
         match verdict {
             Verdict::Waiting => Self::BLUE,
@@ -124,7 +125,7 @@ impl Colour {
         }
     }
 
-    /// Those of the flamegraph, which may lie beside the message.
+    /// Returns the colour of the flamegraph, which may be next to the message.
     pub(super) const fn of_activity(activity: Option<Activity>) -> Self {
         match activity {
             Some(Activity::Waiting) => Self("#56b4e9"),
@@ -142,7 +143,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// What [`to_html`](crate::Report::to_html) promises.
+    /// The limit that [`to_html`](crate::Report::to_html) promises.
     pub(crate) const MAX_MESSAGE: usize = 100_000;
 
     const ELEMENTS: [&str; 15] =
@@ -170,8 +171,8 @@ pub(super) mod tests {
         prop_oneof![any::<String>(), parts]
     }
 
-    /// Reads HTML as strictly as nobody does: known elements with known, quoted attributes, closed in order; nothing loaded,
-    /// no script; all else escaped. Returns what is left without the markup, a line an element.
+    /// Parses HTML more strictly than anybody does: known elements with known, quoted attributes, closed in order,
+    /// nothing loaded, no script, everything else escaped. Returns the text without the markup, one line per element.
     pub(crate) fn check(html: &str) -> String {
         let mut rest = html.strip_prefix("<!doctype html>").expect("a doctype");
         let (mut open, mut text) = (Vec::new(), String::new());
@@ -199,7 +200,7 @@ pub(super) mod tests {
         text
     }
 
-    /// The name of the element that `tag` opens.
+    /// Returns the name of the element that `tag` opens.
     fn element(tag: &str) -> &str {
         let (name, mut attributes) = tag.split_at(tag.find(' ').unwrap_or(tag.len()));
         assert!(ELEMENTS.contains(&name) || name == "br" || name == "li", "<{tag}>");

@@ -1,4 +1,4 @@
-//! A report for a reader: one sentence, a page of text, a message in HTML, a flamegraph, JSON.
+//! The forms of a report: one sentence, a page of text, a message in HTML, a flamegraph, JSON.
 
 #[cfg(feature = "email")]
 mod digest;

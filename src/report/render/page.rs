@@ -1,4 +1,4 @@
-//! A report put into the order and the words in which it is read. Text and HTML are written from the same page.
+//! Puts a report into the order and the words in which it is read. Text and HTML are written from the same page.
 
 use super::sections::{Section, current_sections, describe_thread, earlier_sections};
 use super::timeline::{Share, shares};
@@ -6,10 +6,10 @@ use crate::report::{Kind, Report, Verdict};
 use crate::text::time::timestamp;
 use crate::text::units::{count, duration};
 
-/// What is known, by name: `("elapsed", "2.51 s (threshold 2.50 s)")`.
+/// A fact with its name: `("elapsed", "2.51 s (threshold 2.50 s)")`.
 pub(super) type Fact = (&'static str, String);
 
-/// A report as a reader gets it. Its strings are not escaped yet.
+/// A report as a reader sees it. Its strings are not escaped yet.
 #[derive(Debug)]
 pub(super) struct Page<'a> {
     pub(super) sentence: String,
@@ -19,7 +19,7 @@ pub(super) struct Page<'a> {
     pub(super) stacks: Vec<Section>,
     pub(super) spans: Vec<String>,
     pub(super) timeline: Vec<Share>,
-    /// The stacks that only the timeline speaks of.
+    /// The stacks that only the timeline refers to.
     pub(super) earlier: Vec<Section>,
     pub(super) tail: Vec<Fact>,
 }
@@ -93,7 +93,7 @@ fn tail(report: &Report) -> Vec<Fact> {
     facts
 }
 
-/// What the verdict means, for a reader who sees the word for the first time.
+/// Explains the verdict to a reader who sees the word for the first time.
 pub(super) const fn meaning(report: &Report) -> &'static str {
     match (report.verdict, report.kind) {
         (Verdict::Waiting, _) => {

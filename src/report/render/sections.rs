@@ -1,4 +1,4 @@
-//! The stacks of a report in the order in which they are read, under headings that say what they are.
+//! The stacks of a report in reading order, under headings that say what they are.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -12,7 +12,7 @@ use crate::text::units::count;
 /// How many stacks of one kind are shown. The JSON form has all.
 pub(super) const MAX_STACKS: usize = 16;
 
-/// What stands under one heading.
+/// The stacks under one heading.
 #[derive(Debug)]
 pub(super) struct Section {
     pub(super) heading: String,
@@ -22,7 +22,7 @@ pub(super) struct Section {
 /// One stack.
 #[derive(Debug)]
 pub(super) struct Listing {
-    /// Where a section has stacks of several kinds.
+    /// Used if a section has stacks of several kinds.
     pub(super) title: Option<String>,
     pub(super) lines: Vec<Line>,
 }
@@ -33,7 +33,7 @@ impl Section {
     }
 }
 
-/// The stacks of the capture: what holds the workers, the work itself, its child work.
+/// Returns the stacks of the capture: the culprits, the work itself, its child work.
 pub(super) fn current_sections(report: &Report) -> Vec<Section> {
     let mut sections = culprits(report);
     sections.extend(branches(report));
@@ -56,7 +56,7 @@ fn culprits(report: &Report) -> Vec<Section> {
 }
 
 fn branches(report: &Report) -> Vec<Section> {
-    // Branches that part below the application's own code are one place to a reader.
+    // To a reader, branches that part only below the application's own code are at one place.
     let (mut places, mut known): (Vec<(&Stack, u64)>, HashMap<_, usize>) = Default::default();
     for stack in current(report).filter(|stack| stack.kind != StackKind::Culprit && stack.child.is_none()) {
         match known.entry(stack.place()) {
@@ -102,7 +102,7 @@ fn children(report: &Report) -> Vec<Section> {
     sections
 }
 
-/// The stacks that only the timeline speaks of.
+/// Returns the stacks that only the timeline refers to.
 pub(super) fn earlier_sections(report: &Report) -> Vec<Section> {
     let mut known: HashSet<_> = current(report).map(Stack::place).collect();
     let earlier = report.stacks.iter().filter(|stack| !stack.current);
@@ -139,7 +139,7 @@ fn doubt(stack: &Stack) -> &'static str {
     if stack.reconstructed { " (reconstructed from what the last poll left behind: likely, not certain)" } else { "" }
 }
 
-/// `4243 tokio-rt-worker, sleeping, in system call futex`.
+/// Returns `4243 tokio-rt-worker, sleeping, in system call futex`.
 pub(super) fn describe_thread(thread: &Thread) -> String {
     let mut text = format!("{} {}", thread.id, thread.name);
     let busy = busy_with(thread).filter(|busy| thread.state.as_ref() != Some(busy));

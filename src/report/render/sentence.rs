@@ -1,4 +1,4 @@
-//! The one sentence that leads a report.
+//! The sentence at the top of a report.
 
 use std::fmt;
 
@@ -8,11 +8,11 @@ use crate::report::{Kind, Report, StackKind, Thread, Verdict};
 use crate::text::escape::escape;
 use crate::text::units::{count, duration};
 
-/// The most of a URI or a name that the sentence quotes, in characters.
+/// How much of a URI or a name the sentence quotes at most, in characters.
 const MAX_SUBJECT: usize = 120;
 
 impl Report {
-    /// The report in one sentence: what is slow, since when, and in which function, file and line.
+    /// Returns the report in one sentence: what is slow, since when, and in which function, file and line.
     ///
     /// `GET /slow/lock is waiting: 2.51 s so far (threshold 2.50 s), in photos::wait_for_import at src/slow.rs:88`
     #[must_use]
@@ -45,7 +45,7 @@ impl Report {
                 format!("{subject} is pending and its last poll left no waker: {elapsed} so far{limit}{place}")
             }
             Verdict::Abandoned => {
-                // By whom is not known: a client that leaves, a timeout around it and a shutdown all drop it alike.
+                // The cause isn't known: a client that leaves, a timeout around it and a shutdown all drop it alike.
                 let end = if self.request.is_some() { "it had an answer" } else { "it was done" };
                 format!("{subject} was abandoned: dropped before {end}, after {elapsed}{limit}{place}")
             }
@@ -59,13 +59,13 @@ impl Report {
         escape(&sentence, usize::MAX).into_owned()
     }
 
-    /// `threshold 2.50 s`; of a timebox, `limit 2.50 s`.
+    /// Returns `threshold 2.50 s`, or `limit 2.50 s` for a timebox.
     pub(in crate::report) fn limit(&self) -> Option<String> {
         let word = if self.kind == Kind::Interrupted { "limit" } else { "threshold" };
         self.threshold.map(|threshold| format!("{word} {}", duration(threshold)))
     }
 
-    /// `GET /users/4711`, `the body of GET /users/4711`, `the job "import"`.
+    /// Returns `GET /users/4711`, `the body of GET /users/4711`, `the job "import"`.
     pub(super) fn work(&self) -> String {
         let work = match (&self.request, &self.job) {
             (Some(request), _) => format!("{} {}", request.method, cut(&request.uri)),
@@ -75,7 +75,7 @@ impl Report {
         if self.kind == Kind::SlowBody { format!("the body of {work}") } else { work }
     }
 
-    /// `, in photos::load at src/slow.rs:88`, or nothing.
+    /// Returns `, in photos::load at src/slow.rs:88`, or nothing.
     pub(crate) fn place(&self) -> String {
         let Some(location) = &self.location else { return String::new() };
         let current = || self.stacks.iter().filter(|stack| stack.current);
@@ -93,7 +93,7 @@ impl Report {
         format!("{comma}{word} {}{}", place(location), child.unwrap_or_default())
     }
 
-    /// ` (running)`, ` (in system call futex)`, or nothing.
+    /// Returns ` (running)`, ` (in system call futex)`, or nothing.
     fn on_thread(&self) -> String {
         let of_stack = |kind| self.stacks.iter().find(|stack| stack.current && stack.kind == kind)?.thread.as_ref();
         let thread = self.thread.as_ref().or_else(|| of_stack(StackKind::Thread));
@@ -101,10 +101,10 @@ impl Report {
     }
 }
 
-/// What a thread is busy with, as far as known.
+/// Returns what a thread is doing, as far as known.
 pub(crate) fn busy_with(thread: &Thread) -> Option<String> {
     match (&thread.syscall, thread.on_cpu, &thread.wchan) {
-        // A call that uses the CPU is still the call, such as a large read.
+        // A system call that uses the CPU, such as a large read, is still reported as the call.
         (Some(syscall), _, _) => Some(format!("in system call {syscall}")),
         (None, Some(true), _) => Some("running".to_owned()),
         (None, _, Some(wchan)) => Some(format!("in the kernel, at {wchan}")),

@@ -1,11 +1,11 @@
-//! One stack in lines: the application's own frames marked, what they wait on shown, the rest folded.
+//! Formats one stack as lines: marks the application's own frames, shows what they wait on, and folds the rest.
 
 use super::fold::{Part, describe_folded, readable};
 use crate::capture::Frame;
 use crate::report::Stack;
 use crate::text::units::at;
 
-/// How many lines of a stack are shown, of its inner and of its outer end: more are a recursion.
+/// How many lines of a stack are shown, from its inner and from its outer end. More than that is a recursion.
 const INNER: usize = 40;
 const OUTER: usize = 12;
 
@@ -13,20 +13,20 @@ const OUTER: usize = 12;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     Frame {
-        /// The application's own.
+        /// Whether it is the application's own.
         own: bool,
-        /// The function, or what else there is to find it by.
+        /// The function, or anything else to find it by.
         name: String,
-        /// `src/slow.rs:88`, where that is not the name already.
+        /// `src/slow.rs:88`, if that isn't already the name.
         place: Option<String>,
         /// The line's text.
         source: Option<String>,
     },
-    /// What is not shown.
+    /// A remark on what isn't shown.
     Remark(String),
 }
 
-/// The stack, innermost frame first.
+/// Returns the lines of the stack, innermost frame first.
 pub(super) fn lines(stack: &Stack) -> Vec<Line> {
     let mut lines: Vec<Line> = readable(stack)
         .into_iter()

@@ -1,11 +1,11 @@
-//! The subject of a message: what a mail client lists, and a pager reads out.
+//! The subject of a message, which a mail client lists and a pager reads out.
 
 use crate::report::assemble::route::route_line;
 use crate::report::{Kind, Report, Verdict};
 use crate::text::escape::escape;
 use crate::text::units::duration;
 
-/// The most of all, in characters.
+/// The longest subject, in characters.
 pub(super) const MAX_SUBJECT: usize = 150;
 
 /// The most of a route or a job's name, in characters.
@@ -15,8 +15,8 @@ pub(super) const MAX_WHAT: usize = 70;
 const MAX_HOST: usize = 36;
 
 impl Report {
-    /// The report in a line: `waiting 2.51 s: GET /slow/{what} on web-1`. At most 150 characters, none of which could end
-    /// the line or the header that it stands in.
+    /// Returns the report in a line: `waiting 2.51 s: GET /slow/{what} on web-1`. It has at most 150 characters, and
+    /// none of them can end the line or the header that it is in.
     pub(crate) fn subject(&self) -> String {
         let state = state(self);
         let what = cut(&route_line(self), MAX_WHAT);
@@ -29,7 +29,7 @@ impl Report {
     }
 }
 
-/// What it does, and for how long: `waiting 2.51 s`.
+/// Returns what it does, and for how long: `waiting 2.51 s`.
 pub(super) fn state(report: &Report) -> String {
     let poll = report.kind == Kind::BlockingPoll && !report.longest_poll.is_zero();
     let elapsed = duration(if poll { report.longest_poll } else { report.elapsed });
@@ -45,12 +45,12 @@ pub(super) fn state(report: &Report) -> String {
     }
 }
 
-/// ` on web-1`, or nothing.
+/// Returns ` on web-1`, or nothing.
 pub(super) fn on(hostname: &str) -> String {
     if hostname.is_empty() { String::new() } else { format!(" on {}", cut(hostname, MAX_HOST)) }
 }
 
-/// `text` without anything unsafe, at most `max` characters of it.
+/// Returns at most `max` characters of `text`, without anything unsafe.
 pub(super) fn cut(text: &str, max: usize) -> String {
     let safe = escape(text, max);
     match safe.char_indices().nth(max) {
@@ -101,7 +101,8 @@ mod tests {
     }
 
     proptest! {
-        /// Guards: a subject neither ends its header nor forges one, whatever the request, its route and the host are called.
+        /// Guards: a subject neither ends its header nor forges one, whatever the names of the request, its route and
+        /// the host.
         #[test]
         fn the_subject_is_one_short_line(evil in hostile(), time in any::<Duration>(), job in any::<bool>()) {
             let mut report = report();

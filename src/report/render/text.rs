@@ -6,14 +6,15 @@ use super::stacks::Line;
 use crate::report::Report;
 use crate::text::escape::escape;
 
-/// A line up to this long holds function and place; a longer one is broken between them.
+/// A line up to this long contains function and place. A longer one is broken between them.
 const WIDTH: usize = 120;
 
 impl Report {
-    /// The report as a page of text: the [sentence](Report::sentence), what is known of the request and the process, the
-    /// stacks with the application's own frames marked `=>` and everybody else's folded, the spans, the timeline.
+    /// Returns the report as a page of text: the [sentence](Report::sentence), what is known about the request and the
+    /// process, the stacks with the application's own frames marked `=>` and all others folded, the spans, the
+    /// timeline.
     ///
-    /// Whatever comes from outside is escaped: no line is forged, and no terminal takes orders.
+    /// Everything from outside is escaped, so it can neither forge a line nor control a terminal.
     #[must_use]
     pub fn to_text(&self) -> String {
         let page = Page::of(self);
@@ -58,7 +59,7 @@ impl Text {
         self.line(0, text);
     }
 
-    /// Nothing at all, if there are no items.
+    /// Writes a list, or nothing if there are no items.
     fn list(&mut self, heading: &str, items: impl IntoIterator<Item: AsRef<str>>) {
         let mut items = items.into_iter().peekable();
         if items.peek().is_some() {
@@ -80,7 +81,7 @@ impl Text {
         }
     }
 
-    /// One stack, innermost frame first, indented by `indent` columns.
+    /// Writes one stack, innermost frame first, indented by `indent` columns.
     pub(super) fn stack(&mut self, lines: &[Line], indent: usize) {
         for line in lines {
             let (own, name, place, source) = match line {
@@ -124,7 +125,7 @@ mod tests {
         report.to_text()
     }
 
-    /// Guards: the whole page, as an operator gets it.
+    /// Guards: the whole page looks as an operator gets it.
     #[test]
     fn the_page_shows_the_whole_report() {
         let mut report = report();

@@ -1,4 +1,4 @@
-//! Where the time went: a share a place.
+//! Where the time went: one share per place.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,15 +16,15 @@ const MAX_SHARES: usize = 20;
 /// A part of the work's time.
 #[derive(Debug)]
 pub(super) struct Share {
-    /// `None` for the many small ones together.
+    /// `None` for the many small shares together.
     pub(super) activity: Option<Activity>,
-    /// Of the whole, from 0 to 1.
+    /// The fraction of the whole, from 0 to 1.
     pub(super) fraction: f64,
     /// `9.80 s of 10.0 s waiting in PhotoStore::get at photos.rs:41, 3 waits`.
     pub(super) text: String,
 }
 
-/// The shares, the largest first.
+/// Returns the shares, the largest first.
 pub(super) fn shares(report: &Report) -> Vec<Share> {
     let timeline = by_place(report);
     let fraction = |time| fraction(time, report).min(1.0);
@@ -43,19 +43,19 @@ pub(super) fn shares(report: &Report) -> Vec<Share> {
     shares
 }
 
-/// What part of the whole a time is; 0 of nothing.
+/// Returns which fraction of the whole a time is, or 0 if the whole is zero.
 fn fraction(time: Duration, report: &Report) -> f64 {
     if report.elapsed.is_zero() { 0.0 } else { time.div_duration_f64(report.elapsed) }
 }
 
-/// Where the time went, in lines: by place, longest first.
+/// Returns where the time went, in lines: by place, longest first.
 #[cfg(feature = "sentry")]
 pub(crate) fn timeline(report: &Report) -> Vec<String> {
     shares(report).into_iter().filter(|share| share.activity.is_some()).map(|share| share.text).collect()
 }
 
-/// The timeline with one interval a place of the application's own, longest first: what library code does differently on the
-/// way is for the JSON form.
+/// Returns the timeline with one interval per place of the application's own, longest first. The JSON form has the
+/// differences within library code.
 fn by_place(report: &Report) -> Vec<Interval> {
     let mut merged: Vec<Interval> = Vec::new();
     let mut known: HashMap<_, usize> = HashMap::new();
@@ -69,7 +69,7 @@ fn by_place(report: &Report) -> Vec<Interval> {
                 known.waits += interval.waits;
             }
             Entry::Vacant(new) => {
-                // What has no stack is one of its kind.
+                // Intervals without a stack are never merged, because there is one of each kind.
                 if interval.stack.is_some() {
                     new.insert(merged.len());
                 }
@@ -81,14 +81,14 @@ fn by_place(report: &Report) -> Vec<Interval> {
     merged
 }
 
-/// What the thread does that is inside the last of these polls: it may well be asleep.
+/// Describes what the thread does inside the last of these polls. It may well be asleep.
 fn now(interval: &Interval, report: &Report) -> String {
     let thread = interval.stack.and_then(|at| report.stacks.get(at)).filter(|stack| stack.current);
     let what = thread.and_then(|stack| stack.thread.as_ref()).and_then(busy_with);
     what.map(|what| format!(", now {what}")).unwrap_or_default()
 }
 
-/// `9.80 s of 10.0 s waiting in PhotoStore::get at photos.rs:41, 3 waits`.
+/// Returns `9.80 s of 10.0 s waiting in PhotoStore::get at photos.rs:41, 3 waits`.
 fn describe(interval: &Interval, report: &Report) -> String {
     let share = format!("{} of {}", duration(interval.time), duration(report.elapsed));
     let location = interval.stack.and_then(|at| report.stacks.get(at)).and_then(location_of);

@@ -1,4 +1,4 @@
-//! Sinks that take time: what is reached over a network is waited for, not blocked on.
+//! Sinks that take time. Network access is awaited, and doesn't block the thread.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::SinkError;
 use crate::report::{Digest, Report};
 
-/// A place that reports are sent to over a network: a [`Sink`](crate::Sink) whose `deliver` is an `async fn`. While it waits,
+/// A [`Sink`](crate::Sink) whose `deliver` is an `async fn`, for reports that are sent over a network. While it waits,
 /// other sinks get their reports.
 ///
-/// Its futures run on the reporter thread's own runtime, one at a time for each sink: time and sockets of tokio work there,
-/// but a future that blocks keeps all reports waiting. None runs for longer than five minutes.
+/// Its futures run on the reporter thread's own runtime, one at a time for each sink. Tokio's time and sockets work
+/// there, but a future that blocks keeps all reports waiting. No future may run for longer than five minutes.
 ///
 /// # Example
 ///
@@ -42,14 +42,14 @@ pub trait AsyncSink: Send + Sync + 'static {
     /// Names this sink in the log and in metrics. Called once.
     fn name(&self) -> &str;
 
-    /// Sends a report: the first of its [`id`](Report::id), or an [`update`](Report::update) of it. It may be called again with
-    /// the same report, after an error or after a restart of the process.
+    /// Sends a report: the first with its [`id`](Report::id), or an [`update`](Report::update) of it. It may be called
+    /// again with the same report, after an error or after a restart of the process.
     ///
     /// The future may be dropped at any await point. If it panics, this report is given up.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the report from arriving: see [`SinkError`].
+    /// Returns whatever kept the report from arriving: see [`SinkError`].
     fn deliver(&self, report: &Report) -> impl Future<Output = Result<(), SinkError>> + Send;
 }
 
@@ -63,20 +63,21 @@ impl<S: AsyncSink + ?Sized> AsyncSink for Arc<S> {
     }
 }
 
-/// An async sink as the delivery knows it: its futures are boxed, and it may have a limit an hour.
+/// An async sink as the delivery uses it: its futures are boxed, and it may have a limit per hour.
 pub(crate) trait DynAsyncSink: Send + Sync + 'static {
     fn name(&self) -> &str;
 
     fn deliver<'a>(&'a self, report: &'a Report) -> Delivery<'a>;
 
-    /// Whether there is anything in the report that was not sent yet. One without news counts as taken, and not against
-    /// [`per_hour`](Self::per_hour).
+    /// Returns whether the report contains anything that was not sent yet. A report without news counts as taken, and
+    /// not against [`per_hour`](Self::per_hour).
     fn has_news(&self, report: &Report) -> bool {
         let _ = report;
         true
     }
 
-    /// How many reports may be sent in an hour; the others are gathered for [`digest`](Self::digest). `None`: all.
+    /// Returns how many reports may be sent in an hour, or `None` for no limit. The others are gathered for
+    /// [`digest`](Self::digest).
     fn per_hour(&self) -> Option<u32> {
         None
     }
@@ -91,7 +92,7 @@ pub(crate) trait DynAsyncSink: Send + Sync + 'static {
 /// An attempt to send something.
 pub(crate) type Delivery<'a> = Pin<Box<dyn Future<Output = Result<(), SinkError>> + Send + 'a>>;
 
-/// An application's own.
+/// An async sink of the application's.
 pub(crate) struct Boxed<S>(pub(crate) S);
 
 impl<S: AsyncSink> DynAsyncSink for Boxed<S> {

@@ -1,4 +1,4 @@
-//! Three files a report: `slow_request_<time>_<id>.txt`, `.json` and `.svg`.
+//! Three files per report: `slow_request_<time>_<id>.txt`, `.json` and `.svg`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -20,17 +20,18 @@ use crate::text::time::timestamp;
 const PREFIX: &str = "slow_request_";
 const EXTENSIONS: [&str; 3] = ["txt", "json", "svg"];
 
-/// A temporary file this old was left by a process that was killed while it wrote.
+/// A temporary file of this age was left by a process that was killed while it wrote.
 const ABANDONED: Duration = Duration::from_secs(60 * 60);
 
-/// After this many reports the directory is read again, for other processes may write to it, or people delete.
+/// After this many reports the directory is read again, because other processes may write to it, or people delete
+/// files.
 const RESCAN_EVERY: u32 = 100;
 
 /// Writes reports to a directory and keeps it within bounds.
 ///
-/// A file is written under a temporary name and renamed: a reader finds it whole or not at all. It is not synced to disk;
-/// a report survives the end of the process, and need not survive that of the machine. An update has the names of the
-/// report that it updates.
+/// A file is written under a temporary name and renamed, so that a reader finds it whole or not at all. It is not
+/// synced to disk: a report survives the end of the process, but it may not survive a crash of the machine. An update
+/// has the file names of the report that it updates.
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
@@ -39,22 +40,23 @@ pub(crate) struct Directory {
     index: PerProcess<Mutex<Index>>,
 }
 
-/// What is in the directory, as far as known without reading it: bytes by name without extension, so oldest first.
+/// What is in the directory, as far as known without reading it: bytes by name without extension, which sorts oldest
+/// first.
 #[derive(Debug, Default)]
 struct Index {
     reports: BTreeMap<String, u64>,
-    /// Which update of a report its files hold, as far as this process wrote them.
+    /// Which update of a report its files hold, if this process wrote them.
     updates: HashMap<String, u32>,
     since_scan: u32,
 }
 
 impl Directory {
-    /// Creates the directory if need be, and checks that files can be made in it. A relative path is taken from where the
-    /// process is now.
+    /// Creates the directory if it doesn't exist, and checks that files can be created in it. A relative path is
+    /// resolved against the current working directory.
     ///
     /// # Errors
     ///
-    /// If it is something else, cannot be created, read or written to.
+    /// Fails if it is something other than a directory, or if it cannot be created, read or written to.
     pub(crate) fn new(path: &Path, max_bytes: u64, max_reports: usize) -> Result<Self> {
         let path =
             &std::path::absolute(path).map_err(|error| Error::directory(path, "has no usable path", Some(error)))?;
@@ -76,14 +78,14 @@ impl Directory {
         Ok(directory)
     }
 
-    /// Reads what is there, and removes temporary files that nobody will finish.
+    /// Reads the directory, and removes abandoned temporary files.
     fn scan(&self) -> io::Result<Index> {
         let mut index = Index::default();
         for entry in fs::read_dir(&self.path)? {
             let Ok(entry) = entry else { continue };
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
-            // Of a symbolic link, the link: it is not ours.
+            // For a symbolic link, this describes the link, which isn't ours.
             let Ok(about) = entry.metadata() else { continue };
             if !about.is_file() {
                 continue;
@@ -100,8 +102,8 @@ impl Directory {
         Ok(index)
     }
 
-    /// The name that the report's files have already. When it started is told from when it was captured, and may differ by
-    /// a millisecond from one time to the next: the id does not.
+    /// Returns the name that the report's files already have. The start is computed from the time of the capture, and
+    /// may differ by a millisecond from one capture to the next. The id doesn't change.
     fn known_stem(&self, report: &Report) -> Option<String> {
         let id = file_id(report);
         let index = self.index.get().lock().unwrap_or_else(PoisonError::into_inner);
@@ -112,7 +114,7 @@ impl Directory {
         self.path.join(format!("{stem}.{extension}"))
     }
 
-    /// Writes all files, or none. `content` is given the file's extension.
+    /// Writes all files, or none. `content` is called with the file's extension.
     fn write(&self, stem: &str, content: &mut dyn FnMut(&mut File, &str) -> io::Result<()>) -> io::Result<()> {
         let temporary =
             EXTENSIONS.map(|extension| self.path.join(format!(".{stem}.{extension}.{}.tmp", std::process::id())));
@@ -134,8 +136,8 @@ impl Directory {
         renamed
     }
 
-    /// Removes the oldest reports, down to a tenth below the bounds so as not to come back for every report. The one
-    /// called `newest` stays, whatever its size.
+    /// Removes the oldest reports, down to a tenth below the bounds, so that this isn't needed for every report. The
+    /// one called `newest` stays, whatever its size.
     fn make_room(&self, index: &mut Index, newest: &str) -> io::Result<()> {
         let total = |index: &Index| index.reports.values().sum::<u64>();
         let over = |index: &Index| index.reports.len() > self.max_reports || total(index) > self.max_bytes;
@@ -179,7 +181,7 @@ impl Sink for Directory {
         let stem = self.known_stem(report).unwrap_or_else(|| stem(report));
         let known = self.index.get().lock().unwrap_or_else(PoisonError::into_inner).updates.get(&stem).copied();
         if known.is_some_and(|known| known > report.update) {
-            // It failed before, and waited while a later one was written.
+            // It failed before, and a later update was written while it waited.
             return Ok(());
         }
         // In the order of the extensions.
@@ -190,7 +192,7 @@ impl Sink for Directory {
         };
         let mut written = self.write(&stem, &mut content);
         if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            // Somebody cleaned up.
+            // Somebody deleted the directory.
             written = directory(&self.path).and_then(|()| self.write(&stem, &mut content));
         }
         written.map_err(|error| Error::directory(&self.path, "cannot be written to", Some(error)))?;
@@ -198,7 +200,7 @@ impl Sink for Directory {
         let bytes = contents.iter().map(|content| content.len() as u64).sum();
         index.reports.insert(stem.clone(), bytes);
         index.updates.insert(stem.clone(), report.update);
-        // It is there: were this a failure, it would be written again and again.
+        // The report is written. If this were a failure, it would be written again and again.
         if let Err(error) = self.make_room(&mut index, &stem) {
             let directory = self.path.display();
             log_safely(|| {
@@ -209,25 +211,25 @@ impl Sink for Directory {
     }
 }
 
-/// The name of a report's files, without extension: in order of time, safe on every system.
+/// Returns the name of a report's files, without extension. It sorts by time and is safe on every system.
 pub(super) fn stem(report: &Report) -> String {
     let time: String = timestamp(report.started_at).chars().filter(|c| !matches!(c, '-' | ':')).collect();
     format!("{PREFIX}{time}_{}", file_id(report))
 }
 
-/// The report's id as it stands in the names of files.
+/// Returns the report's id as it appears in file names.
 pub(super) fn file_id(report: &Report) -> String {
     let id: String =
         report.id.chars().take(64).map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
     if id.is_empty() { "0".to_owned() } else { id }
 }
 
-/// Time and id of a name without extension.
+/// Splits a name without extension into time and id.
 fn parts_of(stem: &str) -> Option<(&str, &str)> {
     stem.strip_prefix(PREFIX)?.split_once('_')
 }
 
-/// The name without extension, if `name` is one that [`stem`] makes.
+/// Returns the name without extension, if `name` is one that [`stem`] makes.
 fn stem_of(name: &str) -> Option<&str> {
     let (stem, extension) = name.rsplit_once('.')?;
     let (time, id) = parts_of(stem)?;
@@ -276,17 +278,17 @@ mod tests {
             use std::os::unix::fs::PermissionsExt as _;
             assert_eq!(fs::metadata(path.join(name)).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        // An update replaces all, though its start is not told to the same millisecond.
+        // An update replaces all files, although its start differs by a millisecond.
         report.update = 1;
         report.started_at += Duration::from_millis(1);
         report.captured_at += Duration::from_secs(5);
         sink.deliver(&report).unwrap();
         assert_eq!(names(&path).len(), 3);
         assert!(fs::read_to_string(path.join(format!("{stem}.json"))).unwrap().contains("\"update\": 1"));
-        // What is tried again may come after what replaces it.
+        // A retried report may come after its update.
         sink.deliver(&Report { update: 0, ..report.clone() }).unwrap();
         assert!(fs::read_to_string(path.join(format!("{stem}.json"))).unwrap().contains("\"update\": 1"));
-        // The directory is gone: it is made anew.
+        // The directory is gone and is created again.
         fs::remove_dir_all(&path).unwrap();
         sink.deliver(&report).unwrap();
         assert_eq!(names(&path).len(), 3);
@@ -339,14 +341,14 @@ mod tests {
                 assert!(left.contains(&name.replace(".json", &format!(".{extension}"))));
             }
         }
-        // A later process goes on from there, and a size counts, too.
+        // A later process continues from there, and the size counts, too.
         let report = numbered(1);
         let each = (report.to_text().len() + report.to_json().len() + report.to_svg().len()) as u64;
         let sink = Directory::new(path, 5 * each, 1_000).unwrap();
         sink.deliver(&numbered(60)).unwrap();
         let ours = names(path).iter().filter(|name| stem_of(name).is_some()).count();
         assert!((4..=3 * 5 + 1).contains(&ours), "{ours}");
-        // A report larger than all bounds stays until the next.
+        // A report larger than all bounds stays until the next one.
         let sink = Directory::new(path, 1, 1).unwrap();
         sink.deliver(&numbered(0)).unwrap();
         let kept: Vec<String> = names(path).into_iter().filter(|name| stem_of(name).is_some()).collect();
@@ -363,8 +365,8 @@ mod tests {
         }
     }
 
-    /// Guards: a wrong directory is an error when it is set, not a failure at three in the morning. A read-only one is tried
-    /// where not even root may write.
+    /// Guards: a wrong directory is an error when it is set, not a failure at three in the morning. A read-only one is
+    /// tested where not even root may write.
     #[test]
     fn an_unusable_directory_is_an_error_at_build() {
         let place = tempfile::tempdir().unwrap();
@@ -386,8 +388,8 @@ mod tests {
         assert_eq!(fs::read(&file).unwrap(), b"mine");
     }
 
-    /// Guards: a full disk leaves nothing behind, whichever of the files it hits. The error is a real one, from the device
-    /// that is always full.
+    /// Guards: a full disk leaves nothing behind, whichever of the files it hits. The error is a real one, from the
+    /// device that is always full.
     #[test]
     #[cfg(target_os = "linux")]
     fn a_full_disk_leaves_no_partial_file() {

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// Why a sink did not take a report, and whether it is worth trying again.
 ///
-/// With `?` any error becomes one that is worth it: heeler hands the report over again later. Say
+/// With `?` any error becomes one that is worth it: heeler hands the report over again later. Use
 /// [`permanent`](Self::permanent) where that would not help.
 ///
 /// Like `anyhow::Error`, it is not an [`Error`] itself, so that all of these can become one.
@@ -38,19 +38,19 @@ pub struct SinkError {
 }
 
 impl SinkError {
-    /// Says that it may be over later: a server is down, busy or slow. The report is handed over again, after growing pauses,
-    /// for as long as [`retry_for`](crate::ReportsBuilder::retry_for) says.
+    /// Creates an error that may go away: a server is down, busy or slow. The report is handed over again, after
+    /// growing pauses, until [`retry_for`](crate::ReportsBuilder::retry_for) is over.
     pub fn transient(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { permanent: false, cause: cause.into() }
     }
 
-    /// Says that it stays: this report is refused, and would be again. It is given up and counted as
+    /// Creates an error that won't go away: this report is refused, and would be again. It is given up and counted as
     /// [`undelivered`](crate::Stats::undelivered).
     pub fn permanent(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { permanent: true, cause: cause.into() }
     }
 
-    /// Tells whether the report is given up.
+    /// Returns whether the report is given up.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         self.permanent
@@ -64,7 +64,7 @@ impl SinkError {
 }
 
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for SinkError {
-    /// One that is worth trying again.
+    /// Creates an error that is worth trying again.
     fn from(cause: E) -> Self {
         Self::transient(cause)
     }

@@ -1,4 +1,4 @@
-//! One `tracing` event a report.
+//! One `tracing` event per report.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -15,7 +15,7 @@ use crate::log::TARGET;
 use crate::report::Report;
 use crate::text::time::in_millis;
 
-/// The fields of an event, in order. Those that a report has no value for are left out.
+/// The fields of an event, in order. Fields that a report has no value for are left out.
 const FIELDS: &[&str] = &[
     "message",
     "id",
@@ -42,8 +42,8 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Logs at `level` to `target`. Each different pair costs a little memory for the rest of the process, for `tracing`
-    /// wants targets that live for ever.
+    /// Creates a sink that logs at `level` to `target`. Each different pair takes a little memory for the rest of the
+    /// process, because `tracing` requires targets that live forever.
     pub(crate) fn new(level: Level, target: &str) -> Self {
         Self { level, site: (target != TARGET).then(|| Site::of(level, target)) }
     }
@@ -64,7 +64,7 @@ impl Sink for Log {
         let location = report.location.as_ref().map(ToString::to_string);
         let location = location.as_deref();
         let (elapsed_ms, threshold_ms) = (in_millis(report.elapsed), report.threshold.map(in_millis));
-        // As if it were logged where the work is: `tracing-opentelemetry` adds it to the span, and others print the spans.
+        // Logs it as if from within the work: `tracing-opentelemetry` adds it to the span, and others print the spans.
         let parent = report.around.open_parent();
         if let Some(site) = self.site {
             let values: [&dyn Value; FIELDS.len()] = [
@@ -86,7 +86,7 @@ impl Sink for Log {
             site.event(parent, &values);
             return Ok(());
         }
-        // The macro also reaches the `log` crate, where the application asked `tracing` for that.
+        // The macro also reaches the `log` crate, if the application enabled that in `tracing`.
         macro_rules! event {
             ($level:expr) => {
                 tracing::event!(
@@ -121,15 +121,15 @@ impl Sink for Log {
     }
 }
 
-/// What `tracing`'s macros make a `static` of, for a target that is known at run time only.
+/// What `tracing`'s macros would create as a `static`, for a target that is known only at run time.
 #[derive(Debug)]
 struct Site {
-    // Set right after the site has got its address, which the metadata refer to, and before anybody else sees it.
+    // Set right after the site has an address, which the metadata refer to, and before anything else sees it.
     metadata: OnceLock<Metadata<'static>>,
 }
 
 impl Site {
-    /// The site of this level and target: made once, and leaked.
+    /// Returns the site of this level and target. It is made once and leaked.
     fn of(level: Level, target: &str) -> &'static Self {
         static SITES: PerProcess<Mutex<Vec<&'static Site>>> = PerProcess::new(Mutex::default);
         let mut sites = SITES.get().lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,7 +151,7 @@ impl Site {
 
     fn event(&'static self, parent: Option<Id>, values: &[&dyn Value; FIELDS.len()]) {
         let Some(metadata) = self.metadata.get() else { return };
-        // No cached interest: reports are rare, and asking each time cannot be out of date.
+        // The interest isn't cached: reports are rare, and asking each time cannot be out of date.
         if *metadata.level() > LevelFilter::current()
             || !dispatcher::get_default(|subscriber| subscriber.enabled(metadata))
         {
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
     use crate::report::testing::report;
 
-    /// Level, target and fields of an event.
+    /// The level, target and fields of an event.
     type Logged = (Level, String, Vec<(String, String)>);
     type Seen = Arc<Mutex<Vec<Logged>>>;
 
@@ -214,7 +214,7 @@ mod tests {
         seen.lock().unwrap().clone()
     }
 
-    /// Guards: a custom target gets the very event that the default one gets.
+    /// Guards: a custom target gets exactly the event that the default one gets.
     #[test]
     fn both_targets_log_the_same_event() {
         let mut report = report();
@@ -259,7 +259,7 @@ mod tests {
             }
         });
         assert_eq!(seen.lock().unwrap().len(), 2);
-        // Nobody listens.
+        // Nothing listens.
         Log::new(Level::ERROR, "filtered").deliver(&report()).unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! Where reports go.
 //!
-//! The log and the directory are built in; anything else is a [`Sink`] or an [`AsyncSink`] of your own.
+//! The log and the directory are built in. Anything else is your own [`Sink`] or [`AsyncSink`].
 
 mod async_sink;
 mod directory;
@@ -33,7 +33,7 @@ pub use webhook::Webhook;
 
 use super::Report;
 
-/// What sinks with features make of a report, as text.
+/// Returns what the sinks with features make of a report, as text.
 #[cfg(test)]
 #[allow(unused_variables, unused_mut, reason = "without features there are none")]
 pub(super) fn printed(report: &Report, digest: &super::Digest) -> String {
@@ -49,10 +49,10 @@ pub(super) fn printed(report: &Report, digest: &super::Digest) -> String {
 
 /// A place that reports go to.
 ///
-/// Sinks are called one after the other on heeler's reporter thread, never on a thread of the application's runtime: a
-/// sink may block, but reports behind it wait meanwhile, and are dropped (and counted) once too many wait. They may use
-/// runtimes of their own: none is entered where they are called. A sink that fails or panics is logged, once a minute at
-/// most, and disturbs no other. What is reached over a network had better be an [`AsyncSink`].
+/// Sinks are called one after the other on heeler's reporter thread, never on a thread of the application's runtime. A
+/// sink may block, but the reports behind it wait meanwhile, and are dropped (and counted) once too many wait. A sink
+/// may use a runtime of its own, because none is entered where it is called. A sink that fails or panics is logged,
+/// once a minute at most, and doesn't affect the others. Use an [`AsyncSink`] for anything reached over a network.
 ///
 /// # Example
 ///
@@ -85,16 +85,16 @@ pub(super) fn printed(report: &Report, digest: &super::Digest) -> String {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Sink: Send + Sync + 'static {
-    /// What this sink is called in the log when it fails. Asked for once.
+    /// Returns the name of this sink, for the log. Called once.
     fn name(&self) -> &str;
 
-    /// Takes a report: the first of its [`id`](Report::id), or an [`update`](Report::update) of it.
+    /// Takes a report: the first with its [`id`](Report::id), or an [`update`](Report::update) of it.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the report from arriving. It is logged and counted, and the sink is asked again later with growing
-    /// pauses, for as long as [`retry_for`](crate::ReportsBuilder::retry_for) says, unless it is
-    /// [permanent](SinkError::permanent). If it panics, this report is given up.
+    /// Returns whatever kept the report from arriving. It is logged and counted. The sink is called again later with
+    /// growing pauses, until [`retry_for`](crate::ReportsBuilder::retry_for) is over, unless the error is
+    /// [permanent](SinkError::permanent). If the sink panics, this report is given up.
     fn deliver(&self, report: &Report) -> Result<(), SinkError>;
 }
 

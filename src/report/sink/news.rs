@@ -1,14 +1,14 @@
-//! What a sink has said already, for those that people read: an update that repeats it is noise.
+//! What a sink has already sent, for sinks that people read: an update that repeats it is noise.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
 use crate::report::{Location, Report, Verdict};
 
-/// Keys that are remembered.
+/// How many keys are remembered.
 const REMEMBERED: usize = 1_000;
 
-/// A map that forgets what came first.
+/// A map that forgets the oldest entries.
 #[derive(Debug)]
 pub(crate) struct Bounded<K, V> {
     map: HashMap<K, V>,
@@ -24,7 +24,7 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
         self.map.get(key)
     }
 
-    /// The value of `key`, which is made if need be; the oldest key makes room.
+    /// Returns the value of `key`, and creates it if it is missing. The oldest key makes room.
     pub(crate) fn entry(&mut self, key: &K, make: impl FnOnce() -> V) -> &mut V {
         if !self.map.contains_key(key) {
             if self.order.len() >= REMEMBERED
@@ -47,7 +47,7 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
     }
 }
 
-/// What was last said of each report.
+/// What was last sent about each report.
 #[derive(Debug)]
 pub(crate) struct News(Bounded<String, Told>);
 
@@ -63,8 +63,8 @@ impl News {
         Self(Bounded::new())
     }
 
-    /// Whether the report says anything else than what was said of it last. One that was tried again after a later update
-    /// had arrived is old news, unless it alone has the count of those that were held back.
+    /// Returns whether the report differs from what was last sent about it. A report that is tried again after a later
+    /// update arrived is old news, unless it carries the count of held-back reports.
     pub(crate) fn are_in(&self, report: &Report) -> bool {
         self.0.get(&report.id).is_none_or(|told| {
             report.update == told.update
@@ -73,11 +73,11 @@ impl News {
         })
     }
 
-    /// The report has been said.
+    /// Records that the report has been sent.
     pub(crate) fn told(&mut self, report: &Report) {
         let now = || Told { update: report.update, verdict: report.verdict, location: report.location.clone() };
         let told = self.0.entry(&report.id, now);
-        // One that was tried again may arrive after a later update.
+        // A retried report may arrive after a later update.
         if report.update >= told.update {
             *told = now();
         }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use crate::report::testing::report;
 
-    /// Guards: an update is news if it is about another place or verdict than the last one sent, whatever came between.
+    /// Guards: an update is news if its place or verdict differs from that of the last one sent, whatever came between.
     #[test]
     fn another_place_or_verdict_is_news() {
         let of = |update: u32, verdict: Verdict| Report { update, verdict, ..report() };
@@ -106,7 +106,7 @@ mod tests {
         assert!(news.are_in(&Report { location: Some(place), ..of(3, Verdict::Starved) }));
     }
 
-    /// Guards: after an outage, each report waits for a pause of its own, so it may come after its update. What is older is
+    /// Guards: after an outage, each report waits for its own pause, so it may come after its update. Older reports are
     /// not sent again.
     #[test]
     fn older_reports_are_not_news() {
@@ -117,7 +117,7 @@ mod tests {
         assert!(news.are_in(&Report { update: 1, verdict: Verdict::Starved, ..report() }));
     }
 
-    /// Guards: ever new requests take bounded memory.
+    /// Guards: an endless stream of new requests takes bounded memory.
     #[test]
     fn remembers_only_the_latest_reports() {
         let mut news = News::new();

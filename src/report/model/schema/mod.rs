@@ -1,10 +1,10 @@
 //! The JSON form of a report, field by field.
 //!
-//! It is written as schema 2, whose stacks are indices into a table of frames: whole, or [short](Short). Spools alone are written
-//! as schema 1. Both are read.
+//! Reports are written as schema 2, whose stacks are indices into a table of frames, either whole or [short](Short).
+//! Only spools are written as schema 1. Both are read.
 
 mod read;
-// Nobody else asks for the short form.
+// Nothing else uses the short form.
 #[cfg_attr(not(feature = "webhook"), allow(dead_code))]
 mod short;
 mod tables;

@@ -1,4 +1,4 @@
-//! Reading, of schema 1 and 2.
+//! Reading schema 1 and 2.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
@@ -7,8 +7,8 @@ use crate::capture::Frame;
 use crate::report::model::words::lenient;
 use crate::report::{SCHEMA, Stack, StackKind, Thread};
 
-/// The most that the frames of all stacks take in memory, about, in bytes. A table of a few long names and many references to
-/// them could ask for any amount.
+/// Roughly the most memory that the frames of all stacks may take, in bytes. Otherwise a table of a few long names and
+/// many references to them could ask for any amount.
 const MAX_BYTES: usize = 256 << 20;
 
 /// The version of a report: that of this program, whatever it was, if all that it says is known here.

@@ -1,4 +1,4 @@
-//! The short form: what tells where it is stuck and where the time went, in a few kilobytes.
+//! The short form: where the work is stuck and where the time went, in a few kilobytes.
 
 use std::borrow::Cow;
 
@@ -9,11 +9,11 @@ use crate::capture::Frame;
 use crate::report::render::significant;
 use crate::report::{Interval, Report, Stack, StackKind};
 
-/// The most stacks, and how many of these are of the capture; the others are where most of the time went before.
+/// The most stacks, and how many of these are from the capture. The others show where most of the time went before.
 pub(in crate::report) const MAX_STACKS: usize = 6;
 const MAX_CURRENT: usize = 4;
 
-/// The most frames of a stack, of its inner and of its outer end.
+/// The most frames of a stack, from its inner and from its outer end.
 pub(in crate::report) const INNER: usize = 12;
 pub(in crate::report) const OUTER: usize = 4;
 
@@ -21,11 +21,11 @@ pub(in crate::report) const OUTER: usize = 4;
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(in crate::report) struct Omitted {
     pub(in crate::report) stacks: usize,
-    /// Of all stacks, those left out included.
+    /// In all stacks, including those left out.
     pub(in crate::report) frames: usize,
 }
 
-/// The stacks and frames that tell, and the timeline, which refers to these.
+/// Returns the significant stacks and frames, and the timeline, which refers to these.
 pub(in crate::report) fn shorten(report: &Report) -> (Vec<Picked<'_>>, Cow<'_, [Interval]>, Omitted) {
     let numbers = pick(report);
     let picked: Vec<Picked<'_>> = numbers.iter().map(|&number| reduce(&report.stacks[number])).collect();
@@ -39,7 +39,7 @@ pub(in crate::report) fn shorten(report: &Report) -> (Vec<Picked<'_>>, Cow<'_, [
     (picked, timeline.collect(), omitted)
 }
 
-/// Which stacks, in their order: of the capture, one a place, then those of the longest shares of the time.
+/// Picks stacks, in their order: one per place of the capture, then those of the longest shares of the time.
 fn pick(report: &Report) -> Vec<usize> {
     let mut picked: Vec<usize> = Vec::new();
     let stacks = &report.stacks;
@@ -60,21 +60,21 @@ fn pick(report: &Report) -> Vec<usize> {
     let all = 0..stacks.len();
     let in_timeline = report.timeline.iter().filter_map(|interval| interval.stack);
     add(&mut all.clone().filter(|&number| stacks[number].current), MAX_CURRENT);
-    // Only an older stack is better than none.
+    // An older stack is better than none.
     add(&mut in_timeline.filter(|number| all.contains(number)), MAX_STACKS);
     add(&mut all.clone(), 1);
     picked.sort_unstable();
     picked
 }
 
-/// The application's own frames and the library's that say what is waited on.
+/// Keeps the application's own frames and the library frames that say what is waited on.
 fn reduce(stack: &Stack) -> Picked<'_> {
     let all: Vec<&Frame> = stack.frames.iter().collect();
     let significant = significant(&all, stack.kind == StackKind::Await);
     let mut frames: Vec<&Frame> =
         all.iter().zip(significant).filter_map(|(&frame, tells)| tells.then_some(frame)).collect();
     if frames.len() > INNER + OUTER {
-        // More are a recursion.
+        // More than that is a recursion.
         frames.drain(INNER..frames.len() - OUTER);
     }
     Picked { stack, omitted: Some(all.len() - frames.len()), frames }

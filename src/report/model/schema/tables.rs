@@ -1,4 +1,4 @@
-//! Stacks whose frames are told once.
+//! Stacks whose frames are listed once.
 
 use std::collections::HashMap;
 
@@ -7,13 +7,13 @@ use serde::Serialize;
 use crate::capture::Frame;
 use crate::report::{Stack, StackKind, Thread};
 
-/// A stack as it is to be written.
+/// A stack that is to be written.
 #[derive(Debug)]
 pub(in crate::report) struct Picked<'a> {
     pub(in crate::report) stack: &'a Stack,
-    /// Its frames, or those that are to be told of it.
+    /// Its frames, or those of them that are to be written.
     pub(in crate::report) frames: Vec<&'a Frame>,
-    /// How many are not, in the short form.
+    /// How many frames are left out, in the short form.
     pub(in crate::report) omitted: Option<usize>,
 }
 
@@ -30,7 +30,7 @@ pub(in crate::report) struct ModuleRow<'a> {
     build_id: Option<&'a str>,
 }
 
-/// A frame. What it does not have is left out: most have no source line, and are neither inlined nor the application's own.
+/// A frame. Fields without a value are left out: most frames have no source line, and are neither inlined nor own.
 #[derive(Debug, Serialize)]
 pub(in crate::report) struct FrameRow<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,7 +66,7 @@ pub(in crate::report) struct StackRow<'a> {
     frames: Vec<u32>,
 }
 
-/// What the stacks of a report are made of. Rows stand in the order in which the stacks have them first.
+/// The tables of a report's stacks. Rows are in the order in which the stacks first use them.
 #[derive(Debug)]
 pub(in crate::report) struct Tables<'a> {
     pub(in crate::report) modules: Vec<ModuleRow<'a>>,
@@ -97,7 +97,7 @@ impl<'a> Tables<'a> {
         tables
     }
 
-    /// The number of a frame that is not in the table yet.
+    /// Adds a frame that isn't in the table yet, and returns its number.
     fn add(&mut self, frame: &'a Frame, known: &mut HashMap<ModuleRow<'a>, u32>) -> u32 {
         let module = ModuleRow { name: frame.module.as_deref(), build_id: frame.build_id.as_deref() };
         let is_known = module.name.is_some() || module.build_id.is_some();

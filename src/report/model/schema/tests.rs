@@ -46,7 +46,7 @@ fn rich() -> Report {
     report
 }
 
-/// Guards: either schema loses nothing in a round trip, and the result is of this version.
+/// Guards: a round trip through either schema loses nothing, and the result is of this version.
 #[test]
 fn both_schemas_are_read() {
     let report = rich();
@@ -99,7 +99,7 @@ fn tables_follow_the_order_of_the_stacks() {
     assert_eq!((0..20).map(|_| report.clone().to_json()).find(|json| *json != report.to_json()), None);
 }
 
-/// Guards: damaged tables are errors, and not half a report. A small file cannot ask for all memory.
+/// Guards: damaged tables are errors, not half a report. A small file cannot ask for all the memory.
 #[test]
 fn damaged_tables_are_refused() {
     let damaged = |pointer: &str, to: Value| {
@@ -125,7 +125,7 @@ fn damaged_tables_are_refused() {
     assert!(read(written).unwrap_err().contains("missing field `stacks`"));
 }
 
-/// Guards: what a later version adds, fields and words alike, costs the reader these alone.
+/// Guards: fields and words that a later version adds are ignored, and nothing else is lost.
 #[test]
 fn later_additions_are_ignored() {
     let mut written = value(&rich());
@@ -178,7 +178,7 @@ const LIBRARIES: [(&str, &str); 12] = [
     ),
 ];
 
-/// A frame of one of the libraries; another one for another number.
+/// A frame of one of the libraries, a different one for each number.
 fn numbered(number: u32) -> Frame {
     let (function, file) = LIBRARIES[number as usize % LIBRARIES.len()];
     let file = match file {
@@ -201,7 +201,7 @@ fn real(function: &str, file: String, number: u32) -> Frame {
     }
 }
 
-/// 29 stacks of 85 frames, of which each has so many of its own: three of them of the application.
+/// 29 stacks of 85 frames. In each, `of_its_own` frames are not shared, including three of the application's.
 fn large(of_its_own: u32) -> Report {
     let stack = |branch: u32| {
         let app = (0..3).map(|depth| {
@@ -224,9 +224,9 @@ fn large(of_its_own: u32) -> Report {
     report
 }
 
-/// Guards: a report with many branches fits into a mail, a log shipper's limit, a queue's message. In real reports nearly all
-/// frames are shared, from where the branches part inwards and from the handler outwards. Where few are shared, the names
-/// themselves take up the space.
+/// Guards: a report with many branches fits into a mail, a log shipper's limit, a queue's message. In real reports
+/// nearly all frames are shared, from where the branches part inwards and from the handler outwards. Where few are
+/// shared, the names themselves take up the space.
 #[test]
 fn a_large_report_is_small() {
     for (of_its_own, most, at_most_of_schema_1) in [(3, 60_000, 0.05), (6, 100_000, 0.1), (62, 600_000, 0.6)] {
@@ -245,8 +245,8 @@ fn a_large_report_is_small() {
     }
 }
 
-/// Guards: the short form has what matters: the application's own frames, what they wait for, and the share of the time of
-/// each.
+/// Guards: the short form has what matters: the application's own frames, what they wait for, and how much of the time
+/// each took.
 #[test]
 fn the_short_form_keeps_the_essentials() {
     let mut report = report();
@@ -277,7 +277,7 @@ fn the_short_form_keeps_the_essentials() {
     assert_eq!((short.sentence(), short.polls, short.notes), (report.sentence(), report.polls, report.notes.clone()));
 }
 
-/// Guards: the short form is short whatever the report has, and says something even if there is little.
+/// Guards: the short form is short whatever the report contains, and says something even if there is little.
 #[test]
 fn the_short_form_is_bounded() {
     let mut report = report();
@@ -291,11 +291,11 @@ fn the_short_form_is_bounded() {
     assert_eq!(written["omitted"], json!({"stacks": 94, "frames": 100_000 - MAX_STACKS * (INNER + OUTER)}));
     assert_eq!(written["timeline"][10]["stack"], Value::Null);
     read(written).unwrap();
-    // Who holds the workers, at one place.
+    // Two culprits at one place.
     report.stacks =
         ["GET /a", "GET /b"].map(|work| Stack { work: Some(work.to_owned()), ..culprit(&[own("a", 1)]) }).into();
     assert_eq!(short(&report)["stacks"].as_array().unwrap().len(), 2);
-    // Of no capture, in no timeline.
+    // A stack of no capture and in no timeline.
     report.timeline.clear();
     report.stacks = vec![Stack { current: false, ..await_stack(&[library("tokio::x")]) }];
     assert_eq!(short(&report)["frames"][0]["function"], "tokio::x");

@@ -1,4 +1,4 @@
-//! Writing.
+//! Writing both schemas.
 
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
@@ -11,12 +11,12 @@ use crate::text::time::{in_millis, timestamp};
 /// How many fields all forms have, `schema` and `stacks` included.
 pub(in crate::report) const FIELDS: usize = 25;
 
-/// A report as schema 1, each frame in full wherever it stands. For spools: processes of an earlier version, which read nothing
-/// else, may share them while a service is deployed.
+/// A report as schema 1, each frame in full wherever it occurs. It is for spools: while a service is deployed,
+/// processes of an earlier version, which can read nothing else, may share them.
 #[derive(Debug)]
 pub(in crate::report) struct Schema1<'a>(pub(in crate::report) &'a Report);
 
-/// A report in its short form: without the stacks and frames that tell little.
+/// A report in its short form: without the less significant stacks and frames.
 #[derive(Debug)]
 pub(in crate::report) struct Short<'a>(pub(in crate::report) &'a Report);
 
@@ -40,7 +40,7 @@ impl Serialize for Short<'_> {
     }
 }
 
-/// What is written of the stacks, and with it how.
+/// Which stacks are written, and how.
 enum Stacks<'a> {
     /// Schema 1.
     InFull,
@@ -54,7 +54,7 @@ fn write<S: Serializer>(
     told: Stacks<'_>,
     timeline: &[Interval],
 ) -> Result<S::Ok, S::Error> {
-    // By name: a field that is added cannot be forgotten here.
+    // Every field is named, so that a new one cannot be forgotten here.
     let Report {
         schema: _,
         id,
@@ -92,7 +92,7 @@ fn write<S: Serializer>(
     macro_rules! fields {
         ($($field:ident)*) => {{ $(out.serialize_field(stringify!($field), $field)?;)* }};
     }
-    // The first of all, in every version: whoever reads no further knows whether to.
+    // The first field in every version, so that a reader knows at once whether it can read on.
     out.serialize_field("schema", &schema)?;
     fields!(id update kind verdict);
     if let Stacks::Tables(_, omitted) = &told {

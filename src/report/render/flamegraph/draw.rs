@@ -1,4 +1,4 @@
-//! A report's tree as a picture.
+//! Draws a report's tree.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -17,35 +17,35 @@ const MAX_PLACE: usize = 110;
 const MAX_SUBTITLE: usize = 160;
 
 impl Report {
-    /// The report as a flamegraph: an SVG that shows where the time went. It needs nothing from outside; in a browser
-    /// boxes can be clicked (zoom), pointed at (figures) and searched.
+    /// Returns the report as a flamegraph: an SVG that shows where the time went. It needs nothing from outside. In a
+    /// browser you can click boxes (zoom), point at them (figures) and search them.
     ///
     /// Widths are wall-clock time, in microseconds, and sum to [`elapsed`](Report::elapsed). The title names the
     /// request and that time. The row below the whole says what the work did, longest first:
     ///
-    /// | row | colour | what it is |
+    /// | row | colour | meaning |
     /// |---|---|---|
     /// | waiting | blue | between polls, until something wakes it |
-    /// | blocked in a poll | vermilion | inside a poll whose thread does not run: in a system call, or waiting for a lock |
-    /// | on CPU | orange | inside a poll whose thread runs |
-    /// | inside polls | green | those that ended before anybody looked at their thread |
+    /// | blocked in a poll | vermilion | inside a poll whose thread isn't running: in a system call, or waiting for a lock |
+    /// | on CPU | orange | inside a poll whose thread is running |
+    /// | inside polls | green | polls that ended before their thread was observed |
     /// | yielding | yellow | it woke itself, and waits for its turn |
-    /// | woken, not polled | purple | the runtime does not get to it |
-    /// | not observed | grey | nobody looked |
+    /// | woken, not polled | purple | the runtime doesn't get to it |
+    /// | not observed | grey | it wasn't observed |
     ///
-    /// Whether polls blocked is judged by the poll in progress at the capture; all time inside polls is counted the same way. Below
-    /// stand the stacks, outermost frame first. Frames of the application's own have the full colour, others a pale one;
-    /// runs of others are folded (`… 5 frames of tokio`), as in the [text](Report::to_text). The [JSON](Report::to_json)
-    /// has all of them.
+    /// The poll in progress at the capture decides whether polls count as blocked, and all time inside polls is counted
+    /// the same way. Below are the stacks, outermost frame first. The application's own frames have the full colour,
+    /// others a pale one. Runs of others are folded (`… 5 frames of tokio`), as in the [text](Report::to_text). The
+    /// [JSON](Report::to_json) has all of them.
     ///
-    /// Branches of one wait (`join!`, `select!`) wait at the same time: they stand side by side below what they have in
-    /// common, each as wide as its equal part, so that no time counts twice, and each tells how long it really waited.
-    /// So do child work and what holds the workers, which stand where the work waits for them, as they were at the
-    /// capture.
+    /// Branches of one wait (`join!`, `select!`) wait at the same time. They are drawn side by side below what they
+    /// have in common. Each is as wide as its equal part, so that no time counts twice, and each says how long it
+    /// really waited. Child work and culprits are drawn the same way, where the work waits for them, as they were at
+    /// the capture.
     ///
-    /// The picture is as wide as its window; with more than 2,000 boxes it is 1,200 pixels wide, so that it opens at once.
-    /// What comes from outside is escaped, and long names lose their middle: generic arguments first. A report without any
-    /// time is a picture that says so.
+    /// The picture is as wide as its window. With more than 2,000 boxes it is 1,200 pixels wide, so that it opens at
+    /// once. Everything from outside is escaped, and long names are shortened in the middle, generic arguments first.
+    /// For a report without any time, the picture says so.
     ///
     /// [Flame graphs](https://www.brendangregg.com/flamegraphs.html) are Brendan Gregg's idea;
     /// [inferno](https://crates.io/crates/inferno) draws this one, with the root at the top.
@@ -72,7 +72,7 @@ impl Report {
     }
 }
 
-/// What `draw` returns, or a picture that says that there is none: no report is lost for the sake of its picture.
+/// Returns what `draw` returns, or a picture that says that there is none. No report is lost because of its picture.
 fn or_apology(report: &Report, draw: impl FnOnce() -> Option<String>) -> String {
     catch_unwind(AssertUnwindSafe(draw)).ok().flatten().unwrap_or_else(|| {
         let title = xml(&label::safe(&format!("{}: no flamegraph could be drawn", report.id), MAX_TITLE));
@@ -87,7 +87,7 @@ fn draw(report: &Report) -> Option<String> {
     let tree = tree(report);
     let mut tiles: Vec<Tile> = tree.children.iter().map(|node| tile(node, true, tree.width)).collect();
     if tiles.is_empty() {
-        // inferno draws no empty picture.
+        // inferno doesn't draw an empty picture.
         let label = "no time was recorded".to_owned();
         tiles.push(Tile { label, figures: String::new(), color: GREY, width: 1, children: Vec::new() });
     }
@@ -102,7 +102,7 @@ fn tile(node: &Node, root: bool, whole: u64) -> Tile {
     let mut label = node.label.clone();
     let mut figures = vec![share];
     if root {
-        // The legend: it is read without a mouse.
+        // The legend, which must be readable without a mouse.
         label = [Some(format!("{label}: {time}")), waits].into_iter().flatten().collect::<Vec<_>>().join(", ");
     } else {
         figures.insert(0, time);
@@ -115,12 +115,12 @@ fn tile(node: &Node, root: bool, whole: u64) -> Tile {
     Tile { label, figures: figures.join(", "), color: node.state.color(node.own), width: node.width, children }
 }
 
-/// `GET /slow/lock: 2.51 s`.
+/// Returns `GET /slow/lock: 2.51 s`.
 fn title(report: &Report) -> String {
     format!("{}: {}", label::safe(&report.work(), MAX_TITLE), duration(report.elapsed))
 }
 
-/// Verdict and place, threshold, host, time.
+/// Returns verdict and place, threshold, host, time.
 fn subtitle(report: &Report) -> String {
     let place = report.location.as_ref().map(|location| format!(" in {}", place(location))).unwrap_or_default();
     let verdict = format!("{}{place}", report.verdict.as_str().replace('_', " "));
@@ -143,8 +143,8 @@ mod tests {
     use crate::report::testing::{culprit, library, own, report, thread_stack};
     use crate::report::{Activity, Interval, Verdict};
 
-    /// What a viewer shows: the texts of the picture and of its boxes' tooltips. Fails if it is not well-formed, or has
-    /// an element that inferno does not write.
+    /// Returns what a viewer shows: the texts of the picture and of its boxes' tooltips. Fails if it isn't well-formed,
+    /// or has an element that inferno doesn't write.
     fn read(svg: &str) -> Vec<String> {
         // <https://www.w3.org/TR/xml/#charsets>
         let is_xml =
@@ -203,7 +203,7 @@ mod tests {
         assert!(texts.iter().any(|text| text == expected), "{expected}\n{texts:#?}");
     }
 
-    /// Guards: what an engineer reads, and the numbers in the tooltips.
+    /// Guards: the texts and the numbers in the tooltips are those that an engineer needs.
     #[test]
     fn the_picture_says_what_an_engineer_reads() {
         let mut report = report();
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(report.to_svg(), report.to_svg(), "the same each time");
     }
 
-    /// Guards: states differ by colour, and frames that are not the application's own are paler.
+    /// Guards: states differ by colour, and frames that aren't the application's own are paler.
     #[test]
     fn states_have_different_colours() {
         let mut report = report();
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(all.len(), 5, "{all:?}");
     }
 
-    /// Guards: a report that knows nothing is a picture that says so.
+    /// Guards: for a report that knows nothing, the picture says so.
     #[test]
     fn an_empty_report_has_a_picture_that_says_so() {
         let mut report = report();
@@ -274,7 +274,7 @@ mod tests {
         }
     }
 
-    /// Guards: whatever goes wrong, the other forms of the report are written.
+    /// Guards: if the picture fails, the other forms of the report are still written.
     #[test]
     fn a_failure_to_draw_is_a_picture() {
         let mut report = report();
@@ -284,8 +284,8 @@ mod tests {
         assert_eq!(read(&or_apology(&report, || panic!("a bug"))), expected);
     }
 
-    /// Guards: a name keeps everything, even separators of folded stacks, text that looks like a number of samples, and what
-    /// inferno usually removes from names.
+    /// Guards: a name keeps everything, even separators of folded stacks, text that looks like a number of samples, and
+    /// text that inferno usually removes from names.
     #[test]
     fn inferno_leaves_names_as_they_are() {
         for function in

@@ -5,15 +5,15 @@ use inferno::flamegraph::color::Color;
 use super::super::sentence::busy_with;
 use crate::report::{Activity, Thread};
 
-/// What the work did, told finer than [`Activity`]: a poll that blocks is no poll that computes.
+/// What the work did, in more detail than [`Activity`]: a poll that blocks differs from one that computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Waiting,
     Blocked,
     OnCpu,
-    /// Could run, but others have the CPU. Profiles tell; reports say that it blocks.
+    /// It could run, but others have the CPU. Only profiles distinguish this; reports say that it blocks.
     NoCpu,
-    /// Inside polls, which nobody looked into.
+    /// Inside polls that were not observed.
     Running,
     Yielding,
     Runnable,
@@ -21,7 +21,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// `thread` is that of the poll, for a share inside polls.
+    /// Returns the state. `thread` is the poll's, for a share inside polls.
     pub(super) fn of(activity: Activity, thread: Option<&Thread>) -> Self {
         match activity {
             Activity::Waiting => Self::Waiting,
@@ -36,7 +36,7 @@ impl State {
         }
     }
 
-    /// The root frame: `waiting`, `blocked in a poll, in system call read`.
+    /// Returns the label of the root frame: `waiting`, `blocked in a poll, in system call read`.
     pub(super) fn root(self, thread: Option<&Thread>) -> String {
         let word = match self {
             Self::Waiting => "waiting",
@@ -55,7 +55,7 @@ impl State {
         }
     }
 
-    /// What is counted: `wait`, `poll`.
+    /// Returns what is counted: `wait`, `poll`.
     pub(super) const fn unit(self) -> Option<&'static str> {
         match self {
             Self::Waiting => Some("wait"),
@@ -65,8 +65,8 @@ impl State {
         }
     }
 
-    /// The colours of Okabe and Ito, which people who see red and green alike can tell apart; what is not the application's
-    /// own is paler. Black text is legible on all of them.
+    /// Returns a colour of Okabe and Ito's palette, which people with red-green colour blindness can tell apart. Frames
+    /// that aren't own are paler. Black text is readable on all of them.
     pub(crate) fn color(self, own: bool) -> Color {
         let (r, g, b) = match self {
             Self::Waiting => (0x56, 0xb4, 0xe9),

@@ -1,4 +1,4 @@
-//! The timeline and its stacks as a tree of boxes, whose widths sum to the work's time.
+//! Builds a tree of boxes from the timeline and its stacks. The widths sum to the work's time.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,31 +11,31 @@ use crate::flamegraph::label;
 use crate::report::{Activity, Interval, Report, Stack, StackKind};
 use crate::text::units::count;
 
-/// How many branches, children or culprits stand beside each other; what is more is in the JSON form.
+/// How many branches, children or culprits are drawn side by side. The JSON form has the others.
 const MAX_COLUMNS: usize = 16;
 
-/// How many boxes a stack has at most: of a deep recursion, the ends.
+/// How many boxes a stack has at most. Of a deep recursion, the ends are kept.
 const MAX_STEPS: usize = 64;
 
-/// One box and what stands on it.
+/// One box and its children.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) label: String,
     pub(super) state: State,
-    /// Of the application's own code, or said by heeler.
+    /// Whether it is the application's own code, or text of heeler's.
     pub(super) own: bool,
-    /// Microseconds that it is wide.
+    /// Its width, in microseconds.
     pub(super) width: u64,
-    /// Microseconds that it took: more than its width where it happened at the same time as what stands beside it.
+    /// The microseconds that it took. This is more than its width if it happened at the same time as its neighbours.
     pub(super) time: u64,
-    /// Waits or polls.
+    /// How many waits or polls.
     pub(super) waits: u64,
     /// How it is known.
     pub(super) remark: String,
     pub(super) children: Vec<Node>,
 }
 
-/// What a box is made of.
+/// The contents of a box.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Step {
     label: String,
@@ -43,7 +43,7 @@ struct Step {
     remark: String,
 }
 
-/// What stands beside something else on the same box.
+/// A stack that is drawn beside others on the same box.
 type Column = Vec<Step>;
 
 /// A share of the time.
@@ -71,7 +71,7 @@ impl Node {
         Self { label: step.label, state, own: step.own, width, time, waits, remark: step.remark, children }
     }
 
-    /// Adds a share of time to what lies on the way, and hands out the last box of it.
+    /// Adds a share of time to all boxes of the path, and returns the last one.
     fn add(&mut self, path: impl IntoIterator<Item = Step>, share: Share) -> &mut Self {
         let mut node = self;
         for step in path {
@@ -88,27 +88,27 @@ impl Node {
         node
     }
 
-    /// Adds what happened at the same time, side by side: each took the whole time and is as wide as its part.
+    /// Adds what happened at the same time, side by side. Each took the whole time and gets an equal part of the width.
     fn add_columns(&mut self, columns: Vec<Column>, share: Share) {
         let many = columns.len() as u64;
         for (index, column) in (0..).zip(columns) {
-            // The first takes what cannot be shared evenly.
+            // The first gets the remainder.
             let width = share.width / many + if index == 0 { share.width % many } else { 0 };
             self.add(column, Share { width, ..share });
         }
     }
 
-    /// Longest first, what nobody saw last: so the left is where to look.
+    /// Sorts the longest first and unobserved time last, so that the left is where to look.
     fn sort(&mut self) {
         self.children.sort_by_key(|child| (child.state == State::Unobserved, std::cmp::Reverse(child.width)));
         self.children.iter_mut().for_each(Self::sort);
     }
 }
 
-/// The whole time of the work and what it was spent on.
+/// Builds the tree of the work's whole time.
 ///
-/// The shares of the timeline sum to the time: what they lack was not observed, and what they have too much is taken from
-/// the shortest. Without a time of the work's own, it is their sum.
+/// The widths sum to the time. If the timeline's shares are less, the rest was not observed. If they are more, the
+/// excess is taken from the shortest. If the report has no elapsed time, the sum of the shares is used.
 pub(super) fn tree(report: &Report) -> Node {
     let shares: u64 = report.timeline.iter().map(|interval| micros(interval.time)).fold(0, u64::saturating_add);
     let whole = match micros(report.elapsed) {
@@ -133,10 +133,10 @@ pub(super) fn tree(report: &Report) -> Node {
     root
 }
 
-/// 285 years: sums of these are exact, and fit.
+/// 285 years. Sums of such times are exact and don't overflow.
 const MAX_MICROS: u64 = 1 << 53;
 
-/// Whole microseconds.
+/// Rounds to whole microseconds.
 fn micros(time: Duration) -> u64 {
     let rounded = time.saturating_add(Duration::from_nanos(500)).as_micros();
     u64::try_from(rounded).unwrap_or(u64::MAX).min(MAX_MICROS)
@@ -150,7 +150,7 @@ fn add_interval(root: &mut Node, interval: &Interval, width: u64, report: &Repor
     let branches = branches(interval, report);
     let (mut path, mut columns) = side_by_side(&branches);
     path.insert(0, Step::said(state.root(thread)));
-    // What the wait is on, as far as heeler saw it: at the capture.
+    // What the wait is on, as far as heeler saw it at the capture.
     let beside: Vec<&Stack> = match interval.activity {
         Activity::Runnable => of_moment(report, |stack| stack.kind == StackKind::Culprit),
         Activity::Waiting if is_still_there(&branches, report) => {
@@ -169,7 +169,7 @@ fn add_interval(root: &mut Node, interval: &Interval, width: u64, report: &Repor
     root.add(path, share).add_columns(columns, share);
 }
 
-/// The stacks of one interval: one, or the branches of a `join!` or `select!`.
+/// Returns the stacks of one interval: one, or the branches of a `join!` or `select!`.
 fn branches<'a>(interval: &Interval, report: &'a Report) -> Vec<&'a Stack> {
     let Some((at, first)) = interval.stack.and_then(|at| Some((at, report.stacks.get(at)?))) else { return Vec::new() };
     let is_branch = |stack: &&Stack| stack.kind == StackKind::Await && stack.child.is_none();
@@ -179,14 +179,14 @@ fn branches<'a>(interval: &Interval, report: &'a Report) -> Vec<&'a Stack> {
     if first.current {
         return of_moment(report, |stack| is_branch(&stack));
     }
-    // Of an earlier wait, the branch that was polled last comes first: they are numbered downwards to 0.
+    // In an earlier wait, the branch that was polled last comes first. They are numbered downwards to 0.
     let mut numbers = (0..=first.branch).rev();
     let stacks = report.stacks[at..].iter().take_while(is_branch);
     stacks.take_while(|stack| !stack.current && numbers.next() == Some(stack.branch)).collect()
 }
 
-/// Whether the work waits at this place at the capture, too. What it waited in before somebody looked may be a share of its
-/// own.
+/// Returns whether the work also waits at this place at the capture. Waits before it was observed may be a share of
+/// their own.
 fn is_still_there(branches: &[&Stack], report: &Report) -> bool {
     let current = of_moment(report, |stack| stack.kind == StackKind::Await && stack.child.is_none());
     branches.iter().any(|branch| current.iter().any(|current| current.is_at_same_place_as(branch)))
@@ -196,7 +196,7 @@ fn of_moment(report: &Report, is: impl Fn(&Stack) -> bool) -> Vec<&Stack> {
     report.stacks.iter().filter(|stack| stack.current && is(stack)).collect()
 }
 
-/// The different places among the stacks, each with how many more there are of it.
+/// Returns the different places among the stacks, each with the number of further stacks there.
 fn places<'a>(stacks: &[&'a Stack]) -> Vec<(&'a Stack, u64)> {
     let mut places: Vec<(&Stack, u64)> = Vec::new();
     let mut known: HashMap<_, usize> = HashMap::new();
@@ -212,7 +212,7 @@ fn places<'a>(stacks: &[&'a Stack]) -> Vec<(&'a Stack, u64)> {
     places
 }
 
-/// What all branches have in common, and where they part.
+/// Splits branches into what they have in common, and a column for each.
 fn side_by_side(branches: &[&Stack]) -> (Vec<Step>, Vec<Column>) {
     let places = places(branches);
     if let [(stack, more)] = places[..] {
@@ -246,9 +246,9 @@ fn side_by_side(branches: &[&Stack]) -> (Vec<Step>, Vec<Column>) {
     (path, columns)
 }
 
-/// Child work, or what holds a worker.
+/// Returns the column of child work, or of a culprit.
 fn seen_at_capture(stack: &Stack, number: usize, many: usize, more: u64) -> Column {
-    // So that two of them are never one box.
+    // The number keeps two of them from becoming one box.
     let number = if many > 1 { format!(" {number} of {many}") } else { String::new() };
     let mut head = match &stack.child {
         Some(child) => format!("its child work{number}: {child}"),
@@ -268,7 +268,7 @@ fn seen_at_capture(stack: &Stack, number: usize, many: usize, more: u64) -> Colu
     column
 }
 
-/// A stack's boxes, outermost first.
+/// Returns a stack's boxes, outermost first.
 fn steps(stack: &Stack) -> Vec<Step> {
     let mut steps: Vec<Step> = readable(stack)
         .into_iter()
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
     use crate::report::testing::{await_stack, culprit, library, own, report, thread_stack};
 
-    /// The tree as lines: label, width and, where it differs, time, in milliseconds.
+    /// Returns the tree as lines: label, width and, if it differs, time, in milliseconds.
     fn lines(node: &Node) -> Vec<String> {
         let time = if node.time == node.width { String::new() } else { format!("/{}", node.time / 1000) };
         let mut out = vec![format!("{} {}{time}", node.label, node.width / 1000)];
@@ -315,7 +315,7 @@ mod tests {
         lines(&tree)
     }
 
-    /// Nothing is wider than what it stands on.
+    /// Checks that nothing is wider than the box below it.
     fn assert_sums(node: &Node) {
         let children: u64 = node.children.iter().map(|child| child.width).sum();
         assert!(children <= node.width, "{node:#?}");
@@ -357,7 +357,7 @@ mod tests {
         );
     }
 
-    /// Guards: branches wait at the same time, and no time counts twice. Those of another wait are not among them.
+    /// Guards: branches wait at the same time, and no time counts twice. Branches of another wait are not among them.
     #[test]
     fn branches_are_drawn_side_by_side() {
         let at = |line| await_stack(&[own("app::branch", line), own("app::page", 1)]);
@@ -379,7 +379,7 @@ mod tests {
             "    app::branch src/app.rs:9 19/39",
         ];
         assert_eq!(draw(report(), 100.0, branches.to_vec(), timeline), expected);
-        // Of this moment: all of them, in whatever order they were put.
+        // Current stacks: all of them, in any order.
         let stacks = vec![at(5), at(6), at(6), Stack { child: Some("spawn".to_owned()), ..at(9) }];
         let lines = draw(report(), 90.0, stacks, vec![interval(Activity::Waiting, 1, 90.0)]);
         let expected = [
@@ -397,8 +397,8 @@ mod tests {
         assert_eq!(lines, expected);
     }
 
-    /// Guards: child work is drawn below the wait for it, whether that wait was already running when it was first captured or
-    /// not.
+    /// Guards: child work is drawn below the wait for it, whether or not that wait was already running when it was
+    /// first captured.
     #[test]
     fn child_work_is_part_of_its_wait() {
         let waits = || await_stack(&[own("app::page", 1)]);
@@ -485,10 +485,10 @@ mod tests {
         let odd = [0.0, 0.0004, 40.0];
         let timeline = || odd.map(|ms| interval(Activity::Running, None, ms)).to_vec();
         assert_eq!(draw(report(), 100.0, vec![], timeline()), ["all 100", " inside polls 40", " not observed 60"]);
-        // Without a time of its own, the work took what its shares did.
+        // Without an elapsed time, the work took the sum of its shares.
         assert_eq!(draw(report(), 0.0, vec![], timeline()), ["all 40", " inside polls 40"]);
         assert_eq!(draw(report(), 0.0, vec![], vec![]), ["all 0"]);
-        // Shares of more than the whole: the shortest lose.
+        // If the shares exceed the whole, the shortest are reduced.
         let more = vec![interval(Activity::Waiting, 9, 90.0), interval(Activity::Running, 9, 20.0)];
         assert_eq!(draw(report(), 100.0, vec![], more), ["all 100", " waiting 90", " inside polls 10"]);
         let endless = vec![interval(Activity::Waiting, None, f64::INFINITY), interval(Activity::Running, None, 1e21)];

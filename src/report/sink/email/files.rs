@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::log::warn_if_exposed;
 use crate::private::{directory, write_new};
 
-/// Mails that are kept.
+/// How many mails are kept.
 const MAX_FILES: usize = 1_000;
 
 const PREFIXES: [&str; 2] = ["slow_request_", "digest_"];
@@ -20,7 +20,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Creates the directory if need be, and checks that files can be made in it.
+    /// Creates the directory if it doesn't exist, and checks that files can be created in it.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let path = std::path::absolute(path)
             .map_err(|error| Error::mail_directory(path, "has no usable path", Some(error)))?;
@@ -36,20 +36,21 @@ impl Files {
         Ok(files)
     }
 
-    /// Writes a mail to `<stem>.eml`: whole or not at all. Removes the oldest if there are too many, as far as it may.
+    /// Writes a mail to `<stem>.eml`, whole or not at all. Removes the oldest if there are too many, as far as
+    /// permitted.
     pub(super) fn write(&self, stem: &str, mail: &[u8]) -> io::Result<()> {
         let temporary = self.path.join(format!(".{stem}.{}.eml.tmp", std::process::id()));
         let write = || write_new(&temporary, &mut |file| file.write_all(mail));
         let mut written = write();
         if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            // Somebody cleaned up.
+            // Somebody deleted the directory.
             written = directory(&self.path).and_then(|()| write());
         }
         written?;
         fs::rename(&temporary, self.path.join(format!("{stem}.eml"))).inspect_err(|_| {
             let _ = fs::remove_file(&temporary);
         })?;
-        // It is there: were this a failure, it would be written again and again.
+        // The mail is written. If this were a failure, it would be written again and again.
         let _ = self.make_room();
         Ok(())
     }
@@ -61,7 +62,7 @@ impl Files {
             let Some(name) = name.to_str() else { continue };
             let rest = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix));
             if let Some(rest) = rest.filter(|rest| rest.ends_with(".eml")) {
-                // What follows begins with the time.
+                // The rest of the name begins with the time.
                 names.push((rest.to_owned(), name.to_owned()));
             }
         }
@@ -75,7 +76,7 @@ impl Files {
 mod tests {
     use super::*;
 
-    /// Guards: a developer's machine does not fill up, and other files in the directory stay.
+    /// Guards: a developer's disk doesn't fill up, and other files in the directory stay.
     #[test]
     fn the_oldest_mails_make_room() {
         let place = tempfile::tempdir().unwrap();
@@ -89,7 +90,7 @@ mod tests {
         assert!(has("digest_99999.eml") && has("slow_request_notes.txt") && has("slow_request_00001.eml"));
         assert!(!has("slow_request_00000.eml"));
         assert_eq!(fs::read_dir(&files.path).unwrap().count(), MAX_FILES + 1);
-        // One that cannot be removed keeps no mail from its way.
+        // A file that cannot be removed doesn't prevent a mail from being written.
         fs::create_dir(files.path.join("slow_request_00000.eml")).unwrap();
         files.write("digest_99998", b"new").unwrap();
         assert!(has("digest_99998.eml") && !has("slow_request_00001.eml"));

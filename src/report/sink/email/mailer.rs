@@ -1,4 +1,4 @@
-//! The sink: reports and digests in, mails out.
+//! The sink that turns reports and digests into mails.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -22,10 +22,10 @@ use crate::report::{Digest, Report};
 use crate::sync::lock_std;
 use crate::text::time::timestamp;
 
-/// No attempt takes longer, whatever the timeout of a step.
+/// No attempt takes longer than this, whatever the timeout of a step.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(5 * 60);
 
-/// A refused recipient is logged this often at most.
+/// How often a refused recipient is logged at most.
 const LOG_REFUSALS_EVERY: Duration = Duration::from_secs(60);
 
 /// Sends reports as mails.
@@ -36,7 +36,7 @@ pub(crate) struct Mailer {
     timeout: Duration,
     per_hour: Option<u32>,
     threads: PerProcess<Mutex<Threads>>,
-    /// Mails that not all recipients have, by their Message-ID.
+    /// Mails that some recipients don't have yet, by their Message-ID.
     partly: PerProcess<Mutex<Bounded<String, Partly>>>,
     refusal_logged: PerProcess<Mutex<Option<Instant>>>,
 }
@@ -47,7 +47,7 @@ pub(super) enum Carrier {
     Files(Files),
 }
 
-/// Who has a mail already, and who will never.
+/// Which recipients already have a mail, and which never will.
 #[derive(Debug, Default)]
 struct Partly {
     has: Vec<Address>,
@@ -112,7 +112,7 @@ impl Mailer {
         }
     }
 
-    /// Sends a mail to all who do not have it yet.
+    /// Sends a mail to all recipients that don't have it yet.
     async fn send_by(&self, smtp: &Smtp, id: &str, mail: &[u8]) -> Result<(), SinkError> {
         let id = id.to_owned();
         let left: Vec<Address> = {
@@ -149,7 +149,7 @@ impl Mailer {
         Ok(())
     }
 
-    /// Others have the mail, so it counts as delivered; somebody must hear of it all the same.
+    /// Logs a refusal. Others have the mail, so it counts as delivered, but the refusal must not go unnoticed.
     fn log_refusal(&self, recipient: &Address, answer: &Trouble) {
         let now = Instant::now();
         let mut logged = lock_std(self.refusal_logged.get());

@@ -11,10 +11,10 @@ use crate::report::sink::directory::file_id;
 use crate::report::{Digest, Report};
 use crate::text::escape::escape;
 
-/// An attachment of more bytes is left out: a mail that a server refuses for its size tells nobody anything.
+/// A larger attachment, in bytes, is left out, because a mail that a server refuses for its size is useless.
 const MAX_ATTACHMENT: usize = 4 << 20;
 
-/// The most of a subject, in characters.
+/// The longest subject, in characters.
 const MAX_SUBJECT: usize = 300;
 
 /// What all mails of a sink have in common.
@@ -25,7 +25,7 @@ pub(super) struct Messages {
     pub(super) subject_prefix: String,
 }
 
-/// What one mail says.
+/// The content of one mail.
 struct Content<'a> {
     subject: String,
     place: &'a Place,
@@ -37,7 +37,7 @@ struct Content<'a> {
 }
 
 impl Messages {
-    /// The mail about a report.
+    /// Creates the mail about a report.
     pub(super) fn report(&self, report: &Report, place: &Place) -> Result<Vec<u8>, lettre::error::Error> {
         self.compose(Content {
             subject: report.subject(),
@@ -53,7 +53,7 @@ impl Messages {
         })
     }
 
-    /// The mail about what was gathered.
+    /// Creates the mail about a digest.
     pub(super) fn digest(&self, digest: &Digest, place: &Place) -> Result<Vec<u8>, lettre::error::Error> {
         self.compose(Content {
             subject: digest.subject(),
@@ -66,25 +66,26 @@ impl Messages {
         })
     }
 
-    /// `<5cf400b2380cbd97.0@example.com>`: the same whenever the mail about this update is made.
+    /// Returns `<5cf400b2380cbd97.0@example.com>`: the same whenever the mail about this update is made.
     pub(super) fn report_id(&self, report: &Report) -> String {
         format!("<{}.{}@{}>", file_id(report), report.update, self.domain())
     }
 
-    /// The same whenever the same digest is sent.
+    /// Returns the same id whenever the same digest is sent.
     pub(super) fn digest_id(&self, digest: &Digest) -> String {
         let millis = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let (since, until, domain) = (millis(digest.since), millis(digest.until), self.domain());
         format!("<digest.{since}.{until}.{}.{:016x}@{domain}>", digest.reports, hash(&[&digest.hostname]))
     }
 
-    /// Of a mail that is never sent, to which all about one place in one service belong: it outlives the process.
+    /// Returns the id of a mail that is never sent, which all mails about one place in one service refer to. It
+    /// outlives the process.
     pub(super) fn root_id(&self, report: &Report) -> String {
         let service = report.process.service.as_deref().unwrap_or_default();
         format!("<place.{:016x}@{}>", hash(&[service, &report.fingerprint]), self.domain())
     }
 
-    /// The sender's domain, which was found to be a plain one.
+    /// Returns the sender's domain, which was checked to be a plain one.
     fn domain(&self) -> &str {
         self.from.email.domain().trim_matches(['[', ']'])
     }
@@ -93,7 +94,7 @@ impl Messages {
         let subject = format!("{}{}", self.subject_prefix, content.subject);
         let mut message = Message::builder()
             .from(self.from.clone())
-            // What looks encoded would be decoded by whoever reads it, into whatever a request wants it to be.
+            // A mail program would decode what looks encoded, and a request could make it say anything.
             .subject(escape(&subject, MAX_SUBJECT).replace("=?", "= ?"))
             .date(told(content.date))
             .message_id(Some(content.place.message_id.clone()))
@@ -128,12 +129,12 @@ impl Messages {
     }
 }
 
-/// A header whose value is one of ours: ASCII, without a line end.
+/// Creates a header from a value of our own: ASCII, without a line end.
 fn header(name: &'static str, value: &str) -> HeaderValue {
     HeaderValue::new(HeaderName::new_from_ascii_str(name), value.to_owned())
 }
 
-/// Lines as mails have them, in one pass.
+/// Converts line ends to those of mails, in one pass.
 fn lines(text: String) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 32);
     for line in text.split_inclusive('\n') {
@@ -148,13 +149,13 @@ fn lines(text: String) -> String {
     out
 }
 
-/// A date that a mail can have. A clock that is before 1970 or after 9999 is wrong, and no reason to fail.
+/// Returns a date that a mail can have. A clock before 1970 or after 9999 is wrong, but that is no reason to fail.
 fn told(time: SystemTime) -> SystemTime {
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     UNIX_EPOCH + time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST)
 }
 
-/// FNV-1a, for it is to be the same in every version of this program.
+/// FNV-1a, because the hash must be the same in every version of this program.
 fn hash(parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0xff]));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))

@@ -9,7 +9,7 @@
 //! # Ok::<(), heeler::Error>(())
 //! ```
 //!
-//! With the server in the environment, as [`from_env`](Email::from_env) reads it, and into files while one develops:
+//! This reads the server from the environment, with [`from_env`](Email::from_env), and writes files during development:
 //!
 //! ```no_run
 //! use heeler::{Email, Reports};
@@ -28,52 +28,54 @@
 //! | `HEELER_MAIL_FROM` | `Watchdog <watchdog@example.com>` |
 //! | `HEELER_MAIL_TO` | `oncall@example.com, archive@example.com` |
 //!
-//! The URL's scheme says how the connection is encrypted, see [`from_url`](Email::from_url): `smtp://` by STARTTLS, without which
-//! nothing is sent, `smtps://` from the first byte on, and `smtp+plaintext://` not at all, for a relay on this machine or in a
-//! network that nobody else can read. With the last one, a user and a password go to this machine alone (`localhost` or a loopback address).
+//! The URL's scheme says how the connection is encrypted: see [`from_url`](Email::from_url). `smtp://` uses STARTTLS
+//! and sends nothing without it. `smtps://` encrypts from the first byte on. `smtp+plaintext://` doesn't encrypt, for a
+//! relay on this machine or in a network that nobody else can read. With `smtp+plaintext://`, a user and a password are
+//! only sent to this machine (`localhost` or a loopback address).
 //!
-//! # What a mail holds
+//! # What a mail contains
 //!
 //! - **Subject**: verdict, how long, method, route and host.
-//! - **Text**: the page of the report directory, [`Report::to_text`], word for word; and the same as
+//! - **Text**: the page of the report directory, [`Report::to_text`], word for word, and the same as
 //!   [HTML](crate::Report::to_html), without images, scripts or anything that is fetched.
-//! - **Attached**: the report as JSON, `<id>.json`, and its flamegraph, `timeline.svg`. One of more than 4 MiB is left out.
-//! - **Headers**: `Date` is when the stacks were taken. `Auto-Submitted` and `X-Auto-Response-Suppress` keep those who are on
-//!   holiday from answering, `X-Heeler-Fingerprint` is there to filter by.
+//! - **Attached**: the report as JSON, `<id>.json`, and its flamegraph, `timeline.svg`. An attachment of more than 4
+//!   MiB is left out.
+//! - **Headers**: `Date` is when the stacks were taken. `Auto-Submitted` and `X-Auto-Response-Suppress` prevent
+//!   out-of-office replies. `X-Heeler-Fingerprint` is there to filter by.
 //!
-//! Nothing is in a mail that is not in the [report](crate::report#privacy): no body, no credentials, no cookie. Nothing that
-//! a request says can become a header, a recipient or a part of the mail. The password of the server is in no log, error or
-//! `Debug`; of what a server says to a password, its code alone is told.
+//! A mail contains only what is in the [report](crate::report#privacy): no body, no credentials, no cookie. Nothing in
+//! a request can become a header, a recipient or a part of the mail. The server's password never appears in a log,
+//! error or `Debug` output. Of a server's answer to a password, only the code is shown.
 //!
 //! # Conversations
 //!
-//! Reports with one [fingerprint](crate::Report::fingerprint) are one conversation: the second mail and those after it are
-//! replies to the first. After a restart the first is not known any more; all of them refer to the same beginning (a
-//! Message-ID made of service, fingerprint and the sender's domain, of a mail that was never sent), by which most mail
-//! programs keep them together. Some also want subjects to be equal, and show each mail by itself.
+//! Reports with one [fingerprint](crate::Report::fingerprint) are one conversation: later mails are replies to the
+//! first. After a restart the first mail is no longer known. All of them refer to the same beginning, the Message-ID of
+//! a mail that was never sent, made of service, fingerprint and the sender's domain. Most mail programs keep the mails
+//! together by it. Some also require equal subjects, and show each mail by itself.
 //!
-//! An [update](crate::Report::update) of a report is mailed as a reply if its verdict or its location differ from those of
-//! the last mail about it. Otherwise it counts as delivered, for it has no news.
+//! An [update](crate::Report::update) of a report is mailed as a reply if its verdict or its location differs from
+//! those of the last mail about it. Otherwise it has no news, and counts as delivered.
 //!
 //! # What is delivered
 //!
-//! Every report at least once, as far as there is a [spool](crate::ReportsBuilder::spool), until
-//! [`retry_for`](crate::ReportsBuilder::retry_for) is over. If a connection breaks after the whole mail was sent and before
-//! the server's answer, nobody knows whether it was taken: it is sent again, with the same Message-ID.
+//! With a [spool](crate::ReportsBuilder::spool), every report is delivered at least once, until
+//! [`retry_for`](crate::ReportsBuilder::retry_for) is over. If a connection breaks after the whole mail was sent and
+//! before the server's answer, the mail may or may not have been taken. It is sent again, with the same Message-ID.
 //!
 //! | what happens | what follows |
 //! |---|---|
 //! | the server cannot be reached, does not answer, or breaks off | tried again |
-//! | it answers 4xx, "not now" | tried again, for those recipients that do not have the mail |
+//! | it answers 4xx, "not now" | tried again, for those recipients that don't have the mail |
 //! | it answers 5xx to one of several recipients | the others get the mail; a line in the log |
 //! | it answers 5xx to all recipients, or to the mail | the report is given up for this sink; the log has the answer |
-//! | it refuses user and password, or a connection as such | tried again: it is us, not the mail, and may be set right |
-//! | its certificate is not to be trusted | tried again, for certificates are renewed; nothing is sent, no password |
+//! | it refuses user and password, or any connection | tried again: the mail isn't at fault, and the cause may be fixed |
+//! | its certificate cannot be trusted | tried again, because certificates are renewed; nothing is sent, no password |
 //! | it offers no STARTTLS | tried again; nothing is sent, no password |
 //!
-//! A mail refused as a whole with 5xx is sent to each recipient alone, for one of them may be the reason. Each step has a
-//! [timeout](Email::timeout), and so has the whole. A connection is kept for ten seconds for the next mail; if the server has
-//! closed it meanwhile, another is made at once.
+//! If a mail is refused as a whole with 5xx, it is sent to each recipient alone, because one of them may be the reason.
+//! Each step has a [timeout](Email::timeout), and so does the whole attempt. A connection is kept for ten seconds for
+//! the next mail. If the server has closed it meanwhile, another is made at once.
 //!
 //! [`Report::to_text`]: crate::Report::to_text
 

@@ -1,4 +1,4 @@
-//! From settings to a sink: everything is checked here.
+//! Turns settings into a sink, and checks all of them.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -24,7 +24,7 @@ use crate::text::escape::is_unsafe;
 const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 impl Email {
-    /// Checks everything, and opens the directory of [`files`](Self::files).
+    /// Checks all settings, and opens the directory of [`files`](Self::files).
     pub(crate) fn prepare(self) -> Result<Mailer> {
         if let Some(setting) = self.misplaced {
             let whose = if setting == "command" { "`Email::sendmail`" } else { "`Email::smtp`" };
@@ -127,7 +127,7 @@ impl Server {
     }
 }
 
-/// An address, with or without a name. One that is not ASCII would need a server that is asked for it.
+/// Parses an address, with or without a name. An address that isn't ASCII would need a server that supports it.
 fn mailbox(whose: &str, text: &str) -> Result<Mailbox> {
     let refuse = |why: &str| Error::config(format!("{whose} address `{}` {why}", text.escape_debug()));
     if text.contains(is_unsafe) {
@@ -140,7 +140,7 @@ fn mailbox(whose: &str, text: &str) -> Result<Mailbox> {
     Ok(mailbox)
 }
 
-/// What this machine is called, as far as that can stand in an address.
+/// Returns this machine's name, in a form that can stand in an address.
 fn local_domain() -> String {
     let name: String = process::hostname()
         .split('.')

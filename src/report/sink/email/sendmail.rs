@@ -1,4 +1,4 @@
-//! Mails by way of the system's `sendmail`.
+//! Sends mails through the system's `sendmail`.
 
 use std::ffi::OsString;
 use std::process::Stdio;
@@ -11,13 +11,13 @@ use tokio::process::Command;
 use crate::report::sink::SinkError;
 use crate::text::escape::escape;
 
-/// The most of what it says that is told, in characters.
+/// How much of its output is shown, in characters.
 const MAX_WORDS: usize = 200;
 
-/// Exit codes, as in `sysexits.h`, that mean that this mail is never taken: usage, data, no user, no host.
+/// Exit codes, as in `sysexits.h`, that mean that this mail will never be taken: usage, data, no user, no host.
 const REFUSED: [i32; 4] = [64, 65, 67, 68];
 
-/// For how long its last words are waited for once it is gone: a child of its own may keep the pipe open.
+/// How long to wait for the rest of its output after it exits: a child of its own may keep the pipe open.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Runs the program, and ends it if it takes longer than `timeout`.
@@ -38,14 +38,14 @@ pub(super) async fn send(
             let mut words = Vec::new();
             let mut stderr = stderr.take(4096);
             let _ = stderr.read_to_end(&mut words).await;
-            // What there is beyond is read, lest the program wait for somebody to do so.
+            // Read the rest, too, so that the program doesn't block on a full pipe.
             let _ = tokio::io::copy(&mut stderr.into_inner(), &mut tokio::io::sink()).await;
             words
         })
     });
     let run = async {
         if let Some(mut stdin) = child.stdin.take() {
-            // One that has left without reading has a reason, and an exit code.
+            // A program that exits without reading has a reason, and an exit code.
             let _ = stdin.write_all(mail).await;
         }
         child.wait().await

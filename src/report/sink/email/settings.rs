@@ -1,4 +1,4 @@
-//! What a user says about a mail sink.
+//! The settings of a mail sink.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// A step of the conversation with a mail server takes no longer than this, unless told otherwise.
+/// The default timeout of one step of the conversation with a mail server.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Mails an hour, unless told otherwise.
+/// The default number of mails per hour.
 const PER_HOUR: u32 = 20;
 
-/// Reports as mails: by SMTP, by the system's `sendmail`, or into files. See the [module](crate::report::email) for what a
-/// mail holds and when one is sent.
+/// Sends reports as mails: by SMTP, by the system's `sendmail`, or into files. See the [module](crate::report::email)
+/// for what a mail contains and when one is sent.
 ///
 /// # Example
 ///
@@ -37,11 +37,11 @@ pub struct Email {
     pub(super) subject_prefix: String,
     pub(super) timeout: Duration,
     pub(super) per_hour: Option<u32>,
-    /// The first setting that is of no use for this way.
+    /// The first setting that doesn't apply to this way of sending.
     pub(super) misplaced: Option<&'static str>,
 }
 
-/// How a mail leaves.
+/// How a mail is sent.
 #[derive(Clone)]
 pub(super) enum Way {
     Smtp(Server),
@@ -53,15 +53,15 @@ pub(super) enum Way {
 #[derive(Clone)]
 pub(super) struct Server {
     pub(super) host: String,
-    /// `None`: the usual one for this security.
+    /// `None` is the usual one for this security.
     pub(super) port: Option<u16>,
     pub(super) security: Security,
     pub(super) credentials: Option<Credentials>,
-    /// PEM.
+    /// Certificates, as PEM.
     pub(super) roots: Vec<Vec<u8>>,
 }
 
-/// What an eavesdropper can read.
+/// How the connection is protected from eavesdroppers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Security {
     StartTls,
@@ -98,10 +98,10 @@ impl Email {
         }
     }
 
-    /// Mails through this server, encrypted by STARTTLS on port 587 unless told otherwise.
+    /// Mails through this server. By default the connection is encrypted by STARTTLS on port 587.
     ///
-    /// `host` is a name, which the server's certificate must carry, or an IP address. Addresses may have a name before them:
-    /// `Watchdog <watchdog@example.com>`.
+    /// `host` is a name, which the server's certificate must contain, or an IP address. Addresses may have a name
+    /// before them: `Watchdog <watchdog@example.com>`.
     pub fn smtp(
         host: impl Into<String>,
         from: impl Into<String>,
@@ -112,27 +112,28 @@ impl Email {
         Self::new(Way::Smtp(server)).from(from).to(to)
     }
 
-    /// Mails through the `sendmail` program of the system, which must be in the `PATH` of the process unless
+    /// Mails through the system's `sendmail` program, which must be in the `PATH` of the process unless
     /// [`command`](Self::command) says where it is.
     ///
-    /// It is run as `sendmail -i -f <from> -- <to>..`, with the mail on its standard input. Exit codes 64, 65, 67 and 68
-    /// (usage, data, no user, no host) mean that the mail is refused for good; with any other but 0 it is tried again.
+    /// It is run as `sendmail -i -f <from> -- <to>..`, with the mail on its standard input. Exit codes 64, 65, 67 and
+    /// 68 (usage, data, no user, no host) mean that the mail is refused for good. After any other code but 0 it is
+    /// tried again.
     pub fn sendmail(from: impl Into<String>, to: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self::new(Way::Sendmail { command: "sendmail".into() }).from(from).to(to)
     }
 
-    /// Writes each mail to this directory as `slow_request_<time>_<id>.eml`, that about an update as `.._<id>_<update>.eml`;
-    /// for development: mail programs open them.
+    /// Writes each mail to this directory as `slow_request_<time>_<id>.eml`, and the mail about an update as
+    /// `.._<id>_<update>.eml`. For development: mail programs can open these files.
     ///
-    /// The directory is created if need be. Only the owner may read it and the files (on Unix). The newest 1,000 mails are
-    /// kept. Sender and recipient are `heeler@<host>` unless told otherwise, and there is no limit an hour.
+    /// Creates the directory if it doesn't exist. Only the owner may read it and the files (on Unix). The newest 1,000
+    /// mails are kept. Sender and recipient default to `heeler@<host>`, and there is no limit per hour.
     pub fn files(directory: impl Into<PathBuf>) -> Self {
         Self { per_hour: None, ..Self::new(Way::Files { directory: directory.into() }) }
     }
 
-    /// Mails as the environment says, from three variables:
+    /// Reads the mail server and the addresses from three environment variables:
     ///
-    /// | variable | holds |
+    /// | variable | contains |
     /// |---|---|
     /// | `HEELER_SMTP_URL` | the server, as for [`from_url`](Self::from_url) |
     /// | `HEELER_MAIL_FROM` | the sender's address |
@@ -140,8 +141,8 @@ impl Email {
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if one of them is missing or empty, or the URL is none. The message names the
-    /// variable and holds nothing of the URL.
+    /// [`is_config`](Error::is_config) if one of them is missing or empty, or if the URL is invalid. The message names
+    /// the variable and contains nothing of the URL.
     pub fn from_env() -> Result<Self> {
         Self::from_variables(|name| std::env::var_os(name))
     }
@@ -167,7 +168,7 @@ impl Email {
         self
     }
 
-    /// Sets the recipients' addresses, instead of those given before. All recipients see each other's.
+    /// Sets the recipients' addresses, replacing those given before. All recipients see each other's.
     pub fn to(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.to = addresses.into_iter().map(Into::into).collect();
         self
@@ -179,7 +180,7 @@ impl Email {
         self.server("port", |server| server.port = Some(port))
     }
 
-    /// Encrypts by STARTTLS. This is the default. If the server does not offer it, nothing is sent, not even a password.
+    /// Encrypts by STARTTLS. This is the default. If the server doesn't offer it, nothing is sent, not even a password.
     pub fn starttls(self) -> Self {
         self.server("starttls", |server| server.security = Security::StartTls)
     }
@@ -189,7 +190,7 @@ impl Email {
         self.server("tls", |server| server.security = Security::Tls)
     }
 
-    /// Turns off encryption: for a server on this machine, or in a network that nobody else can read. With
+    /// Turns off encryption, for a server on this machine, or in a network that nobody else can read. With
     /// [`credentials`](Self::credentials), only a loopback address is accepted.
     pub fn plaintext(self) -> Self {
         self.server("plaintext", |server| server.security = Security::Plaintext)
@@ -201,7 +202,8 @@ impl Email {
         self.server("credentials", |server| server.credentials = Some(credentials))
     }
 
-    /// Trusts this certificate (PEM, one or several), in addition to those that the system trusts. May be called several times.
+    /// Trusts this certificate (PEM, one or several), in addition to those that the system trusts. May be called
+    /// several times.
     pub fn root_certificate(self, pem: impl Into<Vec<u8>>) -> Self {
         self.server("root_certificate", |server| server.roots.push(pem.into()))
     }
@@ -215,7 +217,7 @@ impl Email {
         self
     }
 
-    /// Puts this before every subject: `[photos] `. Defaults to nothing.
+    /// Sets a prefix for every subject: `[photos] `. Defaults to nothing.
     pub fn subject_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.subject_prefix = prefix.into();
         self
@@ -223,15 +225,15 @@ impl Email {
 
     /// Sets how long a step may take. Defaults to 30 seconds.
     ///
-    /// The steps are to connect, to be answered, and to hand over the mail. With [`sendmail`](Self::sendmail), it is the time
-    /// for all of it. A whole attempt may take four times as long, and five minutes at most.
+    /// The steps are to connect, to get an answer, and to hand over the mail. With [`sendmail`](Self::sendmail), it is
+    /// the time for the whole run. A whole attempt may take four times as long, and five minutes at most.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets how many mails may be sent per hour, at least one. Defaults to 20. Reports beyond that are gathered, and sent as one
-    /// digest at the end of the hour.
+    /// Sets how many mails may be sent per hour, at least one. Defaults to 20. Reports beyond that are gathered, and
+    /// sent as one digest at the end of the hour.
     pub fn per_hour(mut self, mails: u32) -> Self {
         self.per_hour = Some(mails);
         self

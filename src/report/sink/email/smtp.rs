@@ -16,13 +16,13 @@ use crate::capture::PerProcess;
 use crate::report::told;
 use crate::sync::lock_std;
 
-/// For how long a connection is kept for the next mail.
+/// How long a connection is kept for the next mail.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// So many of a server's addresses are tried, in the time of one step, before an attempt ends.
+/// How many of a server's addresses are tried, in the time of one step, before an attempt ends.
 const ADDRESSES: u32 = 3;
 
-/// The most of a server's answer that is told, in characters.
+/// How much of a server's answer is shown, in characters.
 const MAX_ANSWER: usize = 200;
 
 /// A mail server. One connection to it is kept for a while after a mail.
@@ -31,14 +31,14 @@ pub(super) struct Smtp {
     pub(super) port: u16,
     pub(super) protection: Protection,
     pub(super) credentials: Option<Credentials>,
-    /// What we are called in EHLO.
+    /// The name we give in EHLO.
     pub(super) hello: ClientId,
-    /// A step takes no longer.
+    /// The most time that a step may take.
     pub(super) timeout: Duration,
     pub(super) kept: Arc<PerProcess<Mutex<Option<Kept>>>>,
 }
 
-/// How the conversation is kept from others.
+/// How the conversation is protected from eavesdroppers.
 pub(super) enum Protection {
     None,
     StartTls(TlsParameters),
@@ -54,14 +54,14 @@ pub(super) struct Kept {
 /// Why something did not work.
 #[derive(Debug, Clone)]
 pub(super) enum Trouble {
-    /// The server said no: its answer's code, and the answer, which is safe to print.
+    /// The server refused: its answer's code, and the answer, which is safe to print.
     Answer { code: u16, text: String },
-    /// There is no conversation any more.
+    /// The conversation has ended.
     Lost(String),
 }
 
 impl Trouble {
-    /// Whether asking again would be answered the same.
+    /// Returns whether another attempt would get the same answer.
     pub(super) fn is_permanent(&self) -> bool {
         matches!(self, Self::Answer { code, .. } if *code >= 500)
     }
@@ -77,20 +77,20 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// What one transaction made of a mail for one recipient.
+/// The outcome of one transaction for one recipient.
 #[derive(Clone)]
 struct Fate {
     fate: Result<(), Trouble>,
-    /// The server took the recipient, and refused the mail to all of them.
+    /// The server accepted the recipient, and refused the mail to all of them.
     as_whole: bool,
 }
 
-/// What became of a mail for each recipient.
+/// The outcome of a mail for each recipient.
 pub(super) type Fates = Vec<(Address, Result<(), Trouble>)>;
 
 impl Smtp {
-    /// Sends one mail to several, and tells `told` at once of each who has it or was refused it. An error means that nothing
-    /// is known of those who were not told of.
+    /// Sends one mail to several recipients. Calls `told` at once for each that has it or was refused it. After an
+    /// error, nothing is known about the recipients that `told` was not called for.
     pub(super) async fn send(
         &self,
         from: &Address,
@@ -101,7 +101,7 @@ impl Smtp {
         let mut connection = None;
         if let Some(mut kept) = self.take_kept().await {
             match self.transact(&mut kept, from, to, mail).await {
-                // The server, or what is between, has closed it meanwhile: nothing is wrong yet.
+                // The server, or something in between, has closed it meanwhile. Nothing is wrong yet.
                 Err(Trouble::Lost(_)) => {}
                 outcome => connection = Some((kept, outcome?)),
             }
@@ -114,7 +114,7 @@ impl Smtp {
                 (connection, outcome)
             }
         };
-        // What is refused as a whole may be so because of one of its recipients.
+        // A mail may be refused as a whole because of one of its recipients.
         let together: Vec<bool> = outcome.iter().map(|fate| fate.as_whole && outcome.len() > 1).collect();
         let mut fates: Fates = to.iter().cloned().zip(outcome.into_iter().map(|fate| fate.fate)).collect();
         let known = fates.iter().zip(&together).filter(|(_, together)| !**together);
@@ -130,7 +130,8 @@ impl Smtp {
         Ok(fates)
     }
 
-    /// One mail on an open connection, to all who are not refused. A fate a recipient, in their order.
+    /// Sends one mail on an open connection, to all recipients that aren't refused. Returns one fate per recipient, in
+    /// order.
     async fn transact(
         &self,
         connection: &mut AsyncSmtpConnection,
@@ -152,7 +153,8 @@ impl Smtp {
         if fates.iter().any(|fate| fate.fate.is_ok()) {
             let mut trouble = self.step("answered DATA", connection.command(Data)).await?;
             if trouble.is_none() {
-                // Servers look into a mail before they take it; who gives up too early sends it again (RFC 5321, 4.5.3.2.6).
+                // Servers scan a mail before they take it. A client that gives up too early sends it twice (RFC 5321,
+                // 4.5.3.2.6).
                 trouble = self
                     .step_within(self.timeout.saturating_mul(3), "taken the mail", connection.message(mail))
                     .await?;
@@ -177,7 +179,8 @@ impl Smtp {
             Protection::None | Protection::StartTls(_) => None,
         };
         let server = (&*self.host, self.port);
-        // A name may have several addresses, of which one, of IPv6 say, may lead nowhere: the others are to get their turns.
+        // A name may have several addresses, and one (of IPv6, say) may be unreachable. The others must get their
+        // turns.
         let an_address = self.timeout / ADDRESSES;
         let connect = AsyncSmtpConnection::connect_tokio1(server, Some(an_address), &self.hello, wrapper, None);
         let mut connection = self
@@ -195,7 +198,7 @@ impl Smtp {
         }
         if let Some(credentials) = &self.credentials {
             let log_in = connection.auth(&[Mechanism::Plain, Mechanism::Login], credentials);
-            // The text of an answer to a password may hold it.
+            // The text of an answer to a password may contain it.
             self.bounded("answered AUTH", log_in).await?.map_err(|error| match error.status() {
                 Some(code) => Trouble::Lost(format!("{} refuses the login with {code}", self.name())),
                 None if error.is_client() => Trouble::Lost(format!("{} offers no way to log in", self.name())),
@@ -205,7 +208,7 @@ impl Smtp {
         Ok(connection)
     }
 
-    /// A server that expects the other kind of TLS says nothing that a person would understand, or nothing at all.
+    /// Adds a hint, because a server that expects the other kind of TLS gives an obscure answer, or none.
     fn with_hint(&self, trouble: Trouble) -> Trouble {
         match (&self.protection, self.port, trouble) {
             (Protection::StartTls(_), 465, Trouble::Lost(problem)) => Trouble::Lost(format!(
@@ -218,8 +221,8 @@ impl Smtp {
         }
     }
 
-    /// What goes wrong before the mail is spoken of is nothing that is wrong with the mail: it may be sent later, also where
-    /// the server's word for it is final.
+    /// Converts an error from before the mail is mentioned. The mail isn't at fault, so it may be sent later, even if
+    /// the server calls the error final.
     fn set_up(&self, step: &str, error: &lettre::transport::smtp::Error) -> Trouble {
         match classify(error) {
             Trouble::Answer { code, text } => {
@@ -229,7 +232,8 @@ impl Smtp {
         }
     }
 
-    /// One command: the server's refusal, if it is one of the mail, or that there is no conversation any more.
+    /// Runs one command. Returns the server's refusal if it is about the mail, or an error if the conversation has
+    /// ended.
     async fn step(
         &self,
         what: &str,
@@ -238,7 +242,7 @@ impl Smtp {
         self.step_within(self.timeout, what, command).await
     }
 
-    /// The same with more time.
+    /// Like [`step`](Self::step), with more time.
     async fn step_within(
         &self,
         timeout: Duration,
@@ -248,7 +252,7 @@ impl Smtp {
         match self.bounded_within(timeout, what, command).await? {
             Ok(_) => Ok(None),
             Err(error) => match classify(&error) {
-                // The server says goodbye.
+                // The server closes the connection.
                 Trouble::Answer { code: 421, text } => Err(Trouble::Lost(format!("{}: 421 {text}", self.name()))),
                 Trouble::Lost(problem) => Err(Trouble::Lost(format!("{}: {problem}", self.name()))),
                 answer @ Trouble::Answer { .. } => Ok(Some(answer)),
@@ -256,7 +260,7 @@ impl Smtp {
         }
     }
 
-    /// `what` completes "the server has not ..".
+    /// Runs a step with the timeout. `what` completes "the server has not ..".
     async fn bounded<T>(&self, what: &str, step: impl Future<Output = T>) -> Result<T, Trouble> {
         self.bounded_within(self.timeout, what, step).await
     }
@@ -275,7 +279,7 @@ impl Smtp {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// The connection that was kept, if it answers.
+    /// Returns the connection that was kept, if it answers.
     async fn take_kept(&self) -> Option<AsyncSmtpConnection> {
         let Kept { mut connection, since } = lock_std(self.kept.get()).take()?;
         if since.elapsed() < IDLE && matches!(self.step("answered NOOP", connection.command(Noop)).await, Ok(None)) {
@@ -284,7 +288,7 @@ impl Smtp {
         None
     }
 
-    /// Keeps a connection for the next mail, and takes leave of the server if there is none for a while.
+    /// Keeps a connection for the next mail, and closes it properly if there is none for a while.
     fn keep(&self, connection: AsyncSmtpConnection) {
         let since = Instant::now();
         *lock_std(self.kept.get()) = Some(Kept { connection, since });
@@ -306,7 +310,7 @@ impl fmt::Debug for Smtp {
 }
 
 fn classify(error: &lettre::transport::smtp::Error) -> Trouble {
-    // Each repeats what lies below it.
+    // Each error repeats the one below it.
     let mut innermost = error.source();
     while let Some(below) = innermost.and_then(|cause| cause.source()) {
         innermost = Some(below);

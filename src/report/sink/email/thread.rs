@@ -6,9 +6,9 @@ use crate::report::sink::news::{Bounded, News};
 /// What has been mailed.
 #[derive(Debug)]
 pub(super) struct Threads {
-    /// The first mails, by fingerprint.
+    /// The first mail for each fingerprint.
     first: Bounded<String, String>,
-    /// The first mails, by the report's id.
+    /// The first mail for each report, by its id.
     reports: Bounded<String, Place>,
     news: News,
 }
@@ -19,7 +19,7 @@ pub(super) struct Place {
     pub(super) message_id: String,
     /// The mail it is a reply to.
     pub(super) in_reply_to: Option<String>,
-    /// The beginning of the conversation, and the first mail of it that this process sent.
+    /// The beginning of the conversation, and the first mail in it that this process sent.
     pub(super) references: Vec<String>,
 }
 
@@ -28,12 +28,12 @@ impl Threads {
         Self { first: Bounded::new(), reports: Bounded::new(), news: News::new() }
     }
 
-    /// Whether the report says anything else than the last mail about it.
+    /// Returns whether the report says anything different from the last mail about it.
     pub(super) fn has_news(&self, report: &Report) -> bool {
         self.news.are_in(report)
     }
 
-    /// Where a mail about this report belongs.
+    /// Returns where a mail about this report belongs.
     pub(super) fn place(&self, report: &Report, message_id: String, root: String) -> Place {
         if let Some(first) = self.reports.get(&report.id).filter(|first| first.message_id != message_id) {
             let mut references = first.references.clone();
@@ -45,7 +45,7 @@ impl Threads {
         Place { message_id, in_reply_to: first, references }
     }
 
-    /// The mail about this report has left.
+    /// Records that the mail about this report was sent.
     pub(super) fn sent(&mut self, report: &Report, place: &Place) {
         self.first.entry(&report.fingerprint, || place.message_id.clone());
         self.reports.entry(&report.id, || place.clone());
@@ -83,7 +83,8 @@ mod tests {
         assert_eq!(mail(&mut threads, &of("4", "g"), "<4>").unwrap().in_reply_to, None);
     }
 
-    /// Guards: an update is mailed as a reply if it has news, and not otherwise. What could not be sent still counts as news.
+    /// Guards: an update is mailed as a reply if it has news, and not otherwise. What could not be sent still counts as
+    /// news.
     #[test]
     fn only_updates_with_news_are_mailed() {
         let mut threads = Threads::new();
@@ -100,7 +101,7 @@ mod tests {
         moved.fingerprint = "another".to_owned();
         let moved = mail(&mut threads, &moved, "<4>").unwrap();
         assert_eq!((moved.in_reply_to.as_deref(), moved.references.len()), (Some("<0>"), 2));
-        // One that waited for its turn while a later one left.
+        // A mail that waited for its turn while a later one was sent.
         assert!(mail(&mut threads, &of(1, Verdict::Starved), "<1>").is_some());
         assert!(mail(&mut threads, &of(5, Verdict::Starved), "<5>").is_some(), "the last mail told of another place");
     }

@@ -6,23 +6,24 @@ use crate::error::{Error, Result};
 impl Email {
     /// Mails through the server of this URL: `smtps://user:password@smtp.example.com:465`.
     ///
-    /// | scheme | is |
+    /// | scheme | meaning |
     /// |---|---|
     /// | `smtp` | [`starttls`](Self::starttls), port 587 |
     /// | `smtps` | [`tls`](Self::tls), port 465 |
     /// | `smtp+plaintext` | [`plaintext`](Self::plaintext), port 25 |
     ///
-    /// `smtp+plaintext://127.0.0.1` is a relay on this machine, `smtp+plaintext://relay.internal:2525` one in a network that nobody
-    /// else can read: whoever is on the way sees the reports. A URL without encryption says so itself, because with `smtp://` a
-    /// server that offers no STARTTLS gets nothing. With user and password it is for `localhost` or a loopback address alone:
-    /// [`build`](crate::ReportsBuilder::build) refuses any other.
+    /// `smtp+plaintext://127.0.0.1` is a relay on this machine. `smtp+plaintext://relay.internal:2525` is one in a
+    /// network that nobody else can read, because everyone on the way sees the reports. Unencrypted mail needs a scheme
+    /// of its own, because with `smtp://` nothing is sent to a server that doesn't offer STARTTLS. With user and
+    /// password, it works only for `localhost` or a loopback address: [`build`](crate::ReportsBuilder::build) refuses
+    /// any other.
     ///
-    /// User and password may be left out; what is special in a URL is written as `%40` in them. An IPv6 address stands in
-    /// brackets: `smtp://[2001:db8::1]`.
+    /// User and password may be left out. Escape characters that are special in a URL, such as `%40` for `@`. An IPv6
+    /// address stands in brackets: `smtp://[2001:db8::1]`.
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if it is no such URL. The message holds nothing of it.
+    /// [`is_config`](Error::is_config) if the URL is invalid. The message contains nothing of it.
     pub fn from_url(
         url: &str,
         from: impl Into<String>,
@@ -82,7 +83,8 @@ impl Email {
     }
 }
 
-/// `%41` is `A`. `None` if a `%` is followed by something else than two hexadecimal digits, or the outcome is not UTF-8.
+/// Decodes `%41` to `A`. Returns `None` if a `%` is not followed by two hexadecimal digits, or if the result isn't
+/// UTF-8.
 fn decode(text: &str) -> Option<String> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());

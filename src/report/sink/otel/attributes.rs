@@ -1,4 +1,4 @@
-//! A report as attributes, after the semantic conventions where they have a word for it.
+//! A report as attributes, named after the semantic conventions where these have a name.
 //!
 //! Everything that came from the request was redacted and escaped when the report was made.
 
@@ -9,7 +9,7 @@ use super::stacktrace::stacktrace;
 use crate::report::{Report, RequestInfo};
 use crate::text::time::in_millis;
 
-/// The methods that the conventions know; others are told apart by a second attribute.
+/// The methods that the conventions know. A second attribute tells the others apart.
 const METHODS: [Method; 9] = [
     Method::CONNECT,
     Method::DELETE,
@@ -22,7 +22,7 @@ const METHODS: [Method; 9] = [
     Method::TRACE,
 ];
 
-/// What was asked for: a span of the request says the same.
+/// Returns the attributes of the request itself, which a span of the request also has.
 pub(super) fn of_request(report: &Report) -> Vec<KeyValue> {
     let Some(request) = &report.request else { return Vec::new() };
     let mut list = Vec::new();
@@ -54,7 +54,7 @@ pub(super) fn of_request(report: &Report) -> Vec<KeyValue> {
     list
 }
 
-/// What heeler found.
+/// Returns the attributes of what heeler found.
 pub(super) fn of_findings(report: &Report) -> Vec<KeyValue> {
     let mut list = vec![
         KeyValue::new("heeler.report.id", report.id.clone()),
@@ -87,7 +87,7 @@ pub(super) fn of_findings(report: &Report) -> Vec<KeyValue> {
     list
 }
 
-/// The host that was asked, if the request says so and the report may, and the rest of the URI.
+/// Returns the requested host, if the request has one and the report may show it, and the rest of the URI.
 fn host_and_target(request: &RequestInfo) -> (Option<&str>, &str) {
     let header = request.headers.iter().find(|(name, _)| name == "host").map(|(_, host)| &**host);
     (header, &request.uri)
@@ -95,7 +95,7 @@ fn host_and_target(request: &RequestInfo) -> (Option<&str>, &str) {
 
 fn address_and_port(host: &str) -> (&str, Option<u16>) {
     match host.rsplit_once(':') {
-        // An IPv6 address stands in brackets, and has colons of its own.
+        // An IPv6 address stands in brackets, and contains colons itself.
         Some((address, port)) if !port.ends_with(']') => {
             port.parse().map_or((host, None), |port| (address.trim_matches(['[', ']']), Some(port)))
         }

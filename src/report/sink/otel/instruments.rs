@@ -1,4 +1,4 @@
-//! The metrics of the process as instruments, observed when somebody collects them.
+//! The metrics of the process as instruments, observed when they are collected.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use crate::sync::lock_std;
 
 /// Where instruments come from.
 pub(super) enum Meters {
-    /// There are none.
+    /// No instruments.
     None,
     /// The global provider.
     Global,
@@ -35,7 +35,7 @@ pub(super) fn start(meters: &Meters) {
     }
 }
 
-/// The metrics at most this old: so one collection, which asks for each instrument, walks the table once.
+/// Returns metrics of at most this age, so that one collection, which asks for each instrument, walks the table once.
 fn recent() -> Metrics {
     const FRESH: Duration = Duration::from_millis(100);
     static RECENT: PerProcess<Mutex<Option<(Instant, Metrics)>>> = PerProcess::new(Mutex::default);
@@ -50,7 +50,7 @@ fn recent() -> Metrics {
     }
 }
 
-/// A counter of what `value` picks from the metrics.
+/// Makes a counter of what `value` picks from the metrics.
 fn counter(meter: &Meter, name: &'static str, unit: &'static str, what: &'static str, value: fn(&Metrics) -> u64) {
     counters(meter, name, unit, what, move |instrument| instrument.observe(value(&recent()), &[]));
 }
@@ -62,11 +62,11 @@ fn counters(
     what: &'static str,
     observe: impl Fn(&dyn AsyncInstrument<u64>) + Send + Sync + 'static,
 ) {
-    // The SDK keeps the callback, not who asked for it.
+    // The SDK keeps the callback, so the instrument itself may be dropped.
     meter.u64_observable_counter(name).with_unit(unit).with_description(what).with_callback(observe).build();
 }
 
-/// A number that goes up and down.
+/// Makes an instrument for a number that goes up and down.
 fn gauge(
     meter: &Meter,
     name: &'static str,
@@ -77,7 +77,7 @@ fn gauge(
     meter.i64_observable_up_down_counter(name).with_unit(unit).with_description(what).with_callback(observe).build();
 }
 
-/// A number that is not to be added up.
+/// Makes an instrument for a number that must not be added up.
 fn level(meter: &Meter, name: &'static str, unit: &'static str, what: &'static str, value: fn(&Metrics) -> f64) {
     let observe = move |instrument: &dyn AsyncInstrument<f64>| instrument.observe(value(&recent()), &[]);
     meter.f64_observable_gauge(name).with_unit(unit).with_description(what).with_callback(observe).build();

@@ -1,4 +1,4 @@
-//! A log record a report.
+//! One log record per report.
 
 use opentelemetry::logs::{AnyValue, LogRecord as _, Logger, Severity};
 use opentelemetry::{Array, Value};
@@ -6,7 +6,7 @@ use opentelemetry::{Array, Value};
 use super::{EVENT, attributes};
 use crate::report::Report;
 
-/// The target by which processors filter.
+/// The target that processors filter by.
 const TARGET: &str = "heeler";
 
 /// A logger of any provider.
@@ -38,7 +38,7 @@ impl<L: Logger + Send + Sync> Emit for L {
     }
 }
 
-/// Attributes of logs may hold more than those of spans; `None` for what those cannot hold either.
+/// Converts a value. Attributes of logs allow more types than those of spans. `None` for a type that neither allows.
 fn any(value: Value) -> Option<AnyValue> {
     Some(match value {
         Value::Bool(value) => value.into(),

@@ -1,4 +1,5 @@
-//! Reports through OpenTelemetry (feature `otel`): a log record a report, an event on the request's span, and instruments.
+//! Reports through OpenTelemetry (feature `otel`): one log record per report, an event on the request's span, and
+//! instruments.
 
 mod attributes;
 mod instruments;
@@ -17,10 +18,10 @@ pub(super) fn printed(report: &crate::report::Report) -> String {
 /// The version of the semantic conventions that attributes follow.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.40.0";
 
-/// What log records and events are called, whatever kind of work they are about.
+/// The name of log records and events, whatever kind of work they are about.
 const EVENT: &str = "heeler.slow_request";
 
-/// Who speaks.
+/// Returns the instrumentation scope of heeler.
 fn scope() -> opentelemetry::InstrumentationScope {
     opentelemetry::InstrumentationScope::builder("heeler")
         .with_version(env!("CARGO_PKG_VERSION"))

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use crate::report::{Report, Stack, StackKind};
 
-/// The most text that backends are given, in bytes. They cut long attributes, or refuse them.
+/// The most text that backends get, in bytes. They cut or refuse long attributes.
 const MAX: usize = 32 * 1024;
 
-/// The stacks of the capture, innermost frame first; `None` if there are none.
+/// Returns the stacks of the capture, innermost frame first, or `None` if there are none.
 pub(super) fn stacktrace(report: &Report) -> Option<String> {
     let stacks: Vec<&Stack> = report.stacks.iter().filter(|stack| stack.current && !stack.frames.is_empty()).collect();
     let mut text = String::new();
@@ -21,7 +21,7 @@ pub(super) fn stacktrace(report: &Report) -> Option<String> {
         for (index, frame) in stack.frames.iter().enumerate() {
             let before = text.len();
             let name = frame.function.as_deref().unwrap_or(&frame.address);
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = writeln!(text, "{index:>4}: {name}");
             if let Some(file) = &frame.file {
                 let line = frame.line.map_or(String::new(), |line| format!(":{line}"));
@@ -37,7 +37,7 @@ pub(super) fn stacktrace(report: &Report) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// One of several stacks is told from the others.
+/// Returns a title that tells one of several stacks from the others.
 fn title(stack: &Stack) -> String {
     let mut title = match stack.kind {
         StackKind::Await => "await point".to_owned(),

@@ -15,10 +15,10 @@ use crate::text::escape::escape;
 use crate::text::time::in_millis;
 use crate::text::time::timestamp;
 
-/// The longest value of a tag, in characters, as Sentry has it.
+/// Sentry's limit for the value of a tag, in characters.
 const MAX_TAG: usize = 200;
 
-/// The event; `options` are those of the client that will send it.
+/// Creates the event. `options` are those of the client that will send it.
 pub(super) fn event(report: &Report, options: &ClientOptions) -> Event<'static> {
     let mut images = Images::default();
     let (main, threads) = arranged(report, &mut images);
@@ -26,7 +26,7 @@ pub(super) fn event(report: &Report, options: &ClientOptions) -> Event<'static> 
     let exception = Exception {
         ty: format!("{}, {}", report.kind.title(), report.verdict.as_str().replace('_', " ")),
         value: Some(sentence.clone()),
-        // Never none, or the client might add the stack of the reporter's thread.
+        // Never `None`, or the client might add the stack of the reporter's thread.
         stacktrace: Some(main.map(|stack| stacktrace(stack, &mut images)).unwrap_or_default()),
         thread_id: Some(MAIN),
         mechanism: Some(Mechanism { ty: "heeler".to_owned(), handled: Some(true), ..Mechanism::default() }),
@@ -60,13 +60,13 @@ pub(super) fn event(report: &Report, options: &ClientOptions) -> Event<'static> 
     }
 }
 
-/// The same for the same report and update, in every process: FNV-1a with 128 bits.
+/// Returns the same id for the same report and update, in every process: FNV-1a with 128 bits.
 fn id_of(report: &Report) -> Uuid {
     let text = format!("{}.{}", report.id, report.update);
     let hash = text.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
         (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
     });
-    // Marked as a version 4, which Sentry expects: 122 bits of anything.
+    // Marked as a version 4, which Sentry expects and which allows any 122 bits.
     let without_mark = hash & !(0xf000 << 64) & !(0xc000 << 48);
     Uuid::from_u128(without_mark | 0x4000 << 64 | 0x8000 << 48)
 }
@@ -80,17 +80,17 @@ fn tags(report: &Report) -> Map<String, String> {
     if let Some(job) = &report.job {
         tags.insert("job".to_owned(), tag(job));
     }
-    // An empty value is refused.
+    // Sentry refuses an empty value.
     tags.retain(|_, value| !value.is_empty());
     tags
 }
 
-/// One line of a length that Sentry takes.
+/// Makes it one line that is short enough for Sentry.
 fn tag(text: &str) -> String {
     escape(text, usize::MAX).trim().chars().take(MAX_TAG).collect()
 }
 
-/// What has no place of its own in an event.
+/// Returns the fields that have no place of their own in an event.
 fn details(report: &Report) -> Map<String, Value> {
     let spans = report.spans.iter().map(|span| {
         let fields: Vec<String> = span.fields.iter().map(|(name, value)| format!(" {name}={value}")).collect();
@@ -129,7 +129,7 @@ mod tests {
         serde_json::to_value(event(report, &ClientOptions::new())).unwrap()
     }
 
-    /// Guards: where a reader of Sentry finds each field.
+    /// Guards: each field is where a reader of Sentry looks for it.
     #[test]
     fn an_event_has_each_field_in_its_place() {
         let mut report = report();
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(made(&report).get("level"), Some(&json!("info")));
     }
 
-    /// Guards: the application's Sentry options decide about the release and the server.
+    /// Guards: the application's Sentry options decide the release and the server.
     #[test]
     fn the_clients_options_win() {
         let options = ClientOptions::new().release("shop@7").server_name("eu-1");
@@ -188,7 +188,7 @@ mod tests {
                 "{id}"
             );
         }
-        // From one version to the next as well.
+        // The same from one version to the next as well.
         assert_eq!(ids[0].to_string(), "31ffccce-0c66-4e60-9ced-f289b5e932de");
     }
 

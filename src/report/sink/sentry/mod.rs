@@ -1,4 +1,4 @@
-//! Reports as events of Sentry.
+//! Reports as Sentry events.
 
 mod event;
 mod request;

@@ -1,11 +1,11 @@
-//! The request as Sentry knows requests, and the trace it belongs to.
+//! The request in Sentry's form, and the trace it belongs to.
 
 use sentry::protocol::{Request, SpanId, TraceContext, TraceId, Url, Uuid};
 
 use crate::report;
 use crate::report::Report;
 
-/// What the report may show of the request. `here` stands in where the client did not say for which host it is.
+/// Returns what the report may show of the request. `here` is used where the client did not name a host.
 pub(super) fn request(asked: &report::RequestInfo, here: &str) -> Request {
     let (path, query) = match asked.uri.split_once('?') {
         Some((path, query)) => (path, Some(query.to_owned())),
@@ -20,7 +20,8 @@ pub(super) fn request(asked: &report::RequestInfo, here: &str) -> Request {
     }
 }
 
-/// Sentry wants URLs to be absolute. Which scheme the client used, nobody tells; what it says of the host may be anything.
+/// Returns an absolute URL, as Sentry requires. The client's scheme isn't known, and what it sends as the host may be
+/// anything.
 fn url(path: &str, host: &str) -> Option<Url> {
     if !path.starts_with('/') {
         let mut absolute = Url::parse(path).ok().filter(Url::has_host)?;
@@ -42,7 +43,7 @@ fn header<'a>(asked: &'a report::RequestInfo, name: &str) -> Option<&'a str> {
     asked.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
 }
 
-/// The trace of the caller; else one that this report's events have to themselves.
+/// Returns the caller's trace, or else one for this report's events alone.
 pub(super) fn trace(report: &Report, event: Uuid) -> TraceContext {
     let bytes = *event.as_bytes();
     let mut span = [0; 8];
@@ -55,7 +56,7 @@ pub(super) fn trace(report: &Report, event: Uuid) -> TraceContext {
     TraceContext { trace_id, span_id: SpanId::from(span), parent_span_id, ..TraceContext::default() }
 }
 
-/// `00-<trace>-<span>-<flags>`, as W3C Trace Context has it: all zeros mean nothing.
+/// Parses `00-<trace>-<span>-<flags>`, from W3C Trace Context. All zeros mean nothing.
 fn traceparent(value: &str) -> Option<(TraceId, SpanId)> {
     let mut parts = value.split('-');
     let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);

@@ -1,4 +1,4 @@
-//! Handing events to the application's own client.
+//! Hands events to the application's own client.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,37 +21,39 @@ use crate::report::{Report, Sink};
 /// # Ok::<(), heeler::Error>(())
 /// ```
 ///
-/// The application depends on the crate `sentry` itself, of the same version (0.49), and chooses its transport there: the
-/// feature of heeler brings none.
+/// The application itself depends on the crate `sentry`, of the same version (0.49), and chooses its transport there.
+/// heeler's feature doesn't bring one.
 ///
-/// # What an event says
+/// # What an event contains
 ///
-/// | in Sentry | of the report |
+/// | in Sentry | in the report |
 /// |---|---|
-/// | issue | the [fingerprint](Report::fingerprint): one issue a place and route |
+/// | issue | the [fingerprint](Report::fingerprint): one issue per place and route |
 /// | title and message | the kind, the verdict, and the [sentence](Report::sentence) |
 /// | level | warning; info for an abandoned request |
-/// | exception | the stack that matters most, marked where it is the application's, with source lines where they are at hand |
-/// | threads | every stack of the capture: branches, child work, what holds the workers |
+/// | exception | the stack that matters most, with the application's frames marked, and source lines if available |
+/// | threads | every stack of the capture: branches, child work, culprits |
 /// | transaction | method and route, or the job's name |
 /// | tags | `verdict`, `kind`, `route`, `job` |
 /// | request | method, URL, query and headers, as far as the report may show them |
 /// | context `heeler` | times in milliseconds, where the time went, spans, notes |
 /// | trace | the caller's, if it sent a `traceparent` header that reports [may show](crate::ReportsBuilder::allow_headers) |
 ///
-/// Release, environment and server name are those of the client; where it has none, the report's
-/// [service](crate::ReportsBuilder::service) and host. Tags, contexts and the user of the hub's scope are added as in every
-/// event; its breadcrumbs and attachments are not, for they are about something else. Sessions (release health) are left alone.
+/// Release, environment and server name are those of the client. If it has none, the report's
+/// [service](crate::ReportsBuilder::service) and host are used. Tags, contexts and the user of the hub's scope are
+/// added as in every event. Its breadcrumbs and attachments are not, because they are about something else. Sessions
+/// (release health) are left alone.
 ///
 /// An [update](Report::update) is an event of its own in the same issue. An event's id is made of the report's id and
-/// update: a report that is sent twice is one event.
+/// update, so a report that is sent twice is one event.
 ///
 /// # What happens when
 ///
-/// Handing an event over does not wait for the network. Sentry's client sends on a thread of its own, samples, filters
-/// (`before_send`) and drops as its options say; what it drops is no failure to heeler, nor is a client without a DSN, which
-/// is how Sentry is switched off. [`Reports::flush`](crate::Reports::flush) waits until the events are handed over, and the
-/// guard of `sentry::init` sends them when it is dropped: flush first, then drop the guard.
+/// Handing an event over doesn't wait for the network. Sentry's client sends on a thread of its own, and samples,
+/// filters (`before_send`) and drops as its options say. An event that it drops isn't a failure to heeler. Nor is a
+/// client without a DSN, which is how Sentry is switched off. [`Reports::flush`](crate::Reports::flush) waits until the
+/// events are handed over, and the guard of `sentry::init` sends them when it is dropped: flush first, then drop the
+/// guard.
 ///
 /// # Use your own hub
 ///
@@ -78,11 +80,12 @@ pub struct Sentry {
 impl Sentry {
     /// Sends through the client of the main hub, as `sentry::init` sets it up.
     ///
-    /// Make this after `sentry::init`, or at least on the same thread. Which client there is, is asked at each report;
-    /// without one, reports wait, and the log says so.
+    /// Make this after `sentry::init`, or at least on the same thread. The client is looked up for each report. Without
+    /// one, reports wait, and the log says so.
     #[must_use]
     pub fn new() -> Self {
-        // Not at the first report: the thread that asks first has the main hub for ever, and that must not be ours.
+        // Done now and not at the first report: the thread that asks first has the main hub forever, and that must not
+        // be ours.
         Self { hub: Hub::main() }
     }
 
@@ -114,14 +117,14 @@ impl Sink for Sentry {
         if !client.is_enabled() {
             return Err("the Sentry client was closed, or has no transport".into());
         }
-        // A copy: to change the application's scope, even for a moment, could lose what it sets meanwhile.
+        // A copy, because changing the application's scope, even for a moment, could lose what it sets meanwhile.
         let mut scope = Hub::new_from_top(&self.hub).configure_scope(|scope| scope.clone());
-        // What happened on the thread that set Sentry up is not what led to this report.
+        // Breadcrumbs of the thread that set Sentry up did not lead to this report.
         scope.clear_breadcrumbs();
         scope.set_level(None);
         scope.set_span(None);
         if let Some(event) = scope.apply_to_event(event(report, client.options())) {
-            // Without the scope: it would count the application's session as one with an error.
+            // Without the scope, which would count the application's session as one with an error.
             client.capture_event(event, None);
         }
         Ok(())
@@ -130,7 +133,7 @@ impl Sink for Sentry {
 
 impl fmt::Debug for Sentry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A DSN may have a secret key.
+        // A DSN may contain a secret key.
         f.debug_struct("Sentry").field("client", &self.hub.client().is_some()).finish_non_exhaustive()
     }
 }

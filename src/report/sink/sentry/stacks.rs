@@ -1,4 +1,4 @@
-//! Stacks as Sentry has them: outermost frame first.
+//! Stacks in Sentry's form: outermost frame first.
 
 use std::collections::HashMap;
 
@@ -13,17 +13,17 @@ use crate::text::units::short_path;
 /// The thread whose stack the exception has.
 pub(super) const MAIN: ThreadId = ThreadId::Int(0);
 
-/// How many stacks an event has, and how many frames a stack, counted from the innermost: an event of more than a megabyte
-/// is refused. The JSON form of the report has all.
+/// How many stacks an event has, and how many frames each stack has, counted from the innermost. Sentry refuses an
+/// event of more than a megabyte. The JSON form of the report has all of them.
 const MAX_STACKS: usize = 16;
 const MAX_FRAMES: usize = 128;
 
-/// The longest name of a function, in characters: generic ones have no bound.
+/// The longest name of a function, in characters. Generic ones can be of any length.
 const MAX_NAME: usize = 512;
 
-/// The stack that matters most, and all of the capture as threads; the first of these is the former.
+/// Returns the stack that matters most, and all stacks of the capture as threads, of which that stack is the first.
 pub(super) fn arranged<'a>(report: &'a Report, images: &mut Images) -> (Option<&'a Stack>, Vec<Thread>) {
-    // In the order in which they should be read. Of work that is gone there may be none but older ones.
+    // In reading order. For work that is gone, there may be only older stacks.
     let mut stacks: Vec<&Stack> = report.stacks.iter().filter(|stack| stack.current).collect();
     if stacks.is_empty() {
         stacks.extend(report.stacks.first());
@@ -31,7 +31,7 @@ pub(super) fn arranged<'a>(report: &'a Report, images: &mut Images) -> (Option<&
     let threads = stacks.iter().take(MAX_STACKS).enumerate().map(|(number, stack)| Thread {
         id: Some(ThreadId::Int(number as u64)),
         name: Some(name(stack)),
-        // The exception has that of the first.
+        // The first one's stack is in the exception.
         stacktrace: (number > 0).then(|| stacktrace(stack, images)),
         current: number == 0,
         ..Thread::default()
@@ -73,7 +73,7 @@ fn frame(named: &capture::Frame, images: &mut Images) -> Frame {
         in_app: Some(named.own),
         ..Frame::default()
     };
-    // A named frame has no address, or Sentry would look its name up again, and find those inlined into it twice.
+    // A named frame gets no address, or Sentry would look its name up again, and find frames inlined into it twice.
     if named.function.is_none()
         && let Some(address) = named.address.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok())
     {
@@ -84,8 +84,8 @@ fn frame(named: &capture::Frame, images: &mut Images) -> Frame {
     frame
 }
 
-/// The executables and libraries that frames without names are in: enough for Sentry to name them, if it was given the
-/// debug information.
+/// The executables and libraries of the frames without names. Sentry can name these frames if it was given the debug
+/// information.
 #[derive(Default)]
 pub(super) struct Images {
     images: Vec<DebugImage>,
@@ -118,7 +118,7 @@ impl Images {
     }
 }
 
-/// Sentry's id of an ELF file: the first 16 bytes of its build id, as a GUID has them.
+/// Returns Sentry's id of an ELF file: the first 16 bytes of its build id, in the form of a GUID.
 fn debug_id(build_id: &str) -> Option<DebugId> {
     let mut bytes = [0; 16];
     for (at, byte) in bytes.iter_mut().enumerate().take(build_id.len() / 2) {

@@ -1,4 +1,4 @@
-//! What is posted.
+//! The bodies that are posted.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -9,10 +9,10 @@ use crate::report::{Digest, Report, SCHEMA, Verdict};
 use crate::text::time::in_millis;
 use crate::text::time::timestamp;
 
-/// How a report is put.
+/// The form of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// JSON, without the stacks and frames that tell little.
+    /// JSON, without the less significant stacks and frames.
     Short,
     /// JSON, with everything.
     Whole,
@@ -36,7 +36,7 @@ impl Form {
     }
 }
 
-/// A digest as receivers of JSON see it.
+/// The JSON form of a digest.
 #[derive(Serialize)]
 struct JsonDigest<'a> {
     schema: u32,
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), expected);
     }
 
-    /// Guards: the names that receivers rely on.
+    /// Guards: the JSON keeps the names that receivers rely on.
     #[test]
     fn the_json_of_a_digest_keeps_its_names() {
         let mut report = report();

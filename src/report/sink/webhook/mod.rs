@@ -1,4 +1,4 @@
-//! Reports by HTTP: as JSON, or as a message for Slack and what understands its messages.
+//! Reports by HTTP: as JSON, or as a message for Slack and services that accept Slack's messages.
 
 mod body;
 mod post;
@@ -8,7 +8,7 @@ mod slack;
 
 pub use settings::Webhook;
 
-/// What is posted of a report, and of a digest, in each form.
+/// Returns what is posted for a report, and for a digest, in each form.
 #[cfg(test)]
 pub(super) fn printed(report: &crate::report::Report, digest: &crate::report::Digest) -> String {
     let forms = [body::Form::Short, body::Form::Whole, body::Form::Slack];

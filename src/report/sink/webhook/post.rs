@@ -1,4 +1,4 @@
-//! Posting.
+//! Posts reports.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -26,15 +26,15 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-heeler-signature");
 const READ: usize = 4096;
 const QUOTED: usize = 200;
 
-/// For how long more is waited for of a refusal.
+/// How long to wait for the rest of a refusal.
 const REFUSAL: Duration = Duration::from_secs(1);
 
-/// A part of the URL or of a header this long or longer may be a secret; what is shorter is too likely a word.
+/// A part of the URL or of a header this long or longer may be a secret. Anything shorter is more likely a word.
 const SECRET: usize = 6;
 
-/// A webhook that is ready.
+/// A webhook whose settings were checked.
 pub(crate) struct Post {
-    /// `webhook hooks.example.com`: there may be several.
+    /// `webhook hooks.example.com`, because there may be several.
     name: String,
     client: Client,
     url: Url,
@@ -43,9 +43,9 @@ pub(crate) struct Post {
     secret: Option<Vec<u8>>,
     timeout: Duration,
     per_hour: Option<u32>,
-    /// What an answer may repeat and an error must not, longest first.
+    /// What a response may repeat and an error must not, longest first.
     secrets: Vec<String>,
-    /// What was said, where people read it: programs get every update.
+    /// What was already sent, for people. Programs get every update.
     news: Option<PerProcess<Mutex<News>>>,
 }
 
@@ -71,7 +71,7 @@ impl Post {
 
     async fn post(&self, key: &str, body: serde_json::Result<Vec<u8>>) -> Result<(), SinkError> {
         let body = body.map_err(SinkError::permanent)?;
-        // No step of an attempt is without an end, whatever the other side and the name server do.
+        // The timeout covers every step of an attempt, whatever the other side and the name server do.
         let began = Instant::now();
         let answer = tokio::time::timeout(self.timeout, self.attempt(key, body)).await;
         let answer = answer.map_err(|_| SinkError::transient(format!("no answer within {:?}", self.timeout)))??;
@@ -90,7 +90,7 @@ impl Post {
             .post(self.url.clone())
             .headers(self.headers.clone())
             .header(header::CONTENT_TYPE, "application/json")
-            // Ids of reports that were read back from a file may be anything.
+            // Ids of reports that were read back from a file may contain anything.
             .header(IDEMPOTENCY_KEY, HeaderValue::try_from(key).map_err(SinkError::permanent)?);
         if let Some(secret) = &self.secret {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().to_string();
@@ -100,7 +100,7 @@ impl Post {
         request.body(body).send().await.map_err(|error| SinkError::transient(error.without_url()))
     }
 
-    /// The beginning of a refusal, as far as it comes in time.
+    /// Reads the beginning of a refusal, as far as it arrives in time.
     async fn quote(&self, mut answer: Response, time: Duration) -> String {
         let mut bytes = Vec::new();
         let read = tokio::time::timeout(time, async {
@@ -117,7 +117,7 @@ impl Post {
     }
 }
 
-/// An answer, cut and escaped, without what it repeats of the request's secrets.
+/// Cuts and escapes a response, and removes the request's secrets that it repeats.
 fn quoted(bytes: &[u8], whole: bool, secrets: &[String]) -> String {
     let (bytes, whole) = (&bytes[..bytes.len().min(READ)], whole && bytes.len() <= READ);
     let mut text = String::from_utf8_lossy(bytes).into_owned();
@@ -125,7 +125,7 @@ fn quoted(bytes: &[u8], whole: bool, secrets: &[String]) -> String {
         text = text.replace(secret, REDACTED);
     }
     if !whole {
-        // It may end in the middle of a secret, which would not be recognised.
+        // It may end in the middle of a secret, which would not be recognized.
         let begun = secrets.iter().flat_map(|secret| secret.char_indices().skip(1).map(|(at, _)| &secret[..at]));
         let cut = begun.filter(|begun| text.ends_with(begun)).map(str::len).max().unwrap_or(0);
         text.truncate(text.len() - cut);
@@ -136,13 +136,13 @@ fn quoted(bytes: &[u8], whole: bool, secrets: &[String]) -> String {
     }
 }
 
-/// Whether trying again may help.
+/// Returns whether trying again may help.
 fn is_transient(status: StatusCode) -> bool {
     let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
     status.is_server_error() || passing.contains(&status)
 }
 
-/// Everything of a request that an answer must not bring into a log.
+/// Returns the parts of a request that must not get from a response into a log.
 fn secrets(url: &Url, headers: &HeaderMap) -> Vec<String> {
     let values = headers.values().filter_map(|value| value.to_str().ok());
     let mut secrets: Vec<String> = [url.path(), url.username()].map(str::to_owned).into();

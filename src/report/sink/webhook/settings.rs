@@ -1,4 +1,4 @@
-//! Setting a webhook up.
+//! Setting up a webhook.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,16 +11,16 @@ use super::body::Form;
 use super::post::Post;
 use crate::error::{Error, Result};
 
-/// The whole of an attempt, unless told otherwise.
+/// The default timeout of a whole attempt.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most that waiting for a connection takes of it.
+/// How much of it connecting may take at most.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Messages an hour to people, unless told otherwise.
+/// The default number of messages to people per hour.
 const SLACK_PER_HOUR: u32 = 20;
 
-/// What heeler or HTTP itself says.
+/// Headers that heeler or HTTP itself sets.
 const OUR_HEADERS: [HeaderName; 9] = [
     header::HOST,
     header::CONTENT_LENGTH,
@@ -33,8 +33,8 @@ const OUR_HEADERS: [HeaderName; 9] = [
     HeaderName::from_static("idempotency-key"),
 ];
 
-/// Posts reports to a URL: as [short JSON](crate::report::SCHEMA#the-short-form), or as a message for [Slack](Self::slack) and its
-/// like.
+/// Posts reports to a URL: as [short JSON](crate::report::SCHEMA#the-short-form), or as a message for
+/// [Slack](Self::slack) and similar services.
 ///
 /// ```
 /// use heeler::{Reports, Webhook};
@@ -52,19 +52,21 @@ const OUR_HEADERS: [HeaderName; 9] = [
 ///
 /// # What is sent
 ///
-/// A `POST` for each report that goes out, and for each of its [updates](crate::Report::update) (of which
-/// [messages](Self::slack) tell the news alone), with these headers:
+/// Each report that goes out is sent as a `POST`, and so is each of its [updates](crate::Report::update) (as a
+/// [message](Self::slack), only those with news), with these headers:
 ///
 /// | header | value |
 /// |---|---|
 /// | `Content-Type` | `application/json` |
-/// | `Idempotency-Key` | `<id>.<update>` of the report; the same in every attempt |
+/// | `Idempotency-Key` | `<id>.<update>` of the report, the same in every attempt |
 /// | `X-Heeler-Timestamp` | with a [secret](Self::secret): when it was sent, in seconds since 1970 |
 /// | `X-Heeler-Signature` | with a secret: `v1=` and a hexadecimal HMAC-SHA256 |
 ///
-/// The body is the report in its [short form](crate::report::SCHEMA#the-short-form): all that is said of the request, the process
-/// and the time, and the stacks and frames that tell where it is stuck, in a few kilobytes.
-/// [`whole_reports`](Self::whole_reports) has all stacks sent with all their frames. Beyond a limit [an hour](Self::per_hour) it is a digest, which has no stacks but a line a fingerprint, the most frequent first:
+/// The body is the report in its [short form](crate::report::SCHEMA#the-short-form), a few kilobytes long: everything
+/// about the request, the process and the time, and the stacks and frames that show where it is stuck.
+/// [`whole_reports`](Self::whole_reports) sends all stacks with all their frames. Beyond a limit [per
+/// hour](Self::per_hour) the body is a digest, which has no stacks but one line per fingerprint, the most frequent
+/// first:
 ///
 /// ```json
 /// {
@@ -81,18 +83,18 @@ const OUR_HEADERS: [HeaderName; 9] = [
 ///
 /// # What counts as delivered
 ///
-/// An answer of 2xx. After 408, 425, 429, 5xx, a broken connection or no answer in [time](Self::timeout) the report may be
-/// sent again; any other answer refuses it for good. So a report may arrive twice, when its answer got lost: drop what has
-/// an `Idempotency-Key` that is known already.
+/// A response of 2xx. After 408, 425, 429, 5xx, a broken connection or no response in [time](Self::timeout), the report
+/// may be sent again. Any other response refuses it for good. So a report may arrive twice if its response got lost:
+/// ignore a report whose `Idempotency-Key` you already know.
 ///
-/// Redirects are not followed, for they would take the report and its headers to where nobody meant to send them. A proxy
-/// is used as the environment says (`HTTPS_PROXY`, `NO_PROXY`, ..), but never to this host itself. Certificates are
-/// verified as the operating system would.
+/// Redirects are not followed, because they could take the report and its headers to an unintended place. The proxy
+/// settings of the environment are used (`HTTPS_PROXY`, `NO_PROXY`, ..), but never for this host itself. Certificates
+/// are verified as the operating system would.
 ///
 /// # Checking the signature
 ///
-/// Take the bytes of the body before parsing them; the signature is over the timestamp, a full stop, and these bytes. Refuse
-/// what is more than some minutes old, so that nobody can play a recorded report again:
+/// Take the bytes of the body before parsing them. The signature is over the timestamp, a full stop, and these bytes.
+/// Refuse anything more than a few minutes old, so that nobody can replay a recorded report:
 ///
 /// ```
 /// use hmac::{Hmac, KeyInit, Mac};
@@ -121,8 +123,8 @@ const OUR_HEADERS: [HeaderName; 9] = [
 ///
 /// # Secrets
 ///
-/// A URL may be one by itself. Of it, only scheme, host and port are ever printed; of headers, the names; of the secret,
-/// nothing.
+/// A URL may be a secret by itself. Only its scheme, host and port are ever printed, only the names of headers, and
+/// nothing of the secret.
 #[derive(Clone)]
 #[must_use = "nothing happens until it is given to `ReportsBuilder::webhook`"]
 pub struct Webhook {
@@ -139,7 +141,7 @@ pub struct Webhook {
 impl Webhook {
     /// Posts JSON to this URL: `https`, or `http` to this host itself.
     ///
-    /// It is checked by [`ReportsBuilder::build`](crate::ReportsBuilder::build). `https://user:password@host/` is fine, and
+    /// [`ReportsBuilder::build`](crate::ReportsBuilder::build) checks it. `https://user:password@host/` is fine, and
     /// becomes an `Authorization` header.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
@@ -154,36 +156,36 @@ impl Webhook {
         }
     }
 
-    /// Posts messages for people, as incoming webhooks of Slack take them: what is slow, where, on which host, and the
+    /// Posts messages for people, in the form of Slack's incoming webhooks: what is slow, where, on which host, and the
     /// application's own frames with their source lines.
     ///
-    /// Those of Mattermost and Discord (`https://discord.com/api/webhooks/<id>/<token>/slack`) take them, too: who knows no
-    /// blocks shows the field `text`, which says the same in 1,900 characters at most. Everything from a request stands in
-    /// code, where it cannot mention anybody, link or format; a backtick becomes an apostrophe there, and where `&lt;` is not
-    /// understood, it is shown so. Of a report's updates, those are posted whose verdict or place is another than what was
-    /// posted last.
+    /// Mattermost and Discord (`https://discord.com/api/webhooks/<id>/<token>/slack`) accept them, too. A service that
+    /// doesn't know blocks shows the field `text`, which says the same in 1,900 characters at most. Everything from a
+    /// request is put in code, where it cannot mention anybody, link or format. A backtick becomes an apostrophe there,
+    /// and a service that doesn't understand `&lt;` shows it as it is. An update is posted only if its verdict or place
+    /// differs from what was posted last.
     pub fn slack(mut self) -> Self {
         self.form = Form::Slack;
         self
     }
 
-    /// Posts each report as a whole, with all its stacks and frames, as [`Report::to_json`](crate::Report::to_json) has it but on
-    /// one line: tens of kilobytes, or a hundred for many branches. By default it is the
-    /// [short form](crate::report::SCHEMA#the-short-form). Messages for [Slack](Self::slack) have no whole form, so the two together
-    /// are an error at [`build`](crate::ReportsBuilder::build).
+    /// Posts each report as a whole, with all its stacks and frames, like [`Report::to_json`](crate::Report::to_json)
+    /// but on one line: tens of kilobytes, or a hundred for many branches. By default it is the [short
+    /// form](crate::report::SCHEMA#the-short-form). Messages for [Slack](Self::slack) have no whole form, so the two
+    /// together are an error at [`build`](crate::ReportsBuilder::build).
     pub fn whole_reports(mut self) -> Self {
         self.whole = true;
         self
     }
 
-    /// Sends this header along, for instance `authorization` with a token. The value is never printed.
+    /// Adds this header, for instance `authorization` with a token. The value is never printed.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// Signs what is sent with this secret, so that the receiver can [verify](Self#checking-the-signature) who sent it, and that
-    /// it was not changed. Use 32 random bytes or more.
+    /// Signs reports with this secret, so that the receiver can [verify](Self#checking-the-signature) who sent them,
+    /// and that they were not changed. Use 32 random bytes or more.
     pub fn secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
         self.secret = Some(secret.into());
         self
@@ -191,14 +193,14 @@ impl Webhook {
 
     /// Sets how long an attempt may take. Defaults to 10 seconds, of which connecting takes 5 at most.
     ///
-    /// An attempt is to resolve the name, to connect, to send, and to wait for the response.
+    /// An attempt resolves the name, connects, sends, and waits for the response.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Allows `http` to other hosts: everybody on the way can read reports, headers and URL, and change what has no
-    /// signature.
+    /// Allows `http` to other hosts. Everybody on the way can then read reports, headers and URL, and change what isn't
+    /// signed.
     pub fn plaintext(mut self) -> Self {
         self.plaintext = true;
         self
@@ -211,7 +213,7 @@ impl Webhook {
         self
     }
 
-    /// Checks everything.
+    /// Checks all settings.
     pub(crate) fn prepare(self) -> Result<Post> {
         let url = self.checked_url()?;
         if self.timeout.is_zero() {
@@ -243,7 +245,7 @@ impl Webhook {
         if is_here(&url) {
             client = client.no_proxy();
         }
-        // Fails if there is no way to verify certificates; its text has no URL, for none is known to it.
+        // Fails if there is no way to verify certificates. The error contains no URL, because the client has none yet.
         let client =
             client.build().map_err(|error| Error::config(format!("no HTTP client for the webhook: {error}")))?;
         let per_hour = self.per_hour.or((form == Form::Slack).then_some(SLACK_PER_HOUR));
@@ -266,7 +268,7 @@ impl Webhook {
     fn checked_headers(&self) -> Result<HeaderMap> {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
-            // What is no name may be a value in the wrong place: it is not repeated.
+            // An invalid name may be a value in the wrong place, so it isn't repeated.
             let name = HeaderName::try_from(name).map_err(|_| {
                 Error::config("the name of one of the webhook's headers has characters that no name has")
             })?;
@@ -283,14 +285,14 @@ impl Webhook {
     }
 }
 
-/// Whether the host is the one we are on, whatever a name server or a proxy says.
+/// Returns whether the host is this machine, whatever a name server or a proxy says.
 fn is_here(url: &Url) -> bool {
     let Some(host) = url.host_str() else { return false };
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// Of a URL, what is no secret: `https://hooks.example.com:8443`.
+/// Returns the part of a URL that isn't secret: `https://hooks.example.com:8443`.
 pub(super) fn origin(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
@@ -320,7 +322,7 @@ mod tests {
         Webhook::new("https://user:hunter2@hooks.example.com/services/T000/B000/XXXX?token=hunter3")
     }
 
-    /// Guards: `build` says what is wrong, and does not repeat what may be a secret.
+    /// Guards: `build` says what is wrong, and doesn't repeat what may be a secret.
     #[test]
     fn bad_settings_are_errors_without_secrets() {
         let here = "http://[::1]:8080/";

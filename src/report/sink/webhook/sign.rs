@@ -1,11 +1,11 @@
-//! The signature of what is posted.
+//! The signature of posted reports.
 
 use std::fmt::Write as _;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
-/// `v1=<hex>`: HMAC-SHA256 with the secret over the timestamp, a full stop and the body.
+/// Returns `v1=<hex>`: HMAC-SHA256 with the secret over the timestamp, a full stop and the body.
 pub(super) fn signature(secret: &[u8], timestamp: &str, body: &[u8]) -> String {
     // HMAC takes keys of any length.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else { return String::new() };
@@ -15,7 +15,7 @@ pub(super) fn signature(secret: &[u8], timestamp: &str, body: &[u8]) -> String {
     format!("v1={}", hex(&mac.finalize().into_bytes()))
 }
 
-/// 16 hexadecimal digits that are the same for the same body.
+/// Returns 16 hexadecimal digits that are the same for the same body.
 pub(super) fn digits_of(body: &[u8]) -> String {
     hex(&Sha256::digest(body)[..8])
 }
@@ -33,7 +33,7 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Guards: receivers can compute it with any other library. The value is that of `openssl dgst -sha256 -hmac key`.
+    /// Guards: receivers can compute it with any other library. The value comes from `openssl dgst -sha256 -hmac key`.
     #[test]
     fn the_signature_matches_openssl() {
         let known = "v1=18a6a644b6c3e88a7eed8836c7b9b13bfa9306f949c7dde5fcaac263f0043420";

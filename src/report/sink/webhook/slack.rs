@@ -1,7 +1,7 @@
-//! A report as a message of Slack, and of those that take Slack's messages.
+//! A report as a message for Slack, and for services that accept Slack's messages.
 //!
-//! What comes from a request stands in code: there nobody is mentioned, nothing is linked, and no word is bold, in Slack as
-//! in Mattermost and Discord. It cannot leave it, for it has no backtick and no line end.
+//! Text from a request is put in code. There it can't mention anybody, link or format, in Slack as in Mattermost and
+//! Discord. It cannot leave the code, because it has no backtick and no line end.
 
 use serde_json::{Value, json};
 
@@ -17,10 +17,10 @@ const MAX_SECTION: usize = 2_900;
 /// The longest message without blocks: Discord refuses 2,000 and more.
 const MAX_TEXT: usize = 1_900;
 
-/// Of that, the sentence's part; the rest is left to the frames.
+/// How much of that the sentence may take. The rest is left to the frames.
 const MAX_SENTENCE: usize = 700;
 
-/// The longest of the lines around the code, each.
+/// The longest that each line around the code may be.
 const MAX_LINE: usize = 300;
 
 /// How many stacks, how many frames of each, and how many lines of a digest are shown.
@@ -85,9 +85,9 @@ pub(super) fn digest(digest: &Digest) -> Value {
     message(&head, None, &lines, &about)
 }
 
-/// The message: `text` for who knows no blocks, and for notifications; blocks for who does.
+/// Creates the message: `text` for notifications and for services that don't know blocks, blocks for those that do.
 fn message(head: &Text, sentence: Option<&Text>, lines: &[String], about: &Text) -> Value {
-    // `verbatim`: Slack makes no links and mentions of what looks like them.
+    // `verbatim`: Slack doesn't turn text that looks like links and mentions into them.
     let section = |text: &str| json!({"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": true}});
     let intro = match sentence {
         Some(sentence) => format!("{}\n`{}`", head.out, sentence.out),
@@ -105,11 +105,11 @@ fn message(head: &Text, sentence: Option<&Text>, lines: &[String], about: &Text)
     }));
     text.push('\n');
     text.push_str(&about.out);
-    // No previews: they would have Slack visit what a client of the service likes.
+    // No previews: a client of the service could otherwise make Slack visit any page.
     json!({"text": text, "unfurl_links": false, "unfurl_media": false, "blocks": blocks})
 }
 
-/// Lines as a block of code.
+/// Puts lines into a block of code.
 fn fenced(lines: &[String], max: usize) -> String {
     let mut code = Text::new(max.saturating_sub(8));
     for (number, line) in lines.iter().enumerate() {
@@ -121,7 +121,7 @@ fn fenced(lines: &[String], max: usize) -> String {
     format!("```\n{}\n```", code.out)
 }
 
-/// The stacks of the capture, reduced to the application's own frames.
+/// Returns the stacks of the capture, reduced to the application's own frames.
 fn lines(report: &Report) -> Vec<String> {
     let mut stacks: Vec<Vec<String>> = Vec::new();
     for stack in &report.stacks {
@@ -138,7 +138,7 @@ fn lines(report: &Report) -> Vec<String> {
     out
 }
 
-/// `photos::load  src/photos.rs:41` and its source line, innermost first, below what the stack is of.
+/// Returns `photos::load  src/photos.rs:41` and its source line, innermost first, below what the stack is of.
 fn own_lines(stack: &Stack) -> Vec<String> {
     let own: Vec<&Frame> = stack.frames.iter().filter(|frame| frame.own).collect();
     if own.is_empty() {
@@ -163,7 +163,7 @@ fn own_lines(stack: &Stack) -> Vec<String> {
     lines
 }
 
-/// As Slack counts.
+/// Returns the length as Slack counts it.
 fn units(text: &str) -> usize {
     text.encode_utf16().count()
 }
@@ -175,18 +175,19 @@ struct Text {
 }
 
 impl Text {
-    /// `max` is what it has room for, with the `…` that says it was cut.
+    /// Creates a text with room for `max`, including the `…` that says it was cut.
     const fn new(max: usize) -> Self {
         Self { out: String::new(), left: max.saturating_sub(1) }
     }
 
-    /// Markup of our own.
+    /// Appends markup of our own.
     fn raw(&mut self, markup: &str) -> &mut Self {
         self.push(markup);
         self
     }
 
-    /// A name in running text. Nobody is mentioned: not by `<!here>`, as in Slack, nor by `@here`, as elsewhere.
+    /// Appends a name in running text. It cannot mention anybody: not by `<!here>`, as in Slack, nor by `@here`, as
+    /// elsewhere.
     fn plain(&mut self, text: &str) -> &mut Self {
         self.escaped(text, |c| match c {
             '@' => Some("＠"),
@@ -197,7 +198,7 @@ impl Text {
         })
     }
 
-    /// One line of code.
+    /// Appends one line of code.
     fn code(&mut self, text: &str) -> &mut Self {
         self.escaped(text, |c| (c == '`').then_some("'"))
     }
@@ -221,7 +222,7 @@ impl Text {
         self
     }
 
-    /// Appends the piece as a whole, or `…` and nothing ever after.
+    /// Appends the piece as a whole. If it doesn't fit, appends `…` instead, and nothing afterwards.
     fn push(&mut self, piece: &str) {
         if self.left == 0 {
             return;
@@ -251,7 +252,7 @@ mod tests {
         value.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no {pointer} in {value:#}")).to_owned()
     }
 
-    /// Guards: the whole message, as people see it.
+    /// Guards: the whole message reads as people see it.
     #[test]
     fn a_message_reads_as_expected() {
         let mut slow = example();
@@ -290,7 +291,7 @@ mod tests {
             "  and 2 more own frames",
         ];
         assert_eq!(lines(&slow), expected);
-        // Only an older stack is better than none; none at all leaves the block out.
+        // An older stack is better than none. With none at all, the block is left out.
         slow.stacks = vec![await_stack(&[own("photos::then", 3)])];
         slow.stacks[0].current = false;
         assert_eq!(lines(&slow), ["waits", "  photos::then  src/app.rs:3"]);
@@ -318,7 +319,7 @@ mod tests {
         assert!(text_of(&message, "/blocks/2/elements/0/text").starts_with(&format!("{rest} at other places")));
     }
 
-    /// Outside of code there is nothing but what we wrote.
+    /// Returns the text outside of code, which is only what we wrote.
     fn outside_of_code(text: &str) -> String {
         let without_blocks: String = text.split("```").step_by(2).collect();
         without_blocks.split('`').step_by(2).collect()

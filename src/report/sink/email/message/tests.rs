@@ -18,7 +18,7 @@ fn place(messages: &Messages, report: &Report) -> Place {
     Place { message_id, in_reply_to: Some(first.clone()), references: vec![messages.root_id(report), first] }
 }
 
-/// The headers of a mail, in order, the continuation of a line as a part of it.
+/// Returns the names of a mail's headers, in order. The continuation of a line is a part of it.
 fn names(bytes: &[u8]) -> Vec<String> {
     let text = std::str::from_utf8(bytes).unwrap();
     let head = text.split("\r\n\r\n").next().unwrap();
@@ -33,7 +33,7 @@ fn parts(mail: &Message<'_>) -> Vec<String> {
         .collect()
 }
 
-/// What may be in a request: mostly what should not.
+/// Text that a request may contain, most of it hostile.
 fn hostile() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("\r\nBcc: evil@example.com\r\n".to_owned()),
@@ -53,8 +53,8 @@ fn hostile() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
-    /// Guards: whatever a request says, a mail has its own headers and parts and no others, in lines that every server
-    /// accepts.
+    /// Guards: whatever a request contains, a mail has its own headers and parts and no others, in lines that every
+    /// server accepts.
     #[test]
     fn nothing_in_a_request_becomes_a_header(
         texts in proptest::collection::vec(hostile(), 11),
@@ -102,7 +102,7 @@ proptest! {
         prop_assert!(!subject.contains(crate::text::escape::is_unsafe), "{subject:?}");
         let whole = format!("{prefix}{}", report.subject());
         let whole = escape(&whole, MAX_SUBJECT).replace("=?", "= ?");
-        // Of several blanks in a row some may be lost where a long header is folded.
+        // Where a long header is folded, several spaces in a row may become fewer.
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         prop_assert_eq!(words(subject), words(&whole));
         let lines = |text: &str| text.replace("\r\n", "\n");
@@ -115,7 +115,7 @@ proptest! {
     }
 }
 
-/// Guards: a wrong clock costs no mail.
+/// Guards: a wrong clock doesn't prevent a mail.
 #[test]
 fn any_time_has_a_date() {
     let messages = messages("");
@@ -131,7 +131,8 @@ fn any_time_has_a_date() {
     }
 }
 
-/// Guards: ids tell reports and places apart, and are the same in the next process, so that conversations outlive a restart.
+/// Guards: ids tell reports and places apart. They are the same in the next process, so conversations outlive a
+/// restart.
 #[test]
 fn message_ids_are_stable_and_distinct() {
     let messages = messages("");
