@@ -245,7 +245,7 @@ mod tests {
                 "GET /slow/lock is waiting: 2.51 s so far (threshold 2.50 s), in photos::wait_for_import at",
                 "photos::wait_for_import at examples/photos/slow.rs:88",
                 "let _import = self.import.lock().await;",
-                "It waits to be woken",
+                "It is waiting to be woken",
                 "8f14e45fceea167a-17",
                 "2025-01-01T00:00:02.510Z",
                 "2.51 s (threshold 2.50 s)",
