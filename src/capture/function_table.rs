@@ -1,5 +1,7 @@
 //! The functions that the tables for unwinding cover. `.eh_frame_hdr` lists them in order, with where to read on.
 
+use std::ops::Range;
+
 use super::modules::Module;
 
 /// A function's entry in the table.
@@ -25,13 +27,24 @@ impl Module {
         if !self.is_searchable() {
             return true;
         }
-        let Some(Entry { begins, record }) = self.entry_before(address) else { return false };
-        let Some(record) = record.checked_sub(self.frames.0) else { return true };
+        let Some(entry) = self.entry_before(address) else { return false };
+        self.length(&entry).is_none_or(|length| address - entry.begins < length)
+    }
+
+    /// Returns the code of the function that begins at that address, if the tables cover it.
+    pub(crate) fn code_of(&self, function: u64) -> Option<Range<u64>> {
+        let entry = self.entry_before(function).filter(|entry| entry.begins == function)?;
+        Some(function..function.checked_add(self.length(&entry)?)?)
+    }
+
+    /// Returns how many bytes of code the function has, if its entry is in the encoding that compilers use.
+    fn length(&self, entry: &Entry) -> Option<u64> {
+        let record = entry.record.checked_sub(self.frames.0)?;
         // The length, the header's position, the first address, and their number.
         let field = |index: usize| word(&self.frames.1, record as usize + index * 4);
-        let Some((first, length)) = field(2).zip(field(3)) else { return true };
+        let (first, length) = field(2).zip(field(3))?;
         let first = (self.frames.0 + record + 8).wrapping_add_signed(first.cast_signed().into());
-        first != begins || address - begins < u64::from(length)
+        (first == entry.begins).then_some(length.into())
     }
 
     /// Returns whether the table is in the one encoding that linkers use: a count of 32 bits, and pairs of 32-bit

@@ -158,6 +158,30 @@ fn a_forgotten_waker_is_found_behind_a_router() {
     }
 }
 
+/// In a release build this is a jump.
+#[inline(never)]
+fn passes_it_on(polls: u32) -> bool {
+    looks_it_up(polls)
+}
+
+/// Guards: a function that a tail call has put in the place of its caller is where the work is.
+#[test]
+fn a_forgotten_waker_is_found_behind_a_tail_call() {
+    let _guard = beside_others();
+    let report = caught(async {
+        let mut polls = 0_u32;
+        poll_fn(|_| {
+            polls += 1;
+            if passes_it_on(polls) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    });
+    assert_eq!(report.verdict, Verdict::NoWaker, "{}", report.to_text());
+    if !PORTABLE {
+        assert_eq!(place(&report), "looks_it_up", "{}", report.to_text());
+    }
+}
+
 #[inline(never)]
 fn looks_it_up(polls: u32) -> bool {
     // The deepest call of both does not tell them apart.

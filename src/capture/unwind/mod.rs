@@ -2,6 +2,8 @@
 
 #[cfg(heeler_copies)]
 mod copied;
+#[cfg(heeler_copies)]
+mod instructions;
 #[cfg(not(heeler_copies))]
 mod portable;
 #[cfg(heeler_copies)]

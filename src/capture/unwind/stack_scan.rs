@@ -3,6 +3,7 @@
 use framehop::{FrameAddress, UnwindRegsNative};
 
 use super::copied::{Stack, Unwinder};
+use super::instructions::{callee, follows_call, jumps};
 use super::{Address, End, Unwound};
 use crate::capture::dead_frames::DEPTH;
 use crate::capture::snapshot::Registers;
@@ -30,7 +31,7 @@ impl Unwinder {
         }
         let at_call = Registers { pc: word, sp, ..*registers };
         let mut unwound = self.walk_anew(FrameAddress::from_return_address(word)?, &at_call, stack);
-        (unwound.complete && self.leads_through_code(&unwound.addresses)).then(|| {
+        (unwound.complete && self.is_all_code(&unwound.addresses)).then(|| {
             unwound.addresses.insert(0, self.address(registers.pc, false));
             unwound
         })
@@ -63,7 +64,7 @@ impl Unwinder {
         let tries: Vec<(u64, u64)> = own_pointers.take(MAX_TRIES).chain(further_up.take(MAX_TRIES)).collect();
         tries.into_iter().find_map(|(sp, fp)| {
             let rest = self.walk_anew(frame, &Registers { pc: target, sp, fp, lr: 0 }, stack);
-            (rest.complete && self.leads_through_code(&rest.addresses)).then(|| {
+            (rest.complete && self.is_all_code(&rest.addresses)).then(|| {
                 let addresses = unwound.addresses[..known].iter().cloned().chain(rest.addresses);
                 Unwound { addresses: addresses.collect(), complete: true, end: End::Known }
             })
@@ -90,8 +91,9 @@ impl Unwinder {
             let registers =
                 Registers { pc: word, sp: stack.start + (index as u64 + 1) * 8, fp: stack.words[index - 1], lr: 0 };
             let unwound = self.walk_anew(first, &registers, stack);
-            let is_good = unwound.complete && self.leads_through_code(&unwound.addresses);
-            if is_good && self.leads_through_function_at(polling.pc, &unwound.addresses) {
+            let found = &unwound.addresses;
+            let is_good = unwound.complete && self.is_all_code(found) && self.follow_calls(found);
+            if is_good && self.leads_through_function_at(polling.pc, found) {
                 let wrong = self.wrong_calls(&unwound.addresses, &code);
                 if best.as_ref().is_none_or(|(fewest, ..)| wrong < *fewest) {
                     best = Some((wrong, word, unwound));
@@ -114,19 +116,17 @@ impl Unwinder {
         unwound
     }
 
-    /// Returns whether all addresses are code, and those that should be return addresses follow a call. The latter can
-    /// only be checked in the application's own module. A word that merely looks like one is often the address of a
-    /// table.
-    pub(super) fn leads_through_code(&self, addresses: &[Address]) -> bool {
+    /// Returns whether all addresses are code. A word that merely looks like code is often the address of a table.
+    fn is_all_code(&self, addresses: &[Address]) -> bool {
+        addresses.iter().all(|address| self.is_code(address.pc.saturating_sub(u64::from(address.is_return))))
+    }
+
+    /// Returns whether those addresses that should be return addresses follow a call. That can only be checked in the
+    /// application's own module.
+    fn follow_calls(&self, addresses: &[Address]) -> bool {
         let code = crate::capture::code_range();
-        addresses.iter().enumerate().all(|(index, address)| {
-            // Nothing calls the code that a signal handler returns to.
-            let is_trampoline = addresses.get(index + 1).is_some_and(|outer| !outer.is_return);
-            let place = address.pc.saturating_sub(u64::from(address.is_return));
-            let is_after_call =
-                !address.is_return || is_trampoline || !code.contains(&place) || follows_call(address.pc, &code);
-            self.is_code(place) && is_after_call
-        })
+        let is_own = |address: &&Address| address.is_return && code.contains(&address.pc.wrapping_sub(1));
+        addresses.iter().filter(is_own).all(|address| follows_call(address.pc, &code))
     }
 
     /// Returns whether the function with the code at that address is among those of the stack, as far as the tables
@@ -147,9 +147,24 @@ impl Unwinder {
         let is_wrong = |pair: &[Address]| {
             let within = pair[0].pc - 1;
             let is = code.contains(&within).then(|| self.modules.find(within)?.function_at(within)).flatten();
-            matches!((self.called_function(pair[1].pc, code), is), (Some(called), Some(is)) if called != is)
+            let called = self.called_function(pair[1].pc, code);
+            matches!((called, is), (Some(called), Some(is)) if called != is && !self.jumps_to(called, is, code))
         };
         addresses.windows(2).filter(|pair| is_wrong(pair)).count()
+    }
+
+    /// Returns whether a function jumps to another one: a tail call, which puts the other in its place on the stack.
+    fn jumps_to(&self, function: u64, other: u64, code: &std::ops::Range<u64>) -> bool {
+        /// A function that does little more than to call another is much shorter.
+        const LONGEST: usize = 4096;
+        let Some(range) = self.modules.find(function).and_then(|module| module.code_of(function)) else { return false };
+        if !code.contains(&range.start) || range.end > code.end {
+            return false;
+        }
+        let length = ((range.end - range.start) as usize).min(LONGEST);
+        // SAFETY: within the code of the module that this function is in, which is mapped as long as this can be called.
+        let bytes = unsafe { std::slice::from_raw_parts(range.start as *const u8, length) };
+        jumps(bytes, range.start).any(|target| target == other)
     }
 
     /// Returns the function that the direct call before that address calls, if the tables know it. An entry of the table
@@ -160,76 +175,6 @@ impl Unwinder {
         let function = self.modules.find(called)?.function_at(called)?;
         (function == called).then_some(called)
     }
-}
-
-/// Returns the function that the direct call before that return address calls.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
-    const CALL_REL32: u8 = 0xe8;
-    let start = return_address.checked_sub(6).filter(|start| code.contains(start))?;
-    // SAFETY: within the code of the module that this function is in, which is mapped as long as this can be called.
-    let call = unsafe { std::ptr::read_unaligned(start as *const [u8; 6]) };
-    let offset = i32::from_le_bytes([call[2], call[3], call[4], call[5]]);
-    let place = return_address.wrapping_add_signed(i64::from(offset));
-    match call {
-        [_, CALL_REL32, ..] => code.contains(&place).then_some(place),
-        _ => None,
-    }
-}
-
-/// Returns whether the instruction before that address is a call, direct or not.
-#[cfg(target_arch = "x86_64")]
-fn follows_call(return_address: u64, code: &std::ops::Range<u64>) -> bool {
-    /// The longest call through a pointer: two bytes, one for the index, four for the distance.
-    const LONGEST: usize = 7;
-    const CALL_INDIRECT: u8 = 0xff;
-    let Some(start) = return_address.checked_sub(LONGEST as u64).filter(|start| code.contains(start)) else {
-        return false;
-    };
-    // SAFETY: within the code of the module that this function is in, which is mapped as long as this can be called.
-    let bytes = unsafe { std::ptr::read_unaligned(start as *const [u8; LONGEST]) };
-    // ModRM: two bits of the mode, three that say "call", three of the register. (Intel's manual, volume 2, 2.1.3 and
-    // CALL.)
-    let length = |modrm: u8, index: u8| match (modrm >> 6, modrm & 7) {
-        (0b11, _) => 2,
-        (0b00, 0b101) => 6,
-        (0b00, 0b100) => {
-            if index & 7 == 0b101 {
-                7
-            } else {
-                3
-            }
-        }
-        (0b00, _) => 2,
-        (mode, base) => 2 + usize::from(base == 0b100) + if mode == 0b01 { 1 } else { 4 },
-    };
-    let is_indirect = |at: usize| {
-        let call = &bytes[at..];
-        let index = call.get(2).copied().unwrap_or_default();
-        call[0] == CALL_INDIRECT && call[1] >> 3 & 7 == 2 && length(call[1], index) == call.len()
-    };
-    callee(return_address, code).is_some() || (0..LONGEST - 1).any(is_indirect)
-}
-
-#[cfg(target_arch = "aarch64")]
-pub(super) fn callee(return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
-    let start = return_address.checked_sub(4).filter(|start| code.contains(start))?;
-    // SAFETY: within the code of the module that this function is in, which is mapped as long as this can be called.
-    let call = unsafe { std::ptr::read_unaligned(start as *const u32) };
-    // BL: 26 bits, a signed number of instructions.
-    let offset = i64::from((call << 6) as i32 >> 6) * 4;
-    let target = start.wrapping_add_signed(offset);
-    (call >> 26 == 0b100101 && code.contains(&target)).then_some(target)
-}
-
-/// Returns whether the instruction before that address is a call, direct or not.
-#[cfg(target_arch = "aarch64")]
-fn follows_call(return_address: u64, code: &std::ops::Range<u64>) -> bool {
-    let Some(start) = return_address.checked_sub(4).filter(|start| code.contains(start)) else { return false };
-    // SAFETY: within the code of the module that this function is in, which is mapped as long as this can be called.
-    let call = unsafe { std::ptr::read_unaligned(start as *const u32) };
-    // BL, and BLR with or without a check of the pointer's signature.
-    call >> 26 == 0b100101 || call & 0xfeff_f000 == 0xd63f_0000
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -272,7 +217,7 @@ mod tests {
                     // The first of them is the current position, and libc's start isn't ours.
                     if frame.symbol_address() as u64 != pc && code.contains(&pc) {
                         seen += 1;
-                        assert!(unwinder.leads_through_code(&[unwinder.address(pc, true)]), "{pc:#x}");
+                        assert!(unwinder.follow_calls(&[unwinder.address(pc, true)]), "{pc:#x}");
                     }
                     true
                 });
@@ -286,13 +231,50 @@ mod tests {
     fn what_nobody_returns_to_is_refused() {
         static TABLE: [fn(&mut dyn FnMut()); 2] = [directly, through_a_table];
         let unwinder = Unwinder::new();
-        let table = &raw const TABLE as u64;
+        let table = unwinder.address(&raw const TABLE as u64, true);
+        assert!(table.module.is_some() && !unwinder.is_all_code(&[table]));
         let function = unwinder.address(directly as *const () as u64, true);
-        assert!(unwinder.address(table, true).module.is_some());
-        assert!(!unwinder.leads_through_code(&[unwinder.address(table, true)]));
-        assert!(!unwinder.leads_through_code(std::slice::from_ref(&function)));
-        // A signal handler returns to code that nothing has called.
-        let interrupted = unwinder.address(directly as *const () as u64, false);
-        assert!(unwinder.leads_through_code(&[function, interrupted]));
+        assert!(unwinder.is_all_code(std::slice::from_ref(&function)) && !unwinder.follow_calls(&[function]));
+        // What was interrupted has called nobody.
+        assert!(unwinder.follow_calls(&[unwinder.address(directly as *const () as u64, false)]));
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    std::arch::global_asm!(
+        ".pushsection .text.heeler_test_first, \"ax\", @progbits",
+        "heeler_test_first: .cfi_startproc",
+        "nop",
+        "je heeler_test_second",
+        "jmp heeler_test_third",
+        ".cfi_endproc",
+        ".popsection",
+        ".pushsection .text.heeler_test_second, \"ax\", @progbits",
+        "heeler_test_second: .cfi_startproc",
+        "ret",
+        ".cfi_endproc",
+        ".popsection",
+        ".pushsection .text.heeler_test_third, \"ax\", @progbits",
+        "heeler_test_third: .cfi_startproc",
+        "call heeler_test_second",
+        "ret",
+        ".cfi_endproc",
+        ".popsection",
+    );
+
+    /// Guards: a function that a tail call has put in the place of another is known to be there.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn tail_calls_are_found() {
+        unsafe extern "C" {
+            fn heeler_test_first();
+            fn heeler_test_second();
+            fn heeler_test_third();
+        }
+        let [first, second, third] =
+            [heeler_test_first as *const (), heeler_test_second as *const (), heeler_test_third as *const ()];
+        let (unwinder, code) = (Unwinder::new(), crate::capture::code_range());
+        let jumps = |from: *const (), to: *const ()| unwinder.jumps_to(from as u64, to as u64, &code);
+        assert!(jumps(first, second) && jumps(first, third));
+        assert!(!jumps(third, second) && !jumps(second, first) && !jumps(third, first));
     }
 }

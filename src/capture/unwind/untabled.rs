@@ -6,7 +6,7 @@
 
 use super::Unwound;
 use super::copied::{Stack, Unwinder};
-use super::stack_scan::callee;
+use super::instructions::callee;
 use crate::capture::snapshot::{Data, Registers, Snapshot};
 use crate::capture::symbols::Address;
 
