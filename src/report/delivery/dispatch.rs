@@ -347,10 +347,10 @@ impl Dispatch {
         self.outboxes.iter().for_each(|outbox| outbox.queue().hurry());
     }
 
-    /// Waits until no report that was accepted before is still on its way. Returns false if that takes until after
-    /// `deadline`. With `None` there is no deadline.
-    pub(in crate::report) fn wait(&self, deadline: Option<Instant>) -> bool {
-        self.pending.wait(deadline)
+    /// Waits until no report is on its way that was accepted before. Returns false if that takes longer than `left`
+    /// returns some time.
+    pub(in crate::report) fn wait(&self, left: &dyn Fn() -> Duration) -> bool {
+        self.pending.wait(left)
     }
 }
 
@@ -366,7 +366,7 @@ mod tests {
     use crate::report::sink::{Delivery, DynAsyncSink};
     use crate::report::testing::{logged, report};
 
-    /// What the remote does with one attempt.
+    /// What the fake does with one attempt.
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum Does {
         Take,
@@ -382,7 +382,7 @@ mod tests {
     }
     use Does::{Fail, NeverEnd, PanicAtOnce, PanicInside, PanicOnDrop, PanicTwice, Refuse, Take};
 
-    /// A remote that follows a script, and then takes everything.
+    /// A fake that follows a script, and then takes everything.
     struct Fake {
         name: &'static str,
         per_hour: Option<u32>,
@@ -490,8 +490,8 @@ mod tests {
         }
     }
 
-    fn dispatch(remotes: &[&Arc<Fake>], spool: Option<&Path>, limits: Limits) -> Arc<Dispatch> {
-        let sinks = remotes.iter().map(|remote| AnySink::Async(Arc::new(Arc::clone(remote)))).collect();
+    fn dispatch(fakes: &[&Arc<Fake>], spool: Option<&Path>, limits: Limits) -> Arc<Dispatch> {
+        let sinks = fakes.iter().map(|fake| AnySink::Async(Arc::new(Arc::clone(fake)))).collect();
         with_sinks(sinks, spool, limits)
     }
 
@@ -508,17 +508,17 @@ mod tests {
     /// a digest.
     #[tokio::test(start_paused = true)]
     async fn updates_without_news_are_not_sent() {
-        let remote = Fake::limited("remote", Some(2), []);
-        let dispatch = dispatch(&[&remote], None, Limits::default());
+        let fake = Fake::limited("async", Some(2), []);
+        let dispatch = dispatch(&[&fake], None, Limits::default());
         for (id, update) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0)] {
             dispatch.accept(Report { update, ..with_id(id) }, clock());
         }
         turn(&dispatch, 2).await;
-        assert_eq!(remote.taken(), ["0", "1"]);
+        assert_eq!(fake.taken(), ["0", "1"]);
         assert_eq!(stats(&dispatch, 6).queued, 1, "the last is beyond the limit");
         dispatch.hurry();
         turn(&dispatch, 2).await;
-        assert_eq!(*remote.digests.lock().unwrap(), [(1, 0)]);
+        assert_eq!(*fake.digests.lock().unwrap(), [(1, 0)]);
         assert_eq!(stats(&dispatch, 6).delivered, 6);
     }
 
@@ -554,12 +554,12 @@ mod tests {
     /// Guards: a report that fails temporarily is tried again after a growing pause, and arrives once.
     #[tokio::test(start_paused = true)]
     async fn retries_after_a_temporary_failure() {
-        let remote = Fake::new("remote", [Fail, Fail, Fail]);
-        let dispatch = dispatch(&[&remote], None, Limits::default());
+        let fake = Fake::new("async", [Fail, Fail, Fail]);
+        let dispatch = dispatch(&[&fake], None, Limits::default());
         dispatch.accept(with_id("a"), clock());
         turn(&dispatch, 60).await;
-        assert_eq!(remote.taken(), ["a"]);
-        let attempts = remote.attempts.lock().unwrap().clone();
+        assert_eq!(fake.taken(), ["a"]);
+        let attempts = fake.attempts.lock().unwrap().clone();
         let pauses: Vec<f64> = attempts.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
         // 1, 2 and 4 seconds, each shorter or longer by up to a half, and checked once a second.
         for (pause, expected) in pauses.iter().zip([0.5..2.6, 1.0..4.1, 2.0..7.1]) {
@@ -572,18 +572,18 @@ mod tests {
     /// Guards: an update that isn't even sent says nothing about a sink that is down. The pause goes on.
     #[tokio::test(start_paused = true)]
     async fn an_update_without_news_does_not_end_a_pause() {
-        let remote = Fake::new("remote", [Take]);
-        let dispatch = dispatch(&[&remote], None, Limits::default());
+        let fake = Fake::new("async", [Take]);
+        let dispatch = dispatch(&[&fake], None, Limits::default());
         dispatch.accept(with_id("a"), clock());
         turn(&dispatch, 5).await;
-        remote.script.lock().unwrap().resize(1_000, Fail);
+        fake.script.lock().unwrap().resize(1_000, Fail);
         dispatch.accept(with_id("b"), clock());
         for update in 1..60 {
             turn(&dispatch, 1).await;
             dispatch.accept(Report { update, ..with_id("a") }, clock());
         }
         // Pauses of 1, 2, 4, .. seconds.
-        assert!((4..10).contains(&remote.attempts()), "{}", remote.attempts());
+        assert!((4..10).contains(&fake.attempts()), "{}", fake.attempts());
     }
 
     #[test]
@@ -598,21 +598,21 @@ mod tests {
     /// pause.
     #[tokio::test(start_paused = true)]
     async fn a_short_outage_loses_nothing() {
-        let remote = Fake::new("remote", []);
-        let dispatch = dispatch(&[&remote], None, Limits::default());
+        let fake = Fake::new("async", []);
+        let dispatch = dispatch(&[&fake], None, Limits::default());
         let began = clock();
         for number in 0..100 {
             dispatch.accept(with_id(number), clock());
         }
         while clock() - began < Duration::from_secs(60) {
             // Every attempt fails.
-            remote.script.lock().unwrap().resize(1, Fail);
+            fake.script.lock().unwrap().resize(1, Fail);
             turn(&dispatch, 1).await;
         }
-        remote.script.lock().unwrap().clear();
-        assert!(remote.taken().is_empty() && (3..20).contains(&remote.attempts()), "{}", remote.attempts());
+        fake.script.lock().unwrap().clear();
+        assert!(fake.taken().is_empty() && (3..20).contains(&fake.attempts()), "{}", fake.attempts());
         turn(&dispatch, 120).await;
-        let mut taken: Vec<u32> = remote.taken().iter().map(|id| id.parse().unwrap()).collect();
+        let mut taken: Vec<u32> = fake.taken().iter().map(|id| id.parse().unwrap()).collect();
         taken.sort_unstable();
         assert_eq!(taken, Vec::from_iter(0..100));
         assert_eq!(stats(&dispatch, 100).delivered, 100);
@@ -623,14 +623,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn refusals_and_panics_give_up_and_count() {
         for does in [Refuse, PanicAtOnce, PanicInside, PanicTwice] {
-            let (remote, other) = (Fake::new("remote", [does]), Fake::new("other", []));
-            let dispatch = dispatch(&[&remote, &other], None, Limits::default());
+            let (fake, other) = (Fake::new("async", [does]), Fake::new("other", []));
+            let dispatch = dispatch(&[&fake, &other], None, Limits::default());
             dispatch.accept(with_id("a"), clock());
             dispatch.accept(with_id("b"), clock());
             turn(&dispatch, 5).await;
-            assert_eq!((remote.taken(), other.taken()), (vec!["b".to_owned()], vec!["a".to_owned(), "b".to_owned()]));
-            let note = |remote: &Fake| remote.taken.lock().unwrap().last().unwrap().notes.join(";");
-            assert!(note(&remote).starts_with("1 report before this one was lost on the way to remote"), "{does:?}");
+            assert_eq!((fake.taken(), other.taken()), (vec!["b".to_owned()], vec!["a".to_owned(), "b".to_owned()]));
+            let note = |fake: &Fake| fake.taken.lock().unwrap().last().unwrap().notes.join(";");
+            assert!(note(&fake).starts_with("1 report before this one was lost on the way to async"), "{does:?}");
             assert_eq!(note(&other), "", "it has lost nothing");
             let stats = stats(&dispatch, 2);
             assert_eq!((stats.delivered, stats.undelivered, stats.failed_deliveries), (1, 1, 1), "{does:?}");
@@ -642,14 +642,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_endless_attempt_is_given_up() {
         for does in [NeverEnd, PanicOnDrop] {
-            let (remote, other) = (Fake::new("remote", [does]), Fake::new("other", []));
-            let dispatch = dispatch(&[&remote, &other], None, Limits::default());
+            let (fake, other) = (Fake::new("async", [does]), Fake::new("other", []));
+            let dispatch = dispatch(&[&fake, &other], None, Limits::default());
             let began = clock();
             dispatch.accept(with_id("a"), began);
             turn(&dispatch, 10).await;
             assert_eq!(other.taken(), ["a"]);
             turn(&dispatch, 600).await;
-            assert_eq!(remote.taken(), ["a"]);
+            assert_eq!(fake.taken(), ["a"]);
             assert!((300..305).contains(&(clock() - began).as_secs()), "{does:?}");
             let stats = stats(&dispatch, 1);
             assert_eq!((stats.delivered, stats.failed_deliveries), (1, 1));
@@ -678,19 +678,19 @@ mod tests {
     /// once.
     #[tokio::test(start_paused = true)]
     async fn sends_one_digest_beyond_the_hourly_limit() {
-        let remote = Fake::limited("remote", Some(2), []);
-        let dispatch = dispatch(&[&remote], None, Limits::default());
+        let fake = Fake::limited("async", Some(2), []);
+        let dispatch = dispatch(&[&fake], None, Limits::default());
         let began = clock();
         for number in 0..5 {
             dispatch.accept(with_id(number), clock());
         }
         turn(&dispatch, 10).await;
-        assert_eq!(remote.taken(), ["0", "1"]);
+        assert_eq!(fake.taken(), ["0", "1"]);
         assert_eq!(stats(&dispatch, 5).queued, 3);
         // The digest fails once.
-        remote.script.lock().unwrap().push_back(Fail);
+        fake.script.lock().unwrap().push_back(Fail);
         turn(&dispatch, 2 * HOUR).await;
-        assert_eq!(*remote.digests.lock().unwrap(), [(3, 0)]);
+        assert_eq!(*fake.digests.lock().unwrap(), [(3, 0)]);
         assert!((HOUR..HOUR + 10).contains(&(clock() - began).as_secs()));
         assert_eq!(stats(&dispatch, 5).delivered, 5);
 
@@ -699,18 +699,18 @@ mod tests {
             dispatch.accept(with_id(number), clock());
         }
         turn(&dispatch, 10).await;
-        assert_eq!(remote.taken(), ["0", "1", "5"]);
+        assert_eq!(fake.taken(), ["0", "1", "5"]);
         dispatch.hurry();
         turn(&dispatch, 10).await;
-        assert_eq!(*remote.digests.lock().unwrap(), [(3, 0), (2, 0)]);
+        assert_eq!(*fake.digests.lock().unwrap(), [(3, 0), (2, 0)]);
         assert_eq!(stats(&dispatch, 8).delivered, 8);
     }
 
     /// Guards: a flush that comes while the last report is being gathered doesn't wait for the end of the hour.
     #[tokio::test(start_paused = true)]
     async fn a_flush_does_not_wait_for_the_hour() {
-        let remote = Fake::limited("remote", Some(1), []);
-        let dispatch = dispatch(&[&remote], None, Limits::default());
+        let fake = Fake::limited("async", Some(1), []);
+        let dispatch = dispatch(&[&fake], None, Limits::default());
         dispatch.accept(with_id(0), clock());
         turn(&dispatch, 10).await;
         dispatch.accept(with_id(1), clock());
@@ -727,34 +727,34 @@ mod tests {
     /// Guards: while only digests are sent, they mention lost reports once.
     #[tokio::test(start_paused = true)]
     async fn a_digest_mentions_lost_reports_once() {
-        let remote = Fake::limited("remote", Some(1), [Take, Fail]);
-        let dispatch = dispatch(&[&remote], None, Limits::default());
+        let fake = Fake::limited("async", Some(1), [Take, Fail]);
+        let dispatch = dispatch(&[&fake], None, Limits::default());
         (0..3).for_each(|id| dispatch.accept(with_id(id), clock()));
         turn(&dispatch, 2).await;
         dispatch.lost();
         dispatch.hurry();
         turn(&dispatch, 10).await;
-        assert_eq!(*remote.digests.lock().unwrap(), [(2, 1)]);
+        assert_eq!(*fake.digests.lock().unwrap(), [(2, 1)]);
         dispatch.accept(with_id(3), clock());
         dispatch.hurry();
         turn(&dispatch, 10).await;
-        assert_eq!(*remote.digests.lock().unwrap(), [(2, 1), (1, 0)]);
+        assert_eq!(*fake.digests.lock().unwrap(), [(2, 1), (1, 0)]);
     }
 
     /// Guards: when too many reports wait, the oldest is dropped and counted, and mentioned once. So are captures that
     /// were lost before they became reports.
     #[tokio::test(start_paused = true)]
     async fn drops_the_oldest_report_when_the_queue_is_full() {
-        let remote = Fake::new("remote", [Fail]);
-        let dispatch = dispatch(&[&remote], None, Limits { queue: 3, ..Limits::default() });
+        let fake = Fake::new("async", [Fail]);
+        let dispatch = dispatch(&[&fake], None, Limits { queue: 3, ..Limits::default() });
         for number in 0..10 {
             dispatch.accept(with_id(number), clock());
         }
         dispatch.lost();
         assert_eq!(stats(&dispatch, 10).undelivered, 7);
         turn(&dispatch, 60).await;
-        assert_eq!(remote.taken(), ["8", "9", "7"]);
-        let taken = remote.taken.lock().unwrap().clone();
+        assert_eq!(fake.taken(), ["8", "9", "7"]);
+        let taken = fake.taken.lock().unwrap().clone();
         assert!(taken[0].notes.concat().starts_with("8 reports before this one were lost"), "{:?}", taken[0].notes);
         assert!(taken[1..].iter().all(|report| report.notes.is_empty()), "said once");
         assert_eq!(stats(&dispatch, 10).delivered, 3);
@@ -805,9 +805,9 @@ mod tests {
         assert_eq!((stats.queued, stats.undelivered), (11, 89), "one of 107 kB is being sent, and ten wait");
         turn(&dispatch, 600).await;
         let expected: Vec<String> = (90..100).chain([0]).map(|number| number.to_string()).collect();
-        for remote in [&hangs, &other] {
-            assert_eq!(remote.taken(), expected, "the newest");
-            let notes = remote.taken.lock().unwrap()[0].notes.concat();
+        for fake in [&hangs, &other] {
+            assert_eq!(fake.taken(), expected, "the newest");
+            let notes = fake.taken.lock().unwrap()[0].notes.concat();
             assert!(notes.starts_with("89 reports before this one were lost"), "{notes}");
         }
         assert_eq!(dispatch.memory.bytes(), 0);
@@ -866,8 +866,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn spooled_reports_make_room_in_a_full_queue() {
         let place = tempfile::tempdir().unwrap();
-        let remote = Fake::new("remote", []);
-        let dispatch = dispatch(&[&remote], Some(place.path()), Limits { queue: 2, ..Limits::default() });
+        let fake = Fake::new("async", []);
+        let dispatch = dispatch(&[&fake], Some(place.path()), Limits { queue: 2, ..Limits::default() });
         (0..5).for_each(|number| dispatch.accept(with_id(number), clock()));
         let own = std::fs::read_dir(place.path()).unwrap().next().unwrap().unwrap().path();
         // Nothing can be written for a while.
@@ -880,7 +880,7 @@ mod tests {
         assert_eq!(stats(&dispatch, 8).not_spooled, 3);
         turn(&dispatch, 10).await;
         assert_eq!(
-            remote.taken(),
+            fake.taken(),
             ["0", "1", "2", "3", "4", "6", "7"],
             "room for two: the oldest that is nowhere else goes"
         );
@@ -896,8 +896,8 @@ mod tests {
         let gone = Spool::open(place.path()).unwrap();
         (0..3).for_each(|number| drop(gone.write(&with_id(number)).unwrap()));
         drop(gone);
-        let remote = Fake::new("remote", []);
-        let dispatch = dispatch(&[&remote], Some(place.path()), Limits { queue: 2, ..Limits::default() });
+        let fake = Fake::new("async", []);
+        let dispatch = dispatch(&[&fake], Some(place.path()), Limits { queue: 2, ..Limits::default() });
         dispatch.take_over(clock());
         let own = std::fs::read_dir(place.path()).unwrap().next().unwrap().unwrap().path();
         let away = own.with_extension("away");
@@ -907,7 +907,7 @@ mod tests {
         std::fs::remove_file(&own).unwrap();
         std::fs::rename(&away, &own).unwrap();
         turn(&dispatch, 10).await;
-        assert_eq!(remote.taken(), ["0", "1", "2", "3", "4"]);
+        assert_eq!(fake.taken(), ["0", "1", "2", "3", "4"]);
         assert_eq!(stats(&dispatch, 2).delivered, 5);
     }
 
@@ -959,9 +959,9 @@ mod tests {
             newer.write_of_a_later_version(&with_id(number));
         }
         drop(newer);
-        let remote = Fake::new("remote", []);
+        let fake = Fake::new("async", []);
         let limits = Limits { retry_for: Duration::from_secs(2 * HOUR), ..Limits::default() };
-        let old = dispatch(&[&remote], Some(place.path()), limits);
+        let old = dispatch(&[&fake], Some(place.path()), limits);
         let began = clock();
         let look = |seconds: u64| old.take_over(began + Duration::from_secs(seconds));
         let log = logged(|| (0..4).for_each(|turn| look(turn * 60)));
@@ -977,7 +977,7 @@ mod tests {
         assert_eq!(files(place.path(), ""), ["lock"], "its own");
         old.accept(with_id("a"), clock());
         turn(&old, 3).await;
-        let taken = remote.taken.lock().unwrap();
+        let taken = fake.taken.lock().unwrap();
         assert!(taken[0].notes[0].starts_with("3 reports before this one were lost"), "{:?}", taken[0].notes);
     }
 
@@ -1017,11 +1017,11 @@ mod tests {
         std::fs::File::options().write(true).open(&later.path).unwrap().set_len(length).unwrap();
         gone.write(&with_id("a")).unwrap();
         drop(gone);
-        let remote = Fake::new("remote", []);
-        let dispatch = dispatch(&[&remote], Some(place.path()), Limits::default());
+        let fake = Fake::new("async", []);
+        let dispatch = dispatch(&[&fake], Some(place.path()), Limits::default());
         dispatch.take_over(clock());
         turn(&dispatch, 10).await;
-        assert_eq!(remote.taken(), ["a"]);
+        assert_eq!(fake.taken(), ["a"]);
         let stats = stats(&dispatch, 0);
         assert_eq!((stats.recovered, stats.delivered, stats.undelivered), (3, 1, 2));
         assert_eq!(std::fs::read_dir(place.path().join("unreadable")).unwrap().count(), 2);
@@ -1031,8 +1031,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_sibling_takes_over() {
         let place = tempfile::tempdir().unwrap();
-        let remote = Fake::new("remote", []);
-        let sibling = dispatch(&[&remote], Some(place.path()), Limits::default());
+        let fake = Fake::new("async", []);
+        let sibling = dispatch(&[&fake], Some(place.path()), Limits::default());
         sibling.take_over(clock());
         let killed = Spool::open(place.path()).unwrap();
         killed.write(&with_id("a")).unwrap();
@@ -1043,14 +1043,14 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         sibling.take_over(clock());
         turn(&sibling, 3).await;
-        assert_eq!(remote.taken(), ["a"]);
+        assert_eq!(fake.taken(), ["a"]);
     }
 
     /// Guards: the spool tells sinks apart whatever their names are.
     #[tokio::test(start_paused = true)]
     async fn sinks_with_equal_names_are_told_apart() {
-        let remotes = ["same", "same", "same 2", "same"].map(|name| Fake::new(name, []));
-        let dispatch = dispatch(&remotes.each_ref(), None, Limits::default());
+        let fakes = ["same", "same", "same 2", "same"].map(|name| Fake::new(name, []));
+        let dispatch = dispatch(&fakes.each_ref(), None, Limits::default());
         assert_eq!(dispatch.names().collect::<Vec<_>>(), ["same", "same 2", "same 2 2", "same 3"]);
     }
 

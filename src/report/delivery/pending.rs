@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::report::metrics::stats::Counters;
 use crate::sync::lock_std;
@@ -47,13 +47,13 @@ impl Pending {
         lock_std(&self.numbers).open.is_empty()
     }
 
-    /// Waits until all reports that were opened before are closed. Returns false if that takes until after `deadline`.
-    /// With `None` there is no deadline.
-    pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
+    /// Waits until all reports are closed that were opened before. Returns false if that takes longer than `left`
+    /// returns some time.
+    pub(super) fn wait(&self, left: &dyn Fn() -> Duration) -> bool {
         let mut numbers = lock_std(&self.numbers);
         let end = numbers.next;
         while numbers.open.first().is_some_and(|first| *first < end) {
-            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = left();
             if left.is_zero() {
                 return false;
             }
@@ -66,18 +66,24 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Instant;
 
     use super::*;
+
+    fn within(time: Duration) -> impl Fn() -> Duration {
+        let began = Instant::now();
+        move || time.saturating_sub(began.elapsed())
+    }
 
     /// Guards: a caller waits until the last report is closed, but not forever.
     #[test]
     fn waits_until_everything_is_closed_or_time_is_up() {
         let (pending, counters) = (Arc::new(Pending::default()), Counters::default());
-        assert!(pending.wait(None) && pending.is_empty());
+        assert!(pending.wait(&|| Duration::MAX) && pending.is_empty());
         let number = pending.open(&counters);
-        assert!(!pending.wait(Some(Instant::now() + Duration::from_millis(20))));
+        assert!(!pending.wait(&within(Duration::from_millis(20))));
         let waits = Arc::clone(&pending);
-        let waiting = std::thread::spawn(move || waits.wait(Some(Instant::now() + Duration::from_secs(60))));
+        let waiting = std::thread::spawn(move || waits.wait(&within(Duration::from_secs(60))));
         pending.close(number, &counters, || ());
         assert!(waiting.join().unwrap());
         pending.open(&counters);

@@ -3,8 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::reporter;
+use crate::capture;
+use crate::disabled::is_disabled;
 use crate::log::{TARGET, log_safely};
 use crate::report::Reports;
+
+/// How soon the thread of a [`flush`](Reports::flush) ends that nobody waits for any more.
+const SLICE: Duration = Duration::from_millis(100);
 
 impl Reports {
     /// Waits until every report that was due before has been delivered or given up, and the counts of held-back reports
@@ -12,9 +17,11 @@ impl Reports {
     /// reports still on their way are then lost with the process, unless there is a
     /// [spool](crate::report::ReportsBuilder::spool).
     ///
-    /// Sinks that failed are tried again at once, and digests that wait for the end of an hour are sent now.
+    /// Sinks that failed are tried again at once, and digests that wait for the end of an hour are sent now. A sink must
+    /// not call this: it would wait for itself.
     ///
-    /// Works on any executor. If the future is dropped before it is ready, reports are sent all the same.
+    /// Works on any executor, with a thread of its own while it waits. If that cannot be started, the log says so, and
+    /// this returns false at once. If the future is dropped before it is ready, reports are sent all the same.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -28,14 +35,22 @@ impl Reports {
     /// ```
     #[must_use]
     pub async fn flush(&self, timeout: Duration) -> bool {
+        if is_disabled() {
+            return true;
+        }
         let (done, flushed) = tokio::sync::oneshot::channel();
         let reports = self.clone();
         // On a thread of its own, because the surrounding runtime may have nothing else left to do, and be of any kind.
         let started = std::thread::Builder::new().name("heeler-flush".into()).spawn(move || {
+            capture::sys::block_signals();
+            let left = left(timeout);
+            let flushed = reports.flush_within(&|| if done.is_closed() { Duration::ZERO } else { left().min(SLICE) });
             // The caller may have given up.
-            let _ = done.send(reports.blocking_flush(timeout));
+            let _ = done.send(flushed);
         });
         if let Err(error) = started {
+            self.dispatch().hurry();
+            self.say_held_back();
             log_safely(
                 || tracing::error!(target: TARGET, %error, "reports cannot be waited for: no thread could be started"),
             );
@@ -47,16 +62,25 @@ impl Reports {
     /// isn't async.
     #[must_use]
     pub fn blocking_flush(&self, timeout: Duration) -> bool {
-        // `None` waits forever: such a long wait ends later than any time that `Instant` can represent.
-        let deadline = Instant::now().checked_add(timeout);
+        is_disabled() || self.flush_within(&left(timeout))
+    }
+
+    /// Flushes for as long as `left` returns some time, in pieces of that.
+    fn flush_within(&self, left: &dyn Fn() -> Duration) -> bool {
         let dispatch = self.dispatch();
         dispatch.hurry();
-        let delivered = reporter::flush(deadline) && {
+        let delivered = reporter::flush(left) && {
             // Again, for what has come since.
             dispatch.hurry();
-            !dispatch.is_busy() || (reporter::know(self) && dispatch.wait(deadline))
+            !dispatch.is_busy() || (reporter::know(self) && dispatch.wait(left))
         };
         self.say_held_back();
         delivered
     }
+}
+
+/// Returns how much of the time is left, whenever that is asked. Longer than `Instant` can represent is forever.
+fn left(timeout: Duration) -> impl Fn() -> Duration {
+    let deadline = Instant::now().checked_add(timeout);
+    move || deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()))
 }

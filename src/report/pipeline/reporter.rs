@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -146,9 +146,9 @@ pub(in crate::report) fn know(reports: &Reports) -> bool {
     is_running()
 }
 
-/// Waits until everything that was sent before has become a report. Returns false if that takes until after `deadline`,
-/// or if the reporter doesn't start. With `None` there is no deadline.
-pub(in crate::report) fn flush(deadline: Option<Instant>) -> bool {
+/// Waits until everything that was sent before has been made a report. Returns false if that takes longer than `left`
+/// returns some time, or if the reporter does not start.
+pub(in crate::report) fn flush(left: &dyn Fn() -> Duration) -> bool {
     let Some(inbox) = inbox() else { return true };
     start();
     if !is_running() {
@@ -156,8 +156,14 @@ pub(in crate::report) fn flush(deadline: Option<Instant>) -> bool {
     }
     let (done, wait) = sync_channel(1);
     post(inbox, Message::Flush(done));
-    let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-    wait.recv_timeout(left).is_ok()
+    loop {
+        let left = left();
+        match wait.recv_timeout(left) {
+            Ok(()) => return true,
+            Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
+            Err(_) => return false,
+        }
+    }
 }
 
 fn run(runtime: &Runtime, inbox: &Inbox<Message>) {
@@ -424,6 +430,6 @@ mod tests {
     #[test]
     fn flush_can_wait_forever() {
         start();
-        assert!(flush(None));
+        assert!(flush(&|| Duration::MAX));
     }
 }

@@ -27,7 +27,7 @@ impl Digest {
     fn sum(&self) -> String {
         let places = self.entries().len() as u64;
         let more = if self.others > 0 { "more than " } else { "" };
-        let all = count(self.reports + self.held_back, "report");
+        let all = count(self.reports.saturating_add(self.held_back), "report");
         format!("{all} about {more}{}{}", count(places, "place"), on(&self.hostname))
     }
 
@@ -104,7 +104,7 @@ impl Digest {
     fn rest(&self, left: usize) -> Option<String> {
         let entries = self.entries();
         let rest = &entries[entries.len().min(MAX_SHOWN).saturating_sub(left)..];
-        let reports = rest.iter().map(|entry| entry.count).sum::<u64>() + self.others;
+        let reports = rest.iter().map(|entry| entry.count).fold(self.others, u64::saturating_add);
         (reports > 0).then(|| format!("… and {} about other places", count(reports, "report")))
     }
 }

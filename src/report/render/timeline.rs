@@ -66,7 +66,7 @@ fn by_place(report: &Report) -> Vec<Interval> {
             Entry::Occupied(at) => {
                 let known = &mut merged[*at.get()];
                 known.time = known.time.saturating_add(interval.time);
-                known.waits += interval.waits;
+                known.waits = known.waits.saturating_add(interval.waits);
             }
             Entry::Vacant(new) => {
                 // Intervals without a stack are never merged, because there is one of each kind.

@@ -12,6 +12,12 @@ use crate::report::{Digest, Report};
 /// Its futures run on the reporter thread's own runtime, one at a time for each sink. Tokio's time and sockets work
 /// there, but a future that blocks keeps all reports waiting. No future may run for longer than five minutes.
 ///
+/// Make clients and connection pools for the sink alone. A connection belongs to the runtime that has opened it: if the
+/// application shared it, each side would wait for the other's runtime, and this one stands still while a
+/// [`Sink`](crate::Sink) blocks.
+///
+/// The trait isn't dyn-compatible. To choose a sink at run time, make an enum of them.
+///
 /// # Example
 ///
 /// Slow requests on a board in the office:
@@ -53,7 +59,7 @@ pub trait AsyncSink: Send + Sync + 'static {
     fn deliver(&self, report: &Report) -> impl Future<Output = Result<(), SinkError>> + Send;
 }
 
-impl<S: AsyncSink + ?Sized> AsyncSink for Arc<S> {
+impl<S: AsyncSink> AsyncSink for Arc<S> {
     fn name(&self) -> &str {
         (**self).name()
     }

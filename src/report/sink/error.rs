@@ -5,10 +5,10 @@ use std::fmt;
 
 /// Why a sink did not take a report, and whether it is worth trying again.
 ///
-/// With `?` any error becomes one that is worth it: heeler hands the report over again later. Use
-/// [`permanent`](Self::permanent) where that would not help.
+/// With `?`, any error that is `Send + Sync + 'static` becomes one that is worth it: heeler hands the report over again
+/// later. Use [`permanent`](Self::permanent) where that would not help.
 ///
-/// Like `anyhow::Error`, it is not an [`Error`] itself, so that all of these can become one.
+/// Like `anyhow::Error`, it isn't an [`Error`] itself, so that all of these can become one.
 ///
 /// # Example
 ///
@@ -60,6 +60,12 @@ impl SinkError {
     #[must_use]
     pub fn cause(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.cause
+    }
+
+    /// Returns what went wrong, for a sink that passes it on.
+    #[must_use]
+    pub fn into_cause(self) -> Box<dyn Error + Send + Sync> {
+        self.cause
     }
 }
 

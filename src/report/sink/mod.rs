@@ -107,3 +107,13 @@ impl<S: Sink + ?Sized> Sink for Arc<S> {
         (**self).deliver(report)
     }
 }
+
+impl<S: Sink + ?Sized> Sink for Box<S> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn deliver(&self, report: &Report) -> Result<(), SinkError> {
+        (**self).deliver(report)
+    }
+}
