@@ -137,9 +137,14 @@ mod error;
 #[cfg(any(feature = "profile", feature = "timebox"))]
 mod flag;
 mod flamegraph;
-pub mod guide;
+/// Running heeler in production: what to do with each verdict, where it runs, who may profile.
+///
+#[doc = include_str!("../docs/operations.md")]
+pub mod guide {}
 mod inflight;
 mod log;
+#[cfg(any(feature = "profile", feature = "timebox", feature = "watchdog"))]
+mod macros;
 mod monitor;
 mod parts;
 mod private;
@@ -179,8 +184,6 @@ pub use report::Webhook;
 #[cfg(feature = "email")]
 #[cfg_attr(docsrs, doc(cfg(feature = "email")))]
 pub use report::email::Email;
-#[doc(inline)]
-pub use report::metrics;
 pub use report::metrics::{Metrics, metrics};
 pub use report::{AsyncSink, Report, Reports, ReportsBuilder, Sink, SinkError, Stats};
 #[cfg(feature = "timebox")]

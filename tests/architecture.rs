@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [(&str, &[&str]); 8] = [
     (
         "ground",
-        &["clock", "counts", "disabled", "error", "flag", "guide", "log", "parts", "private", "sync", "text", "tries"],
+        &["clock", "counts", "disabled", "error", "flag", "log", "macros", "parts", "private", "sync", "text", "tries"],
     ),
     ("capture", &["capture"]),
     ("inflight", &["inflight"]),

@@ -6,8 +6,8 @@ mod common;
 use std::time::Duration;
 
 use common::{Driven, FOREVER, PORTABLE, collect, ms, traces_every_poll, until};
-use heeler::metrics::Pieces;
 use heeler::report::Verdict;
+use heeler::report::metrics::Pieces;
 use heeler::{WatchdogLayer, metrics};
 use tower::{Layer as _, ServiceExt as _};
 

@@ -9,6 +9,7 @@ use http::HeaderName;
 
 use super::ReportTarget;
 use crate::disabled::is_disabled;
+use crate::log::{TARGET, log_safely};
 
 /// The number of a policy. Zero is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -126,11 +127,23 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// More layers than a program has that makes each of them once.
+const MANY: u32 = 1_000;
+
 impl Policy {
     /// Registers the settings. They stay for the life of the process, and take some 200 bytes per layer and none per
-    /// request.
+    /// request. A program that makes a layer for each request is told so once.
     pub(crate) fn register(settings: Settings) -> &'static Self {
         let index = REGISTERED.fetch_add(1, Ordering::Relaxed);
+        if index == MANY {
+            log_safely(|| {
+                tracing::error!(
+                    target: TARGET,
+                    layers = index,
+                    "this process keeps making layers, and each takes memory until it ends: make a layer once, and clone it"
+                );
+            });
+        }
         let policy: &'static Self = Box::leak(Box::new(Self {
             id: PolicyId(index + 1),
             tool: settings.tool,

@@ -21,7 +21,7 @@ const MAX_THREADS: usize = 8;
 /// How many threads stay when there is nothing to do: one that drives, and one that keeps time.
 const KEPT: usize = 2;
 
-/// See [`Wakes`](crate::metrics::Wakes).
+/// See [`Wakes`](crate::report::metrics::Wakes).
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tally {
     pub(crate) slow: u64,

@@ -20,6 +20,7 @@ use super::start::{begin, without_any_flag, without_flag};
 use super::{ResponseBody, ResponseFuture};
 use crate::authorize::Access;
 use crate::disabled::is_disabled;
+use crate::macros::inner_service_accessors;
 use crate::parts::with_parts;
 
 /// A service whose requests can be profiled: see [`ProfileLayer`](super::ProfileLayer).
@@ -34,20 +35,7 @@ impl<S> ProfileService<S> {
         Self { inner, config }
     }
 
-    /// Returns the service inside.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// Returns the service inside, mutably.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Returns the service inside.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_service_accessors!();
 }
 
 impl<S: fmt::Debug> fmt::Debug for ProfileService<S> {

@@ -121,7 +121,6 @@ mod assemble;
 // Parts of it are unused without a feature that reaches over a network.
 #[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
 mod delivery;
-#[doc(hidden)]
 pub mod metrics;
 mod model;
 mod pipeline;

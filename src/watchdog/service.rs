@@ -11,6 +11,7 @@ use super::{ResponseBody, ResponseFuture};
 use crate::capture::frame_address;
 use crate::inflight::{self, Head, Registered, Watched, Work, flags};
 use crate::log::Clamp;
+use crate::macros::inner_service_accessors;
 use crate::parts::with_parts;
 use crate::report;
 
@@ -26,20 +27,7 @@ impl<S> WatchdogService<S> {
         Self { inner, config }
     }
 
-    /// Returns the service inside.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// Returns the service inside, mutably.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Returns the service inside.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_service_accessors!();
 }
 
 impl<S: fmt::Debug> fmt::Debug for WatchdogService<S> {

@@ -95,3 +95,20 @@ fn an_unusable_directory_only_costs_reports() {
     assert_eq!((stats.delivered, stats.queued), (stats.made, 0));
     assert!(std::fs::read_dir(&path).unwrap().count() >= 3, "a report's files");
 }
+
+/// Guards: a program that makes a layer for each request is told so, once, and its requests are watched all the same.
+#[test]
+fn a_layer_per_request_is_logged_once() {
+    super::common::in_own_process("settings::a_layer_per_request_is_logged_once", || {
+        let log = super::common::log::Log::start();
+        let (seen, reports) = collect();
+        let layer = || WatchdogLayer::new(ms(20)).reports(reports.clone());
+        for _ in 0..2_500 {
+            // What it is around does not matter.
+            let _ = tower::Layer::layer(&layer(), ());
+        }
+        assert_eq!(log.lines_with("make a layer once").len(), 1, "{}", log.text());
+        assert_eq!(ask(&layer(), get("/watched"), ms(200)), "answered");
+        assert_eq!(seen.first().request.unwrap().uri, "/watched");
+    });
+}

@@ -68,13 +68,13 @@ fn the_timeline_has_true_shares() {
     assert_eq!((report.verdict, &*place(&report)), (Verdict::Waiting, "second_wait"), "{text}");
     let eighth = if traces_every_poll() { Duration::ZERO } else { super::THRESHOLD / 8 };
     // Watched from an eighth of the threshold on, and not much later.
-    assert!(report.unobserved + ms(1) >= eighth && report.unobserved < eighth + ms(60), "{text}");
+    assert!(report.unobserved + ms(1) >= eighth && report.unobserved < super::THRESHOLD / 2, "{text}");
     let first = share(&report, Activity::Waiting, Some("first_wait"));
-    assert!(first > ms(40) && first < ms(250) - eighth, "{text}");
+    assert!(first > ms(40) && first < super::THRESHOLD - eighth, "{text}");
     assert!(share(&report, Activity::Waiting, Some("second_wait")) > ms(10), "{text}");
     let worked = at_least(ms(60));
-    assert!((worked..ms(150)).contains(&report.busy), "{text}");
-    assert!((worked..ms(150)).contains(&report.longest_poll), "{text}");
+    assert!((worked..super::THRESHOLD).contains(&report.busy), "{text}");
+    assert!((worked..super::THRESHOLD).contains(&report.longest_poll), "{text}");
     assert_eq!(share(&report, Activity::Running, None), report.busy, "{text}");
 }
 
@@ -127,7 +127,7 @@ fn updates_keep_the_id() {
     for (report, factor) in all.iter().zip([1, 2, 4, 8]) {
         assert_eq!(report.id, last.id);
         assert_eq!(report.threshold, Some(ms(200)));
-        assert!((ms(200 * factor)..ms(200 * (factor + 1))).contains(&report.elapsed), "{:?}", report.elapsed);
+        assert!((ms(200 * factor)..ms(400 * factor)).contains(&report.elapsed), "{:?}", report.elapsed);
         assert_sums(report);
     }
     assert_eq!(place(&all[0]), "moves_on");

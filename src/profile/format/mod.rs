@@ -9,7 +9,6 @@ mod firefox;
 mod folded;
 #[cfg(feature = "callgraph")]
 mod graph;
-mod json;
 #[cfg(feature = "callgraph")]
 mod layout;
 mod names;

@@ -1,7 +1,7 @@
 //! A profile as a file.
 
 use super::error::Error;
-use super::{folded, json, speedscope};
+use super::{folded, speedscope};
 use crate::profile::Profile;
 use crate::profile::form::Form;
 
@@ -19,7 +19,7 @@ pub(crate) fn render(form: Form, profile: &Profile) -> Option<Result<Vec<u8>, Er
     let written = match form {
         Form::Svg | Form::Html => return None,
         Form::Folded => Ok(folded::folded(profile).into_bytes()),
-        Form::Json => json::json(profile),
+        Form::Json => serde_json::to_vec(profile).map_err(|error| error.to_string()),
         Form::Speedscope => speedscope::speedscope(profile),
         #[cfg(feature = "firefox")]
         Form::Firefox => super::firefox::firefox(profile),

@@ -19,10 +19,10 @@ use crate::text::time::{millis, rfc3339};
 
 /// The version of the JSON form of a [`Report`]. Fields may be added within a version; none changes its meaning.
 ///
-/// Fields have the names of the struct's fields, durations are milliseconds and end in `_ms`, times are RFC 3339 in
-/// UTC. `sentence` is the [sentence](Report::sentence), for readers that need nothing else. Frames are listed once:
-/// `frames` has all frames of the report, each stack has the numbers of its own, innermost first, and each frame has
-/// the number of its module in `modules`. Both count from 0.
+/// Fields have the names of the struct's fields. Durations are milliseconds: `elapsed` is `elapsed_ms`, and so on, and an
+/// interval's `time` is `ms`. Times are RFC 3339 in UTC. `sentence` is the [sentence](Report::sentence), for readers that
+/// need nothing else. Frames are listed once: `frames` has all frames of the report, each stack has the numbers of its own,
+/// innermost first, and each frame has the number of its module in `modules`. Both count from 0.
 ///
 /// ```json
 /// {

@@ -11,6 +11,7 @@ use tower_service::Service;
 use super::ResponseFuture;
 use super::request::{Outbound, ProfileFlags, sealed};
 use crate::inflight::PolicyId;
+use crate::macros::inner_service_accessors;
 use crate::timebox::core::Core;
 use crate::timebox::{Limit, deadline_header, is_enabled, remaining};
 
@@ -28,20 +29,7 @@ impl<S> DeadlineService<S> {
         Self { inner, default, header, flags }
     }
 
-    /// Returns the service inside.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// Returns the service inside, mutably.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Returns the service inside.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_service_accessors!();
 }
 
 impl<S, R> Service<R> for DeadlineService<S>

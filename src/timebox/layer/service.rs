@@ -14,6 +14,7 @@ use super::settings::Config;
 use super::{ResponseBody, ResponseFuture};
 use crate::capture::frame_address;
 use crate::inflight::{self, Head, nanos};
+use crate::macros::inner_service_accessors;
 use crate::parts::with_parts;
 use crate::timebox::deadline_header;
 use crate::timebox::open::Open;
@@ -30,20 +31,7 @@ impl<S> TimeboxService<S> {
         Self { inner, config }
     }
 
-    /// Returns the service inside.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// Returns the service inside, mutably.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Returns the service inside.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_service_accessors!();
 }
 
 impl<S: fmt::Debug> fmt::Debug for TimeboxService<S> {
