@@ -99,7 +99,7 @@ proptest! {
             ("SVG", report.to_svg()),
             ("sentence", report.sentence()),
             ("subject", report.subject()),
-            #[cfg(any(feature = "email", feature = "webhook"))]
+            #[cfg(feature = "email")]
             ("digest", format!("{} {} {}", digest.subject(), digest.to_text(), digest.to_html())),
             ("sinks", sink::printed(&report, &digest)),
         ];

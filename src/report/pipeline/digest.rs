@@ -167,7 +167,5 @@ mod tests {
         let mut digest = Digest::of(&like(1, 1, u64::MAX));
         digest.add(&like(1, u64::MAX, u64::MAX));
         assert_eq!((digest.held_back, digest.entries()[0].count), (u64::MAX, u64::MAX));
-        (2..200).for_each(|place| digest.add(&like(place, 1, u64::MAX)));
-        assert!(digest.to_text().contains(&u64::MAX.to_string()));
     }
 }

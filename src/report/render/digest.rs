@@ -201,6 +201,15 @@ mod tests {
         assert!(shown < MAX_SHOWN && text.contains(&format!("… and {} reports", 100 - shown)), "{shown}");
     }
 
+    /// Guards: numbers that only a damaged file contains are shown, and don't cause a panic.
+    #[test]
+    fn absurd_numbers_are_shown() {
+        let mut digest = Digest::of(&like(0, 1, u64::MAX));
+        (1..200).for_each(|place| digest.add(&like(place, u64::MAX, u64::MAX)));
+        assert!(digest.to_text().contains(&u64::MAX.to_string()), "{}", digest.to_text());
+        check(&digest.to_html());
+    }
+
     proptest! {
         #[test]
         fn hostile_text_adds_no_line_or_markup(evil in hostile(), other in hostile()) {
