@@ -17,6 +17,9 @@
 //! - `capture.first_report`: from the capture to the sink, for the first report of a process, which is due 20 ms after
 //!   heeler's start; the slowest of several processes. `capture.repeated_report`: the same for the later ones.
 //!
+//! - `capture.others.added`: the same for reports of jobs that wait for a lock while 1,000 others are in flight at ten places,
+//!   minus that of such jobs alone.
+//!
 //! Every part runs in a process of its own. The goals are printed at the end.
 //!
 //! ```text
@@ -55,6 +58,8 @@ fn main() {
         Some("waiting") => waiting(),
         Some("blocked") => blocked(),
         Some("first") => first(),
+        Some("alone") => beside(0),
+        Some("beside") => beside(1_000),
         _ => all(),
     }
 }
@@ -87,6 +92,9 @@ fn all() {
     show("lateness_blocked", &blocked, "", &["jobs", "reports", "other_verdict"]);
     show("lateness_blocked", &blocked, "ms", &["median", "max", "asleep_p99", "computing_p99", "plain_sleep_p99"]);
     show("repeated_report_blocked", &blocked, "ms", &["delivery_median", "delivery_p99"]);
+    let [alone, beside] = ["alone", "beside"].map(|part| again(part, None));
+    show("others", &alone, "ms", &["median", "p99"]);
+    let others = figure(&beside, "median") - figure(&alone, "median");
     let firsts: Vec<Figures> = (0..pick(10, 3)).map(|_| again("first", None)).collect();
     let mut firsts: Vec<f64> = values("first", &firsts);
     plain("capture.first_report.median", median(&mut firsts), "ms");
@@ -99,6 +107,7 @@ fn all() {
     at_most("capture.lateness_blocked.p99_ms", figure(&blocked, "p99"), 5.0);
     at_most("capture.first_report_ms", quantile(&mut firsts, 1.0), 1000.0);
     at_most("capture.repeated_report_ms", figure(&waiting, "delivery_p99"), 5.0);
+    at_most("capture.others.added_ms", others, 2.0);
 }
 
 type Figures = HashMap<String, f64>;
@@ -274,4 +283,45 @@ fn first() {
     if let Some((_, took)) = collected.take(&reports).first() {
         println!("first {took}");
     }
+}
+
+/// Runs jobs that wait for a lock, one after another, while so many others are in flight. Prints how long their reports
+/// took.
+fn beside(others: usize) {
+    let collected = Collected::default();
+    let (reports, silent) = (collected.reports(), collected.reports());
+    let (long, threshold) = (Duration::from_secs(40), Duration::from_millis(20));
+    let runtime = runtime();
+    runtime.block_on(async {
+        for number in 0..others {
+            let other = async move {
+                // Ten places, a branch each.
+                let wait = || tokio::time::sleep(Duration::from_secs(600));
+                match number % 10 {
+                    0 => wait().await,
+                    1 => wait().await,
+                    2 => wait().await,
+                    3 => wait().await,
+                    4 => wait().await,
+                    5 => wait().await,
+                    6 => wait().await,
+                    7 => wait().await,
+                    8 => wait().await,
+                    _ => wait().await,
+                }
+            };
+            tokio::spawn(heeler::watch("other", long, other).reports(silent.clone()));
+        }
+        // Past an eighth of their threshold.
+        tokio::time::sleep(if others > 0 { long / 7 } else { Duration::ZERO }).await;
+        let lock = tokio::sync::Mutex::new(());
+        let _held = lock.lock().await;
+        for number in 0..pick(300, 60) {
+            let job = heeler::watch(number.to_string(), threshold, lock.lock()).reports(reports.clone());
+            let _ = tokio::time::timeout(threshold * 2, job).await;
+        }
+    });
+    let mut took: Vec<f64> = collected.take(&reports).iter().skip(1).map(|(_, took)| *took).collect();
+    println!("median {}\np99 {}", median(&mut took), quantile(&mut took, 0.99));
+    runtime.shutdown_background();
 }

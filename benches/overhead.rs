@@ -23,6 +23,8 @@
 
 #![allow(unsafe_code, reason = "the allocator that counts")]
 
+#[path = "common/allocations.rs"]
+mod allocations;
 #[path = "common/mod.rs"]
 mod common;
 #[path = "common/loopback.rs"]
@@ -30,8 +32,6 @@ mod loopback;
 #[path = "common/peers.rs"]
 mod peers;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::task::{Context, Waker};
@@ -46,36 +46,6 @@ use peers::{Answers, Body, LIMIT, Requests, Visit, drive, hyper_requests, plain_
 use tokio::runtime::Runtime;
 use tower::{Layer, Service};
 use tower_http::trace::TraceLayer;
-
-/// Counts the allocations of each thread by itself: the monitor's are not the request's.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is the system allocator's; the counter is a plain cell without a destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -259,9 +229,9 @@ fn allocations(runtime: &Runtime, waker: &Waker) {
             // Rows and what belongs to a thread are made at the first requests.
             let mut requests = Requests::new(self.1);
             drive(&mut service, &mut cx, &mut requests, 1000);
-            let before = ALLOCATIONS.get();
+            let before = allocations::made();
             drive(&mut service, &mut cx, &mut requests, 10_000);
-            self.2.insert(name, (ALLOCATIONS.get() - before) as f64 / 10_000.0);
+            self.2.insert(name, (allocations::made() - before) as f64 / 10_000.0);
         }
     }
     let _guard = runtime.enter();

@@ -300,7 +300,7 @@ fn run_jobs(runtime: &Runtime, reports: &Reports, jobs: u32) {
 }
 
 fn builder() -> ReportsBuilder {
-    Reports::builder().without_log().repeat_after(Duration::ZERO)
+    Reports::builder().without_log().repeat_after(Duration::ZERO).without_endings()
 }
 
 /// On the disk that this was built on: temporary directories may be in memory.

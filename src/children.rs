@@ -1,6 +1,7 @@
 //! Work that a request hands to other tasks and threads. Its stacks appear under the request's, and timeboxes apply to
 //! it, too.
 
+use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -56,8 +57,9 @@ impl<F: Future> Future for WatchChild<F> {
 /// # assert_eq!(fetches.count().await, 3);
 /// # }
 /// ```
+#[track_caller]
 pub fn watch_child<F: Future>(future: F) -> WatchChild<F> {
-    WatchChild { inner: future, recorder: None, watched: inflight::child(How::WatchChild, 0) }
+    WatchChild { inner: future, recorder: None, watched: inflight::child(How::WatchChild, Location::caller(), 0) }
 }
 
 /// Spawns a task as [`tokio::spawn`] does and carries the request along: a report on the request also shows where the
@@ -73,7 +75,7 @@ where
     F::Output: Send + 'static,
 {
     let recorder = current_recorder(How::Spawn);
-    tokio::spawn(WatchChild { inner: future, recorder, watched: inflight::child(How::Spawn, 0) })
+    tokio::spawn(WatchChild { inner: future, recorder, watched: inflight::child(How::Spawn, Location::caller(), 0) })
 }
 
 /// Runs `f` as [`tokio::task::spawn_blocking`] does and carries the request along: a report on the request also shows
@@ -88,7 +90,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let watched = inflight::child(How::SpawnBlocking, flags::MAY_BLOCK);
+    let watched = inflight::child(How::SpawnBlocking, Location::caller(), flags::MAY_BLOCK);
     let recorder = current_recorder(How::SpawnBlocking);
     tokio::task::spawn_blocking(move || {
         let inside = watched.enter(frame_address!());

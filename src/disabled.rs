@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 /// Returns whether the environment has `HEELER_DISABLE=1`. If so, layers pass requests through, nothing is watched,
-/// profiled or limited, and no thread is started.
+/// profiled or limited, and no thread is started, except for the one that systemd expects to hear from.
 #[inline]
 pub(crate) fn is_disabled() -> bool {
     static DISABLED: LazyLock<bool> =

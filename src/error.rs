@@ -49,6 +49,17 @@ impl Error {
         Self::new(Kind::Config(message.into()), None)
     }
 
+    /// A thread that does not start. `what` is the thread.
+    pub(crate) fn thread(what: &'static str, cause: io::Error) -> Self {
+        Self::new(Kind::Config(format!("{what} does not start")), Some(Box::new(cause)))
+    }
+
+    /// An address or a socket that cannot be used. `message` says for what.
+    #[cfg(any(feature = "console", feature = "systemd"))]
+    pub(crate) fn listener(message: String, cause: io::Error) -> Self {
+        Self::new(Kind::Config(message), Some(Box::new(cause)))
+    }
+
     /// A report directory that cannot be used. `problem` completes "the report directory `/x` ..".
     pub(crate) fn directory(path: &Path, problem: &'static str, cause: Option<io::Error>) -> Self {
         let kind = Kind::Directory { what: "report directory", path: path.to_owned(), problem };

@@ -38,6 +38,15 @@
 //! # }
 //! ```
 //!
+//! When the service does not answer any more, a [`dump`](dump()) says what is in flight and where each of it is: on a page of
+//! its own with the feature `console`, at a signal, before a panic ends the process, or in code.
+//!
+//! ```
+//! let dump = heeler::blocking_dump();
+//! // 90 in flight: 87 waiting for a connection of the pool in app::load_invoice at src/invoice.rs:41, ..
+//! println!("{dump}");
+//! ```
+//!
 //! heeler needs no annotations, no `cfg` flags and no nightly compiler. For names of inlined async functions, keep
 //! `debug = "limited"` in `[profile.release]`. What a report shows in which build is listed [below](#builds).
 //!
@@ -55,8 +64,10 @@
 //! | verdict | the report shows |
 //! |---|---|
 //! | *waiting* | the await stacks, one per branch |
+//! | *churning* | how many short waits took most of the time, and where |
 //! | *blocking* | the stack of the thread, and whether it is running or which system call it is in |
 //! | *starved* | the stacks of the polls that hold the runtime's workers |
+//! | *throttled* | for how long the host denied the process the CPU, and why |
 //! | *yielding* | where it yields again and again |
 //! | *no waker* | that its last poll kept no waker, and where it was |
 //! | *abandoned* | the last known stacks of a request whose client has left |
@@ -93,6 +104,7 @@
 //! | `timebox` | yes | [`TimeboxLayer`], [`DeadlineLayer`], and all of [timebox](mod@timebox) |
 //! | `profile` | yes | [`ProfileLayer`], and [`authorize`], which says who may use it |
 //! | `axum` | no | the route's template (`/users/{id}`) in reports |
+//! | `console` | no | [`console`](console()): a page about what is in flight, also while the service is stuck |
 //! | `sentry` | no | [`Sentry`]: one event per report, with its stacks |
 //! | `metrics` | no | the [metrics](metrics()) of the process through the `metrics` facade, from the reporter's thread |
 //! | `otel` | no | [`OpenTelemetry`]: one log record per report, an event on the request's span, and instruments |
@@ -105,6 +117,8 @@
 //! | `portable` | no | nothing that a service needs: see `build.rs` |
 //! | `email` | no | [`Email`]: reports as messages, by SMTP, by `sendmail` or into files |
 //! | `spans` | no | [`SpanLayer`]: names and fields of the `tracing` spans that the request is in |
+//! | `systemd` | no | [`notify_systemd`](https://docs.rs/heeler/latest/heeler/fn.notify_systemd.html): systemd's watchdog, and a dump before it kills |
+//! | `test-util` | no | [`test::hang_guard`](https://docs.rs/heeler/latest/heeler/test/fn.hang_guard.html): where a test waits that hangs |
 //! | `webhook` | no | [`Webhook`]: reports by HTTP, signed, or as messages for Slack and similar services |
 //!
 #![cfg_attr(not(feature = "spans"), doc = "[`SpanLayer`]: https://docs.rs/heeler/latest/heeler/struct.SpanLayer.html")]
@@ -125,12 +139,15 @@
     allow(rustdoc::broken_intra_doc_links, reason = "what is below the tools links to each of them")
 )]
 
-#[cfg(feature = "profile")]
-#[cfg_attr(docsrs, doc(cfg(feature = "profile")))]
+#[cfg(any(feature = "console", feature = "profile"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "console", feature = "profile"))))]
 pub mod authorize;
 mod capture;
 mod children;
 mod clock;
+#[cfg(feature = "console")]
+#[cfg_attr(docsrs, doc(cfg(feature = "console")))]
+pub mod console;
 mod counts;
 mod disabled;
 mod error;
@@ -152,7 +169,11 @@ mod private;
 #[cfg_attr(docsrs, doc(cfg(feature = "profile")))]
 pub mod profile;
 pub mod report;
+mod resource;
 mod sync;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod test;
 mod text;
 #[cfg(feature = "timebox")]
 #[cfg_attr(docsrs, doc(cfg(feature = "timebox")))]
@@ -163,11 +184,14 @@ mod tries;
 pub mod watchdog;
 
 pub use children::{WatchChild, spawn, spawn_blocking, watch_child};
+#[cfg(feature = "console")]
+#[cfg_attr(docsrs, doc(cfg(feature = "console")))]
+pub use console::{Console, console};
 pub use error::Error;
 #[cfg(feature = "spans")]
 #[cfg_attr(docsrs, doc(cfg(feature = "spans")))]
 pub use inflight::spans::SpanLayer;
-pub use inflight::{Current, current};
+pub use inflight::{Current, Resource, ResourceId, Usage, current};
 pub use monitor::use_signal;
 #[cfg(feature = "profile")]
 #[cfg_attr(docsrs, doc(cfg(feature = "profile")))]
@@ -185,7 +209,17 @@ pub use report::Webhook;
 #[cfg_attr(docsrs, doc(cfg(feature = "email")))]
 pub use report::email::Email;
 pub use report::metrics::{Metrics, metrics};
-pub use report::{AsyncSink, Report, Reports, ReportsBuilder, Sink, SinkError, Stats};
+#[cfg(feature = "systemd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "systemd")))]
+pub use report::notify_systemd;
+pub use report::threads::{ThreadDump, ThreadGroup, register_thread, threads};
+pub use report::{
+    AsyncSink, Dump, Report, Reports, ReportsBuilder, Sink, SinkError, Stats, blocking_dump, dump, liveness, runtimes,
+    shutdown, watch_runtime,
+};
+pub use resource::{
+    Acquire, Acquired, Held, Initialize, WaitFor, acquire, acquire_blocking, acquire_shared, initialize, wait_for,
+};
 #[cfg(feature = "timebox")]
 #[cfg_attr(docsrs, doc(cfg(feature = "timebox")))]
 pub use timebox::deadline::DeadlineLayer;
@@ -194,9 +228,16 @@ pub use timebox::deadline::DeadlineLayer;
 pub use timebox::{Interrupted, Quota, TimeboxExt, TimeboxLayer, checkpoint, timebox};
 #[cfg(feature = "watchdog")]
 #[cfg_attr(docsrs, doc(cfg(feature = "watchdog")))]
-pub use watchdog::{WatchdogHandle, WatchdogLayer, watch};
+pub use watchdog::{Actor, WatchdogHandle, WatchdogLayer, upgrade, watch};
 
-/// README's code, compiled with the doc tests. It uses all tools, and email.
-#[cfg(all(doctest, feature = "email", feature = "profile", feature = "timebox", feature = "watchdog"))]
+/// README's code, compiled with the doc tests. It uses all tools, the console, and email.
+#[cfg(all(
+    doctest,
+    feature = "console",
+    feature = "email",
+    feature = "profile",
+    feature = "timebox",
+    feature = "watchdog"
+))]
 #[doc = include_str!("../README.md")]
 mod readme {}

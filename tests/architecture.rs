@@ -16,8 +16,8 @@ const FLOORS: [(&str, &[&str]); 8] = [
     ("monitor", &["monitor"]),
     ("pictures", &["flamegraph"]),
     ("report", &["report"]),
-    ("access", &["authorize", "children"]),
-    ("tools", &["profile", "timebox", "watchdog"]),
+    ("access", &["authorize", "children", "resource"]),
+    ("tools", &["console", "profile", "test", "timebox", "watchdog"]),
 ];
 
 fn floor_of(room: &str) -> Option<usize> {

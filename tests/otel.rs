@@ -25,6 +25,9 @@ use tracing::Instrument as _;
 use tracing_subscriber::prelude::*;
 
 const EVENT: &str = "heeler.slow_request";
+/// What the client sends.
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const SPAN: &str = "00f067aa0ba902b7";
 const THRESHOLD: Duration = ms(200);
 
 /// Spans as they are exported when they end.
@@ -47,7 +50,8 @@ async fn serve(layer: WatchdogLayer, uri: &str, work: impl Future<Output = ()> +
             Ok::<_, Infallible>(http::Response::new(String::new()))
         }
     });
-    let request = http::Request::builder().uri(uri).header("host", "photos.example:8080").body(()).unwrap();
+    let request = http::Request::builder().uri(uri).header("host", "photos.example:8080");
+    let request = request.header("traceparent", format!("00-{TRACE}-{SPAN}-01")).body(()).unwrap();
     layer.layer(service).oneshot(request).await.unwrap();
 }
 
@@ -115,7 +119,11 @@ fn a_slow_request_is_a_record_and_an_event() {
     assert_eq!(record.record.event_name(), Some(EVENT));
     assert_eq!((record.record.severity_number(), record.record.severity_text()), (Some(Severity::Warn), Some("WARN")));
     let Some(AnyValue::String(body)) = record.record.body() else { panic!("no text: {record:?}") };
-    assert!(body.as_str().starts_with("GET /import?album=7&token=[redacted] is waiting: "), "{body}");
+    assert!(
+        body.as_str()
+            .starts_with("GET /import?album=7&token=[redacted] is waiting for a message through a oneshot channel: "),
+        "{body}"
+    );
     let trace = record.record.trace_context().expect("the request's trace");
     assert_eq!((trace.trace_id, trace.span_id), (ids.trace_id(), ids.span_id()));
     assert_eq!((record.instrumentation.name(), record.instrumentation.version()), ("heeler", Some("0.1.0")));
@@ -190,7 +198,40 @@ fn spans_of_tracing_get_their_events() {
     assert_eq!(named("load photos", EVENT), 0);
     #[cfg(feature = "spans")]
     assert_eq!((named("GET /photos", &report.sentence()), named("load photos", &report.sentence())), (0, 1));
-    let _ = report;
+    // The live span counts, and not what the client has sent.
+    let span = finished(exporter, "GET /photos").unwrap().span_context;
+    let ids = (span.trace_id().to_string(), span.span_id().to_string());
+    assert_eq!((report.trace_id, report.span_id), (Some(ids.0), Some(ids.1)));
+}
+
+/// Guards: without a span, a record belongs to the caller's trace. How the request ended is a record, too, and worries
+/// nobody.
+#[test]
+fn without_a_span_the_record_has_the_callers_trace() {
+    let logs = InMemoryLogExporter::default();
+    let loggers = SdkLoggerProvider::builder().with_simple_exporter(logs.clone()).build();
+    let telemetry = || OpenTelemetry::new().logger_provider(&loggers).without_instruments();
+    let (seen, reports) = common::collect_with_endings(|builder| builder.open_telemetry(telemetry()));
+    let driven = Driven::new(1);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let layer = WatchdogLayer::new(THRESHOLD).without_blocking_reports().reports(reports.clone());
+    let work = async { stopped.await.unwrap_or_default() };
+    let request = driven.spawn(async move { serve(layer, "/import", work).await });
+    seen.first();
+    stop.send(()).unwrap();
+    driven.handle.block_on(request).unwrap();
+    assert!(reports.blocking_flush(PATIENCE));
+    let records = logs.get_emitted_logs().unwrap();
+    for record in &records {
+        let trace = record.record.trace_context().expect("the caller's trace");
+        assert_eq!((trace.trace_id.to_string(), trace.span_id.to_string()), (TRACE.to_owned(), SPAN.to_owned()));
+    }
+    let (first, last) = (&records[0], records.last().unwrap());
+    assert_eq!(first.record.severity_number(), Some(Severity::Warn));
+    assert_eq!((last.record.severity_number(), last.record.severity_text()), (Some(Severity::Info), Some("INFO")));
+    let attributes = attributes(last);
+    assert_eq!(attributes.get("heeler.ended"), Some(&AnyValue::String("finished".into())));
+    assert_eq!(attributes.get("http.response.status_code"), Some(&AnyValue::Int(200)));
 }
 
 /// Guards: a request that blocks in its first poll has no known OpenTelemetry span, but what is logged goes to its `tracing`

@@ -116,7 +116,7 @@ fn everything_is_counted_once() {
     until("all reports in the process are counted here", || metrics().reports == reports.stats());
     let own = reports.stats();
     let verdicts = [Verdict::Waiting, Verdict::Blocking, Verdict::Starved, Verdict::Yielding, Verdict::NoWaker];
-    let others = [Verdict::Abandoned, Verdict::Interrupted, Verdict::Unknown];
+    let others = [Verdict::Churning, Verdict::Throttled, Verdict::Abandoned, Verdict::Interrupted, Verdict::Unknown];
     let sum: u64 = verdicts.iter().chain(&others).map(|verdict| own.with_verdict(*verdict)).sum();
     assert_eq!(sum, own.made);
 }

@@ -29,8 +29,8 @@ impl Sink for Collected {
 
 impl Collected {
     pub(crate) fn reports(&self) -> Reports {
-        let builder = Reports::builder().without_log().repeat_after(Duration::ZERO).sink(self.clone());
-        builder.build().expect("reports")
+        let builder = Reports::builder().without_log().repeat_after(Duration::ZERO).without_endings();
+        builder.sink(self.clone()).build().expect("reports")
     }
 
     /// All of them, once they have arrived.

@@ -26,6 +26,8 @@ use crate::{Problem, calibrate, upstream};
 pub(crate) struct App {
     pub(crate) pool: SqlitePool,
     pub(crate) small_pool: SqlitePool,
+    /// Tells heeler who holds its connections.
+    pub(crate) small_pool_resource: heeler::Resource,
     pub(crate) original: PathBuf,
     pub(crate) thumbnails: Arc<ThumbnailCache>,
     /// Held by an import while it changes the library.
@@ -51,6 +53,7 @@ impl App {
         seed::add_tags(&pool, seed::TAGGED_PHOTO, &["aaa", &tag]).await?;
         Ok(Arc::new(Self {
             pool,
+            small_pool_resource: resource_of("small pool", &small_pool),
             small_pool,
             original,
             thumbnails: Arc::default(),
@@ -66,6 +69,13 @@ impl App {
     }
 }
 
+/// Tells heeler who holds a pool's connections, and how many of them are in use.
+fn resource_of(name: &'static str, pool: &SqlitePool) -> heeler::Resource {
+    let (size, pool) = (pool.options().get_max_connections(), pool.clone());
+    let in_use = move || pool.size().saturating_sub(u32::try_from(pool.num_idle()).unwrap_or(u32::MAX));
+    heeler::Resource::new(name).permits(size).usage(move || heeler::Usage::new(in_use(), size))
+}
+
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(start_page))
@@ -76,6 +86,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/slow/index", get(database::index))
         .route("/slow/pool", get(database::pool))
         .route("/slow/lock", get(waiting::lock))
+        .route("/slow/import", get(waiting::import))
         .route("/slow/thread-lock", get(blocking::thread_lock))
         .route("/slow/regex", get(blocking::regex))
         .route("/slow/files", get(blocking::files))
@@ -145,7 +156,8 @@ async fn admin(Path(token): Path<String>) -> impl IntoResponse {
 }
 
 async fn status(State(app): State<Arc<App>>) -> Json<Value> {
-    Json(json!({ "listeners": app.listeners.load(Ordering::Relaxed) }))
+    let imports = usize::from(app.import_lock.try_lock().is_err());
+    Json(json!({ "listeners": app.listeners.load(Ordering::Relaxed), "imports": imports }))
 }
 
 async fn photos_of_user(State(app): State<Arc<App>>, Path(user): Path<i64>) -> Result<Json<Vec<Photo>>, Failure> {

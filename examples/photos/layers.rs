@@ -1,5 +1,6 @@
-//! All that heeler needs in a service: where reports go, and layers around the router.
+//! All that heeler needs in a service: where reports go, layers around the router, and a console beside it.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
@@ -37,6 +38,12 @@ pub(crate) fn apply(mut router: Router, settings: &Settings) -> Result<(Router, 
         router = router.layer(WatchdogLayer::new(settings.threshold).reports(reports.clone()).watch_bodies());
     }
     Ok((router, Some(reports)))
+}
+
+/// Serves the console on an address of its own, and returns that. Another program may have the port.
+pub(crate) fn console(reports: &Reports, settings: &Settings) -> Result<SocketAddr, heeler::Error> {
+    let console = heeler::console(reports.clone(), authorize::bearer(&settings.token.secret)?);
+    console.serve(settings.console).or_else(|_| console.serve((Ipv4Addr::LOCALHOST, 0).into()))
 }
 
 /// `/slow/lock?timebox=100`: 100 ms. In production, let clients send a header, which can only shorten your limit:

@@ -16,7 +16,8 @@
 //! | `PHOTOS_REPORTS` | `target/photos` | the directory that reports go to |
 //! | `PHOTOS_THRESHOLD_MS` | `250` | a request is slow after that long; slow pages last about five times as long |
 //! | `PHOTOS_LAYERS` | `watchdog,timebox,profile` | heeler's tools to use, separated by commas, or `none` |
-//! | `PHOTOS_ADMIN_TOKEN` | made up and printed | callers with this token may profile requests |
+//! | `PHOTOS_CONSOLE` | `127.0.0.1:3001` | where to show what is in flight |
+//! | `PHOTOS_ADMIN_TOKEN` | made up and printed | callers with this token may profile requests and look at what is in flight |
 //!
 //! Add `?timebox=100` to a slow page, and it is stopped after 100 ms, with a 503 and a report of where it was. Add
 //! `?__geordi__` with the token, and you see where it spends its time.
@@ -108,6 +109,7 @@ async fn serve(settings: &Settings, service: &Handle, folder: PathBuf) -> Result
         match &running.reports {
             Some(reports) if settings.has(Tool::Watchdog) => {
                 let complete = tour::walk(settings, running.address, reports).await?;
+                show_console(&running, settings);
                 if settings.mode == Mode::Tour {
                     return Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE });
                 }
@@ -121,6 +123,9 @@ async fn serve(settings: &Settings, service: &Handle, folder: PathBuf) -> Result
         }
     }
     println!("serving on http://{} until Ctrl-C", running.address);
+    if settings.mode == Mode::Serve {
+        show_console(&running, settings);
+    }
     if settings.has(Tool::Profile) && settings.token.made_up {
         println!(
             "to profile a page: open http://{0}/admin/{1} once, then add ?__geordi__ to any URL; or\n  \
@@ -132,8 +137,21 @@ async fn serve(settings: &Settings, service: &Handle, folder: PathBuf) -> Result
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says where to look at what is in flight.
+fn show_console(running: &Running, settings: &Settings) {
+    let Some(console) = running.console else { return };
+    println!("what is in flight, while it is: http://{console}/");
+    if settings.token.made_up {
+        println!(
+            "  open http://{}/admin/{} once, for the browser to have the token",
+            running.address, settings.token.secret
+        );
+    }
+}
+
 struct Running {
     address: SocketAddr,
+    console: Option<SocketAddr>,
     reports: Option<Reports>,
     server: JoinHandle<io::Result<()>>,
 }
@@ -151,8 +169,9 @@ async fn start(settings: Settings, folder: PathBuf) -> Result<Running, Problem> 
 
     let app = App::start(library, &settings).await?;
     let (router, reports) = layers::apply(app::router(app), &settings)?;
+    let console = reports.as_ref().map(|reports| layers::console(reports, &settings)).transpose()?;
     let server = tokio::spawn(async { axum::serve(listener, router).await });
-    Ok(Running { address, reports, server })
+    Ok(Running { address, console, reports, server })
 }
 
 /// Binds the requested address. The tour does not need the default one, so it uses another if that is taken.

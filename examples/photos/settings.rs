@@ -23,8 +23,11 @@ environment:
                        and, with the feature email, for mail: in mail
   PHOTOS_THRESHOLD_MS  a request is slow after that long       (250; 50 to 10000)
   PHOTOS_LAYERS        heeler's tools, or none                 (watchdog,timebox,profile)
-  PHOTOS_ADMIN_TOKEN   who has it may profile requests         (made up and printed)
+  PHOTOS_CONSOLE       where to show what is in flight         (127.0.0.1:3001)
+  PHOTOS_ADMIN_TOKEN   who has it may profile and look         (made up and printed)
 ";
+
+const DEFAULT_CONSOLE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 3001));
 
 pub(crate) const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 3000));
 
@@ -61,6 +64,7 @@ pub(crate) struct Settings {
     pub(crate) reports: PathBuf,
     pub(crate) threshold: Duration,
     pub(crate) tools: Vec<Tool>,
+    pub(crate) console: SocketAddr,
     pub(crate) token: Token,
 }
 
@@ -88,10 +92,11 @@ impl Settings {
             mode,
             users,
             photos,
-            address: address()?,
+            address: address_in("PHOTOS_ADDR")?,
             reports: reports()?,
             threshold: threshold()?,
             tools: tools()?,
+            console: address_in("PHOTOS_CONSOLE")?.unwrap_or(DEFAULT_CONSOLE),
             token: token()?,
         }))
     }
@@ -120,11 +125,11 @@ fn variable(name: &str) -> Result<Option<String>, Problem> {
     }
 }
 
-fn address() -> Result<Option<SocketAddr>, Problem> {
-    let Some(value) = variable("PHOTOS_ADDR")? else { return Ok(None) };
+fn address_in(name: &str) -> Result<Option<SocketAddr>, Problem> {
+    let Some(value) = variable(name)? else { return Ok(None) };
     match value.parse() {
         Ok(address) => Ok(Some(address)),
-        Err(_) => Err(format!("PHOTOS_ADDR={value:?} is not an address and port such as 127.0.0.1:3000").into()),
+        Err(_) => Err(format!("{name}={value:?} is not an address and port such as 127.0.0.1:3000").into()),
     }
 }
 

@@ -112,6 +112,12 @@ impl Authorizer {
         Self { inner: Arc::new(Inner { name, ask, said_panic: AtomicBool::new(false) }) }
     }
 
+    /// Returns whether it needs what a layer outside of heeler's leaves in the request's extensions.
+    #[cfg(feature = "console")]
+    pub(crate) fn needs_extension(&self) -> bool {
+        self.inner.name == "extension"
+    }
+
     /// Asks for access. A panic, at once or later, refuses it.
     pub(crate) fn ask<'a>(&'a self, parts: &'a Parts) -> Asked<'a> {
         let answer = catch_unwind(AssertUnwindSafe(|| (self.inner.ask)(parts)));

@@ -100,6 +100,8 @@ mod authorizer;
 mod bearer;
 mod debug_builds;
 mod extension;
+#[cfg_attr(not(feature = "profile"), allow(dead_code, reason = "the console needs a part of it"))]
+pub(crate) mod intent;
 mod secret;
 
 pub use access::Access;

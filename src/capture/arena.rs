@@ -125,10 +125,11 @@ impl Arena {
         Snapshot { origin, data, truncated: head.truncated, foreign: head.foreign, spans }
     }
 
-    /// Returns a key that is equal for two polls only if they waited at the same places: a hash of the words that point
-    /// into the application's code, and of their positions. `None` if there is no such word.
+    /// Returns a key that is equal for two polls if they waited at the same places, and only then: a hash of the return
+    /// addresses of each stack. `None` if there is no stack.
     ///
-    /// Stale words may make two equal places differ, which costs a copy. They cannot make different places equal.
+    /// Where the frames aren't known, stale words may make two equal places differ, which costs a copy. They cannot make
+    /// different places equal.
     pub(crate) fn key(&self, code: &std::ops::Range<u64>) -> Option<u64> {
         if self.dead_frames.is_some() {
             // Only what the poll itself has left, on a stack that was wiped before it. What is further up was there
@@ -142,7 +143,15 @@ impl Arena {
     /// Does the same for one stack. If addresses were walked, all of them count.
     pub(crate) fn stack_key(&self, stack: usize, code: &std::ops::Range<u64>) -> Option<u64> {
         let head = &self.heads[stack];
-        hash(&self.words[head.start..head.start + head.len], code)
+        let words = &self.words[head.start..head.start + head.len];
+        #[cfg(heeler_copies)]
+        if !head.truncated
+            && !head.foreign
+            && let Some(key) = super::places::key(&head.registers, words)
+        {
+            return Some(key);
+        }
+        hash(words, code)
     }
 }
 

@@ -223,6 +223,18 @@ pub(super) fn dependency_of_path(file: &str) -> Option<&str> {
     has_hash(repository).then(|| &repository[..repository.len() - 17])
 }
 
+/// Returns the module that a dependency's source file stands for: `tokio::sync::mutex` for
+/// `/registry/src/<index>-<hash>/tokio-1.54.1/src/sync/mutex.rs`.
+pub(crate) fn dependency_module(file: &str) -> Option<String> {
+    let file = file.replace('\\', "/");
+    let package = dependency_of_path(&file)?.replace('-', "_");
+    let (_, path) = file.rsplit_once("/src/")?;
+    let path = path.strip_suffix(".rs")?;
+    let path = path.strip_suffix("/mod").unwrap_or(path);
+    let path = if path == "lib" { String::new() } else { format!("::{}", path.replace('/', "::")) };
+    Some(package + &path)
+}
+
 fn has_hash(directory: &str) -> bool {
     directory.rsplit_once('-').is_some_and(|(name, hash)| {
         !name.is_empty() && hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())

@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Few frames were left by a tail call, and the others need not say so.
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 /// One function on a stack.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -20,10 +25,19 @@ pub struct Frame {
     pub build_id: Option<String>,
     /// The address in the module's file, as `0x1f00`, which doesn't depend on where the module was loaded. `addr2line`
     /// takes it. Together with the build id it is enough to name the frame later, see
-    /// [`Report::symbolize`](crate::Report::symbolize). It is a return address, except in the first frame of a thread.
+    /// [`Report::symbolize`](crate::Report::symbolize). It is a return address, except in the first frame of a thread
+    /// and in a frame that was left by a [tail call](Self::tail_call).
     pub address: String,
     /// Whether it is the application's own code: not std, and not from a registry or git dependency.
     pub own: bool,
     /// Whether it was inlined into the next frame.
     pub inlined: bool,
+    /// Whether the function is no longer on the stack, because its last action was a tail call. The call instruction in
+    /// the next frame shows that it was called. Line and address are those of the function's start.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tail_call: bool,
+    /// Equal for frames of the same function, and of nothing else: all async blocks of a function have its
+    /// [name](Self::function). Zero if that isn't known.
+    #[serde(skip)]
+    pub(crate) identity: u64,
 }

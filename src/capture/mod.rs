@@ -10,6 +10,8 @@ mod abilities;
 mod arena;
 mod crates;
 mod dead_frames;
+#[cfg(target_os = "linux")]
+mod dump_signal;
 mod fork;
 mod frame;
 #[cfg(heeler_copies)]
@@ -23,6 +25,8 @@ mod modules;
 mod names;
 mod offer;
 mod own_frames;
+#[cfg(heeler_copies)]
+mod places;
 mod procfs;
 mod row_waker;
 #[cfg(all(heeler_copies, any(target_arch = "aarch64", test)))]
@@ -40,15 +44,19 @@ pub use frame::Frame;
 
 pub(crate) use abilities::abilities;
 pub(crate) use arena::{Arena, SPANS};
-pub(crate) use crates::{is_of, is_own_elsewhere, is_std, origin};
+pub(crate) use crates::{dependency_module, is_of, is_own_elsewhere, is_std, origin};
 pub(crate) use dead_frames::{forget as forget_dead_frames, poll as poll_within};
+#[cfg(target_os = "linux")]
+pub(crate) use dump_signal::DumpSignal;
 pub(crate) use fork::{MAX_PROCESSES, PerProcess, notice_forks, process_number};
 pub(crate) use instrumented::disown_wrappers;
 pub(crate) use modules::code_range;
 pub(crate) use names::{front, readable};
 pub(crate) use offer::{has_kept, is_asked_around, tell_around};
 pub(crate) use own_frames::{drop_copying, drop_own, drop_polling};
-pub(crate) use procfs::{Activity, RunDelays, is_runnable, look};
+#[cfg(heeler_copies)]
+pub(crate) use places::refresh_places;
+pub(crate) use procfs::{Activity, RunDelays, is_runnable, look, thread_ids};
 pub(crate) use row_waker::{LENDS, Lent, RowWaker, Rows, hold, name_of, named};
 pub(crate) use snapshot::{Origin, Snapshot};
 pub(crate) use symbols::{Address, DebugInformation, Symbols, survey};

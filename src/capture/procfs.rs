@@ -72,6 +72,14 @@ fn run_delay(mut file: &File) -> Option<u64> {
     std::str::from_utf8(&text[..length]).ok()?.split(' ').nth(1)?.parse().ok()
 }
 
+/// Returns the ids of all threads of the process, or none if the kernel does not tell.
+pub(crate) fn thread_ids() -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let mut ids: Vec<i32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    ids.sort_unstable();
+    ids
+}
+
 /// Looks at a thread. What cannot be read stays empty.
 pub(crate) fn look(tid: i32) -> Activity {
     let read = |file: &str| read(tid, file);

@@ -125,6 +125,8 @@ static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, dr
 /// which takes up to hundreds of milliseconds.
 pub(crate) fn warm_up() {
     super::code_range();
+    #[cfg(heeler_copies)]
+    super::places::refresh_places();
     #[cfg(not(heeler_copies))]
     walk(|_| true);
 }

@@ -23,26 +23,29 @@ struct State {
 }
 
 impl Audience {
-    /// Adds a row. Returns false if it has happened already. Then the caller tells the row.
+    /// Adds a row. Returns false if it has happened already. Then the caller tells the row, and [`close`](Self::close)
+    /// does not return it.
     pub(super) fn join(&self, id: RowId) -> bool {
         let mut state = lock_std(&self.0);
-        if state.closed {
-            return false;
-        }
         if state.rows.len() == state.rows.capacity() {
             state.rows.retain(|id| table().row(*id).is_some_and(|row| row.is_live(*id)));
             let room = state.rows.len().max(MIN_ROOM);
             state.rows.reserve(room);
         }
         state.rows.push(id);
-        true
+        !state.closed
     }
 
     /// Notes that it has happened. Returns the rows to tell, and none the second time.
     pub(crate) fn close(&self) -> Vec<RowId> {
         let mut state = lock_std(&self.0);
-        state.closed = true;
-        std::mem::take(&mut state.rows)
+        if std::mem::replace(&mut state.closed, true) { Vec::new() } else { state.rows.clone() }
+    }
+
+    /// Returns the rows that have not ended, also those that came too late.
+    pub(crate) fn living(&self) -> Vec<RowId> {
+        let rows = lock_std(&self.0).rows.clone();
+        rows.into_iter().filter(|id| table().row(*id).is_some_and(|row| row.is_live(*id))).collect()
     }
 
     /// Returns whether it has happened.
@@ -84,5 +87,16 @@ mod tests {
         assert_eq!(audience.close(), [one.id()]);
         assert!(!audience.join(other.id()) && audience.is_closed());
         assert!(audience.close().is_empty());
+    }
+
+    /// Guards: what still runs is known after it has happened, and includes those that came too late.
+    #[test]
+    fn the_living_are_known_afterwards() {
+        let (audience, one, ended, late) = (Audience::default(), row(), row(), row());
+        assert!(audience.join(one.id()) && audience.join(ended.id()));
+        audience.close();
+        drop(ended);
+        audience.join(late.id());
+        assert_eq!(audience.living(), [one.id(), late.id()]);
     }
 }

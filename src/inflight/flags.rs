@@ -42,5 +42,13 @@ pub(crate) const TRACED: u32 = ARMED | WANTED | EXPIRED;
 pub(crate) const AWAITED: u32 = 1 << 17;
 /// Its request is profiled. Other limits and thresholds don't apply.
 pub(crate) const PROFILED: u32 = 1 << 18;
+/// A report about it has been made, which its end will be added to.
+pub(crate) const FOLLOWED: u32 = 1 << 20;
 /// Replaces [`LIVE`] when the work is over but the row's waker has clones.
 pub(crate) const DRAINS: u32 = 1 << 19;
+/// An eighth of the limit has passed that a box shares this row with: it needs a row of its own.
+pub(crate) const BOX_DUE: u32 = 1 << 21;
+/// That limit has passed, and a report says that the work goes on.
+pub(crate) const BOX_REPORTED: u32 = 1 << 22;
+/// A request to heeler itself. No dump lists it.
+pub(crate) const UNLISTED: u32 = 1 << 23;

@@ -61,7 +61,7 @@ mod tests {
     fn traced() -> Watched {
         executors::learn();
         let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::ARMED, |details| {
-            details.work = Work::Job(Box::new(Job { name: "gives way".into(), reports: None }));
+            details.work = Work::Job(Box::new(Job::new("gives way")));
         });
         Watched::new(Some(registered.unwrap()))
     }

@@ -1,7 +1,9 @@
 //! Rows that refer to other rows: layers that share one, and children.
 
+use std::panic::Location;
+
 use super::scope::{inheritance, tell_inheritor};
-use super::{Child, Details, How, Policy, PolicyId, Registered, Watched, Work, flags, table};
+use super::{Child, Details, How, Origin, Policy, PolicyId, Registered, Watched, Work, flags, table};
 use crate::capture::{RowId, ThreadSlot};
 use crate::counts::COUNTS;
 use crate::sync::count;
@@ -34,13 +36,13 @@ fn adopt(id: RowId, policy: &'static Policy, threshold: u64, body: bool) -> bool
 }
 
 /// Returns a row for work that the current work hands on, or none outside of watched work.
-pub(crate) fn child(how: How, extra: u32) -> Watched {
-    let current = ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current);
+pub(crate) fn child(how: How, at: &'static Location<'static>, extra: u32) -> Watched {
+    let current = current_row();
     // A box alone is enough, even one that has outlived the work that it began in.
     let becomes_parent = |id: &RowId| table().row(*id).is_some_and(|row| row.update(*id, flags::PARENT, 0).is_some());
     let Some(parent) = [work_of(current), current].into_iter().find(becomes_parent) else { return Watched::off() };
     // A member of a set is polled within the box, so it needs nothing to remember the box.
-    let boxes = if matches!(how, How::WatchChild) { None } else { inheritance() };
+    let boxes = if matches!(how, How::WatchChild) { None } else { inheritance(at) };
     let inheritor = if boxes.is_some() { flags::INHERITOR } else { 0 };
     let profiled = if is_profiled(parent) { flags::PROFILED } else { 0 };
     let fill = |details: &mut Details| details.work = Work::Child(Child { parent, how, boxes: boxes.clone() });
@@ -54,10 +56,15 @@ pub(crate) fn child(how: How, extra: u32) -> Watched {
     Watched::new(registered)
 }
 
+/// Returns the innermost row that the calling code runs in, or [`RowId::NONE`].
+pub(crate) fn current_row() -> RowId {
+    ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current)
+}
+
 /// Returns whether the calling code runs for a request that has a row.
 #[inline]
 pub(crate) fn is_in_request() -> bool {
-    let current = ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current);
+    let current = current_row();
     current != RowId::NONE && is_request(work_of(current))
 }
 
@@ -79,6 +86,27 @@ pub(crate) fn work_of(mut id: RowId) -> RowId {
         id = timebox.inside;
     }
     id
+}
+
+/// Returns the request that `id` is a part of, or that its job belongs to. `None` once that is over.
+pub(crate) fn origin(mut id: RowId) -> Option<Box<Origin>> {
+    // The limit is for a row that is reused during the search.
+    for _ in 0..64 {
+        let row = table().row(id)?;
+        let details = row.details(id)?;
+        id = match &details.work {
+            // A layer's box has the request, if no other layer has a row for it.
+            Work::Request(_) | Work::Timebox(_) if details.request.path.is_some() => {
+                return Some(Box::new(Origin { id, policy: row.policy(), request: details.request.copy() }));
+            }
+            Work::Job(job) if job.origin.is_some() => return job.origin.clone(),
+            Work::Job(job) => job.inside,
+            Work::Child(child) => child.parent,
+            Work::Timebox(timebox) => timebox.inside,
+            Work::Nothing | Work::Request(_) => return None,
+        };
+    }
+    None
 }
 
 /// Returns the request or job at the root of `id`.

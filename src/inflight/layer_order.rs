@@ -2,17 +2,16 @@
 //! requests ends each of them first. Logged once per layer, at its first request, because only then both are known to
 //! be on one service.
 
-use super::join::work_of;
+use super::join::{current_row, work_of};
 use super::scope::innermost;
 use super::{Policy, Tool, flags, table};
-use crate::capture::{RowId, ThreadSlot};
 use crate::log::log_safely;
 
 /// Compares a timebox layer with the watchdog around it. The layer calls it for its first request.
 #[cold]
 #[inline(never)]
 pub(crate) fn by_timebox(timebox: &Policy) {
-    let id = work_of(ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current));
+    let id = work_of(current_row());
     let request = table().row(id).filter(|row| row.is_live(id) && row.flags() & flags::REQUEST != 0);
     if let Some(watchdog) = request.and_then(|row| row.policy().get()) {
         compare(watchdog, timebox);

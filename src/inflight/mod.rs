@@ -6,6 +6,7 @@ mod audience;
 pub(crate) mod budget;
 mod clones;
 mod current;
+mod ending;
 pub(crate) mod executors;
 pub(crate) mod flags;
 mod giving_way;
@@ -20,9 +21,11 @@ mod poll;
 mod registered;
 mod row;
 mod scope;
+mod shared_limit;
 
 pub(crate) mod layer_order;
 pub(crate) mod recording;
+pub(crate) mod resources;
 #[cfg(all(test, heeler_loom))]
 mod row_loom;
 #[cfg(feature = "spans")]
@@ -35,21 +38,28 @@ pub(crate) mod waiters;
 pub(crate) mod waking;
 
 pub use current::{Current, current};
+pub use ending::Ended;
+pub use resources::{Resource, ResourceId, Usage};
 
 pub(crate) use audience::Audience;
+pub(crate) use ending::InsteadOfResponse;
 pub(crate) use inside::Inside;
-pub(crate) use join::{child, is_in_request, join, root, work_of};
+pub(crate) use join::{child, current_row, is_in_request, join, origin, root, work_of};
 pub(crate) use monitor_link::{MonitorLink, initial_flags, install as install_monitor, set_initial_flags};
+#[cfg(all(feature = "otel", feature = "profile"))]
+pub(crate) use otel::current_ids as current_trace_ids;
 #[cfg(feature = "otel")]
-pub(crate) use otel::span_of;
+pub(crate) use otel::{ids as ids_of_span, span_of};
 pub(crate) use policy::{Abandoned, Policy, PolicyId, Settings, Tool, nanos};
 pub(crate) use poll::{PollKind, Watched};
 pub(crate) use registered::Registered;
 pub(crate) use row::{Asked, Details, Row};
 pub(crate) use scope::{
-    Around, Scope, innermost, is_aside, lift_limits, nearest_deadline, tell_box, walk as walk_boxes,
+    Around, Scope, innermost, is_aside, lift_limits, nearest_deadline, peek as peek_innermost, step_aside, tell_box,
+    walk as walk_boxes,
 };
-pub(crate) use subject::{Child, Head, How, Job, Request, Subject, Timebox, Work};
+pub(crate) use shared_limit::{RowLimit, SharedLimit, SmallLimit};
+pub(crate) use subject::{Child, Head, How, Job, Origin, Request, Subject, Timebox, Work};
 pub(crate) use table::{Tally, table};
 pub(crate) use target::{ReportTarget, Target};
 pub(crate) use trace::{Silence, Stacks, Trace, WaitKind, WaitRecord};

@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::Row;
+use super::{Ended, Row};
 use crate::capture::{PerProcess, RowId};
 
 /// Flags that a new row starts with: `ARMED` if every poll should be traced.
@@ -23,10 +23,14 @@ fn inherited() -> OnceLock<MonitorLink> {
 pub(crate) struct MonitorLink {
     /// Starts the monitor if necessary, because this is a child of `fork`.
     pub(crate) start: fn(),
+    /// Announces work with this threshold, in nanoseconds.
+    pub(crate) expect: fn(u64),
     /// Tells the capture thread that there is something for it: a traced poll that it waits for is over.
     pub(crate) answered: fn(),
     /// Called when the row's owner is dropped and its work has no outcome.
     pub(crate) dropped: fn(&'static Row, RowId),
+    /// Called when work ends that a report was made about, with the status of its response.
+    pub(crate) ended: fn(&'static Row, RowId, Ended, Option<u16>),
 }
 
 /// Installs the monitor's functions. The monitor calls it before it looks at rows.
@@ -52,6 +56,13 @@ pub(super) fn start() {
 }
 
 #[cold]
+pub(super) fn expect(nanos: u64) {
+    if let Some(link) = LINK.get().get() {
+        (link.expect)(nanos);
+    }
+}
+
+#[cold]
 pub(super) fn answered() {
     if let Some(link) = LINK.get().get() {
         (link.answered)();
@@ -62,5 +73,12 @@ pub(super) fn answered() {
 pub(super) fn dropped(row: &'static Row, id: RowId) {
     if let Some(link) = LINK.get().get() {
         (link.dropped)(row, id);
+    }
+}
+
+#[cold]
+pub(super) fn ended(row: &'static Row, id: RowId, how: Ended, status: Option<u16>) {
+    if let Some(link) = LINK.get().get() {
+        (link.ended)(row, id, how, status);
     }
 }

@@ -94,7 +94,7 @@ pub(crate) struct Policy {
     pub(crate) id: PolicyId,
     pub(crate) tool: Tool,
     pub(crate) reports: ReportTarget,
-    /// Headers that reports may show.
+    /// Headers that rows keep: those that reports may show, and `traceparent`.
     pub(crate) headers: Vec<HeaderName>,
     /// Nanoseconds, or `u64::MAX` for never. The limit, if the layer is a timebox.
     threshold: AtomicU64,
@@ -114,7 +114,7 @@ pub(crate) struct Policy {
 pub(crate) struct Settings {
     pub(crate) tool: Tool,
     pub(crate) reports: ReportTarget,
-    /// Headers that reports may show.
+    /// Headers that rows keep: those that reports may show, and `traceparent`.
     pub(crate) headers: Vec<HeaderName>,
     pub(crate) threshold: Duration,
     pub(crate) varies: bool,

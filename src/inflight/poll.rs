@@ -6,7 +6,8 @@ use std::task::{Context, Poll, Waker};
 use super::lending::{Loan, is_kept, passed_on, to_wake};
 use super::registered::wake_self;
 use super::{
-    Inside, Registered, Row, Scope, Silence, Trace, budget, clones, executors, flags, giving_way, monitor_link,
+    Ended, Inside, Registered, Row, Scope, Silence, Trace, budget, clones, ending, executors, flags, giving_way,
+    monitor_link,
 };
 use crate::capture::RowId;
 use crate::capture::frame_address;
@@ -87,6 +88,18 @@ impl Watched {
         }
     }
 
+    /// Notes how the work has ended, if a report about it was made. Call it before the row is freed or paused. For other
+    /// work this is one load, which the end needs anyway.
+    #[inline]
+    pub(crate) fn finish(&self, how: impl FnOnce() -> (Ended, Option<u16>)) {
+        if let Some((row, id)) = self.row()
+            && row.flags() & flags::FOLLOWED != 0
+        {
+            let (how, status) = how();
+            ending::note(row, id, how, status);
+        }
+    }
+
     /// Gives the row to a successor: a response body takes over from the response.
     pub(crate) fn take(&mut self) -> Self {
         Self(self.0.take())
@@ -106,7 +119,7 @@ impl Watched {
             row.restart(None);
             // The next stretch has its own record.
             row.forget_deadline(registered.id());
-            const RECORDED: u32 = flags::ARMED | flags::REPORTED | flags::WANTED;
+            const RECORDED: u32 = flags::ARMED | flags::REPORTED | flags::FOLLOWED | flags::WANTED;
             if set != 0 || row.flags() & RECORDED != 0 {
                 let clear = RECORDED & !monitor_link::initial_flags();
                 row.update(registered.id(), set, clear);
@@ -303,6 +316,7 @@ fn begin(registered: &Registered, waker: &Waker) -> bool {
     let was_polled = registered.row().polls() > 0;
     let Some(mut details) = registered.row().details(registered.id()) else { return false };
     let trace = details.trace.get_or_insert_with(|| Box::new(Trace::new(now, was_polled)));
+    trace.is_within = capture::is_traced(waker);
     trace.begin_poll(now, capture::is_tracing(waker));
     #[cfg(feature = "otel")]
     super::otel::note_span(registered.row(), &mut trace.span);
@@ -341,6 +355,8 @@ fn end(
                 silent &= trace.silence != Some(Silence::Earlier);
             }
             trace.look_below = silent;
+            // This poll is counted when it has ended.
+            trace.polls = row.polls().wrapping_add(1);
         }
     }
     if !wanted {

@@ -4,7 +4,7 @@
 use std::task::Waker;
 
 use super::lending::Keep;
-use super::{Details, PolicyId, Row, executors, flags, monitor_link, table, waking};
+use super::{Details, PolicyId, Row, ending, executors, flags, monitor_link, table, waking};
 use crate::capture;
 use crate::capture::RowId;
 use crate::clock::Clock;
@@ -63,41 +63,41 @@ impl Registered {
     #[inline]
     pub(crate) fn keep_waker(&self, waker: &Waker) {
         if !(executors::is_tokio_task(waker) && self.row.has_task(waker)) {
-            self.replace_waker(waker);
+            keep_waker(self.row, self.id, waker);
         }
     }
+}
 
-    #[cold]
-    #[inline(never)]
-    fn replace_waker(&self, waker: &Waker) {
-        let (waker, is_task) = match Keep::of(waker) {
-            Keep::Clone(waker) => {
-                let is_task = executors::is_tokio_task(waker);
-                let has_it = if is_task {
-                    self.row.has_task(waker)
-                } else {
-                    self.row.has_waker(self.id, |known| known.will_wake(waker))
-                };
-                if has_it {
-                    return;
-                }
-                (waker.clone(), is_task)
+#[cold]
+#[inline(never)]
+pub(super) fn keep_waker(row: &'static Row, id: RowId, waker: &Waker) {
+    let (waker, is_task) = match Keep::of(waker) {
+        Keep::Clone(waker) => {
+            let is_task = executors::is_tokio_task(waker);
+            let has_it = if is_task { row.has_task(waker) } else { row.has_waker(id, |known| known.will_wake(waker)) };
+            if has_it {
+                return;
             }
-            Keep::Name(name) => {
-                if self.row.has_waker(self.id, |known| capture::name_of(known) == Some(name)) {
-                    return;
-                }
-                // A box must be able to tell its work that its time is up, even if the work has kept no waker.
-                let is_box = self.row.flags() & flags::BOX != 0;
-                (if is_box { capture::hold(name) } else { capture::named(name) }, false)
-            }
-        };
-        // Cloning and dropping a waker may run any code, so it happens without our lock.
-        let (previous, asked) = self.row.put_waker(self.id, waker, is_task);
-        if let Some(asked) = asked {
-            wake_self(asked);
+            (waker.clone(), is_task)
         }
-        drop(previous);
+        Keep::Name(name) => {
+            if row.has_waker(id, |known| capture::name_of(known) == Some(name)) {
+                return;
+            }
+            // A box must be able to tell its work that its time is up, even if the work has kept no waker.
+            let is_box = row.flags() & flags::BOX != 0;
+            (if is_box { capture::hold(name) } else { capture::named(name) }, false)
+        }
+    };
+    // Cloning and dropping a waker may run any code, so it happens without our lock.
+    let (previous, asked) = row.put_waker(id, waker, is_task);
+    if let Some(asked) = asked {
+        wake_self(asked);
+    }
+    match previous {
+        // The box that shares the row was polled with that one. It notices at its next poll that it needs a row.
+        Some(previous) if row.has_limit() => waking::wake(previous),
+        previous => drop(previous),
     }
 }
 
@@ -125,6 +125,8 @@ fn release(row: &'static Row, id: RowId) {
     if !row.is_completed() {
         capture::forget_dead_frames();
         monitor_link::dropped(row, id);
+    } else if row.flags() & flags::FOLLOWED != 0 {
+        ending::note_silent(row, id);
     }
     if row.has_clones() {
         return drain(row);

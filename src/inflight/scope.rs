@@ -5,11 +5,12 @@
 //! monitor tells the inheritor when one of them expires.
 
 use std::cell::Cell;
+use std::panic::Location;
 use std::sync::Arc;
 
 use super::subject::{Inheritance, Inherited, More};
-use super::{Audience, Row, Timebox, Work, flags, table, work_of};
-use crate::capture::{RowId, ThreadSlot};
+use super::{Audience, Child, How, Row, Timebox, Work, current_row, flags, shared_limit, table, work_of};
+use crate::capture::RowId;
 use crate::clock::Clock;
 
 thread_local! {
@@ -20,9 +21,25 @@ thread_local! {
 /// How many boxes within boxes an inheritor remembers, and any walk visits.
 const MAX_DEPTH: usize = 64;
 
-/// Returns the row that tells the calling code that its time is up.
+/// Returns the row that tells the calling code that its time is up. A box that shares the row of its request gets one of
+/// its own for that.
 #[inline]
 pub(crate) fn innermost() -> Option<&'static Row> {
+    let row = INNERMOST.get()?;
+    if row.has_limit() { Some(own_row_of(row)) } else { Some(row) }
+}
+
+#[cold]
+#[inline(never)]
+fn own_row_of(request: &'static Row) -> &'static Row {
+    let row = shared_limit::row_of(request);
+    INNERMOST.set(Some(row));
+    row
+}
+
+/// Returns the same as [`innermost`], but for a box that shares the row of its request that row.
+#[inline]
+pub(crate) fn peek() -> Option<&'static Row> {
     INNERMOST.get()
 }
 
@@ -35,13 +52,19 @@ pub(crate) struct Scope {
 impl Scope {
     #[inline]
     pub(crate) fn enter(row: &'static Row) -> Self {
-        let previous = INNERMOST.get();
+        let previous = innermost();
         // A box that began elsewhere may be polled inside one that ends sooner. Then the outer one tells its work. If
         // boxes begin inside each other, the inner one ends sooner. A row of a parent process is inert.
         let sooner =
             previous.filter(|previous| previous.process() == row.process() && previous.deadline() < row.deadline());
         INNERMOST.set(Some(sooner.unwrap_or(row)));
         Self { previous }
+    }
+
+    /// Enters a box that shares that row. No box is around it.
+    #[inline]
+    pub(super) fn enter_shared(row: &'static Row) -> Self {
+        Self { previous: INNERMOST.replace(Some(row)) }
     }
 
     /// Does the same for an inheritor, which has no deadline of its own. It knows the boxes that it was handed on in.
@@ -53,7 +76,7 @@ impl Scope {
 
 /// Returns whether the calling code runs for a profile, where no limit or threshold applies.
 pub(crate) fn is_aside() -> bool {
-    innermost().is_some_and(|row| row.flags() & flags::PROFILED != 0)
+    peek().is_some_and(|row| row.flags() & flags::PROFILED != 0)
 }
 
 impl Drop for Scope {
@@ -93,6 +116,19 @@ impl Row {
             Work::Child(child) => child.boxes.clone(),
             _ => None,
         }
+    }
+
+    /// Returns what was handed on within the box and still runs: how, and where. Takes time only if something was.
+    pub(crate) fn handed_on(&self, id: RowId) -> Vec<(How, &'static Location<'static>)> {
+        let inherited = match self.details(id).as_deref().map(|details| &details.work) {
+            Some(Work::Timebox(Timebox { more: Some(more), .. })) => more.inherited.clone(),
+            _ => None,
+        };
+        let child = |id: RowId| match &table().row(id)?.details(id)?.work {
+            Work::Child(Child { how, boxes: Some(inheritance), .. }) => Some((*how, inheritance.at)),
+            _ => None,
+        };
+        inherited.map(|inherited| inherited.inheritors.living()).into_iter().flatten().filter_map(child).collect()
     }
 
     /// Returns what work that is handed on within the box has of it.
@@ -151,14 +187,14 @@ pub(crate) fn nearest_deadline() -> Option<u64> {
 }
 
 /// Returns what the calling code passes on to work that it hands on.
-pub(super) fn inheritance() -> Option<Arc<Inheritance>> {
-    INNERMOST.get()?;
+pub(super) fn inheritance(at: &'static Location<'static>) -> Option<Arc<Inheritance>> {
+    innermost()?;
     let mut boxes = Vec::new();
     walk(|step| match step {
         Around::Box(row, id) => boxes.extend(row.inherited(id)),
         Around::Inherited(.., inherited) => boxes.push(Arc::clone(inherited)),
     });
-    (!boxes.is_empty()).then(|| Arc::new(Inheritance { boxes, inner: Audience::default() }))
+    (!boxes.is_empty()).then(|| Arc::new(Inheritance { at, boxes, inner: Audience::default() }))
 }
 
 /// Tells a new inheritor, which nothing runs yet, what has expired by now. The monitor tells it what expires later.
@@ -211,15 +247,24 @@ pub(crate) fn lift_limits() {
             lift(row, id);
         }
     });
-    let work = work_of(ThreadSlot::existing().map_or(RowId::NONE, ThreadSlot::current));
+    let work = work_of(current_row());
     if let Some(row) = table().row(work).filter(|row| row.is_live(work)) {
         lift(row, work);
     }
 }
 
+/// Lifts the limits and thresholds around the calling code, and leaves its request out of dumps: it asks heeler itself.
+pub(crate) fn step_aside() {
+    lift_limits();
+    let work = work_of(current_row());
+    if let Some(row) = table().row(work) {
+        row.update(work, flags::UNLISTED, 0);
+    }
+}
+
 /// Visits the boxes around the calling code, from the innermost out.
 pub(crate) fn walk(mut visit: impl FnMut(Around<'_>)) {
-    let mut next = INNERMOST.get();
+    let mut next = innermost();
     for _ in 0..MAX_DEPTH {
         let Some((row, (id, flags))) = next.and_then(|row| Some((row, row.live()?))) else { return };
         if flags & flags::BOX == 0 {

@@ -2,12 +2,13 @@
 //! report is made.
 
 use std::borrow::Cow;
+use std::panic::Location;
 use std::sync::Arc;
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
-use super::{Audience, PolicyId, ReportTarget, Row};
+use super::{Audience, PolicyId, ReportTarget, Row, SmallLimit};
 use crate::capture::RowId;
 
 /// What a row's work is. A request's parts are beside it in the row, so that they are written and dropped in place.
@@ -16,10 +17,16 @@ pub(crate) enum Work {
     /// The row is free. It may also be free with a box that is over.
     #[default]
     Nothing,
-    Request,
+    /// With the limit of the box that shares the row, or has shared it last.
+    Request(SmallLimit),
     Job(Box<Job>),
     Child(Child),
     Timebox(Timebox),
+}
+
+impl Work {
+    /// A request that no box shares the row with.
+    pub(crate) const REQUEST: Self = Self::Request(SmallLimit::NONE);
 }
 
 /// What a report is about: a copy of a row's work.
@@ -38,7 +45,7 @@ impl Subject {
         match self {
             Self::Nothing | Self::Child(_) => 0,
             Self::Request(request) => request.size(),
-            Self::Job(job) => job.name.len(),
+            Self::Job(job) => job.name.len() + job.origin.as_ref().map_or(0, |origin| origin.request.size()),
             Self::Timebox(timebox) => timebox.label().map_or(0, |label| label.len()),
         }
     }
@@ -51,7 +58,7 @@ pub(crate) struct Request {
     pub(crate) path: Option<PathAndQuery>,
     pub(crate) authority: Option<Authority>,
     pub(crate) version: Version,
-    /// Allowed headers, as indices in the list of the policy below.
+    /// Headers that may be needed, as indices in the list of the policy below.
     pub(crate) headers: Vec<(u16, HeaderValue)>,
     /// The policy with the list, because another layer may take the row over.
     pub(crate) headers_of: PolicyId,
@@ -85,10 +92,43 @@ impl<'a> Head<'a> {
 }
 
 /// Work that isn't a request: see [`watch`](crate::watch).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Job {
     pub(crate) name: Cow<'static, str>,
     pub(crate) reports: Option<ReportTarget>,
+    /// The request that it belongs to, which may be over.
+    pub(crate) origin: Option<Box<Origin>>,
+    /// What it began in. While that runs, it knows the request.
+    pub(crate) inside: RowId,
+    /// How many messages were queued behind it when it began, if it is an actor's.
+    pub(crate) queued: Option<usize>,
+}
+
+impl Job {
+    pub(crate) fn new(name: impl Into<Cow<'static, str>>) -> Self {
+        Self { name: name.into(), reports: None, origin: None, inside: RowId::NONE, queued: None }
+    }
+
+    /// Returns a copy for a report.
+    pub(super) fn copy(&self) -> Self {
+        let Self { inside, queued, .. } = *self;
+        Self { name: self.name.clone(), reports: None, origin: self.origin.clone(), inside, queued }
+    }
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A request that something else belongs to.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    pub(crate) id: RowId,
+    pub(crate) policy: PolicyId,
+    /// A [copy](Request::copy).
+    pub(crate) request: Request,
 }
 
 /// Work that a request or a job has handed on.
@@ -103,6 +143,8 @@ pub(crate) struct Child {
 /// What work has of the boxes that it was handed on in.
 #[derive(Debug)]
 pub(crate) struct Inheritance {
+    /// Where the work was handed on.
+    pub(crate) at: &'static Location<'static>,
     /// Innermost first.
     pub(crate) boxes: Vec<Arc<Inherited>>,
     /// The boxes that the work itself opens, at any depth. They are told when the work is.

@@ -28,6 +28,10 @@ impl ReportTarget {
         Self(target)
     }
 
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Returns what it was made of.
     pub(crate) fn downcast<T: Target>(&self) -> Option<Arc<T>> {
         let any: Arc<dyn Any + Send + Sync> = Arc::clone(&self.0) as _;

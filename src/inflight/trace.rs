@@ -80,15 +80,33 @@ pub(crate) struct WaitRecord {
     pub(crate) stacks: Arc<Stacks>,
     pub(crate) waits: u32,
     pub(crate) nanos: u64,
+    /// The longest of the waits.
+    pub(crate) longest: u64,
     /// Branches whose stack was not copied.
     pub(crate) lost: u32,
+}
+
+impl WaitRecord {
+    /// Returns what tells this place from others, or `None` if nothing does.
+    pub(crate) fn key(&self) -> Option<u64> {
+        self.key
+    }
 }
 
 #[cfg(test)]
 impl WaitRecord {
     /// Creates a wait without stacks.
     pub(crate) fn without_stacks(kind: WaitKind, waits: u32, nanos: u64) -> Self {
-        Self { key: None, kind, gave_way: false, stacks: Arc::new(Stacks::new(Vec::new())), waits, nanos, lost: 0 }
+        Self {
+            key: None,
+            kind,
+            gave_way: false,
+            stacks: Arc::new(Stacks::new(Vec::new())),
+            waits,
+            nanos,
+            longest: 0,
+            lost: 0,
+        }
     }
 }
 
@@ -106,11 +124,15 @@ enum Phase {
 /// to be before one that is already known. So what is recorded never adds up to more than has passed.
 pub(crate) struct Trace {
     phase: Phase,
+    /// Since when it has been at its place: woken only by heeler, and back there.
+    since: u64,
     /// The latest of the times.
     latest: u64,
     kept: Kept,
     /// Whether heeler has asked for the poll that is going on, or comes next.
     heelers: bool,
+    /// Whether the poll that is going on is within that of other traced work, which may poll all that it has at any time.
+    pub(crate) is_within: bool,
     /// What is known about wakers after the last poll.
     pub(crate) silence: Option<Silence>,
     pub(crate) records: Vec<WaitRecord>,
@@ -123,6 +145,9 @@ pub(crate) struct Trace {
     asked: Option<u64>,
     /// Waits whose stacks were not kept, because there were too many places or the budget was used up.
     pub(crate) missed: u32,
+    /// How often the work had been polled by the end of the last traced poll. If it has been polled since, it may be
+    /// anywhere.
+    pub(crate) polls: u32,
     /// Whether the next poll should leave a copy of what it leaves on the stack.
     pub(crate) look_below: bool,
     /// The place of the last wait.
@@ -139,9 +164,11 @@ impl Trace {
     pub(crate) fn new(now: u64, was_polled: bool) -> Self {
         Self {
             phase: Phase::Waiting(None, now),
+            since: now,
             latest: now,
             kept: if was_polled { Kept::Unknown } else { Kept::Nothing },
             heelers: false,
+            is_within: false,
             silence: None,
             records: Vec::new(),
             busy: 0,
@@ -150,6 +177,7 @@ impl Trace {
             runnable: 0,
             asked: None,
             missed: 0,
+            polls: 0,
             look_below: false,
             last: None,
             answer: None,
@@ -199,7 +227,10 @@ impl Trace {
         self.runnable += now.saturating_sub(until);
         let waited = until.saturating_sub(since);
         if let Some(record) = record {
-            self.records[record].nanos += waited;
+            let record = &mut self.records[record];
+            record.nanos += waited;
+            // Since it came there, though it may have been polled in between.
+            record.longest = record.longest.max(waited).max(until.saturating_sub(self.since));
         }
     }
 
@@ -208,6 +239,15 @@ impl Trace {
         let now = self.advance(now);
         self.answer = None;
         *self.asked.get_or_insert(now)
+    }
+
+    /// Returns since when the work has been where it is, and the record of where it waits: `None` while it is inside a
+    /// poll, and `Some(None)` if that place isn't known.
+    pub(crate) fn standing(&self) -> (u64, Option<Option<usize>>) {
+        match self.phase {
+            Phase::Polling(since) => (since, None),
+            Phase::Waiting(..) => (self.since, Some(self.current())),
+        }
     }
 
     /// Returns where it waits. That is the place of the last poll. If that was not kept because the work is polled all
@@ -249,7 +289,8 @@ impl Trace {
             (0, _) if had_budget => WaitKind::Waiting,
             _ => WaitKind::Yielding,
         };
-        if !(std::mem::take(&mut self.heelers) || forced) {
+        let is_look = std::mem::take(&mut self.heelers) || forced;
+        if !is_look {
             // What woke it has used up the waker that was kept.
             self.kept = Kept::Nothing;
         }
@@ -268,8 +309,8 @@ impl Trace {
         let record = self.find_or_add(arena, (kind, key), forced, may_copy);
         if let Some(index) = record {
             // A poll that heeler asked for does not end the wait that it looked at, though it may copy other stale
-            // words.
-            if !(forced && before.is_some()) {
+            // words. Neither does one that comes from the work around, whatever was woken there.
+            if !(forced && before.is_some() || self.is_within && before == Some(index)) {
                 self.records[index].waits += 1;
             }
         }
@@ -278,6 +319,10 @@ impl Trace {
             // Its own wake-up uses up one waker, but others may be kept.
             WaitKind::Yielding => self.kept = Kept::Unknown,
             WaitKind::NoWaker => {}
+        }
+        if !(is_look || self.is_within && before == record) {
+            // Something else has woken it: it has moved, even if only to the same place again.
+            self.since = now;
         }
         self.last = record;
         if forced {
@@ -317,7 +362,16 @@ impl Trace {
             return None;
         }
         let stacks = Arc::new(Stacks::new(arena.snapshots()));
-        let record = WaitRecord { key, kind, gave_way: arena.gave_way, stacks, waits: 0, nanos: 0, lost: arena.lost };
+        let record = WaitRecord {
+            key,
+            kind,
+            gave_way: arena.gave_way,
+            stacks,
+            waits: 0,
+            nanos: 0,
+            longest: 0,
+            lost: arena.lost,
+        };
         if self.records.len() < MAX_RECORDS {
             self.records.push(record);
             return Some(self.records.len() - 1);
@@ -352,6 +406,7 @@ impl Trace {
         if let Phase::Polling(since) = self.phase {
             self.count_poll(now.saturating_sub(since));
             self.phase = Phase::Waiting(None, now);
+            self.since = now;
         }
     }
 

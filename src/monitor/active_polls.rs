@@ -45,9 +45,9 @@ impl ActivePolls {
             let row = Some(work_of(row)).filter(|work| *work != RowId::NONE).unwrap_or(row);
             let details = table().row(row).and_then(|slow| slow.details(row));
             let work = details.map_or(Subject::Nothing, |details| details.subject());
-            culprits.push(Culprit { thread, work });
+            culprits.push(Culprit { thread, work, outside: false });
         }
-        // A worker that is neither in a watched poll nor idle. Note it, because nothing else will.
+        // Workers that are neither in a watched poll nor idle: a plain task, a timer's callback.
         for slot in slots() {
             if slot.polling().is_some() {
                 continue;
@@ -59,6 +59,11 @@ impl ActivePolls {
                     "thread {} ({tid}) is busy with something that heeler does not watch",
                     activity.name
                 ));
+                if culprits.len() < MAX_CULPRITS
+                    && let Some(thread) = stacks.outside(slot)
+                {
+                    culprits.push(Culprit { thread, work: Subject::Nothing, outside: true });
+                }
             }
         }
         culprits
@@ -147,6 +152,7 @@ impl LongPolls {
                 evidence.notes.push(format!("one poll has held this thread for at least {} ms", held / 1_000_000));
                 evidence.notes.extend(note);
                 evidence.thread = Some(thread);
+                row.update(id, flags::FOLLOWED, 0);
                 found.push(evidence);
             }
         }

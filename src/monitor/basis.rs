@@ -1,7 +1,7 @@
 //! What a row's deadlines are computed from.
 
 use crate::clock::Clock;
-use crate::inflight::Row;
+use crate::inflight::{Row, RowLimit};
 
 /// What a row's deadlines are computed from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +17,11 @@ impl Basis {
     pub(super) fn of(row: &Row) -> Option<Self> {
         let (started, threshold) = (row.started()?, row.threshold());
         (threshold != u64::MAX).then_some(Self { started, threshold })
+    }
+
+    /// Returns that of a limit that a box shares a row with.
+    pub(super) fn of_limit(limit: RowLimit) -> Self {
+        Self { started: limit.started, threshold: limit.limit }
     }
 
     /// Returns when the row's clock has passed `factor` thresholds.

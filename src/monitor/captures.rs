@@ -7,7 +7,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::Evidence;
 use super::active_polls::{ActivePolls, LongPolls};
 use super::basis::Basis;
 use super::child_probe::Children;
@@ -15,13 +14,16 @@ use super::desk::{self, Handed};
 use super::diagnosis::{Diagnosis, Scene, Step, ask_for_poll};
 use super::expirations::Overruns;
 use super::gather::reports;
+use super::host::Host;
+use super::in_flight::InFlight;
 use super::link;
 use super::stacks::Stacks;
+use super::{Evidence, Verdict};
 use crate::capture::{self, Sampler};
 use crate::capture::{RowId, slots};
 use crate::clock::now;
 use crate::counts::COUNTS;
-use crate::inflight::{budget, table};
+use crate::inflight::{Row, budget, table};
 use crate::log::log_safely;
 use crate::sync::count;
 use crate::text::units;
@@ -30,6 +32,8 @@ use crate::text::units;
 const FACTORS: [u64; 4] = [1, 2, 4, 8];
 /// What does not fit into a second's budget is retried after this.
 const RETRY: u64 = 1_000_000_000;
+/// How long to wait for the next second's budget, in nanoseconds.
+const OUT_OF_BUDGET: u64 = 50_000_000;
 /// How many polls of newly armed work are requested in one turn.
 const ASKS: usize = 64;
 
@@ -54,8 +58,10 @@ struct Captures {
     diagnosed: HashSet<RowId>,
     children: Children,
     asks: VecDeque<RowId>,
+    in_flight: InFlight,
     overruns: Overruns,
     long_polls: LongPolls,
+    host: Host,
 }
 
 /// Runs for the life of the process.
@@ -75,8 +81,10 @@ pub(super) fn run(signal: Option<i32>) {
         diagnosed: HashSet::new(),
         children: Children::default(),
         asks: VecDeque::new(),
+        in_flight: InFlight::default(),
         overruns: Overruns::default(),
         long_polls: LongPolls::default(),
+        host: Host::new(std::path::Path::new("/")),
     };
     loop {
         // Other people's loggers run here, too. A panic in one must not end captures.
@@ -88,7 +96,9 @@ pub(super) fn run(signal: Option<i32>) {
             captures.diagnoses.drain(..).for_each(|(_, diagnosis)| diagnosis.reports().count_not_captured());
             Duration::from_nanos(RETRY)
         });
+        let wanted = now().saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
         std::thread::park_timeout(wait);
+        captures.host.woken(wanted, now());
     }
 }
 
@@ -96,28 +106,27 @@ impl Captures {
     /// Does what is due, and returns for how long nothing will be due.
     fn turn(&mut self) -> Duration {
         let now = now();
+        #[cfg(heeler_copies)]
+        capture::refresh_places();
         self.take(desk::take());
         self.begin(now);
         self.step();
         for evidence in self.overruns.look(crate::clock::now(), &mut self.stacks) {
-            send(evidence);
+            send(evidence, &mut self.host);
         }
         if now >= self.long_polls.due() {
             for evidence in self.long_polls.look(now, &mut self.stacks) {
-                send(evidence);
+                send(evidence, &mut self.host);
             }
         }
-        for id in self.asks.drain(..self.asks.len().min(ASKS)) {
-            if let Some(row) = table().row(id) {
-                ask_for_poll(row, id, now);
-            }
-        }
+        let asks_at = self.ask(now);
         let mut next = self.deadlines.peek().map_or(u64::MAX, |Reverse(deadline)| deadline.due);
         next = self.diagnoses.iter().map(|(due, _)| *due).min().unwrap_or(u64::MAX).min(next);
         next = next.min(self.long_polls.due()).min(self.overruns.due());
-        if !self.asks.is_empty() {
-            next = 0;
+        if !self.deadlines.is_empty() || !self.diagnoses.is_empty() {
+            next = next.min(self.host.look(now));
         }
+        next = next.min(asks_at);
         if !link::is_reporter_running() {
             // A thread with this much to do can see to that, too. What it finds in the meantime waits there.
             link::start_reporter();
@@ -126,8 +135,28 @@ impl Captures {
         desk::sleep(next, crate::clock::now())
     }
 
+    /// Asks newly armed work where it waits, the oldest first, as far as the budget goes. Returns when to go on.
+    fn ask(&mut self, now: u64) -> u64 {
+        for _ in 0..ASKS {
+            let Some(&id) = self.asks.front() else { return u64::MAX };
+            let waits_unseen = |row: &'static Row| {
+                let details = row.details(id);
+                details.is_some_and(|details| details.trace.as_ref().is_some_and(|trace| trace.current().is_none()))
+            };
+            if let Some(row) = table().row(id).filter(|row| waits_unseen(row)) {
+                if !budget::ARMINGS.take(now) {
+                    return now + OUT_OF_BUDGET;
+                }
+                ask_for_poll(row, id, now);
+            }
+            self.asks.pop_front();
+        }
+        0
+    }
+
     fn take(&mut self, handed: Handed) {
-        let Handed { watched, armed, overruns, words } = handed;
+        let Handed { watched, armed, overruns, words, endings } = handed;
+        self.in_flight.add(watched.iter().filter_map(|(id, _)| Some((table().row(*id)?, *id))));
         let deadline = |(id, basis): (RowId, Basis)| {
             Reverse(Deadline { due: basis.deadline(FACTORS[0]), id, look: 0, basis, put_off: false })
         };
@@ -135,6 +164,7 @@ impl Captures {
         self.asks.extend(armed);
         self.overruns.add(overruns);
         words.iter().for_each(super::desk::Word::say);
+        endings.into_iter().for_each(link::end);
     }
 
     /// Starts the diagnoses that are due.
@@ -215,12 +245,17 @@ impl Captures {
                     *due = until;
                     index += 1;
                 }
-                Step::Found(evidence) => {
+                Step::Found(mut evidence) => {
+                    // Other verdicts have their cause with them.
+                    if matches!(evidence.verdict, Verdict::Waiting | Verdict::Blocking) {
+                        let here = evidence.current.and_then(|current| evidence.waits[current].key());
+                        evidence.others = self.in_flight.others(evidence.work, here, now, &mut self.stacks);
+                    }
                     let diagnosis = self.end(index);
                     if let Some(poll) = diagnosis.blocked_poll() {
                         self.long_polls.is_reported(poll, now);
                     }
-                    send(*evidence);
+                    send(*evidence, &mut self.host);
                 }
                 Step::Gone => {
                     let diagnosis = self.end(index);
@@ -241,8 +276,9 @@ impl Captures {
     }
 }
 
-fn send(mut evidence: Evidence) {
+fn send(mut evidence: Evidence, host: &mut Host) {
     count(&COUNTS.captured);
+    host.judge(&mut evidence);
     let missed = evidence.reports.take_not_captured();
     if missed > 0 {
         let (captures, were) = (units::count(missed, "capture"), units::were(missed));

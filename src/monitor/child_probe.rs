@@ -23,6 +23,21 @@ pub(super) struct ChildProbe {
 }
 
 impl ChildProbe {
+    /// Creates a probe of any row.
+    pub(super) fn of(row: &'static Row, id: RowId, how: &'static str, now: u64) -> Self {
+        Self { row, id, how, poll: LongPoll::watch(row, now), done: None }
+    }
+
+    /// Returns whether it runs on a thread of the blocking pool.
+    pub(super) fn needs_thread(&self) -> bool {
+        self.how == How::SpawnBlocking.as_str()
+    }
+
+    /// Returns whether nothing has run it yet.
+    pub(super) fn has_not_begun(&self) -> bool {
+        self.row.polls() == 0 && !self.row.poller().has_polled() && self.row.is_live(self.id)
+    }
+
     /// Looks once. Returns the evidence, if there is any yet.
     pub(super) fn look(&mut self, now: u64, stacks: &mut Stacks) -> Option<ChildEvidence> {
         let (_, flags) = self.row.live().filter(|(id, _)| *id == self.id)?;
@@ -67,7 +82,7 @@ impl Children {
             let living = children.filter(|(row, id, _)| row.is_live(*id)).take(MAX_CHILDREN - found.len());
             for &(row, id, how) in living {
                 family.push(id);
-                found.push(ChildProbe { row, id, how: how.as_str(), poll: LongPoll::watch(row, now), done: None });
+                found.push(ChildProbe::of(row, id, how.as_str(), now));
             }
             next += 1;
         }

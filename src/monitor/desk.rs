@@ -4,6 +4,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use super::Ending;
 use super::basis::Basis;
 use super::expirations::Overrun;
 use crate::capture::PerProcess;
@@ -16,6 +17,8 @@ use crate::sync::lock_std;
 const MIN_SWEEP: usize = 4096;
 /// How many log lines may wait.
 const MAX_WORDS: usize = 16;
+/// How many endings may wait, because the work is no longer in flight. The thread comes within milliseconds.
+const MAX_ENDINGS: usize = 4096;
 
 /// A line for the log.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(super) enum Word {
     /// A layer has not seen a request for a long time.
     Silent(&'static Policy),
     Panicked,
+    /// This much reported work has ended, and no report will say how.
+    EndingsLost(usize),
     /// Threads that had failed to start have started now.
     Runs,
 }
@@ -42,6 +47,9 @@ impl Word {
                 policy.tool.as_str()
             ),
             Self::Panicked => tracing::error!(target: "heeler", "the monitor panicked, and goes on"),
+            Self::EndingsLost(endings) => {
+                tracing::warn!(target: "heeler", endings, "reported work has ended, and no report says how: too much of it at once");
+            }
             Self::Runs => tracing::info!(target: "heeler", "the monitor's threads run now"),
         });
     }
@@ -57,11 +65,13 @@ pub(super) struct Handed {
     /// Work that may run on although its time is up.
     pub(super) overruns: Vec<Overrun>,
     pub(super) words: Vec<Word>,
+    /// Work that has ended. A report about it is made before the thread comes here again, and so arrives before this.
+    pub(super) endings: Vec<Ending>,
 }
 
 impl Handed {
     pub(super) const fn new() -> Self {
-        Self { watched: Vec::new(), armed: Vec::new(), overruns: Vec::new(), words: Vec::new() }
+        Self { watched: Vec::new(), armed: Vec::new(), overruns: Vec::new(), words: Vec::new(), endings: Vec::new() }
     }
 
     fn len(&self) -> usize {
@@ -70,7 +80,7 @@ impl Handed {
 
     /// Returns when something of it is due, or `u64::MAX` if there is nothing.
     fn due(&self) -> u64 {
-        if !self.armed.is_empty() || !self.words.is_empty() {
+        if !self.armed.is_empty() || !self.words.is_empty() || !self.endings.is_empty() {
             return 0;
         }
         let watched = self.watched.iter().map(|(_, basis)| basis.deadline(1)).min();
@@ -114,6 +124,12 @@ pub(super) fn leave(found: &mut Handed) {
     handed.armed.append(&mut found.armed);
     handed.overruns.append(&mut found.overruns);
     handed.words.append(&mut found.words);
+    handed.endings.append(&mut found.endings);
+    let lost = handed.endings.len().saturating_sub(MAX_ENDINGS);
+    if lost > 0 {
+        handed.endings.truncate(MAX_ENDINGS);
+        handed.words.push(Word::EndingsLost(lost));
+    }
     handed.words.truncate(MAX_WORDS);
     if handed.len() > *sweep_at {
         handed.sweep();
@@ -129,6 +145,16 @@ pub(super) fn leave(found: &mut Handed) {
 /// Leaves a line for the log only.
 pub(super) fn leave_word(word: Word) {
     leave(&mut Handed { words: vec![word], ..Handed::new() });
+}
+
+/// Leaves how work has ended, from any thread.
+pub(super) fn leave_ending(ending: Ending) {
+    leave(&mut Handed { endings: vec![ending], ..Handed::new() });
+}
+
+/// Takes the endings alone.
+pub(super) fn take_endings() -> Vec<Ending> {
+    std::mem::take(&mut lock_std(DESK.get()).handed.endings)
 }
 
 /// Takes everything.

@@ -13,6 +13,7 @@ use super::basis::Basis;
 use super::child_probe::{ChildProbe, Children};
 use super::gather::{evidence, verdict_of_wait};
 use super::long_poll::LongPoll;
+use super::rivals::Rivals;
 use super::stacks::{CURRENT, Look, SlotKey, Stacks, key};
 use super::{Culprit, Evidence, Verdict};
 use crate::capture::{Poller, RowId};
@@ -62,6 +63,7 @@ pub(super) struct Diagnosis {
     active: Rc<ActivePolls>,
     culprits: Option<Vec<Culprit>>,
     children: Vec<ChildProbe>,
+    rivals: Rivals,
     /// The slot and the number of the poll that does not return.
     blocked_poll: Option<(SlotKey, u64)>,
     /// Whether a second look has been taken, after the children were out of the way.
@@ -108,6 +110,7 @@ impl Diagnosis {
         for child in &children {
             ask_for_poll(child.row, child.id, now);
         }
+        let rivals = Rivals::of(id, &children, now);
         let (began, due) = (now, now + patience);
         let (culprits, looked_again, blocked_poll) = (None, false, None);
         Self {
@@ -123,6 +126,7 @@ impl Diagnosis {
             active,
             culprits,
             children,
+            rivals,
             looked_again,
             blocked_poll,
             notes,
@@ -170,6 +174,7 @@ impl Diagnosis {
         if poller.is_polling() {
             if self.poll.is_too_long(poller, now) {
                 // woken → inside a poll that does not return
+                self.rivals.look(now, stacks);
                 return self.blocked(now, poller, stacks);
             }
             return Step::Wait(now + MILLISECOND);
@@ -223,6 +228,7 @@ impl Diagnosis {
                 waiting |= child.done.is_none();
             }
         }
+        waiting |= self.rivals.look(now, stacks);
         if waiting && now < self.began + CHILDREN {
             return Step::Wait((now + MILLISECOND).min(self.began + CHILDREN));
         }
@@ -236,7 +242,20 @@ impl Diagnosis {
             let (verdict, note) = verdict_of_wait(evidence);
             evidence.verdict = verdict;
             evidence.notes.extend(note.map(str::to_owned));
-            let silent = diagnosis.children.iter().filter(|child| child.done.is_none()).count();
+            let unanswered = || diagnosis.children.iter().filter(|child| child.done.is_none());
+            let not_begun = unanswered().filter(|child| child.has_not_begun());
+            let (on_threads, in_tasks): (Vec<_>, Vec<_>) = not_begun.partition(|child| child.needs_thread());
+            let has = |number: usize| if number == 1 { "has" } else { "have" };
+            for (waiting, what) in
+                [(on_threads.len(), "begun: no thread was free to run it"), (in_tasks.len(), "been polled yet")]
+            {
+                if waiting > 0 {
+                    let pieces = count(waiting as u64, "piece");
+                    evidence.notes.push(format!("{pieces} of child work {} not {what}", has(waiting)));
+                }
+            }
+            evidence.child_needs_thread = !on_threads.is_empty();
+            let silent = unanswered().count() - on_threads.len() - in_tasks.len();
             if silent > 0 {
                 let pieces = count(silent as u64, "piece");
                 evidence.notes.push(format!("{pieces} of child work did not answer in time"));
@@ -285,7 +304,10 @@ impl Diagnosis {
         evidence.update = self.update;
         evidence.notes.append(&mut self.notes);
         conclude(&mut evidence, self);
-        self.row.update(self.id, flags::REPORTED, flags::WANTED);
+        evidence.contention = self.rivals.evidence(self.id, &self.children);
+        if self.row.update(self.id, flags::REPORTED | flags::FOLLOWED, flags::WANTED).is_none() {
+            evidence.notes.push("it ended while this report was made".to_owned());
+        }
         Step::Found(Box::new(evidence))
     }
 }

@@ -12,7 +12,7 @@ use super::stacks::{CURRENT, Look, Stacks};
 use super::{Evidence, Kind, Verdict};
 use crate::capture::{Poller, RowId};
 use crate::counts::COUNTS;
-use crate::inflight::{Asked, Row, budget, flags, table, waiters, waking};
+use crate::inflight::{Asked, Row, RowLimit, budget, flags, table, waiters, waking};
 use crate::sync::count;
 
 const MILLISECOND: u64 = 1_000_000;
@@ -31,6 +31,8 @@ pub(super) struct Overrun {
     patience: u64,
     due: u64,
     tries: u32,
+    /// The limit that has passed, if the box shares the row of its request.
+    shared: Option<RowLimit>,
 }
 
 /// Handles a box whose limit (`first`) or grace has passed. `over` means that it has no grace left. Tells its work, and
@@ -45,6 +47,13 @@ pub(super) fn expire(row: &'static Row, id: RowId, first: bool, over: bool, now:
     if before & flags::REPORTED == 0 && first {
         found.extend(Overrun::watch(row, id, now));
     }
+}
+
+/// Handles a box whose limit has passed while it shares the row of its request. The request's task polls it once more, and
+/// finds that its time is up.
+pub(super) fn expire_shared(row: &'static Row, id: RowId, limit: RowLimit, now: u64, found: &mut Vec<Overrun>) {
+    wake(row, id);
+    found.extend(Overrun::watch(row, id, now).map(|overrun| Overrun { shared: Some(limit), ..overrun }));
 }
 
 /// Tells work that was handed on within the box, and the boxes in it.
@@ -115,9 +124,10 @@ impl Overrun {
         if !poller.is_polling() && polls > 0 {
             return None;
         }
-        let limit = if row.flags() & flags::BOX != 0 { row.threshold() } else { u64::MAX };
+        let own = if row.flags() & flags::BOX != 0 { row.threshold() } else { u64::MAX };
+        let limit = row.limit().map_or(own, |shared| shared.limit);
         let patience = (limit / 4).clamp(10 * MILLISECOND, 250 * MILLISECOND);
-        Some(Self { row, id, poller, polls, patience, due: now.saturating_add(patience), tries: 0 })
+        Some(Self { row, id, poller, polls, patience, due: now.saturating_add(patience), tries: 0, shared: None })
     }
 
     /// Returns when to look at it.
@@ -129,7 +139,9 @@ impl Overrun {
     pub(super) fn goes_on(&self) -> bool {
         let Some((id, flags)) = self.row.live() else { return false };
         let same_poll = !self.poller.is_polling() || self.row.poller() == self.poller;
-        id == self.id && flags & flags::TOLD == 0 && same_poll && self.row.polls() == self.polls
+        // A box that has got a row of its own is looked at there.
+        let same_box = self.shared.is_none_or(|shared| self.row.limit() == Some(shared));
+        id == self.id && flags & flags::TOLD == 0 && same_poll && same_box && self.row.polls() == self.polls
     }
 
     /// Returns whether it is inside its first poll by now.
@@ -139,6 +151,27 @@ impl Overrun {
         self.poller.is_polling()
     }
 
+    /// Makes the evidence about the request that of the box that shares its row.
+    fn as_of_box(&self, shared: RowLimit, evidence: &mut Evidence) {
+        let began = shared.after(0);
+        let elapsed = evidence.moment.saturating_sub(began);
+        if evidence.elapsed.saturating_sub(elapsed) > MILLISECOND {
+            // What the request did before is no part of the box's time.
+            evidence.waits.clear();
+            (evidence.current, evidence.busy, evidence.runnable) = (None, 0, 0);
+        }
+        (evidence.started, evidence.elapsed, evidence.threshold) = (shared.started, elapsed, shared.limit);
+        let mut flags = flags::BOX_REPORTED;
+        if let Some(policy) = shared.policy.get() {
+            // Its end is told where reports about the request go.
+            if evidence.reports.is_same(&policy.reports) {
+                flags |= flags::FOLLOWED;
+            }
+            evidence.reports = policy.reports.clone();
+        }
+        self.row.update(self.id, flags, 0);
+    }
+
     /// Returns `None` for later, and `Some(None)` for never.
     fn capture(&mut self, now: u64, stacks: &mut Stacks) -> Option<Option<Evidence>> {
         let Some((slot, poll)) = self.poller.slot().and_then(|slot| Some((slot, slot.polling()?.1))) else {
@@ -146,7 +179,8 @@ impl Overrun {
         };
         if self.tries == 0 && !budget::CAPTURES.take(now) {
             count(&COUNTS.refused);
-            if let Some(reports) = super::gather::reports(self.row, self.id) {
+            let of_box = self.shared.and_then(|shared| Some(shared.policy.get()?.reports.clone()));
+            if let Some(reports) = of_box.or_else(|| super::gather::reports(self.row, self.id)) {
                 reports.count_not_captured();
             }
             return Some(None);
@@ -158,7 +192,10 @@ impl Overrun {
             Look::Thread(..) | Look::Missed => return Some(None),
         };
         let Some(mut evidence) = evidence(self.row, self.id) else { return Some(None) };
-        self.row.update(self.id, flags::REPORTED, 0);
+        match self.shared {
+            Some(shared) => self.as_of_box(shared, &mut evidence),
+            None => drop(self.row.update(self.id, flags::REPORTED | flags::FOLLOWED, 0)),
+        }
         evidence.kind = Kind::Interrupted;
         evidence.verdict = Verdict::Blocking;
         evidence.thread = Some(thread);
@@ -171,11 +208,16 @@ impl Overrun {
     }
 }
 
-/// Wakes the row's task, and everything that waits for the row's time to be up.
-fn tell(row: &'static Row, id: RowId, before: u32) {
+/// Wakes the row's task.
+pub(super) fn wake(row: &'static Row, id: RowId) {
     if let Some(Asked::Waker(waker)) = row.take_waker(id) {
         waking::wake_row(id, waker);
     }
+}
+
+/// Wakes the row's task, and everything that waits for the row's time to be up.
+fn tell(row: &'static Row, id: RowId, before: u32) {
+    wake(row, id);
     if before & flags::AWAITED != 0 {
         waiters::take(id).into_iter().for_each(waking::wake);
     }

@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
-use super::{Evidence, Kind, Verdict, link};
+use super::{Evidence, Kind, Others, Verdict, link};
 use crate::capture::RowId;
 use crate::clock::Clock;
 use crate::inflight::{
-    Child, Details, Job, ReportTarget, Row, Silence, Subject, Trace, WaitKind, Work, flags, root, table,
+    Child, Details, Job, Origin, ReportTarget, Row, Silence, Subject, Trace, WaitKind, Work, flags, origin, root, table,
 };
 use crate::text::units::{count, were};
 
@@ -21,7 +21,7 @@ fn around(row: &'static Row, id: RowId) -> Option<(RowId, Subject, Option<Report
     let work = match &row.details(id)?.work {
         Work::Timebox(timebox) => timebox.inside,
         Work::Child(child) => child.parent,
-        Work::Nothing | Work::Request | Work::Job(_) => return None,
+        Work::Nothing | Work::Request(_) | Work::Job(_) => return None,
     };
     let root = root(work);
     let row = table().row(root)?;
@@ -54,7 +54,24 @@ fn subject(row: &'static Row, id: RowId, own: Subject, notes: &mut Vec<String>) 
             None => format!("{} in a timebox", child.how.as_str()).into(),
         },
     };
-    (id, Subject::Job(Job { name, reports: None }))
+    (id, Subject::Job(Job::new(name)))
+}
+
+/// Returns what the row is about, and the row of that, for a report on other work.
+pub(super) fn subject_of(row: &'static Row, id: RowId) -> Option<(RowId, Subject)> {
+    let own = row.details(id)?.subject();
+    let (work, subject) = subject(row, id, own, &mut Vec::new());
+    let reports = reports(row, id)?;
+    Some((work, with_origin(subject, &reports)))
+}
+
+/// Adds to a job the request that it runs in, if reports about both go to the same place: what may be shown of a request
+/// is a setting of that.
+fn with_origin(subject: Subject, reports: &ReportTarget) -> Subject {
+    let Subject::Job(job) = subject else { return subject };
+    let known = job.origin.clone().or_else(|| origin(job.inside));
+    let is_of_same = |origin: &Origin| origin.policy.get().is_some_and(|policy| policy.reports.is_same(reports));
+    Subject::Job(Job { origin: known.filter(|origin| is_of_same(origin)), ..job })
 }
 
 fn reports_of(row: &Row, details: &Details) -> Option<ReportTarget> {
@@ -98,6 +115,11 @@ pub(crate) fn evidence(row: &'static Row, id: RowId) -> Option<Evidence> {
     let missed = trace.missed;
     let mut notes = Vec::new();
     let (work, subject) = subject(row, id, own, &mut notes);
+    let subject = with_origin(subject, &reports);
+    if let Subject::Job(Job { queued: Some(queued), .. }) = &subject {
+        let queued = *queued as u64;
+        notes.push(format!("{} {} queued behind it when it began", count(queued, "message"), were(queued)));
+    }
     if missed > 0 {
         let (stacks, were) = (count(missed, "stack"), were(missed));
         notes.push(format!("{stacks} of earlier waits {were} not kept: too many places, or the budget was used up"));
@@ -126,6 +148,10 @@ pub(crate) fn evidence(row: &'static Row, id: RowId) -> Option<Evidence> {
         thread: None,
         culprits: Vec::new(),
         children: Vec::new(),
+        child_needs_thread: false,
+        contention: None,
+        others: Others::default(),
+        denied: None,
         notes,
         #[cfg(feature = "otel")]
         span,
@@ -161,7 +187,7 @@ mod tests {
     #[test]
     fn no_part_is_longer_than_the_whole() {
         let reports = crate::Reports::builder().without_log().build().unwrap();
-        let job = Job { name: "ahead".into(), reports: Some(reports.target()) };
+        let job = Job { reports: Some(reports.target()), ..Job::new("ahead") };
         let fill = |details: &mut Details| details.work = Work::Job(Box::new(job.clone()));
         let registered = Registered::new(PolicyId::NONE, u64::MAX, 0, fill).unwrap();
         let (row, id) = (registered.row(), registered.id());

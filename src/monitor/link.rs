@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+use super::ending::Ending;
 use super::evidence::Evidence;
 use crate::capture::PerProcess;
 use crate::inflight::ReportTarget;
@@ -26,6 +27,8 @@ pub(crate) struct Reporter {
     pub(crate) self_check: fn(Result<i32, &'static str>),
     /// Never waits.
     pub(crate) send: fn(Evidence),
+    /// The same for how reported work has ended.
+    pub(crate) end: fn(Ending),
     /// Returns where reports go for work that names no target.
     pub(crate) default_target: fn() -> ReportTarget,
 }
@@ -54,6 +57,12 @@ pub(super) fn self_check(signal: Result<i32, &'static str>) {
 pub(super) fn send(evidence: Evidence) {
     if let Some(reporter) = REPORTER.get().get() {
         (reporter.send)(evidence);
+    }
+}
+
+pub(super) fn end(ending: Ending) {
+    if let Some(reporter) = REPORTER.get().get() {
+        (reporter.end)(ending);
     }
 }
 

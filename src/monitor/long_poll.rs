@@ -1,7 +1,7 @@
 //! Decides whether a poll is one that does not return.
 
 use crate::capture::Poller;
-use crate::inflight::Row;
+use crate::inflight::{Row, flags};
 
 /// A poll that is already going on at the first look is too long after this, in nanoseconds.
 const GOING_ON: u64 = 1_000_000;
@@ -18,7 +18,10 @@ impl LongPoll {
     /// Begins to watch, before the work is woken.
     pub(super) fn watch(row: &Row, now: u64) -> Self {
         let poller = row.poller();
-        Self(poller.is_polling().then_some((poller, now + GOING_ON)))
+        // Another diagnosis may have asked for this very poll.
+        let is_asked_for = row.flags() & flags::WANTED != 0;
+        let limit = if is_asked_for { BEGUN_SINCE } else { GOING_ON };
+        Self(poller.is_polling().then_some((poller, now + limit)))
     }
 
     /// Returns whether the row has been inside this poll for too long.

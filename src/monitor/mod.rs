@@ -11,14 +11,21 @@ mod active_polls;
 mod basis;
 mod captures;
 mod child_probe;
+mod contention;
 mod desk;
 mod diagnosis;
+mod dump;
+mod ending;
 mod evidence;
 mod expirations;
 mod gather;
 mod heartbeat;
+mod host;
+mod host_files;
+mod in_flight;
 mod link;
 mod long_poll;
+mod rivals;
 mod scan;
 mod stacks;
 mod thread;
@@ -34,16 +41,26 @@ use crate::capture::{self, PerProcess};
 use crate::counts::COUNTS;
 use crate::disabled::is_disabled;
 use crate::error::Error;
-use crate::inflight::{self, MonitorLink, PolicyId, Row, flags};
+use crate::inflight::{self, Ended, MonitorLink, PolicyId, Row, flags};
 use crate::log::log_safely;
 use crate::tries::{Tried, Tries};
 
 pub use heartbeat::Monitor;
-pub use verdict::{Kind, Verdict};
+pub use verdict::{DeniedBy, Kind, Verdict};
 
-pub(crate) use evidence::{ChildEvidence, Culprit, Evidence, ThreadEvidence};
+pub(crate) use contention::{Contention, Finding};
+pub(crate) use dump::{
+    Budget as DumpBudget, ClaimEvidence, DumpEvidence, DumpStacks, ResourceEvidence, State, What, WorkEvidence,
+    take as take_dump,
+};
+pub(crate) use ending::Ending;
+pub(crate) use evidence::{
+    ChildEvidence, ContentionEvidence, Culprit, Evidence, HolderEvidence, OtherEvidence, OtherWork, Others,
+    ThreadEvidence,
+};
 pub(crate) use gather::evidence;
 pub(crate) use heartbeat::metrics;
+pub(crate) use host::{Denied, HostWatch};
 pub(crate) use link::{Reporter, install};
 
 static THREADS: PerProcess<Threads> = PerProcess::new(Threads::default);
@@ -90,7 +107,7 @@ fn start_threads() {
         return;
     }
     capture::notice_forks();
-    inflight::install_monitor(MonitorLink { start, answered, dropped });
+    inflight::install_monitor(MonitorLink { start, expect, answered, dropped, ended });
     // Before the threads, because they report to it.
     link::start_reporter();
     if let Err(error) = try_to_start() {
@@ -186,6 +203,13 @@ pub(crate) fn is_shorter(nanos: u64) -> bool {
     nanos < SHORTEST.load(Ordering::Relaxed)
 }
 
+/// Makes the monitor look in time for work with that threshold.
+fn expect(nanos: u64) {
+    if is_shorter(nanos) {
+        hurry(nanos);
+    }
+}
+
 /// Makes the monitor look sooner, because this work has the shortest threshold so far. The monitor runs by now, if it
 /// could be started.
 #[cold]
@@ -205,26 +229,50 @@ pub(crate) fn answered() {
     }
 }
 
-/// Reports work as abandoned, if it was slow by the time its owner was dropped without an outcome.
+/// Reports work as abandoned, if it was slow by the time its owner was dropped without an outcome. If a report about it
+/// was made before, adds to that how it has ended.
 #[cold]
 #[inline(never)]
 pub(crate) fn dropped(row: &'static Row, id: RowId) {
-    let Some(policy) = row.policy().get() else { return };
-    let (Some(started), threshold) = (row.started(), row.threshold()) else { return };
-    if row.flags() & (flags::REPORTED | flags::CHILD) != 0 || std::thread::panicking() {
-        return;
+    if !abandon(row, id) && row.flags() & flags::FOLLOWED != 0 {
+        let in_expired_box = inflight::peek_innermost().is_some_and(|row| row.flags() & flags::EXPIRED != 0);
+        ended(row, id, if in_expired_box { Ended::Interrupted } else { Ended::Dropped }, None);
+    }
+}
+
+/// Returns whether there is a report.
+fn abandon(row: &'static Row, id: RowId) -> bool {
+    let Some(policy) = row.policy().get() else { return false };
+    let (Some(started), threshold) = (row.started(), row.threshold()) else { return false };
+    // A client that leaves is no trouble for the connection that it has upgraded.
+    if row.flags() & (flags::REPORTED | flags::REQUEST) != flags::REQUEST || std::thread::panicking() {
+        return false;
     }
     // A layer's box that drops its work has reported that itself.
     let interrupted = |row: &Row| row.flags() & flags::EXPIRED != 0 && row.policy() != PolicyId::NONE;
-    if inflight::innermost().is_some_and(interrupted) {
-        return;
+    if inflight::peek_innermost().is_some_and(interrupted) {
+        return false;
     }
     let now = crate::clock::now();
     let elapsed = now.saturating_sub(crate::clock::Clock::get().nanos(started));
     if !policy.abandoned.includes(elapsed, threshold) {
-        return;
+        return false;
     }
-    if let Some(evidence) = evidence(row, id) {
-        link::send(Evidence { kind: Kind::Abandoned, verdict: Verdict::Abandoned, ..evidence });
+    let Some(evidence) = evidence(row, id) else { return false };
+    link::send(Evidence { kind: Kind::Abandoned, verdict: Verdict::Abandoned, ..evidence });
+    true
+}
+
+/// Leaves word of how work has ended that a report was made about.
+#[cold]
+#[inline(never)]
+pub(crate) fn ended(row: &'static Row, id: RowId, how: Ended, status: Option<u16>) {
+    if let Some(ending) = Ending::of(row, id, how, status) {
+        desk::leave_ending(ending);
     }
+}
+
+/// Sends on how work has ended until now, without waiting for the capture thread.
+pub(crate) fn send_endings() {
+    desk::take_endings().into_iter().for_each(link::end);
 }

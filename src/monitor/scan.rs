@@ -4,10 +4,11 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::basis::Basis;
 use super::desk::Handed;
+use super::expirations;
 use crate::capture::RowId;
 use crate::clock::now;
 use crate::counts::COUNTS;
-use crate::inflight::{Policy, PolicyId, Row, Trace, budget, flags, initial_flags};
+use crate::inflight::{Policy, PolicyId, Row, RowLimit, Trace, budget, flags, initial_flags};
 use crate::sync::count;
 
 /// Work is armed when its threshold divided by this has passed, which is an eighth.
@@ -73,6 +74,9 @@ impl Scan {
     fn look(&mut self, row: &'static Row, boxes: &mut Vec<(RowId, Basis)>, handed: &mut Handed) {
         let Some((id, flags)) = row.live() else { return };
         let threshold = row.threshold();
+        if let Some(limit) = row.limit() {
+            self.look_at_limit((row, id, flags), limit, boxes);
+        }
         if threshold == u64::MAX {
             return;
         }
@@ -96,6 +100,38 @@ impl Scan {
         if queued {
             let list = if flags & flags::BOX != 0 { boxes } else { &mut handed.watched };
             list.push((id, basis));
+        }
+    }
+
+    /// Looks at a limit that a box shares the row with. Near its end the box needs a row of its own. The task makes it when
+    /// it polls the work, so it is woken, as far as the budget allows.
+    fn look_at_limit(
+        &mut self,
+        (row, id, flags): (&'static Row, RowId, u32),
+        limit: RowLimit,
+        boxes: &mut Vec<(RowId, Basis)>,
+    ) {
+        self.shortest = self.shortest.min(limit.limit);
+        self.latest = self.latest.min(limit.limit / 2);
+        if flags & flags::BOX_DUE != 0 {
+            return;
+        }
+        let near = limit.after(limit.limit / ARM_AT);
+        if self.began < near {
+            self.soonest = self.soonest.min(near);
+            return;
+        }
+        if row.update(id, flags::BOX_DUE, 0).is_some() {
+            // As in `queue`: the box may just have ended, and another begun.
+            fence(Ordering::SeqCst);
+            if row.limit() != Some(limit) {
+                row.update(id, 0, flags::BOX_DUE);
+                return;
+            }
+            boxes.push((id, Basis::of_limit(limit)));
+            if budget::ARMINGS.take(self.began) {
+                expirations::wake(row, id);
+            }
         }
     }
 
@@ -128,22 +164,29 @@ fn queue(row: &'static Row, id: RowId, basis: Basis, flags: u32) -> Option<u32> 
     Some(before)
 }
 
-/// Makes each poll of the work traced from now on. If the budget allows, also adds the row to `armed`, so that the
+/// Makes each poll of the work traced from now on. Also adds the row to `armed`, so that the
 /// first poll is asked for. Returns false if the row is gone or `basis` no longer holds.
 fn arm(row: &'static Row, id: RowId, basis: Basis, now: u64, armed: &mut Vec<RowId>) -> bool {
-    {
+    let outdated = {
         let Some(mut details) = row.details(id) else { return false };
+        // What a dump or a diagnosis has asked for before says nothing if it was polled since.
+        let is_outdated =
+            row.flags() & flags::TRACED == 0 && details.trace.as_ref().is_some_and(|trace| trace.polls != row.polls());
+        let outdated = if is_outdated { details.trace.take() } else { None };
         let trace = details.trace.get_or_insert_with(|| Box::new(Trace::new(now, true)));
         if row.poller().is_polling() {
             trace.note_polling(now);
         }
-    }
+        outdated
+    };
+    // Outside of the lock: the end of a span is other people's code.
+    drop(outdated);
     let Some(before) = queue(row, id, basis, flags::ARMED) else { return false };
     let armed_before = before & flags::ARMED & !initial_flags() != 0;
     if !armed_before && before & flags::BOX == 0 {
         count(&COUNTS.armed);
     }
-    if before & flags::ARMED == 0 && budget::ARMINGS.take(now) && !row.poller().is_polling() {
+    if before & flags::ARMED == 0 && !row.poller().is_polling() {
         armed.push(id);
     }
     true

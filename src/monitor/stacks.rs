@@ -33,6 +33,8 @@ pub(super) struct Stacks {
     sampler: Sampler,
     taken: HashMap<SlotKey, Taken>,
     activities: HashMap<i32, (u64, Activity)>,
+    /// Threads that were in no watched poll.
+    outside: HashMap<SlotKey, (u64, ThreadEvidence)>,
 }
 
 struct Taken {
@@ -59,7 +61,7 @@ pub(super) fn key(slot: &'static ThreadSlot) -> SlotKey {
 
 impl Stacks {
     pub(super) fn new(sampler: Sampler) -> Self {
-        Self { sampler, taken: HashMap::new(), activities: HashMap::new() }
+        Self { sampler, taken: HashMap::new(), activities: HashMap::new(), outside: HashMap::new() }
     }
 
     /// Returns the stack of the slot's thread in its poll number `poll`, at most `max_age` nanoseconds old. A `patient`
@@ -89,6 +91,18 @@ impl Stacks {
         Look::Thread(thread, note)
     }
 
+    /// Returns what a thread does that is in no watched poll, and its stack. `None` if it is in one by now.
+    pub(super) fn outside(&mut self, slot: &'static ThreadSlot) -> Option<ThreadEvidence> {
+        let known = self.outside.get(&key(slot)).filter(|(at, _)| now().saturating_sub(*at) <= RECENT);
+        if let Some((_, thread)) = known {
+            return Some(thread.clone());
+        }
+        let (activity, snapshot) = self.sampler.capture_outside(slot)?;
+        let thread = ThreadEvidence { activity, snapshot };
+        self.outside.insert(key(slot), (now(), thread.clone()));
+        Some(thread)
+    }
+
     /// Returns what a thread is doing, or was doing just now.
     pub(super) fn activity(&mut self, tid: i32) -> &Activity {
         let now = now();
@@ -104,6 +118,8 @@ impl Stacks {
 
     /// Drops the stacks of polls that are over.
     pub(super) fn forget_ended(&mut self, slots: &[&'static ThreadSlot]) {
+        let now = now();
+        self.outside.retain(|_, (at, _)| now.saturating_sub(*at) <= RECENT);
         if self.taken.is_empty() {
             return;
         }

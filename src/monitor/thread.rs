@@ -15,7 +15,7 @@ use super::{SHORTEST, expirations, is_running};
 use crate::capture;
 use crate::capture::RowId;
 use crate::clock::now;
-use crate::inflight::{Policy, table};
+use crate::inflight::{Policy, flags, table};
 
 /// For this long after short work has begun, the scans expect more work as short as that, in nanoseconds.
 const EXPECT_FOR: u64 = 2_000_000_000;
@@ -108,7 +108,14 @@ impl Monitor {
     fn due(&mut self, now: u64, limit: Limit) {
         let Limit { id, last, basis, .. } = limit;
         let Some(row) = table().row(id) else { return };
-        if !row.is_live(id) || Basis::of(row) != Some(basis) {
+        let shared = row.limit().filter(|limit| Basis::of_limit(*limit) == basis && row.is_live(id));
+        if let Some(shared) = shared {
+            heartbeat().note(now.saturating_sub(limit.due));
+            expirations::expire_shared(row, id, shared, now, &mut self.handed.overruns);
+            return;
+        }
+        let is_box = row.flags() & flags::BOX != 0;
+        if !is_box || !row.is_live(id) || Basis::of(row) != Some(basis) {
             return;
         }
         heartbeat().note(now.saturating_sub(limit.due));

@@ -163,6 +163,13 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// Bytes of its body that were read.
     pub body_bytes: u64,
+    /// The trace that it belongs to: 32 hexadecimal digits. It is that of the OpenTelemetry span around it (feature
+    /// `otel`), or else that of its `traceparent`, if that is valid.
+    #[serde(default)]
+    pub trace_id: Option<String>,
+    /// The span in that trace: 16 hexadecimal digits.
+    #[serde(default)]
+    pub span_id: Option<String>,
 }
 
 /// The response of a profiled request. If there were many runs, of the last one.

@@ -62,6 +62,8 @@ impl ProfileBuilder {
                 version: "HTTP/1.1".to_owned(),
                 headers: vec![("host".to_owned(), "localhost:3000".to_owned())],
                 body_bytes: 0,
+                trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned()),
+                span_id: Some("00f067aa0ba902b7".to_owned()),
             },
             response: Some(Response {
                 status: 200,

@@ -121,6 +121,7 @@ mod assemble;
 // Parts of it are unused without a feature that reaches over a network.
 #[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
 mod delivery;
+mod dump;
 pub mod metrics;
 mod model;
 mod pipeline;
@@ -128,20 +129,36 @@ mod pipeline;
 mod planted;
 mod privacy;
 pub(crate) mod render;
+mod runtimes;
 mod sink;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod threads;
+mod usage;
 
 pub(crate) use model::process::complete;
+#[cfg(feature = "profile")]
+pub(crate) use privacy::TRACEPARENT;
 #[cfg(test)]
 pub(crate) use privacy::planted as secrets;
 pub(crate) use privacy::{Redactor, told};
 
+pub use dump::{
+    DUMP_SCHEMA, Dump, DumpClaim, DumpGroup, DumpKind, DumpResource, DumpState, DumpWork, Shutdown, blocking_dump,
+    dump, shutdown,
+};
 pub use metrics::stats::{SinkStats, Stats};
+pub use model::others::{BlockingPool, BusyThreads, Contended, Finding, Holder, OtherPlace, Others};
 pub use model::words::{Activity, StackKind};
-pub use model::{Interval, Location, ProcessInfo, Report, RequestInfo, SCHEMA, Span, Stack, Thread};
+pub use model::{
+    Denied, Ending, Interval, Location, ProcessInfo, Repeats, Report, RequestInfo, SCHEMA, Span, Stack, Thread,
+};
 pub use pipeline::builder::ReportsBuilder;
 pub use pipeline::reports::Reports;
+#[cfg(feature = "systemd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "systemd")))]
+pub use runtimes::notify_systemd;
+pub use runtimes::{Liveness, RuntimeHealth, liveness, runtimes, watch_runtime};
 #[cfg(feature = "otel")]
 #[cfg_attr(docsrs, doc(cfg(feature = "otel")))]
 pub use sink::OpenTelemetry;
@@ -157,11 +174,20 @@ pub use sink::email;
 pub use sink::{AsyncSink, Sink, SinkError};
 
 pub use crate::capture::Frame;
-pub use crate::monitor::{Kind, Verdict};
+pub use crate::inflight::Ended;
+pub use crate::monitor::{DeniedBy, Kind, Verdict};
 
 pub(crate) use assemble::described::Described;
+#[cfg(feature = "console")]
+pub(crate) use assemble::location::place as place_text;
+#[cfg(feature = "watchdog")]
+pub(crate) use dump::expect_pile_up;
+#[cfg(feature = "console")]
+pub(crate) use dump::{cheap_dump, is_shutting_down};
 pub(crate) use metrics::stats::total;
 pub(crate) use pipeline::digest::Digest;
+#[cfg(feature = "console")]
+pub(crate) use pipeline::history::Incident;
 pub(crate) use pipeline::reporter::send;
 pub(crate) use pipeline::watching::{expect, expect_box, start_watching};
 pub(crate) use render::significant;

@@ -9,9 +9,9 @@ use super::model::{Interval, ProcessInfo, Report, RequestInfo, SCHEMA, Span, Sta
 use crate::capture::Frame;
 use crate::capture::RowId;
 use crate::inflight::Subject;
-use crate::monitor::Evidence;
-use crate::monitor::{Kind, Verdict};
+use crate::monitor::{Evidence, Kind, Others, Verdict};
 use crate::report::assemble::around::Around;
+use crate::report::assemble::elsewhere::Elsewhere;
 use crate::report::model::words::{Activity, StackKind};
 
 /// Returns what this thread logs while `run` runs, as text.
@@ -129,6 +129,10 @@ pub(crate) fn report() -> Report {
             headers: vec![("host".to_owned(), "localhost:3000".to_owned())],
         }),
         job: None,
+        trace_id: None,
+        span_id: None,
+        trace_url: None,
+        ending: None,
         process: ProcessInfo {
             hostname: "web1".to_owned(),
             pid: 4242,
@@ -144,6 +148,9 @@ pub(crate) fn report() -> Report {
         unobserved: Duration::from_micros(309_600),
         longest_poll: Duration::from_micros(300),
         location: None,
+        repeats: None,
+        denied: None,
+        awaiting: None,
         stacks: vec![await_stack(&frames)],
         timeline: vec![
             Interval { activity: Activity::Waiting, stack: Some(0), waits: 1, time: Duration::from_millis(2_200) },
@@ -154,7 +161,21 @@ pub(crate) fn report() -> Report {
         notes: Vec::new(),
         fingerprint: String::new(),
         suppressed: 0,
+        others: None,
+        incident: String::new(),
+        dump: None,
         around: Around::default(),
+        elsewhere: Elsewhere::default(),
+        child_needs_thread: false,
+    }
+}
+
+/// The same in a trace.
+pub(crate) fn traced() -> Report {
+    Report {
+        trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned()),
+        span_id: Some("00f067aa0ba902b7".to_owned()),
+        ..report()
     }
 }
 
@@ -184,6 +205,10 @@ pub(crate) fn evidence(reports: Reports) -> Evidence {
         thread: None,
         culprits: Vec::new(),
         children: Vec::new(),
+        child_needs_thread: false,
+        contention: None,
+        others: Others::default(),
+        denied: None,
         notes: Vec::new(),
         #[cfg(feature = "otel")]
         span: None,

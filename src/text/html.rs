@@ -42,6 +42,17 @@ impl Html {
         self.push(&escape(text, self.max_text))
     }
 
+    /// Appends text that is as long as it is, with its lines.
+    pub(crate) fn whole(&mut self, text: &str) -> &mut Self {
+        for (number, line) in text.lines().enumerate() {
+            if number > 0 {
+                self.markup.push('\n');
+            }
+            self.push(&escape(line, usize::MAX));
+        }
+        self
+    }
+
     /// Appends text from anywhere, isolated so that its direction doesn't affect the text around it.
     pub(crate) fn isolated(&mut self, text: &str) -> &mut Self {
         self.raw("<bdi>").text(text).raw("</bdi>")
@@ -65,9 +76,20 @@ impl Html {
         self
     }
 
+    /// Appends a URL as the value of an attribute in double quotes. Nothing is cut, because half a URL is of no use.
+    pub(crate) fn url(&mut self, url: &str) -> &mut Self {
+        self.push(url)
+    }
+
     /// Appends a picture that inferno has drawn and escaped.
     pub(crate) fn svg(&mut self, svg: &str) -> &mut Self {
         self.markup.push_str(svg);
+        self
+    }
+
+    /// Appends markup that another `Html` has made.
+    pub(crate) fn append(&mut self, markup: &str) -> &mut Self {
+        self.markup.push_str(markup);
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Deserializer, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// RFC 3339 in UTC, with milliseconds. A clock before 1970 or after 9999 is wrong, but no reason to fail.
 pub(crate) fn timestamp(time: SystemTime) -> String {
@@ -33,7 +33,7 @@ pub(crate) fn in_millis(time: Duration) -> f64 {
 
 /// For `#[serde(with)]`: milliseconds, with a fraction.
 pub(crate) mod millis {
-    use super::{Deserialize, Deserializer, Duration, Serializer, in_millis};
+    use super::{Deserialize, Deserializer, Duration, Serialize, Serializer, in_millis};
 
     pub(crate) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_f64(in_millis(*time))
@@ -47,9 +47,26 @@ pub(crate) mod millis {
         Duration::try_from_secs_f64(ms / 1e3).map_err(E::custom)
     }
 
+    /// A list of the same.
+    pub(crate) mod list {
+        use super::{Deserialize as _, Deserializer, Duration, Serializer, in_millis, read};
+
+        pub(crate) fn serialize<S: Serializer>(times: &[Duration], serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq(times.iter().copied().map(in_millis))
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D::Error> {
+            Vec::<f64>::deserialize(deserializer)?.into_iter().map(read).collect()
+        }
+    }
+
     /// The same, or nothing.
     pub(crate) mod optional {
-        use super::{Deserialize as _, Deserializer, Duration, read};
+        use super::{Deserialize as _, Deserializer, Duration, Serialize as _, Serializer, in_millis, read};
+
+        pub(crate) fn serialize<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+            time.map(in_millis).serialize(serializer)
+        }
 
         pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
             Option::<f64>::deserialize(deserializer)?.map(read).transpose()

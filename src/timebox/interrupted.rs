@@ -19,10 +19,14 @@ use crate::report::{self, Described, Kind, Report, Stack, Verdict};
 /// Symbolizing a place takes about a millisecond, the first one of a process up to a hundred.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How many places of child work are named.
+const MAX_CHILDREN: usize = 8;
+
 /// The longest label that is printed, in characters.
 const MAX_LABEL: usize = 200;
 
-/// A timebox has expired. Says which one, and where its work was.
+/// A timebox has expired. Says which one, where its work was, and which child work goes on: what was started within the
+/// box by [`heeler::spawn`](crate::spawn) or [`heeler::spawn_blocking`](crate::spawn_blocking), and had not ended.
 ///
 /// Prints as one sentence. heeler symbolizes the place on its own thread, and only if somebody asks. The first call of
 /// `Display`, [`stacks`](Self::stacks) or [`report`](Self::report) waits for that: about a millisecond, a hundred for
@@ -50,6 +54,8 @@ struct Inner {
     limit: Duration,
     elapsed: Duration,
     place: Place,
+    /// The child work that goes on: how it was handed on, and where.
+    children: Vec<String>,
 }
 
 /// Where the work was.
@@ -77,6 +83,7 @@ impl Interrupted {
 
     /// For work that is being dropped. Copies no more stacks, because its last traced poll has done that.
     pub(super) fn dropped(row: &'static Row, id: RowId, label: Option<Cow<'static, str>>) -> Self {
+        let children = children(row, id);
         let (elapsed, place) = match evidence(row, id) {
             Some(evidence) => (evidence.elapsed, Place::Dropped(Described::new(evidence))),
             None => {
@@ -85,11 +92,14 @@ impl Interrupted {
                 (now.saturating_sub(started), Place::Unknown)
             }
         };
-        Self::from_parts(label, row.threshold(), elapsed, place)
+        let limit = duration(row.threshold());
+        let elapsed = Duration::from_nanos(elapsed);
+        Self { inner: Arc::new(Inner { label, limit, elapsed, place, children }) }
     }
 
     fn from_parts(label: Option<Cow<'static, str>>, limit: u64, elapsed: u64, place: Place) -> Self {
-        let inner = Inner { label, limit: duration(limit), elapsed: Duration::from_nanos(elapsed), place };
+        let (limit, elapsed, children) = (duration(limit), Duration::from_nanos(elapsed), Vec::new());
+        let inner = Inner { label, limit, elapsed, place, children };
         Self { inner: Arc::new(inner) }
     }
 
@@ -167,12 +177,36 @@ pub(super) fn report(row: &'static Row, id: RowId) {
 
 /// Returns what the row says at its end.
 fn evidence(row: &'static Row, id: RowId) -> Option<Evidence> {
-    let evidence = monitor::evidence(row, id)?;
+    let mut evidence = monitor::evidence(row, id)?;
+    evidence.notes.extend(goes_on(&children(row, id)));
     Some(Evidence { kind: Kind::Interrupted, verdict: Verdict::Interrupted, ..evidence })
 }
 
+/// Returns what was handed on within the box, doesn't end with it, and has not ended: `spawn_blocking at src/a.rs:7`.
+fn children(row: &'static Row, id: RowId) -> Vec<String> {
+    let running = row.handed_on(id);
+    let mut places: Vec<(String, usize)> = Vec::new();
+    for (how, at) in running {
+        let place = format!("{} at {}:{}", how.as_str(), at.file(), at.line());
+        match places.iter().position(|(known, _)| *known == place) {
+            Some(known) => places[known].1 += 1,
+            None if places.len() < MAX_CHILDREN => places.push((place, 1)),
+            None => {}
+        }
+    }
+    let text = |(place, times)| if times == 1 { place } else { format!("{times} × {place}") };
+    places.into_iter().map(text).collect()
+}
+
+/// Returns the children in one sentence, if there are any.
+fn goes_on(children: &[String]) -> Option<String> {
+    (!children.is_empty()).then(|| format!("its child work goes on: {}", children.join(", ")))
+}
+
 impl fmt::Display for Interrupted {
-    /// `the timebox "thumbnails" of 2s was up after 2.001s, in app::resize at src/photos.rs:41`
+    /// `the timebox "thumbnails" of 2s was up after 2.001s, while waiting for a permit, in app::resize at src/photos.rs:41`,
+    /// and then the child work that goes on, if there is any: `; its child work goes on: spawn_blocking at
+    /// src/photos.rs:38`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.inner;
         f.write_str("the timebox ")?;
@@ -181,12 +215,20 @@ impl fmt::Display for Interrupted {
         }
         write!(f, "of {:?} was up after {:?}", round(inner.limit), round(inner.elapsed))?;
         match &inner.place {
-            Place::Dropped(_) => match self.report().as_deref() {
-                Some(report) => f.write_str(&report.place()),
-                None => Ok(()),
-            },
-            Place::Told(at) => write!(f, ", at the checkpoint in {}:{}", at.file(), at.line()),
-            Place::Unknown => Ok(()),
+            Place::Dropped(_) => {
+                if let Some(report) = self.report().as_deref() {
+                    if let Some(awaiting) = &report.awaiting {
+                        write!(f, ", while waiting for {awaiting}")?;
+                    }
+                    f.write_str(&report.place())?;
+                }
+            }
+            Place::Told(at) => write!(f, ", at the checkpoint in {}:{}", at.file(), at.line())?,
+            Place::Unknown => {}
+        }
+        match goes_on(&inner.children) {
+            Some(goes_on) => write!(f, "; {goes_on}"),
+            None => Ok(()),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! An open box: its row, and the polling of work in it. It is two words, which travel in registers. Everything else is
-//! in the row, or with the owner.
+//! An open box: its row, or the limit that it shares the row of its request with, and the polling of work in it. Everything
+//! else is in the row, or with the owner.
 
 use std::borrow::Cow;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,15 +14,20 @@ use crate::capture::{RowId, ThreadSlot};
 use crate::clock::Clock;
 use crate::counts::COUNTS;
 use crate::inflight::{
-    self, Details, Inside, PolicyId, PollKind, Registered, Row, Scope, Timebox, Watched, Work, flags,
+    self, Details, Ended, Inside, PolicyId, PollKind, Registered, Row, RowLimit, Scope, SharedLimit, Timebox, Watched,
+    Work, flags,
 };
 use crate::report;
 use crate::sync::count;
 
-/// An open box, or none because boxes are switched off or it would have no effect. Ends when it is dropped. Its owner
-/// drops the work before that.
+/// An open box. Ends when it is dropped. Its owner drops the work before that.
 #[derive(Debug)]
-pub(crate) struct Open(Watched);
+pub(crate) enum Open {
+    /// With a row, or without one because boxes are switched off or it would have no effect.
+    Own(Watched),
+    /// A layer's, in the row of its request.
+    Shared(SharedLimit),
+}
 
 /// The label of a box, if it has one.
 type Label<'a> = Option<&'a Cow<'static, str>>;
@@ -43,18 +48,39 @@ pub(crate) struct Entered {
     _inside: Option<Inside>,
 }
 
+/// Returns where a copy of the stack ends that shows who polls a box, too: in the frame of the outermost poll that this
+/// thread is in. A box often holds nothing but a library's future, and the application's own line is around it.
+fn with_callers(frame: usize) -> usize {
+    ThreadSlot::existing().map_or(frame, |slot| slot.frame().max(frame))
+}
+
 impl Open {
     pub(crate) const fn none() -> Self {
-        Self(Watched::off())
+        Self::Own(Watched::off())
     }
 
-    /// Opens a layer's box of `limit` nanoseconds, which begins now. `fill` adds to its row.
+    /// Opens a layer's box of `limit` nanoseconds, which begins now. `fill` adds to its row. If another layer has a row for
+    /// the request, the box shares it, provided that it `ends_with_response`.
     #[inline]
-    pub(crate) fn of_layer(policy: PolicyId, limit: u64, label: Label<'_>, fill: impl FnOnce(&mut Details)) -> Self {
+    pub(crate) fn of_layer(
+        policy: PolicyId,
+        limit: u64,
+        label: Label<'_>,
+        ends_with_response: bool,
+        fill: impl FnOnce(&mut Details),
+    ) -> Self {
         if limit == u64::MAX || !enabled::is_enabled() {
             return Self::none();
         }
         let started = Clock::get().ticks();
+        if limit > 0
+            && label.is_none()
+            && ends_with_response
+            && let Some(shared) = SharedLimit::begin(RowLimit { started, limit, policy })
+        {
+            report::expect_box(policy, limit);
+            return Self::Shared(shared);
+        }
         match around(limit, started) {
             Some(around) => Self::register(policy, limit, started, around, (label, 0), fill),
             None => Self::none(),
@@ -102,12 +128,51 @@ impl Open {
             (None, Some(slot)) => slot.uncount_box(),
             (None, None) => drop(COUNTS.timeboxes.fetch_sub(1, Relaxed)),
         }
-        Self(Watched::new(registered))
+        Self::Own(Watched::new(registered))
+    }
+
+    /// Returns the row, if it has one of its own.
+    #[inline]
+    pub(super) fn row(&self) -> Option<(&'static Row, RowId)> {
+        self.own()?.row()
     }
 
     #[inline]
-    pub(super) fn row(&self) -> Option<(&'static Row, RowId)> {
-        self.0.row()
+    fn own(&self) -> Option<&Watched> {
+        match self {
+            Self::Own(own) => Some(own),
+            Self::Shared(_) => None,
+        }
+    }
+
+    /// Returns its row. If it has shared one until now, it gets its own.
+    #[inline]
+    fn make_own(&mut self) -> &mut Watched {
+        if let Self::Shared(_) = self {
+            self.give_row();
+        }
+        match self {
+            Self::Own(own) => own,
+            Self::Shared(_) => unreachable!("it has just got its own"),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_row(&mut self) {
+        if let Self::Shared(shared) = std::mem::replace(self, Self::none()) {
+            *self = Self::Own(Watched::new(shared.into_own()));
+        }
+    }
+
+    /// To be called after the box was [entered](Self::enter): code in it may have made it get a row.
+    #[inline]
+    pub(crate) fn settle(&mut self) {
+        if let Self::Shared(shared) = self
+            && !shared.is_shared()
+        {
+            self.give_row();
+        }
     }
 
     /// Polls a part of the work. The box goes on when that part is ready. A ready value wins over a limit that has
@@ -122,11 +187,12 @@ impl Open {
         let frame = frame_address!();
         let begun = self.begin(frame, cx);
         let kind = begun.kind;
-        let result = if kind == PollKind::Plain { poll(cx) } else { self.seen(cx, frame, kind, &mut poll) };
+        let result =
+            if kind == PollKind::Plain { poll(cx) } else { self.seen(cx, with_callers(frame), kind, &mut poll) };
         let is_over = self.leave(begun, cx, result.is_pending());
         match result {
             Poll::Ready(value) => Step::Ready(value),
-            Poll::Pending if is_over => self.last(kind, cx, label, poll),
+            Poll::Pending if is_over => self.last_with(with_callers, kind, cx, label, poll),
             Poll::Pending => Step::Pending,
         }
     }
@@ -135,9 +201,16 @@ impl Open {
     /// address in the caller's frame.
     #[inline]
     pub(crate) fn begin(&mut self, frame: usize, cx: &Context<'_>) -> Begun {
-        let row = self.row();
-        let inside = self.0.begin(frame);
-        let kind = self.0.kind(&inside, cx);
+        let own = match self {
+            Self::Own(own) => own,
+            Self::Shared(shared) if shared.holds(cx.waker()) => {
+                return Begun { inside: None, scope: Some(shared.enter()), kind: PollKind::Plain };
+            }
+            Self::Shared(_) => self.make_own(),
+        };
+        let row = own.row();
+        let inside = own.begin(frame);
+        let kind = own.kind(&inside, cx);
         Begun { inside, scope: row.map(|(row, _)| Scope::enter(row)), kind }
     }
 
@@ -151,7 +224,7 @@ impl Open {
         kind: PollKind,
         poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        self.0.seen(cx, frame, kind, poll)
+        self.make_own().seen(cx, frame, kind, poll)
     }
 
     /// After the poll: returns whether it is pending and its time is up. Then call [`Open::last`].
@@ -159,9 +232,24 @@ impl Open {
     pub(crate) fn leave(&mut self, begun: Begun, cx: &Context<'_>, pending: bool) -> bool {
         let Begun { inside, scope, kind } = begun;
         drop(scope);
-        self.0.leave(inside, kind, pending.then(|| cx.waker()));
+        match self {
+            Self::Own(own) => own.leave(inside, kind, pending.then(|| cx.waker())),
+            Self::Shared(shared) if shared.is_shared() && (!pending || shared.keep_waker(cx.waker())) => return false,
+            Self::Shared(_) => self.leave_with_row(cx, pending),
+        }
         // After the waker is kept, so that the one who sets the flag later finds it.
         pending && self.row().is_some_and(|(row, _)| row.flags() & flags::OVER != 0)
+    }
+
+    /// Ends a poll in which it has turned out that the box needs a row of its own.
+    #[cold]
+    #[inline(never)]
+    fn leave_with_row(&mut self, cx: &Context<'_>, pending: bool) {
+        let own = self.make_own();
+        if let Some((row, _)) = own.row() {
+            row.count_poll();
+        }
+        own.leave(None, PollKind::Plain, pending.then(|| cx.waker()));
     }
 
     /// The time is up. Polls once more, to see where the work waits, and gives up.
@@ -169,6 +257,20 @@ impl Open {
     #[inline(never)]
     pub(crate) fn last<T>(
         &mut self,
+        kind: PollKind,
+        cx: &mut Context<'_>,
+        label: impl FnOnce() -> Option<Cow<'static, str>>,
+        poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Step<T> {
+        self.last_with(|frame| frame, kind, cx, label, poll)
+    }
+
+    /// Does the same. `end` says where copies of the stack end, given an address in the frame of a poll.
+    #[cold]
+    #[inline(never)]
+    fn last_with<T>(
+        &mut self,
+        end: fn(usize) -> usize,
         mut kind: PollKind,
         cx: &mut Context<'_>,
         label: impl FnOnce() -> Option<Cow<'static, str>>,
@@ -182,7 +284,7 @@ impl Open {
             let frame = frame_address!();
             let begun = self.begin(frame, cx);
             kind = begun.kind;
-            let result = if kind == PollKind::Plain { poll(cx) } else { self.seen(cx, frame, kind, &mut poll) };
+            let result = if kind == PollKind::Plain { poll(cx) } else { self.seen(cx, end(frame), kind, &mut poll) };
             self.leave(begun, cx, result.is_pending());
             if let Poll::Ready(value) = result {
                 return Step::Ready(value);
@@ -202,9 +304,14 @@ impl Open {
     /// Enters the box: code that runs until the value is dropped is in it. `frame` is an address in the caller's frame.
     #[inline]
     pub(crate) fn enter(&self, frame: usize) -> Option<Entered> {
-        let (row, _) = self.row()?;
-        let inside = self.0.enter(frame);
-        Some(Entered { _scope: Scope::enter(row), _inside: inside })
+        match self {
+            Self::Own(own) => {
+                let (row, _) = own.row()?;
+                let inside = own.enter(frame);
+                Some(Entered { _scope: Scope::enter(row), _inside: inside })
+            }
+            Self::Shared(shared) => Some(Entered { _scope: shared.enter(), _inside: None }),
+        }
     }
 
     /// Runs a closure in the box.
@@ -224,8 +331,10 @@ impl Open {
     #[inline(never)]
     pub(super) fn interrupt(&mut self, label: Option<Cow<'static, str>>) -> Interrupted {
         capture::forget_dead_frames();
-        self.0.complete();
-        match self.row() {
+        let own = self.make_own();
+        own.finish(|| (Ended::Interrupted, None));
+        own.complete();
+        match own.row() {
             Some((row, id)) => {
                 if row.policy() != PolicyId::NONE {
                     interrupted::report(row, id);
@@ -240,14 +349,23 @@ impl Open {
     /// Gives the box to its successor: a response body takes over from the response.
     #[inline]
     pub(crate) fn take(&mut self) -> Self {
-        Self(self.0.take())
+        match self {
+            Self::Own(own) => Self::Own(own.take()),
+            // Its limit ends with the response.
+            Self::Shared(_) => Self::none(),
+        }
     }
 
     /// Ends the box, after its work.
     #[inline]
     pub(crate) fn end(&mut self) {
-        self.0.complete();
-        self.0.end();
+        match self {
+            Self::Own(own) => {
+                own.complete();
+                own.end();
+            }
+            Self::Shared(shared) => shared.end(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::clock::Clock;
-use crate::inflight::{Watched, flags};
+use crate::inflight::{Ended, Watched, flags};
 
 pin_project! {
     /// The body of a response of a [`WatchdogService`](super::WatchdogService). Frames, trailers, errors, size hint and end of stream
@@ -45,9 +45,15 @@ impl<B: Body> Body for ResponseBody<B> {
             // somebody waits, so the clock runs
             Poll::Pending => this.watched.resume(|| Clock::get().ticks()),
             // delivered: the clock stands still until somebody asks again
-            Poll::Ready(Some(Ok(_))) => this.watched.pause(0),
+            Poll::Ready(Some(Ok(_))) => {
+                this.watched.finish(|| (Ended::Finished, None));
+                this.watched.pause(0);
+            }
             // over, so the row is free
-            Poll::Ready(None | Some(Err(_))) => drop(this.watched.take()),
+            Poll::Ready(end) => {
+                this.watched.finish(|| (if end.is_none() { Ended::Finished } else { Ended::Failed }, None));
+                drop(this.watched.take());
+            }
         }
         result
     }

@@ -8,7 +8,7 @@ use pin_project_lite::pin_project;
 
 use super::ResponseBody;
 use crate::capture::frame_address;
-use crate::inflight::{PollKind, Watched};
+use crate::inflight::{Ended, InsteadOfResponse, PollKind, Watched};
 
 pin_project! {
     /// The future of a [`WatchdogService`](super::WatchdogService).
@@ -49,6 +49,7 @@ where
         if result.is_pending() {
             return Poll::Pending;
         }
+        this.watched.finish(|| ending_of(&result));
         let watch_body = *this.body || this.watched.wants_body();
         if !watch_body {
             // The row is free from here on.
@@ -71,4 +72,14 @@ where
             }
         }
     }
+}
+
+/// Returns how a request has ended, and with which status.
+fn ending_of<R, E>(result: &Poll<Result<Response<R>, E>>) -> (Ended, Option<u16>) {
+    let Poll::Ready(Ok(response)) = result else { return (Ended::Failed, None) };
+    let how = match response.extensions().get::<InsteadOfResponse>() {
+        Some(_) => Ended::Interrupted,
+        None => Ended::Finished,
+    };
+    (how, Some(response.status().as_u16()))
 }

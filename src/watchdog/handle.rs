@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::layer::SHORTEST;
-use crate::inflight::{Policy, table};
+use crate::inflight::{Policy, Row, flags, table};
 use crate::log::Clamp;
 
 /// Looks at a [`WatchdogLayer`](super::WatchdogLayer) in use, and changes it. Cheap to copy.
@@ -46,6 +46,8 @@ impl WatchdogHandle {
     /// a page or a metric, not for every request.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        table().rows().filter(|row| row.live().is_some() && row.policy() == self.policy.id).count()
+        // An upgraded connection has the policy of its request, too.
+        let is_request = |row: &Row| row.live().is_some_and(|(_, flags)| flags & flags::REQUEST != 0);
+        table().rows().filter(|row| is_request(row) && row.policy() == self.policy.id).count()
     }
 }

@@ -8,6 +8,7 @@ use http::request::Parts;
 use tower_layer::Layer;
 
 use super::{WatchdogHandle, WatchdogService};
+use crate::disabled::is_disabled;
 use crate::inflight::{Abandoned, Policy, Settings, Tool, nanos};
 use crate::log::Clamp;
 use crate::monitor;
@@ -43,6 +44,7 @@ pub struct WatchdogLayer {
     threshold_for: Option<ThresholdFor>,
     ignore: Option<Ignore>,
     body: bool,
+    pile_up: Option<usize>,
     config: Arc<OnceLock<&'static Config>>,
 }
 
@@ -61,7 +63,7 @@ impl WatchdogLayer {
         Self {
             settings: Settings {
                 tool: Tool::Watchdog,
-                headers: reports.allowed_headers().to_vec(),
+                headers: reports.kept_headers(),
                 reports: reports.target(),
                 threshold: CLAMP.at_least(threshold, SHORTEST),
                 varies: false,
@@ -71,6 +73,7 @@ impl WatchdogLayer {
             threshold_for: None,
             ignore: None,
             body: false,
+            pile_up: None,
             config: Arc::default(),
         }
     }
@@ -86,7 +89,7 @@ impl WatchdogLayer {
     #[must_use]
     pub fn reports(self, reports: Reports) -> Self {
         self.with(|layer| {
-            layer.settings.headers = reports.allowed_headers().to_vec();
+            layer.settings.headers = reports.kept_headers();
             layer.settings.reports = reports.target();
         })
     }
@@ -173,6 +176,28 @@ impl WatchdogLayer {
         self.with(|layer| layer.body = true)
     }
 
+    /// Reports a pile-up: as soon as this many requests are in flight on one route, or at one place. It is one report of the
+    /// kind *dump*, with the requests grouped by place, before any of them crosses its threshold. The next comes when half of
+    /// them have gone in between, and a minute later at the earliest. Pile-ups are not reported by default.
+    ///
+    /// Requests are counted four times a second, by a thread of heeler's own. Less than two counts as two, and the log says
+    /// so once.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use heeler::WatchdogLayer;
+    ///
+    /// // 30 are normal at noon.
+    /// let layer = WatchdogLayer::new(Duration::from_secs(10)).pile_up(200);
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn pile_up(self, requests: usize) -> Self {
+        static CLAMP: Clamp = Clamp::new("WatchdogLayer::pile_up");
+        let requests = CLAMP.at_least(requests, 2);
+        self.with(|layer| layer.pile_up = Some(requests))
+    }
+
     /// Returns a handle to look at the layer and change it while it is in use. Call this after all setters.
     #[must_use]
     pub fn handle(&self) -> WatchdogHandle {
@@ -188,6 +213,9 @@ impl WatchdogLayer {
                 ignore: self.ignore.clone(),
                 body: self.body,
             });
+            if let Some(requests) = self.pile_up.filter(|_| !is_disabled()) {
+                report::expect_pile_up(config.policy, requests);
+            }
             // The monitor may be in a long sleep that began before this limit on single polls existed.
             monitor::answered();
             config
@@ -221,6 +249,7 @@ impl fmt::Debug for WatchdogLayer {
         f.debug_struct("WatchdogLayer")
             .field("settings", &self.settings)
             .field("body", &self.body)
+            .field("pile_up", &self.pile_up)
             .finish_non_exhaustive()
     }
 }

@@ -23,7 +23,8 @@
 //! # Ok::<(), heeler::Error>(())
 //! ```
 //!
-//! Use [`watch`] for work that isn't a request. Work that a request hands to other tasks and threads appears in its
+//! Use [`watch`] for work that isn't a request, [`upgrade`] for the handler of a WebSocket, and an [`Actor`] for a task
+//! that handles one message after another. Work that a request hands to other tasks and threads appears in its
 //! report if it is started with [`spawn`], [`spawn_blocking`] or [`watch_child`].
 //!
 //! # When to use this, and when a timeout
@@ -55,18 +56,22 @@
 //! one when it first polls watched work, and keeps it until the thread ends. If that fails, the thread is never
 //! signalled.
 
+mod actor;
 mod body;
 mod future;
 mod handle;
 mod job;
 mod layer;
 mod service;
+mod upgrade;
 
+pub use actor::{Actor, HandleMessage};
 pub use body::ResponseBody;
 pub use future::ResponseFuture;
 pub use handle::WatchdogHandle;
 pub use job::{Watch, watch};
 pub use layer::WatchdogLayer;
 pub use service::WatchdogService;
+pub use upgrade::upgrade;
 
 pub use crate::children::{WatchChild, spawn, spawn_blocking, watch_child};

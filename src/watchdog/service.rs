@@ -86,7 +86,7 @@ fn register(config: &Config, threshold: u64, head: &Head<'_>) -> Watched {
     // Before the row's lock is taken: then the stores have landed when the path is moved.
     let mut path = head.uri.path_and_query().cloned();
     let registered = Registered::new(policy.id, threshold, flags::REQUEST, |details| {
-        details.work = Work::Request;
+        details.work = Work::REQUEST;
         details.request.fill(&mut path, head, &policy.headers);
         details.request.headers_of = policy.id;
     });

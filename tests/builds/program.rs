@@ -1,4 +1,4 @@
-//! One waiting, two blocking and one starved request, and a job that blocks the main thread: checks what their reports show.
+//! One waiting, two blocking, one starved and two yielding requests, and a job that blocks the main thread: checks what their reports show.
 //!
 //! The argument says what the build has kept of names: `functions` (inlined ones too, with files and lines), `lines` (files and
 //! lines), `symbols` (functions that are not inlined), `addresses` (nothing). With `without-a-warning` behind it, heeler's line at
@@ -109,6 +109,20 @@ async fn is_starved() {
     tokio::time::sleep(THRESHOLD / 2).await;
 }
 
+async fn gives_way(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Never waits, so tokio makes it give way now and then.
+async fn drains_budget(stop: &AtomicBool) {
+    let permits = tokio::sync::Semaphore::new(1);
+    while !stop.load(Ordering::Relaxed) {
+        drop(permits.acquire().await);
+    }
+}
+
 struct Checks {
     names: Names,
     reports: Receiver<Report>,
@@ -123,6 +137,21 @@ impl Checks {
                 Ok(report) if report.verdict == verdict && is(&report) => return report,
                 Ok(report) => seen.push(report.to_text()),
                 Err(_) => panic!("no report with the verdict {verdict:?}, only:\n{}", seen.join("\n\n")),
+            }
+        }
+    }
+
+    /// The report of work that gives way again and again, and that nothing else is said of it: caught between two polls.
+    fn of_yielding(&self) -> Report {
+        let about = |report: &Report| {
+            let of_others = matches!(report.verdict, Verdict::Blocking | Verdict::Starved);
+            !of_others && report.polls > 100
+        };
+        loop {
+            let report = self.reports.recv_timeout(PATIENCE).expect("a report of work that gives way");
+            if about(&report) {
+                assert_eq!(report.verdict, Verdict::Yielding, "{}", report.to_text());
+                return report;
             }
         }
     }
@@ -184,8 +213,8 @@ fn main() {
     };
     let log = log::collect();
     let (sender, reports) = channel();
-    let sink = Reports::builder().without_log().repeat_after(Duration::ZERO).sink(Collected(Mutex::new(sender)));
-    let sink = sink.build().unwrap();
+    let builder = Reports::builder().without_log().repeat_after(Duration::ZERO).without_endings();
+    let sink = builder.sink(Collected(Mutex::new(sender))).build().unwrap();
     let layer = WatchdogLayer::new(THRESHOLD).reports(sink.clone());
     let checks = Checks { names, reports };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
@@ -228,6 +257,21 @@ fn main() {
     STOP.store(true, Ordering::Relaxed);
     checks.check("blocking, on the CPU", &blocking.unwrap(), StackKind::Thread, "computes", false);
     checks.check("starved", &starved.unwrap(), StackKind::Culprit, "computes", false);
+
+    // Work that is polled all the time may be caught inside a poll, like any that computes.
+    static STOP_YIELDING: AtomicBool = AtomicBool::new(false);
+    let answer = || async { gives_way(&STOP_YIELDING).await };
+    runtime.spawn(layer.layer(Answers(answer)).call(Request::new(())));
+    let report = checks.of_yielding();
+    STOP_YIELDING.store(true, Ordering::Relaxed);
+    checks.check("yielding", &report, StackKind::Await, "gives_way", true);
+
+    static STOP_DRAINING: AtomicBool = AtomicBool::new(false);
+    let answer = || async { drains_budget(&STOP_DRAINING).await };
+    runtime.spawn(layer.layer(Answers(answer)).call(Request::new(())));
+    let report = checks.of_yielding();
+    STOP_DRAINING.store(true, Ordering::Relaxed);
+    checks.check("yielding, without a budget", &report, StackKind::Await, "drains_budget", true);
 
     // The main thread's stack is bounded otherwise than that of others.
     let mut job = pin!(heeler::watch("main", THRESHOLD, async { sleeps() }).reports(sink));

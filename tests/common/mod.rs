@@ -101,12 +101,17 @@ impl Sink for Collected {
     }
 }
 
-/// Reports that go to a collecting sink alone, every one of them.
+/// Reports that go to a collecting sink alone, every one of them, but not how their work ended.
 pub(crate) fn collect() -> (Collected, Reports) {
     collect_with(|builder| builder)
 }
 
 pub(crate) fn collect_with(change: impl FnOnce(ReportsBuilder) -> ReportsBuilder) -> (Collected, Reports) {
+    collect_with_endings(|builder| change(builder.without_endings()))
+}
+
+/// The same, with the endings.
+pub(crate) fn collect_with_endings(change: impl FnOnce(ReportsBuilder) -> ReportsBuilder) -> (Collected, Reports) {
     let collected = Collected::default();
     let builder = Reports::builder().without_log().repeat_after(Duration::ZERO).sink(collected.clone());
     (collected, change(builder).build().unwrap())
@@ -278,4 +283,24 @@ pub(crate) fn in_process_of(mut command: std::process::Command, test: &str, body
     let output = command.output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("1 passed"), "{}:\n{out}\n{err}", output.status);
+}
+
+/// Sends a request through a watchdog, which is answered after the future. It needs no server.
+#[cfg(feature = "watchdog")]
+pub(crate) fn send<F>(driven: &Driven, layer: &heeler::WatchdogLayer, path: &str, future: F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    use tower::{Layer as _, ServiceExt as _};
+
+    let future = Mutex::new(Some(future));
+    let service = tower::service_fn(move |_: http::Request<()>| {
+        let future = future.lock().unwrap().take().expect("one request");
+        async move {
+            future.await;
+            Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
+        }
+    });
+    let request = http::Request::get(path).body(()).unwrap();
+    driven.spawn(layer.layer(service).oneshot(request));
 }

@@ -13,7 +13,7 @@ const THREE: [&str; 3] = ["one@example.com", "gone@example.com", "two@example.co
 
 /// Reports that go to this mail sink alone, and are tried again.
 fn reports(email: Email) -> Reports {
-    Reports::builder().without_log().repeat_after(Duration::ZERO).email(email).build().unwrap()
+    Reports::builder().without_log().repeat_after(Duration::ZERO).without_endings().email(email).build().unwrap()
 }
 
 /// Guards: a refused recipient does not keep the mail from the others, and is not tried again.

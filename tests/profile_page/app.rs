@@ -9,8 +9,8 @@ use axum::routing::get;
 use heeler::{ProfileLayer, authorize};
 use tokio::sync::Semaphore;
 
+use crate::browser::Page;
 use crate::common::{Driven, ms};
-use crate::page::Page;
 
 const SECRET: &str = "a-secret-of-this-test";
 

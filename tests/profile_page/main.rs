@@ -7,13 +7,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../common/browser/mod.rs"]
+mod browser;
+
 mod app;
-mod cdp;
-mod page;
 
 use app::App;
+use browser::Page;
 use common::{PORTABLE, until};
-use page::Page;
 
 /// The page of a result is there, to its end.
 const DONE: &str = "!!document.getElementById('t-all') && document.readyState === 'complete'";
@@ -58,14 +59,13 @@ fn the_flag_leads_to_a_working_graph() {
     let whole = whole.as_f64().unwrap();
     let before = page.eval_in(&frame, &width(BOX));
     assert!(whole > 600.0 && before.as_f64().unwrap() < 0.99 * whole, "{before} of {whole}");
-    page.click_in(&frame, &box_of(BOX));
-    page.until_in(Some(&frame), &format!("Math.abs({} - {whole}) < 2", width(BOX)));
+    page.click_in(&frame, &box_of(BOX), &format!("Math.abs({} - {whole}) < 2", width(BOX)));
     page.until_in(Some(&frame), &format!("document.getElementById('about').textContent.includes('{BOX}')"));
-    page.click_in(&frame, "document.getElementById('back')");
-    page.until_in(Some(&frame), &format!("Math.abs({} - {before}) < 0.01", width(BOX)));
+    let as_before = format!("Math.abs({} - {before}) < 0.01", width(BOX));
+    page.click_in(&frame, "document.getElementById('back')", &as_before);
 
     let found = "document.getElementById('found').value";
-    page.click_in(&frame, "document.getElementById('term')");
+    page.click_in(&frame, "document.getElementById('term')", "document.activeElement.id === 'term'");
     page.type_text(&BOX[..10].to_uppercase());
     page.until_in(Some(&frame), &format!("/^Matched: [0-9.]+%$/.test({found})"));
     // Characters that mean something in an expression are looked for as they are.

@@ -335,3 +335,37 @@ fn work_that_is_ready_at_the_last_poll_wins() {
         assert_eq!(timebox(SHORT, busy).await.unwrap(), 7);
     });
 }
+
+/// Guards: an error names the child work that still runs, by where it was handed on, and none that has ended.
+#[test]
+fn an_error_names_the_child_work_that_goes_on() {
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let told = std::sync::Arc::new(std::sync::Mutex::new(told));
+    let runtime = runtime(1);
+    let interrupted = runtime.block_on(async {
+        let work = async {
+            heeler::spawn(async {}).await.unwrap();
+            for _ in 0..2 {
+                let told = told.clone();
+                heeler::spawn_blocking(move || told.lock().unwrap().recv()); // blocking child
+            }
+            heeler::spawn(std::future::pending::<()>()); // pending child
+            forever().await;
+        };
+        timebox(SHORT, work).label("import").await.unwrap_err()
+    });
+    let line = |mark| crate::common::line_of(include_str!("places.rs"), mark);
+    let (blocking, pending) = (line("blocking child"), line("pending child"));
+    let expected = format!(
+        "; its child work goes on: 2 × spawn_blocking at {file}:{blocking}, spawn at {file}:{pending}",
+        file = file!()
+    );
+    let said = interrupted.to_string();
+    assert!(said.ends_with(&expected), "{said}");
+    let notes = interrupted.report().map(|report| report.notes.clone()).unwrap_or_default();
+    assert!(notes.iter().any(|note| note.starts_with("its child work goes on: 2 × spawn_blocking at ")), "{notes:?}");
+    drop(tell);
+    // Without any, nothing is said.
+    let alone = runtime.block_on(timebox(SHORT, forever())).unwrap_err().to_string();
+    assert!(!alone.contains("child work"), "{alone}");
+}

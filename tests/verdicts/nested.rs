@@ -7,7 +7,7 @@ use heeler::report::{Frame, Verdict};
 use heeler::{Report, TimeboxLayer, WatchdogLayer};
 use tower::{Layer as _, ServiceExt as _};
 
-use super::common::{Collected, Driven, FOREVER, alone, beside_others, collect, ms, place};
+use super::common::{Collected, Driven, FOREVER, PORTABLE, alone, beside_others, collect, ms, place};
 use super::{get, service_of};
 
 async fn gives_way() {
@@ -139,7 +139,16 @@ fn a_wait_beside_a_yield_is_a_wait() {
     });
     let expected = [(Verdict::Waiting, "locks"), (Verdict::Yielding, "gives_way"), (Verdict::Waiting, "locks")];
     for (report, (verdict, function)) in reports.iter().zip(expected) {
-        assert_eq!(report.verdict, verdict, "{}", report.to_text());
+        // Where stacks are walked, each poll that comes with a sibling's looks like a wait of its own.
+        let may_churn = PORTABLE && verdict == Verdict::Waiting && report.verdict == Verdict::Churning;
+        // If the polls take less time than what is between them, the outer one is said to do that all the time, and it is
+        // the busy branch that it does. Which of the two takes longer is up to the machine.
+        let is_busy = verdict == Verdict::Waiting && report.verdict == Verdict::Yielding && report.repeats.is_some();
+        assert!(report.verdict == verdict || may_churn || is_busy, "{}", report.to_text());
+        if is_busy {
+            assert_eq!(place(report), "gives_way", "{}", report.to_text());
+            continue;
+        }
         let is_in = |stack: &heeler::report::Stack| {
             stack.current
                 && stack.frames.iter().any(|frame| super::common::short(frame.function.as_deref()) == function)

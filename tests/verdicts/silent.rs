@@ -88,6 +88,42 @@ fn an_exhausted_budget_beside_a_timer_is_reported() {
     assert!(function.starts_with("drains_budget"), "{}", report.to_text());
 }
 
+async fn always_has_more(permits: &tokio::sync::Semaphore) {
+    drop(permits.acquire().await);
+}
+
+async fn starves_a_branch(permits: Arc<tokio::sync::Semaphore>) {
+    let stop = tokio::sync::Notify::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = always_has_more(&permits) => {}
+            () = stop.notified() => break,
+        }
+    }
+}
+
+async fn gives_way_beside(permits: Arc<tokio::sync::Semaphore>) {
+    tokio::select! {
+        biased;
+        () = gives_way() => {}
+        _ = permits.acquire() => {}
+    }
+}
+
+/// Guards: in a `select!` with an order of its own, the branch that never stops is shown, and not the one that it starves.
+#[test]
+fn a_busy_branch_is_shown_rather_than_the_one_it_starves() {
+    let _guard = alone();
+    let report = caught_between_polls(|| starves_a_branch(Arc::new(tokio::sync::Semaphore::new(1))));
+    assert!(["starves_a_branch", "always_has_more"].contains(&&*place(&report)), "{}", report.to_text());
+    assert_eq!(report.verdict, Verdict::Yielding, "{}", report.to_text());
+    let report = caught_between_polls(|| gives_way_beside(Arc::new(tokio::sync::Semaphore::new(0))));
+    // Where stacks are walked, that takes most of the time, so that what is between the polls does not stand out.
+    assert!(report.verdict == Verdict::Yielding || PORTABLE, "{}", report.to_text());
+    assert_eq!(place(&report), "gives_way", "{}", report.to_text());
+}
+
 async fn forgets_waker(done: bool) {
     let mut polls = 0_u32;
     poll_fn(|_| {

@@ -78,6 +78,34 @@ fn the_timeline_has_true_shares() {
     assert_eq!(share(&report, Activity::Running, None), report.busy, "{text}");
 }
 
+async fn limited(time: Duration) {
+    let _ = tokio::time::timeout(FOREVER, waits_for_an_answer(time)).await;
+}
+
+async fn waits_for_an_answer(time: Duration) {
+    let (answer, answered) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        std::thread::sleep(time);
+        drop(answer);
+    });
+    let _ = answered.await;
+}
+
+/// Guards: the timeline names what waits, and not the function around it that limits it, now and for earlier waits.
+#[test]
+fn a_time_limit_is_not_blamed_in_the_timeline() {
+    let _guard = beside_others();
+    let report = caught(async {
+        limited(ms(180)).await;
+        limited(FOREVER).await;
+    });
+    assert_sums(&report);
+    let text = report.to_text();
+    assert_eq!((report.verdict, &*place(&report)), (Verdict::Waiting, "waits_for_an_answer"), "{text}");
+    assert_eq!(share(&report, Activity::Waiting, Some("limited")), Duration::ZERO, "{text}");
+    assert!(share(&report, Activity::Waiting, Some("waits_for_an_answer")) > ms(150), "{text}");
+}
+
 async fn polls_a_queue() {
     // By time, not by number: on a busy machine each takes longer than it should.
     let began = std::time::Instant::now();

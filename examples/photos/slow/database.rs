@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
+use heeler::Held;
 use serde_json::json;
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqlitePool};
+use tokio::sync::oneshot;
 
 use crate::app::{Answer, App, Photo, PhotoRow};
 
@@ -58,22 +60,27 @@ pub(crate) async fn find_by_camera(
 
 /// `/slow/pool`: a page that needs a connection while the nightly statistics hold all of them.
 pub(crate) async fn pool(State(app): State<Arc<App>>) -> Answer {
-    hold_every_connection(&app);
-    let mut connection = checkout_connection(&app.small_pool).await?;
-    let (photos,): (i64,) = sqlx::query_as("SELECT count(*) FROM photos").fetch_one(&mut *connection).await?;
+    let (begin, begun) = oneshot::channel();
+    let statistics = nightly_statistics(Arc::clone(&app), begin);
+    tokio::spawn(heeler::watch("nightly statistics", app.stuck_for * 8, statistics));
+    begun.await?;
+    let mut connection = checkout_connection(&app).await?;
+    let (photos,): (i64,) = sqlx::query_as("SELECT count(*) FROM photos").fetch_one(&mut **connection).await?;
     Ok(Json(json!({ "photos": photos })))
 }
 
-async fn checkout_connection(pool: &SqlitePool) -> sqlx::Result<PoolConnection<Sqlite>> {
-    pool.acquire().await
+/// Says what it takes, so that a report says who has it.
+async fn checkout_connection(app: &App) -> sqlx::Result<Held<PoolConnection<Sqlite>>> {
+    heeler::acquire(&app.small_pool_resource, app.small_pool.acquire()).await
 }
 
-/// The nightly statistics. They check out every connection, and keep them while they compute.
-fn hold_every_connection(app: &App) {
-    let held: Vec<_> = std::iter::from_fn(|| app.small_pool.try_acquire()).collect();
-    let computing = tokio::time::sleep(app.stuck_for);
-    tokio::spawn(async move {
-        computing.await;
-        drop(held);
-    });
+/// They check out every connection that is free, and keep them while they compute.
+async fn nightly_statistics(app: Arc<App>, begin: oneshot::Sender<()>) {
+    let mut connections = Vec::new();
+    while app.small_pool.num_idle() > 0 {
+        connections.extend(checkout_connection(&app).await);
+    }
+    // Nobody listens if the request is gone.
+    let _ = begin.send(());
+    tokio::time::sleep(app.stuck_for).await;
 }

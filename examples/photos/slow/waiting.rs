@@ -24,7 +24,13 @@ use crate::app::{Answer, App};
 
 /// `/slow/lock`: a page that changes the library while an import does.
 pub(crate) async fn lock(State(app): State<Arc<App>>) -> Answer {
-    start_import(&app);
+    if app.import_lock.try_lock().is_ok() {
+        tokio::spawn(import_library(Arc::clone(&app)));
+    }
+    while app.import_lock.try_lock().is_ok() {
+        // It has not begun yet.
+        tokio::task::yield_now().await;
+    }
     let _library = wait_for_import(&app.import_lock).await;
     Ok(Json(json!({ "renamed": true })))
 }
@@ -33,15 +39,19 @@ async fn wait_for_import(lock: &tokio::sync::Mutex<()>) -> MutexGuard<'_, ()> {
     lock.lock().await
 }
 
-/// An import, which keeps the library locked from its first photo to its last. One at a time is enough.
-fn start_import(app: &App) {
-    if let Ok(library) = Arc::clone(&app.import_lock).try_lock_owned() {
-        let importing = tokio::time::sleep(app.stuck_for);
-        tokio::spawn(async move {
-            importing.await;
-            drop(library);
-        });
-    }
+/// `/slow/import`: an import, which keeps the library locked from its first photo to its last.
+pub(crate) async fn import(State(app): State<Arc<App>>) -> Answer {
+    import_library(app).await?;
+    Ok(Json(json!({ "imported": 1 })))
+}
+
+async fn import_library(app: Arc<App>) -> reqwest::Result<()> {
+    let _library = app.import_lock.lock().await;
+    fetch_original(&app.http, app.upstream).await
+}
+
+async fn fetch_original(http: &reqwest::Client, upstream: SocketAddr) -> reqwest::Result<()> {
+    http.get(format!("http://{upstream}/originals/1")).send().await?.bytes().await.map(drop)
 }
 
 /// `/slow/upstream` and `/slow/gone`: a page that shows the place of a photo.

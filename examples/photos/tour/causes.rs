@@ -8,10 +8,14 @@ pub(crate) struct Cause {
     pub(super) visit: Visit,
     /// As spelled in a report.
     pub(super) verdict: &'static str,
+    /// What else is right, depending on the machine.
+    pub(super) or: Option<&'static str>,
     /// The function to blame.
     pub(super) function: &'static str,
     pub(super) blame: Blame,
     pub(super) thread: Thread,
+    /// What the report's sentence says about who is to blame, if that is other work.
+    pub(super) says: &'static str,
 }
 
 /// How the client behaves.
@@ -25,6 +29,8 @@ pub(super) enum Visit {
     Leaves,
     /// Has its timebox stop the page, when the request is not slow yet.
     IsStopped,
+    /// Asks while another request imports a library.
+    DuringImport,
     /// Asks, and then has others ask for something that holds every worker.
     AmongHogs,
 }
@@ -52,9 +58,11 @@ const fn waiting(path: &'static str, what: &'static str, function: &'static str)
         what,
         visit: Visit::Patient,
         verdict: "waiting",
+        or: None,
         function,
         blame: Blame::Location,
         thread: Thread::Anything,
+        says: "",
     }
 }
 
@@ -63,10 +71,24 @@ const fn blocking(path: &'static str, what: &'static str, function: &'static str
 }
 
 pub(crate) const CAUSES: [Cause; 13] = [
-    waiting("/slow/queries", "one query a photo, thousands of them", "load_photos_one_by_one"),
-    waiting("/slow/index", "a query without an index", "find_by_camera"),
-    waiting("/slow/pool", "every connection is checked out", "checkout_connection"),
-    waiting("/slow/lock", "an import holds an async lock", "wait_for_import"),
+    Cause {
+        verdict: "churning",
+        ..waiting("/slow/queries", "one query a photo, thousands of them", "load_photos_one_by_one")
+    },
+    Cause {
+        // Its rows come one by one, and a fast machine waits for many of them.
+        or: Some("churning"),
+        ..waiting("/slow/index", "a query without an index", "find_by_camera")
+    },
+    Cause {
+        says: "\"small pool\" (2 of 2 in use) is held by the job \"nightly statistics\"",
+        ..waiting("/slow/pool", "every connection is checked out", "checkout_connection")
+    },
+    Cause {
+        visit: Visit::DuringImport,
+        says: "likely held by GET /slow/import",
+        ..waiting("/slow/lock", "an import holds an async lock", "wait_for_import")
+    },
     blocking("/slow/thread-lock", "a thread holds a std mutex", "thumbnail_cache_entry", Thread::InSystemCall("futex")),
     blocking("/slow/regex", "^(a+)+$ and a backtracking engine", "is_valid_tag", Thread::OnCpu),
     blocking("/slow/files", "one file read synchronously, again and again", "reread_exif", Thread::Anything),

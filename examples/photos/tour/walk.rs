@@ -192,9 +192,18 @@ impl Guest {
             Visit::Patient | Visit::IsStopped => page.await.map(drop),
             Visit::GivesUp => given_up(tokio::time::timeout(self.stuck_for + self.threshold, page).await),
             Visit::Leaves => given_up(tokio::time::timeout(self.threshold * 3 / 4, page).await),
+            Visit::DuringImport => {
+                let page = async {
+                    self.until("imports").await?;
+                    page.await
+                };
+                let (page, import) = join(page, self.get(format!("/slow/import?tour={visit}"))).await;
+                page.and(import).map(drop)
+            }
             Visit::AmongHogs => {
                 let hogs = async {
-                    self.until_someone_listens().await?;
+                    // Otherwise the request to be starved would still be outside when the workers are held.
+                    self.until("listeners").await?;
                     try_join_all((0..WORKERS).map(|_| self.get(format!("/slow/regex?tour={visit}")))).await
                 };
                 let (page, hogs) = join(page, hogs).await;
@@ -203,12 +212,11 @@ impl Guest {
         }
     }
 
-    /// Waits until the request to be starved has begun to wait. Otherwise it would still be outside when the workers
-    /// are held.
-    async fn until_someone_listens(&self) -> Result<(), Problem> {
+    /// Waits until the service's status counts at least one of these.
+    async fn until(&self, what: &str) -> Result<(), Problem> {
         loop {
             let status: Value = serde_json::from_slice(&self.get("/status".to_owned()).await?)?;
-            if status["listeners"].as_u64() > Some(0) {
+            if status[what].as_u64() > Some(0) {
                 return Ok(());
             }
             tokio::time::sleep(LOOK_AGAIN / 4).await;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::debug_information::{self, Name, Probe};
 use super::object_file::ObjectFile;
-use super::{Address, Named, demangled, symbol_table};
+use super::{Address, Named, demangled, identity, symbol_table};
 
 /// Returns what is known about each of `addresses`, innermost first. They are of one module, and ascend.
 pub(super) fn look_up(addresses: &[&Address]) -> Vec<Vec<Named>> {
@@ -48,6 +48,10 @@ fn readable_places(probe: &mut Probe) -> Vec<Named> {
         },
         file: place.file.take(),
         line: place.line,
+        identity: match &place.function {
+            Some(Name::Linkage(name)) => identity(name),
+            Some(Name::Plain(_)) | None => 0,
+        },
     });
     places.collect()
 }
@@ -70,6 +74,7 @@ fn by_symbol_table(file: &ObjectFile, probes: &[Probe], named: &mut [Vec<Named>]
         // A C function has one name there and another here, and neither is mangled.
         if physical.function.is_none() || rustc_demangle::try_demangle(name).is_ok() {
             physical.function = demangled(name).or(physical.function.take());
+            physical.identity = identity(name);
         }
     });
 }

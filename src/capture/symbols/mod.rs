@@ -57,6 +57,8 @@ pub(crate) struct Address {
     pub(crate) module: Option<Arc<ModuleName>>,
     /// `pc` as an address of that module's file, which is what `addr2line` takes.
     pub(crate) relative: u64,
+    /// Whether it is the beginning of a function that has left the stack by a tail call.
+    pub(crate) has_left: bool,
 }
 
 /// What is known about a place: a function, and the file and line in it.
@@ -65,6 +67,16 @@ struct Named {
     function: Option<String>,
     file: Option<String>,
     line: Option<u32>,
+    /// See [`Frame::identity`].
+    identity: u64,
+}
+
+/// Returns a number for a function, from its mangled name.
+#[cfg(heeler_copies)]
+fn identity(mangled: &str) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(mangled, &mut hasher);
+    std::hash::Hasher::finish(&hasher).max(1)
 }
 
 /// Symbolizes addresses, and remembers the names. Belongs to one thread.
@@ -87,7 +99,21 @@ impl Symbols {
     /// Symbolizing many at once takes hardly longer than one.
     pub(crate) fn frames(&mut self, addresses: &[Address]) -> Vec<Frame> {
         self.learn(addresses);
-        addresses.iter().flat_map(|address| self.kept.frames(address)).collect()
+        let mut frames: Vec<Frame> = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            if address.has_left {
+                let inner = frames.last().and_then(|frame| frame.function.as_ref());
+                // A part of a function that stands elsewhere, because it seldom runs, has that function's name.
+                let part_of = |name: &str| inner.is_some_and(|inner| inner.trim_end_matches(".cold") == name);
+                let is_another = |frame: &Frame| frame.function.as_deref().is_some_and(|name| !part_of(name));
+                // What was inlined at its beginning need not have run.
+                let function = self.kept.frames(address).last().filter(is_another);
+                frames.extend(function);
+            } else {
+                frames.extend(self.kept.frames(address));
+            }
+        }
+        frames
     }
 
     /// Symbolizes those of `addresses` that are not known, so that they are available until [`trim`](Self::trim).

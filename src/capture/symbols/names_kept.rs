@@ -34,6 +34,7 @@ struct Place {
     file: Option<Arc<str>>,
     line: Option<u32>,
     own: bool,
+    identity: u64,
 }
 
 impl NamesKept {
@@ -48,10 +49,10 @@ impl NamesKept {
 
     /// Returns the frames at an address. Without a name, there is one with only the address.
     pub(super) fn frames(&self, address: &Address) -> impl Iterator<Item = Frame> {
-        let unknown: &[Place] = &[Place { function: None, file: None, line: None, own: false }];
+        let unknown: &[Place] = &[Place { function: None, file: None, line: None, own: false, identity: 0 }];
         let places = self.find(address).map_or(unknown, |known| &known.places);
         let module = address.module.clone();
-        let relative = address.relative;
+        let (relative, has_left) = (address.relative, address.has_left);
         places.iter().enumerate().map(move |(at, place)| Frame {
             function: place.function.as_deref().map(str::to_owned),
             file: place.file.as_deref().map(str::to_owned),
@@ -62,6 +63,8 @@ impl NamesKept {
             address: format!("{relative:#x}"),
             own: place.own,
             inlined: at + 1 < places.len(),
+            tail_call: has_left,
+            identity: place.identity,
         })
     }
 
@@ -78,7 +81,7 @@ impl NamesKept {
             let own = is_own(place.function.as_deref(), place.file.as_deref(), path);
             let [function, file] =
                 [&place.function, &place.file].map(|text| text.as_deref().map(|text| self.text(text)));
-            places.push(Place { function, file, line: place.line, own });
+            places.push(Place { function, file, line: place.line, own, identity: place.identity });
         }
         if places.is_empty() {
             places.push(Place::default());
@@ -105,7 +108,7 @@ mod tests {
     use super::*;
 
     fn address(pc: u64) -> Address {
-        Address { pc, is_return: true, module: None, relative: pc }
+        Address { pc, is_return: true, module: None, relative: pc, has_left: false }
     }
 
     /// Guards: texts are stored once, and it is noticed when there are too many.
@@ -115,7 +118,10 @@ mod tests {
         let mut count = 0;
         while !kept.is_too_much() {
             let function = Some(format!("app::f{count}"));
-            kept.keep(&address(count), &[Named { function, file: Some("src/a.rs".to_owned()), line: Some(1) }]);
+            kept.keep(
+                &address(count),
+                &[Named { function, file: Some("src/a.rs".to_owned()), line: Some(1), ..Named::default() }],
+            );
             count += 1;
         }
         assert!((1_000..20_000).contains(&count), "{count}");

@@ -14,7 +14,7 @@ fn named(address: &Address) -> Vec<Named> {
     backtrace::resolve(std::ptr::without_provenance_mut(pc as usize), |symbol| {
         let function = symbol.name().and_then(|name| readable(&format!("{name:#}")));
         let file = symbol.filename().map(|path| path.to_string_lossy().into_owned());
-        found.push(Named { function, file, line: symbol.lineno() });
+        found.push(Named { function, file, line: symbol.lineno(), ..Named::default() });
     });
     found
 }

@@ -22,3 +22,10 @@ pub(crate) use linux::*;
 pub(crate) use signal_stack::SignalStack;
 #[cfg(not(heeler_copies))]
 pub(crate) use unsupported::*;
+
+/// Returns the user that this process acts as.
+#[cfg(all(unix, feature = "console"))]
+pub(crate) fn user_id() -> u32 {
+    // SAFETY: takes nothing, touches nothing, cannot fail.
+    unsafe { libc::geteuid() }
+}

@@ -12,7 +12,11 @@ impl RuntimeId {
     /// Returns the runtime that this thread is in. `None` if it is in none, and with tokio before 1.49, which does not
     /// tell.
     pub(crate) fn current() -> Option<Self> {
-        let handle = Handle::try_current().ok()?;
+        Self::of(&Handle::try_current().ok()?)
+    }
+
+    /// Returns the id of that runtime. `None` with tokio before 1.49.
+    pub(crate) fn of(handle: &Handle) -> Option<Self> {
         // A method of the type takes precedence over one of a trait. So this is `Handle::id` if tokio has it, otherwise
         // `Nameless::id`. The type that it returns cannot be named in either case, but it can be hashed, or it is
         // `Unknown`.

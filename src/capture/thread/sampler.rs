@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::signal::{DESK, Desk, cookie, install, is_ours, send};
+use super::signal::{DESK, Desk, OUTSIDE, cookie, install, is_ours, is_there, send};
 use super::sleeping::SleepingStacks;
 use super::{MAX_COPY, Outcome, Sample};
 use crate::capture::ThreadSlot;
@@ -164,6 +164,37 @@ impl Sampler {
         }
     }
 
+    /// Captures the stack of a thread with a slot that is in no watched poll, and what it does. A thread that sleeps is
+    /// left alone. One that runs, and has used CPU time since the last look, is signalled once.
+    pub(crate) fn capture_outside(&mut self, slot: &'static ThreadSlot) -> Option<(Activity, Option<Snapshot>)> {
+        let (tid, bounds, may_be_signalled) =
+            slot.with_life(|life| (life.tid, life.stack.clone(), life.may_be_signalled))?;
+        let before = sys::cpu_time(tid);
+        let activity = look(tid);
+        if activity.on_cpu() != Some(true) {
+            let snapshot = self.look_at(&activity).map(|(snapshot, _)| snapshot);
+            return Some((activity, snapshot));
+        }
+        let signal = self.signal.ok().filter(|signal| is_ours(*signal) && may_be_signalled && !self.is_silent(slot));
+        // It may wait for a CPU, and would then answer from wherever it goes on.
+        let computes = || {
+            std::thread::sleep(Duration::from_micros(200));
+            before.is_some() && sys::cpu_time(tid) > before && slot.is_outside()
+        };
+        let reply = match signal.filter(|_| computes()) {
+            Some(signal) => self.put(signal, slot, OUTSIDE, tid, bounds),
+            None => Reply::None,
+        };
+        let snapshot = if let Reply::Done(snapshot) = reply { Some(snapshot) } else { None };
+        slot.is_outside().then_some((activity, snapshot))
+    }
+
+    /// Captures the stack of any thread of this process while it sleeps. It is neither woken nor signalled. Also returns
+    /// whether the stack is certain.
+    pub(crate) fn look_at(&mut self, activity: &Activity) -> Option<(Snapshot, bool)> {
+        self.sleeping.copy_of_any(activity, &mut self.room)
+    }
+
     /// Does the same for callers that ask often. `cpu` is the thread's CPU time. `runs` says that it has been running
     /// since it was last asked, so that it need not be looked at first.
     pub(crate) fn sample(&mut self, slot: &'static ThreadSlot, sequence: u64, cpu: u64, runs: bool) -> Sample {
@@ -255,8 +286,8 @@ impl Sampler {
         desk.handover.ask(cookie);
         // The thread cannot end, nor its id be given to another, while its life is held.
         let sent = slot.with_life(|life| {
-            let is_there = life.tid == tid && slot.is_in(sequence);
-            is_there.then(|| send(tid, signal, cookie).is_some())
+            let is_asked = life.tid == tid && is_there(slot, sequence);
+            is_asked.then(|| send(tid, signal, cookie).is_some())
         });
         let sent = sent.flatten();
         if sent != Some(true) {

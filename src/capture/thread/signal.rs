@@ -126,6 +126,14 @@ struct QueuedInfo {
 
 const _: () = assert!(size_of::<QueuedInfo>() <= size_of::<libc::siginfo_t>());
 
+/// Stands for the number of a poll in a question to a thread that is in none.
+pub(super) const OUTSIDE: u64 = u64::MAX;
+
+/// Returns whether the slot's thread is where it is asked: in that poll, or outside of any. Exact on the thread itself.
+pub(super) fn is_there(slot: &ThreadSlot, sequence: u64) -> bool {
+    if sequence == OUTSIDE { slot.is_outside() } else { slot.is_in(sequence) }
+}
+
 fn action(signal: i32) -> Option<libc::sigaction> {
     let mut current = std::mem::MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: reads the disposition into `current`, or fails.
@@ -198,22 +206,30 @@ extern "C" fn handler(_signal: i32, info: *mut libc::siginfo_t, context: *mut li
     let slot = unsafe { &*desk.slot.load(Ordering::Relaxed) };
     // SAFETY: the kernel passes the interrupted context.
     let registers = unsafe { sys::interrupted(context) };
-    let (sp, end) = (registers.sp as usize & !7, slot.frame());
     let stack = desk.stack_start.load(Ordering::Relaxed)..desk.stack_end.load(Ordering::Relaxed);
-    if !slot.is_in(desk.sequence.load(Ordering::Relaxed)) {
+    let sequence = desk.sequence.load(Ordering::Relaxed);
+    if !is_there(slot, sequence) {
         desk.handover.answer(cookie, Answer::Missed);
         return;
     }
+    let outside = sequence == OUTSIDE;
+    let (sp, end) = (registers.sp as usize & !7, if outside { stack.end } else { slot.frame() });
     let room = desk.room.load(Ordering::Relaxed);
-    let is_own = stack.contains(&sp) && stack.contains(&end) && sp < end;
+    let is_own = stack.contains(&sp) && (outside || stack.contains(&end)) && sp < end;
+    if outside && !is_own {
+        desk.handover.answer(cookie, Answer::Unreadable);
+        return;
+    }
     let (len, truncated, foreign) = if is_own {
         let wanted = (end - sp) / 8;
         let len = wanted.min(MAX_COPY / 8);
-        // SAFETY: this thread is inside the poll whose frame `end` is in, on the same stack. All of `[sp, end)` is
-        // mapped and stays mapped, because the thread is still here. The room has `MAX_COPY` bytes and is the handler's
-        // until it answers. Not `memcpy`, because with lazy binding its first call would enter the loader.
+        // SAFETY: this thread is inside the poll whose frame `end` is in, on the same stack, or `end` is where its stack
+        // ends. All of `[sp, end)` is mapped and stays mapped, because the thread is still here. The room has `MAX_COPY`
+        // bytes and is the handler's until it answers. Not `memcpy`, because with lazy binding its first call would
+        // enter the loader.
         unsafe { sys::copy_words(sp as *const u64, room, len) };
-        (len, len < wanted, false)
+        // Outside of a poll, a stack ends where the thread began, as a fiber's does.
+        (len, len < wanted, outside)
     } else {
         let wanted = extent(sp, end, THREAD_APART) / 8;
         // SAFETY: as for the room. What is read may be anything.

@@ -85,26 +85,89 @@ impl SleepingStacks {
         let mut spans = [0; crate::capture::SPANS];
         #[cfg(feature = "spans")]
         slot.spans.copy(&mut spans);
+        let spans: Vec<u64> = spans.iter().copied().take_while(|id| *id != 0).collect();
+        self.find((sp, pc), &room[..len].into(), (foreign, truncated), &spans)
+    }
+
+    /// Copies the stack of any thread of this process that sleeps in a call, whether or not it has a slot. `activity`
+    /// describes the call. The stack ends where the thread began. Also returns whether it is the only one that the copy
+    /// can be.
+    pub(super) fn copy_of_any(&mut self, activity: &Activity, room: &mut [u64]) -> Option<(Snapshot, bool)> {
+        let cpu = sys::cpu_time(activity.tid)?;
+        let (sp, pc) = activity.registers().filter(|_| activity.on_cpu() == Some(false))?;
+        let memory = Memory::prepare()?;
+        let start = sp as usize & !7;
+        // Most stacks are far smaller than the largest, and reading those takes a tenth of the time.
+        for wanted in [THREAD_APART, MAX_COPY] {
+            // SAFETY: the room has `MAX_COPY` bytes, and no more are wanted.
+            let len = unsafe { memory.read(start, room.as_mut_ptr(), wanted / 8) };
+            // It used no CPU time, and is still in the same call, so it has slept through the copying.
+            let is_asleep = sys::cpu_time(activity.tid) == Some(cpu) && activity.same_call(&look(activity.tid));
+            if !is_asleep || len < LEAST {
+                return None;
+            }
+            let found = self.longest((sp, pc), &room[..len].into(), len * 8 == wanted);
+            if found.is_some() {
+                return found;
+            }
+        }
+        // As in `find`.
+        self.unwinder.refresh();
+        None
+    }
+
+    /// Returns the longest stack that the copied words can be, if it ends as a thread's does. Stale frames lead to the
+    /// end, too, but past some that are live. Also returns whether all others are a part of it.
+    fn longest(&mut self, (sp, pc): (u64, u64), words: &Arc<[u64]>, truncated: bool) -> Option<(Snapshot, bool)> {
+        let snapshot = |fp: u64| Snapshot {
+            origin: Origin::Signal,
+            data: Data::Copied { registers: Registers { pc, sp, fp, lr: UNKNOWN }, words: words.clone() },
+            truncated,
+            foreign: true,
+            spans: Vec::new(),
+        };
+        let without = self.unwind(&snapshot(0)).filter(|(_, end)| *end == End::Known);
+        if without.is_some() && without == self.unwind(&snapshot(8)) {
+            return Some((snapshot(0), true));
+        }
+        let pointers: Vec<u64> = frame_pointers(sp & !7, words, &self.unwinder).take(MAX_TRIES).collect();
+        let chains: Vec<(u64, Vec<u64>)> = pointers
+            .into_iter()
+            .filter_map(|fp| Some((fp, self.unwind(&snapshot(fp)).filter(|(_, end)| *end == End::Known)?.0)))
+            .collect();
+        let (fp, longest) = chains.iter().rev().max_by_key(|(_, chain)| chain.len())?;
+        // The innermost frames are the same in all of them.
+        let is_part = |chain: &Vec<u64>| chain.iter().all(|address| longest.contains(address));
+        Some((snapshot(*fp), chains.iter().all(|(_, chain)| is_part(chain))))
+    }
+
+    /// Returns the one stack that the copied words are.
+    fn find(
+        &mut self,
+        (sp, pc): (u64, u64),
+        words: &Arc<[u64]>,
+        (foreign, truncated): (bool, bool),
+        spans: &[u64],
+    ) -> Option<Snapshot> {
         let snapshot = |fp: u64, words: &Arc<[u64]>| Snapshot {
             origin: Origin::Signal,
             data: Data::Copied { registers: Registers { pc, sp, fp, lr: UNKNOWN }, words: words.clone() },
             truncated,
             foreign,
-            spans: spans.iter().copied().take_while(|id| *id != 0).collect(),
+            spans: spans.to_vec(),
         };
-        let words: Arc<[u64]> = room[..len].into();
         // Try without a frame pointer. On a stack whose end is unknown, a wrong one may look like the end. With two of
         // them, it is not the same end.
-        let certain = snapshot(0, &words);
+        let certain = snapshot(0, words);
         if let Some(found) = self.unwind(&certain)
-            && (!foreign || self.unwind(&snapshot(8, &words)).as_ref() == Some(&found))
+            && (!foreign || self.unwind(&snapshot(8, words)).as_ref() == Some(&found))
         {
             return Some(certain);
         }
         let mut found: Option<(Snapshot, Chain)> = None;
-        let pointers: Vec<u64> = frame_pointers(sp & !7, &words, &self.unwinder).take(MAX_TRIES).collect();
+        let pointers: Vec<u64> = frame_pointers(sp & !7, words, &self.unwinder).take(MAX_TRIES).collect();
         for fp in pointers {
-            let candidate = snapshot(fp, &words);
+            let candidate = snapshot(fp, words);
             let Some(chain) = self.unwind(&candidate).filter(|(_, end)| *end == End::Known) else { continue };
             match &found {
                 None => found = Some((candidate, chain)),
@@ -114,7 +177,7 @@ impl SleepingStacks {
             }
         }
         if found.is_none() {
-            found = self.beyond_tables(sp & !7, &words, snapshot);
+            found = self.beyond_tables(sp & !7, words, snapshot);
         }
         if found.is_none() {
             // Perhaps it needs a library that was loaded since. Not checked before, because this takes the loader's

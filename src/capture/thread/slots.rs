@@ -41,6 +41,11 @@ impl Poller {
         self.0 & IN_POLL != 0
     }
 
+    /// Returns whether there was any poll.
+    pub(crate) const fn has_polled(self) -> bool {
+        self.0 != 0
+    }
+
     #[inline]
     pub(crate) const fn ended(self) -> Self {
         Self(self.0 & !IN_POLL)
@@ -73,6 +78,8 @@ pub(crate) struct ThreadSlot {
     poller: u64,
     /// How many boxes its threads have opened. Written only by the thread.
     boxes: AtomicU64,
+    /// How many of them, in addition, share the row of a request.
+    shared_boxes: AtomicU64,
     /// The process that the thread belongs to, as [`capture::process_number`] counts.
     process: u32,
     #[cfg(feature = "spans")]
@@ -202,6 +209,7 @@ impl ThreadSlot {
                 stack: [const { AtomicUsize::new(0) }; 2],
                 process: capture::process_number(),
                 boxes: AtomicU64::new(0),
+                shared_boxes: AtomicU64::new(0),
                 foreign: AtomicU64::new(0),
                 poller: IN_POLL | (slots.len() as u64 + 1) << SEQUENCE_BITS,
                 #[cfg(feature = "spans")]
@@ -235,6 +243,23 @@ impl ThreadSlot {
         self.boxes.store(self.boxes.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
 
+    /// Counts a box that shares the row of a request.
+    #[inline]
+    pub(crate) fn count_shared_box(&self) {
+        self.shared_boxes.store(self.shared_boxes.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Takes a count back, because the box has a row of its own now.
+    pub(crate) fn uncount_shared_box(&self) {
+        self.shared_boxes.store(self.shared_boxes.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
+    }
+
+    /// Returns how many boxes shared the row of a request to their end. Where a box got a row on another thread, the
+    /// numbers of the two threads add up to that.
+    pub(crate) fn shared_boxes(&self) -> u64 {
+        self.shared_boxes.load(Ordering::Relaxed)
+    }
+
     /// Returns how many boxes were opened.
     pub(crate) fn boxes(&self) -> u64 {
         self.boxes.load(Ordering::Relaxed)
@@ -260,8 +285,14 @@ impl ThreadSlot {
         self.sequence.load(Ordering::Acquire) == sequence && self.current.load(Ordering::Acquire) != 0
     }
 
+    /// Returns whether no poll is going on. Exact on the thread itself.
+    #[cfg_attr(not(heeler_copies), allow(dead_code, reason = "nobody is signalled"))]
+    pub(crate) fn is_outside(&self) -> bool {
+        self.current.load(Ordering::Acquire) == 0
+    }
+
     /// Returns an address in the frame of the outermost poll.
-    #[cfg_attr(not(heeler_copies), allow(dead_code, reason = "copied stacks only"))]
+    #[cfg_attr(not(heeler_copies), allow(dead_code, reason = "copied stacks, and boxes"))]
     #[inline]
     pub(crate) fn frame(&self) -> usize {
         self.frame.load(Ordering::Relaxed)

@@ -170,6 +170,37 @@ impl Unwinder {
         unwound
     }
 
+    /// Returns the return addresses of a copied stack, innermost first, with their positions in the copy. `None` unless
+    /// the tables describe every frame up to the poll's own.
+    pub(crate) fn return_addresses(&mut self, registers: &Registers, words: &[u64]) -> Option<Vec<(u32, u64)>> {
+        let mut stack = Stack::new(registers.sp & !7, words);
+        let mut at = self.unwind_registers(registers);
+        let mut frame = FrameAddress::from_instruction_pointer(registers.pc);
+        let mut found = Vec::with_capacity(48);
+        while found.len() < MAX_FRAMES {
+            if !self.modules.find(frame.address_for_lookup())?.is_described(frame.address_for_lookup()) {
+                return None;
+            }
+            let mut reads = [(0, 0); 4];
+            let mut count = 0;
+            let mut read = |address: u64| {
+                let word = stack.read(address)?;
+                reads[count % reads.len()] = (((address - stack.start) / 8) as u32, word);
+                count += 1;
+                Ok(word)
+            };
+            match self.unwinder.unwind_frame(frame, &mut at, &mut self.cache, &mut read) {
+                Ok(Some(next)) => {
+                    let is_next = |(_, word): &&(u32, u64)| self.plain(*word) == next;
+                    found.push(*reads[..count.min(reads.len())].iter().rev().find(is_next)?);
+                    frame = FrameAddress::from_return_address(next)?;
+                }
+                _ => return stack.reached_end.then_some(found),
+            }
+        }
+        None
+    }
+
     /// Walks from a guessed frame.
     pub(super) fn walk_anew(&mut self, first: FrameAddress, registers: &Registers, stack: &mut Stack<'_>) -> Unwound {
         stack.reached_end = false;
@@ -217,7 +248,7 @@ impl Unwinder {
         let lookup = pc - u64::from(is_return && pc > 0);
         let module = self.modules.find(lookup);
         let relative = module.map_or(pc, |module| pc.wrapping_sub(module.bias));
-        Address { pc, is_return, module: module.map(|module| module.name.clone()), relative }
+        Address { pc, is_return, module: module.map(|module| module.name.clone()), relative, has_left: false }
     }
 }
 

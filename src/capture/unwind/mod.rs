@@ -8,6 +8,8 @@ mod instructions;
 mod portable;
 #[cfg(heeler_copies)]
 mod stack_scan;
+#[cfg(heeler_copies)]
+mod tail_calls;
 #[cfg(all(test, heeler_copies, target_arch = "aarch64"))]
 mod tests;
 #[cfg(heeler_copies)]

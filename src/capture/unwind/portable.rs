@@ -16,11 +16,22 @@ impl Unwinder {
         false
     }
 
+    /// Passes on what was walked, because no instruction is looked at.
+    pub(crate) fn unwind_with_tail_calls(&mut self, snapshot: &Snapshot) -> Unwound {
+        self.unwind(snapshot)
+    }
+
     pub(crate) fn unwind(&mut self, snapshot: &Snapshot) -> Unwound {
         let Data::Walked(addresses) = &snapshot.data else {
             return Unwound { addresses: Vec::new(), complete: false, end: End::Known };
         };
-        let addresses = addresses.iter().map(|pc| Address { pc: *pc, is_return: true, module: None, relative: *pc });
+        let addresses = addresses.iter().map(|pc| Address {
+            pc: *pc,
+            is_return: true,
+            module: None,
+            relative: *pc,
+            has_left: false,
+        });
         Unwound { addresses: addresses.collect(), complete: !snapshot.truncated, end: End::Known }
     }
 }

@@ -154,7 +154,7 @@ impl Unwinder {
     }
 
     /// Returns whether a function jumps to another one: a tail call, which puts the other in its place on the stack.
-    fn jumps_to(&self, function: u64, other: u64, code: &std::ops::Range<u64>) -> bool {
+    pub(super) fn jumps_to(&self, function: u64, other: u64, code: &std::ops::Range<u64>) -> bool {
         /// A function that does little more than to call another is much shorter.
         const LONGEST: usize = 4096;
         let Some(range) = self.modules.find(function).and_then(|module| module.code_of(function)) else { return false };
@@ -170,7 +170,7 @@ impl Unwinder {
     /// Returns the function that the direct call before that address calls, if the tables know it. An entry of the table
     /// that leads to libraries isn't a function: what was called there, mostly `memcpy`, ran after everything that the
     /// dead frames show, and left nothing.
-    fn called_function(&self, return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
+    pub(super) fn called_function(&self, return_address: u64, code: &std::ops::Range<u64>) -> Option<u64> {
         let called = callee(return_address, code)?;
         let function = self.modules.find(called)?.function_at(called)?;
         (function == called).then_some(called)

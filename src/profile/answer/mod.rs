@@ -2,7 +2,6 @@
 
 mod client;
 mod find;
-mod intent;
 mod plan;
 mod question;
 mod respond;

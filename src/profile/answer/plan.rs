@@ -5,10 +5,10 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
 use super::find::{Found, find};
-use super::intent::{Intent, Way, goes_on, is_own_action};
 use super::question::Stage;
 use super::{Client, Respond};
 use crate::authorize::Access;
+use crate::authorize::intent::{Intent, Way, goes_on, is_own_action};
 use crate::profile::Profile;
 use crate::profile::flag::{Ask, Start, decode};
 use crate::profile::form::Form;

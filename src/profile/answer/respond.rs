@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, LINK, LOCATION,
-    REFERRER_POLICY, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ALLOW, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, HeaderName, LINK, LOCATION, RETRY_AFTER, VARY,
 };
 use std::fmt::Display;
 use std::sync::Arc;
@@ -19,9 +18,9 @@ use crate::profile::layer::Config;
 use crate::profile::page::{Context, Policy, Which, compare, confirm, error, html, index, live, nonce, result, svg};
 use crate::profile::store::{Phase, Status, StoreError, Summary};
 use crate::profile::supervisor::apart;
+use crate::text::page::fixed_headers;
 
 pub(in crate::profile) const X_GEORDI_ID: HeaderName = HeaderName::from_static("x-geordi-id");
-const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Makes answers to one request.
 #[derive(Clone, Copy)]
@@ -69,20 +68,9 @@ impl Respond<'_> {
         let mut response = Response::new(body);
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        let fixed = [
-            (CONTENT_TYPE, content_type),
-            (CACHE_CONTROL, "no-store"),
-            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            // With no referrer at all, a browser would not say which page cancels, either.
-            (REFERRER_POLICY, "same-origin"),
-            (CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"),
-            // The same as in the policy, for browsers that do not know it.
-            (X_FRAME_OPTIONS, "DENY"),
-            (VARY, "accept, authorization, cookie, sec-fetch-dest, sec-fetch-mode, sec-fetch-site"),
-        ];
-        for (name, value) in fixed {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
+        headers.extend(fixed_headers(content_type));
+        let varies = "accept, authorization, cookie, sec-fetch-dest, sec-fetch-mode, sec-fetch-site";
+        headers.insert(VARY, HeaderValue::from_static(varies));
         set(&mut response, CONTENT_SECURITY_POLICY, &policy.header());
         response
     }

@@ -1,7 +1,8 @@
 //! `profile.proto`, gzipped: the format of `go tool pprof` and Pyroscope.
 //!
 //! Each sample has two values: how many samples or waits it is made of, and its wall-clock nanoseconds. There is a
-//! third if work that the request had spawned did something beside it. The label `state` says what the request did.
+//! third if work that the request had spawned did something beside it. The label `state` says what the request did,
+//! `trace_id` and `span_id` which trace it belongs to, if that is known.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -129,8 +130,16 @@ impl<'a> Writer<'a> {
             State::Waiting => "waiting",
             State::Runnable => "runnable",
         };
-        let label = protos::Label { key: self.text("state"), str: self.text(word), ..protos::Label::default() };
-        self.out.sample.push(protos::Sample { location_id, value, label: vec![label] });
+        let request = &self.profile.request;
+        let labels =
+            [("state", Some(word)), ("trace_id", request.trace_id.as_deref()), ("span_id", request.span_id.as_deref())];
+        let label = labels.into_iter().filter_map(|(key, value)| Some((key, value.filter(|value| !value.is_empty())?)));
+        let label = label.map(|(key, value)| self.label(key, value)).collect();
+        self.out.sample.push(protos::Sample { location_id, value, label });
+    }
+
+    fn label(&mut self, key: &str, value: &str) -> protos::Label {
+        protos::Label { key: self.text(key), str: self.text(value), ..protos::Label::default() }
     }
 
     /// `frames` is not empty. The last is the function, and those before it are inlined into it.

@@ -8,7 +8,8 @@ use crate::capture::is_of;
 use crate::profile::layer::Config;
 use crate::profile::record::Record;
 use crate::profile::{Outcome, Profile, Request, Response, SCHEMA};
-use crate::report::{ProcessInfo, Redactor, complete};
+use crate::report::{ProcessInfo, Redactor, TRACEPARENT, complete};
+use crate::text::traceparent::TraceIds;
 
 /// The longest text that somebody else wrote, in characters.
 const MAX_WORDS: usize = 4096;
@@ -18,6 +19,7 @@ const MAX_HEADERS: usize = 128;
 
 /// Returns what a profile says about its request. `uri` is without the flag.
 pub(in crate::profile) fn request(redactor: &Redactor, head: &Parts, uri: &Uri, body_bytes: u64) -> Request {
+    let (trace_id, span_id) = trace_ids(&head.headers).map(|ids| (ids.trace, ids.span)).unzip();
     Request {
         method: redactor.text(head.method.as_str(), MAX_WORDS),
         uri: redactor.uri(uri.path_and_query().map_or("/", |path| path.as_str())),
@@ -25,7 +27,18 @@ pub(in crate::profile) fn request(redactor: &Redactor, head: &Parts, uri: &Uri, 
         version: format!("{:?}", head.version),
         headers: headers(redactor, &head.headers),
         body_bytes,
+        trace_id,
+        span_id,
     }
+}
+
+/// Returns the ids of the span that the calling code runs in, or else those that the client sent.
+fn trace_ids(headers: &HeaderMap) -> Option<TraceIds> {
+    #[cfg(feature = "otel")]
+    if let Some(ids) = crate::inflight::current_trace_ids() {
+        return Some(ids);
+    }
+    TraceIds::parse(headers.get(&TRACEPARENT)?.as_bytes())
 }
 
 #[cfg(feature = "axum")]

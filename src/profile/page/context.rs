@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+pub(crate) use crate::text::page::nonce;
+use crate::text::page::{NO_PAGE, PICTURE, policy_in_page};
 
 /// What a page needs to know about the request that it answers.
 #[derive(Clone, Copy)]
@@ -51,17 +51,6 @@ impl fmt::Debug for Context<'_> {
     }
 }
 
-/// Returns a number for one use: 128 random bits.
-///
-/// # Errors
-///
-/// Returns an error if the system has no randomness.
-pub(crate) fn nonce() -> Result<String, getrandom::Error> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)?;
-    Ok(STANDARD.encode(bytes))
-}
-
 /// The kind of an answer, which determines its `Content-Security-Policy`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Policy<'a> {
@@ -79,28 +68,12 @@ impl Policy<'_> {
     /// cancels would be `null`.)
     pub(crate) fn header(self) -> String {
         match self {
-            Self::Page(nonce) => format!("{}; frame-ancestors 'none'", in_page(nonce, true)),
-            // No network, no origin. Its search uses a prompt.
-            Self::Picture => concat!(
-                "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; base-uri 'none'; ",
-                "form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts allow-modals"
-            )
-            .to_owned(),
-            Self::Other => {
-                "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox".to_owned()
-            }
+            Self::Page(nonce) => format!("{}; frame-ancestors 'none'", policy_in_page(nonce, true)),
+            // Its search uses a prompt.
+            Self::Picture => PICTURE.to_owned(),
+            Self::Other => NO_PAGE.to_owned(),
         }
     }
-}
-
-/// Returns the part of a page's policy that the page states itself. A page that is a file has no header, and a page
-/// that sends no requests has no network, nor have the frames in it.
-pub(super) fn in_page(nonce: &str, asks: bool) -> String {
-    let connect = if asks { " connect-src 'self';" } else { "" };
-    format!(
-        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:;{connect} \
-         base-uri 'none'; form-action 'self'"
-    )
 }
 
 #[cfg(test)]

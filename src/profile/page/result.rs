@@ -189,6 +189,9 @@ fn request(html: &mut Html, profile: &Profile, context: &Context<'_>) {
     if let Some(route) = &request.route {
         fact(html, "route", route);
     }
+    if let (Some(trace), Some(span)) = (&request.trace_id, &request.span_id) {
+        fact(html, "trace", &format!("{trace}, span {span}"));
+    }
     fact(html, "body", &words::bytes(request.body_bytes));
     headers(html, &request.headers);
     html.raw("</dl>\n<h2>Response</h2>");

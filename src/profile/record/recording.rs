@@ -79,7 +79,7 @@ impl Recording {
     /// Records the polls of the future.
     pub(crate) fn record<F>(&self, future: F) -> Recorded<F> {
         let registered = Registered::new(PolicyId::NONE, u64::MAX, flags::PROFILED, |details| {
-            details.work = Work::Job(Box::new(Job { name: "profile".into(), reports: None }));
+            details.work = Work::Job(Box::new(Job::new("profile")));
         });
         if registered.is_none() {
             self.0.has_rows.store(false, Ordering::Relaxed);

@@ -3,6 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use super::awaiting::awaited_by;
+use super::churn;
+use super::phrases::Awaited;
+use super::yielding::says_so;
 use crate::capture::{Frame, is_std, origin};
 use crate::monitor::Verdict;
 use crate::report::model::words::StackKind;
@@ -89,8 +93,22 @@ pub(crate) fn arrange(report: &mut Report) {
             _ => 0,
         };
         let at = place.map(|place| (place.file, place.line, place.function));
+        // The branch that says the most of a place is shown for it.
+        let rank = awaited_by(stack).map_or((usize::MAX, 0), Awaited::rank);
         let path: Vec<_> = stack.frames.iter().map(|frame| (frame.function.clone(), frame.line)).collect();
-        (group, stack.child.clone(), Reverse(holds), is_idle(stack), own_frame(stack).is_none(), at, path, stack.branch)
+        let works = report.verdict == Verdict::Yielding && says_so(stack);
+        (
+            group,
+            stack.child.clone(),
+            Reverse(holds),
+            !works,
+            is_idle(stack),
+            leading_frame(stack).is_none(),
+            at,
+            rank,
+            path,
+            stack.branch,
+        )
     };
     let mut order: Vec<usize> = (0..report.stacks.len()).collect();
     // Older stacks keep their order, which is the timeline's.
@@ -102,8 +120,16 @@ pub(crate) fn arrange(report: &mut Report) {
     for (new, &old) in order.iter().enumerate() {
         new_place[old] = new;
     }
+    // The branches of the current wait stand together. The timeline refers to the one that is now first.
+    let is_branch = |stack: &Stack| stack.current && stack.kind == StackKind::Await && stack.child.is_none();
+    let leading = order.iter().position(|old| is_branch(&report.stacks[*old]));
+    let new_place_of = |old: usize| match report.stacks.get(old) {
+        Some(stack) if is_branch(stack) => leading,
+        Some(_) => new_place.get(old).copied(),
+        None => None,
+    };
     for interval in &mut report.timeline {
-        interval.stack = interval.stack.and_then(|old| new_place.get(old).copied());
+        interval.stack = interval.stack.and_then(new_place_of);
     }
     let mut stacks: Vec<Option<Stack>> = std::mem::take(&mut report.stacks).into_iter().map(Some).collect();
     report.stacks = order.into_iter().filter_map(|old| stacks[old].take()).collect();
@@ -132,21 +158,37 @@ impl Stack {
     }
 }
 
-/// Returns the place that matters most in an [arranged](arrange) report: the innermost own frame of the first stack
-/// that has one, or else what [`location_of`] returns for the first.
+/// Returns the place that matters most in an [arranged](arrange) report: the place of its [leading stack](leading_stack).
 pub(crate) fn locate(report: &Report) -> Option<Location> {
+    if report.verdict == Verdict::Churning
+        && let Some(place) = churn::place(report)
+    {
+        return Some(place);
+    }
+    leading_stack(report).and_then(location_of)
+}
+
+/// Returns the stack that an [arranged](arrange) report is about: the first with an own frame that
+/// [leads](leading_frame), or else the first that has a place at all.
+pub(in crate::report) fn leading_stack(report: &Report) -> Option<&Stack> {
     // A starved request isn't at fault, so its own frames don't explain anything.
     let relevant = |stack: &&Stack| report.verdict != Verdict::Starved || stack.kind == StackKind::Culprit;
     let current = || report.stacks.iter().filter(|stack| stack.current).filter(relevant);
-    current().find_map(own_frame).map(place_of).or_else(|| current().find_map(location_of))
+    let leads = current().find(|stack| leading_frame(stack).is_some());
+    leads.or_else(|| current().find(|stack| location_of(stack).is_some()))
 }
 
 /// Returns the place of the first child work with an own frame, if the report's location isn't in child work itself.
 pub(crate) fn locate_child(report: &Report) -> Option<Location> {
+    child_stack(report).and_then(leading_frame).map(place_of)
+}
+
+/// Returns the stack that [`locate_child`] is about.
+pub(in crate::report) fn child_stack(report: &Report) -> Option<&Stack> {
     let mut current = report.stacks.iter().filter(|stack| stack.current && stack.kind != StackKind::Culprit);
-    let own = current.clone().any(|stack| stack.child.is_none() && own_frame(stack).is_some());
-    let child = current.find_map(|stack| stack.child.as_ref().and_then(|_| own_frame(stack)))?;
-    own.then(|| place_of(child))
+    let own = current.clone().any(|stack| stack.child.is_none() && leading_frame(stack).is_some());
+    let child = current.find(|stack| stack.child.is_some() && leading_frame(stack).is_some())?;
+    own.then_some(child)
 }
 
 /// Returns the place of one stack: its innermost own frame, or else the nearest frame of a library that does the work
@@ -154,11 +196,55 @@ pub(crate) fn locate_child(report: &Report) -> Option<Location> {
 pub(crate) fn location_of(stack: &Stack) -> Option<Location> {
     // Nobody should have to look at heeler's own frames, wherever they are.
     let named = || stack.frames.iter().filter(|frame| frame.function.is_some() && !frame.is_heelers());
-    own_frame(stack)
+    leading_frame(stack)
+        .or_else(|| extractor(stack))
         .or_else(|| named().find(|frame| !is_library(frame)))
         .or_else(|| named().find(|frame| !is_std(frame) && !is_registering(frame)))
         .or_else(|| named().next())
         .map(place_of)
+}
+
+/// Returns the own frame that says where the work is: the innermost, except on a wait for a body. There, the
+/// application's own body that only wraps another isn't at fault, and neither is a middleware that has called a handler
+/// which waits for it.
+pub(crate) fn leading_frame(stack: &Stack) -> Option<&Frame> {
+    leading(stack).map(|at| &stack.frames[at])
+}
+
+/// Returns which frame [leads](leading_frame).
+pub(in crate::report) fn leading(stack: &Stack) -> Option<usize> {
+    let frames = &stack.frames;
+    let innermost = frames.iter().position(|frame| frame.own)?;
+    if stack.kind != StackKind::Await || !frames[..innermost].iter().any(polls_body) {
+        return Some(innermost);
+    }
+    let mut own = (innermost..frames.len()).filter(|&at| frames[at].own);
+    let leads = own.find(|&at| !polls_body(&frames[at]));
+    match leads {
+        Some(at) if frames[..at].iter().any(is_called_by_middleware) => None,
+        // A body that nobody else's code waits for, like one that a server sends, is at fault itself.
+        leads => Some(leads.unwrap_or(innermost)),
+    }
+}
+
+/// Returns whether a frame asks a body for more.
+fn polls_body(frame: &Frame) -> bool {
+    frame.function.as_deref().is_some_and(|name| name.ends_with("::poll_frame"))
+}
+
+/// Returns whether a frame is one between middlewares and a handler.
+fn is_called_by_middleware(frame: &Frame) -> bool {
+    const BETWEEN: [&str; 3] =
+        ["axum::middleware::from_fn::Next", "axum::routing::route::RouteFuture", "axum::handler::"];
+    let name = frame.function.as_deref().unwrap_or_default().trim_start_matches('<');
+    BETWEEN.iter().any(|between| name.starts_with(between))
+}
+
+/// Returns the function that reads a request for a handler, on a wait for a body.
+fn extractor(stack: &Stack) -> Option<&Frame> {
+    let is_extractor = |frame: &&Frame| frame.function.as_deref().is_some_and(|name| name.ends_with("::from_request"));
+    let waits = stack.kind == StackKind::Await && stack.frames.iter().any(polls_body);
+    stack.frames.iter().rfind(is_extractor).filter(|_| waits)
 }
 
 /// Returns the innermost of the application's own frames.
@@ -182,7 +268,7 @@ fn is_library(frame: &Frame) -> bool {
         || package.is_none_or(|package| LIBRARY_CRATES.contains(&&*package))
 }
 
-fn place_of(frame: &Frame) -> Location {
+pub(in crate::report) fn place_of(frame: &Frame) -> Location {
     Location { function: frame.function.clone(), file: frame.file.clone(), line: frame.line }
 }
 

@@ -4,19 +4,16 @@ use http::HeaderValue;
 use http::header::HOST;
 use http::uri::Authority;
 
-use crate::inflight;
+use crate::capture::RowId;
+use crate::inflight::{self, Subject};
 use crate::monitor::Evidence;
 use crate::report::Reports;
 use crate::report::model::RequestInfo;
-use crate::report::privacy::header_value;
+use crate::report::privacy::{TRACEPARENT, header_value};
+use crate::text::traceparent::TraceIds;
 
-pub(in crate::report) fn describe(request: &inflight::Request, evidence: &Evidence) -> RequestInfo {
-    let path = request.path.as_ref().map_or("/", |path| path.as_str());
-    // A request that names only a host, as `CONNECT` does.
-    let uri = match (&request.path, &request.authority) {
-        (None, Some(authority)) => host_of(authority).to_owned(),
-        _ => path.to_owned(),
-    };
+pub(in crate::report) fn describe(request: &inflight::Request, id: RowId, evidence: &Evidence) -> RequestInfo {
+    let uri = uri_of(request);
     let names = request.headers_of.get().map(|policy| policy.headers.as_slice()).unwrap_or_default();
     let headers = request.headers.iter().filter_map(|(index, value)| Some((names.get(usize::from(*index))?, value)));
     // The outer layer decided which headers were kept. These reports may be an inner layer's.
@@ -34,13 +31,41 @@ pub(in crate::report) fn describe(request: &inflight::Request, evidence: &Eviden
         headers.insert(0, (HOST.as_str().to_owned(), header_value(&host).into_owned()));
     }
     RequestInfo {
-        id: evidence.work.to_bits(),
+        id: id.to_bits(),
         method: request.method.to_string(),
         uri,
         route: request.route().map(str::to_owned),
         version: format!("{:?}", request.version),
         headers,
     }
+}
+
+/// Returns the path and the query.
+pub(in crate::report) fn uri_of(request: &inflight::Request) -> String {
+    match (&request.path, &request.authority) {
+        // A request that names only a host, as `CONNECT` does.
+        (None, Some(authority)) => host_of(authority).to_owned(),
+        (path, _) => path.as_ref().map_or("/", |path| path.as_str()).to_owned(),
+    }
+}
+
+/// Returns the trace and the span that the work is in: those of a live span, or else those that the client sent.
+pub(super) fn trace_ids(evidence: &Evidence) -> Option<TraceIds> {
+    #[cfg(feature = "otel")]
+    if let Some(ids) = evidence.span.as_ref().and_then(inflight::ids_of_span) {
+        return Some(ids);
+    }
+    let request = match &evidence.subject {
+        Subject::Request(request) => request,
+        Subject::Job(job) => &job.origin.as_ref()?.request,
+        Subject::Child(_) | Subject::Timebox(_) | Subject::Nothing => return None,
+    };
+    let names = &request.headers_of.get()?.headers;
+    let sent = request.headers.iter().find(|(index, _)| {
+        // It is kept even if it is not shown.
+        names.get(usize::from(*index)).is_some_and(|name| *name == TRACEPARENT)
+    });
+    TraceIds::parse(sent?.1.as_bytes())
 }
 
 /// Returns host and port, without a user that the client may have included.
@@ -51,7 +76,6 @@ fn host_of(authority: &Authority) -> &str {
 #[cfg(all(test, not(heeler_loom)))]
 mod tests {
     use super::*;
-    use crate::inflight::Subject;
     use crate::report::Reports;
     use crate::report::assemble::Assembler;
     use crate::report::testing::evidence;

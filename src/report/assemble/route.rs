@@ -1,6 +1,6 @@
 //! Removes the ids from a path, for services whose router doesn't provide the template.
 
-use crate::report::model::Report;
+use crate::report::model::{Report, RequestInfo};
 use crate::text::escape::escape;
 
 /// The longest route, in characters.
@@ -11,14 +11,23 @@ const MAX_SEGMENT: usize = 64;
 
 /// Returns what the report is about, without what differs between requests: `GET /users/{id}`, or the job's name.
 pub(crate) fn route_line(report: &Report) -> String {
-    match (&report.request, &report.job) {
-        (Some(request), _) => {
-            let route = request.route.clone().unwrap_or_else(|| route_of(&request.uri));
-            format!("{} {route}", request.method)
-        }
-        (None, Some(job)) => job.clone(),
+    match (&report.job, &report.request) {
+        (Some(job), _) => job.clone(),
+        (None, Some(request)) => request_line(request),
         (None, None) => "a job".to_owned(),
     }
+}
+
+/// Returns `GET /users/{id}`.
+pub(in crate::report) fn request_line(request: &RequestInfo) -> String {
+    let route = request.route.clone().unwrap_or_else(|| route_of(&request.uri));
+    format!("{} {route}", request.method)
+}
+
+/// Returns `the job "import"`, or `the job "chat" of GET /chat/7` if it belongs to a request.
+pub(in crate::report) fn job_name(job: &str, request: Option<String>) -> String {
+    let of = request.map(|request| format!(" of {request}")).unwrap_or_default();
+    format!("the job \"{job}\"{of}")
 }
 
 /// Turns `/users/4711/photos/7.jpg?x=y` into `/users/{id}/photos/{id}.jpg`: replaces segments that look like ids, and

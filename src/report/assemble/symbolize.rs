@@ -1,5 +1,6 @@
 //! Symbolizes a report later: if the process had a stripped binary, with the unstripped one.
 
+use super::awaiting::awaiting;
 use super::location::{arrange, locate};
 use super::yielding::yields;
 use crate::capture::{Frame, disown_wrappers, drop_copying, is_own_elsewhere, readable};
@@ -34,6 +35,7 @@ impl Report {
         }
         arrange(self);
         self.location = locate(self);
+        self.awaiting = awaiting(self);
     }
 }
 
@@ -43,7 +45,7 @@ fn symbolize(stack: &mut Stack, process: &ProcessInfo, name: &mut dyn FnMut(&Fra
     // A place consists of the functions that were inlined there, and the one that has the code.
     for place in stack.frames.chunk_by(|frame, _| frame.inlined) {
         let Some(physical) = place.last() else { continue };
-        let is_exact = is_thread && frames.is_empty();
+        let is_exact = is_thread && frames.is_empty() || physical.tail_call;
         // The call is before its return address.
         let address = address_of(physical).map(|address| address.saturating_sub(u64::from(!is_exact)));
         let found = address.map(|address| name(physical, address)).unwrap_or_default();
@@ -74,8 +76,8 @@ fn named(location: Location, inlined: bool, place: &[Frame], physical: &Frame, p
     // Reuse the source of the same line, if it is already known.
     let known = place.iter().find(|frame| frame.file == file && frame.line == line);
     let source = known.and_then(|frame| frame.source.clone());
-    let Frame { module, build_id, address, .. } = physical.clone();
-    Frame { function, file, line, source, module, build_id, address, own, inlined }
+    let Frame { module, build_id, address, tail_call, .. } = physical.clone();
+    Frame { function, file, line, source, module, build_id, address, own, inlined, tail_call, identity: 0 }
 }
 
 fn address_of(frame: &Frame) -> Option<u64> {

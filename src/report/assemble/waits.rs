@@ -8,8 +8,8 @@ use crate::report::model::words::Activity;
 /// The waits at one place.
 pub(in crate::report) struct Group {
     pub(in crate::report) activity: Activity,
-    current: bool,
-    /// The branch that was polled last comes first.
+    pub(in crate::report) current: bool,
+    /// The branch that says most comes first: of those that are no timer, the one that was polled last.
     pub(in crate::report) stacks: Vec<Stack>,
     /// The places of the first stack.
     leading: Vec<Place>,
@@ -17,6 +17,10 @@ pub(in crate::report) struct Group {
     names: BTreeSet<Vec<Place>>,
     pub(in crate::report) waits: u32,
     pub(in crate::report) nanos: u64,
+    /// The longest of the waits.
+    pub(in crate::report) longest: u64,
+    /// Whether some branch gave way.
+    pub(in crate::report) gave_way: bool,
 }
 
 /// Function, file and line.
@@ -27,15 +31,20 @@ impl Group {
         activity: Activity,
         current: bool,
         stacks: Vec<Stack>,
-        waits: u32,
-        nanos: u64,
+        (waits, nanos, longest): (u32, u64, u64),
     ) -> Self {
         let names = |stack: &Stack| -> Vec<Place> {
             stack.frames.iter().map(|frame| (frame.function.clone(), frame.file.clone(), frame.line)).collect()
         };
         let leading = stacks.first().map(names).unwrap_or_default();
         let names = stacks.iter().map(names).collect();
-        Self { activity, current, stacks, leading, names, waits, nanos }
+        Self { activity, current, stacks, leading, names, waits, nanos, longest, gave_way: false }
+    }
+
+    /// Makes its stacks those of the capture, or those of the timeline.
+    pub(in crate::report) fn set_current(&mut self, current: bool) {
+        self.current = current;
+        self.stacks.iter_mut().for_each(|stack| stack.current = current);
     }
 
     /// Adds these waits to the known ones. Other data on a stack than return addresses makes one place look like
@@ -57,10 +66,13 @@ impl Group {
     /// Adds the waits of `other`. Takes over its stacks if they are current, or fewer.
     fn absorb(&mut self, other: Self) {
         let (waits, nanos) = (self.waits + other.waits, self.nanos + other.nanos);
+        let gave_way = self.gave_way || other.gave_way;
+        let longest = self.longest.max(other.longest);
         if other.current || (!self.current && other.stacks.len() < self.stacks.len()) {
             *self = other;
         }
-        (self.waits, self.nanos) = (waits, nanos);
+        (self.waits, self.nanos, self.longest) = (waits, nanos, longest);
+        self.gave_way = gave_way;
     }
 }
 
@@ -71,7 +83,7 @@ mod tests {
 
     fn group(current: bool, lines: &[u32]) -> Group {
         let stacks = lines.iter().map(|line| await_stack(&[own("app::page", *line)])).collect();
-        Group::new(Activity::Waiting, current, stacks, 1, 10)
+        Group::new(Activity::Waiting, current, stacks, (1, 10, 10))
     }
 
     fn joined(groups: impl IntoIterator<Item = Group>) -> Vec<(usize, u32, u64)> {

@@ -25,7 +25,7 @@ fn leaf(stack: &Stack) -> impl Iterator<Item = &Frame> {
 
 /// Returns whether a stack's waker went to where tokio keeps the wakers that it wakes at once. Which of these functions
 /// are there depends on what was inlined. Whether they have more than a file depends on the debug information.
-fn says_so(stack: &Stack) -> bool {
+pub(in crate::report) fn says_so(stack: &Stack) -> bool {
     let by_name = |name: &str| {
         let leads_to_it =
             ["tokio::runtime::context::defer", "tokio::task::coop::register", "tokio::task::yield_now::yield_now"];

@@ -278,7 +278,10 @@ impl Dispatch {
                     Err(failure) => self.sent(at, waiting, Err(failure), clock()),
                 },
                 Next::Gather(waiting) => match outbox.load(&waiting) {
-                    Ok((report, _)) if sink.has_news(&report) => self.gather(at, waiting, &report),
+                    // The digest is about the report itself.
+                    Ok((report, _)) if report.ending.is_none() && sink.has_news(&report) => {
+                        self.gather(at, waiting, &report)
+                    }
                     Ok(_) => self.settle(at, &waiting.entry.receipt, Outcome::Taken),
                     Err(failure) => self.not_gathered(at, waiting, &failure, clock()),
                 },

@@ -485,7 +485,7 @@ mod tests {
         let file = spool.write(&report()).unwrap();
         let mut text: serde_json::Value = serde_json::from_slice(&fs::read(&file.path).unwrap()).unwrap();
         for key in ["kind", "verdict"] {
-            text[key] = "churning".into();
+            text[key] = "levitating".into();
         }
         text["timeline"][0]["activity"] = "throttled".into();
         text["stacks"][0]["kind"] = "kernel".into();

@@ -61,8 +61,8 @@ pub(in crate::report) fn publish() {
 
 /// Records how slow the work of a report was. Called on the reporter's thread once the report is put together.
 pub(in crate::report) fn reported(report: &Report) {
-    // An update would count the same work twice.
-    if report.update == 0 {
+    // An update would count the same work twice, and a dump is about no work that was slow.
+    if report.update == 0 && report.dump.is_none() {
         let (seconds, verdict) = (report.elapsed.as_secs_f64(), report.verdict.as_str());
         log_safely(|| histogram!(ELAPSED, "verdict" => verdict).record(seconds));
     }

@@ -58,7 +58,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Stats;
 use crate::capture::PerProcess;
-use crate::capture::{ThreadSlot, slots};
+use crate::capture::slots;
 use crate::counts::COUNTS;
 pub use crate::counts::Pieces;
 use crate::inflight::{self, table};
@@ -211,17 +211,20 @@ impl Walked {
 /// order.
 fn walk() -> (Pieces, inflight::Tally) {
     let mut walked = lock_std(WALKED.get());
-    let found = table().tally();
+    let mut found = table().tally();
     walked.add(found.generations);
     let (jobs, children) = (COUNTS.jobs.load(Relaxed), COUNTS.children.load(Relaxed));
     // Read after the table, so that everything found there is already counted.
-    let on_threads: u64 = slots().into_iter().map(ThreadSlot::boxes).sum();
-    let timeboxes = on_threads + COUNTS.timeboxes.load(Relaxed);
+    let slots = slots();
+    let on_threads: u64 = slots.iter().map(|slot| slot.boxes()).sum();
+    let with_row = on_threads + COUNTS.timeboxes.load(Relaxed);
+    let shared = slots.iter().fold(0, |sum: u64, slot| sum.wrapping_add(slot.shared_boxes()));
     // Work that isn't a request is counted a moment before or after it has a row, so the difference may be off by a few
     // for a moment. It never goes down.
-    let requests = (walked.ended + found.live.total()).saturating_sub(jobs + children + timeboxes);
+    let requests = (walked.ended + found.live.total()).saturating_sub(jobs + children + with_row);
     walked.requests = walked.requests.max(requests);
-    (Pieces { requests: walked.requests, jobs, children, timeboxes }, found)
+    found.live.timeboxes += found.shared_boxes;
+    (Pieces { requests: walked.requests, jobs, children, timeboxes: with_row.wrapping_add(shared) }, found)
 }
 
 /// Reads the generations before they can wrap around. Called by the reporter.

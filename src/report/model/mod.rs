@@ -1,21 +1,27 @@
 //! The contents of a report, as plain data. For how it is written and read, see
 //! [`schema`](crate::report::model::schema).
 
+pub(in crate::report) mod others;
+mod parts;
 pub(in crate::report) mod process;
 pub(in crate::report) mod schema;
 pub(in crate::report) mod size;
 pub(in crate::report) mod words;
 
-use std::fmt;
+use std::mem::take;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
+pub use parts::{Denied, Ending, Interval, Location, ProcessInfo, Repeats, RequestInfo, Span, Stack, Thread};
+use serde::Deserialize;
 
-use crate::capture::Frame;
 use crate::monitor::{Kind, Verdict};
 use crate::report::assemble::around::Around;
-use crate::report::model::words::{Activity, StackKind, lenient};
+use crate::report::assemble::elsewhere::Elsewhere;
+use crate::report::dump::Dump;
+use crate::report::model::others::Others;
+use crate::report::model::words::lenient;
 use crate::text::time::{millis, rfc3339};
+use crate::text::traceparent::TraceIds;
 
 /// The version of the JSON form of a [`Report`]. Fields may be added within a version; none changes its meaning.
 ///
@@ -27,7 +33,7 @@ use crate::text::time::{millis, rfc3339};
 /// ```json
 /// {
 ///   "schema": 2, "id": "5cf400b2380cbd97", "verdict": "waiting",
-///   "sentence": "GET /photos/7 is waiting: 2.51 s so far (threshold 2.50 s), in photos::load at src/photos.rs:41",
+///   "sentence": "GET /photos/7 is waiting for a lock: 2.51 s so far (threshold 2.50 s), in photos::load at src/photos.rs:41",
 ///   "modules": [
 ///     {"name": "photos", "build_id": "a2497d1107dda49dada203040a5f1d1007ab56df"}
 ///   ],
@@ -42,7 +48,7 @@ use crate::text::time::{millis, rfc3339};
 /// ```
 ///
 /// Fields without a value are left out of a frame: `function`, `file`, `line`, `source` and `module` if they aren't
-/// known, `own` and `inlined` if they are false. The order of the stacks determines the numbers of the frames, so equal
+/// known, `own`, `inlined` and `tail_call` if they are false. The order of the stacks determines the numbers of the frames, so equal
 /// reports are equal as JSON.
 ///
 /// # The short form
@@ -95,10 +101,20 @@ pub struct Report {
     /// The threshold in force; `None` for reports that have none.
     #[serde(rename = "threshold_ms", default, with = "millis::optional")]
     pub threshold: Option<Duration>,
-    /// The request; `None` for a job.
+    /// The request. For a job, the request that it belongs to, if there is one.
     pub request: Option<RequestInfo>,
     /// The name given to [`watch`](crate::watch); `None` for a request.
     pub job: Option<String>,
+    /// The trace that the work belongs to: 32 hexadecimal digits. It is that of the OpenTelemetry span around the work
+    /// (feature `otel`), if one is known, or else that of the request's `traceparent`, if it is valid.
+    pub trace_id: Option<String>,
+    /// The span in that trace: 16 hexadecimal digits. With `traceparent`, it is the caller's.
+    pub span_id: Option<String>,
+    /// Where to look at the trace, if [`ReportsBuilder::trace_url`](crate::ReportsBuilder::trace_url) says so.
+    pub trace_url: Option<String>,
+    /// How the work has ended, in the last update of a report; `None` before. Such an update repeats the last one before
+    /// it, without its stacks, its timeline, its spans and its notes.
+    pub ending: Option<Ending>,
     /// The process that ran it.
     pub process: ProcessInfo,
     /// The thread that was inside the work's poll, for the verdict *blocking*; `None` otherwise.
@@ -119,6 +135,16 @@ pub struct Report {
     pub longest_poll: Duration,
     /// The application's own frame that matters most: where an engineer should look first.
     pub location: Option<Location>,
+    /// How often the work has waited at its [`location`](Self::location), if that was more than once; for the verdict
+    /// *churning*, the waits that took most of its time.
+    #[serde(default)]
+    pub repeats: Option<Repeats>,
+    /// CPU time that the process did not get meanwhile, if it was much.
+    #[serde(default)]
+    pub denied: Option<Denied>,
+    /// What the work is waiting for there, as far as its library's frames say: `a connection of the pool`. A phrase that
+    /// follows "waiting for". `None` for other verdicts, and for libraries that heeler doesn't know.
+    pub awaiting: Option<String>,
     /// The stacks: first those of the capture (`current`), then those that the timeline refers to.
     #[serde(flatten, deserialize_with = "schema::stacks")]
     pub stacks: Vec<Stack>,
@@ -133,180 +159,54 @@ pub struct Report {
     pub fingerprint: String,
     /// How many reports with this fingerprint were held back since the last one that was sent.
     pub suppressed: u64,
+    /// What else was in flight, and who of it may be the cause. `None` if nothing else was.
+    #[serde(default)]
+    pub others: Option<Others>,
+    /// Equal for reports whose cause is the same work, and for that work's own. Hexadecimal. Local to this process.
+    #[serde(default)]
+    pub incident: String,
+    /// Everything that was in flight, for the kind *dump*; `None` otherwise.
+    #[serde(default)]
+    pub dump: Option<Box<Dump>>,
     /// Never written: a report that was read back has none.
     #[serde(skip)]
     pub(crate) around: Around,
+    #[serde(skip)]
+    pub(in crate::report) elsewhere: Elsewhere,
+    /// Whether child work waits for a thread of the blocking pool.
+    #[serde(skip)]
+    pub(in crate::report) child_needs_thread: bool,
 }
 
-/// The request, as far as privacy allows.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct RequestInfo {
-    /// The number of this request within the process.
-    pub id: u64,
-    /// The method: `GET`.
-    pub method: String,
-    /// Path and query as sent, with secret-looking values replaced, control characters escaped, and shortened if very
-    /// long.
-    pub uri: String,
-    /// The route's template (`/users/{id}`), if the router provides it.
-    pub route: Option<String>,
-    /// The HTTP version: `HTTP/1.1`.
-    pub version: String,
-    /// The headers that are allowed by name, in that order.
-    pub headers: Vec<(String, String)>,
-}
-
-/// The process that made the report.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct ProcessInfo {
-    /// The host's name.
-    pub hostname: String,
-    /// The process id.
-    pub pid: u32,
-    /// The path of the executable.
-    pub executable: String,
-    /// The executable's GNU build id, hexadecimal.
-    pub build_id: Option<String>,
-    /// The service's name, if [`set`](crate::ReportsBuilder::service).
-    pub service: Option<String>,
-    /// The service's version, if set.
-    pub version: Option<String>,
-}
-
-/// A thread at the moment of the capture.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Thread {
-    /// The kernel's id of the thread.
-    pub id: i32,
-    /// The thread's name as the kernel has it (15 characters at most).
-    pub name: String,
-    /// The kernel's state: `running`, `sleeping`, `uninterruptible`, ...
-    pub state: Option<String>,
-    /// The system call that the thread is in.
-    pub syscall: Option<String>,
-    /// Where in the kernel it sleeps, if the kernel says.
-    pub wchan: Option<String>,
-    /// Whether the kernel's state is `running`: the thread was on a CPU, or waiting for one.
-    pub on_cpu: Option<bool>,
-}
-
-/// One stack, innermost frame first.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Stack {
-    /// What it is a stack of.
-    #[serde(deserialize_with = "lenient::stack_kind")]
-    pub kind: StackKind,
-    /// Whether it was taken at the capture (true) or earlier, for the timeline (false).
-    pub current: bool,
-    /// Whether frames are missing at the outer end.
-    pub truncated: bool,
-    /// Whether it was put together from what a finished poll left behind (verdict *no waker*): likely, but not certain.
-    pub reconstructed: bool,
-    /// Branches of one wait (`join!`, `select!`) are numbered from 0 and stand next to each other.
-    pub branch: u32,
-    /// The child work this stack belongs to (`heeler::spawn`, ..); `None` for the work itself.
-    pub child: Option<String>,
-    /// The thread, for the kinds *thread* and *culprit*.
-    pub thread: Option<Thread>,
-    /// What a culprit's thread is doing: its request or job.
-    pub work: Option<String>,
-    /// The frames, innermost first.
-    pub frames: Vec<Frame>,
-}
-
-impl Stack {
-    /// Returns a current stack without frames.
-    pub(in crate::report) const fn empty(kind: StackKind) -> Self {
-        Self {
-            kind,
-            current: true,
-            truncated: false,
-            reconstructed: false,
-            branch: 0,
-            child: None,
-            thread: None,
-            work: None,
-            frames: Vec::new(),
+impl Report {
+    /// Returns a copy without what its ending doesn't repeat, of about a kilobyte. Leaves the report as it was.
+    pub(in crate::report) fn without_stacks(&mut self) -> Self {
+        let has_own =
+            self.stacks.iter().filter(|stack| stack.current).flat_map(|stack| &stack.frames).any(|frame| frame.own);
+        let (stacks, timeline) = (take(&mut self.stacks), take(&mut self.timeline));
+        let (spans, notes) = (take(&mut self.spans), take(&mut self.notes));
+        // Without stacks, a place in a library could not be told from one of the application's own.
+        let location = self.location.clone().filter(|_| has_own);
+        // The sentence names holders, but no other places.
+        let places = self.others.as_mut().map(|others| take(&mut others.places)).unwrap_or_default();
+        let copy = Self { thread: None, suppressed: 0, around: Around::default(), location, ..self.clone() };
+        (self.stacks, self.timeline, self.spans, self.notes) = (stacks, timeline, spans, notes);
+        if let Some(others) = &mut self.others {
+            others.places = places;
         }
+        copy
     }
-}
 
-/// A share of the work's time.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Interval {
-    /// What the work did.
-    pub activity: Activity,
-    /// Index into [`Report::stacks`] of the stack (its first branch), if one is known.
-    pub stack: Option<usize>,
-    /// How many separate waits or polls make up this share.
-    pub waits: u32,
-    /// Their total time.
-    #[serde(rename = "ms", with = "millis")]
-    pub time: Duration,
-}
-
-/// A `tracing` span.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Span {
-    /// The span's name.
-    pub name: String,
-    /// Its fields as text.
-    pub fields: Vec<(String, String)>,
-}
-
-/// A place in the source.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Location {
-    /// The function, by its usual name: `photos::slow::load_photos`. `None` if the binary has no name for it, as for an
-    /// inlined async function built with `debug = "line-tables-only"`.
-    pub function: Option<String>,
-    /// The file, as the compiler recorded it.
-    pub file: Option<String>,
-    /// The line, counted from 1.
-    pub line: Option<u32>,
-}
-
-impl Location {
-    /// Creates a place from what is known of it, for [`Report::symbolize`].
-    #[must_use]
-    pub const fn new(function: Option<String>, file: Option<String>, line: Option<u32>) -> Self {
-        Self { function, file, line }
+    /// Returns when the report was made, or when the work ended that it tells the end of.
+    #[cfg(any(feature = "email", feature = "otel", feature = "webhook"))]
+    pub(in crate::report) fn told_at(&self) -> SystemTime {
+        let ended = self.ending.as_ref().and_then(|ending| self.started_at.checked_add(ending.after));
+        ended.unwrap_or(self.captured_at)
     }
-}
 
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let function = self.function.as_deref().unwrap_or_default();
-        let space = if function.is_empty() { "" } else { " " };
-        match (&self.file, self.line) {
-            (Some(file), Some(line)) => write!(f, "{function}{space}{file}:{line}"),
-            (Some(file), None) => write!(f, "{function}{space}{file}"),
-            _ => f.write_str(function),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_location_prints_only_what_is_known() {
-        let mut place =
-            Location { function: Some("app::load".to_owned()), file: Some("src/a.rs".to_owned()), line: Some(7) };
-        assert_eq!(place.to_string(), "app::load src/a.rs:7");
-        place.line = None;
-        assert_eq!(place.to_string(), "app::load src/a.rs");
-        place.function = None;
-        assert_eq!(place.to_string(), "src/a.rs");
-        place.file = None;
-        assert_eq!(place.to_string(), "");
+    /// Returns the trace and the span that the work belongs to. A report that was read from a file may have anything in
+    /// their place.
+    pub(in crate::report) fn trace_ids(&self) -> Option<TraceIds> {
+        TraceIds { trace: self.trace_id.clone()?, span: self.span_id.clone()? }.checked()
     }
 }

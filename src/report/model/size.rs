@@ -1,7 +1,10 @@
 //! How much memory a report takes.
 
 use crate::capture::Frame;
+use crate::report::model::others::{BusyThreads, Others};
 use crate::report::model::{Interval, Location, Report, RequestInfo, Span, Stack, Thread};
+use crate::report::threads::ThreadGroup;
+use crate::report::{Dump, DumpClaim, DumpGroup, DumpResource, DumpWork, RuntimeHealth};
 
 /// Roughly what an allocator adds to each block.
 const BLOCK: usize = 16;
@@ -29,16 +32,56 @@ impl Report {
             + lists
             + text(&self.id)
             + text(&self.fingerprint)
-            + texts([&self.job, &process.build_id, &process.service, &process.version])
+            + texts([&self.job, &self.awaiting, &self.trace_id, &self.span_id, &self.trace_url])
+            + texts([&process.build_id, &process.service, &process.version])
             + text(&process.hostname)
             + text(&process.executable)
             + self.request.as_ref().map_or(0, request)
             + self.thread.as_ref().map_or(0, thread)
+            + text(&self.incident)
+            + self.dump.as_ref().map_or(0, |dump| self::dump(dump))
             + self.location.as_ref().map_or(0, location)
+            + self.others.as_ref().map_or(0, others)
             + self.stacks.iter().map(stack).sum::<usize>()
             + self.spans.iter().map(span).sum::<usize>()
             + self.notes.iter().map(|note| text(note)).sum::<usize>()
     }
+}
+
+fn dump(dump: &Dump) -> usize {
+    let group = |group: &DumpGroup| {
+        let routes = group.routes.iter().map(|(route, _)| size_of::<(String, u64)>() + text(route)).sum::<usize>();
+        let place = texts([&group.awaiting]) + group.location.as_ref().map_or(0, location);
+        size_of::<DumpGroup>()
+            + routes
+            + place
+            + group.stacks.iter().map(|one| size_of::<Stack>() + stack(one)).sum::<usize>()
+    };
+    let names = |names: &[String]| names.iter().map(|name| size_of::<String>() + text(name)).sum::<usize>();
+    let work = |work: &DumpWork| {
+        let own = text(&work.id) + text(&work.name) + texts([&work.method, &work.route, &work.parent]);
+        size_of::<DumpWork>() + own + names(&work.holds) + names(&work.awaits)
+    };
+    let claim =
+        |claim: &DumpClaim| size_of::<DumpClaim>() + texts([&claim.id]) + text(&claim.work) + location(&claim.at);
+    let resource = |resource: &DumpResource| {
+        let claims = resource.holders.iter().chain(&resource.waiters).map(claim).sum::<usize>();
+        size_of::<DumpResource>() + text(&resource.name) + claims
+    };
+    let threads = |group: &ThreadGroup| {
+        let frames = group.frames.iter().map(Frame::size).sum::<usize>();
+        frames + group.threads.iter().map(|one| size_of::<Thread>() + thread(one)).sum::<usize>()
+    };
+    let runtime =
+        |runtime: &RuntimeHealth| size_of::<RuntimeHealth>() + text(&runtime.name) + size_of_val(&*runtime.chart);
+    size_of::<Dump>()
+        + dump.groups.iter().map(group).sum::<usize>()
+        + dump.work.iter().map(work).sum::<usize>()
+        + dump.resources.iter().map(resource).sum::<usize>()
+        + dump.deadlocks.iter().map(|ring| names(ring)).sum::<usize>()
+        + dump.threads.groups.iter().map(threads).sum::<usize>()
+        + dump.runtimes.iter().map(runtime).sum::<usize>()
+        + names(&dump.notes)
 }
 
 fn request(request: &RequestInfo) -> usize {
@@ -52,6 +95,25 @@ fn thread(thread: &Thread) -> usize {
 
 fn location(location: &Location) -> usize {
     texts([&location.function, &location.file])
+}
+
+fn others(others: &Others) -> usize {
+    let resource = others.resource.as_ref();
+    let resource = resource.map_or(0, |resource| text(&resource.name) + resource.asked_at.as_ref().map_or(0, location));
+    let holders = others.holders.iter().map(|holder| {
+        let places = holder.path.iter().chain(&holder.location).chain(&holder.taken_at).map(location).sum::<usize>();
+        size_of_val(&*holder.path) + text(&holder.work) + texts([&holder.id, &holder.resource, &holder.reason]) + places
+    });
+    let places = others.places.iter().map(|place| {
+        let names = size_of_val(&*place.work) + place.work.iter().map(|name| text(name)).sum::<usize>();
+        names + place.location.as_ref().map_or(0, location)
+    });
+    let pool = others.blocking_pool.as_ref().map_or(0, |pool| {
+        let at = |threads: &BusyThreads| texts([&threads.calls]) + threads.location.as_ref().map_or(0, location);
+        size_of_val(&*pool.busy) + pool.busy.iter().map(at).sum::<usize>()
+    });
+    let lists = size_of_val(&*others.holders) + size_of_val(&*others.places);
+    lists + pool + resource + holders.sum::<usize>() + places.sum::<usize>()
 }
 
 fn stack(stack: &Stack) -> usize {

@@ -39,6 +39,7 @@ pub(in crate::report) mod lenient {
     use serde::{Deserialize, Deserializer};
 
     use super::StackKind;
+    use crate::inflight::Ended;
     use crate::monitor::Kind;
 
     #[derive(Deserialize)]
@@ -57,6 +58,10 @@ pub(in crate::report) mod lenient {
 
     pub(in crate::report) fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
         word(deserializer, Kind::SlowRequest)
+    }
+
+    pub(in crate::report) fn ended<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ended, D::Error> {
+        word(deserializer, Ended::Unknown)
     }
 
     pub(in crate::report) fn stack_kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StackKind, D::Error> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing::Level;
 
 use super::reports::{Parts, Reports};
+use super::trace_url::TraceUrl;
 use crate::error::Error;
 use crate::log::TARGET;
 use crate::report::delivery::{AnySink, Limits, Spool};
@@ -53,6 +54,8 @@ pub struct ReportsBuilder {
     sinks: Vec<AnySink>,
     repeat_after: Duration,
     service: Option<(String, String)>,
+    trace_url: Option<String>,
+    endings: bool,
     own_crates: Vec<String>,
     headers: Option<Vec<String>>,
     secrets: Vec<String>,
@@ -76,6 +79,8 @@ impl Default for ReportsBuilder {
             sinks: parts.sinks,
             repeat_after: parts.repeat_after,
             service: parts.service,
+            trace_url: None,
+            endings: parts.endings,
             own_crates: parts.own_crates,
             headers: None,
             secrets: Vec::new(),
@@ -115,8 +120,11 @@ impl ReportsBuilder {
     /// Sets the level at which reports are logged. Defaults to WARN.
     ///
     /// Each report is one `tracing` event. Its message is the report's [sentence](crate::Report::sentence). Its fields
-    /// are `id`, `update`, `kind`, `verdict`, `method`, `uri`, `route`, `job`, `elapsed_ms`, `threshold_ms`,
-    /// `location`, `fingerprint` and `suppressed`. Fields without a value are left out.
+    /// are `id`, `update`, `kind`, `verdict`, `method`, `uri`, `route`, `job`, `trace_id`, `span_id`,
+    /// `elapsed_ms`, `threshold_ms`, `location`, `fingerprint` and `suppressed`. Fields without a value are left out.
+    ///
+    /// The last update of a report, which says how the work has ended, is logged at INFO, or at a lower level if this is
+    /// one. It also has the fields `ended` (`finished`, `dropped`, ..), `status` and `ended_after_ms`.
     ///
     /// With the feature `spans` and a [`SpanLayer`](https://docs.rs/heeler/latest/heeler/struct.SpanLayer.html), the
     /// event is made within the innermost span around everything that was captured, as long as that span is open.
@@ -226,6 +234,37 @@ impl ReportsBuilder {
         self
     }
 
+    /// Sets where the traces of reported work can be looked at: a URL with `{trace_id}` in it, and `{span_id}` if that
+    /// is of use there.
+    ///
+    /// ```
+    /// let reports = heeler::Reports::builder().trace_url("https://tracing.example.com/trace/{trace_id}").build()?;
+    /// # Ok::<(), heeler::Error>(())
+    /// ```
+    ///
+    /// Text, HTML and mails then link to the trace, and the JSON has the link as
+    /// [`trace_url`](crate::Report::trace_url). The ids are those of the OpenTelemetry span around the work (feature
+    /// `otel`), or else of the request's `traceparent`, whether or not reports may
+    /// [show](Self::allow_headers) that header. What isn't allowed in a URL is percent-encoded. By default, there is no
+    /// link.
+    pub fn trace_url(mut self, template: impl Into<String>) -> Self {
+        self.trace_url = Some(template.into());
+        self
+    }
+
+    /// Turns off the last update of a report, which says how the work has ended.
+    ///
+    /// By default, each report about work that goes on gets one when that work ends: "finished after 2.60 s with 200".
+    /// It has the report's id, the next number as its [`update`](crate::Report::update), and an
+    /// [`ending`](crate::Report::ending). It goes out if its report did. The log has it at level INFO, and the
+    /// directory in the files of its report. Webhooks get it, messages for Slack and Sentry don't. It is mailed
+    /// only if [`Email::endings`](https://docs.rs/heeler/latest/heeler/report/email/struct.Email.html#method.endings)
+    /// asks for it.
+    pub fn without_endings(mut self) -> Self {
+        self.endings = false;
+        self
+    }
+
     /// Treats the code of these crates as the application's own, even if it comes from a registry or a git repository.
     /// Defaults to the executable's crate and those of its workspace.
     pub fn own_crates(mut self, crates: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -274,7 +313,8 @@ impl ReportsBuilder {
     ///
     /// [`is_directory`](Error::is_directory) if the directory, a mail directory or the spool is not a directory, or cannot be
     /// created or written to. [`is_config`](Error::is_config) for a bound of zero, an empty log target, a header that cannot
-    /// be allowed, a secret path that hides nothing, or a sink whose settings cannot be used.
+    /// be allowed, a secret path that hides nothing, a [trace URL](Self::trace_url) without `{trace_id}` or that isn't one of
+    /// `http` or `https`, or a sink whose settings cannot be used.
     pub fn build(self) -> Result<Reports, Error> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -305,10 +345,21 @@ impl ReportsBuilder {
             sinks.push(AnySink::Blocking(Arc::new(Directory::new(path, self.max_bytes, self.max_reports)?)));
         }
         sinks.extend(self.sinks);
+        let trace_url = self.trace_url.as_deref().map(TraceUrl::parse).transpose()?;
         let spool = self.spool.as_deref().map(Spool::open).transpose()?;
-        let limits = self.limits;
+        let (limits, endings) = (self.limits, self.endings);
         let (repeat_after, own_crates, service) = (self.repeat_after, self.own_crates, self.service);
-        Ok(Reports::from_parts(Parts { sinks, spool, limits, repeat_after, redactor, own_crates, service }))
+        Ok(Reports::from_parts(Parts {
+            sinks,
+            spool,
+            limits,
+            repeat_after,
+            redactor,
+            own_crates,
+            service,
+            trace_url,
+            endings,
+        }))
     }
 }
 
@@ -351,6 +402,7 @@ mod tests {
         assert!(Reports::builder().log_target("").build().unwrap_err().is_config());
         assert!(Reports::builder().allow_headers(["cookie"]).build().unwrap_err().is_config());
         assert!(Reports::builder().secret_paths(["/reset"]).build().unwrap_err().is_config());
+        assert!(Reports::builder().trace_url("https://t.example/").build().unwrap_err().is_config());
         assert!(Reports::builder().allow_headers([""]).build().unwrap_err().is_config());
         assert!(Reports::builder().allow_headers([""; 0]).repeat_after(Duration::MAX).build().is_ok());
     }

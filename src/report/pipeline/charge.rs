@@ -4,7 +4,7 @@ use super::inbox::Charge;
 use super::ledger::Weight;
 use crate::capture::Snapshot;
 use crate::inflight::{Stacks, WaitRecord};
-use crate::monitor::{ChildEvidence, Culprit, Evidence};
+use crate::monitor::{ChildEvidence, Culprit, Evidence, HolderEvidence, OtherEvidence, OtherWork};
 use crate::report::Reports;
 
 /// Returns what evidence takes of the memory of its reports while it waits.
@@ -27,6 +27,22 @@ pub(in crate::report) fn charge(evidence: &Evidence, reports: &Reports) -> Charg
         weight.own += size_of::<ChildEvidence>();
         child.stacks.iter().for_each(|stacks| weight.add_stacks(stacks));
     }
+    for other in &evidence.others.places {
+        weight.own += size_of::<OtherEvidence>();
+        other.stacks.iter().for_each(|stacks| weight.add_stacks(stacks));
+        for work in &other.work {
+            weight.own += size_of::<OtherWork>() + work.subject.size();
+            work.earlier.iter().for_each(|stacks| weight.add_stacks(stacks));
+        }
+    }
+    for holder in evidence.contention.iter().flat_map(|contention| &contention.holders) {
+        weight.own += size_of::<HolderEvidence>() + holder.work.as_ref().map_or(0, |work| work.subject.size());
+        holder.stacks.iter().for_each(|stacks| weight.add_stacks(stacks));
+    }
+    let places = evidence.others.places.iter().filter_map(|other| other.thread.as_ref());
+    let holders = evidence.contention.iter().flat_map(|contention| &contention.holders);
+    let threads = places.chain(holders.filter_map(|holder| holder.thread.as_ref()));
+    threads.filter_map(|thread| thread.snapshot.as_ref()).for_each(|snapshot| weight.add_snapshot(snapshot));
     Charge { owner: reports.address(), weight, limit: reports.evidence_bytes() }
 }
 

@@ -3,40 +3,57 @@
 use std::collections::BTreeSet;
 
 use crate::monitor::Verdict;
-use crate::report::assemble::location::{locate, own_frame};
+use crate::report::assemble::cause::members;
+use crate::report::assemble::location::{is_idle, locate, own_frame};
 use crate::report::assemble::route::{route_of, without_id};
 use crate::report::model::words::StackKind;
 use crate::report::model::{Report, Stack};
+use crate::text::fnv::Fnv;
 
-/// Returns a hash that is equal for reports of the same kind and verdict, about the same place, on the same route: 16
-/// hexadecimal digits.
+/// Returns a hash that is equal for reports of the same kind and verdict, about the same place and what is awaited there,
+/// on the same route: 16 hexadecimal digits.
 ///
 /// It is equal across processes and runs of the same build, because it is a plain FNV-1a of text. It doesn't depend on
-/// addresses, ids in paths, the order of branches, how many branches are at the same place, or which library code an
-/// await point is in. The report must have been [arranged](crate::report::assemble::location::arrange).
+/// addresses, ids in paths, the order of branches, how many branches are at the same place, timers beside the work, or
+/// which library code an await point is in. The report must have been
+/// [arranged](crate::report::assemble::location::arrange), and must say what is
+/// [awaited](crate::report::assemble::awaiting::awaiting).
 pub(crate) fn fingerprint(report: &Report) -> String {
     let mut hash = Fnv::default();
+    if let Some(members) = members(report) {
+        // One for all of them, so that one report goes out and the others are counted.
+        hash.text("deadlock");
+        members.iter().for_each(|member| hash.text(member));
+        return hash.finish();
+    }
     hash.text(report.kind.as_str());
     hash.text(report.verdict.as_str());
-    match (&report.request, &report.job) {
-        (Some(request), _) => {
+    match (&report.job, &report.request) {
+        (Some(job), _) => job.split([' ', '/']).for_each(|word| hash.text(&without_id(word))),
+        (None, Some(request)) => {
             hash.text(&request.method);
             hash.text(&request.route.clone().unwrap_or_else(|| route_of(&request.uri)));
         }
-        (None, Some(job)) => job.split([' ', '/']).for_each(|word| hash.text(&without_id(word))),
         (None, None) => {}
     }
-    if report.verdict == Verdict::Starved {
+    if matches!(report.verdict, Verdict::Starved | Verdict::Churning) {
         // Which workers were held, and where in their work they were, differs from moment to moment, so use the place
-        // that holds most of them.
+        // that holds most of them. The same is true of the lines of a loop that waits.
         hash.text(&locate(report).and_then(|place| place.function.or(place.file)).unwrap_or_default());
     } else {
-        for stack in current_places(report) {
+        if let Some(awaiting) = &report.awaiting {
+            hash.text("awaiting");
+            hash.text(awaiting);
+        }
+        // A timer beside the work may have run out at the very moment of the capture.
+        let works = report.stacks.iter().any(|stack| stack.current && !is_idle(stack));
+        let stacks = report.stacks.iter().filter(|stack| stack.current && (!works || !is_idle(stack)));
+        for stack in stacks.map(places).collect::<BTreeSet<_>>() {
             hash.text("stack");
             stack.iter().for_each(|place| hash.text(place));
         }
     }
-    format!("{:016x}", hash.0)
+    hash.finish()
 }
 
 /// Returns the places of all stacks of the capture, whatever their order.
@@ -70,33 +87,17 @@ fn places(stack: &Stack) -> Vec<String> {
     }
 }
 
-/// FNV-1a with 64 bits, which never changes, unlike the standard library's hash.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Fnv {
-    /// Hashes `text`, followed by a byte that UTF-8 never contains, so that `ab` + `c` differs from `a` + `bc`.
-    fn text(&mut self, text: &str) {
-        for byte in text.bytes().chain([0xff]) {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::assemble::awaiting::awaiting;
     use crate::report::assemble::location::arrange;
     use crate::report::testing::{await_stack, culprit, library, own, report, thread_stack};
 
     fn of(report: &Report) -> String {
         let mut report = report.clone();
         arrange(&mut report);
+        report.awaiting = awaiting(&report);
         fingerprint(&report)
     }
 
@@ -104,9 +105,6 @@ mod tests {
     /// promise, but ends every comparison with older reports.
     #[test]
     fn a_fingerprint_never_changes() {
-        let mut hash = Fnv::default();
-        hash.text("");
-        assert_eq!(hash.0, 0xaf64_724c_8602_eb6e);
         let mut plain = report();
         plain.stacks.clear();
         assert_eq!(of(&plain), of(&plain));
@@ -157,6 +155,28 @@ mod tests {
                 other.job = Some("job".to_owned());
             })
         );
+    }
+
+    /// Guards: an exhausted pool and a locked table are two causes, although the line that waits is the same.
+    #[test]
+    fn what_is_awaited_tells_causes_apart() {
+        let waits = |leaves: &[&str]| {
+            let stack = |leaf: &&str| await_stack(&[library(leaf), own("app::load_invoice", 7)]);
+            of(&Report { stacks: leaves.iter().map(stack).collect(), ..report() })
+        };
+        const POOL: &str = "sqlx_core::pool::inner::PoolInner<DB>::acquire";
+        const QUERY: &str = "sqlx_postgres::connection::stream::PgStream::recv";
+        const TIMER: &str = "<tokio::time::sleep::Sleep as core::future::future::Future>::poll";
+        assert_ne!(waits(&[POOL]), waits(&[QUERY]));
+        assert_ne!(waits(&[POOL]), waits(&[TIMER]));
+        assert_eq!(waits(&[POOL, TIMER]), waits(&[TIMER, POOL]));
+        assert_eq!(waits(&[POOL, TIMER]), waits(&[POOL]), "a timer beside it has run out");
+        let elsewhere = await_stack(&[library(TIMER), own("app::limited", 3)]);
+        let mut limited =
+            Report { stacks: vec![await_stack(&[library(POOL), own("app::load_invoice", 7)])], ..report() };
+        let alone = of(&limited);
+        limited.stacks.push(elsewhere);
+        assert_eq!(of(&limited), alone);
     }
 
     /// Guards: a loop does not make a new report each time it is captured at another line.

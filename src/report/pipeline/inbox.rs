@@ -74,6 +74,11 @@ impl<T> Inbox<T> {
         dropped
     }
 
+    /// Returns how many messages wait.
+    pub(in crate::report) fn len(&self) -> usize {
+        lock_std(&self.state).parcels.len()
+    }
+
     /// Waits for the next message. Returns `None` if there is none within `timeout`. Only one task may call it at a
     /// time.
     pub(in crate::report) async fn next(&self, timeout: Duration) -> Option<T> {

@@ -32,17 +32,29 @@ struct Seen {
 }
 
 impl Progress {
+    /// Fills in the place of an update that could not find out where the request is, if an earlier report knew. So an
+    /// update never says less than the report before it.
+    pub(in crate::report) fn keep_place(&self, report: &mut Report) {
+        if report.update > 0 && report.verdict == Verdict::Unknown && report.location.is_none() {
+            report.location = self.seen.get(&report.id).and_then(|seen| seen.place.clone());
+        }
+    }
+
     /// Remembers where the request is. If it was seen before, returns a note that compares. The report must be complete
     /// except for this note.
     pub(in crate::report) fn note(&mut self, report: &Report) -> Option<String> {
         let now = Seen {
             verdict: report.verdict,
             elapsed: report.elapsed,
-            place: report.location.clone().filter(|_| report.verdict != Verdict::Starved),
+            place: report.location.clone().filter(|_| !matches!(report.verdict, Verdict::Starved | Verdict::Unknown)),
             frames: hash_of_frames(report),
         };
         let before = self.seen.get(&report.id).filter(|_| report.update > 0);
         let note = before.and_then(|before| before.compared_with(&now));
+        if now.verdict == Verdict::Unknown && before.is_some_and(|before| before.place.is_some()) {
+            // The next one wants to know that, too.
+            return note;
+        }
         if self.seen.insert(report.id.clone(), now).is_none() {
             self.order.push_back(report.id.clone());
             if self.order.len() > MAX_REQUESTS
@@ -57,7 +69,11 @@ impl Progress {
 
 fn hash_of_frames(report: &Report) -> u64 {
     let mut hasher = DefaultHasher::new();
-    current_places(report).hash(&mut hasher);
+    match &report.location {
+        // Which line of the loop takes most of the time differs from moment to moment.
+        Some(place) if report.verdict == Verdict::Churning => place.function.hash(&mut hasher),
+        _ => current_places(report).hash(&mut hasher),
+    }
     hasher.finish()
 }
 
@@ -89,8 +105,10 @@ impl Seen {
 const fn state(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Waiting => "waiting",
+        Verdict::Churning => "churning",
         Verdict::Blocking => "blocking its thread",
         Verdict::Starved => "starved",
+        Verdict::Throttled => "denied the CPU",
         Verdict::Yielding => "yielding",
         Verdict::NoWaker => "pending without a waker",
         Verdict::Abandoned => "abandoned",
@@ -144,6 +162,32 @@ mod tests {
         let mut sooner = waiting.clone();
         sooner.kind = crate::report::Kind::BlockingPoll;
         assert_eq!(compared(sooner, waiting).unwrap(), same);
+    }
+
+    /// Guards: an update that could not see where the request is says where it was, and so does the one after that.
+    #[test]
+    fn an_update_never_says_less() {
+        let mut progress = Progress::default();
+        let first = at(Verdict::Waiting, &[7, 9]);
+        progress.note(&first);
+        for update in 1..3 {
+            let mut lost = Report { update, elapsed: Duration::from_secs(5), ..at(Verdict::Unknown, &[]) };
+            progress.keep_place(&mut lost);
+            assert_eq!(lost.location, first.location);
+            let was = "2.51 s after its start it was waiting, in app::page at src/app.rs:7";
+            assert_eq!(progress.note(&lost).unwrap(), was);
+            lost.stacks.clear();
+            assert!(lost.sentence().contains(", last seen in app::page at src/app.rs:7, and where it is"), "{lost}");
+        }
+        let mut found = Report { update: 3, ..at(Verdict::Waiting, &[8]) };
+        progress.keep_place(&mut found);
+        assert_eq!(
+            progress.note(&found).unwrap(),
+            "it moves: 2.51 s after its start it was in app::page at src/app.rs:7"
+        );
+        let mut another = Report { id: "another".to_owned(), update: 1, ..at(Verdict::Unknown, &[]) };
+        progress.keep_place(&mut another);
+        assert_eq!(another.location, None);
     }
 
     /// Guards: work without a known place isn't taken to be at the same one, and a starved request isn't taken to be

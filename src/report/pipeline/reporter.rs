@@ -14,9 +14,10 @@ use super::reports::{Reports, WeakReports};
 use crate::capture::{self, PerProcess};
 use crate::disabled::is_disabled;
 use crate::log::log_safely;
-use crate::monitor::Evidence;
-use crate::report::assemble::Assembler;
+use crate::monitor::{self, Ending, Evidence};
+use crate::report::assemble::{Assembler, report_id};
 use crate::report::delivery::Dispatch;
+use crate::report::model;
 use crate::sync::lock_std;
 use crate::tries::{Tried, Tries};
 
@@ -28,6 +29,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 enum Message {
     Evidence(Box<Evidence>),
+    Ending(Ending),
     Flush(SyncSender<()>),
     /// Look after what these reports have on its way.
     Know(Reports),
@@ -114,7 +116,7 @@ fn post(inbox: &Inbox<Message>, message: Message) {
             let reports = Reports::of(&evidence.reports);
             Some(charge(evidence, &reports))
         }
-        Message::Flush(_) | Message::Know(_) | Message::SelfCheck(_) => None,
+        Message::Ending(_) | Message::Flush(_) | Message::Know(_) | Message::SelfCheck(_) => None,
     };
     for dropped in inbox.push(message, charge, QUEUE) {
         if let Message::Evidence(evidence) = dropped {
@@ -128,6 +130,14 @@ pub(crate) fn send(evidence: Evidence) {
     match inbox() {
         Some(inbox) => post(inbox, Message::Evidence(Box::new(evidence))),
         None => Reports::of(&evidence.reports).count_dropped(),
+    }
+}
+
+/// Hands over how reported work has ended. Never waits, and makes room for itself at the cost of no evidence.
+pub(crate) fn end(ending: Ending) {
+    match inbox() {
+        Some(inbox) if inbox.len() < QUEUE => post(inbox, Message::Ending(ending)),
+        _ => Reports::of(&ending.reports).count_dropped(),
     }
 }
 
@@ -154,6 +164,7 @@ pub(in crate::report) fn flush(left: &dyn Fn() -> Duration) -> bool {
     if !is_running() {
         return false;
     }
+    monitor::send_endings();
     let (done, wait) = sync_channel(1);
     post(inbox, Message::Flush(done));
     loop {
@@ -212,6 +223,13 @@ impl Reporter {
     fn step(&mut self, message: Option<Message>) {
         match message {
             Some(Message::Evidence(evidence)) => self.report(*evidence),
+            Some(Message::Ending(ending)) => {
+                let reports = Reports::of(&ending.reports);
+                let after = Duration::from_micros(ending.after / 1_000);
+                let told = model::Ending { how: ending.how, status: ending.status, after };
+                reports.end(&report_id(ending.id, ending.started), told);
+                self.look_after(&reports);
+            }
             Some(Message::Flush(done)) => {
                 // The caller may have given up.
                 let _ = done.try_send(());
@@ -303,7 +321,7 @@ mod tests {
     fn starved(reports: &Reports, stack: &Snapshot) -> Message {
         let activity = capture::look(0);
         let thread = ThreadEvidence { activity, snapshot: Some(stack.clone()) };
-        let culprits = vec![Culprit { thread, work: Subject::Nothing }];
+        let culprits = vec![Culprit { thread, work: Subject::Nothing, outside: false }];
         Message::Evidence(Box::new(Evidence { culprits, ..evidence(reports.clone()) }))
     }
 

@@ -8,21 +8,22 @@ use std::time::{Duration, Instant};
 use http::HeaderName;
 
 use super::builder::ReportsBuilder;
-use super::fingerprint::fingerprint;
+#[cfg(feature = "console")]
+use super::history::{History, Incident};
 use super::progress::Progress;
 use super::reporter;
-use super::throttle::{Decision, Overdue, Throttle};
-use crate::capture::{PerProcess, disown_wrappers, is_of};
+use super::throttle::{Overdue, Throttle};
+use super::trace_url::TraceUrl;
+use super::unended::Unended;
+use crate::capture::PerProcess;
 use crate::inflight::{ReportTarget, Target};
 use crate::log::TARGET;
 use crate::log::log_safely;
-use crate::report::assemble::location::{arrange, locate};
-use crate::report::assemble::source;
+#[cfg(feature = "console")]
+use crate::report::Report;
 use crate::report::delivery::{AnySink, Dispatch, Inherited, Limits, Spool};
 use crate::report::metrics::stats::{Counters, SinkStats, Stats, count};
-use crate::report::model::Report;
-use crate::report::model::process;
-use crate::report::privacy::Redactor;
+use crate::report::privacy::{Redactor, TRACEPARENT};
 use crate::report::sink::Log;
 use crate::sync::lock_std;
 
@@ -44,7 +45,7 @@ use crate::sync::lock_std;
 /// ```
 #[derive(Clone)]
 pub struct Reports {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 // The contents are valid after every single statement, also for code that runs after a panic.
@@ -64,21 +65,26 @@ impl WeakReports {
     }
 }
 
-struct Inner {
-    state: PerProcess<State, MakeState>,
-    redactor: Redactor,
-    own_crates: Vec<String>,
-    service: Option<(String, String)>,
+pub(super) struct Inner {
+    pub(super) state: PerProcess<State, MakeState>,
+    pub(super) redactor: Redactor,
+    pub(super) own_crates: Vec<String>,
+    pub(super) service: Option<(String, String)>,
+    pub(super) trace_url: Option<TraceUrl>,
 }
 
-type MakeState = Box<dyn Fn() -> State + Send + Sync>;
+pub(super) type MakeState = Box<dyn Fn() -> State + Send + Sync>;
 
 /// The mutable part. A child of `fork` has its own, because the parent still delivers what is on its way to the sinks.
-struct State {
-    dispatch: Arc<Dispatch>,
-    throttle: Mutex<Throttle>,
-    progress: Mutex<Progress>,
-    counters: Arc<Counters>,
+pub(super) struct State {
+    pub(super) dispatch: Arc<Dispatch>,
+    pub(super) throttle: Mutex<Throttle>,
+    pub(super) progress: Mutex<Progress>,
+    /// `None` if endings are not reported.
+    pub(super) unended: Option<Mutex<Unended>>,
+    pub(super) counters: Arc<Counters>,
+    #[cfg(feature = "console")]
+    pub(super) history: OnceLock<Mutex<History>>,
 }
 
 /// What the builder makes [`Reports`] from.
@@ -90,6 +96,8 @@ pub(in crate::report) struct Parts {
     pub(in crate::report) redactor: Redactor,
     pub(in crate::report) own_crates: Vec<String>,
     pub(in crate::report) service: Option<(String, String)>,
+    pub(in crate::report) trace_url: Option<TraceUrl>,
+    pub(in crate::report) endings: bool,
 }
 
 impl Target for Inner {
@@ -126,7 +134,10 @@ impl Reports {
                 dispatch: Arc::new(Dispatch::new(parts.sinks.clone(), spool, parts.limits, Arc::clone(&counters))),
                 throttle: Mutex::new(Throttle::new(parts.repeat_after)),
                 progress: Mutex::default(),
+                unended: parts.endings.then(Mutex::default),
                 counters,
+                #[cfg(feature = "console")]
+                history: OnceLock::new(),
             }
         };
         let inner = Inner {
@@ -134,6 +145,7 @@ impl Reports {
             redactor: parts.redactor,
             own_crates: parts.own_crates,
             service: parts.service,
+            trace_url: parts.trace_url,
         };
         let reports = Self { inner: Arc::new(inner) };
         if reports.dispatch().has_spool() {
@@ -184,9 +196,49 @@ impl Reports {
         self.inner.state.get().dispatch.evidence_bytes()
     }
 
+    /// Returns the service's name, if it is set.
+    #[cfg(feature = "console")]
+    pub(crate) fn service_name(&self) -> Option<&str> {
+        self.inner.service.as_ref().map(|(name, _)| &**name)
+    }
+
+    /// Remembers from now on what reports are about.
+    #[cfg(feature = "console")]
+    pub(crate) fn keep_history(&self) {
+        self.inner.state.get().history.get_or_init(Mutex::default);
+    }
+
+    /// Returns what reports were about, the last one first.
+    #[cfg(feature = "console")]
+    pub(crate) fn history(&self) -> Vec<Incident> {
+        let history = self.inner.state.get().history.get();
+        history.map(|history| lock_std(history).list(std::time::SystemTime::now())).unwrap_or_default()
+    }
+
+    /// Returns the last report with that fingerprint that was sent.
+    #[cfg(feature = "console")]
+    pub(crate) fn remembered(&self, fingerprint: &str) -> Option<Report> {
+        lock_std(self.inner.state.get().history.get()?).report(fingerprint)
+    }
+
+    /// Returns what decides what may be shown.
+    pub(in crate::report) fn redactor(&self) -> &Redactor {
+        &self.inner.redactor
+    }
+
     /// Returns the headers that a report may show.
     pub(crate) fn allowed_headers(&self) -> &[HeaderName] {
         self.inner.redactor.allowed_headers()
+    }
+
+    /// Returns the headers that a row keeps of its request: those, and the one with the ids of the trace. A report has
+    /// the ids in any case, and comparing one more name costs less than to look the header up in each request.
+    pub(crate) fn kept_headers(&self) -> Vec<HeaderName> {
+        let mut kept = self.allowed_headers().to_vec();
+        if !kept.contains(&TRACEPARENT) {
+            kept.push(TRACEPARENT.clone());
+        }
+        kept
     }
 
     /// Counts a capture that was dropped because too many waited for the reporter.
@@ -205,42 +257,6 @@ impl Reports {
         let inner = target.downcast();
         debug_assert!(inner.is_some(), "targets are made of reports alone");
         inner.map_or_else(Self::shared, |inner| Self { inner })
-    }
-
-    /// Completes a report, decides whether it goes out, and hands it to every sink. Call it on the reporter thread,
-    /// because it may take as long as the sinks do. Never panics because of a sink.
-    ///
-    /// The caller leaves `fingerprint`, `location`, `suppressed`, `Frame::source` and `process` empty, and passes
-    /// everything that came from the request or the application as it is. What may be shown of it is decided here.
-    pub(crate) fn deliver(&self, report: Report) {
-        self.deliver_at(report, Instant::now());
-    }
-
-    /// Returns the report as it would be delivered.
-    pub(in crate::report) fn describe(&self, mut report: Report) -> Report {
-        self.inner.complete(&mut report);
-        source::quote(&mut report.stacks);
-        report
-    }
-
-    fn deliver_at(&self, mut report: Report, now: Instant) {
-        let (inner, state) = (&*self.inner, self.inner.state.get());
-        inner.complete(&mut report);
-        report.notes.extend(lock_std(&state.progress).note(&report));
-        let decision = {
-            let mut throttle = lock_std(&state.throttle);
-            throttle.decide(&report.id, report.update, &report.fingerprint, now, || report.sentence())
-        };
-        // Counted only now, because a report that is lost while it is put together is counted as dropped.
-        state.counters.count_made(&report);
-        match decision {
-            Decision::Hold => count(&state.counters.suppressed),
-            Decision::Send { suppressed } => {
-                report.suppressed = suppressed;
-                source::quote(&mut report.stacks);
-                state.dispatch.accept(report, now);
-            }
-        }
     }
 
     /// Returns the sinks, and what is on its way to them.
@@ -282,6 +298,8 @@ impl Default for Parts {
             redactor: Redactor::default(),
             own_crates: Vec::new(),
             service: None,
+            trace_url: None,
+            endings: true,
         }
     }
 }
@@ -305,25 +323,6 @@ fn open_in_child(inherited: &Inherited) -> Option<Spool> {
 }
 
 impl Inner {
-    fn complete(&self, report: &mut Report) {
-        if !self.own_crates.is_empty() {
-            for frame in report.stacks.iter_mut().flat_map(|stack| &mut stack.frames).filter(|frame| !frame.own) {
-                frame.own = is_of(frame, &self.own_crates);
-            }
-        }
-        report.stacks.iter_mut().for_each(|stack| disown_wrappers(&mut stack.frames));
-        // First, before its sentence and its fingerprint are made.
-        self.redactor.report(report);
-        if let Some((name, version)) = &self.service {
-            report.process.service = Some(name.clone());
-            report.process.version = Some(version.clone());
-        }
-        process::complete(&mut report.process, &report.stacks);
-        arrange(report);
-        report.location = locate(report);
-        report.fingerprint = fingerprint(report);
-    }
-
     fn flush(&self) {
         // Without a state, nothing was held back yet.
         if let Some(state) = self.state.existing() {
@@ -353,6 +352,7 @@ mod tests {
     use std::io;
 
     use super::*;
+    use crate::report::Report;
     use crate::report::Sink;
     use crate::report::delivery::LOG_FAILURES_EVERY;
     use crate::report::testing::{await_stack, library, logged, own, report};
@@ -530,7 +530,7 @@ mod tests {
     #[test]
     fn reports_go_to_the_log_by_default() {
         let log = logged(|| Reports::default().deliver(report()));
-        assert!(log.contains("WARN heeler: GET /slow/lock is waiting: 2.51 s so far"), "{log}");
+        assert!(log.contains("WARN heeler: GET /slow/lock is waiting for a lock: 2.51 s so far"), "{log}");
         assert!(log.contains("verdict=\"waiting\"") && log.contains("threshold_ms=2500"), "{log}");
     }
 

@@ -21,6 +21,7 @@ fn start() {
         is_running: reporter::is_running,
         self_check: reporter::self_check,
         send: reporter::send,
+        end: reporter::end,
         default_target: || Reports::shared().target(),
     });
     monitor::start();

@@ -6,6 +6,9 @@ use http::{HeaderName, header};
 pub(super) const NEVER: [HeaderName; 4] =
     [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE, header::SET_COOKIE];
 
+/// The header with the ids of the caller's trace. Rows keep it even if reports do not show it.
+pub(crate) static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// Returns whether a header carries the identity of a user or of a client, as proxies pass it on. In a profile, which
 /// shows all headers, its value isn't shown.
 pub(super) fn is_hidden(name: &str) -> bool {

@@ -27,7 +27,9 @@ mod values;
 
 #[cfg(feature = "webhook")]
 pub(crate) use found::REDACTED;
+pub(crate) use headers::TRACEPARENT;
 #[cfg(feature = "webhook")]
 pub(crate) use names::decode;
 pub(crate) use redactor::{Redactor, code, header_value, told};
+pub(in crate::report) use report::MAX_THREAD;
 pub(super) use report::again;

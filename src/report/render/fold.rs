@@ -12,6 +12,9 @@ pub(super) const WITHOUT_OWN: usize = 12;
 /// How many crates a fold names.
 const MAX_ORIGINS: usize = 4;
 
+/// Crates whose functions only poll what they hold.
+const CARRIERS: [&str; 2] = ["futures_core", "tracing"];
+
 /// A part of a stack as it is shown.
 pub(super) enum Part<'a> {
     /// A frame worth a line.
@@ -56,7 +59,8 @@ fn beginning(frames: &[&Frame], waits: bool) -> usize {
 }
 
 /// Returns which frames are worth a line: the application's own, and of the frames that they call, the innermost and
-/// the outermost that say what is waited on (`tokio::sync::Mutex::lock`).
+/// the outermost that say what is waited on (`tokio::sync::Mutex::lock`), and the outermost of each crate in between: a
+/// pool, the client in it, the socket of that.
 fn shown(frames: &[&Frame]) -> Vec<bool> {
     let Some(own) = frames.iter().position(|frame| frame.own) else {
         // heeler's own frames don't explain anything, unless there are no others.
@@ -74,6 +78,12 @@ fn shown(frames: &[&Frame]) -> Vec<bool> {
     let innermost = significant.next();
     for at in [innermost, significant.next_back()].into_iter().flatten() {
         shown[at] = true;
+    }
+    let mut crates: Vec<String> = Vec::new();
+    for at in (0..own).rev().filter(|&at| says(leaf[at]) && !is_std(leaf[at])) {
+        let of = origin(leaf[at]).filter(|of| !CARRIERS.contains(&&**of) && !crates.contains(of));
+        shown[at] |= of.is_some();
+        crates.extend(of);
     }
     if innermost.is_none()
         && let Some(at) = leaf.iter().rposition(|frame| frame.function.is_some() && !frame.is_heelers())

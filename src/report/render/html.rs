@@ -33,6 +33,9 @@ impl Report {
     /// ```
     #[must_use]
     pub fn to_html(&self) -> String {
+        if let Some(dump) = &self.dump {
+            return super::dump::message(self, dump);
+        }
         let page = Page::of(self);
         let mut html = Html::message(&self.subject());
         html.lead(self, &page);
@@ -90,7 +93,7 @@ impl Html {
     }
 
     /// Writes a list, or nothing if there are no items.
-    fn list(&mut self, heading: &str, room: usize, items: &[String]) {
+    pub(super) fn list(&mut self, heading: &str, room: usize, items: &[String]) {
         if items.is_empty() {
             return;
         }
@@ -105,7 +108,7 @@ impl Html {
         self.left_out(left, "line");
     }
 
-    fn sections(&mut self, room: usize, sections: &[Section]) {
+    pub(super) fn sections(&mut self, room: usize, sections: &[Section]) {
         let end = self.len() + room;
         let mut left = 0;
         for section in sections {
@@ -207,6 +210,7 @@ mod tests {
 
     use super::super::markup::tests::{MAX_MESSAGE, check, hostile};
     use super::*;
+    use crate::report::assemble::awaiting::awaiting;
     use crate::report::assemble::location::{arrange, locate};
     use crate::report::testing::{await_stack, culprit, library, own, report, thread, thread_stack};
     use crate::report::{Kind, Span, Thread, Verdict};
@@ -215,6 +219,7 @@ mod tests {
     fn read(mut report: Report) -> String {
         arrange(&mut report);
         report.location = locate(&report);
+        report.awaiting = awaiting(&report);
         let html = report.to_html();
         assert!(html.len() <= MAX_MESSAGE, "{}", html.len());
         check(&html)
@@ -242,7 +247,7 @@ mod tests {
             &read(report),
             &[
                 "waiting 2.51 s: GET /slow/{what} on web1",
-                "GET /slow/lock is waiting: 2.51 s so far (threshold 2.50 s), in photos::wait_for_import at",
+                "GET /slow/lock is waiting for a lock: 2.51 s so far (threshold 2.50 s), in photos::wait_for_import at",
                 "photos::wait_for_import at examples/photos/slow.rs:88",
                 "let _import = self.import.lock().await;",
                 "It is waiting to be woken",
@@ -284,6 +289,7 @@ mod tests {
         report.stacks.push(earlier);
         arrange(&mut report);
         report.location = locate(&report);
+        report.awaiting = awaiting(&report);
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         let message = words(&read(report.clone()));
         for word in words(&report.to_text()) {
@@ -297,8 +303,10 @@ mod tests {
     fn every_kind_of_report_makes_a_mail() {
         for verdict in [
             Verdict::Waiting,
+            Verdict::Churning,
             Verdict::Blocking,
             Verdict::Starved,
+            Verdict::Throttled,
             Verdict::Yielding,
             Verdict::NoWaker,
             Verdict::Abandoned,
@@ -387,7 +395,7 @@ mod tests {
             report.stacks.last_mut().unwrap().work = Some(other.clone());
             let text = read(report);
             // It is there and readable.
-            let shown = crate::text::escape::escape(&evil, 400).into_owned();
+            let shown = crate::text::escape::escape(&evil, 1_000).into_owned();
             prop_assert!(text.contains(shown.trim_end()), "{shown:?} is not in {text:?}");
         }
     }

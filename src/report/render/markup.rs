@@ -4,12 +4,13 @@
 //! has the reader's own colour, and panels are translucent, so a page is as clear on a dark background as on a light
 //! one.
 
-use super::page::Fact;
+use super::page::{Fact, TRACE_URL};
+use crate::report::pipeline::trace_url::is_link;
 use crate::report::{Activity, Verdict};
 use crate::text::html::Html;
 
 /// The most characters of one text.
-const MAX_TEXT: usize = 400;
+const MAX_TEXT: usize = 1_000;
 
 /// The beginning of a page. Only these elements need attributes of their own.
 const START: &str = concat!(
@@ -73,7 +74,11 @@ impl Html {
             );
             html.text(name);
             html.raw("</td><td style=\"padding:1px 0;font-size:14px;word-break:break-word\">");
-            html.text(value);
+            if *name == TRACE_URL && is_link(value) {
+                html.raw("<a href=\"").url(value).raw("\">").text(value).raw("</a>");
+            } else {
+                html.text(value);
+            }
             html.raw("</td></tr>\n");
         });
         self.raw("</table>\n");
@@ -110,6 +115,10 @@ impl Colour {
     const ORANGE: Self = Self("#c2410c");
     const PURPLE: Self = Self("#7c3aed");
 
+    pub(super) const fn of_dump(has_deadlock: bool) -> Self {
+        if has_deadlock { Self::RED } else { Self::GREY }
+    }
+
     pub(super) const fn css(self) -> &'static str {
         self.0
     }
@@ -120,8 +129,8 @@ impl Colour {
             Verdict::Waiting => Self::BLUE,
             Verdict::Blocking | Verdict::NoWaker => Self::RED,
             Verdict::Starved | Verdict::Interrupted => Self::ORANGE,
-            Verdict::Yielding => Self::PURPLE,
-            Verdict::Abandoned | Verdict::Unknown => Self::GREY,
+            Verdict::Yielding | Verdict::Churning => Self::PURPLE,
+            Verdict::Abandoned | Verdict::Unknown | Verdict::Throttled => Self::GREY,
         }
     }
 
@@ -146,8 +155,8 @@ pub(super) mod tests {
     /// The limit that [`to_html`](crate::Report::to_html) promises.
     pub(crate) const MAX_MESSAGE: usize = 100_000;
 
-    const ELEMENTS: [&str; 15] =
-        ["html", "head", "meta", "title", "body", "table", "tr", "td", "div", "span", "h1", "h2", "p", "b", "ul"];
+    const ELEMENTS: [&str; 16] =
+        ["html", "head", "meta", "title", "body", "table", "tr", "td", "div", "span", "h1", "h2", "p", "b", "ul", "a"];
     const ATTRIBUTES: [&str; 13] = [
         "lang",
         "charset",
@@ -206,6 +215,13 @@ pub(super) mod tests {
         assert!(ELEMENTS.contains(&name) || name == "br" || name == "li", "<{tag}>");
         while let Some(attribute) = attributes.strip_prefix(' ') {
             let (name, value) = attribute.split_once("=\"").expect("a quoted value");
+            if let ("a", "href", Some((url, left))) =
+                (tag.split(' ').next().unwrap_or_default(), name, value.split_once('"'))
+            {
+                assert!(is_link(&decode(url)), "<{tag}>");
+                attributes = left;
+                continue;
+            }
             assert!(ATTRIBUTES.contains(&name), "{name} in <{tag}>");
             let (value, left) = value.split_once('"').expect("an end of the value");
             assert!(!["url(", "//", "script", "expression"].iter().any(|bad| value.contains(bad)), "<{tag}>");

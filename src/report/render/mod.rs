@@ -1,7 +1,9 @@
 //! The forms of a report: one sentence, a page of text, a message in HTML, a flamegraph, JSON.
 
+mod cause;
 #[cfg(feature = "email")]
 mod digest;
+mod dump;
 pub(crate) mod flamegraph;
 pub(crate) mod fold;
 mod html;
@@ -17,5 +19,8 @@ mod text;
 mod timeline;
 
 pub(crate) use fold::significant;
+pub(crate) use sentence::busy_with;
+pub(crate) use stacks::{Line, lines};
+pub(super) use text::stack_text;
 #[cfg(feature = "sentry")]
 pub(super) use timeline::timeline;

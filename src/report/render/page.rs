@@ -9,6 +9,9 @@ use crate::text::units::{count, duration};
 /// A fact with its name: `("elapsed", "2.51 s (threshold 2.50 s)")`.
 pub(super) type Fact = (&'static str, String);
 
+/// The name of the fact that is a link, in HTML, too.
+pub(super) const TRACE_URL: &str = "trace at";
+
 /// A report as a reader sees it. Its strings are not escaped yet.
 #[derive(Debug)]
 pub(super) struct Page<'a> {
@@ -47,7 +50,13 @@ fn facts(report: &Report) -> Vec<Fact> {
     facts.push(("started", timestamp(report.started_at)));
     let threshold = report.limit().map(|limit| format!(" ({limit})")).unwrap_or_default();
     facts.push(("elapsed", format!("{}{threshold}", duration(report.elapsed))));
+    if let Some(ended) = report.ended() {
+        facts.push(("ended", ended));
+    }
     facts.push(("verdict", format!("{} ({})", report.verdict, report.kind)));
+    if let Some(awaiting) = &report.awaiting {
+        facts.push(("awaiting", awaiting.clone()));
+    }
     if let Some(job) = &report.job {
         facts.push(("job", job.clone()));
     }
@@ -60,6 +69,12 @@ fn facts(report: &Report) -> Vec<Fact> {
             facts.push(("header", format!("{name}: {value}")));
         }
     }
+    if let (Some(trace), Some(span)) = (&report.trace_id, &report.span_id) {
+        facts.push(("trace", format!("{trace}, span {span}")));
+    }
+    if let Some(url) = &report.trace_url {
+        facts.push((TRACE_URL, url.clone()));
+    }
     let process = &report.process;
     if let Some(service) = &process.service {
         facts.push(("service", format!("{service} {}", process.version.as_deref().unwrap_or_default())));
@@ -69,6 +84,10 @@ fn facts(report: &Report) -> Vec<Fact> {
     facts.push(("process", format!("{} {}{build}", process.pid, process.executable)));
     if let Some(thread) = &report.thread {
         facts.push(("thread", describe_thread(thread)));
+    }
+    if report.ending.is_some() && report.stacks.is_empty() {
+        // What was measured is in the report that this is the end of.
+        return facts;
     }
     let [inside, between, longest] = [report.busy, report.waiting, report.longest_poll].map(duration);
     facts.push(("polls", format!("{}: {inside} inside, {between} between them, longest {longest}", report.polls)));
@@ -99,6 +118,9 @@ pub(super) const fn meaning(report: &Report) -> &'static str {
         (Verdict::Waiting, _) => {
             "It is waiting to be woken, by a lock, a socket, a timer or other work. The stacks show which."
         }
+        (Verdict::Churning, _) => {
+            "It waits again and again at one place, each time only briefly. Ask for all of it at once, or for several at a time."
+        }
         (Verdict::Blocking, Kind::BlockingPoll) => {
             "One poll does not return, so its thread cannot serve anything else. Move the work to spawn_blocking, or yield inside it."
         }
@@ -107,6 +129,9 @@ pub(super) const fn meaning(report: &Report) -> &'static str {
         }
         (Verdict::Starved, _) => {
             "It is ready to run, but the runtime does not get to it, because other work holds the threads. The stacks show that work."
+        }
+        (Verdict::Throttled, _) => {
+            "It was ready to run, but the host did not give the process the CPU. Nothing in the application is at fault, unless it uses up its own quota."
         }
         (Verdict::Yielding, _) => "It keeps waking itself: it has work to do, and yields in between.",
         (Verdict::NoWaker, _) => {

@@ -3,14 +3,19 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
+use super::fold::is_dull;
 use super::sentence::busy_with;
 use super::stacks::{Line, lines};
-use crate::report::assemble::location::is_idle;
+use crate::report::assemble::awaiting::awaited_by;
+use crate::report::assemble::location::{is_idle, place, place_of};
 use crate::report::{Report, Stack, StackKind, Thread, Verdict};
 use crate::text::units::count;
 
 /// How many stacks of one kind are shown. The JSON form has all.
 pub(super) const MAX_STACKS: usize = 16;
+
+/// How many waits of one place are listed beside its stack.
+const MAX_FOLDED: usize = 8;
 
 /// The stacks under one heading.
 #[derive(Debug)]
@@ -38,6 +43,7 @@ pub(super) fn current_sections(report: &Report) -> Vec<Section> {
     let mut sections = culprits(report);
     sections.extend(branches(report));
     sections.extend(children(report));
+    sections.extend(super::cause::section(report));
     sections
 }
 
@@ -57,27 +63,55 @@ fn culprits(report: &Report) -> Vec<Section> {
 
 fn branches(report: &Report) -> Vec<Section> {
     // To a reader, branches that part only below the application's own code are at one place.
-    let (mut places, mut known): (Vec<(&Stack, u64)>, HashMap<_, usize>) = Default::default();
+    let (mut places, mut known): (Vec<(&Stack, Vec<&Stack>)>, HashMap<_, usize>) = Default::default();
     for stack in current(report).filter(|stack| stack.kind != StackKind::Culprit && stack.child.is_none()) {
         match known.entry(stack.place()) {
-            Entry::Occupied(known) => places[*known.get()].1 += 1,
+            Entry::Occupied(known) => places[*known.get()].1.push(stack),
             Entry::Vacant(new) => {
                 new.insert(places.len());
-                places.push((stack, 0));
+                places.push((stack, Vec::new()));
             }
         }
     }
-    let section = |(number, (stack, more)): (usize, &(&Stack, u64))| {
+    let section = |(number, (stack, more)): (usize, &(&Stack, Vec<&Stack>))| {
         let branch =
             if places.len() > 1 { format!(", branch {} of {}", number + 1, places.len()) } else { String::new() };
         let mut section = Section::of(format!("{}{branch}{}", title(stack, report.verdict), doubt(stack)), stack);
-        if *more > 0 {
-            let more = format!("and {} through the same lines, in the JSON form", count(*more, "more wait"));
-            section.listings[0].lines.push(Line::Remark(more));
-        }
+        section.listings[0].lines.extend(folded(more).into_iter().map(Line::Remark));
         section
     };
     places.iter().enumerate().take(MAX_STACKS).map(section).chain(more(places.len())).collect()
+}
+
+/// Returns a line per wait that goes through the lines of a stack that is shown.
+fn folded(stacks: &[&Stack]) -> Vec<String> {
+    let mut waits: Vec<(String, u64)> = Vec::new();
+    let mut rest = 0_u64;
+    for stack in stacks {
+        let wait = wait_of(stack);
+        match waits.iter().position(|(known, _)| *known == wait) {
+            Some(at) => waits[at].1 += 1,
+            None if waits.len() < MAX_FOLDED => waits.push((wait, 1)),
+            None => rest += 1,
+        }
+    }
+    let line = |(wait, times): (String, u64)| match times {
+        1 => format!("and {wait}"),
+        times => format!("and {} {wait}", count(times, "time")),
+    };
+    let rest = (rest > 0).then(|| format!("and {} through the same lines, in the JSON form", count(rest, "more wait")));
+    waits.into_iter().map(line).chain(rest).collect()
+}
+
+/// Returns `waits for a lock, in tokio::sync::mutex::Mutex<T>::lock at tokio-1.54.1/src/sync/mutex.rs:439`.
+fn wait_of(stack: &Stack) -> String {
+    let awaited = awaited_by(stack);
+    let leaf = stack.frames.iter().take_while(|frame| !frame.own);
+    let mut telling = leaf.filter(|frame| frame.function.is_some() && !is_dull(frame) && !frame.is_heelers());
+    let frame = awaited.and_then(|awaited| stack.frames.get(awaited.frame)).or_else(|| telling.next());
+    let what = awaited.map(|awaited| format!(" for {}", awaited.phrase)).unwrap_or_default();
+    let place = frame.map(|frame| format!(", in {}", place(&place_of(frame)))).unwrap_or_default();
+    format!("waits{what}{place}")
 }
 
 fn children(report: &Report) -> Vec<Section> {
@@ -127,6 +161,7 @@ fn title(stack: &Stack, verdict: Verdict) -> String {
             "Where it last was".to_owned()
         }
         (StackKind::Await, Verdict::Yielding) if !is_idle(stack) => "Where it yields".to_owned(),
+        (StackKind::Await, Verdict::Churning) => "Where it waits again and again".to_owned(),
         (StackKind::Await, _) => "Where it waits".to_owned(),
         (StackKind::Thread | StackKind::Culprit, _) => {
             let blocks = stack.thread.as_ref().is_some_and(|thread| thread.on_cpu == Some(false));

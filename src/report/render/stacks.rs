@@ -11,7 +11,7 @@ const OUTER: usize = 12;
 
 /// A line of a stack.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(crate) enum Line {
     Frame {
         /// Whether it is the application's own.
         own: bool,
@@ -27,7 +27,7 @@ pub(super) enum Line {
 }
 
 /// Returns the lines of the stack, innermost frame first.
-pub(super) fn lines(stack: &Stack) -> Vec<Line> {
+pub(crate) fn lines(stack: &Stack) -> Vec<Line> {
     let mut lines: Vec<Line> = readable(stack)
         .into_iter()
         .map(|part| match part {
@@ -61,7 +61,9 @@ fn line(frame: &Frame) -> Line {
             (format!("{}{}{build}", frame.address, module(frame, " in ")), None)
         }
     };
-    Line::Frame { own: frame.own, name, place, source: frame.source.clone() }
+    let left = if frame.tail_call { " (left by a tail call)" } else { "" };
+    let place = place.map(|place| format!("{place}{left}"));
+    Line::Frame { own: frame.own, name, place, source: frame.source.clone().filter(|_| !frame.tail_call) }
 }
 
 fn module(frame: &Frame, before: &str) -> String {
@@ -110,6 +112,32 @@ mod tests {
         assert!(lines[0].contains("syscall") && lines[1].contains("… 1 frame of std"), "{lines:#?}");
         assert!(lines[2].contains("std::sync::poison::mutex::Mutex<T>::lock  std/src/task.rs:100"), "{lines:#?}");
         assert_eq!(lines[3..], ["     … 1 frame of std", "  => photos::thumbnail_cache_entry  src/app.rs:5"]);
+    }
+
+    /// Guards: the frame that explains is shown: what each library was called for.
+    #[test]
+    fn the_outermost_frame_of_each_crate_is_shown() {
+        let frames = [
+            library("tokio::runtime::io::scheduled_io::ScheduledIo::poll_readiness"),
+            library("tokio::net::tcp::stream::TcpStream::connect_mio"),
+            library("tokio::net::tcp::stream::TcpStream::connect"),
+            library("sqlx_core::net::socket::connect_tcp"),
+            library("sqlx_postgres::connection::establish::PgConnection::establish"),
+            library("<tracing::instrument::Instrumented<T> as core::future::future::Future>::poll"),
+            library("sqlx_core::pool::inner::PoolInner<DB>::connect"),
+            library("core::future::poll_fn::PollFn<F>::poll"),
+            library("sqlx_core::pool::Pool<DB>::acquire"),
+            own("app::load_invoice", 7),
+        ];
+        let names: Vec<String> = print(&await_stack(&frames))
+            .iter()
+            .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+            .collect();
+        let shown = |at: usize| frames[at].function.clone().unwrap();
+        assert_eq!(
+            names,
+            [shown(0), "…".to_owned(), shown(2), "…".to_owned(), shown(4), "…".to_owned(), shown(8), "=>".to_owned()]
+        );
     }
 
     #[test]

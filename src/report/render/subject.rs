@@ -1,6 +1,6 @@
 //! The subject of a message, which a mail client lists and a pager reads out.
 
-use crate::report::assemble::route::route_line;
+use crate::report::assemble::route::{job_name, route_line};
 use crate::report::{Kind, Report, Verdict};
 use crate::text::escape::escape;
 use crate::text::units::duration;
@@ -18,12 +18,13 @@ impl Report {
     /// Returns the report in a line: `waiting 2.51 s: GET /slow/{what} on web-1`. It has at most 150 characters, and
     /// none of them can end the line or the header that it is in.
     pub(crate) fn subject(&self) -> String {
+        if let Some(dump) = &self.dump {
+            let text = format!("dump: {} in flight{}", dump.in_flight, on(&self.process.hostname));
+            return cut(&text, MAX_SUBJECT);
+        }
         let state = state(self);
         let what = cut(&route_line(self), MAX_WHAT);
-        let what = match (&self.request, &self.job) {
-            (None, Some(_)) => format!("the job \"{what}\""),
-            _ => what,
-        };
+        let what = if self.job.is_some() { job_name(&what, None) } else { what };
         let body = if self.kind == Kind::SlowBody { "the body of " } else { "" };
         cut(&format!("{state}: {body}{what}{}", on(&self.process.hostname)), MAX_SUBJECT)
     }
@@ -31,12 +32,17 @@ impl Report {
 
 /// Returns what it does, and for how long: `waiting 2.51 s`.
 pub(super) fn state(report: &Report) -> String {
+    if let Some(ended) = report.ended() {
+        return ended;
+    }
     let poll = report.kind == Kind::BlockingPoll && !report.longest_poll.is_zero();
     let elapsed = duration(if poll { report.longest_poll } else { report.elapsed });
     match report.verdict {
         Verdict::Waiting => format!("waiting {elapsed}"),
+        Verdict::Churning => format!("churning {elapsed}"),
         Verdict::Blocking => format!("blocking {elapsed}"),
         Verdict::Starved => format!("starved {elapsed}"),
+        Verdict::Throttled => format!("throttled {elapsed}"),
         Verdict::Yielding => format!("yielding {elapsed}"),
         Verdict::NoWaker => format!("no waker {elapsed}"),
         Verdict::Abandoned => format!("abandoned after {elapsed}"),

@@ -17,6 +17,9 @@ impl Report {
     /// Everything from outside is escaped, so it can neither forge a line nor control a terminal.
     #[must_use]
     pub fn to_text(&self) -> String {
+        if let Some(dump) = &self.dump {
+            return format!("{}\n\n{dump}", self.sentence());
+        }
         let page = Page::of(self);
         let mut text = Text::default();
         text.line(0, &page.sentence);
@@ -107,20 +110,29 @@ impl Text {
     }
 }
 
+/// Returns the lines of one stack.
+pub(in crate::report) fn stack_text(stack: &crate::report::Stack) -> String {
+    let mut text = Text::default();
+    text.stack(&super::stacks::lines(stack), 2);
+    text.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::super::sections::MAX_STACKS;
     use super::*;
+    use crate::report::assemble::awaiting::awaiting;
     use crate::report::assemble::location::{arrange, locate};
-    use crate::report::testing::{await_stack, culprit, own, report, thread, thread_stack};
+    use crate::report::testing::{await_stack, culprit, library, own, report, thread, thread_stack};
     use crate::report::{Thread, Verdict};
     use crate::text::escape::is_unsafe;
 
     fn text(mut report: Report) -> String {
         arrange(&mut report);
         report.location = locate(&report);
+        report.awaiting = awaiting(&report);
         report.fingerprint = "00c0ffee00c0ffee".to_owned();
         report.to_text()
     }
@@ -134,13 +146,14 @@ mod tests {
         report.process.service = Some("photos".to_owned());
         report.process.version = Some("1.2.0".to_owned());
         let expected = "\
-GET /slow/lock is waiting: 2.51 s so far (threshold 2.50 s), in photos::wait_for_import at examples/photos/slow.rs:88
+GET /slow/lock is waiting for a lock: 2.51 s so far (threshold 2.50 s), in photos::wait_for_import at examples/photos/slow.rs:88
 
   report      8f14e45fceea167a-17
   captured    2025-01-01T00:00:02.510Z
   started     2025-01-01T00:00:00.000Z
   elapsed     2.51 s (threshold 2.50 s)
   verdict     waiting (slow_request)
+  awaiting    a lock
   request     GET /slow/lock HTTP/1.1
   route       /slow/{what}
   header      host: localhost:3000
@@ -205,6 +218,33 @@ Where the time went
         ];
         assert!(order.is_sorted(), "{text}");
         assert_eq!(text.matches("Its child work").count(), 1);
+    }
+
+    /// Guards: branches that part in a library have a line each, and there is an end to these lines.
+    #[test]
+    fn waits_through_the_same_lines_are_listed() {
+        let branch = |leaf: &str| await_stack(&[library(leaf), own("photos::load", 7)]);
+        let connect = "tokio::net::tcp::stream::TcpStream::connect";
+        let checkout = "<hyper_util::client::legacy::pool::Checkout<T, K> as core::future::future::Future>::poll";
+        let leaves = [connect, checkout, checkout, "unknown::Wait::poll"];
+        let mut few = Report { stacks: leaves.map(branch).to_vec(), ..report() };
+        few.timeline.clear();
+        let page = text(few);
+        assert!(page.starts_with("GET /slow/lock is waiting for a connection to be made: "), "{page}");
+        let listed: Vec<&str> = page.lines().filter(|line| line.starts_with("     and ")).collect();
+        let of = |crate_name: &str| format!("at {crate_name}-1.2.3/src/lib.rs:100");
+        let expected = [
+            format!("     and 2 times waits for a connection of the pool, in {checkout} {}", of("hyper_util")),
+            format!("     and waits, in unknown::Wait::poll {}", of("unknown")),
+        ];
+        assert_eq!(listed[..], expected.each_ref().map(String::as_str), "{page}");
+        assert!(page.contains(&format!("     {connect}  tokio-1.2.3")), "the first is shown as a whole: {page}");
+        let mut many = report();
+        many.stacks = (0..30).map(|number| branch(&format!("unknown::Wait{number}::poll"))).collect();
+        many.timeline.clear();
+        let page = text(many);
+        assert_eq!(page.matches("and waits, in unknown::Wait").count(), 8, "{page}");
+        assert!(page.contains("and 21 more waits through the same lines, in the JSON form"), "{page}");
     }
 
     #[test]

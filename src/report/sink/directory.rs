@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +22,9 @@ const EXTENSIONS: [&str; 3] = ["txt", "json", "svg"];
 
 /// A temporary file of this age was left by a process that was killed while it wrote.
 const ABANDONED: Duration = Duration::from_secs(60 * 60);
+
+/// The most bytes of a report that is read, to add how its work has ended.
+const MAX_READ: u64 = 16 << 20;
 
 /// After this many reports the directory is read again, because other processes may write to it, or people delete
 /// files.
@@ -110,6 +113,16 @@ impl Directory {
         index.reports.keys().rev().find(|stem| parts_of(stem).is_some_and(|(_, known)| known == id)).cloned()
     }
 
+    /// Returns the report that the files of that name contain, with the ending of `ended`, which has no stacks.
+    fn whole(&self, stem: &str, ended: &Report) -> Option<Report> {
+        let mut json = String::new();
+        let file = File::open(self.file(stem, "json")).ok()?;
+        file.take(MAX_READ).read_to_string(&mut json).ok()?;
+        let known: Report = serde_json::from_str(&json).ok()?;
+        let is_its = known.id == ended.id && known.ending.is_none() && known.update < ended.update;
+        is_its.then(|| Report { update: ended.update, ending: ended.ending.clone(), ..known })
+    }
+
     fn file(&self, stem: &str, extension: &str) -> PathBuf {
         self.path.join(format!("{stem}.{extension}"))
     }
@@ -184,6 +197,8 @@ impl Sink for Directory {
             // It failed before, and a later update was written while it waited.
             return Ok(());
         }
+        let with_stacks = report.ending.as_ref().and_then(|_| self.whole(&stem, report));
+        let report = with_stacks.as_ref().unwrap_or(report);
         // In the order of the extensions.
         let contents = [report.to_text(), report.to_json() + "\n", report.to_svg()];
         let mut content = |file: &mut File, extension: &str| {

@@ -26,26 +26,42 @@ const FIELDS: &[&str] = &[
     "uri",
     "route",
     "job",
+    "trace_id",
+    "span_id",
     "elapsed_ms",
     "threshold_ms",
     "location",
     "fingerprint",
     "suppressed",
+    "ended",
+    "status",
+    "ended_after_ms",
 ];
+
+/// The level of the last update, which says how the work has ended: there is nothing left to do.
+const ENDING: Level = Level::INFO;
 
 /// Logs reports, each as one event with a sentence and fields.
 #[derive(Debug)]
 pub(crate) struct Log {
     level: Level,
     /// `None` for [`TARGET`].
-    site: Option<&'static Site>,
+    sites: Option<Sites>,
+}
+
+/// For reports, and for endings.
+#[derive(Debug, Clone, Copy)]
+struct Sites {
+    report: &'static Site,
+    ending: &'static Site,
 }
 
 impl Log {
     /// Creates a sink that logs at `level` to `target`. Each different pair takes a little memory for the rest of the
     /// process, because `tracing` requires targets that live forever.
     pub(crate) fn new(level: Level, target: &str) -> Self {
-        Self { level, site: (target != TARGET).then(|| Site::of(level, target)) }
+        let sites = || Sites { report: Site::of(level, target), ending: Site::of(level.max(ENDING), target) };
+        Self { level, sites: (target != TARGET).then(sites) }
     }
 }
 
@@ -61,12 +77,17 @@ impl Sink for Log {
         let uri = request.map(|request| request.uri.as_str());
         let route = request.and_then(|request| request.route.as_deref());
         let job = report.job.as_deref();
+        let (trace_id, span_id) = (report.trace_id.as_deref(), report.span_id.as_deref());
         let location = report.location.as_ref().map(ToString::to_string);
         let location = location.as_deref();
         let (elapsed_ms, threshold_ms) = (in_millis(report.elapsed), report.threshold.map(in_millis));
         // Logs it as if from within the work: `tracing-opentelemetry` adds it to the span, and others print the spans.
         let parent = report.around.open_parent();
-        if let Some(site) = self.site {
+        let ending = report.ending.as_ref();
+        let (ended, status) = (ending.map(|ending| ending.how.as_str()), ending.and_then(|ending| ending.status));
+        let ended_after_ms = ending.map(|ending| in_millis(ending.after));
+        if let Some(sites) = self.sites {
+            let site = if ending.is_some() { sites.ending } else { sites.report };
             let values: [&dyn Value; FIELDS.len()] = [
                 &sentence,
                 &report.id,
@@ -77,11 +98,16 @@ impl Sink for Log {
                 &uri,
                 &route,
                 &job,
+                &trace_id,
+                &span_id,
                 &elapsed_ms,
                 &threshold_ms,
                 &location,
                 &report.fingerprint,
                 &report.suppressed,
+                &ended,
+                &status,
+                &ended_after_ms,
             ];
             site.event(parent, &values);
             return Ok(());
@@ -101,16 +127,21 @@ impl Sink for Log {
                     uri,
                     route,
                     job,
+                    trace_id,
+                    span_id,
                     elapsed_ms,
                     threshold_ms,
                     location,
                     fingerprint = report.fingerprint,
                     suppressed = report.suppressed,
+                    ended,
+                    status,
+                    ended_after_ms,
                     "{sentence}"
                 )
             };
         }
-        match self.level {
+        match if ending.is_some() { self.level.max(ENDING) } else { self.level } {
             Level::ERROR => event!(Level::ERROR),
             Level::WARN => event!(Level::WARN),
             Level::INFO => event!(Level::INFO),
@@ -175,6 +206,7 @@ impl Callsite for Site {
 mod tests {
     use std::fmt;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use tracing::field::{Field, Visit};
     use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -182,6 +214,7 @@ mod tests {
 
     use super::*;
     use crate::report::testing::report;
+    use crate::report::{Ended, Ending};
 
     /// The level, target and fields of an event.
     type Logged = (Level, String, Vec<(String, String)>);
@@ -236,13 +269,31 @@ mod tests {
             assert_eq!(field("elapsed_ms"), Some("2510.0"));
             assert_eq!(field("location"), Some("photos::wait_for_import examples/photos/slow.rs:88"));
             assert_eq!(field("job"), None);
-            assert_eq!(custom[0].2.len(), FIELDS.len() - 1);
+            // Neither a job nor a trace, nor an ending.
+            assert_eq!(custom[0].2.len(), FIELDS.len() - 6);
+        }
+    }
+
+    /// Guards: an ending is logged as such, and wakes nobody.
+    #[test]
+    fn an_ending_is_logged_at_info() {
+        let ending = Ending { how: Ended::Finished, status: Some(200), after: Duration::from_millis(2_600) };
+        let report = Report { ending: Some(ending), update: 1, ..report() };
+        for target in [TARGET, "my_service::slow"] {
+            let of = |level| logged(&Log::new(level, target), &report);
+            let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG].map(|level| of(level)[0].0);
+            assert_eq!(levels, [Level::INFO, Level::INFO, Level::INFO, Level::DEBUG]);
+            let (_, _, fields) = &of(Level::WARN)[0];
+            let field = |name: &str| fields.iter().find(|field| field.0 == name).map(|field| &*field.1);
+            assert!(field("message").unwrap().starts_with("GET /slow/lock finished after 2.60 s with 200: "));
+            assert_eq!((field("ended"), field("status")), (Some("finished"), Some("200")));
+            assert_eq!(field("ended_after_ms"), Some("2600.0"));
         }
     }
 
     #[test]
     fn equal_targets_share_a_call_site() {
-        let site = |level, target: &str| Log::new(level, target).site.unwrap();
+        let site = |level, target: &str| Log::new(level, target).sites.unwrap().report;
         assert!(std::ptr::eq(site(Level::INFO, "one"), site(Level::INFO, "one")));
         assert!(!std::ptr::eq(site(Level::INFO, "one"), site(Level::WARN, "one")));
     }

@@ -88,7 +88,8 @@ pub trait Sink: Send + Sync + 'static {
     /// Returns the name of this sink, for the log. Called once.
     fn name(&self) -> &str;
 
-    /// Takes a report: the first with its [`id`](Report::id), or an [`update`](Report::update) of it.
+    /// Takes a report: the first with its [`id`](Report::id), or an [`update`](Report::update) of it. The last update
+    /// has no stacks, and says how the work has [ended](Report::ending).
     ///
     /// # Errors
     ///

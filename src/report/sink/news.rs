@@ -64,12 +64,18 @@ impl News {
     }
 
     /// Returns whether the report differs from what was last sent about it. A report that is tried again after a later
-    /// update arrived is old news, unless it carries the count of held-back reports.
+    /// update arrived is old news, unless it carries the count of held-back reports. How the work has ended is none: it
+    /// would be one more message about each report.
     pub(crate) fn are_in(&self, report: &Report) -> bool {
+        if report.ending.is_some() {
+            return false;
+        }
         self.0.get(&report.id).is_none_or(|told| {
             report.update == told.update
                 || report.suppressed > 0
-                || (told.verdict, &told.location) != (report.verdict, &report.location)
+                || told.location != report.location
+                // Not to know any more is no news.
+                || (told.verdict != report.verdict && report.verdict != Verdict::Unknown)
         })
     }
 
@@ -102,6 +108,7 @@ mod tests {
         news.told(&of(2, Verdict::Starved));
         news.told(&of(1, Verdict::Waiting));
         assert!(!news.are_in(&of(3, Verdict::Starved)), "the later of the two");
+        assert!(!news.are_in(&of(3, Verdict::Unknown)), "it says less");
         let place = Location { function: None, file: Some("a.rs".to_owned()), line: Some(1) };
         assert!(news.are_in(&Report { location: Some(place), ..of(3, Verdict::Starved) }));
     }

@@ -12,7 +12,7 @@ use super::ResponseBody;
 use super::answer::{Protocol, answer};
 use super::settings::Config;
 use crate::capture::frame_address;
-use crate::inflight::PollKind;
+use crate::inflight::{InsteadOfResponse, PollKind};
 use crate::timebox::core::Step;
 use crate::timebox::open::Open;
 
@@ -80,6 +80,7 @@ where
                         let mut answer = answer(this.config, *this.protocol, &interrupted, head);
                         // For layers further out. It never leaves the process.
                         answer.extensions_mut().insert(interrupted);
+                        answer.extensions_mut().insert(InsteadOfResponse);
                         Poll::Ready(Ok(answer.map(ResponseBody::answer)))
                     }
                     Step::Ready(result) => Poll::Ready(respond(this.open, this.config, *this.protocol, result)),
@@ -100,8 +101,8 @@ fn poll<F: Future>(inner: Pin<&mut Option<F>>, cx: &mut Context<'_>) -> Poll<F::
     }
 }
 
-/// Returns the service's own response.
-#[inline]
+/// Returns the service's own response. Inlined, because moving one takes longer than everything else.
+#[inline(always)]
 fn respond<R: Body, E>(
     open: &mut Open,
     config: &'static Config,

@@ -64,10 +64,11 @@ where
         let limit = limit(config, protocol, &mut request);
         let head =
             if config.respond.is_some() && protocol == Protocol::Http { Some(copy_head(&request)) } else { None };
-        let open = open(config, limit, &Head::of(&request));
+        let mut open = open(config, limit, &Head::of(&request));
         let inside = open.enter(frame_address!());
         let inner = self.inner.call(request);
         drop(inside);
+        open.settle();
         ResponseFuture::new(inner, open, config, protocol, head)
     }
 }
@@ -92,10 +93,9 @@ fn limit<B>(config: &Config, protocol: Protocol, request: &mut Request<B>) -> Du
 /// Opens the box of the request. Not generic over the service's types.
 #[inline]
 fn open(config: &Config, limit: Duration, head: &Head<'_>) -> Open {
-    // A body may outlive the row of a watchdog around.
-    let known = !config.body && inflight::is_in_request();
-    Open::of_layer(config.policy.id, nanos(limit), config.label.as_ref(), |details| {
-        if known {
+    Open::of_layer(config.policy.id, nanos(limit), config.label.as_ref(), !config.body, |details| {
+        // A body may outlive the row of a watchdog around.
+        if !config.body && inflight::is_in_request() {
             return;
         }
         details.request.fill(&mut head.uri.path_and_query().cloned(), head, &config.policy.headers);

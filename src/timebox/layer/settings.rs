@@ -162,7 +162,7 @@ impl TimeboxLayer {
             keep(Config {
                 policy: Policy::register(Settings {
                     tool: Tool::Timebox,
-                    headers: self.reports.allowed_headers().to_vec(),
+                    headers: self.reports.kept_headers(),
                     reports: self.reports.target(),
                     threshold: self.limit,
                     varies: self.limit_for.is_some(),

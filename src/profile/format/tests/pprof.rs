@@ -45,7 +45,8 @@ pub(super) fn check(profile: &Profile) -> protos::Profile {
     for sample in &message.sample {
         assert_eq!(sample.value.len(), message.sample_type.len());
         assert!(sample.location_id.iter().all(|id| (1..=message.location.len() as u64).contains(id)));
-        assert!(sample.label.iter().all(|label| text(label.key) == "state" && !text(label.str).is_empty()));
+        let keys = ["state", "trace_id", "span_id"];
+        assert!(sample.label.iter().all(|label| keys.contains(&&**text(label.key)) && !text(label.str).is_empty()));
     }
     assert!(message.comment.iter().all(|&comment| !text(comment).is_empty()));
     message

@@ -46,6 +46,8 @@ struct FrameRow {
     own: bool,
     #[serde(default)]
     inlined: bool,
+    #[serde(default)]
+    tail_call: bool,
 }
 
 #[derive(Deserialize)]
@@ -83,7 +85,7 @@ pub(in crate::report) fn stacks<'de, D: Deserializer<'de>>(deserializer: D) -> R
 
 impl FrameRow {
     fn named_in(self, modules: &[ModuleRow], left: &mut usize) -> Result<Frame, String> {
-        let Self { function, file, line, source, module, address, own, inlined } = self;
+        let Self { function, file, line, source, module, address, own, inlined, tail_call } = self;
         let (module, build_id) = match module {
             None => (None, None),
             Some(number) => match modules.get(number) {
@@ -95,7 +97,7 @@ impl FrameRow {
                 None => return Err(format!("a frame is of module {number}, which the table does not have")),
             },
         };
-        Ok(Frame { function, file, line, source, module, build_id, address, own, inlined })
+        Ok(Frame { function, file, line, source, module, build_id, address, own, inlined, tail_call, identity: 0 })
     }
 }
 

@@ -30,7 +30,7 @@ pub(in crate::report) struct ModuleRow<'a> {
     build_id: Option<&'a str>,
 }
 
-/// A frame. Fields without a value are left out: most frames have no source line, and are neither inlined nor own.
+/// A frame. Fields without a value are left out: most frames have no source line, and none of the flags.
 #[derive(Debug, Serialize)]
 pub(in crate::report) struct FrameRow<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,6 +48,8 @@ pub(in crate::report) struct FrameRow<'a> {
     own: bool,
     #[serde(skip_serializing_if = "is_false")]
     inlined: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    tail_call: bool,
 }
 
 /// A stack, with the numbers of its frames.
@@ -116,6 +118,7 @@ impl<'a> Tables<'a> {
             address: &frame.address,
             own: frame.own,
             inlined: frame.inlined,
+            tail_call: frame.tail_call,
         });
         self.frames.len() as u32 - 1
     }

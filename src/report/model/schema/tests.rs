@@ -3,11 +3,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::short::{INNER, MAX_STACKS, OUTER};
-use super::write::{FIELDS, Schema1, Short};
+use super::write::{FIELDS, LATER_FIELDS, Schema1, Short};
 use crate::capture::Frame;
 use crate::report::assemble::location::{arrange, locate};
-use crate::report::testing::{await_stack, culprit, library, own, report, thread_stack};
-use crate::report::{Activity, Interval, Report, SCHEMA, Stack};
+use crate::report::testing::{await_stack, culprit, library, own, report, thread_stack, traced};
+use crate::report::{Activity, Denied, DeniedBy, Ended, Ending, Interval, Repeats, Report, SCHEMA, Stack};
+use crate::report::{BlockingPool, BusyThreads, Contended, Finding, Holder, OtherPlace, Others};
 
 fn value(report: &impl serde::Serialize) -> Value {
     serde_json::to_value(report).unwrap()
@@ -23,7 +24,10 @@ fn read(value: Value) -> Result<Report, String> {
 
 /// A report with a bit of everything.
 fn rich() -> Report {
-    let mut report = report();
+    let mut report = traced();
+    report.trace_url = Some("https://t.example/4bf9".to_owned());
+    let after = Duration::from_millis(2_600);
+    report.ending = Some(Ending { how: Ended::Finished, status: Some(200), after });
     let mut frame = own("photos::resize", 7);
     (frame.build_id, frame.inlined) = (Some("abc".to_owned()), true);
     let unknown = Frame { address: "0x77".to_owned(), ..Frame::default() };
@@ -43,6 +47,30 @@ fn rich() -> Report {
         time: Duration::from_micros(100),
     });
     report.notes.push("a note".to_owned());
+    report.repeats = Some(Repeats { waits: 4, time: Duration::from_micros(100) });
+    let (time, of) = (Duration::from_millis(800), Duration::from_millis(1_200));
+    report.denied = Some(Denied { time, of, by: DeniedBy::Quota });
+    report.awaiting = Some("a lock".to_owned());
+    report.incident = "00c0ffee00c0ffee".to_owned();
+    let place = crate::report::Location::new(Some("photos::fetch".to_owned()), Some("src/app.rs".to_owned()), Some(7));
+    let mut others = Others { in_flight: 3, at_same_place: 1, ..Others::default() };
+    others.resource = Some(Contended {
+        name: "ledger".to_owned(),
+        finding: Finding::Deadlock,
+        certain: true,
+        usage: Some(crate::Usage::new(3, 3)),
+        holding: 1,
+        queue: 2,
+        asked_at: Some(place.clone()),
+    });
+    let held = Some(Duration::from_millis(34_000));
+    let (work, taken_at) = ("GET /export".to_owned(), Some(place.clone()));
+    others.holders.push(Holder { work, held, taken_at, path: vec![place.clone()], ..Holder::default() });
+    let (longest, activity) = (Duration::from_millis(5), Activity::Running);
+    others.places.push(OtherPlace { count: 2, longest, activity, work: vec!["a job".to_owned()], location: None });
+    let busy = BusyThreads { count: 2, location: Some(place), calls: Some("std::fs::File::sync_all".to_owned()) };
+    others.blocking_pool = Some(BlockingPool { threads: 3, idle: 1, busy: vec![busy], ..BlockingPool::default() });
+    report.others = Some(others);
     report
 }
 
@@ -70,7 +98,10 @@ fn each_schema_has_its_own_fields() {
     assert_eq!(first["stacks"][1]["frames"][0]["module"], "photos");
     assert_eq!(first["stacks"][1]["frames"][0]["build_id"], "abc");
     let new = |value: &Value| keys(value).into_iter().filter(|key| first.get(key).is_none()).collect::<Vec<_>>();
-    assert_eq!(keys(&first).len(), FIELDS);
+    assert_eq!(keys(&first).len(), FIELDS + LATER_FIELDS);
+    let plain = crate::report::testing::report();
+    assert_eq!(keys(&value(&Schema1(&plain))).len(), FIELDS, "later fields are there only with a value");
+    assert_eq!(keys(&value(&plain)).len(), keys(&second).len());
     assert_eq!(new(&second), ["frames", "modules", "sentence"]);
     assert_eq!(new(&short), ["frames", "modules", "omitted", "sentence"]);
     assert!(keys(&first).iter().all(|key| second.get(key).is_some() && short.get(key).is_some()));
@@ -134,7 +165,9 @@ fn later_additions_are_ignored() {
         written.pointer_mut(pointer).unwrap()["added"] = json!({"more": [1]});
     }
     written["stacks"][1]["kind"] = json!("kernel");
+    written["ending"]["how"] = json!("hibernated");
     let read = read(written).unwrap();
+    assert_eq!(read.ending.as_ref().unwrap().how, Ended::Unknown);
     assert_eq!((read.schema, read.stacks.len(), read.to_text().len()), (3, 5, read.to_text().len()));
 }
 

@@ -11,6 +11,9 @@ use crate::text::time::{in_millis, timestamp};
 /// How many fields all forms have, `schema` and `stacks` included.
 pub(in crate::report) const FIELDS: usize = 25;
 
+/// How many fields were added later. Schema 1 has them only if they have a value: what it says otherwise never changes.
+pub(in crate::report) const LATER_FIELDS: usize = 9;
+
 /// A report as schema 1, each frame in full wherever it occurs. It is for spools: while a service is deployed,
 /// processes of an earlier version, which can read nothing else, may share them.
 #[derive(Debug)]
@@ -67,6 +70,10 @@ fn write<S: Serializer>(
         threshold,
         request,
         job,
+        trace_id,
+        span_id,
+        trace_url,
+        ending,
         process,
         thread,
         polls,
@@ -75,22 +82,43 @@ fn write<S: Serializer>(
         unobserved,
         longest_poll,
         location,
+        repeats,
+        denied,
+        awaiting,
         stacks,
         timeline: _,
         spans,
         notes,
         fingerprint,
         suppressed,
+        others,
+        incident,
+        dump,
         around: _,
+        elsewhere: _,
+        child_needs_thread: _,
     } = report;
     let (schema, more) = match &told {
-        Stacks::InFull => (1, 0),
-        Stacks::Tables(_, None) => (SCHEMA, 3),
-        Stacks::Tables(_, Some(_)) => (SCHEMA, 4),
+        Stacks::InFull => {
+            let traced = [trace_id.is_some(), span_id.is_some(), trace_url.is_some(), ending.is_some()];
+            let later =
+                [repeats.is_some(), denied.is_some(), others.is_some(), !incident.is_empty(), awaiting.is_some()];
+            let later = traced.into_iter().chain(later);
+            (1, later.filter(|later| *later).count() + usize::from(dump.is_some()))
+        }
+        Stacks::Tables(_, None) => (SCHEMA, LATER_FIELDS + 3 + usize::from(dump.is_some())),
+        Stacks::Tables(_, Some(_)) => (SCHEMA, LATER_FIELDS + 4),
     };
     let mut out = serializer.serialize_struct("Report", FIELDS + more)?;
     macro_rules! fields {
         ($($field:ident)*) => {{ $(out.serialize_field(stringify!($field), $field)?;)* }};
+    }
+    macro_rules! later_fields {
+        ($($field:ident)*) => {{ $(
+            if $field.is_some() || matches!(told, Stacks::Tables(..)) {
+                out.serialize_field(stringify!($field), $field)?;
+            }
+        )* }};
     }
     // The first field in every version, so that a reader knows at once whether it can read on.
     out.serialize_field("schema", &schema)?;
@@ -105,16 +133,28 @@ fn write<S: Serializer>(
     out.serialize_field("started_at", &timestamp(*started_at))?;
     out.serialize_field("elapsed_ms", &in_millis(*elapsed))?;
     out.serialize_field("threshold_ms", &threshold.map(in_millis))?;
-    fields!(request job process thread polls);
+    fields!(request job);
+    later_fields!(trace_id span_id trace_url ending);
+    fields!(process thread polls);
     out.serialize_field("busy_ms", &in_millis(*busy))?;
     out.serialize_field("waiting_ms", &in_millis(*waiting))?;
     out.serialize_field("unobserved_ms", &in_millis(*unobserved))?;
     out.serialize_field("longest_poll_ms", &in_millis(*longest_poll))?;
     fields!(location);
+    later_fields!(repeats denied);
+    later_fields!(awaiting);
     match &told {
         Stacks::InFull => fields!(stacks),
         Stacks::Tables(Tables { modules, frames, stacks }, _) => fields!(modules frames stacks),
     }
     fields!(timeline spans notes fingerprint suppressed);
+    later_fields!(others);
+    if !incident.is_empty() || matches!(told, Stacks::Tables(..)) {
+        fields!(incident);
+    }
+    // The short form has its sentence alone.
+    if dump.is_some() && !matches!(told, Stacks::Tables(_, Some(_))) {
+        fields!(dump);
+    }
     out.end()
 }

@@ -68,6 +68,9 @@ impl Report {
     /// ```
     #[must_use]
     pub fn to_svg(&self) -> String {
+        if let Some(dump) = &self.dump {
+            return dump.to_svg();
+        }
         or_apology(self, || draw(self))
     }
 }

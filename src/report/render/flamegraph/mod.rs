@@ -9,3 +9,4 @@ mod state;
 mod tree;
 
 pub(crate) use state::State;
+pub(super) use tree::boxes;

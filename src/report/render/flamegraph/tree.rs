@@ -268,6 +268,11 @@ fn seen_at_capture(stack: &Stack, number: usize, many: usize, more: u64) -> Colu
     column
 }
 
+/// Returns the labels of a stack's boxes, outermost first, and whether each is the application's own code.
+pub(in crate::report::render) fn boxes(stack: &Stack) -> Vec<(String, bool)> {
+    steps(stack).into_iter().map(|step| (step.label, step.own)).collect()
+}
+
 /// Returns a stack's boxes, outermost first.
 fn steps(stack: &Stack) -> Vec<Step> {
     let mut steps: Vec<Step> = readable(stack)

@@ -35,6 +35,8 @@ pub(crate) struct Mailer {
     carrier: Carrier,
     timeout: Duration,
     per_hour: Option<u32>,
+    /// Whether mails about the ends of reported work are wanted.
+    endings: bool,
     threads: PerProcess<Mutex<Threads>>,
     /// Mails that some recipients don't have yet, by their Message-ID.
     partly: PerProcess<Mutex<Bounded<String, Partly>>>,
@@ -67,6 +69,7 @@ impl Mailer {
         carrier: Carrier,
         timeout: Duration,
         per_hour: Option<u32>,
+        endings: bool,
     ) -> Self {
         Self {
             messages,
@@ -74,6 +77,7 @@ impl Mailer {
             carrier,
             timeout,
             per_hour,
+            endings,
             threads: PerProcess::new(|| Mutex::new(Threads::new())),
             partly: PerProcess::new(|| Mutex::new(Bounded::new())),
             refusal_logged: PerProcess::new(Mutex::default),
@@ -169,7 +173,8 @@ impl DynAsyncSink for Mailer {
     }
 
     fn has_news(&self, report: &Report) -> bool {
-        lock_std(self.threads.get()).has_news(report)
+        let threads = lock_std(self.threads.get());
+        if report.ending.is_some() { self.endings && threads.knows(report) } else { threads.has_news(report) }
     }
 
     fn deliver<'a>(&'a self, report: &'a Report) -> Delivery<'a> {

@@ -39,17 +39,22 @@ struct Content<'a> {
 impl Messages {
     /// Creates the mail about a report.
     pub(super) fn report(&self, report: &Report, place: &Place) -> Result<Vec<u8>, lettre::error::Error> {
-        self.compose(Content {
-            subject: report.subject(),
-            place,
-            date: report.captured_at,
-            fingerprint: Some(&report.fingerprint),
-            text: report.to_text(),
-            html: report.to_html(),
-            attachments: vec![
+        // The mail that an ending replies to has them.
+        let attachments = match report.ending {
+            Some(_) => Vec::new(),
+            None => vec![
                 (format!("{}.json", file_id(report)), "application/json", report.to_json().into_bytes()),
                 ("timeline.svg".to_owned(), "image/svg+xml", report.to_svg().into_bytes()),
             ],
+        };
+        self.compose(Content {
+            subject: report.subject(),
+            place,
+            date: report.told_at(),
+            fingerprint: Some(&report.fingerprint),
+            text: report.to_text(),
+            html: report.to_html(),
+            attachments,
         })
     }
 
@@ -78,11 +83,11 @@ impl Messages {
         format!("<digest.{since}.{until}.{}.{:016x}@{domain}>", digest.reports, hash(&[&digest.hostname]))
     }
 
-    /// Returns the id of a mail that is never sent, which all mails about one place in one service refer to. It
+    /// Returns the id of a mail that is never sent, which all mails about one incident in one service refer to. It
     /// outlives the process.
     pub(super) fn root_id(&self, report: &Report) -> String {
         let service = report.process.service.as_deref().unwrap_or_default();
-        format!("<place.{:016x}@{}>", hash(&[service, &report.fingerprint]), self.domain())
+        format!("<place.{:016x}@{}>", hash(&[service, report.conversation()]), self.domain())
     }
 
     /// Returns the sender's domain, which was checked to be a plain one.

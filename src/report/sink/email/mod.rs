@@ -49,13 +49,14 @@
 //!
 //! # Conversations
 //!
-//! Reports with one [fingerprint](crate::Report::fingerprint) are one conversation: later mails are replies to the
-//! first. After a restart the first mail is no longer known. All of them refer to the same beginning, the Message-ID of
-//! a mail that was never sent, made of service, fingerprint and the sender's domain. Most mail programs keep the mails
+//! Reports of one [incident](crate::Report::incident) are one conversation: later mails are replies to the first. After a
+//! restart the first mail is no longer known. All of them refer to the same beginning, the Message-ID of a mail that was
+//! never sent, made of service, incident and the sender's domain. Most mail programs keep the mails
 //! together by it. Some also require equal subjects, and show each mail by itself.
 //!
 //! An [update](crate::Report::update) of a report is mailed as a reply if its verdict or its location differs from
-//! those of the last mail about it. Otherwise it has no news, and counts as delivered.
+//! those of the last mail about it. Otherwise it has no news, and counts as delivered. The last update, which says how
+//! the work has [ended](crate::Report::ending), is mailed if [`Email::endings`] asks for it.
 //!
 //! # What is delivered
 //!

@@ -62,7 +62,7 @@ impl Email {
             Way::Sendmail { command } => Carrier::Sendmail(command),
             Way::Files { directory } => Carrier::Files(Files::open(Path::new(&directory))?),
         };
-        Ok(Mailer::new(messages, to, carrier, self.timeout, self.per_hour))
+        Ok(Mailer::new(messages, to, carrier, self.timeout, self.per_hour, self.endings))
     }
 }
 

@@ -37,6 +37,7 @@ pub struct Email {
     pub(super) subject_prefix: String,
     pub(super) timeout: Duration,
     pub(super) per_hour: Option<u32>,
+    pub(super) endings: bool,
     /// The first setting that doesn't apply to this way of sending.
     pub(super) misplaced: Option<&'static str>,
 }
@@ -94,6 +95,7 @@ impl Email {
             subject_prefix: String::new(),
             timeout: TIMEOUT,
             per_hour: Some(PER_HOUR),
+            endings: false,
             misplaced: None,
         }
     }
@@ -236,6 +238,16 @@ impl Email {
     /// sent as one digest at the end of the hour.
     pub fn per_hour(mut self, mails: u32) -> Self {
         self.per_hour = Some(mails);
+        self
+    }
+
+    /// Also mails how reported work has [ended](crate::Report::ending), as a reply to the mail about it: "finished after
+    /// 2.60 s with 200". By default, this isn't mailed.
+    ///
+    /// It counts as a mail of the [hour](Self::per_hour). Beyond that number, and if the mail about the report was not
+    /// sent by then, there is none.
+    pub fn endings(mut self) -> Self {
+        self.endings = true;
         self
     }
 

@@ -6,7 +6,7 @@ use crate::report::sink::news::{Bounded, News};
 /// What has been mailed.
 #[derive(Debug)]
 pub(super) struct Threads {
-    /// The first mail for each fingerprint.
+    /// The first mail for each incident.
     first: Bounded<String, String>,
     /// The first mail for each report, by its id.
     reports: Bounded<String, Place>,
@@ -23,6 +23,13 @@ pub(super) struct Place {
     pub(super) references: Vec<String>,
 }
 
+impl Report {
+    /// Returns what all reports of one conversation have in common. Reports of earlier versions have no incident.
+    pub(super) fn conversation(&self) -> &String {
+        if self.incident.is_empty() { &self.fingerprint } else { &self.incident }
+    }
+}
+
 impl Threads {
     pub(super) fn new() -> Self {
         Self { first: Bounded::new(), reports: Bounded::new(), news: News::new() }
@@ -33,6 +40,11 @@ impl Threads {
         self.news.are_in(report)
     }
 
+    /// Returns whether there is a mail about the report that this is the end of.
+    pub(super) fn knows(&self, report: &Report) -> bool {
+        self.reports.get(&report.id).is_some()
+    }
+
     /// Returns where a mail about this report belongs.
     pub(super) fn place(&self, report: &Report, message_id: String, root: String) -> Place {
         if let Some(first) = self.reports.get(&report.id).filter(|first| first.message_id != message_id) {
@@ -40,14 +52,14 @@ impl Threads {
             references.push(first.message_id.clone());
             return Place { message_id, in_reply_to: Some(first.message_id.clone()), references };
         }
-        let first = self.first.get(&report.fingerprint).filter(|first| **first != message_id).cloned();
+        let first = self.first.get(report.conversation()).filter(|first| **first != message_id).cloned();
         let references = [Some(root), first.clone()].into_iter().flatten().collect();
         Place { message_id, in_reply_to: first, references }
     }
 
     /// Records that the mail about this report was sent.
     pub(super) fn sent(&mut self, report: &Report, place: &Place) {
-        self.first.entry(&report.fingerprint, || place.message_id.clone());
+        self.first.entry(report.conversation(), || place.message_id.clone());
         self.reports.entry(&report.id, || place.clone());
         self.news.told(report);
     }

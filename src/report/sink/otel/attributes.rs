@@ -70,6 +70,11 @@ pub(super) fn of_findings(report: &Report) -> Vec<KeyValue> {
     ];
     list.extend(report.threshold.map(|threshold| KeyValue::new("heeler.threshold_ms", in_millis(threshold))));
     list.extend(report.job.clone().map(|job| KeyValue::new("heeler.job", job)));
+    if let Some(ending) = &report.ending {
+        list.push(KeyValue::new("heeler.ended", ending.how.as_str()));
+        list.push(KeyValue::new("heeler.ended_after_ms", in_millis(ending.after)));
+        list.extend(ending.status.map(|status| KeyValue::new("http.response.status_code", i64::from(status))));
+    }
     if !report.notes.is_empty() {
         let notes: Vec<StringValue> = report.notes.iter().map(|note| note.clone().into()).collect();
         list.push(KeyValue::new("heeler.notes", Value::Array(Array::String(notes))));

@@ -1,6 +1,7 @@
 //! One log record per report.
 
 use opentelemetry::logs::{AnyValue, LogRecord as _, Logger, Severity};
+use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry::{Array, Value};
 
 use super::{EVENT, attributes};
@@ -16,15 +17,16 @@ pub(super) trait Emit: Send + Sync {
 
 impl<L: Logger + Send + Sync> Emit for L {
     fn emit(&self, report: &Report) {
-        if !self.event_enabled(Severity::Warn, TARGET, Some(EVENT)) {
+        let severity = if report.ending.is_some() { Severity::Info } else { Severity::Warn };
+        if !self.event_enabled(severity, TARGET, Some(EVENT)) {
             return;
         }
         let mut record = self.create_log_record();
         record.set_event_name(EVENT);
         record.set_target(TARGET);
-        record.set_timestamp(report.captured_at);
-        record.set_severity_number(Severity::Warn);
-        record.set_severity_text(Severity::Warn.name());
+        record.set_timestamp(report.told_at());
+        record.set_severity_number(severity);
+        record.set_severity_text(severity.name());
         record.set_body(report.sentence().into());
         for attribute in attributes::of_request(report).into_iter().chain(attributes::of_findings(report)) {
             if let Some(value) = any(attribute.value) {
@@ -33,6 +35,11 @@ impl<L: Logger + Send + Sync> Emit for L {
         }
         if let Some(span) = report.around.span_context() {
             record.set_trace_context(span.trace_id(), span.span_id(), Some(span.trace_flags()));
+        } else if let Some((trace, span)) = report
+            .trace_ids()
+            .and_then(|ids| Some((TraceId::from_hex(&ids.trace).ok()?, SpanId::from_hex(&ids.span).ok()?)))
+        {
+            record.set_trace_context(trace, span, None);
         }
         Logger::emit(self, record);
     }

@@ -57,7 +57,8 @@ use crate::report::{Report, Sink};
 ///
 /// heeler's own: `heeler.report.id`, `heeler.report.update`, `heeler.kind`, `heeler.verdict`, `heeler.job`,
 /// `heeler.elapsed_ms`, `heeler.threshold_ms`, `heeler.busy_ms`, `heeler.waiting_ms`, `heeler.polls`,
-/// `heeler.fingerprint`, `heeler.suppressed` and `heeler.notes`. The event on the span leaves out what the span itself
+/// `heeler.fingerprint`, `heeler.suppressed` and `heeler.notes`. The record of an [ending](Report::ending), at severity
+/// INFO, also has `heeler.ended`, `heeler.ended_after_ms` and `http.response.status_code`. The event on the span leaves out what the span itself
 /// says about the request.
 ///
 /// # Instruments

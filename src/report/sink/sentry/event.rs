@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::request::{request, trace};
 use super::stacks::{Images, MAIN, arranged, stacktrace};
-use crate::report::assemble::route::route_line;
+use crate::report::assemble::route::{request_line, route_line};
 use crate::report::render::timeline;
 use crate::report::{Report, Verdict};
 use crate::text::escape::escape;
@@ -74,8 +74,8 @@ fn id_of(report: &Report) -> Uuid {
 fn tags(report: &Report) -> Map<String, String> {
     let mut tags =
         Map::from([("verdict".to_owned(), report.verdict.to_string()), ("kind".to_owned(), report.kind.to_string())]);
-    if report.request.is_some() {
-        tags.insert("route".to_owned(), tag(&route_line(report)));
+    if let Some(request) = &report.request {
+        tags.insert("route".to_owned(), tag(&request_line(request)));
     }
     if let Some(job) = &report.job {
         tags.insert("job".to_owned(), tag(job));
@@ -110,6 +110,7 @@ fn details(report: &Report) -> Map<String, Value> {
         ("location", json!(report.location.as_ref().map(ToString::to_string))),
         ("uri", json!(report.request.as_ref().map(|request| &request.uri))),
         ("job", json!(report.job)),
+        ("trace_url", json!(report.trace_url)),
         ("process", json!(format!("{} {}", report.process.pid, report.process.executable))),
         ("where_the_time_went", json!(timeline(report))),
         ("spans", json!(spans.collect::<Vec<_>>())),

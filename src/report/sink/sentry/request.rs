@@ -43,35 +43,23 @@ fn header<'a>(asked: &'a report::RequestInfo, name: &str) -> Option<&'a str> {
     asked.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
 }
 
-/// Returns the caller's trace, or else one for this report's events alone.
+/// Returns the trace that the work belongs to, or else one for this report's events alone.
 pub(super) fn trace(report: &Report, event: Uuid) -> TraceContext {
     let bytes = *event.as_bytes();
     let mut span = [0; 8];
     span.copy_from_slice(&bytes[..8]);
-    let caller = report.request.as_ref().and_then(|asked| header(asked, "traceparent")).and_then(traceparent);
-    let (trace_id, parent_span_id) = match caller {
+    let known = report.trace_ids().and_then(|ids| Some((ids.trace.parse().ok()?, ids.span.parse().ok()?)));
+    let (trace_id, parent_span_id): (TraceId, Option<SpanId>) = match known {
         Some((trace, parent)) => (trace, Some(parent)),
         None => (TraceId::from(bytes), None),
     };
     TraceContext { trace_id, span_id: SpanId::from(span), parent_span_id, ..TraceContext::default() }
 }
 
-/// Parses `00-<trace>-<span>-<flags>`, from W3C Trace Context. All zeros mean nothing.
-fn traceparent(value: &str) -> Option<(TraceId, SpanId)> {
-    let mut parts = value.split('-');
-    let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
-    let known = version.len() == 2 && version != "ff" && parts.next().is_some();
-    let zero = |digits: &str| digits.bytes().all(|digit| digit == b'0');
-    if !known || zero(trace) || zero(span) {
-        return None;
-    }
-    Some((trace.parse().ok()?, span.parse().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::testing::report as example;
+    use crate::report::testing::{report as example, traced};
 
     fn with(uri: &str, host: Option<&str>) -> Request {
         let mut asked = example().request.unwrap();
@@ -100,24 +88,18 @@ mod tests {
         assert_eq!(with("/slow?tour=4?5", None).query_string.as_deref(), Some("tour=4?5"));
     }
 
+    /// Guards: the trace is that of the work, with the work's span as the event's parent, and a trace of its own if
+    /// there is none. What isn't an id is no reason to fail.
     #[test]
-    fn reads_only_a_valid_traceparent() {
-        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let (trace, span) = traceparent(good).unwrap();
-        assert_eq!(trace.to_string() + &span.to_string(), "4bf92f3577b34da6a3ce929d0e0e473600f067aa0ba902b7");
-        let bad = [
-            "",
-            "00",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e47-00f067aa0ba902b7-01",
-            "00-xxf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00---",
-        ];
-        for value in bad {
-            assert!(traceparent(value).is_none(), "{value}");
-        }
+    fn the_trace_is_the_works() {
+        let mut report = traced();
+        let of_work = trace(&report, Uuid::from_u128(7));
+        assert_eq!(of_work.trace_id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(of_work.parent_span_id.map(|span| span.to_string()).as_deref(), Some("00f067aa0ba902b7"));
+        report.span_id = Some("x".to_owned());
+        let own = trace(&report, Uuid::from_u128(7));
+        assert_eq!((own.trace_id.to_string(), own.parent_span_id), (format!("{:032x}", 7), None));
+        report.trace_id = None;
+        assert_eq!(trace(&report, Uuid::from_u128(8)).trace_id.to_string(), format!("{:032x}", 8));
     }
 }

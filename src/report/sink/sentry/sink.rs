@@ -37,14 +37,15 @@ use crate::report::{Report, Sink};
 /// | tags | `verdict`, `kind`, `route`, `job` |
 /// | request | method, URL, query and headers, as far as the report may show them |
 /// | context `heeler` | times in milliseconds, where the time went, spans, notes |
-/// | trace | the caller's, if it sent a `traceparent` header that reports [may show](crate::ReportsBuilder::allow_headers) |
+/// | trace | the [work's](Report::trace_id), as a child of its span |
 ///
 /// Release, environment and server name are those of the client. If it has none, the report's
 /// [service](crate::ReportsBuilder::service) and host are used. Tags, contexts and the user of the hub's scope are
 /// added as in every event. Its breadcrumbs and attachments are not, because they are about something else. Sessions
 /// (release health) are left alone.
 ///
-/// An [update](Report::update) is an event of its own in the same issue. An event's id is made of the report's id and
+/// An [update](Report::update) is an event of its own in the same issue, except the last one, which says how the work has
+/// [ended](Report::ending) and is not sent. An event's id is made of the report's id and
 /// update, so a report that is sent twice is one event.
 ///
 /// # What happens when
@@ -108,6 +109,10 @@ impl Sink for Sentry {
     }
 
     fn deliver(&self, report: &Report) -> Result<(), crate::SinkError> {
+        if report.ending.is_some() {
+            // The issue has everything already.
+            return Ok(());
+        }
         let Some(client) = self.hub.client() else {
             return Err("there is no Sentry client: `sentry::init` was not called, or on another thread".into());
         };

@@ -163,7 +163,7 @@ impl Webhook {
     /// doesn't know blocks shows the field `text`, which says the same in 1,900 characters at most. Everything from a
     /// request is put in code, where it cannot mention anybody, link or format. A backtick becomes an apostrophe there,
     /// and a service that doesn't understand `&lt;` shows it as it is. An update is posted only if its verdict or place
-    /// differs from what was posted last.
+    /// differs from what was posted last, and not to say how the work has [ended](crate::Report::ending).
     pub fn slack(mut self) -> Self {
         self.form = Form::Slack;
         self

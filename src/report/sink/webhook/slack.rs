@@ -48,7 +48,14 @@ pub(super) fn report(report: &Report) -> Value {
     if report.update > 0 {
         about.raw(", update ").plain(&report.update.to_string());
     }
-    about.raw(" · ").plain(&timestamp(report.captured_at));
+    about.raw(" · ").plain(&timestamp(report.told_at()));
+    if let Some(trace) = &report.trace_id {
+        about.raw(" · ");
+        match &report.trace_url {
+            Some(url) => about.link(url, "trace"),
+            None => about.raw("trace ").plain(trace),
+        };
+    }
 
     message(&head, Some(&sentence), &lines(report), &about)
 }
@@ -198,6 +205,12 @@ impl Text {
         })
     }
 
+    /// Appends a link to a URL of the settings, which was checked when the report was made.
+    fn link(&mut self, url: &str, text: &str) -> &mut Self {
+        self.push(&format!("<{}|{text}>", url.replace('&', "&amp;")));
+        self
+    }
+
     /// Appends one line of code.
     fn code(&mut self, text: &str) -> &mut Self {
         self.escaped(text, |c| (c == '`').then_some("'"))
@@ -246,7 +259,7 @@ mod tests {
 
     use super::*;
     use crate::report::assemble::location::locate;
-    use crate::report::testing::{await_stack, culprit, own, report as example, thread_stack};
+    use crate::report::testing::{await_stack, culprit, own, report as example, thread_stack, traced};
 
     fn text_of(value: &Value, pointer: &str) -> String {
         value.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no {pointer} in {value:#}")).to_owned()
@@ -261,17 +274,21 @@ mod tests {
         slow.process.version = Some("1.2.0".to_owned());
         slow.suppressed = 2;
         slow.update = 1;
+        slow.trace_id = traced().trace_id;
+        slow.trace_url = Some("https://tracing.example/trace?id=4bf9&tab=1".to_owned());
         let message = report(&slow);
         let intro = "*Slow request* on web1: waiting, 2.51 s\n`GET /slow/lock is waiting: 2.51 s so far (threshold 2.50 s), \
                      in photos::wait_for_import at examples/photos/slow.rs:88`";
         let code = "```\nwaits\n  photos::wait_for_import  examples/photos/slow.rs:88\n      | let _import = \
                     self.import.lock().await;\n  photos::lock_page  src/app.rs:40\n```";
         let about = "photos 1.2.0 · 2 more reports like this held back · report 8f14e45fceea167a-17, update 1 · \
-                     2025-01-01T00:00:02.510Z";
+                     2025-01-01T00:00:02.510Z · <https://tracing.example/trace?id=4bf9&amp;tab=1|trace>";
         assert_eq!(text_of(&message, "/blocks/0/text/text"), intro);
         assert_eq!(text_of(&message, "/blocks/1/text/text"), code);
         assert_eq!(text_of(&message, "/blocks/2/elements/0/text"), about);
         assert_eq!(text_of(&message, "/text"), format!("{intro}\n{code}\n{about}"));
+        slow.trace_url = None;
+        assert!(text_of(&report(&slow), "/text").ends_with(" · trace 4bf92f3577b34da6a3ce929d0e0e4736"));
     }
 
     #[test]

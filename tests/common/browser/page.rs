@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cdp::{Cdp, Context};
+use super::cdp::{Cdp, Context};
 use crate::common::chromium::Chromium;
 
 /// What one test may take, a browser's first start on a busy machine included.
-const PATIENCE: Duration = Duration::from_secs(80);
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// When a click that has changed nothing is repeated.
+const CLICK_AGAIN: Duration = Duration::from_secs(3);
 
 /// One browser at a time: two that share a small machine are slow.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -55,16 +58,22 @@ impl Page {
     /// The same in a frame.
     #[track_caller]
     pub(crate) fn until_in(&mut self, frame: Option<&Context>, expression: &str) {
-        let mut last = String::new();
-        while Instant::now() < self.cdp.deadline {
-            match self.cdp.try_eval(frame, expression) {
-                Ok(Value::Bool(true)) => return,
-                other => last = format!("{other:?}"),
+        if self.comes_true(frame, expression, self.cdp.deadline) {
+            return;
+        }
+        let text = self.cdp.try_eval(None, "location.href + '\\n' + document.body.innerText");
+        panic!("timed out waiting until {expression} on {text:?}, problems: {:#?}", self.cdp.problems);
+    }
+
+    /// Whether an expression is true before then.
+    fn comes_true(&mut self, frame: Option<&Context>, expression: &str, before: Instant) -> bool {
+        while Instant::now() < before {
+            if self.cdp.try_eval(frame, expression) == Ok(Value::Bool(true)) {
+                return true;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        let text = self.cdp.try_eval(None, "location.href + '\\n' + document.body.innerText");
-        panic!("timed out waiting until {expression}, last {last} on {text:?}, problems: {:#?}", self.cdp.problems);
+        false
     }
 
     /// What an expression is in a frame.
@@ -107,18 +116,27 @@ impl Page {
         self.click(&element);
     }
 
-    /// Clicks in a frame, near the left end of the element that an expression of the frame is.
+    /// Clicks in a frame, near the left end of the element that an expression of the frame is, until another expression of
+    /// the frame is true. A busy browser that has not drawn the frame yet does not know where a click belongs, and drops it;
+    /// then a person clicks again.
     #[track_caller]
-    pub(crate) fn click_in(&mut self, frame: &Context, element: &str) {
-        let of_frame = self.cdp.eval("(() => { const r = visible().getBoundingClientRect(); return [r.x, r.y]; })()");
-        let at = self.eval_in(
-            frame,
-            &format!(
-                "(() => {{ const r = {element}.getBoundingClientRect(); return [r.x + 3, r.y + r.height / 2]; }})()"
-            ),
-        );
-        let sum = |axis: usize| of_frame[axis].as_f64().unwrap() + at[axis].as_f64().unwrap();
-        self.click_at(sum(0), sum(1));
+    pub(crate) fn click_in(&mut self, frame: &Context, element: &str, done: &str) {
+        loop {
+            let of_frame =
+                self.cdp.eval("(() => { const r = visible().getBoundingClientRect(); return [r.x, r.y]; })()");
+            let at = self.eval_in(
+                frame,
+                &format!(
+                    "(() => {{ const r = {element}.getBoundingClientRect(); return [r.x + 3, r.y + r.height / 2]; }})()"
+                ),
+            );
+            let sum = |axis: usize| of_frame[axis].as_f64().unwrap() + at[axis].as_f64().unwrap();
+            self.click_at(sum(0), sum(1));
+            if self.comes_true(Some(frame), done, self.cdp.deadline.min(Instant::now() + CLICK_AGAIN)) {
+                return;
+            }
+            assert!(Instant::now() < self.cdp.deadline, "a click on {element} does not lead to {done}");
+        }
     }
 
     fn click_at(&mut self, x: f64, y: f64) {

@@ -1,48 +1,26 @@
 //! One row of the table: what a worker writes at every poll, and, behind a lock, what it writes once.
 
-use std::task::Waker;
+mod details;
+mod ending;
+mod waker;
 
-use super::clones::{MANY_CLONES, reaches_somebody};
-use super::{Job, PolicyId, Request, Subject, Trace, Work, flags};
+pub(crate) use details::Details;
+pub(crate) use waker::Asked;
+pub(super) use waker::{ASKED, ASKED_AGAIN, NOBODY, OTHER, WOKEN};
+
+use super::{PolicyId, RowLimit, SmallLimit, Work, flags};
 use crate::capture;
 use crate::capture::{Poller, RowId};
-use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use crate::sync::{RowGuard, RowLock, lock, try_lock, wait};
 
 /// `started` of a row whose clock stands still, for a body that nobody is waiting for.
 const PAUSED: u64 = u64::MAX;
 
-/// States of a row's waker, which cannot be addresses of tasks.
-///
-/// ```text
-/// NOBODY ── a poll is pending ──▶ has one ── the monitor asks ──▶ WOKEN ── a poll is pending ──▶ has one
-///    └── the monitor asks ──▶ ASKED                                 └── the monitor asks ──▶ ASKED_AGAIN
-/// ```
-///
-/// In the last two states, a waker that would be put in is woken instead, which leads to `WOKEN`. So no request for a
-/// poll is lost. If a row's waker is lent, `WOKEN` lasts only while some thread has the executor's waker in hand to
-/// wake it, and `ASKED_AGAIN` means that there is a reason to wake it once more: see `clones`.
-pub(super) const NOBODY: usize = 0;
-/// The waker was moved out to be woken. A poll will follow, unless the work ends or its task does not poll it.
-pub(super) const WOKEN: usize = 1;
-/// There was no waker to move out.
-pub(super) const ASKED: usize = 2;
-/// The same, but one was moved out before.
-pub(super) const ASKED_AGAIN: usize = 3;
-/// There is one, which isn't a tokio task's.
-pub(super) const OTHER: usize = 4;
-
-/// The outcome of asking for a row's waker.
-#[derive(Debug)]
-pub(crate) enum Asked {
-    /// To be woken.
-    Waker(Waker),
-    /// It is being woken, or has been. A poll will follow.
-    Underway,
-    /// Nothing can be woken. Either the work has not been polled yet, or is in its first poll, and will be woken then,
-    /// or it has kept no waker.
-    Nobody,
-}
+/// Mark: the work has an outcome. Only the owner uses it.
+const COMPLETED: u8 = 1;
+/// Mark: a box shares the row, and its limit is beside the request. If that was dropped elsewhere, there is none.
+const LIMITED: u8 = 1 << 1;
 
 /// Everything the table keeps of one piece of work.
 ///
@@ -65,8 +43,8 @@ pub(crate) struct Row {
     /// Clones of the row's own waker, and heeler's holds on it: see `lending`. Written under the lock.
     pub(super) clones: AtomicU16,
     pub(super) holds: AtomicU8,
-    /// Whether the work has an outcome. Only the owner uses it.
-    completed: AtomicBool,
+    /// [`COMPLETED`] and [`LIMITED`]. Written only by the owner's thread, and by what it polls within the row.
+    marks: AtomicU8,
     /// The row's index in its table, and above [`PROCESS_SHIFT`] the process that the table belongs to.
     index: u32,
     details: RowLock<Details>,
@@ -79,37 +57,6 @@ const _: () = assert!(capture::MAX_PROCESSES < 1 << (u32::BITS - PROCESS_SHIFT))
 // A million requests in flight must fit in a quarter of a gigabyte.
 #[cfg(not(all(test, heeler_loom)))]
 const _: () = assert!(size_of::<Row>() <= 256);
-
-/// The part of a row behind its lock. Valid for the generation that `state` shows while the lock is held.
-///
-/// It has no `Debug`, and neither has anything that holds a request's parts or a copied stack, because output of `{:?}`
-/// must not show them.
-#[derive(Default)]
-pub(crate) struct Details {
-    pub(crate) work: Work,
-    /// The request, if the work is one.
-    pub(crate) request: Request,
-    /// Wakes the task that polls the row. A request that has not suspended yet has none.
-    pub(crate) waker: Option<Waker>,
-    /// Waits and polls since arming.
-    pub(crate) trace: Option<Box<Trace>>,
-}
-
-impl Details {
-    /// Returns a copy of what the work is. It shares nothing that somebody else's code would have to free. So it may be
-    /// dropped anywhere, even after the work has ended.
-    pub(crate) fn subject(&self) -> Subject {
-        match &self.work {
-            Work::Nothing => Subject::Nothing,
-            Work::Request => Subject::Request(self.request.copy()),
-            Work::Job(job) => Subject::Job(Job { name: job.name.clone(), reports: None }),
-            Work::Child(child) => Subject::Child(child.clone()),
-            // A layer's box, if no other layer has a row for the request.
-            Work::Timebox(_) if self.request.path.is_some() => Subject::Request(self.request.copy()),
-            Work::Timebox(timebox) => Subject::Timebox(timebox.clone()),
-        }
-    }
-}
 
 // What is inside is valid after every single statement, even after a panic.
 impl std::panic::RefUnwindSafe for Row {}
@@ -130,7 +77,7 @@ impl Row {
             polls: AtomicU32::new(0),
             policy: AtomicU32::new(0),
             waker: AtomicUsize::new(NOBODY),
-            completed: AtomicBool::new(false),
+            marks: AtomicU8::new(0),
             clones: AtomicU16::new(0),
             holds: AtomicU8::new(0),
             index,
@@ -159,75 +106,10 @@ impl Row {
         self.waker.store(NOBODY, Ordering::Relaxed);
         self.clones.store(0, Ordering::Relaxed);
         self.holds.store(0, Ordering::Relaxed);
-        self.completed.store(false, Ordering::Relaxed);
+        self.marks.store(0, Ordering::Relaxed);
         let generation = (self.state.load(Ordering::Relaxed) >> 32) as u32;
         self.publish((generation as u64) << 32 | (flags::LIVE | extra) as u64);
         RowId::new(self.index, generation)
-    }
-
-    /// Ends the row's work. From here on `id` names nothing. Returns the waker and a job's settings for the caller to
-    /// drop, because their destructors are other people's code.
-    ///
-    /// The same is true of a request's parts and of a record's span, but they are dropped in place, under the lock. By
-    /// then the work is over, so nothing waits for this lock any more, see [`Row::details`], and a thread that is about
-    /// to wait gives up.
-    #[inline]
-    pub(crate) fn vacate(&self) -> (Option<Waker>, Option<Box<Job>>) {
-        let mut details = lock(&self.details);
-        let state = self.state.load(Ordering::Relaxed);
-        // A flag that the monitor sets between the two lines is lost, as it should be: the work is over.
-        self.end_generation(state);
-        let waker = details.waker.take();
-        let Details { work, request, .. } = &mut *details;
-        // In place, because a move costs more than what is dropped here: reference counts of byte strings.
-        let job = match work {
-            // A box without a layer has no request, and nothing reads what remains of it.
-            Work::Timebox(timebox) if request.path.is_none() => {
-                timebox.more = None;
-                None
-            }
-            _ => {
-                request.clear();
-                match std::mem::take(work) {
-                    Work::Job(job) => Some(job),
-                    Work::Nothing | Work::Request | Work::Child(_) | Work::Timebox(_) => None,
-                }
-            }
-        };
-        details.trace = None;
-        drop(details);
-        (waker, job)
-    }
-
-    /// Ends the row's work as [`Row::vacate`] does, but leaves the row to the clones of its waker, if there are any.
-    /// They may still wake the task that polled the work. Returns what to drop, and whether the row is free.
-    #[cold]
-    pub(super) fn drain(&self) -> (Details, bool) {
-        let mut details = lock(&self.details);
-        let mut left = std::mem::take(&mut *details);
-        let state = self.state.load(Ordering::Relaxed);
-        // If there were too many clones to count, the last cannot be recognised. They do nothing from here on.
-        let is_free = matches!(self.clones.load(Ordering::Relaxed), 0 | MANY_CLONES);
-        if is_free {
-            self.end_generation(state);
-        } else {
-            details.waker = left.waker.take();
-            self.publish(state >> 32 << 32 | flags::DRAINS as u64);
-        }
-        drop(details);
-        (left, is_free)
-    }
-
-    /// Frees a row that drains. Called under the row's lock. Returns the waker, to be dropped.
-    pub(super) fn drained(&self, details: &mut Details) -> Option<Waker> {
-        self.end_generation(self.state.load(Ordering::Relaxed));
-        details.waker.take()
-    }
-
-    #[inline]
-    fn end_generation(&self, state: u64) {
-        let next = ((state >> 32) as u32).wrapping_add(1);
-        self.publish((next as u64) << 32);
     }
 
     /// Stores a new state. Only the owner calls it.
@@ -386,59 +268,54 @@ impl Row {
         self.polls.store(self.polls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// Returns whether the row has the waker of this tokio task. For the owner. The row's own clone keeps the task
-    /// alive, so no other task can have its address.
-    ///
-    /// The owner may not see that the monitor has just taken it. Then a poll will follow, which sees it.
     #[inline]
-    pub(crate) fn has_task(&self, waker: &Waker) -> bool {
-        self.waker.load(Ordering::Relaxed) == waker.data().addr()
+    pub(super) fn has_limit(&self) -> bool {
+        self.marks.load(Ordering::Acquire) & LIMITED != 0
     }
 
-    /// Returns whether the row has a waker for which `is` returns true. For the owner.
-    pub(crate) fn has_waker(&self, id: RowId, is: impl FnOnce(&Waker) -> bool) -> bool {
-        self.details(id).is_some_and(|details| details.waker.as_ref().is_some_and(is))
-    }
-
-    /// Puts a waker in. For the owner, after a poll. Returns one to drop, and one to wake if somebody has asked for it
-    /// while there was none.
-    pub(crate) fn put_waker(&self, id: RowId, waker: Waker, is_task: bool) -> (Option<Waker>, Option<Waker>) {
-        let Some(mut details) = self.details(id) else { return (Some(waker), None) };
-        if matches!(self.waker.load(Ordering::Relaxed), ASKED | ASKED_AGAIN) {
-            self.waker.store(WOKEN, Ordering::Relaxed);
-            return (None, Some(waker));
+    /// Returns the limit that a box shares the row with.
+    pub(crate) fn limit(&self) -> Option<RowLimit> {
+        if !self.has_limit() {
+            return None;
         }
-        self.waker.store(if is_task { waker.data().addr() } else { OTHER }, Ordering::Relaxed);
-        (details.waker.replace(waker), None)
+        let (id, _) = self.live()?;
+        match self.details(id)?.work {
+            Work::Request(limit) => limit.some(),
+            _ => None,
+        }
     }
 
-    /// Moves the waker out, to be woken outside the lock. Returns `None` if the row doesn't belong to `id` any more.
-    ///
-    /// A thread that has set a flag before can rely on a poll that sees it. The waker is woken after that, now or at
-    /// the end of the poll that is going on.
-    pub(crate) fn take_waker(&self, id: RowId) -> Option<Asked> {
-        let mut details = self.details(id)?;
-        let (next, asked) = match (details.waker.take(), self.waker.load(Ordering::Relaxed)) {
-            (Some(waker), state) if !reaches_somebody(&waker) => {
-                details.waker = Some(waker);
-                (state, Asked::Nobody)
-            }
-            (Some(waker), _) => (WOKEN, Asked::Waker(waker)),
-            (None, NOBODY | ASKED) => (ASKED, Asked::Nobody),
-            (None, _) => (ASKED_AGAIN, Asked::Underway),
-        };
-        self.waker.store(next, Ordering::Relaxed);
-        Some(asked)
+    /// Sets a limit that a box shares the row with. For the thread that is inside of it, so that it is live. Returns false
+    /// if the row isn't a request's.
+    #[inline]
+    pub(super) fn set_limit(&self, limit: SmallLimit) -> bool {
+        match &mut lock(&self.details).work {
+            Work::Request(place) => *place = limit,
+            _ => return false,
+        }
+        self.mark(LIMITED, true);
+        true
+    }
+
+    #[inline]
+    pub(super) fn clear_limit(&self) {
+        self.mark(LIMITED, false);
     }
 
     #[inline]
     pub(crate) fn is_completed(&self) -> bool {
-        self.completed.load(Ordering::Relaxed)
+        self.marks.load(Ordering::Relaxed) & COMPLETED != 0
     }
 
     #[inline]
     pub(crate) fn set_completed(&self, completed: bool) {
-        self.completed.store(completed, Ordering::Relaxed);
+        self.mark(COMPLETED, completed);
+    }
+
+    #[inline]
+    fn mark(&self, mark: u8, set: bool) {
+        let marks = self.marks.load(Ordering::Relaxed);
+        self.marks.store(if set { marks | mark } else { marks & !mark }, Ordering::Release);
     }
 
     #[inline]

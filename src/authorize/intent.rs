@@ -1,4 +1,4 @@
-//! Decides whether a person meant to make a request that asks for a profile.
+//! Decides whether a person meant to make a request that asks for a profile, or for another action of heeler's pages.
 //!
 //! A page can make a browser send almost any request with the credentials that the browser adds by itself: cookies,
 //! passwords of Basic authentication, the client's certificate, the address it comes from. So a profile starts at once
@@ -40,7 +40,7 @@ const AMBIENT: [&[u8]; 4] = [b"basic", b"digest", b"negotiate", b"ntlm"];
 
 /// How a request asks for a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(crate) enum Way {
     /// By the URL's parameter.
     Flag,
     Header,
@@ -48,7 +48,7 @@ pub(super) enum Way {
 
 /// Who meant the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Intent {
+pub(crate) enum Intent {
     /// A person who may profile.
     Act,
     /// Perhaps a page, so somebody has to be asked.
@@ -65,7 +65,7 @@ pub(super) enum Intent {
 
 impl Intent {
     /// `many`: more than one run is asked for.
-    pub(super) fn of(head: &Parts, way: Way, many: bool) -> Self {
+    pub(crate) fn of(head: &Parts, way: Way, many: bool) -> Self {
         let fetch = Fetch::of(&head.headers);
         if prepares(&head.headers) {
             return Self::Preparation;
@@ -92,12 +92,12 @@ impl Intent {
 
 /// Returns whether the request comes from the application's own pages, as far as the browser says, and isn't a
 /// preparation.
-pub(super) fn goes_on(head: &Parts) -> bool {
+pub(crate) fn goes_on(head: &Parts) -> bool {
     !prepares(&head.headers) && Fetch::of(&head.headers).is_from_here(head)
 }
 
 /// Returns whether a request that must come from the application's own pages does, as far as the browser says.
-pub(super) fn is_own_action(head: &Parts) -> bool {
+pub(crate) fn is_own_action(head: &Parts) -> bool {
     match Fetch::of(&head.headers).site {
         Some(site) => site == b"same-origin",
         None => names_us(head, &ORIGIN, true) && names_us(head, &REFERER, true),

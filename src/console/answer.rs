@@ -1,0 +1,142 @@
+//! Answers, with the headers that all of them have.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_SECURITY_POLICY, LOCATION, VARY};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode};
+
+use super::ResponseBody;
+use super::page;
+use super::query::{Asked, Filter, Form, View, parse};
+use super::snapshots::{Depth, answer_of};
+use super::stream;
+use super::switches::{self, Made};
+use crate::authorize::intent::is_own_action;
+use crate::report::{Dump, Reports};
+use crate::text::page::{NO_PAGE, PICTURE, fixed_headers, nonce, policy_in_page};
+
+const HTML: &str = "text/html; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Returns the answer to somebody who may look.
+pub(super) async fn answer(reports: &Reports, head: &Parts, caller: Option<&str>) -> Response<ResponseBody> {
+    let (method, query) = (&head.method, head.uri.query().unwrap_or_default());
+    if method == Method::POST {
+        return match switches::parse(query) {
+            // A page elsewhere can have a browser send it.
+            Some(_) if !is_own_action(head) => say(StatusCode::FORBIDDEN, "Another page has asked for this."),
+            Some(change) => match switches::make(&change, caller) {
+                Made::Changed => see_other("?view=switches"),
+                Made::Unknown => say(StatusCode::NOT_FOUND, "There is no such watchdog."),
+                Made::NoThread => say(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "No thread could be started that would take the change back. Nothing was changed.",
+                ),
+            },
+            None => wrong_method(),
+        };
+    }
+    if method != Method::GET && method != Method::HEAD {
+        return wrong_method();
+    }
+    let Some((asked, filter)) = parse(query) else { return not_found() };
+    let response = match asked {
+        Asked::Events if method == Method::HEAD => with_headers("text/event-stream", NO_PAGE, Bytes::new()),
+        Asked::Events => match stream::open(filter) {
+            Some(events) => {
+                let mut response = with_headers("text/event-stream", NO_PAGE, Bytes::new());
+                *response.body_mut() = ResponseBody::events(events);
+                response
+            }
+            None => say(StatusCode::SERVICE_UNAVAILABLE, "There are too many open streams, or the service shuts down."),
+        },
+        asked => {
+            let (depth, reports) = (asked.depth(), reports.clone());
+            let made = answer_of(depth, move |dump| made(asked, &filter, dump, &reports)).await;
+            made.unwrap_or_else(|| say(StatusCode::SERVICE_UNAVAILABLE, "Too many requests at the same time."))
+        }
+    };
+    if method == Method::HEAD { response.map(|_| ResponseBody::whole(Bytes::new())) } else { response }
+}
+
+impl Asked {
+    /// Returns how much a dump must look at for it.
+    const fn depth(&self) -> Depth {
+        match self {
+            Self::Page(View::InFlight | View::History | View::Switches | View::Runtimes)
+            | Self::Report(..)
+            | Self::Form(Form::Table)
+            | Self::Events => Depth::Cheap,
+            Self::Page(View::Places | View::Resources | View::Threads) | Self::Work(_) | Self::Form(_) => Depth::Whole,
+        }
+    }
+}
+
+/// Makes the answer of a dump.
+fn made(asked: Asked, filter: &Filter, dump: &Dump, reports: &Reports) -> Response<ResponseBody> {
+    let json = |text: String| with_headers("application/json", NO_PAGE, Bytes::from(text));
+    let svg = |text: String| with_headers("image/svg+xml", PICTURE, Bytes::from(text));
+    let text = |text: String| with_headers(TEXT, NO_PAGE, Bytes::from(text));
+    match asked {
+        Asked::Page(view) => shown(|nonce| page::view(dump, reports, view, filter, nonce)),
+        Asked::Work(id) => match dump.work.iter().find(|work| work.id == id) {
+            Some(work) => shown(|nonce| page::work(dump, reports, work, nonce)),
+            None => say(StatusCode::NOT_FOUND, "It is not in flight any more."),
+        },
+        Asked::Report(fingerprint, form) => match (reports.remembered(&fingerprint), form) {
+            (Some(report), None) => shown(|nonce| page::report(dump, reports, &report, nonce)),
+            (Some(report), Some(Form::Text)) => text(report.to_text()),
+            (Some(report), Some(Form::Svg)) => svg(report.to_svg()),
+            (Some(report), Some(Form::Json | Form::Table)) => json(report.to_json()),
+            (None, _) => say(StatusCode::NOT_FOUND, "No such report is remembered."),
+        },
+        Asked::Form(Form::Text) => text(dump.to_string()),
+        Asked::Form(Form::Json | Form::Table) => json(dump.to_json()),
+        Asked::Form(Form::Svg) => svg(dump.to_svg()),
+        Asked::Events => not_found(),
+    }
+}
+
+/// Returns what callers without access get, and everybody who asks for what does not exist.
+pub(super) fn not_found() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(Bytes::new()));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}
+
+fn wrong_method() -> Response<ResponseBody> {
+    let mut response = say(StatusCode::METHOD_NOT_ALLOWED, "Use GET for this.");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
+}
+
+fn see_other(location: &'static str) -> Response<ResponseBody> {
+    let mut response = say(StatusCode::SEE_OTHER, location);
+    response.headers_mut().insert(LOCATION, HeaderValue::from_static(location));
+    response
+}
+
+fn shown(page: impl FnOnce(&str) -> String) -> Response<ResponseBody> {
+    let Ok(nonce) = nonce() else {
+        return say(StatusCode::SERVICE_UNAVAILABLE, "The system has no random numbers available.");
+    };
+    let policy = format!("{}; frame-ancestors 'none'", policy_in_page(&nonce, true));
+    with_headers(HTML, &policy, Bytes::from(page(&nonce)))
+}
+
+fn say(status: StatusCode, sentence: &str) -> Response<ResponseBody> {
+    let mut response = with_headers(TEXT, NO_PAGE, Bytes::from(format!("{sentence}\n")));
+    *response.status_mut() = status;
+    response
+}
+
+fn with_headers(content_type: &'static str, policy: &str, body: Bytes) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(body));
+    let headers = response.headers_mut();
+    headers.extend(fixed_headers(content_type));
+    headers.insert(VARY, HeaderValue::from_static("authorization, cookie"));
+    if let Ok(policy) = HeaderValue::from_str(policy) {
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}

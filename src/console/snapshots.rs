@@ -1,0 +1,123 @@
+//! Dumps for many who look at the same time.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::capture::{PerProcess, sys};
+use crate::log::log_safely;
+use crate::report::{Dump, blocking_dump, cheap_dump};
+use crate::sync::lock_std;
+
+/// How old a dump may be that is shown.
+const CURRENT: Duration = Duration::from_millis(900);
+
+/// At most this many answers are made at a time.
+const MAX_ASKING: usize = 64;
+
+/// How much a dump looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// What can be known every second.
+    Cheap,
+    /// All of it.
+    Whole,
+}
+
+#[derive(Default)]
+struct Kept {
+    cheap: Mutex<Option<(Instant, Arc<Dump>)>>,
+    whole: Mutex<Option<(Instant, Arc<Dump>)>>,
+    /// Whether a thread will forget them.
+    has_thread: Mutex<bool>,
+    /// How many threads make answers.
+    asking: AtomicUsize,
+}
+
+static KEPT: PerProcess<Kept> = PerProcess::new(Kept::default);
+
+/// Returns a dump that is less than a second old. Takes one if there is none, and lets others wait for that.
+pub(super) fn blocking(depth: Depth) -> Arc<Dump> {
+    let kept = KEPT.get();
+    let (place, take): (_, fn() -> Dump) = match depth {
+        Depth::Cheap => (&kept.cheap, cheap_dump),
+        Depth::Whole => (&kept.whole, blocking_dump),
+    };
+    let mut place = lock_std(place);
+    if let Some((_, dump)) = place.as_ref().filter(|(taken, _)| taken.elapsed() < CURRENT) {
+        return Arc::clone(dump);
+    }
+    let dump = Arc::new(take());
+    *place = Some((Instant::now(), Arc::clone(&dump)));
+    forget_later();
+    dump
+}
+
+/// Forgets dumps that nobody looks at any more: one of 100,000 pieces of work is large.
+fn forget_later() {
+    let mut has_thread = lock_std(&KEPT.get().has_thread);
+    if !*has_thread {
+        // Without the thread, the last dump stays.
+        *has_thread = std::thread::Builder::new().name("heeler-console".into()).spawn(forget).is_ok();
+    }
+}
+
+fn forget() {
+    sys::block_signals();
+    let kept = KEPT.get();
+    loop {
+        std::thread::sleep(2 * CURRENT);
+        let mut has_thread = lock_std(&kept.has_thread);
+        let is_empty = [&kept.cheap, &kept.whole].into_iter().all(|place| {
+            // One that is being taken is news.
+            place.try_lock().is_ok_and(|mut place| {
+                place.take_if(|(taken, _)| taken.elapsed() > 2 * CURRENT);
+                place.is_none()
+            })
+        });
+        if is_empty {
+            *has_thread = false;
+            return;
+        }
+    }
+}
+
+/// Makes an answer of a dump, on a thread of its own: the surrounding runtime may be of any kind, and all that it needs is
+/// slow. Returns `None` if too many ask.
+pub(super) async fn answer_of<A, F>(depth: Depth, make: F) -> Option<A>
+where
+    A: Send + 'static,
+    F: FnOnce(&Dump) -> A + Send + 'static,
+{
+    let place = Place::take()?;
+    let (done, made) = tokio::sync::oneshot::channel();
+    let started = std::thread::Builder::new().name("heeler-console".into()).spawn(move || {
+        sys::block_signals();
+        // The caller may have given up.
+        let _ = done.send(make(&blocking(depth)));
+        drop(place);
+    });
+    if let Err(error) = started {
+        log_safely(|| tracing::error!(target: "heeler", %error, "the console has no thread for an answer"));
+        return None;
+    }
+    made.await.ok()
+}
+
+/// One of the threads that make answers.
+struct Place;
+
+impl Place {
+    fn take() -> Option<Self> {
+        let asking = &KEPT.get().asking;
+        // Dropped, and counted back, if it is one too many.
+        let (before, place) = (asking.fetch_add(1, Ordering::Relaxed), Self);
+        (before < MAX_ASKING).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        KEPT.get().asking.fetch_sub(1, Ordering::Relaxed);
+    }
+}

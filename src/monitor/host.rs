@@ -1,0 +1,403 @@
+//! CPU time that this process did not get: because its cgroup had used up its quota, because it was stopped, or because
+//! other processes had the CPUs. The capture thread takes a sample now and then while work is near its threshold.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::host_files::{HostFiles, Pressure, Process, Throttling};
+use super::{DeniedBy, Evidence, Kind, Verdict};
+use crate::capture::{slots, sys};
+use crate::text::units::duration;
+
+const MILLISECOND: u64 = 1_000_000;
+/// How often a sample is taken while work is near its threshold.
+const PERIOD: u64 = 100 * MILLISECOND;
+/// A sample that is this old is still good for a report.
+const FRESH: u64 = 10 * MILLISECOND;
+/// How many samples are kept. When there are more, one goes whose neighbours are near each other for their age, so that
+/// the others reach back far.
+const MAX_SAMPLES: usize = 64;
+/// How many threads are read.
+const MAX_THREADS: usize = 16;
+/// Less than this is not worth a word, and less than a tenth of the time isn't, either.
+const LEAST: u64 = 20 * MILLISECOND;
+/// A thread that sleeps is woken a little late on any machine.
+const PUNCTUAL: u64 = MILLISECOND;
+/// A thread that was woken this much too late may have been stopped.
+const GAP: u64 = 100 * MILLISECOND;
+/// From this many on, major page faults are mentioned.
+const FAULTS: u64 = 100;
+
+/// CPU time that the process did not get. Durations are in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Denied {
+    pub(crate) nanos: u64,
+    /// The time that was looked at.
+    pub(crate) of: u64,
+    pub(crate) by: DeniedBy,
+}
+
+/// What was known at one moment. All but the time only grow.
+#[derive(Debug, Clone, Default)]
+struct Sample {
+    at: u64,
+    /// Of threads that poll watched work: how long each was ready to run without a CPU.
+    delays: Vec<(i32, u64)>,
+    /// The same of this thread.
+    own_delay: u64,
+    /// How much too late this thread was woken, altogether.
+    late: u64,
+    /// How long all threads stood still.
+    stopped: u64,
+    throttling: Option<Throttling>,
+    process: Option<Process>,
+    /// How long everything waited for memory, and for disks.
+    stalled: [Option<u64>; Pressure::ALL.len()],
+}
+
+/// The samples, oldest first.
+#[derive(Debug)]
+pub(super) struct Host {
+    files: HostFiles,
+    cpus: u64,
+    samples: Vec<Sample>,
+    /// Since the last sample: how much too late this thread was woken at most at once, and altogether.
+    longest: u64,
+    late: u64,
+}
+
+/// The same for a thread of the floor above that asks a runtime again and again.
+#[derive(Debug)]
+pub(crate) struct HostWatch(Host);
+
+impl HostWatch {
+    pub(crate) fn new() -> Self {
+        Self(Host::new(Path::new("/")))
+    }
+
+    /// Notes that this thread was to be woken at `wanted`.
+    pub(crate) fn woken(&mut self, wanted: u64, now: u64) {
+        self.0.woken(wanted, now);
+    }
+
+    /// Takes a sample if one is due.
+    pub(crate) fn look(&mut self, now: u64) {
+        self.0.look(now);
+    }
+
+    /// Returns whether the process was denied the CPU for half of the time since then, or more.
+    pub(crate) fn explains(&mut self, since: u64, now: u64) -> bool {
+        self.0.sample(now);
+        // What came first is in the sample from before. The next one may be from after a stop, and know nothing of it.
+        let from = self.0.samples.iter().rev().map(|sample| sample.at).find(|at| *at <= since).unwrap_or(since);
+        let time = now.saturating_sub(since).max(1);
+        self.0.denied(from).is_some_and(|denied| denied.nanos.saturating_mul(2) >= time)
+    }
+}
+
+impl Host {
+    pub(super) fn new(root: &Path) -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64);
+        Self { files: HostFiles::new(root), cpus, samples: Vec::new(), longest: 0, late: 0 }
+    }
+
+    /// Notes that this thread was to be woken at `wanted`.
+    pub(super) fn woken(&mut self, wanted: u64, now: u64) {
+        let late = now.saturating_sub(wanted);
+        if late >= PUNCTUAL {
+            self.late += late;
+            self.longest = self.longest.max(late);
+        }
+    }
+
+    /// Takes a sample if one is due. Returns when the next one is.
+    pub(super) fn look(&mut self, now: u64) -> u64 {
+        let due = self.samples.last().map_or(0, |last| last.at + PERIOD);
+        if now < due && self.longest < GAP {
+            return due;
+        }
+        self.sample(now);
+        now + PERIOD
+    }
+
+    fn sample(&mut self, now: u64) {
+        let threads = slots().into_iter().filter_map(|slot| slot.with_life(|life| life.tid)).take(MAX_THREADS);
+        let delays = threads.filter_map(|tid| Some((tid, self.files.run_delay(tid)?))).collect();
+        self.add(Sample {
+            at: now,
+            delays,
+            own_delay: self.files.run_delay(sys::thread_id()).unwrap_or(0),
+            throttling: self.files.throttling(),
+            process: self.files.process(),
+            stalled: Pressure::ALL.map(|pressure| self.files.stalled(pressure)),
+            ..Sample::default()
+        });
+    }
+
+    fn add(&mut self, mut sample: Sample) {
+        let before = self.samples.last().cloned().unwrap_or_default();
+        sample.at = sample.at.max(before.at);
+        sample.late = before.late + self.late;
+        let stood_still = self.longest >= GAP && !self.samples.is_empty() && self.stood_still(&before, &sample);
+        sample.stopped = before.stopped + if stood_still { self.longest } else { 0 };
+        (self.longest, self.late) = (0, 0);
+        if self.samples.len() == MAX_SAMPLES {
+            let at = |index: usize| self.samples[index].at;
+            let gap = |index: &usize| {
+                let (before, after) = (at(index - 1), at(index + 1));
+                (after - before).saturating_mul(1_000) / (sample.at - before).max(1)
+            };
+            if let Some(index) = (1..MAX_SAMPLES - 1).min_by_key(gap) {
+                self.samples.remove(index);
+            }
+        }
+        self.samples.push(sample);
+    }
+
+    /// Returns whether, while this thread was not woken, it was not ready to run either, and no other thread ran.
+    fn stood_still(&self, before: &Sample, now: &Sample) -> bool {
+        let ran = grown(before.process, now.process, |process| process.cpu).unwrap_or(u64::MAX);
+        let throttled = grown(before.throttling, now.throttling, |throttling| throttling.nanos).unwrap_or(0);
+        let awake = (now.at - before.at).saturating_sub(self.longest);
+        now.own_delay - before.own_delay.min(now.own_delay) < self.longest / 2
+            && throttled < self.longest / 2
+            && ran <= awake.saturating_mul(self.cpus) + self.longest / 8
+    }
+
+    /// Returns how long the process was denied the CPU from then on, as far as samples reach, and by what.
+    fn denied(&self, since: u64) -> Option<Denied> {
+        let (first, last) = (self.samples.iter().find(|sample| sample.at >= since)?, self.samples.last()?);
+        let of = last.at - first.at;
+        let delay = |(tid, now): &(i32, u64)| {
+            let before = first.delays.iter().find(|(of, _)| of == tid);
+            before.map_or(0, |(_, before)| now.saturating_sub(*before))
+        };
+        let delay = last.delays.iter().map(delay).max().unwrap_or(0).min(of);
+        let stopped = (last.stopped - first.stopped).min(of);
+        let late = (last.late - first.late).saturating_sub(last.stopped - first.stopped).min(of);
+        let throttled = grown(first.throttling, last.throttling, |throttling| throttling.nanos).unwrap_or(0);
+        // The kernel adds up CPUs. That a thread wanted to run there, it shows itself.
+        let throttled = throttled.min(of).min(delay.max(late)).max((throttled / self.cpus).min(of));
+        let ran = grown(first.process, last.process, |process| process.cpu).unwrap_or(u64::MAX);
+        // Threads that wait for each other are not the host's fault.
+        let others = if ran < of.saturating_mul(self.cpus) / 2 { delay } else { 0 };
+        let causes = [(stopped, DeniedBy::Stopped), (throttled, DeniedBy::Quota), (others, DeniedBy::Others)];
+        // Of two that explain as much, the first.
+        let (nanos, by) = causes.into_iter().rev().max_by_key(|(nanos, _)| *nanos)?;
+        let by = if by == DeniedBy::Others && throttled >= nanos / 2 { DeniedBy::Quota } else { by };
+        (nanos >= LEAST && nanos >= of / 10).then_some(Denied { nanos, of, by })
+    }
+
+    /// Adds to the evidence what the process did not get, and makes that the verdict if it explains most of the time.
+    pub(super) fn judge(&mut self, evidence: &mut Evidence) {
+        // Up to this moment. Reports about one incident come close together.
+        if self.samples.last().is_some_and(|last| last.at + FRESH < evidence.moment) {
+            self.sample(evidence.moment);
+        }
+        let since = evidence.moment.saturating_sub(evidence.elapsed);
+        if let Some(faults) = self.faults(since) {
+            evidence.notes.push(format!("{faults} major page faults meanwhile: memory had to be read from a disk"));
+        }
+        evidence.notes.extend(self.stalls(since));
+        let Some(denied) = self.denied(since) else { return };
+        evidence.denied = Some(denied);
+        if explains(&denied, evidence) {
+            evidence.verdict = Verdict::Throttled;
+        } else {
+            evidence.notes.push(format!(
+                "denied the CPU for {} of {}: {}",
+                duration(Duration::from_nanos(denied.nanos)),
+                duration(Duration::from_nanos(denied.of)),
+                denied.by.explain()
+            ));
+        }
+    }
+
+    /// Returns notes on what the whole machine waited for.
+    fn stalls(&self, since: u64) -> Vec<String> {
+        let first = self.samples.iter().find(|sample| sample.at >= since);
+        let Some((first, last)) = first.zip(self.samples.last()) else { return Vec::new() };
+        let of = last.at - first.at;
+        let note = |(at, pressure): (usize, Pressure)| {
+            let nanos = grown(first.stalled[at], last.stalled[at], |nanos| nanos)?.min(of);
+            (nanos >= LEAST && nanos >= of / 10).then(|| {
+                format!(
+                    "for {} of {}, no task on this machine could run: all of them waited for {}",
+                    duration(Duration::from_nanos(nanos)),
+                    duration(Duration::from_nanos(of)),
+                    pressure.resource()
+                )
+            })
+        };
+        Pressure::ALL.into_iter().enumerate().filter_map(note).collect()
+    }
+
+    fn faults(&self, since: u64) -> Option<u64> {
+        let (first, last) = (self.samples.iter().find(|sample| sample.at >= since)?, self.samples.last()?);
+        grown(first.process, last.process, |process| process.major_faults).filter(|faults| *faults >= FAULTS)
+    }
+}
+
+fn grown<T>(before: Option<T>, now: Option<T>, of: impl Fn(T) -> u64) -> Option<u64> {
+    Some(of(now?).saturating_sub(of(before?)))
+}
+
+/// Returns whether the CPU that the process did not get explains most of the time that the work wanted to run.
+fn explains(denied: &Denied, evidence: &Evidence) -> bool {
+    if matches!(evidence.kind, Kind::Abandoned | Kind::Interrupted) {
+        return false;
+    }
+    let wanted = match (denied.by, evidence.verdict) {
+        // Nothing ran, whatever the work was doing.
+        (DeniedBy::Stopped, Verdict::NoWaker) => return false,
+        (DeniedBy::Stopped, _) => evidence.elapsed,
+        (DeniedBy::Quota, Verdict::Starved | Verdict::Blocking | Verdict::Yielding | Verdict::Unknown) => {
+            evidence.runnable + evidence.busy
+        }
+        // If a thread of its own is known to hold a worker, that is the cause.
+        (DeniedBy::Others, Verdict::Starved) if evidence.culprits.is_empty() => evidence.runnable + evidence.busy,
+        _ => return false,
+    };
+    wanted > 0 && denied.nanos.saturating_mul(2) >= wanted
+}
+
+#[cfg(all(test, not(heeler_loom)))]
+mod tests {
+    use super::*;
+    use crate::report::testing::evidence;
+
+    const MS: u64 = MILLISECOND;
+
+    /// A host of two CPUs, of which nothing can be read.
+    fn host() -> Host {
+        let mut host = Host::new(Path::new("/nowhere"));
+        host.cpus = 2;
+        host
+    }
+
+    /// What one thread and the process have seen by then: milliseconds of delay, of throttling, and of CPU time.
+    fn at(ms: u64, delay: u64, throttled: u64, cpu: u64) -> Sample {
+        Sample {
+            at: ms * MS,
+            delays: vec![(7, delay * MS)],
+            throttling: Some(Throttling { times: throttled / 50, nanos: throttled * MS }),
+            process: Some(Process { major_faults: ms, cpu: cpu * MS }),
+            ..Sample::default()
+        }
+    }
+
+    fn denied(host: &Host, since: u64) -> Option<(u64, u64, DeniedBy)> {
+        host.denied(since * MS).map(|denied| (denied.nanos / MS, denied.of / MS, denied.by))
+    }
+
+    /// Guards: throttling is what a thread that wanted to run has seen of it. Where it has seen none, none is told.
+    #[test]
+    fn a_quota_denies_the_cpu() {
+        let mut host = host();
+        host.add(at(100, 5, 0, 0));
+        host.add(at(1_300, 805, 1_500, 400));
+        assert_eq!(denied(&host, 50), Some((800, 1_200, DeniedBy::Quota)));
+        assert_eq!(denied(&host, 101), None, "there is only one sample since");
+        host.add(at(1_400, 805, 1_500, 500));
+        host.add(at(2_400, 806, 1_510, 900));
+        assert_eq!(denied(&host, 1_350), None);
+    }
+
+    /// Guards: other processes are to blame for a delay only if this one leaves them the CPUs.
+    #[test]
+    fn its_own_threads_are_no_other_process() {
+        for (cpu, expected) in [(300, Some((700, 1_000, DeniedBy::Others))), (1_900, None)] {
+            let mut host = host();
+            host.add(at(0, 0, 0, 0));
+            host.add(at(1_000, 700, 0, cpu));
+            assert_eq!(denied(&host, 0), expected, "{cpu} ms of CPU time");
+        }
+    }
+
+    /// Guards: a process that stood still as a whole was stopped. One whose monitor alone was late was not.
+    #[test]
+    fn a_stop_is_told_from_being_late() {
+        for (own_delay, cpu, expected) in
+            [(0, 50, Some((1_000, 1_100, DeniedBy::Stopped))), (900, 50, None), (0, 900, None)]
+        {
+            let mut host = host();
+            host.add(at(0, 0, 0, 0));
+            host.woken(100 * MS, 1_100 * MS);
+            host.add(Sample { own_delay: own_delay * MS, ..at(1_100, 0, 0, cpu) });
+            assert_eq!(denied(&host, 0), expected, "{own_delay} {cpu}");
+        }
+    }
+
+    /// Guards: a stop explains a stall that is as short, although nothing was looked at since it began.
+    #[test]
+    fn a_stop_explains_a_stall() {
+        for stopped in [true, false] {
+            let mut watch = HostWatch(host());
+            watch.0.add(at(0, 0, 0, 0));
+            // Asked at 50, and woken at 320 instead of 100.
+            watch.woken(100 * MS, if stopped { 320 * MS } else { 100 * MS });
+            watch.0.add(at(320, 0, 0, 50));
+            assert_eq!(watch.explains(50 * MS, 320 * MS), stopped);
+        }
+    }
+
+    /// Guards: samples are bounded, and still reach back to the beginning of a long request.
+    #[test]
+    fn samples_reach_back() {
+        let mut host = host();
+        for turn in 0..10_000 {
+            host.add(at(turn * 100, 0, 0, 0));
+            assert!(host.samples.len() <= MAX_SAMPLES);
+        }
+        assert_eq!(host.samples[0].at, 0);
+        host.add(at(1_000_000, 500_000, 0, 0));
+        assert!(denied(&host, 10).is_some_and(|(_, of, _)| of > 600_000));
+    }
+
+    /// Guards: a machine whose disks hold everything up is named, and one that only had a hiccup isn't.
+    #[test]
+    fn what_the_machine_waited_for_is_told() {
+        for (stalled, expected) in [
+            (900, &["for 900 ms of 1.00 s, no task on this machine could run: all of them waited for disks"][..]),
+            (90, &[]),
+        ] {
+            let mut host = host();
+            host.add(Sample { stalled: [None, Some(0)], ..at(0, 0, 0, 0) });
+            host.add(Sample { stalled: [Some(7), Some(stalled * MS)], ..at(1_000, 0, 0, 0) });
+            assert_eq!(host.stalls(0), expected);
+        }
+    }
+
+    /// Guards: without the files nothing is said.
+    #[test]
+    fn nothing_is_said_of_what_cannot_be_read() {
+        let mut host = host();
+        for turn in 0..50 {
+            host.look(turn * PERIOD);
+        }
+        assert_eq!(denied(&host, 0), None);
+        let mut seen = evidence(crate::Reports::builder().without_log().build().unwrap());
+        (seen.moment, seen.elapsed, seen.busy) = (50 * PERIOD, 40 * PERIOD, 40 * PERIOD);
+        host.judge(&mut seen);
+        assert_eq!((seen.verdict, seen.notes.len()), (Verdict::Unknown, 0));
+    }
+
+    /// Guards: the verdict changes only if the CPU that was denied explains most of it. Otherwise a note says it.
+    #[test]
+    fn what_explains_most_is_the_verdict() {
+        use DeniedBy::{Others, Quota, Stopped};
+        let judged = |by, verdict, kind, busy| {
+            let reports = crate::Reports::builder().without_log().build().unwrap();
+            let seen = Evidence { verdict, kind, busy, elapsed: 1_000, ..evidence(reports) };
+            explains(&Denied { nanos: 500, of: 1_000, by }, &seen)
+        };
+        let slow = Kind::SlowRequest;
+        assert!(judged(Quota, Verdict::Starved, slow, 900) && judged(Quota, Verdict::Blocking, slow, 1_000));
+        assert!(!judged(Quota, Verdict::Blocking, slow, 1_001) && !judged(Quota, Verdict::Waiting, slow, 10));
+        assert!(judged(Stopped, Verdict::Waiting, slow, 0) && !judged(Stopped, Verdict::NoWaker, slow, 0));
+        assert!(judged(Others, Verdict::Starved, slow, 900) && !judged(Others, Verdict::Blocking, slow, 900));
+        assert!(judged(Quota, Verdict::Blocking, Kind::BlockingPoll, 900));
+        assert!(!judged(Quota, Verdict::Interrupted, Kind::Interrupted, 900), "its time was up for another reason");
+        assert!(!judged(Quota, Verdict::Starved, slow, 0));
+    }
+}

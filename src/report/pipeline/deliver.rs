@@ -1,0 +1,111 @@
+//! From a report that was just assembled to what the sinks get.
+
+use std::time::Instant;
+
+use super::fingerprint::fingerprint;
+use super::reports::{Inner, Reports};
+use super::throttle::Decision;
+use crate::capture::{disown_wrappers, is_of};
+use crate::monitor::Verdict;
+use crate::report::assemble::awaiting::{awaiting, unseen_task};
+use crate::report::assemble::cause;
+use crate::report::assemble::location::{arrange, locate};
+use crate::report::assemble::source;
+use crate::report::metrics::stats::count;
+use crate::report::model::process;
+use crate::report::model::{Ending, Report};
+use crate::sync::lock_std;
+
+impl Reports {
+    /// Completes a report, decides whether it goes out, and hands it to every sink. Call it on the reporter thread,
+    /// because it may take as long as the sinks do. Never panics because of a sink.
+    ///
+    /// The caller leaves `fingerprint`, `location`, `suppressed`, `Frame::source` and `process` empty, and passes
+    /// everything that came from the request or the application as it is. What may be shown of it is decided here.
+    pub(crate) fn deliver(&self, report: Report) {
+        self.deliver_at(report, Instant::now());
+    }
+
+    /// Returns the report as it would be delivered.
+    pub(in crate::report) fn describe(&self, mut report: Report) -> Report {
+        self.inner.complete(&mut report);
+        source::quote(&mut report.stacks);
+        report
+    }
+
+    pub(super) fn deliver_at(&self, mut report: Report, now: Instant) {
+        let (inner, state) = (&*self.inner, self.inner.state.get());
+        inner.complete(&mut report);
+        {
+            let mut progress = lock_std(&state.progress);
+            progress.keep_place(&mut report);
+            report.notes.extend(progress.note(&report));
+        }
+        let decision = {
+            let mut throttle = lock_std(&state.throttle);
+            throttle.decide(&report.id, report.update, &report.fingerprint, now, || report.sentence())
+        };
+        // Counted only now, because a report that is lost while it is put together is counted as dropped.
+        state.counters.count_made(&report);
+        #[cfg(feature = "console")]
+        if let Some(history) = state.history.get() {
+            lock_std(history).note(&report, matches!(decision, Decision::Send { .. }));
+        }
+        match decision {
+            Decision::Hold => count(&state.counters.suppressed),
+            Decision::Send { suppressed } => {
+                report.suppressed = suppressed;
+                source::quote(&mut report.stacks);
+                // These two are the end of their work.
+                let goes_on =
+                    !matches!(report.verdict, Verdict::Abandoned | Verdict::Interrupted) && report.dump.is_none();
+                if let Some(unended) = state.unended.as_ref().filter(|_| goes_on) {
+                    lock_std(unended).sent(&mut report);
+                }
+                state.dispatch.accept(report, now);
+            }
+        }
+    }
+
+    /// Adds to a report that was sent how its work has ended. The throttle has decided about the report, and this goes
+    /// where that went.
+    pub(in crate::report) fn end(&self, id: &str, ending: Ending) {
+        let state = self.inner.state.get();
+        let Some(unended) = &state.unended else { return };
+        let ended = lock_std(unended).end(id, ending);
+        if let Some(report) = ended {
+            state.counters.count_made(&report);
+            state.dispatch.accept(report, Instant::now());
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn complete(&self, report: &mut Report) {
+        if !self.own_crates.is_empty() {
+            let all = report.stacks.iter_mut().chain(report.elsewhere.stacks_mut());
+            for frame in all.flat_map(|stack| &mut stack.frames).filter(|frame| !frame.own) {
+                frame.own = is_of(frame, &self.own_crates);
+            }
+        }
+        let all = report.stacks.iter_mut().chain(report.elsewhere.stacks_mut());
+        all.for_each(|stack| disown_wrappers(&mut stack.frames));
+        // First, before its sentence and its fingerprint are made.
+        self.redactor.report(report);
+        if let Some((name, version)) = &self.service {
+            report.process.service = Some(name.clone());
+            report.process.version = Some(version.clone());
+        }
+        if let (Some(template), Some(ids)) = (&self.trace_url, report.trace_ids()) {
+            report.trace_url = Some(template.link(&ids));
+        }
+        process::complete(&mut report.process, &report.stacks);
+        arrange(report);
+        report.location = locate(report);
+        report.awaiting = awaiting(report);
+        report.notes.extend(unseen_task(report).map(str::to_owned));
+        cause::find(report);
+        // No dump is like another.
+        report.fingerprint = if report.dump.is_some() { report.id.clone() } else { fingerprint(report) };
+    }
+}
