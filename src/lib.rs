@@ -214,8 +214,8 @@ pub use report::metrics::{Metrics, metrics};
 pub use report::notify_systemd;
 pub use report::threads::{ThreadDump, ThreadGroup, register_thread, threads};
 pub use report::{
-    AsyncSink, Dump, Report, Reports, ReportsBuilder, Sink, SinkError, Stats, blocking_dump, dump, liveness, runtimes,
-    shutdown, watch_runtime,
+    AsyncSink, Dump, Report, Reports, ReportsBuilder, Rule, Sink, SinkError, Stats, blocking_dump, dump, liveness,
+    runtimes, shutdown, watch_runtime,
 };
 pub use resource::{
     Acquire, Acquired, Held, Initialize, WaitFor, acquire, acquire_blocking, acquire_shared, initialize, wait_for,

@@ -12,6 +12,7 @@ use super::snapshots::{Depth, answer_of};
 use super::stream;
 use super::switches::{self, Made};
 use crate::authorize::intent::is_own_action;
+use crate::report::profiles::{self, ProfileForm};
 use crate::report::{Dump, Reports};
 use crate::text::page::{NO_PAGE, PICTURE, fixed_headers, nonce, policy_in_page};
 
@@ -25,9 +26,9 @@ pub(super) async fn answer(reports: &Reports, head: &Parts, caller: Option<&str>
         return match switches::parse(query) {
             // A page elsewhere can have a browser send it.
             Some(_) if !is_own_action(head) => say(StatusCode::FORBIDDEN, "Another page has asked for this."),
-            Some(change) => match switches::make(&change, caller) {
+            Some(change) => match switches::make(&change, reports, caller) {
                 Made::Changed => see_other("?view=switches"),
-                Made::Unknown => say(StatusCode::NOT_FOUND, "There is no such watchdog."),
+                Made::Unknown => say(StatusCode::NOT_FOUND, "There is no such switch."),
                 Made::NoThread => say(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "No thread could be started that would take the change back. Nothing was changed.",
@@ -52,7 +53,8 @@ pub(super) async fn answer(reports: &Reports, head: &Parts, caller: Option<&str>
         },
         asked => {
             let (depth, reports) = (asked.depth(), reports.clone());
-            let made = answer_of(depth, move |dump| made(asked, &filter, dump, &reports)).await;
+            let caller = caller.map(str::to_owned);
+            let made = answer_of(depth, move |dump| made(asked, &filter, dump, &reports, caller.as_deref())).await;
             made.unwrap_or_else(|| say(StatusCode::SERVICE_UNAVAILABLE, "Too many requests at the same time."))
         }
     };
@@ -65,6 +67,7 @@ impl Asked {
         match self {
             Self::Page(View::InFlight | View::History | View::Switches | View::Runtimes)
             | Self::Report(..)
+            | Self::Profile(..)
             | Self::Form(Form::Table)
             | Self::Events => Depth::Cheap,
             Self::Page(View::Places | View::Resources | View::Threads) | Self::Work(_) | Self::Form(_) => Depth::Whole,
@@ -73,12 +76,15 @@ impl Asked {
 }
 
 /// Makes the answer of a dump.
-fn made(asked: Asked, filter: &Filter, dump: &Dump, reports: &Reports) -> Response<ResponseBody> {
+fn made(asked: Asked, filter: &Filter, dump: &Dump, reports: &Reports, caller: Option<&str>) -> Response<ResponseBody> {
     let json = |text: String| with_headers("application/json", NO_PAGE, Bytes::from(text));
     let svg = |text: String| with_headers("image/svg+xml", PICTURE, Bytes::from(text));
     let text = |text: String| with_headers(TEXT, NO_PAGE, Bytes::from(text));
     match asked {
-        Asked::Page(view) => shown(|nonce| page::view(dump, reports, view, filter, nonce)),
+        Asked::Page(view) => {
+            let profiles = if view == View::History { profiles::recent(caller) } else { Default::default() };
+            shown(|nonce| page::view(dump, reports, view, filter, &profiles, nonce))
+        }
         Asked::Work(id) => match dump.work.iter().find(|work| work.id == id) {
             Some(work) => shown(|nonce| page::work(dump, reports, work, nonce)),
             None => say(StatusCode::NOT_FOUND, "It is not in flight any more."),
@@ -90,6 +96,19 @@ fn made(asked: Asked, filter: &Filter, dump: &Dump, reports: &Reports) -> Respon
             (Some(report), Some(Form::Json | Form::Table)) => json(report.to_json()),
             (None, _) => say(StatusCode::NOT_FOUND, "No such report is remembered."),
         },
+        Asked::Profile(id, form) => {
+            let form = match form {
+                Form::Svg => ProfileForm::Svg,
+                Form::Json => ProfileForm::Json,
+                Form::Text | Form::Table => return say(StatusCode::NOT_FOUND, "A profile has no such form here."),
+            };
+            match profiles::read(&id, caller, form) {
+                Ok(Some(picture)) if form == ProfileForm::Svg => with_headers("image/svg+xml", PICTURE, picture.into()),
+                Ok(Some(profile)) => with_headers("application/json", NO_PAGE, profile.into()),
+                Ok(None) => say(StatusCode::NOT_FOUND, "There is no such profile."),
+                Err(error) => say(StatusCode::SERVICE_UNAVAILABLE, &format!("The profile cannot be read: {error}.")),
+            }
+        }
         Asked::Form(Form::Text) => text(dump.to_string()),
         Asked::Form(Form::Json | Form::Table) => json(dump.to_json()),
         Asked::Form(Form::Svg) => svg(dump.to_svg()),

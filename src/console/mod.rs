@@ -40,8 +40,9 @@
 //! | `?view=resources` | who holds and who waits for what has a name, and deadlocks, as a picture |
 //! | `?view=threads` | all threads of the process by stack |
 //! | `?view=runtimes` | the delays of [watched](crate::watch_runtime) runtimes |
-//! | `?view=history` | what reports were about, with their count and trend, and the state of each sink; `?report=` is one of them |
-//! | `?view=switches` | watchdogs, which can be switched off or given another threshold for some minutes |
+//! | `?view=history` | what reports were about, with their count and trend, stored profiles, and the state of each sink; `?report=` is one of them |
+//! | `?profile=` | a stored profile as a flamegraph, or with `&form=json` as JSON, without the response's body |
+//! | `?view=switches` | watchdogs, which can be switched off or given another threshold for some minutes, and [rules](crate::Rule), which can be given another budget |
 //! | `?work=5cf400b2380cbd97` | one piece of work, with its stack |
 //! | `?form=text`, `?form=json`, `?form=svg` | a [dump](crate::dump()) as text, as JSON, as a flamegraph whose width is work |
 //! | `?form=table` | the table as JSON |
@@ -56,6 +57,9 @@
 //! Callers whom the [authorizer](crate::authorize) allows. For all others there is nothing: they get a 404. A listener on
 //! a loopback address also checks `Host`, because a page elsewhere can have a developer's browser ask any name that leads
 //! there (DNS rebinding). The Unix socket needs no token. It admits the user that the service runs as, and root.
+//!
+//! Of profiles, a caller sees those that [rules](crate::Rule) wanted, and those that the same caller has asked for: both
+//! authorizers must have given the same name, or none.
 //!
 //! The console's own requests are not in its table and have no thresholds, also if it is nested within a
 //! [`WatchdogLayer`](crate::WatchdogLayer). Pages load nothing from elsewhere, and work without a script up to the refresh.

@@ -10,6 +10,8 @@ pub(super) enum Asked {
     Form(Form),
     /// The last report with that fingerprint, as a page or in a form.
     Report(String, Option<Form>),
+    /// A stored profile, by its id.
+    Profile(String, Form),
     /// News of the table.
     Events,
 }
@@ -120,6 +122,7 @@ pub(super) fn parse(query: &str) -> Option<(Asked, Filter)> {
             "view" => asked = Asked::Page(View::ALL.into_iter().find(|view| view.as_str() == value)?),
             "work" => asked = Asked::Work(Some(value).filter(|id| is_id(id))?.to_owned()),
             "report" => asked = Asked::Report(Some(value).filter(|id| is_id(id))?.to_owned(), None),
+            "profile" => asked = Asked::Profile(Some(value).filter(|id| is_profile(id))?.to_owned(), Form::Svg),
             "form" => {
                 let form = match value {
                     "text" => Form::Text,
@@ -130,6 +133,7 @@ pub(super) fn parse(query: &str) -> Option<(Asked, Filter)> {
                 };
                 asked = match asked {
                     Asked::Report(fingerprint, _) => Asked::Report(fingerprint, Some(form)),
+                    Asked::Profile(id, _) => Asked::Profile(id, form),
                     _ => Asked::Form(form),
                 };
             }
@@ -144,6 +148,10 @@ pub(super) fn parse(query: &str) -> Option<(Asked, Filter)> {
 
 fn is_id(id: &str) -> bool {
     id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn is_profile(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Decodes a value as forms encode it. What is not UTF-8 is replaced.

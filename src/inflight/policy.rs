@@ -93,6 +93,8 @@ impl Abandoned {
 pub(crate) struct Policy {
     pub(crate) id: PolicyId,
     pub(crate) tool: Tool,
+    /// What the application calls the layer, if anything.
+    pub(crate) name: Option<String>,
     pub(crate) reports: ReportTarget,
     /// Headers that rows keep: those that reports may show, and `traceparent`.
     pub(crate) headers: Vec<HeaderName>,
@@ -113,6 +115,8 @@ pub(crate) struct Policy {
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) tool: Tool,
+    /// What the application calls the layer, if anything.
+    pub(crate) name: Option<String>,
     pub(crate) reports: ReportTarget,
     /// Headers that rows keep: those that reports may show, and `traceparent`.
     pub(crate) headers: Vec<HeaderName>,
@@ -147,6 +151,7 @@ impl Policy {
         let policy: &'static Self = Box::leak(Box::new(Self {
             id: PolicyId(index + 1),
             tool: settings.tool,
+            name: settings.name,
             headers: settings.headers,
             reports: settings.reports,
             threshold: AtomicU64::new(nanos(settings.threshold)),

@@ -10,6 +10,7 @@ use pin_project_lite::pin_project;
 
 use super::ResponseBody;
 use super::body::Foreign;
+use super::tail::Tail;
 
 /// Says why a request was not profiled, on a response that is the service's own.
 const X_GEORDI_ERROR: HeaderName = HeaderName::from_static("x-geordi-error");
@@ -45,6 +46,8 @@ pin_project! {
             inner: F,
         },
         Asked { asked: Asked<F, E> },
+        // In a box, because it is rare and large.
+        Tail { tail: Box<Tail<F>> },
         Unprofiled {
             #[pin]
             inner: F,
@@ -58,6 +61,10 @@ impl<F, E> ResponseFuture<F, E> {
         Self { state: State::Pass { inner } }
     }
 
+    pub(super) fn tail(tail: Tail<F>) -> Self {
+        Self { state: State::Tail { tail: Box::new(tail) } }
+    }
+
     pub(super) fn asked(asked: impl Future<Output = Result<Step<F>, E>> + Send + 'static) -> Self {
         Self { state: State::Asked { asked: Mutex::new(Box::pin(asked)) } }
     }
@@ -66,6 +73,7 @@ impl<F, E> ResponseFuture<F, E> {
 impl<F, R, E> Future for ResponseFuture<F, E>
 where
     F: Future<Output = Result<Response<R>, E>>,
+    E: fmt::Display,
 {
     type Output = Result<Response<ResponseBody<R>>, E>;
 
@@ -79,6 +87,9 @@ where
                         let (head, body) = result?.into_parts();
                         Ok(Response::from_parts(head, ResponseBody::plain(body)))
                     });
+                }
+                StateProjection::Tail { tail } => {
+                    return tail.poll(cx).map(|result| Ok(result?.map(ResponseBody::plain)));
                 }
                 StateProjection::Asked { asked } => {
                     match asked.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut().poll(cx) {

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::flag::DEFAULT_HEADER;
 use crate::log::Clamp;
 use crate::report::Redactor;
+use crate::report::rules::orders;
 
 /// The allowed samples per second.
 const RATES: std::ops::RangeInclusive<u32> = 10..=10_000;
@@ -308,7 +309,8 @@ impl ProfileLayer {
         self.config.get_or_init(|| {
             // The first use calibrates the clock. Do that here, and not in a request.
             Clock::get();
-            Arc::new(Config {
+            orders::announce();
+            let config = Arc::new(Config {
                 flag: self.flag.clone(),
                 header: self.header.clone(),
                 authorizer: self.authorizer.clone(),
@@ -325,7 +327,10 @@ impl ProfileLayer {
                 queue: Queue::new(self.max_concurrent, self.max_queued),
                 jobs: Arc::default(),
                 questions: Questions::default(),
-            })
+            });
+            #[cfg(feature = "console")]
+            crate::report::profiles::make_known(Arc::<Config>::downgrade(&config));
+            config
         })
     }
 }

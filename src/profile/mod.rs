@@ -109,9 +109,21 @@
 //! a process, further requests for a profile get the status 503. A panic of the handler is the outcome of its profile.
 //! With the header, the panic also goes on to the server, as it would have without the layer.
 //!
+//! # Tail profiles
+//!
+//! A [rule](crate::Rule) profiles a request in production: the next one on a route where requests keep being slow. Nobody
+//! asks for it, so it is unlike the others. The request runs where it would have run, its client gets the response as ever,
+//! and the limits and thresholds around it and in it apply. It waits for no turn. Its profile ends with the head of the
+//! response, and keeps nothing of the body. If the request takes longer than the [timeout](ProfileLayer::timeout), the
+//! profile ends and the request goes on. Everybody who may profile finds it in `?__geordi__=index`.
+//!
+//! Every poll of the request is traced, and its thread is sampled while it is inside one: some microseconds a poll, and a
+//! signal a thousand times per second of computing.
+//!
 //! # Who may see what
 //!
-//! The authorizer is asked at every step. A profile belongs to the person who asked for it. If the authorizer tells
+//! The authorizer is asked at every step. A profile belongs to the person who asked for it, or
+//! to everybody who may profile if a rule wanted it. If the authorizer tells
 //! callers apart, other callers get the same answer as for an id that does not exist. A request that another site makes
 //! a browser send cancels nothing. Answers forbid caches to store them. Pages run only their own scripts. A response's
 //! body is only ever served as plain text or as bytes, whatever type it claims to have.
@@ -137,6 +149,8 @@ mod format;
 mod future;
 mod id;
 mod jobs;
+#[cfg(feature = "console")]
+mod known;
 mod layer;
 mod model;
 mod page;
@@ -147,6 +161,7 @@ mod service;
 mod start;
 mod store;
 mod supervisor;
+mod tail;
 #[cfg(test)]
 mod testing;
 

@@ -24,7 +24,8 @@ pub struct Profile {
     /// When the request began.
     #[serde(with = "rfc3339")]
     pub started_at: SystemTime,
-    /// The time from the beginning of the request to the end of its response's body, for all runs together.
+    /// The time from the beginning of the request to the end of its response's body, for all runs together. If a rule
+    /// wanted the profile, it ends with the response's head.
     pub wall_nanos: u64,
     /// How often the request ran.
     pub runs: u32,
@@ -32,6 +33,9 @@ pub struct Profile {
     pub rate_hz: u32,
     /// How it ended.
     pub outcome: Outcome,
+    /// Why it was made, if a [rule](crate::Rule) wanted it; `None` if somebody asked.
+    #[serde(default)]
+    pub reason: Option<String>,
     /// The request, without the flag that asked for the profile.
     pub request: Request,
     /// The response; `None` if there was none.

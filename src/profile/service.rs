@@ -17,11 +17,13 @@ use super::body::{BoxError, Foreign};
 use super::future::Step;
 use super::layer::Config;
 use super::start::{begin, without_any_flag, without_flag};
+use super::tail;
 use super::{ResponseBody, ResponseFuture};
 use crate::authorize::Access;
 use crate::disabled::is_disabled;
 use crate::macros::inner_service_accessors;
 use crate::parts::with_parts;
+use crate::report::rules::orders;
 
 /// A service whose requests can be profiled: see [`ProfileLayer`](super::ProfileLayer).
 #[derive(Clone)]
@@ -82,7 +84,30 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if self.is_asked(&request) { asked(self, request) } else { ResponseFuture::pass(self.inner.call(request)) }
+        if self.is_asked(&request) {
+            asked(self, request)
+        } else if orders::has_orders() {
+            unasked(self, request)
+        } else {
+            ResponseFuture::pass(self.inner.call(request))
+        }
+    }
+}
+
+/// Goes on with a request that nobody wants to have profiled, unless a rule does.
+#[cold]
+#[inline(never)]
+fn unasked<S, B, R>(profiled: &mut ProfileService<S>, mut request: Request<B>) -> ResponseFuture<S::Future, S::Error>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    B: Body,
+{
+    let inner = &mut profiled.inner;
+    let Some(reason) = tail::wanted(&mut request) else { return ResponseFuture::pass(inner.call(request)) };
+    let body_bytes = request.body().size_hint().exact().unwrap_or(0);
+    match tail::begin(&profiled.config, request, body_bytes, reason, |request| inner.call(request)) {
+        Ok(tail) => ResponseFuture::tail(tail),
+        Err(future) => ResponseFuture::pass(future),
     }
 }
 

@@ -55,6 +55,7 @@ impl ProfileBuilder {
             runs: 1,
             rate_hz: 1_000,
             outcome: Outcome::Finished,
+            reason: None,
             request: Request {
                 method: "GET".to_owned(),
                 uri: "/slow/lock".to_owned(),

@@ -128,7 +128,10 @@ mod pipeline;
 #[cfg(test)]
 mod planted;
 mod privacy;
+#[cfg(feature = "console")]
+pub(crate) mod profiles;
 pub(crate) mod render;
+pub(crate) mod rules;
 mod runtimes;
 mod sink;
 #[cfg(test)]
@@ -155,6 +158,7 @@ pub use model::{
 };
 pub use pipeline::builder::ReportsBuilder;
 pub use pipeline::reports::Reports;
+pub use rules::Rule;
 #[cfg(feature = "systemd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "systemd")))]
 pub use runtimes::notify_systemd;

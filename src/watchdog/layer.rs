@@ -63,6 +63,7 @@ impl WatchdogLayer {
         Self {
             settings: Settings {
                 tool: Tool::Watchdog,
+                name: None,
                 headers: reports.kept_headers(),
                 reports: reports.target(),
                 threshold: CLAMP.at_least(threshold, SHORTEST),
@@ -83,6 +84,12 @@ impl WatchdogLayer {
         change(&mut self);
         self.config = Arc::default();
         self
+    }
+
+    /// Gives the layer a name, which the console shows beside its switches. Without one, it shows a number.
+    #[must_use]
+    pub fn name(self, name: impl Into<String>) -> Self {
+        self.with(|layer| layer.settings.name = Some(name.into()))
     }
 
     /// Sets where reports are delivered. Defaults to the log.

@@ -35,8 +35,11 @@ async fn load_invoice(pool: Arc<(Semaphore, Resource)>, gate: Arc<Semaphore>) {
 
 impl App {
     pub(crate) fn start() -> Self {
+        Self::start_with(Reports::builder().service("invoices & co", "1.2.0").build().unwrap())
+    }
+
+    pub(crate) fn start_with(reports: Reports) -> Self {
         let alone = alone();
-        let reports = Reports::builder().service("invoices & co", "1.2.0").build().unwrap();
         let console = heeler::console(reports.clone(), authorize::bearer(SECRET).unwrap());
         let address = console.serve("127.0.0.1:0".parse().unwrap()).unwrap();
         Self {

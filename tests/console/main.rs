@@ -10,4 +10,6 @@ mod browser;
 mod access;
 mod app;
 mod in_browser;
+#[cfg(feature = "profile")]
+mod rules;
 mod stuck;

@@ -10,6 +10,7 @@ mod matrix;
 mod own_frames;
 mod starts;
 mod streams;
+mod tail;
 mod thread;
 mod unchanged;
 

@@ -6,6 +6,7 @@ mod state;
 mod table;
 
 use super::query::{Filter, View, encoded};
+use crate::report::profiles::ProfileLine;
 use crate::report::{Dump, DumpWork, Report, Reports};
 use crate::text::html::Html;
 use crate::text::page::{PageHead, policy_in_page};
@@ -22,8 +23,18 @@ const SCRIPT: &str = include_str!("script.js");
 /// Without a script, the browser loads the table again.
 const REFRESH: &str = "<noscript><meta http-equiv=\"refresh\" content=\"5\"></noscript>";
 
+/// Stored profiles, and what could not be read.
+type Profiles = (Vec<ProfileLine>, Vec<String>);
+
 /// Returns one of the console's pages.
-pub(super) fn view(dump: &Dump, reports: &Reports, view: View, filter: &Filter, nonce: &str) -> String {
+pub(super) fn view(
+    dump: &Dump,
+    reports: &Reports,
+    view: View,
+    filter: &Filter,
+    profiles: &Profiles,
+    nonce: &str,
+) -> String {
     let title = format!("{}: {} in flight", name(dump, reports), dump.in_flight);
     let mut html = begin(&title, if view == View::InFlight { REFRESH } else { "" }, nonce);
     head(&mut html, dump, reports, Some(view));
@@ -52,8 +63,12 @@ pub(super) fn view(dump: &Dump, reports: &Reports, view: View, filter: &Filter, 
         }
         View::Threads => parts::threads(&mut html, dump),
         View::Runtimes => state::runtimes(&mut html, dump),
-        View::History => state::history(&mut html, reports),
-        View::Switches => state::switches(&mut html),
+        View::History => {
+            state::history(&mut html, reports);
+            state::profiles(&mut html, profiles);
+            state::sinks(&mut html, reports);
+        }
+        View::Switches => state::switches(&mut html, reports),
     }
     html.raw("</main>\n");
     html.finish_page()

@@ -2,14 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use crate::console::switches;
+use crate::console::switches::{self, Setting};
+use crate::report::profiles::ProfileLine;
 use crate::report::{Dump, Incident, Report, Reports, RuntimeHealth};
 use crate::text::html::Html;
 use crate::text::time::timestamp;
 use crate::text::units::duration;
 
-/// The thresholds that a button offers, and for how many minutes.
+/// The thresholds that a button offers, in milliseconds.
 const THRESHOLDS: [u64; 4] = [100, 1_000, 5_000, 25_000];
+/// How often a rule may fire in an hour, as a button offers it.
+const BUDGETS: [u32; 3] = [1, 6, 60];
+/// For how long.
 const MINUTES: u64 = 10;
 /// Measures of a chart.
 const BAR: usize = 5;
@@ -74,7 +78,7 @@ fn bars(html: &mut Html, heights: impl ExactSizeIterator<Item = usize>, label: &
     html.raw("</svg>");
 }
 
-/// Writes what reports were about, and the state of the sinks.
+/// Writes what reports were about.
 pub(super) fn history(html: &mut Html, reports: &Reports) {
     let incidents = reports.history();
     if incidents.is_empty() {
@@ -87,6 +91,38 @@ pub(super) fn history(html: &mut Html, reports: &Reports) {
         incidents.iter().for_each(|incident| incident_line(html, incident));
         html.raw("</tbody></table></div>\n");
     }
+}
+
+/// Writes which profiles are stored.
+pub(super) fn profiles(html: &mut Html, (lines, errors): &(Vec<ProfileLine>, Vec<String>)) {
+    if lines.is_empty() && errors.is_empty() {
+        return;
+    }
+    html.raw("<h2>Profiles</h2>\n");
+    for error in errors {
+        html.raw("<p class=\"state bad\">Some cannot be listed: ").text(error).raw(".</p>\n");
+    }
+    if lines.is_empty() {
+        return;
+    }
+    html.raw("<div class=\"scroll\"><table class=\"list\"><thead><tr><th>Request<th>Ended<th class=\"n\">Time<th>Began<th>Forms");
+    html.raw("</tr></thead><tbody>\n");
+    for line in lines {
+        html.raw("<tr><td class=\"wide\"><a href=\"?profile=").text(&line.id).raw("\">").isolated(&line.request);
+        html.raw("</a>");
+        if let Some(reason) = &line.reason {
+            html.raw("<span class=\"at\">by a rule: ").isolated(reason).raw("</span>");
+        }
+        html.raw("</td><td><span class=\"label\">ended </span>").text(&line.ended);
+        html.raw("</td><td class=\"n\"><span class=\"label\">time </span>").text(&duration(line.time));
+        html.raw("</td><td><span class=\"label\">began </span>").text(&timestamp(line.started_at));
+        html.raw("</td><td><a href=\"?profile=").text(&line.id).raw("&amp;form=json\">JSON</a></td></tr>\n");
+    }
+    html.raw("</tbody></table></div>\n");
+}
+
+/// Writes the state of the sinks.
+pub(super) fn sinks(html: &mut Html, reports: &Reports) {
     html.raw("<h2>Sinks</h2>\n<div class=\"scroll\"><table><thead><tr><th>Sink<th class=\"n\">Delivered<th class=\"n\">Queued");
     html.raw("<th class=\"n\">Undelivered<th class=\"n\">Failed attempts</tr></thead><tbody>\n");
     for sink in reports.sinks() {
@@ -138,32 +174,40 @@ pub(super) fn report(html: &mut Html, report: &Report) {
     html.raw("</p>\n<pre class=\"code\">").whole(&report.to_text()).raw("</pre>\n");
 }
 
-/// Writes the watchdogs, with buttons.
-pub(super) fn switches(html: &mut Html) {
-    let all = switches::list();
+/// Writes the watchdogs and the rules, with buttons.
+pub(super) fn switches(html: &mut Html, reports: &Reports) {
+    let all = switches::list(reports);
     if all.is_empty() {
-        html.raw("<p>There is no watchdog.</p>\n");
+        html.raw("<p>There is no watchdog, and no rule.</p>\n");
         return;
     }
-    html.raw("<div class=\"scroll\"><table><thead><tr><th>Watchdog<th>Now<th>Change</tr></thead><tbody>\n");
+    html.raw("<div class=\"scroll\"><table><thead><tr><th>What<th>Now<th>Change</tr></thead><tbody>\n");
     for shown in all {
-        html.raw("<tr><td>").number(shown.id).raw("</td><td>");
-        html.raw(if shown.enabled { "on" } else { "<span class=\"state bad\">off</span>" }).raw(", threshold ");
-        html.text(&threshold(shown.threshold));
+        html.raw("<tr><td>").isolated(&shown.name).raw("</td><td>");
+        setting(html, shown.now);
+        if let Some(spent) = shown.spent {
+            html.raw("; ").number(spent).raw(" in the last hour");
+        }
         if let Some(changed) = &shown.changed {
             let left = changed.until.saturating_duration_since(Instant::now());
             html.raw("<span class=\"at\">changed by ").isolated(&changed.by).raw(", for ").text(&duration(left));
-            html.raw(" more, then ").raw(if changed.enabled { "on" } else { "off" }).raw(" with ");
-            html.text(&threshold(changed.threshold)).raw("</span>");
+            html.raw(" more, then ");
+            setting(html, changed.before);
+            html.raw("</span>");
         }
         html.raw("</td><td><form method=\"post\" class=\"buttons\">");
         let mut button = |to: &str, text: &str| {
-            html.raw("<button formaction=\"?switch=").number(shown.id).raw("&amp;to=").text(to).raw("&amp;minutes=");
+            html.raw("<button formaction=\"?").text(&shown.query).raw("&amp;to=").text(to).raw("&amp;minutes=");
             html.number(MINUTES).raw("\">").text(text).raw("</button> ");
         };
         button("off", "Off");
-        for ms in THRESHOLDS {
-            button(&ms.to_string(), &duration(Duration::from_millis(ms)));
+        match shown.now {
+            Setting::Watchdog { .. } => {
+                THRESHOLDS.iter().for_each(|ms| button(&ms.to_string(), &duration(Duration::from_millis(*ms))));
+            }
+            Setting::Rule(_) => {
+                BUDGETS.iter().for_each(|times| button(&times.to_string(), &format!("{times} an hour")))
+            }
         }
         if shown.changed.is_some() {
             button("normal", "As before");
@@ -174,6 +218,17 @@ pub(super) fn switches(html: &mut Html) {
     html.raw(" minutes, and is logged with the name of whoever made it.</p>\n");
 }
 
-fn threshold(threshold: Duration) -> String {
-    if threshold.as_secs() > 365 * 86_400 { "never".to_owned() } else { duration(threshold) }
+fn setting(html: &mut Html, setting: Setting) {
+    match setting {
+        Setting::Watchdog { enabled, threshold } => {
+            html.raw(if enabled { "on" } else { "<span class=\"state bad\">off</span>" }).raw(", threshold ");
+            if threshold.as_secs() > 365 * 86_400 {
+                html.raw("never")
+            } else {
+                html.text(&duration(threshold))
+            };
+        }
+        Setting::Rule(0) => _ = html.raw("<span class=\"state bad\">off</span>"),
+        Setting::Rule(times) => _ = html.raw("at most ").number(times).raw(" an hour"),
+    }
 }

@@ -10,3 +10,5 @@ pub(super) use client::Client;
 pub(super) use plan::{By, Plan, Wanted, plan};
 pub(super) use question::Questions;
 pub(super) use respond::Respond;
+#[cfg(feature = "console")]
+pub(super) use respond::render;

@@ -282,7 +282,7 @@ fn set<B>(response: &mut Response<B>, name: HeaderName, value: &str) {
 }
 
 /// Renders a profile in a form, or says why that failed.
-fn render(form: Form, profile: &Profile) -> Result<Vec<u8>, format::Error> {
+pub(in crate::profile) fn render(form: Form, profile: &Profile) -> Result<Vec<u8>, format::Error> {
     match format::render(form, profile) {
         Some(rendered) => rendered,
         None if form == Form::Svg => Ok(svg(profile, Which::All, false).into_bytes()),

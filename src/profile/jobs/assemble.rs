@@ -1,10 +1,10 @@
 //! Turns what was seen into a [`Profile`].
 
 use http::request::Parts;
-use http::{HeaderMap, Uri, response};
+use http::{HeaderMap, StatusCode, Uri, Version};
 
-use super::Job;
 use crate::capture::is_of;
+use crate::profile::id::Id;
 use crate::profile::layer::Config;
 use crate::profile::record::Record;
 use crate::profile::{Outcome, Profile, Request, Response, SCHEMA};
@@ -41,22 +41,29 @@ fn trace_ids(headers: &HeaderMap) -> Option<TraceIds> {
     TraceIds::parse(headers.get(&TRACEPARENT)?.as_bytes())
 }
 
+/// Returns the template of the request's route, if a router has said it.
 #[cfg(feature = "axum")]
-fn route(head: &Parts) -> Option<String> {
+pub(in crate::profile) fn route(head: &Parts) -> Option<String> {
     head.extensions.get::<axum::extract::MatchedPath>().map(|route| route.as_str().to_owned())
 }
 
+/// Returns none: only axum says it.
 #[cfg(not(feature = "axum"))]
-fn route(_: &Parts) -> Option<String> {
+pub(in crate::profile) fn route(_: &Parts) -> Option<String> {
     None
 }
 
 /// Returns what a profile says about a response, before its body.
-pub(super) fn response(redactor: &Redactor, head: &response::Parts) -> Response {
+pub(in crate::profile) fn response(
+    redactor: &Redactor,
+    status: StatusCode,
+    version: Version,
+    of: &HeaderMap,
+) -> Response {
     Response {
-        status: head.status.as_u16(),
-        version: format!("{:?}", head.version),
-        headers: headers(redactor, &head.headers),
+        status: status.as_u16(),
+        version: format!("{version:?}"),
+        headers: headers(redactor, of),
         ..Response::default()
     }
 }
@@ -67,19 +74,27 @@ fn headers(redactor: &Redactor, headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 /// Removes from a profile what it must not reveal. Its request and response have been redacted already.
-pub(super) fn reduce(redactor: &Redactor, profile: &mut Profile) {
+pub(in crate::profile) fn reduce(redactor: &Redactor, profile: &mut Profile) {
     let text = |text: &mut String| *text = redactor.text(text, MAX_WORDS);
     if let Outcome::Failed(words) | Outcome::Panicked(words) = &mut profile.outcome {
         text(words);
     }
-    profile.notes.iter_mut().for_each(text);
+    profile.notes.iter_mut().chain(&mut profile.reason).for_each(text);
     let stacks = profile.meanwhile.iter_mut().flat_map(|meanwhile| &mut meanwhile.stacks);
     stacks.for_each(|stack| text(&mut stack.thread));
 }
 
-/// Returns the profile of a job that is over.
-pub(super) fn profile(
-    job: &Job,
+/// What a profile is about.
+pub(in crate::profile) struct Subject<'a> {
+    pub(in crate::profile) id: Id,
+    pub(in crate::profile) request: &'a Request,
+    /// Which rule wanted it, if nobody asked.
+    pub(in crate::profile) reason: Option<&'a str>,
+}
+
+/// Returns the profile of a request that is over.
+pub(in crate::profile) fn profile(
+    subject: Subject<'_>,
     config: &Config,
     mut record: Record,
     outcome: Outcome,
@@ -101,13 +116,14 @@ pub(super) fn profile(
     notes.extend(record.notes);
     Profile {
         schema: SCHEMA,
-        id: job.id.to_string(),
+        id: subject.id.to_string(),
         started_at: record.started_at,
         wall_nanos: record.wall_nanos,
         runs,
         rate_hz: config.rate_hz,
         outcome,
-        request: job.request.clone(),
+        reason: subject.reason.map(str::to_owned),
+        request: subject.request.clone(),
         response,
         process,
         frames: record.frames,

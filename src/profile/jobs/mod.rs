@@ -9,7 +9,7 @@ mod supervise;
 mod thread;
 mod turn;
 
-pub(super) use assemble::request;
+pub(super) use assemble::{Subject, profile, reduce, request, response, route};
 pub(super) use job::{Asker, Job, Jobs, Stop};
 pub(super) use queue::{Queue, Ticket};
 pub(super) use run::{Again, Head, Run, Seen, Thrown, run};

@@ -65,7 +65,8 @@ impl Seen {
     }
 
     fn head(&self, head: &response::Parts) {
-        lock_std(&self.so_far).response = Some(assemble::response(&self.config.redactor, head));
+        lock_std(&self.so_far).response =
+            Some(assemble::response(&self.config.redactor, head.status, head.version, &head.headers));
     }
 
     fn data(&self, data: &[u8]) {

@@ -87,7 +87,8 @@ pub(in crate::profile) async fn supervise(course: Course) -> Ended {
                 return Err(Phase::Failed("what was recorded could not be read".to_owned()));
             };
             let (runs, response) = seen.take();
-            let mut profile = assemble::profile(&job, &config, record, outcome, runs, response, notes);
+            let subject = assemble::Subject { id: job.id, request: &job.request, reason: None };
+            let mut profile = assemble::profile(subject, &config, record, outcome, runs, response, notes);
             profile.meanwhile = meanwhile;
             assemble::reduce(&config.redactor, &mut profile);
             Ok(Arc::new(profile))

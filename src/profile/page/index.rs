@@ -35,6 +35,9 @@ fn table(html: &mut Html, profiles: &[Summary], context: &Context<'_>) {
         if let Some(route) = profile.route.as_ref().filter(|route| **route != profile.uri) {
             html.raw("<span class=\"at\">").isolated(route).raw("</span>");
         }
+        if let Some(reason) = &profile.reason {
+            html.raw("<span class=\"at\">").isolated(reason).raw("</span>");
+        }
         html.raw("</td><td class=\"n\">").text(&words::nanos(profile.wall_nanos));
         if profile.runs > 1 {
             html.raw("<span class=\"at\">").number(profile.runs).raw(" runs</span>");

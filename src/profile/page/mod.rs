@@ -26,7 +26,8 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod tree;
-mod words;
+#[cfg_attr(not(feature = "console"), allow(clippy::redundant_pub_crate))]
+pub(super) mod words;
 
 pub(crate) use compare::compare;
 pub(crate) use confirm::confirm;

@@ -38,9 +38,16 @@ pub(crate) fn result(profile: &Profile, earlier: &[Summary], context: &Context<'
     html.raw("<main><h1>").isolated(&work).raw("</h1>\n<p class=\"dim\">");
     html.text(&words::when(profile.started_at)).raw(" on ").isolated(&profile.process.hostname);
     if let Some(response) = &profile.response {
-        html.raw(", answered ").number(response.status).raw(", ").text(&words::bytes(response.body_bytes));
+        html.raw(", answered ").number(response.status);
+        // A rule's profile knows nothing of the body.
+        if profile.reason.is_none() {
+            html.raw(", ").text(&words::bytes(response.body_bytes));
+        }
     }
     html.raw("</p>\n");
+    if let Some(reason) = &profile.reason {
+        html.raw("<p>A rule wanted this profile: ").isolated(reason).raw(".</p>\n");
+    }
     lead(&mut html, profile);
     shares(&mut html, words::sums(profile));
     tabs(&mut html, profile, earlier, context);

@@ -85,7 +85,7 @@ pub(super) fn difference(before: u64, after: u64) -> String {
 }
 
 /// `GET /albums/7`, shortened if long.
-pub(super) fn work(method: &str, uri: &str) -> String {
+pub(in crate::profile) fn work(method: &str, uri: &str) -> String {
     format!("{} {}", label::safe(method, 20), label::safe(uri, 200))
 }
 
@@ -174,7 +174,7 @@ pub(super) fn bad_end(outcome: &Outcome) -> Option<(&'static str, String)> {
 }
 
 /// Returns how it ended, in a word or two.
-pub(super) const fn outcome(outcome: &Outcome) -> &'static str {
+pub(in crate::profile) const fn outcome(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Finished => "finished",
         Outcome::Failed(_) => "failed",

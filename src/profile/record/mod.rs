@@ -16,4 +16,4 @@ mod tests;
 mod timeline;
 mod tree;
 
-pub(crate) use recording::{Progress, Record, Recording};
+pub(crate) use recording::{InPlace, Progress, Record, Recording};

@@ -13,7 +13,7 @@ use super::tree::Names;
 use super::{sampler, timeline};
 use crate::clock::now;
 use crate::inflight::recording::{Place, Session, TaskRecorder};
-use crate::inflight::{Job, PolicyId, Registered, Scope, Watched, Work, flags};
+use crate::inflight::{Job, PolicyId, Registered, Scope, Watched, Work, flags, is_in_request};
 use crate::profile::{Node, Quality, Slice};
 use crate::report;
 use crate::report::Frame;
@@ -85,6 +85,23 @@ impl Recording {
             self.0.has_rows.store(false, Ordering::Relaxed);
         }
         Recorded { future, recorder: Arc::clone(&self.0.root), watched: Watched::new(registered) }
+    }
+
+    /// Records the polls of the future, which stays in what it belongs to: its limits and thresholds apply.
+    pub(crate) fn record_in_place<F>(&self, future: F) -> InPlace<F> {
+        // A thread is known by the row that it polls. There is one already, unless no layer around watches the request.
+        let registered = if is_in_request() {
+            None
+        } else {
+            let row = Registered::new(PolicyId::NONE, u64::MAX, flags::UNLISTED, |details| {
+                details.work = Work::Job(Box::new(Job::new("profile")));
+            });
+            if row.is_none() {
+                self.0.has_rows.store(false, Ordering::Relaxed);
+            }
+            row
+        };
+        InPlace { future, recorder: Arc::clone(&self.0.root), watched: Watched::new(registered) }
     }
 
     /// Returns what all parts of the recording share, as long as one of them exists.
@@ -170,6 +187,28 @@ pin_project! {
         future: F,
         recorder: Arc<TaskRecorder>,
         watched: Watched,
+    }
+}
+
+pin_project! {
+    /// A future whose polls are recorded where it is.
+    #[derive(Debug)]
+    pub(crate) struct InPlace<F> {
+        // Dropped in this order, as above.
+        #[pin]
+        future: F,
+        recorder: Arc<TaskRecorder>,
+        watched: Watched,
+    }
+}
+
+impl<F: Future> Future for InPlace<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let (future, recorder) = (this.future, this.recorder);
+        this.watched.poll(cx, |cx| recorder.poll(cx, |cx| future.poll(cx)))
     }
 }
 

@@ -229,7 +229,8 @@ impl ProfileStore {
             for (entry, read) in some.iter().zip(all(reads).await) {
                 match read {
                     Ok(Some((indexed, _))) => {
-                        let shown = indexed.principal.as_deref() == principal && indexed.summary.id == entry.id;
+                        let is_for = indexed.summary.is_for(principal, indexed.principal.as_deref());
+                        let shown = is_for && indexed.summary.id == entry.id;
                         found.extend(Some(indexed.summary).filter(|summary| shown && summary.matches(query)));
                     }
                     // Removed meanwhile, or already counted. In either case the others are still shown.

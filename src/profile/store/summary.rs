@@ -23,6 +23,9 @@ pub(crate) struct Summary {
     pub(crate) wall_nanos: u64,
     pub(crate) runs: u32,
     pub(crate) outcome: Outcome,
+    /// Why it was made, if a rule wanted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
 }
 
 impl Summary {
@@ -38,10 +41,16 @@ impl Summary {
             wall_nanos: profile.wall_nanos,
             runs: profile.runs,
             outcome: profile.outcome.clone(),
+            reason: profile.reason.clone(),
         }
     }
 
     /// Returns whether each word of `query` is in the method, the URI or the route, ignoring case.
+    /// Returns whether somebody who may profile may see it. What a rule wanted belongs to everybody.
+    pub(super) fn is_for(&self, principal: Option<&str>, owner: Option<&str>) -> bool {
+        owner == principal || self.reason.is_some()
+    }
+
     pub(crate) fn matches(&self, query: &str) -> bool {
         let text = format!("{} {} {}", self.method, self.uri, self.route.as_deref().unwrap_or_default()).to_lowercase();
         query.split_whitespace().all(|word| text.contains(&word.to_lowercase()))

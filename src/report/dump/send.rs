@@ -36,22 +36,25 @@ impl Reports {
         if is_disabled() {
             return;
         }
-        let (reports, reason) = (self.clone(), reason.to_owned());
         let (done, sent) = tokio::sync::oneshot::channel();
-        let started = std::thread::Builder::new().name("heeler-dump".into()).spawn(move || {
-            sys::block_signals();
-            reports.blocking_dump(&reason);
+        self.start_dump(reason.to_owned(), move || {
             // The caller may have given up.
             let _ = done.send(());
         });
-        match started {
-            // An error means that the thread has panicked, which has been said.
-            Ok(_) => drop(sent.await),
-            Err(error) => {
-                log_safely(
-                    || tracing::error!(target: "heeler", %error, "a dump is not sent: no thread could be started"),
-                );
-            }
+        // An error means that the thread has panicked, or was not started, which has been said.
+        let _ = sent.await;
+    }
+
+    /// Sends a dump on a thread of its own, which then calls `done`.
+    pub(in crate::report) fn start_dump(&self, reason: String, done: impl FnOnce() + Send + 'static) {
+        let reports = self.clone();
+        let started = std::thread::Builder::new().name("heeler-dump".into()).spawn(move || {
+            sys::block_signals();
+            reports.blocking_dump(&reason);
+            done();
+        });
+        if let Err(error) = started {
+            log_safely(|| tracing::error!(target: "heeler", %error, "a dump is not sent: no thread could be started"));
         }
     }
 

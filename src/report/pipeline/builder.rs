@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::log::TARGET;
 use crate::report::delivery::{AnySink, Limits, Spool};
 use crate::report::privacy::Redactor;
+use crate::report::rules::Rule;
 use crate::report::sink::{AsyncSink, Boxed, Directory, Log, Sink};
 
 /// The default bounds of a report directory: 256 MiB, and as many reports as a person looks through.
@@ -56,6 +57,7 @@ pub struct ReportsBuilder {
     service: Option<(String, String)>,
     trace_url: Option<String>,
     endings: bool,
+    rules: Vec<Rule>,
     own_crates: Vec<String>,
     headers: Option<Vec<String>>,
     secrets: Vec<String>,
@@ -81,6 +83,7 @@ impl Default for ReportsBuilder {
             service: parts.service,
             trace_url: None,
             endings: parts.endings,
+            rules: parts.rules,
             own_crates: parts.own_crates,
             headers: None,
             secrets: Vec::new(),
@@ -307,6 +310,22 @@ impl ReportsBuilder {
         self
     }
 
+    /// Adds a rule: what happens when requests on one route keep being slow. May be called more than once. Each rule counts
+    /// for itself. By default there is none.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use heeler::{Reports, Rule};
+    ///
+    /// let reports = Reports::builder().rule(Rule::slow(5, Duration::from_secs(60)).profile_next()).build()?;
+    /// # Ok::<(), heeler::Error>(())
+    /// ```
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.rules.push(rule);
+        self
+    }
+
     /// Checks all settings and opens the directory.
     ///
     /// # Errors
@@ -314,7 +333,7 @@ impl ReportsBuilder {
     /// [`is_directory`](Error::is_directory) if the directory, a mail directory or the spool is not a directory, or cannot be
     /// created or written to. [`is_config`](Error::is_config) for a bound of zero, an empty log target, a header that cannot
     /// be allowed, a secret path that hides nothing, a [trace URL](Self::trace_url) without `{trace_id}` or that isn't one of
-    /// `http` or `https`, or a sink whose settings cannot be used.
+    /// `http` or `https`, a [rule](Self::rule) that does nothing, or a sink whose settings cannot be used.
     pub fn build(self) -> Result<Reports, Error> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -331,6 +350,7 @@ impl ReportsBuilder {
         if self.log_target.is_empty() {
             return Err(Error::config("the log target is empty"));
         }
+        self.rules.iter().try_for_each(Rule::check)?;
         let mut redactor = Redactor::default();
         redactor.secret_names(&self.secrets);
         redactor.secret_paths(&self.paths)?;
@@ -359,6 +379,7 @@ impl ReportsBuilder {
             service,
             trace_url,
             endings,
+            rules: self.rules,
         }))
     }
 }
@@ -403,6 +424,7 @@ mod tests {
         assert!(Reports::builder().allow_headers(["cookie"]).build().unwrap_err().is_config());
         assert!(Reports::builder().secret_paths(["/reset"]).build().unwrap_err().is_config());
         assert!(Reports::builder().trace_url("https://t.example/").build().unwrap_err().is_config());
+        assert!(Reports::builder().rule(Rule::slow(1, Duration::ZERO)).build().unwrap_err().is_config());
         assert!(Reports::builder().allow_headers([""]).build().unwrap_err().is_config());
         assert!(Reports::builder().allow_headers([""; 0]).repeat_after(Duration::MAX).build().is_ok());
     }

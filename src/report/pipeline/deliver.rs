@@ -14,6 +14,7 @@ use crate::report::assemble::source;
 use crate::report::metrics::stats::count;
 use crate::report::model::process;
 use crate::report::model::{Ending, Report};
+use crate::report::rules::{Fired, orders};
 use crate::sync::lock_std;
 
 impl Reports {
@@ -41,9 +42,22 @@ impl Reports {
             progress.keep_place(&mut report);
             report.notes.extend(progress.note(&report));
         }
+        let fired = state.rules.note(&report, now);
+        if fired.is_empty() {
+            report.notes.extend(state.rules.noted(&report));
+        } else {
+            let notes: Vec<String> = fired.iter().map(|fired| follow(fired, &report)).collect();
+            report.notes.extend(notes.iter().cloned());
+            state.rules.remember(&report, notes);
+        }
         let decision = {
             let mut throttle = lock_std(&state.throttle);
-            throttle.decide(&report.id, report.update, &report.fingerprint, now, || report.sentence())
+            if fired.is_empty() {
+                throttle.decide(&report.id, report.update, &report.fingerprint, now, || report.sentence())
+            } else {
+                // It says what no report like it has said.
+                throttle.pass(&report.id)
+            }
         };
         // Counted only now, because a report that is lost while it is put together is counted as dropped.
         state.counters.count_made(&report);
@@ -65,6 +79,10 @@ impl Reports {
                 state.dispatch.accept(report, now);
             }
         }
+        for Fired { reason, .. } in fired.into_iter().filter(|fired| fired.dump) {
+            // Not here: this thread has other reports to make meanwhile.
+            self.start_dump(format!("a rule: {reason}"), || {});
+        }
     }
 
     /// Adds to a report that was sent how its work has ended. The throttle has decided about the report, and this goes
@@ -78,6 +96,14 @@ impl Reports {
             state.dispatch.accept(report, Instant::now());
         }
     }
+}
+
+/// Does what a rule says, but for dumps. Returns what the report says of it.
+fn follow(fired: &Fired, report: &Report) -> String {
+    let Fired { reason, dump, profile } = fired;
+    let profiled = report.request.as_ref().filter(|_| *profile).map(|request| orders::place(request, reason));
+    let follows: Vec<&str> = dump.then_some("a dump follows").into_iter().chain(profiled).collect();
+    format!("a rule has fired, for {reason}: {}", follows.join("; "))
 }
 
 impl Inner {

@@ -24,6 +24,9 @@ use crate::report::Report;
 use crate::report::delivery::{AnySink, Dispatch, Inherited, Limits, Spool};
 use crate::report::metrics::stats::{Counters, SinkStats, Stats, count};
 use crate::report::privacy::{Redactor, TRACEPARENT};
+#[cfg(feature = "console")]
+use crate::report::rules::Budget;
+use crate::report::rules::{Rule, Rules};
 use crate::report::sink::Log;
 use crate::sync::lock_std;
 
@@ -82,6 +85,8 @@ pub(super) struct State {
     pub(super) progress: Mutex<Progress>,
     /// `None` if endings are not reported.
     pub(super) unended: Option<Mutex<Unended>>,
+    /// What follows from many slow requests.
+    pub(super) rules: Rules,
     pub(super) counters: Arc<Counters>,
     #[cfg(feature = "console")]
     pub(super) history: OnceLock<Mutex<History>>,
@@ -98,6 +103,7 @@ pub(in crate::report) struct Parts {
     pub(in crate::report) service: Option<(String, String)>,
     pub(in crate::report) trace_url: Option<TraceUrl>,
     pub(in crate::report) endings: bool,
+    pub(in crate::report) rules: Vec<Rule>,
 }
 
 impl Target for Inner {
@@ -135,6 +141,7 @@ impl Reports {
                 throttle: Mutex::new(Throttle::new(parts.repeat_after)),
                 progress: Mutex::default(),
                 unended: parts.endings.then(Mutex::default),
+                rules: Rules::new(&parts.rules),
                 counters,
                 #[cfg(feature = "console")]
                 history: OnceLock::new(),
@@ -213,6 +220,12 @@ impl Reports {
     pub(crate) fn history(&self) -> Vec<Incident> {
         let history = self.inner.state.get().history.get();
         history.map(|history| lock_std(history).list(std::time::SystemTime::now())).unwrap_or_default()
+    }
+
+    /// Returns how often each rule may fire.
+    #[cfg(feature = "console")]
+    pub(crate) fn budgets(&self) -> Vec<Arc<Budget>> {
+        self.inner.state.get().rules.budgets()
     }
 
     /// Returns the last report with that fingerprint that was sent.
@@ -300,6 +313,7 @@ impl Default for Parts {
             service: None,
             trace_url: None,
             endings: true,
+            rules: Vec::new(),
         }
     }
 }

@@ -106,6 +106,12 @@ impl Throttle {
         }
     }
 
+    /// Lets a report through, whatever was sent before, and its updates.
+    pub(crate) fn pass(&mut self, id: &str) -> Decision {
+        self.remember(id);
+        Decision::Send { suppressed: 0 }
+    }
+
     /// Takes out the counts of windows that have ended, which no report would mention because nothing like it came
     /// since. Sorted by fingerprint.
     pub(crate) fn overdue(&mut self, now: Instant) -> Vec<Overdue> {

@@ -162,6 +162,7 @@ impl TimeboxLayer {
             keep(Config {
                 policy: Policy::register(Settings {
                     tool: Tool::Timebox,
+                    name: None,
                     headers: self.reports.kept_headers(),
                     reports: self.reports.target(),
                     threshold: self.limit,

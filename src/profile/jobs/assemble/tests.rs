@@ -31,7 +31,7 @@ fn raw() -> impl Strategy<Value = (Profile, Planted)> {
             _ => drop(head.headers.insert(HeaderName::from_static(URIS[place - 3]), value)),
         }
         profile.request = request(&redactor(), &head, &head.uri, 0);
-        profile.response = Some(response(&redactor(), &answer));
+        profile.response = Some(response(&redactor(), answer.status, answer.version, &answer.headers));
         Some((profile, planted))
     });
     let text = (text(), 0..6u8).prop_map(|(planted, place)| {
@@ -98,7 +98,7 @@ proptest! {
     fn no_store_of_profiles_reveals_a_secret((profile, planted) in raw()) {
         let profile = Arc::new(profile);
         let id = profile.id.parse().unwrap();
-        let job = Job::new(id, None, profile.request.clone(), [].into(), 0);
+        let job = super::super::Job::new(id, None, profile.request.clone(), [].into(), 0);
         let told = futures::executor::block_on(async {
             let store = ProfileStore::memory();
             store.put(Arc::clone(&profile), None).await.unwrap();

@@ -25,6 +25,7 @@ fn profile(number: u64, uri: &str) -> Arc<Profile> {
         runs: 1,
         rate_hz: 1_000,
         outcome: Outcome::Finished,
+        reason: None,
         request: Request {
             method: "GET".into(),
             uri: uri.into(),
@@ -119,7 +120,15 @@ async fn keeps_its_promises(one: ProfileStore, two: ProfileStore) {
     let summary = two.list(None, "", 10).await.unwrap().remove(0);
     assert_eq!((summary.status, summary.wall_nanos, summary.uri.as_str()), (Some(200), 5, "/photos?q=dog"));
 
-    assert_eq!(one.stats().stored, 3);
+    // But nobody has asked for what a rule wanted.
+    let wanted = Profile { reason: Some("a rule".to_owned()), ..(*profile(9, "/ruled")).clone() };
+    one.put(Arc::new(wanted), None).await.unwrap();
+    for anybody in [ada, None, Some("bob")] {
+        assert!(two.get(&id(9), anybody).await.unwrap().is_some(), "{anybody:?}");
+        assert_eq!(ids(&two.list(anybody, "ruled", 10).await.unwrap()), [id(9)], "{anybody:?}");
+    }
+
+    assert_eq!(one.stats().stored, 4);
     for store in [&one, &two] {
         let stats = store.stats();
         assert_eq!((stats.removed, stats.failures, stats.corrupt, stats.too_large), (0, 0, 0, 0));
