@@ -92,8 +92,8 @@ fn until(holds: impl Fn() -> bool) {
 }
 
 fn known(dump: &Dump) -> f64 {
-    let with_stack = dump.groups.iter().filter(|group| !group.stacks.is_empty() && group.state != DumpState::Unknown);
-    let known: u64 = with_stack.map(|group| group.count).sum();
+    let observed = dump.groups.iter().filter(|group| group.state != DumpState::Unknown);
+    let known: u64 = observed.flat_map(|group| &group.paths).map(|path| path.count).sum();
     known as f64 / dump.in_flight.max(1) as f64 * 100.0
 }
 

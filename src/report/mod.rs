@@ -147,8 +147,8 @@ pub(crate) use privacy::planted as secrets;
 pub(crate) use privacy::{Redactor, told};
 
 pub use dump::{
-    DUMP_SCHEMA, Dump, DumpClaim, DumpGroup, DumpKind, DumpResource, DumpState, DumpWork, Shutdown, blocking_dump,
-    dump, shutdown,
+    DUMP_SCHEMA, Dump, DumpClaim, DumpGroup, DumpKind, DumpPath, DumpResource, DumpState, DumpWork, Shutdown,
+    blocking_dump, dump, shutdown,
 };
 pub use metrics::stats::{SinkStats, Stats};
 pub use model::others::{BlockingPool, BusyThreads, Contended, Finding, Holder, OtherPlace, Others};

@@ -1,14 +1,21 @@
 //! Many things that go wrong at once, in one process: what a dump says of each.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::stream::FuturesUnordered;
+use futures::{Stream, StreamExt as _};
 use heeler::report::Dump;
-use heeler::{Resource, acquire, acquire_blocking, acquire_shared};
-use tokio::sync::{Mutex, OnceCell, RwLock, Semaphore, mpsc, oneshot};
+use heeler::{Actor, Resource, acquire, acquire_blocking, acquire_shared, wait_for};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{Barrier, Mutex, Notify, OnceCell, RwLock, Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use super::Service;
-use super::common::{PORTABLE, until};
+use super::common::{PORTABLE, Wall, until};
 
 /// Never answered.
 async fn fetch_rates() {
@@ -85,10 +92,141 @@ async fn handle_all(messages: mpsc::Receiver<u8>) {
     while messages.recv().await.is_some() {}
 }
 
+async fn wait_for_start_signal(start: Arc<Notify>) {
+    start.notified().await;
+}
+
+async fn wait_for_new_settings(mut settings: watch::Receiver<u8>) {
+    let _ = settings.changed().await;
+}
+
+async fn wait_for_news(mut news: broadcast::Receiver<u8>) {
+    let _ = news.recv().await;
+}
+
+async fn price_of_shipping() {
+    fetch_rates().await;
+}
+
+async fn price_of_goods() {
+    tokio::task::yield_now().await;
+}
+
+async fn total_price() {
+    tokio::join!(price_of_goods(), price_of_shipping());
+}
+
+async fn ask_primary() {
+    std::future::pending::<()>().await;
+}
+
+async fn ask_replica() {
+    let (_keep, silent) = oneshot::channel::<()>();
+    let _ = silent.await;
+}
+
+async fn first_answer() {
+    tokio::select! {
+        () = ask_primary() => {}
+        () = ask_replica() => {}
+    }
+}
+
+async fn meet_at_barrier(barrier: Arc<Barrier>) {
+    barrier.wait().await;
+}
+
+async fn read_reply(mut peer: TcpStream) {
+    let mut reply = [0; 64];
+    let _ = peer.read_exact(&mut reply).await;
+}
+
+async fn send_export(mut peer: TcpStream) {
+    let _ = peer.write_all(&vec![0; 64 << 20]).await;
+}
+
+async fn collect_tasks() {
+    let mut tasks = JoinSet::new();
+    (0..3).for_each(|_| drop(tasks.spawn(fetch_rates())));
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn thumbnail(number: u8) {
+    if number == 2 {
+        fetch_rates().await;
+    }
+}
+
+async fn make_thumbnails() {
+    let mut all: FuturesUnordered<_> = (0..4).map(|number| heeler::watch_child(thumbnail(number))).collect();
+    while all.next().await.is_some() {}
+}
+
+async fn read_events() {
+    let mut events: Pin<Box<dyn Stream<Item = u8> + Send>> = Box::pin(futures::stream::pending());
+    while events.next().await.is_some() {}
+}
+
+async fn charge_card(cart: Arc<Mutex<()>>) {
+    let _cart = cart.lock().await;
+    fetch_rates().await;
+}
+
+async fn update_cart(cart: Arc<Mutex<()>>) {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let _cart = cart.lock().await;
+}
+
+async fn lock_twice() {
+    let lock = (Mutex::new(()), Resource::new("session"));
+    let _first = acquire(&lock.1, lock.0.lock()).await;
+    let _second = acquire(&lock.1, lock.0.lock()).await;
+}
+
+async fn refresh_cache(cache: Arc<(Mutex<()>, Resource)>) {
+    let _cache = acquire(&cache.1, cache.0.lock()).await;
+    fetch_rates().await;
+}
+
+async fn read_cache(cache: Arc<(Mutex<()>, Resource)>) {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let _cache = acquire(&cache.1, cache.0.lock()).await;
+}
+
+async fn hand_on_slot(slots: Arc<(Arc<Semaphore>, Resource)>) {
+    let held = acquire(&slots.1, slots.0.clone().acquire_owned()).await;
+    let _ = tokio::spawn(async move {
+        let _held = held;
+        fetch_rates().await;
+    })
+    .await;
+}
+
+async fn take_slot(slots: Arc<(Arc<Semaphore>, Resource)>) {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let _slot = acquire(&slots.1, slots.0.acquire()).await;
+}
+
+async fn ask_actor(actor: Actor, queue: mpsc::Sender<oneshot::Sender<()>>) {
+    let (answer, answered) = oneshot::channel();
+    let _ = queue.send(answer).await;
+    let _ = wait_for(&actor, answered).await;
+}
+
+async fn lock_settings(wall: Wall) {
+    wall.block();
+}
+
+async fn recompute_totals(stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::Relaxed) {
+        std::hint::spin_loop();
+    }
+}
+
 /// Guards: with everything broken at once, a dump names nearly all of the causes, and each deadlock.
 #[test]
 fn a_dump_names_the_causes_of_many_things_at_once() {
-    let service = Service::new(2);
+    let service = Service::new(6);
     let pool = Arc::new((Semaphore::new(2), Resource::new("invoice pool").permits(2)));
     for _ in 0..2 {
         service.request("/export", export_everything(Arc::clone(&pool)));
@@ -119,7 +257,10 @@ fn a_dump_names_the_causes_of_many_things_at_once() {
     let gate: &'static std::sync::Mutex<()> = Box::leak(Box::default());
     let held = acquire_blocking("printer", || gate.lock());
     service.request("/print", print(gate));
-    until("all are in flight", || heeler::metrics().in_flight.total() == 2 + 10 + 2 + 2 + 3 + 6 + 1 + 2);
+    let (wall, stop, kept) = start_others(&service);
+    let others = kept.started;
+    until("all are in flight", || heeler::metrics().in_flight.total() == 2 + 10 + 2 + 2 + 3 + 6 + 1 + 2 + others);
+    wall.until_blocked(1);
     std::thread::sleep(Duration::from_millis(100));
     let dump = heeler::blocking_dump();
     println!("{dump}");
@@ -129,8 +270,69 @@ fn a_dump_names_the_causes_of_many_things_at_once() {
     let most = if PORTABLE { 3 } else { found.len() / 10 };
     assert!(missing.len() <= most, "of {} causes these are not named: {missing:?}", found.len());
     // A deadlock is certain, so it is never missed.
-    assert_eq!(dump.deadlocks.len(), 2, "{:?}", dump.deadlocks);
+    assert_eq!(dump.deadlocks.len(), 3, "{:?}", dump.deadlocks);
     drop(held);
+    wall.open();
+    stop.store(true, Ordering::Relaxed);
+}
+
+/// What must not end before the dump.
+struct Kept {
+    /// How many pieces of work there are.
+    started: u64,
+    _senders: (watch::Sender<u8>, broadcast::Sender<u8>),
+    _silent: [std::net::TcpStream; 2],
+}
+
+/// Everything else that goes wrong.
+fn start_others(service: &Service) -> (Wall, Arc<AtomicBool>, Kept) {
+    let (settings, set) = watch::channel(0);
+    let (news, heard) = broadcast::channel(1);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let connect = || {
+        let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        near.set_nonblocking(true).unwrap();
+        let _in_runtime = service.driven.handle.enter();
+        (TcpStream::from_std(near).unwrap(), listener.accept().unwrap().0)
+    };
+    let ((reads, one), (writes, other)) = (connect(), connect());
+    service.request("/start", wait_for_start_signal(Arc::default()));
+    service.request("/settings", wait_for_new_settings(set));
+    service.request("/news", wait_for_news(heard));
+    service.request("/price", total_price());
+    service.request("/first", first_answer());
+    service.request("/meet", meet_at_barrier(Arc::new(Barrier::new(2))));
+    service.request("/reply", read_reply(reads));
+    service.request("/send", send_export(writes));
+    service.request("/collect", collect_tasks());
+    // With a child that goes on.
+    service.request("/thumbnails", make_thumbnails());
+    service.request("/events", read_events());
+    let cart = Arc::default();
+    service.request("/charge", charge_card(Arc::clone(&cart)));
+    service.request("/cart", update_cart(cart));
+    service.request("/twice", lock_twice());
+    let cache = Arc::new((Mutex::new(()), Resource::new("cache")));
+    service.driven.spawn(heeler::watch("refresh", Duration::MAX, refresh_cache(Arc::clone(&cache))));
+    service.request("/cached", read_cache(cache));
+    let slots = Arc::new((Arc::new(Semaphore::new(1)), Resource::new("slots")));
+    service.request("/hand-on", hand_on_slot(Arc::clone(&slots)));
+    service.request("/slot", take_slot(slots));
+    let actor = Actor::new("stock", Duration::MAX);
+    let (queue, mut messages) = mpsc::channel::<oneshot::Sender<()>>(4);
+    let busy = actor.clone();
+    service.driven.spawn(async move {
+        while let Some(_answer) = messages.recv().await {
+            busy.message("count", fetch_rates()).await;
+        }
+    });
+    // With the message.
+    service.request("/stock", ask_actor(actor, queue));
+    let (wall, stop) = (Wall::default(), Arc::new(AtomicBool::new(false)));
+    service.request("/lock", lock_settings(wall.clone()));
+    service.request("/totals", recompute_totals(Arc::clone(&stop)));
+    let kept = Kept { started: 20 + 1 + 1 + 1, _senders: (settings, news), _silent: [one, other] };
+    (wall, stop, kept)
 }
 
 /// Which causes the dump names.
@@ -140,7 +342,8 @@ fn causes(dump: &Dump) -> Vec<(&'static str, bool)> {
         let group = work(name).and_then(|work| dump.groups.get(work.group));
         let location = group.and_then(|group| group.location.as_ref()?.function.clone()).unwrap_or_default();
         let awaiting = group.and_then(|group| group.awaiting.clone()).unwrap_or_default();
-        let stacks = group.into_iter().flat_map(|group| &group.stacks).flat_map(|stack| &stack.frames);
+        let path = work(name).and_then(|work| group?.paths.get(work.path?));
+        let stacks = path.into_iter().flat_map(|path| &path.stacks).flat_map(|stack| &stack.frames);
         let frames: Vec<&str> = stacks.filter_map(|frame| frame.function.as_deref()).collect();
         format!("{location} {awaiting} {}", frames.join(" ")).contains(part)
     };
@@ -169,5 +372,24 @@ fn causes(dump: &Dump) -> Vec<(&'static str, bool)> {
         ("the forgotten wake-up", says("GET /forgotten", "causes::forgotten_wakeup")),
         ("the blocking thread", dump.to_string().contains("in dump::causes::render_report at ")),
         ("who holds the printer", holder("printer", "the thread ")),
+        ("the signal that nobody gives", says("GET /start", "causes::wait_for_start_signal")),
+        ("the settings that do not change", says("GET /settings", "causes::wait_for_new_settings")),
+        ("the news that do not come", says("GET /news", "causes::wait_for_news")),
+        ("the slow branch of a join", says("GET /price", "causes::price_of_shipping")),
+        ("both branches of a select", says("GET /first", "causes::ask_replica")),
+        ("the barrier", says("GET /meet", "causes::meet_at_barrier")),
+        ("the peer that does not answer", says("GET /reply", "causes::read_reply")),
+        ("the peer that does not read", says("GET /send", "causes::send_export")),
+        ("the tasks of a set", says("GET /collect", "causes::collect_tasks")),
+        ("the slow one of a set of futures", dump.to_string().contains("in dump::causes::thumbnail at ")),
+        ("the stream that has nothing", says("GET /events", "causes::read_events")),
+        ("the line that waits for the cart", says("GET /cart", "causes::update_cart")),
+        ("what the cart's holder waits for", says("GET /charge", "causes::fetch_rates")),
+        ("the lock that is taken twice", holder("session", "GET /twice")),
+        ("the job that holds the cache", holder("cache", "the job \"refresh\"")),
+        ("who took what a plain task holds", holder("slots", "GET /hand-on")),
+        ("the message that the actor is busy with", holder("stock", "the job \"stock: count\"")),
+        ("the thread that blocks", says("GET /lock", "causes::lock_settings")),
+        ("the thread that computes", says("GET /totals", "causes::recompute_totals")),
     ]
 }

@@ -69,7 +69,7 @@ fn everything_in_flight_is_grouped_by_place() {
     if !PORTABLE {
         assert_eq!(largest.awaiting.as_deref(), Some("a permit"));
     }
-    assert!(largest.stacks[0].frames.iter().any(|frame| frame.own));
+    assert!(largest.paths[0].stacks[0].frames.iter().any(|frame| frame.own));
 
     let pool = dump.resources.iter().find(|resource| resource.name == "invoice pool").unwrap();
     assert_eq!((pool.holders.len(), pool.waiters.len(), pool.usage), (3, 8, Some(Usage::new(3, 3))));

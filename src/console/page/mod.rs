@@ -82,11 +82,13 @@ pub(super) fn work(dump: &Dump, reports: &Reports, work: &DumpWork, nonce: &str)
     parts::facts(&mut html, dump, work);
     if let Some(group) = dump.groups.get(work.group) {
         if group.count > 1 {
-            html.raw("<p class=\"dim\">")
-                .number(group.count - 1)
-                .raw(" more at this place. The stack is that of one of them.</p>\n");
+            html.raw("<p class=\"dim\">").number(group.count - 1).raw(" more at this place.</p>\n");
         }
-        parts::stacks(&mut html, group);
+        let path = dump.path_of(work);
+        if path.is_some_and(|path| path.count > 1) {
+            html.raw("<p class=\"dim\">The stack is that of one of those who came the same way.</p>\n");
+        }
+        parts::stacks(&mut html, path);
     }
     html.raw("</main>\n");
     html.finish_page()

@@ -2,12 +2,13 @@
 
 use super::table::class;
 use crate::report::render::{Line, lines};
-use crate::report::{Dump, DumpGroup, DumpResource, DumpWork, Stack, StackKind};
+use crate::report::{Dump, DumpPath, DumpResource, DumpWork, Stack, StackKind};
 use crate::text::html::Html;
 use crate::text::units::{count, duration};
 
-/// How many places and stacks of each are shown.
+/// How many places are shown, ways to each, and stacks of each way.
 const MAX_PLACES: usize = 64;
+const MAX_PATHS: usize = 6;
 const MAX_STACKS: usize = 6;
 /// How many resources, and holders and waiters of each.
 const MAX_RESOURCES: usize = 64;
@@ -40,7 +41,18 @@ pub(super) fn places(html: &mut Html, dump: &Dump) {
             html.isolated(route);
         }
         html.raw("</p>\n");
-        stacks(html, group);
+        for path in group.paths.iter().take(MAX_PATHS) {
+            if group.paths.len() > 1 {
+                html.raw("<p class=\"dim\">").number(path.count).raw(" came this way:</p>\n");
+            }
+            stacks(html, Some(path));
+        }
+        if group.paths.is_empty() {
+            stacks(html, None);
+        }
+        if let Some(more) = group.paths.len().checked_sub(MAX_PATHS).filter(|more| *more > 0) {
+            html.raw("<p class=\"dim\">… ").number(more).raw(" more ways, in the JSON form</p>\n");
+        }
         html.raw("</details>\n");
     }
     if let Some(more) = dump.groups.len().checked_sub(MAX_PLACES).filter(|more| *more > 0) {
@@ -48,9 +60,9 @@ pub(super) fn places(html: &mut Html, dump: &Dump) {
     }
 }
 
-/// Writes the stacks of a group.
-pub(super) fn stacks(html: &mut Html, group: &DumpGroup) {
-    let branches = group.branches();
+/// Writes the stacks of work that came that way.
+pub(super) fn stacks(html: &mut Html, path: Option<&DumpPath>) {
+    let branches = path.map(DumpPath::branches).unwrap_or_default();
     for (stack, more) in branches.iter().take(MAX_STACKS) {
         stack_of(html, stack);
         if *more > 0 {

@@ -75,6 +75,17 @@ pub struct DumpGroup {
     pub oldest: Duration,
     /// How many there are of each route or job, the most frequent first, up to eight.
     pub routes: Vec<(String, u64)>,
+    /// The ways by which they came there, the most frequent first, up to sixteen. On each, the application's own calls are
+    /// others.
+    pub paths: Vec<DumpPath>,
+}
+
+/// A way by which work came to its place.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DumpPath {
+    /// How many came this way.
+    pub count: u64,
     /// The stacks of one of them.
     pub stacks: Vec<Stack>,
 }
@@ -113,6 +124,8 @@ pub struct DumpWork {
     pub polls: u32,
     /// Its group, as an index into [`Dump::groups`].
     pub group: usize,
+    /// How it came there, as an index into [`DumpGroup::paths`]; `None` if it was not observed, or is not among those.
+    pub path: Option<usize>,
     /// The names of what it holds.
     pub holds: Vec<String>,
     /// The names of what it waits for.

@@ -85,8 +85,8 @@ impl Reports {
 impl Report {
     fn of_dump(dump: Dump, reason: String) -> Self {
         // Sinks that show one stack show that of most of the work.
-        let largest = dump.groups.iter().find(|group| !group.stacks.is_empty());
-        let verdict = match largest.map(|group| group.state) {
+        let largest = dump.groups.iter().find_map(|group| Some((group.state, group.paths.first()?)));
+        let verdict = match largest.map(|(state, _)| state) {
             Some(DumpState::Waiting) => Verdict::Waiting,
             Some(DumpState::Blocked | DumpState::Running | DumpState::Polled) => Verdict::Blocking,
             Some(DumpState::Yielding) => Verdict::Yielding,
@@ -120,7 +120,7 @@ impl Report {
             repeats: None,
             denied: None,
             awaiting: None,
-            stacks: largest.map(|group| group.stacks.clone()).unwrap_or_default(),
+            stacks: largest.map(|(_, path)| path.stacks.clone()).unwrap_or_default(),
             timeline: Vec::new(),
             spans: Vec::new(),
             notes: vec![reason],

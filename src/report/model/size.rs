@@ -55,7 +55,7 @@ fn dump(dump: &Dump) -> usize {
         size_of::<DumpGroup>()
             + routes
             + place
-            + group.stacks.iter().map(|one| size_of::<Stack>() + stack(one)).sum::<usize>()
+            + group.paths.iter().flat_map(|path| &path.stacks).map(|one| size_of::<Stack>() + stack(one)).sum::<usize>()
     };
     let names = |names: &[String]| names.iter().map(|name| size_of::<String>() + text(name)).sum::<usize>();
     let work = |work: &DumpWork| {

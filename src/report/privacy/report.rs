@@ -111,7 +111,7 @@ impl Redactor {
         dump.threads.redact(self, limits.thread);
         dump.runtimes.iter_mut().for_each(|runtime| runtime.redact(self, limits.thread));
         for group in &mut dump.groups {
-            for line in group.stacks.iter_mut().flat_map(|stack| &mut stack.frames) {
+            for line in group.paths.iter_mut().flat_map(|path| &mut path.stacks).flat_map(|stack| &mut stack.frames) {
                 if let Some(source) = &mut line.source {
                     *source = self.code(source, usize::MAX);
                 }

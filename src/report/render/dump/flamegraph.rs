@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::flamegraph::label;
 use crate::flamegraph::picture::{GREY, Picture, Tile, share};
 use crate::report::render::flamegraph::{State, boxes};
-use crate::report::{Dump, DumpGroup, DumpState};
+use crate::report::{Dump, DumpGroup, DumpPath, DumpState};
 use crate::text::time::timestamp;
 use crate::text::units::duration;
 
@@ -34,7 +34,14 @@ impl Dump {
         let whole: u64 = self.groups.iter().map(|group| group.count).sum();
         let mut tiles: Vec<Tile> = Vec::new();
         for group in self.groups.iter().take(MAX_GROUPS) {
-            add(&mut tiles, group, whole);
+            let mut unknown = group.count;
+            for path in &group.paths {
+                unknown = unknown.saturating_sub(path.count);
+                add(&mut tiles, group, Some(path), path.count, whole);
+            }
+            if unknown > 0 {
+                add(&mut tiles, group, None, unknown, whole);
+            }
         }
         if tiles.is_empty() {
             // inferno doesn't draw an empty picture.
@@ -63,12 +70,12 @@ impl Dump {
     }
 }
 
-/// Adds the boxes of a group.
-fn add(tiles: &mut Vec<Tile>, group: &DumpGroup, whole: u64) {
+/// Adds the boxes of so much work of a group, which came there by that path.
+fn add(tiles: &mut Vec<Tile>, group: &DumpGroup, way: Option<&DumpPath>, many: u64, whole: u64) {
     let state = state(group.state);
     let awaiting = group.awaiting.as_ref().map(|awaiting| format!(" for {awaiting}")).unwrap_or_default();
     let mut path = vec![(label::text(group.state.as_str()), true)];
-    let stack = group.stacks.iter().find(|stack| stack.current);
+    let stack = way.and_then(|way| way.stacks.iter().find(|stack| stack.current));
     path.extend(stack.map(boxes).unwrap_or_default());
     path.push((label::text(&format!("{}{awaiting}, the oldest for {}", group.state, duration(group.oldest))), false));
     let mut level = tiles;
@@ -80,7 +87,7 @@ fn add(tiles: &mut Vec<Tile>, group: &DumpGroup, whole: u64) {
             level.len() - 1
         });
         let tile = &mut level[at];
-        tile.width += group.count;
+        tile.width += many;
         tile.figures = format!("{} of {whole}, {}", tile.width, share(tile.width, whole));
         level = &mut tile.children;
     }

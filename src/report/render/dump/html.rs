@@ -58,10 +58,17 @@ fn page(dump: &Dump, title: &str, sentence: &str, id: Option<&String>) -> String
     let groups = dump.groups.iter().take(MAX_GROUPS).map(|group| Section {
         heading: format!("{} {}, the oldest for {}", group.count, group.says(), duration(group.oldest)),
         listings: group
-            .branches()
-            .into_iter()
-            .take(4)
-            .map(|(stack, _)| Listing { title: None, lines: lines(stack) })
+            .paths
+            .iter()
+            .take(3)
+            .flat_map(|path| {
+                let title = (group.paths.len() > 1).then(|| format!("{} came this way", path.count));
+                let branches = path.branches().into_iter().take(4).enumerate();
+                branches.map(move |(at, (stack, _))| Listing {
+                    title: title.clone().filter(|_| at == 0),
+                    lines: lines(stack),
+                })
+            })
             .collect(),
     });
     html.sections(STACKS, &groups.collect::<Vec<_>>());

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use crate::inflight::Usage;
 use crate::report::assemble::location::place;
 use crate::report::render::stack_text;
-use crate::report::{Dump, DumpClaim, DumpGroup, DumpKind, DumpResource, DumpWork, RuntimeHealth, Stack};
+use crate::report::{Dump, DumpClaim, DumpGroup, DumpKind, DumpPath, DumpResource, DumpWork, RuntimeHealth, Stack};
 use crate::text::time::timestamp;
 use crate::text::units::{at, count, duration, were};
 
@@ -14,6 +14,8 @@ const MAX_GROUPS: usize = 32;
 const MAX_LINES: usize = 64;
 /// How many stacks each.
 const MAX_BRANCHES: usize = 4;
+/// The ways to one place.
+const MAX_PATHS: usize = 4;
 /// How many pieces of work are listed.
 const MAX_WORK: usize = 32;
 /// How many holders and waiters of a resource are named.
@@ -89,7 +91,7 @@ impl RuntimeHealth {
     }
 }
 
-impl DumpGroup {
+impl DumpPath {
     /// Returns the stacks at different places, each with the number of others that go through the same lines.
     pub(crate) fn branches(&self) -> Vec<(&Stack, u64)> {
         let mut places: Vec<(&Stack, u64)> = Vec::new();
@@ -101,7 +103,9 @@ impl DumpGroup {
         }
         places
     }
+}
 
+impl DumpGroup {
     /// Returns `waiting for a lock in app::load at src/app.rs:41`.
     pub(crate) fn says(&self) -> String {
         let mut text = self.state.as_str().to_owned();
@@ -167,6 +171,12 @@ impl fmt::Display for Dump {
 }
 
 impl Dump {
+    /// Returns how that work came to where it is.
+    #[cfg(any(feature = "console", feature = "test-util"))]
+    pub(crate) fn path_of(&self, work: &DumpWork) -> Option<&DumpPath> {
+        self.groups.get(work.group)?.paths.get(work.path?)
+    }
+
     /// Returns one piece of work with all its stacks, and what it has handed on.
     #[cfg(feature = "test-util")]
     pub(crate) fn about(&self, work: &DumpWork) -> String {
@@ -174,7 +184,7 @@ impl Dump {
         let mut add = |work: &DumpWork| {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{}", self.line(work));
-            let stacks = self.groups.get(work.group).into_iter().flat_map(|group| &group.stacks);
+            let stacks = self.path_of(work).into_iter().flat_map(|path| &path.stacks);
             for (number, stack) in stacks.filter(|stack| stack.current).enumerate() {
                 // Writing to a string cannot fail.
                 let _ = write!(text, "  branch {}\n{}", number + 1, stack_text(stack));
@@ -192,13 +202,13 @@ impl Dump {
                 let Some(work) = self.work.iter().find(|work| work.id == *id) else { continue };
                 let quoted =
                     |names: &[String]| names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
-                writeln!(
-                    f,
-                    "  {} ({id}) holds {}, and waits for {}",
-                    work.name,
-                    quoted(&work.holds),
-                    quoted(&work.awaits)
-                )?;
+                write!(f, "  {} ({id})", work.name)?;
+                if work.holds.is_empty() {
+                    // A writer in the queue keeps further readers out.
+                    writeln!(f, " is next in the queue for {}, and keeps others out", quoted(&work.awaits))?;
+                } else {
+                    writeln!(f, " holds {}, and waits for {}", quoted(&work.holds), quoted(&work.awaits))?;
+                }
             }
         }
         Ok(())
@@ -218,11 +228,20 @@ impl Dump {
             writeln!(f, "\n{} {}, the oldest for {}", group.count, group.says(), duration(group.oldest))?;
             writeln!(f, "     ({})", routes.join(", "))?;
             if number < MAX_GROUPS {
-                for (stack, more) in group.branches().into_iter().take(MAX_BRANCHES) {
-                    f.write_str(&stack_text(stack))?;
-                    if more > 0 {
-                        writeln!(f, "     and {} through the same lines", count(more, "more wait"))?;
+                for (number, path) in group.paths.iter().take(MAX_PATHS).enumerate() {
+                    if group.paths.len() > 1 {
+                        let another = if number > 0 { "another way" } else { "this way" };
+                        writeln!(f, "   {} came {another}:", path.count)?;
                     }
+                    for (stack, more) in path.branches().into_iter().take(MAX_BRANCHES) {
+                        f.write_str(&stack_text(stack))?;
+                        if more > 0 {
+                            writeln!(f, "     and {} through the same lines", count(more, "more wait"))?;
+                        }
+                    }
+                }
+                if let Some(more) = group.paths.len().checked_sub(MAX_PATHS).filter(|more| *more > 0) {
+                    writeln!(f, "   … {}, in the JSON form", count(more as u64, "more way"))?;
                 }
             }
         }
