@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::host_files::{HostFiles, Pressure, Process, Throttling};
 use super::{DeniedBy, Evidence, Kind, Verdict};
-use crate::capture::{slots, sys};
+use crate::capture::{self, slots, sys};
 use crate::text::units::duration;
 
 const MILLISECOND: u64 = 1_000_000;
@@ -41,8 +41,8 @@ pub(crate) struct Denied {
 #[derive(Debug, Clone, Default)]
 struct Sample {
     at: u64,
-    /// Of threads that poll watched work: how long each was ready to run without a CPU.
-    delays: Vec<(i32, u64)>,
+    /// Threads that poll watched work.
+    threads: Vec<ThreadTimes>,
     /// The same of this thread.
     own_delay: u64,
     /// How much too late this thread was woken, altogether.
@@ -55,6 +55,41 @@ struct Sample {
     stalled: [Option<u64>; Pressure::ALL.len()],
 }
 
+/// A thread at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct ThreadTimes {
+    tid: i32,
+    /// How long it has run.
+    cpu: u64,
+    /// How long it was ready to run without a CPU, without a wait that goes on.
+    delay: u64,
+    /// The wait that goes on.
+    queued: Option<Queued>,
+}
+
+/// A thread that has waited for a CPU ever since it was looked at before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Queued {
+    /// It did not wait before this moment ..
+    after: u64,
+    /// .. and did at this one.
+    by: u64,
+}
+
+impl ThreadTimes {
+    /// Notes what is known of a wait that goes on. `before` is what was seen at the moment `earlier`.
+    fn queued_since(self, before: Option<Self>, earlier: u64, now: u64) -> Self {
+        let unmoved = before.filter(|before| (before.cpu, before.delay) == (self.cpu, self.delay));
+        let queued = unmoved.map(|before| before.queued.unwrap_or(Queued { after: earlier, by: now }));
+        Self { queued, ..self }
+    }
+
+    /// Returns how long it was ready to run without a CPU by then, the wait that goes on included as far as it was seen.
+    fn delay_at(self, now: u64) -> u64 {
+        self.delay + self.queued.map_or(0, |queued| now.saturating_sub(queued.by))
+    }
+}
+
 /// The samples, oldest first.
 #[derive(Debug)]
 pub(super) struct Host {
@@ -64,6 +99,12 @@ pub(super) struct Host {
     /// Since the last sample: how much too late this thread was woken at most at once, and altogether.
     longest: u64,
     late: u64,
+}
+
+impl Sample {
+    fn thread(&self, tid: i32) -> Option<ThreadTimes> {
+        self.threads.iter().find(|thread| thread.tid == tid).copied()
+    }
 }
 
 /// The same for a thread of the floor above that asks a runtime again and again.
@@ -88,10 +129,19 @@ impl HostWatch {
     /// Returns whether the process was denied the CPU for half of the time since then, or more.
     pub(crate) fn explains(&mut self, since: u64, now: u64) -> bool {
         self.0.sample(now);
+        self.is_explained(since, now)
+    }
+
+    fn is_explained(&self, since: u64, now: u64) -> bool {
         // What came first is in the sample from before. The next one may be from after a stop, and know nothing of it.
         let from = self.0.samples.iter().rev().map(|sample| sample.at).find(|at| *at <= since).unwrap_or(since);
         let time = now.saturating_sub(since).max(1);
-        self.0.denied(from).is_some_and(|denied| denied.nanos.saturating_mul(2) >= time)
+        // A thread that was asked something at that moment, and has not run since, may have waited all the time.
+        let queued =
+            self.0.samples.last().into_iter().flat_map(|last| &last.threads).filter_map(|thread| thread.queued);
+        let queued = queued.map(|queued| now.saturating_sub(queued.after.max(since))).max().unwrap_or(0);
+        let denied = self.0.denied(from).map_or(0, |denied| denied.nanos);
+        denied.max(queued).saturating_mul(2) >= time
     }
 }
 
@@ -122,11 +172,21 @@ impl Host {
 
     fn sample(&mut self, now: u64) {
         let threads = slots().into_iter().filter_map(|slot| slot.with_life(|life| life.tid)).take(MAX_THREADS);
-        let delays = threads.filter_map(|tid| Some((tid, self.files.run_delay(tid)?))).collect();
+        let before = self.samples.last();
+        let times = |tid: i32| {
+            let (cpu, delay) = self.files.run_times(tid)?;
+            let times = ThreadTimes { tid, cpu, delay, queued: None };
+            let is_ready = || capture::is_runnable(tid);
+            Some(match before {
+                Some(before) if is_ready() => times.queued_since(before.thread(tid), before.at, now),
+                _ => times,
+            })
+        };
+        let threads = threads.filter_map(times).collect();
         self.add(Sample {
             at: now,
-            delays,
-            own_delay: self.files.run_delay(sys::thread_id()).unwrap_or(0),
+            threads,
+            own_delay: self.files.run_times(sys::thread_id()).map_or(0, |(_, delay)| delay),
             throttling: self.files.throttling(),
             process: self.files.process(),
             stalled: Pressure::ALL.map(|pressure| self.files.stalled(pressure)),
@@ -168,11 +228,11 @@ impl Host {
     fn denied(&self, since: u64) -> Option<Denied> {
         let (first, last) = (self.samples.iter().find(|sample| sample.at >= since)?, self.samples.last()?);
         let of = last.at - first.at;
-        let delay = |(tid, now): &(i32, u64)| {
-            let before = first.delays.iter().find(|(of, _)| of == tid);
-            before.map_or(0, |(_, before)| now.saturating_sub(*before))
+        let delay = |thread: &ThreadTimes| {
+            let before = first.thread(thread.tid);
+            before.map_or(0, |before| thread.delay_at(last.at).saturating_sub(before.delay_at(first.at)))
         };
-        let delay = last.delays.iter().map(delay).max().unwrap_or(0).min(of);
+        let delay = last.threads.iter().map(delay).max().unwrap_or(0).min(of);
         let stopped = (last.stopped - first.stopped).min(of);
         let late = (last.late - first.late).saturating_sub(last.stopped - first.stopped).min(of);
         let throttled = grown(first.throttling, last.throttling, |throttling| throttling.nanos).unwrap_or(0);
@@ -279,7 +339,7 @@ mod tests {
     fn at(ms: u64, delay: u64, throttled: u64, cpu: u64) -> Sample {
         Sample {
             at: ms * MS,
-            delays: vec![(7, delay * MS)],
+            threads: vec![ThreadTimes { tid: 7, cpu: cpu * MS, delay: delay * MS, queued: None }],
             throttling: Some(Throttling { times: throttled / 50, nanos: throttled * MS }),
             process: Some(Process { major_faults: ms, cpu: cpu * MS }),
             ..Sample::default()
@@ -339,6 +399,36 @@ mod tests {
             watch.0.add(at(320, 0, 0, 50));
             assert_eq!(watch.explains(50 * MS, 320 * MS), stopped);
         }
+    }
+
+    /// Guards: the kernel says nothing of a wait for a CPU before it is over. A thread that is ready to run, and has done
+    /// nothing since the stall began, waits for one.
+    #[test]
+    fn a_wait_for_a_cpu_that_goes_on_explains_a_stall() {
+        let seen = |cpu, delay| ThreadTimes { tid: 7, cpu, delay, queued: None };
+        for (cpu, explains) in [(5, true), (6, false)] {
+            let mut watch = HostWatch(host());
+            watch.0.add(Sample { threads: vec![seen(5, 3)], ..at(0, 0, 0, 0) });
+            // Asked at 50. It is ready at 100, and at 260.
+            let (mut before, mut earlier) = (seen(5, 3), 0);
+            for (ms, cpu) in [(100, 5), (260, cpu)] {
+                let now = seen(cpu, 3).queued_since(Some(before), earlier, ms * MS);
+                watch.0.add(Sample { threads: vec![now], ..at(ms, 0, 0, 0) });
+                (before, earlier) = (now, ms * MS);
+            }
+            assert_eq!(watch.is_explained(50 * MS, 260 * MS), explains, "{cpu}");
+        }
+    }
+
+    /// Guards: a wait for a CPU counts once, before it is over and after.
+    #[test]
+    fn a_wait_counts_once() {
+        let seen = |cpu, delay| ThreadTimes { tid: 7, cpu, delay: delay * MS, queued: None };
+        let waits = seen(5, 10).queued_since(Some(seen(5, 10)), 0, 100 * MS);
+        let goes_on = seen(5, 10).queued_since(Some(waits), 100 * MS, 300 * MS);
+        assert_eq!((waits.delay_at(100 * MS), goes_on.delay_at(300 * MS)), (10 * MS, 210 * MS));
+        let over = seen(6, 260).queued_since(Some(goes_on), 300 * MS, 400 * MS);
+        assert_eq!((over.queued, over.delay_at(400 * MS)), (None, 260 * MS));
     }
 
     /// Guards: samples are bounded, and still reach back to the beginning of a long request.

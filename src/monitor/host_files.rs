@@ -73,10 +73,12 @@ impl HostFiles {
         read(&self.root.join(path))
     }
 
-    /// Returns how long a thread has been ready to run without a CPU, in nanoseconds.
-    pub(super) fn run_delay(&self, tid: i32) -> Option<u64> {
+    /// Returns how long a thread has run, and how long it has been ready to run without a CPU, in nanoseconds. The kernel
+    /// adds a wait when it is over.
+    pub(super) fn run_times(&self, tid: i32) -> Option<(u64, u64)> {
         let text = self.read(format!("proc/self/task/{tid}/schedstat"))?;
-        text.split_whitespace().nth(1)?.parse().ok()
+        let mut fields = text.split_whitespace().map(str::parse);
+        Some((fields.next()?.ok()?, fields.next()?.ok()?))
     }
 
     pub(super) fn process(&self) -> Option<Process> {
@@ -193,7 +195,7 @@ mod tests {
         let stat = "42 (a) b 9 9) S 1 2 3 4 5 6 100 200 300 400 7 5 0 0 20 0 3 0 1 2";
         let (_root, there) = files(&[("proc/self/stat", stat), ("proc/self/task/7/schedstat", "100 2000 3\n")]);
         assert_eq!(there.process(), Some(Process { major_faults: 300, cpu: 120_000_000 }));
-        assert_eq!((there.run_delay(7), there.run_delay(8)), (Some(2_000), None));
+        assert_eq!((there.run_times(7), there.run_times(8)), (Some((100, 2_000)), None));
         assert_eq!(there.throttling(), None);
         for damaged in ["", "42", "42 (x) S", "42 (x) S 1 2 3 4 5 6 7 8 9 10 11 x y"] {
             let (_root, files) = files(&[("proc/self/stat", damaged), ("proc/self/cgroup", damaged)]);

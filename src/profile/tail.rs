@@ -122,6 +122,10 @@ impl End {
     }
 }
 
+// Its content is valid after every statement, also for code that runs after a panic.
+impl std::panic::UnwindSafe for End {}
+impl std::panic::RefUnwindSafe for End {}
+
 impl Drop for End {
     fn drop(&mut self) {
         let outcome = if std::thread::panicking() {

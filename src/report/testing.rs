@@ -140,6 +140,8 @@ pub(crate) fn report() -> Report {
             build_id: Some("abcdef".to_owned()),
             service: None,
             version: None,
+            instance: None,
+            zone: None,
         },
         thread: None,
         polls: 2,

@@ -5,6 +5,7 @@ pub(crate) mod fnv;
 pub(crate) mod html;
 #[cfg(any(feature = "console", feature = "profile"))]
 pub(crate) mod page;
+pub(crate) mod percent;
 pub(crate) mod time;
 pub(crate) mod traceparent;
 pub(crate) mod units;

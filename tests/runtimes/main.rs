@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod soak;
 mod stalls;
 mod stopped;
 #[cfg(feature = "systemd")]

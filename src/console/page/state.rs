@@ -1,6 +1,6 @@
 //! Pages about heeler itself: runtimes, history, switches.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::console::switches::{self, Setting};
 use crate::report::profiles::ProfileLine;
@@ -115,7 +115,7 @@ pub(super) fn profiles(html: &mut Html, (lines, errors): &(Vec<ProfileLine>, Vec
         }
         html.raw("</td><td><span class=\"label\">ended </span>").text(&line.ended);
         html.raw("</td><td class=\"n\"><span class=\"label\">time </span>").text(&duration(line.time));
-        html.raw("</td><td><span class=\"label\">began </span>").text(&timestamp(line.started_at));
+        html.raw("</td><td class=\"when\"><span class=\"label\">began </span>").text(&when(line.started_at));
         html.raw("</td><td><a href=\"?profile=").text(&line.id).raw("&amp;form=json\">JSON</a></td></tr>\n");
     }
     html.raw("</tbody></table></div>\n");
@@ -140,6 +140,13 @@ pub(super) fn sinks(html: &mut Html, reports: &Reports) {
     html.raw(" held back, ").number(stats.dropped).raw(" dropped.</p>\n");
 }
 
+/// Returns `2026-11-30 15:58:59Z`.
+fn when(time: SystemTime) -> String {
+    let time = timestamp(time);
+    let seconds = time.split('.').next().unwrap_or_default();
+    format!("{}Z", seconds.trim_end_matches('Z').replacen('T', " ", 1))
+}
+
 fn incident_line(html: &mut Html, incident: &Incident) {
     html.raw("<tr><td class=\"wide\">");
     if incident.has_report() {
@@ -158,7 +165,7 @@ fn incident_line(html: &mut Html, incident: &Incident) {
     html.raw("</td><td class=\"n\"><span class=\"label\">reports </span>").number(incident.count);
     html.raw("</td><td class=\"n\"><span class=\"label\">worst </span>").text(&duration(incident.worst)).raw("</td>");
     for (label, time) in [("first ", incident.first), ("last ", incident.last)] {
-        html.raw("<td><span class=\"label\">").raw(label).raw("</span>").text(&timestamp(time)).raw("</td>");
+        html.raw("<td class=\"when\"><span class=\"label\">").raw(label).raw("</span>").text(&when(time)).raw("</td>");
     }
     html.raw("</tr>\n");
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::groups::{Groups, Place};
-use super::model::{DUMP_SCHEMA, Dump, DumpClaim, DumpGroup, DumpKind, DumpPath, DumpResource, DumpState, DumpWork};
+use super::model::{DUMP_SCHEMA, Dump, DumpClaim, DumpKind, DumpResource, DumpState, DumpWork};
 use crate::capture::{self, RowId};
 use crate::inflight::{self, Usage, table};
 use crate::monitor::{self, ClaimEvidence, DumpEvidence, Evidence, ResourceEvidence, State, What, WorkEvidence};

@@ -42,10 +42,17 @@ pub struct ProcessInfo {
     pub executable: String,
     /// The executable's GNU build id, hexadecimal.
     pub build_id: Option<String>,
-    /// The service's name, if [`set`](crate::ReportsBuilder::service).
+    /// The service's name, if [set](crate::ReportsBuilder::service), or else OpenTelemetry's `service.name`.
     pub service: Option<String>,
-    /// The service's version, if set.
+    /// The service's version, if set, or else OpenTelemetry's `service.version`.
     pub version: Option<String>,
+    /// Which of the service's instances it is, if [set](crate::ReportsBuilder::instance), or else OpenTelemetry's
+    /// `service.instance.id`, or else the name of the pod.
+    #[serde(default)]
+    pub instance: Option<String>,
+    /// The zone that it runs in, if [set](crate::ReportsBuilder::zone), or else OpenTelemetry's `cloud.availability_zone`.
+    #[serde(default)]
+    pub zone: Option<String>,
 }
 
 /// A thread at the moment of the capture.

@@ -1,15 +1,17 @@
 //! The process that makes the reports.
 
+use super::deployment::of_environment;
 use crate::capture::PerProcess;
 use crate::report::model::{ProcessInfo, Stack};
 
-/// Fills in what was left open: host, pid, executable, and the executable's build id if a frame has it.
+/// Fills in what was left open: host, pid, executable, where the process runs as far as its environment says so, and the
+/// executable's build id if a frame has it.
 pub(crate) fn complete(process: &mut ProcessInfo, stacks: &[Stack]) {
     static THIS: PerProcess<ProcessInfo> = PerProcess::new(|| ProcessInfo {
         hostname: hostname(),
         pid: std::process::id(),
         executable: std::env::current_exe().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
-        ..ProcessInfo::default()
+        ..of_environment(|name| std::env::var(name).ok())
     });
     let this = THIS.get();
     if process.hostname.is_empty() {
@@ -20,6 +22,16 @@ pub(crate) fn complete(process: &mut ProcessInfo, stacks: &[Stack]) {
     }
     if process.executable.is_empty() {
         process.executable.clone_from(&this.executable);
+    }
+    // A version belongs to its service.
+    if process.service.is_none() {
+        process.service.clone_from(&this.service);
+        process.version = process.version.take().or_else(|| this.version.clone());
+    }
+    for (field, known) in [(&mut process.instance, &this.instance), (&mut process.zone, &this.zone)] {
+        if field.is_none() {
+            field.clone_from(known);
+        }
     }
     if process.build_id.is_none() {
         let name = process.executable.rsplit(['/', '\\']).next();

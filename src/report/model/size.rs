@@ -33,7 +33,7 @@ impl Report {
             + text(&self.id)
             + text(&self.fingerprint)
             + texts([&self.job, &self.awaiting, &self.trace_id, &self.span_id, &self.trace_url])
-            + texts([&process.build_id, &process.service, &process.version])
+            + texts([&process.build_id, &process.service, &process.version, &process.instance, &process.zone])
             + text(&process.hostname)
             + text(&process.executable)
             + self.request.as_ref().map_or(0, request)

@@ -55,6 +55,8 @@ pub struct ReportsBuilder {
     sinks: Vec<AnySink>,
     repeat_after: Duration,
     service: Option<(String, String)>,
+    instance: Option<String>,
+    zone: Option<String>,
     trace_url: Option<String>,
     endings: bool,
     rules: Vec<Rule>,
@@ -81,6 +83,8 @@ impl Default for ReportsBuilder {
             sinks: parts.sinks,
             repeat_after: parts.repeat_after,
             service: parts.service,
+            instance: parts.instance,
+            zone: parts.zone,
             trace_url: None,
             endings: parts.endings,
             rules: parts.rules,
@@ -124,7 +128,7 @@ impl ReportsBuilder {
     ///
     /// Each report is one `tracing` event. Its message is the report's [sentence](crate::Report::sentence). Its fields
     /// are `id`, `update`, `kind`, `verdict`, `method`, `uri`, `route`, `job`, `trace_id`, `span_id`,
-    /// `elapsed_ms`, `threshold_ms`, `location`, `fingerprint` and `suppressed`. Fields without a value are left out.
+    /// `elapsed_ms`, `threshold_ms`, `location`, `fingerprint`, `incident` and `suppressed`. Fields without a value are left out.
     ///
     /// The last update of a report, which says how the work has ended, is logged at INFO, or at a lower level if this is
     /// one. It also has the fields `ended` (`finished`, `dropped`, ..), `status` and `ended_after_ms`.
@@ -231,9 +235,26 @@ impl ReportsBuilder {
         self
     }
 
-    /// Sets the service's name and version, which every report shows. By default, there are none.
+    /// Sets the service's name and version, which every report shows. Defaults to what the environment says:
+    /// `OTEL_SERVICE_NAME`, and `service.name` and `service.version` in `OTEL_RESOURCE_ATTRIBUTES`, as for
+    /// [OpenTelemetry](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/).
     pub fn service(mut self, name: impl Into<String>, version: impl Into<String>) -> Self {
         self.service = Some((name.into(), version.into()));
+        self
+    }
+
+    /// Sets which of the service's instances this is. Defaults to what the environment says: `service.instance.id` or
+    /// `k8s.pod.name` in `OTEL_RESOURCE_ATTRIBUTES`, or `POD_NAME`, which Kubernetes' downward API can set to the name of the
+    /// pod.
+    pub fn instance(mut self, name: impl Into<String>) -> Self {
+        self.instance = Some(name.into());
+        self
+    }
+
+    /// Sets the zone that the service runs in. Defaults to what the environment says: `cloud.availability_zone` in
+    /// `OTEL_RESOURCE_ATTRIBUTES`.
+    pub fn zone(mut self, name: impl Into<String>) -> Self {
+        self.zone = Some(name.into());
         self
     }
 
@@ -377,6 +398,8 @@ impl ReportsBuilder {
             redactor,
             own_crates,
             service,
+            instance: self.instance,
+            zone: self.zone,
             trace_url,
             endings,
             rules: self.rules,

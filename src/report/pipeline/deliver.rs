@@ -122,6 +122,11 @@ impl Inner {
             report.process.service = Some(name.clone());
             report.process.version = Some(version.clone());
         }
+        for (field, set) in [(&mut report.process.instance, &self.instance), (&mut report.process.zone, &self.zone)] {
+            if set.is_some() {
+                field.clone_from(set);
+            }
+        }
         if let (Some(template), Some(ids)) = (&self.trace_url, report.trace_ids()) {
             report.trace_url = Some(template.link(&ids));
         }

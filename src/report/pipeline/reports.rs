@@ -73,6 +73,8 @@ pub(super) struct Inner {
     pub(super) redactor: Redactor,
     pub(super) own_crates: Vec<String>,
     pub(super) service: Option<(String, String)>,
+    pub(super) instance: Option<String>,
+    pub(super) zone: Option<String>,
     pub(super) trace_url: Option<TraceUrl>,
 }
 
@@ -101,6 +103,8 @@ pub(in crate::report) struct Parts {
     pub(in crate::report) redactor: Redactor,
     pub(in crate::report) own_crates: Vec<String>,
     pub(in crate::report) service: Option<(String, String)>,
+    pub(in crate::report) instance: Option<String>,
+    pub(in crate::report) zone: Option<String>,
     pub(in crate::report) trace_url: Option<TraceUrl>,
     pub(in crate::report) endings: bool,
     pub(in crate::report) rules: Vec<Rule>,
@@ -152,6 +156,8 @@ impl Reports {
             redactor: parts.redactor,
             own_crates: parts.own_crates,
             service: parts.service,
+            instance: parts.instance,
+            zone: parts.zone,
             trace_url: parts.trace_url,
         };
         let reports = Self { inner: Arc::new(inner) };
@@ -311,6 +317,8 @@ impl Default for Parts {
             redactor: Redactor::default(),
             own_crates: Vec::new(),
             service: None,
+            instance: None,
+            zone: None,
             trace_url: None,
             endings: true,
             rules: Vec::new(),

@@ -79,6 +79,11 @@ fn facts(report: &Report) -> Vec<Fact> {
     if let Some(service) = &process.service {
         facts.push(("service", format!("{service} {}", process.version.as_deref().unwrap_or_default())));
     }
+    let place = [process.instance.clone(), process.zone.as_ref().map(|zone| format!("in {zone}"))];
+    let place: Vec<String> = place.into_iter().flatten().collect();
+    if !place.is_empty() {
+        facts.push(("instance", place.join(" ")));
+    }
     facts.push(("host", process.hostname.clone()));
     let build = process.build_id.as_ref().map(|id| format!(" (build id {id})")).unwrap_or_default();
     facts.push(("process", format!("{} {}{build}", process.pid, process.executable)));

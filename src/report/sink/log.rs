@@ -32,6 +32,7 @@ const FIELDS: &[&str] = &[
     "threshold_ms",
     "location",
     "fingerprint",
+    "incident",
     "suppressed",
     "ended",
     "status",
@@ -83,6 +84,7 @@ impl Sink for Log {
         let (elapsed_ms, threshold_ms) = (in_millis(report.elapsed), report.threshold.map(in_millis));
         // Logs it as if from within the work: `tracing-opentelemetry` adds it to the span, and others print the spans.
         let parent = report.around.open_parent();
+        let incident = Some(report.incident.as_str()).filter(|incident| !incident.is_empty());
         let ending = report.ending.as_ref();
         let (ended, status) = (ending.map(|ending| ending.how.as_str()), ending.and_then(|ending| ending.status));
         let ended_after_ms = ending.map(|ending| in_millis(ending.after));
@@ -104,6 +106,7 @@ impl Sink for Log {
                 &threshold_ms,
                 &location,
                 &report.fingerprint,
+                &incident,
                 &report.suppressed,
                 &ended,
                 &status,
@@ -133,6 +136,7 @@ impl Sink for Log {
                     threshold_ms,
                     location,
                     fingerprint = report.fingerprint,
+                    incident,
                     suppressed = report.suppressed,
                     ended,
                     status,

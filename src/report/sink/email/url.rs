@@ -2,6 +2,7 @@
 
 use super::settings::{Email, Security};
 use crate::error::{Error, Result};
+use crate::text::percent::decoded;
 
 impl Email {
     /// Mails through the server of this URL: `smtps://user:password@smtp.example.com:465`.
@@ -74,28 +75,13 @@ impl Email {
             let Some((user, password)) = credentials.split_once(':') else {
                 return refuse("has a user without a password");
             };
-            match (decode(user), decode(password)) {
+            match (decoded(user), decoded(password)) {
                 (Some(user), Some(password)) => mail = mail.credentials(user, password),
                 _ => return refuse("has a `%` in its user or password that is not written as `%25`"),
             }
         }
         Ok(mail)
     }
-}
-
-/// Decodes `%41` to `A`. Returns `None` if a `%` is not followed by two hexadecimal digits, or if the result isn't
-/// UTF-8.
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => digit(bytes.next()?)? << 4 | digit(bytes.next()?)?,
-            byte => byte,
-        });
-    }
-    String::from_utf8(decoded).ok()
 }
 
 #[cfg(test)]

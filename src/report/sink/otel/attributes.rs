@@ -68,6 +68,9 @@ pub(super) fn of_findings(report: &Report) -> Vec<KeyValue> {
         KeyValue::new("heeler.fingerprint", report.fingerprint.clone()),
         KeyValue::new("heeler.suppressed", i64::try_from(report.suppressed).unwrap_or(i64::MAX)),
     ];
+    if !report.incident.is_empty() {
+        list.push(KeyValue::new("heeler.incident", report.incident.clone()));
+    }
     list.extend(report.threshold.map(|threshold| KeyValue::new("heeler.threshold_ms", in_millis(threshold))));
     list.extend(report.job.clone().map(|job| KeyValue::new("heeler.job", job)));
     if let Some(ending) = &report.ending {

@@ -80,6 +80,11 @@ fn tags(report: &Report) -> Map<String, String> {
     if let Some(job) = &report.job {
         tags.insert("job".to_owned(), tag(job));
     }
+    let process = &report.process;
+    let incident = Some(report.incident.clone());
+    for (name, value) in [("incident", &incident), ("instance", &process.instance), ("zone", &process.zone)] {
+        tags.extend(value.as_ref().map(|value| (name.to_owned(), tag(value))));
+    }
     // Sentry refuses an empty value.
     tags.retain(|_, value| !value.is_empty());
     tags

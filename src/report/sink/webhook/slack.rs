@@ -41,6 +41,9 @@ pub(super) fn report(report: &Report) -> Value {
     if let Some(service) = &process.service {
         about.plain(service).raw(" ").plain(process.version.as_deref().unwrap_or_default()).raw(" · ");
     }
+    for part in [&process.instance, &process.zone].into_iter().flatten() {
+        about.plain(part).raw(" · ");
+    }
     if report.suppressed > 0 {
         about.plain(&count(report.suppressed, "more report")).raw(" like this held back · ");
     }
