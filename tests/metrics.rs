@@ -205,3 +205,23 @@ fn a_slow_job_reaches_the_recorder() {
     assert_eq!(threads.len(), 1, "{threads:?}");
     assert_eq!(threads[0].1.as_deref(), Some("heeler-reporter"));
 }
+
+/// Guards: the dashboard and the alerts in `docs/` ask for metrics that there are, and leave none of the losses out.
+#[test]
+fn dashboard_and_alerts_ask_for_metrics_that_exist() {
+    let documented = include_str!("../src/report/metrics/mod.rs");
+    let used = [include_str!("../docs/prometheus/alerts.yml"), include_str!("../docs/prometheus/grafana.json")];
+    for text in used {
+        let names = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|name| name.starts_with("heeler_"));
+        let mut many = 0;
+        for name in names {
+            let metric = name.strip_suffix("_count").unwrap_or(name);
+            assert!(documented.contains(&format!("`{metric}`")), "{name}");
+            many += 1;
+        }
+        assert!(many > 5);
+    }
+    for lost in ["undelivered", "dropped"] {
+        assert!(used.iter().all(|text| text.contains(&format!("heeler_reports_{lost}_total"))), "{lost}");
+    }
+}
