@@ -212,7 +212,8 @@ fn dashboard_and_alerts_ask_for_metrics_that_exist() {
     let documented = include_str!("../src/report/metrics/mod.rs");
     let used = [include_str!("../docs/prometheus/alerts.yml"), include_str!("../docs/prometheus/grafana.json")];
     for text in used {
-        let names = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|name| name.starts_with("heeler_"));
+        let names =
+            text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|name| name.starts_with("heeler_"));
         let mut many = 0;
         for name in names {
             let metric = name.strip_suffix("_count").unwrap_or(name);

@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 
 use super::ResponseBody;
+use super::order;
 use super::page;
 use super::query::{Asked, Filter, Form, View, parse};
 use super::snapshots::{Depth, answer_of};
@@ -13,19 +14,32 @@ use super::stream;
 use super::switches::{self, Made};
 use crate::authorize::intent::is_own_action;
 use crate::report::profiles::{self, ProfileForm};
+use crate::report::rules::orders::Placed;
 use crate::report::{Dump, Reports};
 use crate::text::page::{NO_PAGE, PICTURE, fixed_headers, nonce, policy_in_page};
 
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
+const FOREIGN: &str = "Another page has asked for this.";
+const TOO_MANY: &str = "Too many requests at the same time.";
+
 /// Returns the answer to somebody who may look.
 pub(super) async fn answer(reports: &Reports, head: &Parts, caller: Option<&str>) -> Response<ResponseBody> {
     let (method, query) = (&head.method, head.uri.query().unwrap_or_default());
+    if method == Method::POST
+        && let Some(id) = order::parse(query)
+    {
+        return if is_own_action(head) {
+            ordered(id.to_owned(), reports.clone(), caller).await
+        } else {
+            say(StatusCode::FORBIDDEN, FOREIGN)
+        };
+    }
     if method == Method::POST {
         return match switches::parse(query) {
             // A page elsewhere can have a browser send it.
-            Some(_) if !is_own_action(head) => say(StatusCode::FORBIDDEN, "Another page has asked for this."),
+            Some(_) if !is_own_action(head) => say(StatusCode::FORBIDDEN, FOREIGN),
             Some(change) => match switches::make(&change, reports, caller) {
                 Made::Changed => see_other("?view=switches"),
                 Made::Unknown => say(StatusCode::NOT_FOUND, "There is no such switch."),
@@ -55,10 +69,26 @@ pub(super) async fn answer(reports: &Reports, head: &Parts, caller: Option<&str>
             let (depth, reports) = (asked.depth(), reports.clone());
             let caller = caller.map(str::to_owned);
             let made = answer_of(depth, move |dump| made(asked, &filter, dump, &reports, caller.as_deref())).await;
-            made.unwrap_or_else(|| say(StatusCode::SERVICE_UNAVAILABLE, "Too many requests at the same time."))
+            made.unwrap_or_else(|| say(StatusCode::SERVICE_UNAVAILABLE, TOO_MANY))
         }
     };
     if method == Method::HEAD { response.map(|_| ResponseBody::whole(Bytes::new())) } else { response }
+}
+
+/// Has the next work like that profiled.
+async fn ordered(id: String, reports: Reports, caller: Option<&str>) -> Response<ResponseBody> {
+    let caller = caller.map(str::to_owned);
+    match answer_of(Depth::Cheap, move |dump| order::place(dump, &id, &reports, caller.as_deref())).await {
+        Some(Some(Placed::Waits)) => see_other("?view=history"),
+        Some(Some(Placed::NobodyTakes)) => {
+            say(StatusCode::CONFLICT, "Nothing can be profiled: this process has no `ProfileLayer`.")
+        }
+        Some(Some(Placed::TooMany)) => {
+            say(StatusCode::CONFLICT, "Work on too many other routes is to be profiled. Try again in ten minutes.")
+        }
+        Some(None) => say(StatusCode::NOT_FOUND, "It is not in flight any more."),
+        None => say(StatusCode::SERVICE_UNAVAILABLE, TOO_MANY),
+    }
 }
 
 impl Asked {

@@ -40,10 +40,11 @@
 //! | `?view=resources` | who holds and who waits for what has a name, and deadlocks, as a picture |
 //! | `?view=threads` | all threads of the process by stack |
 //! | `?view=runtimes` | the delays of [watched](crate::watch_runtime) runtimes |
-//! | `?view=history` | what reports were about, with their count and trend, stored profiles, and the state of each sink; `?report=` is one of them |
+//! | `?view=history` | what reports were about, with their count and trend, stored profiles, and the state of each sink; `?report=` is one of the reports |
 //! | `?profile=` | a stored profile as a flamegraph, or with `&form=json` as JSON, without the response's body |
 //! | `?view=switches` | watchdogs, which can be switched off or given another threshold for some minutes, and [rules](crate::Rule), which can be given another budget |
 //! | `?work=5cf400b2380cbd97` | one piece of work, with its stack |
+//! | `?work=5cf400b2380cbd97`, with a button | has the next request on this route profiled, or the next [job](crate::ProfileLayer::job_when_asked) of that name |
 //! | `?form=text`, `?form=json`, `?form=svg` | a [dump](crate::dump()) as text, as JSON, as a flamegraph whose width is work |
 //! | `?form=table` | the table as JSON |
 //! | `?sort=` and `?q=` | the table's order (`age`, `place`, `route`, `polls`, `left`), and a text that its lines contain |
@@ -66,6 +67,7 @@
 
 mod answer;
 mod body;
+mod order;
 mod page;
 mod query;
 mod serve;

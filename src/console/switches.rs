@@ -7,7 +7,7 @@ use crate::capture::{PerProcess, sys};
 use crate::inflight::{Policy, Tool};
 use crate::log::log_safely;
 use crate::report::Reports;
-use crate::report::rules::Budget;
+use crate::report::rules::RuleBudget;
 use crate::sync::lock_std;
 
 /// A change lasts this long at most.
@@ -45,7 +45,7 @@ enum To {
 #[derive(Debug, Clone)]
 enum Switch {
     Watchdog(&'static Policy),
-    Rule(Arc<Budget>),
+    Rule(Arc<RuleBudget>),
 }
 
 /// How a switch is set.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::host_files::{HostFiles, Pressure, Process, Throttling};
 use super::{DeniedBy, Evidence, Kind, Verdict};
-use crate::capture::{self, slots, sys};
+use crate::capture::{self, RuntimeId, slots, sys};
 use crate::text::units::duration;
 
 const MILLISECOND: u64 = 1_000_000;
@@ -56,7 +56,7 @@ struct Sample {
 }
 
 /// A thread at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ThreadTimes {
     tid: i32,
     /// How long it has run.
@@ -65,6 +65,7 @@ struct ThreadTimes {
     delay: u64,
     /// The wait that goes on.
     queued: Option<Queued>,
+    runtime: Option<RuntimeId>,
 }
 
 /// A thread that has waited for a CPU ever since it was looked at before.
@@ -126,19 +127,19 @@ impl HostWatch {
         self.0.look(now);
     }
 
-    /// Returns whether the process was denied the CPU for half of the time since then, or more.
-    pub(crate) fn explains(&mut self, since: u64, now: u64) -> bool {
+    /// Returns whether the process, or a thread of that runtime, was denied the CPU for half of the time since then, or more.
+    pub(crate) fn explains(&mut self, runtime: Option<RuntimeId>, since: u64, now: u64) -> bool {
         self.0.sample(now);
-        self.is_explained(since, now)
+        self.is_explained(runtime, since, now)
     }
 
-    fn is_explained(&self, since: u64, now: u64) -> bool {
+    fn is_explained(&self, runtime: Option<RuntimeId>, since: u64, now: u64) -> bool {
         // What came first is in the sample from before. The next one may be from after a stop, and know nothing of it.
         let from = self.0.samples.iter().rev().map(|sample| sample.at).find(|at| *at <= since).unwrap_or(since);
         let time = now.saturating_sub(since).max(1);
         // A thread that was asked something at that moment, and has not run since, may have waited all the time.
-        let queued =
-            self.0.samples.last().into_iter().flat_map(|last| &last.threads).filter_map(|thread| thread.queued);
+        let threads = self.0.samples.last().into_iter().flat_map(|last| &last.threads);
+        let queued = threads.filter(|thread| thread.runtime == runtime).filter_map(|thread| thread.queued);
         let queued = queued.map(|queued| now.saturating_sub(queued.after.max(since))).max().unwrap_or(0);
         let denied = self.0.denied(from).map_or(0, |denied| denied.nanos);
         denied.max(queued).saturating_mul(2) >= time
@@ -171,11 +172,12 @@ impl Host {
     }
 
     fn sample(&mut self, now: u64) {
-        let threads = slots().into_iter().filter_map(|slot| slot.with_life(|life| life.tid)).take(MAX_THREADS);
+        let threads =
+            slots().into_iter().filter_map(|slot| slot.with_life(|life| (life.tid, life.runtime))).take(MAX_THREADS);
         let before = self.samples.last();
-        let times = |tid: i32| {
+        let times = |(tid, runtime): (i32, Option<RuntimeId>)| {
             let (cpu, delay) = self.files.run_times(tid)?;
-            let times = ThreadTimes { tid, cpu, delay, queued: None };
+            let times = ThreadTimes { tid, cpu, delay, queued: None, runtime };
             let is_ready = || capture::is_runnable(tid);
             Some(match before {
                 Some(before) if is_ready() => times.queued_since(before.thread(tid), before.at, now),
@@ -339,7 +341,7 @@ mod tests {
     fn at(ms: u64, delay: u64, throttled: u64, cpu: u64) -> Sample {
         Sample {
             at: ms * MS,
-            threads: vec![ThreadTimes { tid: 7, cpu: cpu * MS, delay: delay * MS, queued: None }],
+            threads: vec![ThreadTimes { tid: 7, cpu: cpu * MS, delay: delay * MS, queued: None, runtime: None }],
             throttling: Some(Throttling { times: throttled / 50, nanos: throttled * MS }),
             process: Some(Process { major_faults: ms, cpu: cpu * MS }),
             ..Sample::default()
@@ -397,7 +399,7 @@ mod tests {
             // Asked at 50, and woken at 320 instead of 100.
             watch.woken(100 * MS, if stopped { 320 * MS } else { 100 * MS });
             watch.0.add(at(320, 0, 0, 50));
-            assert_eq!(watch.explains(50 * MS, 320 * MS), stopped);
+            assert_eq!(watch.explains(None, 50 * MS, 320 * MS), stopped);
         }
     }
 
@@ -405,7 +407,7 @@ mod tests {
     /// nothing since the stall began, waits for one.
     #[test]
     fn a_wait_for_a_cpu_that_goes_on_explains_a_stall() {
-        let seen = |cpu, delay| ThreadTimes { tid: 7, cpu, delay, queued: None };
+        let seen = |cpu, delay| ThreadTimes { tid: 7, cpu, delay, queued: None, runtime: None };
         for (cpu, explains) in [(5, true), (6, false)] {
             let mut watch = HostWatch(host());
             watch.0.add(Sample { threads: vec![seen(5, 3)], ..at(0, 0, 0, 0) });
@@ -416,14 +418,14 @@ mod tests {
                 watch.0.add(Sample { threads: vec![now], ..at(ms, 0, 0, 0) });
                 (before, earlier) = (now, ms * MS);
             }
-            assert_eq!(watch.is_explained(50 * MS, 260 * MS), explains, "{cpu}");
+            assert_eq!(watch.is_explained(None, 50 * MS, 260 * MS), explains, "{cpu}");
         }
     }
 
     /// Guards: a wait for a CPU counts once, before it is over and after.
     #[test]
     fn a_wait_counts_once() {
-        let seen = |cpu, delay| ThreadTimes { tid: 7, cpu, delay: delay * MS, queued: None };
+        let seen = |cpu, delay| ThreadTimes { tid: 7, cpu, delay: delay * MS, queued: None, runtime: None };
         let waits = seen(5, 10).queued_since(Some(seen(5, 10)), 0, 100 * MS);
         let goes_on = seen(5, 10).queued_since(Some(waits), 100 * MS, 300 * MS);
         assert_eq!((waits.delay_at(100 * MS), goes_on.delay_at(300 * MS)), (10 * MS, 210 * MS));

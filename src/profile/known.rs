@@ -17,6 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const MAX_LISTED: usize = 100;
 
 impl Profiles for Config {
+    fn place(&self) -> usize {
+        self.store.address()
+    }
+
     fn recent(&self, principal: Option<&str>) -> Result<Vec<ProfileLine>, String> {
         let (store, principal) = (self.store.clone(), principal.map(str::to_owned));
         let found = waited(async move { store.list(principal.as_deref(), "", MAX_LISTED).await })?;

@@ -13,13 +13,15 @@ use super::answer::Questions;
 use super::flag::Flag;
 use super::jobs::{Jobs, Queue};
 use super::store::ProfileStore;
+use super::tail;
 use crate::authorize::{Authorize, Authorizer};
 use crate::clock::Clock;
+use crate::disabled::is_disabled;
 use crate::error::{Error, Result};
 use crate::flag::DEFAULT_HEADER;
 use crate::log::Clamp;
 use crate::report::Redactor;
-use crate::report::rules::orders;
+use crate::report::rules::orders::{self, Wanted};
 
 /// The allowed samples per second.
 const RATES: std::ops::RangeInclusive<u32> = 10..=10_000;
@@ -303,6 +305,45 @@ impl ProfileLayer {
     #[must_use]
     pub fn strip_refused(self) -> Self {
         self.with(|layer| layer.strip_refused = true)
+    }
+
+    /// Runs a piece of work that is no request, and profiles it: a nightly job, a message of a queue. Its output is the
+    /// future's, as ever. The profile is in the layer's [store](Self::store) afterwards, under that name and for everybody
+    /// who may profile.
+    ///
+    /// The work runs where it is awaited, and its limits apply. It waits for no turn. If it takes longer than the
+    /// [timeout](Self::timeout), the profile ends and the work goes on. Every poll of it is traced, and its
+    /// thread is sampled while it computes. See also [`job_when_asked`](Self::job_when_asked).
+    ///
+    /// ```
+    /// # use heeler::{ProfileLayer, authorize};
+    /// # async fn import() -> u64 { 7 }
+    /// # async fn nightly(layer: ProfileLayer) {
+    /// let imported = layer.job("nightly import", import()).await;
+    /// # assert_eq!(imported, 7);
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(nightly(ProfileLayer::new(authorize::debug_builds())));
+    /// ```
+    pub async fn job<F: Future>(&self, name: &str, future: F) -> F::Output {
+        if is_disabled() {
+            return future.await;
+        }
+        let reason = "the application profiles this job".to_owned();
+        let wanted = Wanted { reason, redactor: self.redactor.clone() };
+        tail::job(self.config(), name, wanted, future).await
+    }
+
+    /// Does the same, but only if somebody has asked on the [console](https://docs.rs/heeler/latest/heeler/console/index.html)
+    /// for a profile of the next job with that name, within the last ten minutes. Otherwise the work just runs.
+    pub async fn job_when_asked<F: Future>(&self, name: &str, future: F) -> F::Output {
+        let config = self.config();
+        if is_disabled() || !orders::has_orders() {
+            return future.await;
+        }
+        match orders::take(tail::JOB, None, name) {
+            Some(wanted) => tail::job(config, name, wanted, future).await,
+            None => future.await,
+        }
     }
 
     fn config(&self) -> &Arc<Config> {

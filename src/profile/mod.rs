@@ -109,13 +109,18 @@
 //! a process, further requests for a profile get the status 503. A panic of the handler is the outcome of its profile.
 //! With the header, the panic also goes on to the server, as it would have without the layer.
 //!
-//! # Tail profiles
+//! # Tail profiles and jobs
 //!
 //! A [rule](crate::Rule) profiles a request in production: the next one on a route where requests keep being slow. Nobody
 //! asks for it, so it is unlike the others. The request runs where it would have run, its client gets the response as ever,
 //! and the limits and thresholds around it and in it apply. It waits for no turn. Its profile ends with the head of the
 //! response, and keeps nothing of the body. If the request takes longer than the [timeout](ProfileLayer::timeout), the
 //! profile ends and the request goes on. Everybody who may profile finds it in `?__geordi__=index`.
+//! Somebody who looks at a request on the [console](https://docs.rs/heeler/latest/heeler/console/index.html) can ask for the
+//! same of the next one on its route.
+//!
+//! [`ProfileLayer::job`] profiles work that is no request in the same way, and [`ProfileLayer::job_when_asked`] does so if
+//! somebody has asked on the console.
 //!
 //! Every poll of the request is traced, and its thread is sampled while it is inside one: some microseconds a poll, and a
 //! signal a thousand times per second of computing.

@@ -24,8 +24,8 @@ pub struct Profile {
     /// When the request began.
     #[serde(with = "rfc3339")]
     pub started_at: SystemTime,
-    /// The time from the beginning of the request to the end of its response's body, for all runs together. If a rule
-    /// wanted the profile, it ends with the response's head.
+    /// The time from the beginning of the request to the end of its response's body, for all runs together. If
+    /// there is a [`reason`](Self::reason), it ends with the response's head.
     pub wall_nanos: u64,
     /// How often the request ran.
     pub runs: u32,
@@ -33,7 +33,8 @@ pub struct Profile {
     pub rate_hz: u32,
     /// How it ended.
     pub outcome: Outcome,
-    /// Why it was made, if a [rule](crate::Rule) wanted it; `None` if somebody asked.
+    /// Why it was made, if nobody waits for it: a [rule](crate::Rule) wanted it, somebody asked on the console, or the
+    /// application profiles a [job](crate::ProfileLayer::job). `None` if somebody asked with the flag.
     #[serde(default)]
     pub reason: Option<String>,
     /// The request, without the flag that asked for the profile.
@@ -154,9 +155,9 @@ pub enum Outcome {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Request {
-    /// `GET`.
+    /// `GET`, or `job` for a [job](crate::ProfileLayer::job).
     pub method: String,
-    /// Path and query, without the flag. Values of parameters that look like secrets are replaced. Shortened if very
+    /// Path and query, without the flag, or the job's name. Values of parameters that look like secrets are replaced. Shortened if very
     /// long.
     pub uri: String,
     /// The route's template (`/users/{id}`), if the router tells it.

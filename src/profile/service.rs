@@ -47,7 +47,7 @@ impl<S: fmt::Debug> fmt::Debug for ProfileService<S> {
 }
 
 impl<S> ProfileService<S> {
-    /// Everything that a request without the flag pays for. With `strip_refused` it also pays for a search of its query
+    /// Everything that a request without the flag pays for, beside one load. With `strip_refused` it also pays for a search of its query
     /// for a `%`.
     #[inline]
     fn is_asked<B>(&self, request: &Request<B>) -> bool {
@@ -103,9 +103,9 @@ where
     B: Body,
 {
     let inner = &mut profiled.inner;
-    let Some(reason) = tail::wanted(&mut request) else { return ResponseFuture::pass(inner.call(request)) };
+    let Some(wanted) = tail::wanted(&mut request) else { return ResponseFuture::pass(inner.call(request)) };
     let body_bytes = request.body().size_hint().exact().unwrap_or(0);
-    match tail::begin(&profiled.config, request, body_bytes, reason, |request| inner.call(request)) {
+    match tail::begin(&profiled.config, request, body_bytes, wanted, |request| inner.call(request)) {
         Ok(tail) => ResponseFuture::tail(tail),
         Err(future) => ResponseFuture::pass(future),
     }

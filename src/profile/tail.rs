@@ -1,10 +1,13 @@
-//! Tail profiles: of a request in production, because a [rule](crate::Rule) says so.
+//! Profiles of work in production: of a request, because a [rule](crate::Rule) or somebody at the console says so, and of
+//! jobs.
 //!
 //! It runs where it would have run, under the limits that it has, and its client gets the response as ever. Only its polls
 //! are recorded, up to the head of the response.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use http::request::Parts;
@@ -19,24 +22,45 @@ use super::layer::Config;
 use super::record::{InPlace, Recording};
 use super::supervisor::SUPERVISOR;
 use super::{Outcome, Request as Shown, Response as Answer};
+use crate::inflight;
 use crate::log::log_safely;
 use crate::parts::with_parts;
-use crate::report::rules::orders;
+use crate::report::Redactor;
+use crate::report::rules::orders::{self, Wanted};
+
+/// What stands for a method where there is none.
+pub(super) const JOB: &str = "job";
+/// The most characters of a job's name.
+const MAX_NAME: usize = 200;
+/// The most characters of an error.
+const MAX_WORDS: usize = 4096;
+
+/// At most this many are recorded at a time. Others take no order.
+const MAX_RUNNING: usize = 4;
+
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
 /// A service's future whose polls are recorded.
 pub(super) struct Tail<F> {
-    // Dropped in this order, so that what the future's destructors do is recorded, too.
     future: Pin<Box<InPlace<F>>>,
     end: End,
 }
 
-/// Tells the supervisor how the request has ended.
+/// Tells the supervisor how the work has ended.
 struct End {
-    config: Arc<Config>,
     ended: Option<oneshot::Sender<Ended>>,
+    redactor: Redactors,
+    /// Whether its code runs now. If it ends then, it has panicked.
+    is_inside: bool,
 }
 
 type Ended = (Outcome, Option<Answer>);
+
+/// What a profile may show: what the layer and the reports that want it both allow.
+struct Redactors {
+    config: Arc<Config>,
+    reports: Option<Redactor>,
+}
 
 /// What the supervisor needs to make the profile.
 struct Course {
@@ -48,10 +72,14 @@ struct Course {
     ended: oneshot::Receiver<Ended>,
 }
 
-/// Returns why a rule wants a profile of this request, if one does.
+/// Returns why there is to be a profile of this request, if there is.
 #[cold]
 #[inline(never)]
-pub(super) fn wanted<B>(request: &mut Request<B>) -> Option<String> {
+pub(super) fn wanted<B>(request: &mut Request<B>) -> Option<Wanted> {
+    // What somebody profiles already is not in production.
+    if inflight::is_aside() || RUNNING.load(Ordering::Relaxed) >= MAX_RUNNING {
+        return None;
+    }
     with_parts(request, |parts| {
         let route = jobs::route(parts);
         orders::take(parts.method.as_str(), route.as_deref(), full_path(parts))
@@ -72,21 +100,73 @@ pub(super) fn begin<B, F>(
     config: &Arc<Config>,
     mut request: Request<B>,
     body_bytes: u64,
-    reason: String,
+    wanted: Wanted,
     call: impl FnOnce(Request<B>) -> F,
 ) -> Result<Tail<F>, F> {
+    let redactor = Redactors { config: Arc::clone(config), reports: Some(wanted.redactor) };
+    let shown = with_parts(&mut request, |head| redactor.request(head, body_bytes));
+    let Some((recording, mut end)) = start(redactor, shown, wanted.reason) else { return Err(call(request)) };
+    let future = end.inside(|| call(request));
+    Ok(Tail { future: Box::pin(recording.record_in_place(future)), end })
+}
+
+/// Runs a piece of work that is no request, and records it.
+pub(super) async fn job<F: Future>(config: &Arc<Config>, name: &str, wanted: Wanted, future: F) -> F::Output {
+    let redactor = Redactors { config: Arc::clone(config), reports: Some(wanted.redactor) };
+    let shown = Shown { method: JOB.to_owned(), uri: redactor.text(name, MAX_NAME), ..Shown::default() };
+    let Some((recording, mut end)) = start(redactor, shown, wanted.reason) else { return future.await };
+    let mut future = pin!(recording.record_in_place(future));
+    let output = poll_fn(|cx| end.inside(|| future.as_mut().poll(cx))).await;
+    end.tell(Outcome::Finished, None);
+    output
+}
+
+/// Begins a recording, and has the supervisor wait for its end.
+fn start(redactor: Redactors, request: Shown, reason: String) -> Option<(Recording, End)> {
     let (Ok(id), Ok(supervisor)) = (Id::random(), SUPERVISOR.get().handle()) else {
-        log_safely(|| tracing::error!(target: "heeler", %reason, "a profile that a rule wants could not be begun"));
-        return Err(call(request));
+        log_safely(|| tracing::error!(target: "heeler", %reason, "a profile could not be begun"));
+        return None;
     };
-    let shown = with_parts(&mut request, |head| jobs::request(&config.redactor, head, &head.uri, body_bytes));
+    let config = Arc::clone(&redactor.config);
     let recording = Recording::start(config.rate_hz);
     let (ended, end) = oneshot::channel();
-    let course =
-        Course { config: Arc::clone(config), id, recording: recording.clone(), request: shown, reason, ended: end };
+    let course = Course { config, id, recording: recording.clone(), request, reason, ended: end };
     supervisor.spawn(course.supervise());
-    let future = recording.record_in_place(call(request));
-    Ok(Tail { future: Box::pin(future), end: End { config: Arc::clone(config), ended: Some(ended) } })
+    RUNNING.fetch_add(1, Ordering::Relaxed);
+    Some((recording, End { ended: Some(ended), redactor, is_inside: false }))
+}
+
+impl Redactors {
+    fn text(&self, text: &str, max: usize) -> String {
+        let text = self.config.redactor.text(text, max);
+        self.reports.as_ref().map_or_else(|| text.clone(), |reports| reports.text(&text, max))
+    }
+
+    /// Returns what a profile says about the request.
+    fn request(&self, head: &Parts, body_bytes: u64) -> Shown {
+        let mut shown = jobs::request(&self.config.redactor, head, &head.uri, body_bytes);
+        if let Some(reports) = &self.reports {
+            shown.uri = reports.uri(&shown.uri);
+            shown.route = shown.route.map(|route| reports.uri(&route));
+        }
+        self.keep_allowed(&mut shown.headers);
+        shown
+    }
+
+    /// Returns what a profile says about the head of a response.
+    fn answer<R>(&self, response: &Response<R>) -> Answer {
+        let (status, version) = (response.status(), response.version());
+        let mut answer = jobs::response(&self.config.redactor, status, version, response.headers());
+        self.keep_allowed(&mut answer.headers);
+        answer
+    }
+
+    /// Somebody else's headers are shown only as far as a report shows them.
+    fn keep_allowed(&self, headers: &mut Vec<(String, String)>) {
+        if let Some(reports) = &self.reports {
+            headers.retain(|(name, _)| reports.allowed_headers().iter().any(|allowed| allowed.as_str() == name));
+        }
+    }
 }
 
 impl<F, R, E> Tail<F>
@@ -95,27 +175,35 @@ where
     E: std::fmt::Display,
 {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let poll = self.future.as_mut().poll(cx);
+        let Self { future, end } = self;
+        let poll = end.inside(|| future.as_mut().poll(cx));
         match &poll {
             Poll::Pending => {}
             Poll::Ready(Ok(response)) => {
-                let answer = jobs::response(
-                    &self.end.config.redactor,
-                    response.status(),
-                    response.version(),
-                    response.headers(),
-                );
-                self.end.tell(Outcome::Finished, Some(answer));
+                let answer = end.redactor.answer(response);
+                end.tell(Outcome::Finished, Some(answer));
             }
-            Poll::Ready(Err(error)) => self.end.tell(Outcome::Failed(format!("{error:#}")), None),
+            Poll::Ready(Err(error)) => {
+                let words = end.redactor.text(&format!("{error:#}"), MAX_WORDS);
+                end.tell(Outcome::Failed(words), None);
+            }
         }
         poll
     }
 }
 
 impl End {
+    /// Runs code of the work.
+    fn inside<T>(&mut self, code: impl FnOnce() -> T) -> T {
+        self.is_inside = true;
+        let result = code();
+        self.is_inside = false;
+        result
+    }
+
     fn tell(&mut self, outcome: Outcome, response: Option<Answer>) {
         if let Some(ended) = self.ended.take() {
+            RUNNING.fetch_sub(1, Ordering::Relaxed);
             // The profile's time may be up.
             let _ = ended.send((outcome, response));
         }
@@ -128,7 +216,7 @@ impl std::panic::RefUnwindSafe for End {}
 
 impl Drop for End {
     fn drop(&mut self) {
-        let outcome = if std::thread::panicking() {
+        let outcome = if self.is_inside {
             Outcome::Panicked("the panic's message is in the application's log".to_owned())
         } else {
             Outcome::Cancelled
@@ -157,10 +245,10 @@ impl Course {
         match kept.await {
             Ok(()) => log_safely(|| {
                 let (method, uri) = (&request.method, &request.uri);
-                tracing::info!(target: "heeler", id = id.short(), %method, %uri, %reason, "a request was profiled, because a rule has fired");
+                tracing::info!(target: "heeler", id = id.short(), %method, %uri, %reason, "a profile is kept that nobody waits for");
             }),
             Err(error) => log_safely(|| {
-                tracing::error!(target: "heeler", %error, %reason, "the profile that a rule wanted could not be kept");
+                tracing::error!(target: "heeler", %error, %reason, "a profile could not be kept");
             }),
         }
     }

@@ -1,6 +1,6 @@
 //! Stored profiles, for a console, which does not know the tool that makes them.
 
-use std::sync::{Mutex, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
 use crate::capture::PerProcess;
@@ -9,6 +9,9 @@ use crate::sync::lock_std;
 /// Where somebody keeps profiles. Both functions may wait for a store, a few seconds at most. Do not call them on a thread
 /// that must not block.
 pub(crate) trait Profiles: Send + Sync {
+    /// Returns an address that only those have in common that keep them in the same place.
+    fn place(&self) -> usize;
+
     /// Returns the last ones that `principal` may see, the latest first, or why there are none to be had.
     fn recent(&self, principal: Option<&str>) -> Result<Vec<ProfileLine>, String>;
 
@@ -60,7 +63,7 @@ pub(crate) fn recent(principal: Option<&str>) -> (Vec<ProfileLine>, Vec<String>)
             Err(error) => errors.push(error),
         }
     }
-    // Layers may share a store.
+    // Two stores may keep them in one place.
     lines.sort_by(|one, other| (other.started_at, &other.id).cmp(&(one.started_at, &one.id)));
     lines.dedup_by(|one, other| one.id == other.id);
     lines.truncate(MAX_LINES);
@@ -81,6 +84,10 @@ pub(crate) fn read(id: &str, principal: Option<&str>, form: ProfileForm) -> Resu
     result
 }
 
-fn known() -> Vec<std::sync::Arc<dyn Profiles>> {
-    lock_std(KNOWN.get()).iter().filter_map(Weak::upgrade).collect()
+fn known() -> Vec<Arc<dyn Profiles>> {
+    let mut known: Vec<Arc<dyn Profiles>> = lock_std(KNOWN.get()).iter().filter_map(Weak::upgrade).collect();
+    // Layers may share a store, which need not be asked twice.
+    known.sort_by_key(|profiles| profiles.place());
+    known.dedup_by_key(|profiles| profiles.place());
+    known
 }

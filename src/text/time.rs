@@ -11,6 +11,13 @@ pub(crate) fn timestamp(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
 }
 
+/// `2026-11-21 09:30:00 UTC`.
+#[cfg(any(feature = "console", feature = "profile"))]
+pub(crate) fn to_the_second(time: SystemTime) -> String {
+    let timestamp = timestamp(time);
+    format!("{} {} UTC", &timestamp[..10], &timestamp[11..19])
+}
+
 /// For `#[serde(with)]`: RFC 3339 in UTC.
 pub(crate) mod rfc3339 {
     use super::{Deserialize, Deserializer, Serializer, SystemTime, timestamp};
@@ -84,6 +91,8 @@ mod tests {
         assert_eq!(timestamp(UNIX_EPOCH + Duration::from_millis(1_735_689_600_123)), "2025-01-01T00:00:00.123Z");
         assert_eq!(timestamp(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
         assert_eq!(timestamp(UNIX_EPOCH + Duration::from_secs(1 << 40)), "9999-12-31T23:59:59.000Z");
+        #[cfg(any(feature = "console", feature = "profile"))]
+        assert_eq!(to_the_second(UNIX_EPOCH + Duration::from_millis(1_735_689_600_999)), "2025-01-01 00:00:00 UTC");
     }
 
     /// Guards: milliseconds that are no duration are an error, wherever the file comes from.

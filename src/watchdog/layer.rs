@@ -30,7 +30,7 @@ pub(super) struct Config {
 
 impl Config {
     #[inline]
-    pub(super) fn has_rules(&self) -> bool {
+    pub(super) fn has_exceptions(&self) -> bool {
         self.ignore.is_some() || self.threshold_for.is_some()
     }
 }

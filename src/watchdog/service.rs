@@ -58,8 +58,8 @@ where
         }
         let watched = if !policy.is_enabled() {
             Watched::off()
-        } else if config.has_rules() {
-            register_by_rules(config, &mut request)
+        } else if config.has_exceptions() {
+            register_with_exceptions(config, &mut request)
         } else {
             register(config, policy.threshold_nanos(), &Head::of(&request))
         };
@@ -98,7 +98,7 @@ fn register(config: &Config, threshold: u64, head: &Head<'_>) -> Watched {
 
 /// The same, after asking the user's closures. They get the request's head, which has to be moved out and back.
 #[inline(never)]
-fn register_by_rules<B>(config: &Config, request: &mut Request<B>) -> Watched {
+fn register_with_exceptions<B>(config: &Config, request: &mut Request<B>) -> Watched {
     static CLAMP: Clamp = Clamp::new("WatchdogLayer::threshold_for");
     let (ignored, special) = with_parts(request, |parts| {
         let ignored = config.ignore.as_ref().is_some_and(|ignore| ignore(parts));

@@ -6,11 +6,12 @@ use heeler::Reports;
 
 use super::common::Driven;
 
-/// Guards: whatever else the machine does, a runtime that runs what is ready is not said to stall. `HEELER_SOAK` is the number of
-/// seconds; without it nothing is done. Give the machine something else to do meanwhile.
+/// Guards: whatever else the machine does, a runtime that runs what is ready is not said to stall. `HEELER_SOAK` sets another number of
+/// seconds. Give the machine something else to do meanwhile.
 #[test]
+#[ignore = "takes an hour"]
 fn a_runtime_that_runs_is_never_said_to_stall() {
-    let seconds = std::env::var("HEELER_SOAK").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(0);
+    let seconds = std::env::var("HEELER_SOAK").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(3_600);
     let (several, one) = (Driven::new(2), Driven::new(0));
     for (name, driven) in [("soak of several workers", &several), ("soak of one thread", &one)] {
         heeler::watch_runtime(name, &driven.handle, Reports::builder().without_log().build().unwrap());

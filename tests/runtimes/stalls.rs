@@ -39,7 +39,9 @@ fn each_stall_is_found() {
         // On a busy machine the host may be the one to blame.
         let seen = || health("stalls").stalls + health("stalls").throttled;
         until("the stall is found", || seen() >= number);
-        until("it goes on", || health("stalls").stalled_for.is_none());
+        // What the host is to blame for is no stall, and goes on all the same.
+        futures::executor::block_on(driven.spawn(std::future::ready(()))).unwrap();
+        std::thread::sleep(ms(100));
     }
     let health = health("stalls");
     assert!(health.stalls + health.throttled >= 20 && health.stalls >= 10, "{health:?}");

@@ -5,6 +5,7 @@ mod parts;
 mod state;
 mod table;
 
+use super::order;
 use super::query::{Filter, View, encoded};
 use crate::report::profiles::ProfileLine;
 use crate::report::{Dump, DumpWork, Report, Reports};
@@ -80,6 +81,15 @@ pub(super) fn work(dump: &Dump, reports: &Reports, work: &DumpWork, nonce: &str)
     head(&mut html, dump, reports, None);
     html.raw("<h2>").isolated(&work.name).raw("</h2>\n<p class=\"lead\">").text(&dump.line(work)).raw("</p>\n");
     parts::facts(&mut html, dump, work);
+    if order::is_possible(work) {
+        html.raw("<form method=\"post\" class=\"buttons\"><button formaction=\"?order=").text(&work.id).raw("\">");
+        html.raw(if work.method.is_some() {
+            "Profile the next request on this route"
+        } else {
+            "Profile the next job of this name"
+        });
+        html.raw("</button></form>\n");
+    }
     if let Some(group) = dump.groups.get(work.group) {
         if group.count > 1 {
             html.raw("<p class=\"dim\">").number(group.count - 1).raw(" more at this place.</p>\n");

@@ -1,12 +1,12 @@
 //! Pages about heeler itself: runtimes, history, switches.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::console::switches::{self, Setting};
 use crate::report::profiles::ProfileLine;
 use crate::report::{Dump, Incident, Report, Reports, RuntimeHealth};
 use crate::text::html::Html;
-use crate::text::time::timestamp;
+use crate::text::time::to_the_second;
 use crate::text::units::duration;
 
 /// The thresholds that a button offers, in milliseconds.
@@ -111,11 +111,11 @@ pub(super) fn profiles(html: &mut Html, (lines, errors): &(Vec<ProfileLine>, Vec
         html.raw("<tr><td class=\"wide\"><a href=\"?profile=").text(&line.id).raw("\">").isolated(&line.request);
         html.raw("</a>");
         if let Some(reason) = &line.reason {
-            html.raw("<span class=\"at\">by a rule: ").isolated(reason).raw("</span>");
+            html.raw("<span class=\"at\">").isolated(reason).raw("</span>");
         }
         html.raw("</td><td><span class=\"label\">ended </span>").text(&line.ended);
         html.raw("</td><td class=\"n\"><span class=\"label\">time </span>").text(&duration(line.time));
-        html.raw("</td><td class=\"when\"><span class=\"label\">began </span>").text(&when(line.started_at));
+        html.raw("</td><td class=\"when\"><span class=\"label\">began </span>").text(&to_the_second(line.started_at));
         html.raw("</td><td><a href=\"?profile=").text(&line.id).raw("&amp;form=json\">JSON</a></td></tr>\n");
     }
     html.raw("</tbody></table></div>\n");
@@ -140,13 +140,6 @@ pub(super) fn sinks(html: &mut Html, reports: &Reports) {
     html.raw(" held back, ").number(stats.dropped).raw(" dropped.</p>\n");
 }
 
-/// Returns `2026-11-30 15:58:59Z`.
-fn when(time: SystemTime) -> String {
-    let time = timestamp(time);
-    let seconds = time.split('.').next().unwrap_or_default();
-    format!("{}Z", seconds.trim_end_matches('Z').replacen('T', " ", 1))
-}
-
 fn incident_line(html: &mut Html, incident: &Incident) {
     html.raw("<tr><td class=\"wide\">");
     if incident.has_report() {
@@ -165,7 +158,11 @@ fn incident_line(html: &mut Html, incident: &Incident) {
     html.raw("</td><td class=\"n\"><span class=\"label\">reports </span>").number(incident.count);
     html.raw("</td><td class=\"n\"><span class=\"label\">worst </span>").text(&duration(incident.worst)).raw("</td>");
     for (label, time) in [("first ", incident.first), ("last ", incident.last)] {
-        html.raw("<td class=\"when\"><span class=\"label\">").raw(label).raw("</span>").text(&when(time)).raw("</td>");
+        html.raw("<td class=\"when\"><span class=\"label\">")
+            .raw(label)
+            .raw("</span>")
+            .text(&to_the_second(time))
+            .raw("</td>");
     }
     html.raw("</tr>\n");
 }

@@ -19,6 +19,7 @@ use crate::profile::format::state_name;
 use crate::profile::{Profile, State};
 use crate::report::Frame;
 use crate::text::html::Html;
+use crate::text::time::to_the_second;
 
 /// How many rows the table has.
 const MAX_ROWS: usize = 40;
@@ -128,7 +129,7 @@ fn lead(html: &mut Html, before: u64, after: u64, changes: &[Change<'_>]) {
 /// time.
 fn side(html: &mut Html, name: &'static str, profile: &Profile, longer: u64, context: &Context<'_>) {
     html.raw("<p><b>").raw(name).raw("</b>: ");
-    let when = words::when(profile.started_at);
+    let when = to_the_second(profile.started_at);
     if context.links {
         html.link(context, &profile.id, &when);
     } else {

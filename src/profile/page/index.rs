@@ -5,6 +5,7 @@ use super::words;
 use crate::profile::Outcome;
 use crate::profile::store::Summary;
 use crate::text::html::Html;
+use crate::text::time::to_the_second;
 
 /// Returns the page of stored profiles, newest first as given, searched for `query`.
 pub(crate) fn index(profiles: &[Summary], query: &str, context: &Context<'_>) -> String {
@@ -44,7 +45,7 @@ fn table(html: &mut Html, profiles: &[Summary], context: &Context<'_>) {
         }
         html.raw("</td><td class=\"when\">");
         ended(html, profile);
-        html.raw("</td><td class=\"when\">").text(&words::when(profile.started_at)).raw("</td></tr>\n");
+        html.raw("</td><td class=\"when\">").text(&to_the_second(profile.started_at)).raw("</td></tr>\n");
     }
     html.raw("</tbody></table></div>\n");
 }

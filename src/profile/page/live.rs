@@ -7,6 +7,7 @@ use super::result::top;
 use super::words;
 use crate::profile::store::{Phase, Status};
 use crate::text::html::Html;
+use crate::text::time::to_the_second;
 use crate::text::units::duration;
 
 const SCRIPT: &str = include_str!("live.js");
@@ -20,7 +21,7 @@ pub(crate) fn live(status: &Status, context: &Context<'_>) -> String {
     let mut html = if over { Html::page(&title, context) } else { Html::asking_page(&title, context) };
     top(&mut html, context, false);
     html.raw("<main><h1>").isolated(&work).raw("</h1>\n<p class=\"dim\">Asked for at ");
-    html.text(&words::when(status.started_at)).raw("</p>\n<p class=\"state\"><span id=\"state\" role=\"status\">");
+    html.text(&to_the_second(status.started_at)).raw("</p>\n<p class=\"state\"><span id=\"state\" role=\"status\">");
     html.text(&state(&status.phase)).raw("</span> <span id=\"elapsed\">");
     if !matches!(status.phase, Phase::Queued { .. }) {
         html.text(&duration(Duration::from_millis(status.elapsed_ms)));

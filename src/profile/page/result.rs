@@ -10,6 +10,7 @@ use crate::profile::store::Summary;
 use crate::profile::{Profile, Response, State};
 use crate::report::Frame;
 use crate::text::html::Html;
+use crate::text::time::to_the_second;
 
 /// Tabs with pictures: name, id of the tab, id of its panel.
 const PICTURES: [(Which, &str, &str); 5] = [
@@ -36,7 +37,7 @@ pub(crate) fn result(profile: &Profile, earlier: &[Summary], context: &Context<'
     let is_this = matches!(profile.request.method.as_str(), "GET" | "HEAD") && profile.request.uri == context.base;
     top(&mut html, context, is_this);
     html.raw("<main><h1>").isolated(&work).raw("</h1>\n<p class=\"dim\">");
-    html.text(&words::when(profile.started_at)).raw(" on ").isolated(&profile.process.hostname);
+    html.text(&to_the_second(profile.started_at)).raw(" on ").isolated(&profile.process.hostname);
     if let Some(response) = &profile.response {
         html.raw(", answered ").number(response.status);
         // A rule's profile knows nothing of the body.
@@ -46,7 +47,7 @@ pub(crate) fn result(profile: &Profile, earlier: &[Summary], context: &Context<'
     }
     html.raw("</p>\n");
     if let Some(reason) = &profile.reason {
-        html.raw("<p>A rule wanted this profile: ").isolated(reason).raw(".</p>\n");
+        html.raw("<p>Why there is this profile: ").isolated(reason).raw(".</p>\n");
     }
     lead(&mut html, profile);
     shares(&mut html, words::sums(profile));
@@ -267,7 +268,11 @@ fn others(html: &mut Html, profile: &Profile, earlier: &[Summary], context: &Con
     let now = words::each(profile.wall_nanos, profile.runs);
     for other in earlier {
         let then = words::each(other.wall_nanos, other.runs);
-        html.raw("<tr><td>").link(context, &format!("{}.vs.{}", other.id, profile.id), &words::when(other.started_at));
+        html.raw("<tr><td>").link(
+            context,
+            &format!("{}.vs.{}", other.id, profile.id),
+            &to_the_second(other.started_at),
+        );
         html.raw("</td><td class=\"n\">").text(&words::nanos(then)).raw("</td><td class=\"n\"><b class=\"");
         html.raw(if now > then { "more" } else { "less" })
             .raw("\">")

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::time::Duration;
-use std::time::SystemTime;
 
 use super::steps::{frames, significant};
 use crate::flamegraph::label;
@@ -11,7 +10,6 @@ use crate::profile::format::Times;
 pub(super) use crate::profile::format::state_name as state;
 use crate::profile::{Outcome, Profile, Quality, State};
 use crate::report::Frame;
-use crate::text::time::timestamp;
 pub(super) use crate::text::units::count;
 use crate::text::units::{self, at};
 
@@ -61,12 +59,6 @@ pub(super) const fn unit(state: State) -> &'static str {
 /// `2.51 s`.
 pub(super) fn nanos(nanos: u64) -> String {
     units::duration(Duration::from_nanos(nanos))
-}
-
-/// `2026-11-21 09:30:00 UTC`.
-pub(super) fn when(time: SystemTime) -> String {
-    let timestamp = timestamp(time);
-    format!("{} {} UTC", &timestamp[..10], &timestamp[11..19])
 }
 
 /// Returns the time of one run of that many.
@@ -304,6 +296,5 @@ mod tests {
         assert_eq!((percent(406), percent(1000), percent(3)), ("40.6 %".into(), "100.0 %".into(), "0.3 %".into()));
         assert_eq!((difference(2_000_000, 5_000_000), difference(5, 5)), ("+3.0 ms".into(), "±0 ms".into()));
         assert_eq!(each(7, 0), 7);
-        assert_eq!(when(SystemTime::UNIX_EPOCH), "1970-01-01 00:00:00 UTC");
     }
 }

@@ -11,6 +11,7 @@ use pin_project_lite::pin_project;
 use super::live::Live;
 use super::tree::Names;
 use super::{sampler, timeline};
+use crate::capture::ThreadSlot;
 use crate::clock::now;
 use crate::inflight::recording::{Place, Session, TaskRecorder};
 use crate::inflight::{Job, PolicyId, Registered, Scope, Watched, Work, flags, is_in_request};
@@ -101,7 +102,8 @@ impl Recording {
             }
             row
         };
-        InPlace { future, recorder: Arc::clone(&self.0.root), watched: Watched::new(registered) }
+        let (recorder, watched) = (Arc::clone(&self.0.root), Watched::new(registered));
+        InPlace { future, recorder, watched, recording: self.clone() }
     }
 
     /// Returns what all parts of the recording share, as long as one of them exists.
@@ -159,7 +161,7 @@ impl Recording {
             record.notes.push("threads cannot be sampled here: polls are not subdivided".to_owned());
         }
         if !inner.has_rows.load(Ordering::Relaxed) {
-            record.notes.push("too much work is in flight to be watched: polls were not sampled".to_owned());
+            record.notes.push("polls were not sampled: too much work is in flight to be watched, or this is polled apart from the request around it".to_owned());
         }
         if session.unknown() > 0 {
             let note = "spawned tasks were too many to be told apart: waits for them are not looked into";
@@ -168,6 +170,11 @@ impl Recording {
         record.started_at = inner.started_at;
         record
     }
+}
+
+/// Returns whether the calling code runs in a poll that a sampler can find.
+fn is_in_poll() -> bool {
+    ThreadSlot::existing().is_some_and(|slot| slot.polling().is_some())
 }
 
 impl Drop for Inner {
@@ -199,6 +206,7 @@ pin_project! {
         future: F,
         recorder: Arc<TaskRecorder>,
         watched: Watched,
+        recording: Recording,
     }
 }
 
@@ -208,6 +216,10 @@ impl<F: Future> Future for InPlace<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let (future, recorder) = (this.future, this.recorder);
+        // What is around it may have handed it to another task.
+        if this.watched.row().is_none() && !is_in_poll() {
+            this.recording.0.has_rows.store(false, Ordering::Relaxed);
+        }
         this.watched.poll(cx, |cx| recorder.poll(cx, |cx| future.poll(cx)))
     }
 }

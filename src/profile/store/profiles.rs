@@ -154,6 +154,12 @@ impl ProfileStore {
         self.shared.tally.stats()
     }
 
+    /// Returns the address of what its clones have in common.
+    #[cfg(feature = "console")]
+    pub(crate) fn address(&self) -> usize {
+        Arc::as_ptr(&self.shared).addr()
+    }
+
     /// Writes how far a job is.
     pub(crate) async fn put_status(&self, status: &Status) -> Result<(), StoreError> {
         self.put_small(Kind::Status, status.id, status).await?;

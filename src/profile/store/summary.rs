@@ -45,12 +45,12 @@ impl Summary {
         }
     }
 
-    /// Returns whether each word of `query` is in the method, the URI or the route, ignoring case.
     /// Returns whether somebody who may profile may see it. What a rule wanted belongs to everybody.
     pub(super) fn is_for(&self, principal: Option<&str>, owner: Option<&str>) -> bool {
         owner == principal || self.reason.is_some()
     }
 
+    /// Returns whether each word of `query` is in the method, the URI or the route, ignoring case.
     pub(crate) fn matches(&self, query: &str) -> bool {
         let text = format!("{} {} {}", self.method, self.uri, self.route.as_deref().unwrap_or_default()).to_lowercase();
         query.split_whitespace().all(|word| text.contains(&word.to_lowercase()))

@@ -75,8 +75,8 @@ pub struct DumpGroup {
     pub oldest: Duration,
     /// How many there are of each route or job, the most frequent first, up to eight.
     pub routes: Vec<(String, u64)>,
-    /// The ways by which they came there, the most frequent first, up to sixteen. On each, the application's own calls are
-    /// others.
+    /// The ways by which they came there, the most frequent first, up to sixteen. The application's own calls differ between
+    /// them.
     pub paths: Vec<DumpPath>,
 }
 

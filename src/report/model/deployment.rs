@@ -1,10 +1,13 @@
 //! Where the process runs, as its environment says.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::ProcessInfo;
 use crate::log::{TARGET, log_safely};
 use crate::report::privacy::Redactor;
 use crate::text::percent;
 
+const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 /// The most characters of each value.
 const MAX_VALUE: usize = 200;
 
@@ -14,7 +17,7 @@ const MAX_VALUE: usize = 200;
 /// downward API, by the name that its documentation uses.
 pub(super) fn of_environment(variable: impl Fn(&str) -> Option<String>) -> ProcessInfo {
     let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
-    let attributes = variable("OTEL_RESOURCE_ATTRIBUTES").map(|text| attributes(&text)).unwrap_or_default();
+    let attributes = variable(ATTRIBUTES).and_then(|text| attributes(&text)).unwrap_or_default();
     let attribute = |name: &str| {
         attributes
             .iter()
@@ -36,20 +39,25 @@ pub(super) fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Proce
 }
 
 /// Reads `key=value,key=value`, with values that are percent-encoded. If one is wrong, none counts.
-fn attributes(text: &str) -> Vec<(String, String)> {
+fn attributes(text: &str) -> Option<Vec<(String, String)>> {
     let pair = |pair: &str| {
         let (key, value) = pair.split_once('=')?;
         let key = key.trim();
         (!key.is_empty()).then_some(())?;
         Some((key.to_owned(), percent::decoded(value.trim())?))
     };
-    let pairs = text.split(',').filter(|part| !part.trim().is_empty());
-    pairs.map(pair).collect::<Option<Vec<_>>>().unwrap_or_else(|| {
+    text.split(',').filter(|part| !part.trim().is_empty()).map(pair).collect()
+}
+
+/// Says once if the attributes cannot be read. Call it without a lock, because a log is the application's code.
+pub(in crate::report) fn check() {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    let is_wrong = || std::env::var(ATTRIBUTES).is_ok_and(|text| attributes(&text).is_none());
+    if !SAID.swap(true, Ordering::Relaxed) && is_wrong() {
         log_safely(|| {
-            tracing::warn!(target: TARGET, "OTEL_RESOURCE_ATTRIBUTES cannot be read: reports do not say where they come from");
+            tracing::warn!(target: TARGET, "{ATTRIBUTES} cannot be read: reports do not say where they come from");
         });
-        Vec::new()
-    })
+    }
 }
 
 #[cfg(test)]
@@ -91,8 +99,9 @@ mod tests {
     #[test]
     fn values_are_short_and_hide_secrets() {
         let [service, .., instance, _] =
-            of(&[("OTEL_SERVICE_NAME", &"x".repeat(10_000)), ("POD_NAME", "Bearer abcdefghijklmnop")]);
-        assert!(service.unwrap().chars().count() <= MAX_VALUE + 1);
-        assert!(!instance.unwrap().contains("abcdefghijklmnop"));
+            of(&[("OTEL_SERVICE_NAME", &"x".repeat(10_000)), ("POD_NAME", "a token=hunter2")]);
+        // With what says how much is missing.
+        assert!(service.unwrap().chars().count() < 2 * MAX_VALUE);
+        assert!(!instance.unwrap().contains("hunter2"));
     }
 }

@@ -1,7 +1,7 @@
 //! The contents of a report, as plain data. For how it is written and read, see
 //! [`schema`](crate::report::model::schema).
 
-mod deployment;
+pub(in crate::report) mod deployment;
 pub(in crate::report) mod others;
 mod parts;
 pub(in crate::report) mod process;

@@ -48,10 +48,10 @@ pub struct ProcessInfo {
     pub version: Option<String>,
     /// Which of the service's instances it is, if [set](crate::ReportsBuilder::instance), or else OpenTelemetry's
     /// `service.instance.id`, or else the name of the pod.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
     /// The zone that it runs in, if [set](crate::ReportsBuilder::zone), or else OpenTelemetry's `cloud.availability_zone`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
 }
 

@@ -46,7 +46,7 @@ impl Reports {
         if fired.is_empty() {
             report.notes.extend(state.rules.noted(&report));
         } else {
-            let notes: Vec<String> = fired.iter().map(|fired| follow(fired, &report)).collect();
+            let notes: Vec<String> = fired.iter().map(|fired| follow(fired, &report, self)).collect();
             report.notes.extend(notes.iter().cloned());
             state.rules.remember(&report, notes);
         }
@@ -79,9 +79,10 @@ impl Reports {
                 state.dispatch.accept(report, now);
             }
         }
-        for Fired { reason, .. } in fired.into_iter().filter(|fired| fired.dump) {
+        let reasons: Vec<String> = fired.into_iter().filter(|fired| fired.dump).map(|fired| fired.reason).collect();
+        if !reasons.is_empty() {
             // Not here: this thread has other reports to make meanwhile.
-            self.start_dump(format!("a rule: {reason}"), || {});
+            self.start_dump(format!("a rule: {}", reasons.join("; ")), || {});
         }
     }
 
@@ -99,11 +100,11 @@ impl Reports {
 }
 
 /// Does what a rule says, but for dumps. Returns what the report says of it.
-fn follow(fired: &Fired, report: &Report) -> String {
+fn follow(fired: &Fired, report: &Report, reports: &Reports) -> String {
     let Fired { reason, dump, profile } = fired;
-    let profiled = report.request.as_ref().filter(|_| *profile).map(|request| orders::place(request, reason));
+    let profiled = report.request.as_ref().filter(|_| *profile).map(|request| orders::place(request, reason, reports));
     let follows: Vec<&str> = dump.then_some("a dump follows").into_iter().chain(profiled).collect();
-    format!("a rule has fired, for {reason}: {}", follows.join("; "))
+    format!("a rule has fired, because {reason}: {}", follows.join("; "))
 }
 
 impl Inner {

@@ -235,7 +235,10 @@ impl Reporter {
                 let _ = done.try_send(());
             }
             Some(Message::Know(reports)) => self.look_after(&reports),
-            Some(Message::SelfCheck(signal)) => super::self_check::say(signal),
+            Some(Message::SelfCheck(signal)) => {
+                super::self_check::say(signal);
+                model::deployment::check();
+            }
             None => {}
         }
         let now = Instant::now();

@@ -25,7 +25,7 @@ use crate::report::delivery::{AnySink, Dispatch, Inherited, Limits, Spool};
 use crate::report::metrics::stats::{Counters, SinkStats, Stats, count};
 use crate::report::privacy::{Redactor, TRACEPARENT};
 #[cfg(feature = "console")]
-use crate::report::rules::Budget;
+use crate::report::rules::RuleBudget;
 use crate::report::rules::{Rule, Rules};
 use crate::report::sink::Log;
 use crate::sync::lock_std;
@@ -230,7 +230,7 @@ impl Reports {
 
     /// Returns how often each rule may fire.
     #[cfg(feature = "console")]
-    pub(crate) fn budgets(&self) -> Vec<Arc<Budget>> {
+    pub(crate) fn budgets(&self) -> Vec<Arc<RuleBudget>> {
         self.inner.state.get().rules.budgets()
     }
 

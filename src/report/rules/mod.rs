@@ -10,5 +10,5 @@ mod watch;
 
 pub use rule::Rule;
 #[cfg(feature = "console")]
-pub(crate) use watch::Budget;
+pub(crate) use watch::RuleBudget;
 pub(in crate::report) use watch::{Fired, Rules};

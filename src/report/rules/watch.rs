@@ -21,7 +21,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// All rules of one [`Reports`](crate::Reports).
 #[derive(Debug, Default)]
 pub(in crate::report) struct Rules {
-    all: Vec<Watch>,
+    all: Vec<Counter>,
     /// What was noted in the last reports for which one has fired, by their ids: their updates say it, too.
     noted: Mutex<VecDeque<(String, Vec<String>)>>,
 }
@@ -37,7 +37,7 @@ pub(in crate::report) struct Fired {
 
 /// How often a rule may fire in an hour. A console may change it.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct RuleBudget {
     /// The rule, in words.
     pub(crate) rule: String,
     at_most: AtomicU32,
@@ -45,9 +45,9 @@ pub(crate) struct Budget {
 }
 
 #[derive(Debug)]
-struct Watch {
+struct Counter {
     rule: Rule,
-    budget: Arc<Budget>,
+    budget: Arc<RuleBudget>,
     seen: Mutex<Seen>,
 }
 
@@ -61,9 +61,9 @@ struct Seen {
 
 impl Rules {
     pub(in crate::report) fn new(rules: &[Rule]) -> Self {
-        let watch = |rule: &Rule| Watch {
+        let watch = |rule: &Rule| Counter {
             rule: rule.clone(),
-            budget: Arc::new(Budget {
+            budget: Arc::new(RuleBudget {
                 rule: rule.words(),
                 at_most: AtomicU32::new(rule.at_most),
                 fired: Mutex::default(),
@@ -104,12 +104,12 @@ impl Rules {
     }
 
     #[cfg(feature = "console")]
-    pub(in crate::report) fn budgets(&self) -> Vec<Arc<Budget>> {
+    pub(in crate::report) fn budgets(&self) -> Vec<Arc<RuleBudget>> {
         self.all.iter().map(|watch| Arc::clone(&watch.budget)).collect()
     }
 }
 
-impl Watch {
+impl Counter {
     fn note(&self, route: &str, now: Instant) -> Option<Fired> {
         let Rule { requests, within, dump, profile, .. } = self.rule;
         let mut seen = lock_std(&self.seen);
@@ -156,7 +156,7 @@ impl Seen {
     }
 }
 
-impl Budget {
+impl RuleBudget {
     /// Returns how often it has fired in this hour, this time included, and how often it may. Returns `None` if it may not.
     fn spend(&self, now: Instant) -> Option<(usize, u32)> {
         let at_most = self.at_most();

@@ -160,7 +160,7 @@ impl Stall {
         }
         self.looked = now;
         // What keeps this thread from the CPU keeps the workers from it, too.
-        if host.explains(from, now) {
+        if host.explains(RuntimeId::of(&pulse.handle), from, now) {
             if !self.is_throttled && !self.is_counted {
                 pulse.count_stall(true);
             }

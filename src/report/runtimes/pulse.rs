@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -28,6 +28,8 @@ pub(super) struct Pulse {
     sent: AtomicU64,
     /// When it answered last.
     answered: AtomicU64,
+    /// Whether it does not answer, and the host is not to blame.
+    is_stalled: AtomicBool,
     delays: Mutex<Delays>,
 }
 
@@ -48,6 +50,7 @@ impl Pulse {
             asked: Notify::new(),
             sent: AtomicU64::new(0),
             answered: AtomicU64::new(now()),
+            is_stalled: AtomicBool::new(false),
             delays: Mutex::default(),
         }
     }
@@ -72,6 +75,7 @@ impl Pulse {
             return;
         }
         self.answered.store(now, Ordering::Release);
+        self.is_stalled.store(false, Ordering::Relaxed);
         let micros = u32::try_from(now.saturating_sub(sent) / 1_000).unwrap_or(u32::MAX);
         let mut delays = lock_std(&self.delays);
         // A task that was woken meanwhile would have waited for the rest of it. So each beat that was left out counts, as
@@ -106,10 +110,11 @@ impl Pulse {
             delays.throttled += 1;
         } else {
             delays.stalls += 1;
+            self.is_stalled.store(true, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn health(&self, stall: Duration) -> RuntimeHealth {
+    pub(super) fn health(&self) -> RuntimeHealth {
         let silence = self.silence();
         let (mut recent, stalls, throttled) = {
             let delays = lock_std(&self.delays);
@@ -131,7 +136,8 @@ impl Pulse {
             delay_p99: at(0.99),
             delay_max: at(1.0).max(silence),
             chart,
-            stalled_for: (silence >= stall).then_some(silence),
+            // It may have answered a moment ago.
+            stalled_for: Some(silence).filter(|time| !time.is_zero() && self.is_stalled.load(Ordering::Relaxed)),
             stalls,
             throttled,
             workers: metrics.num_workers(),

@@ -273,8 +273,8 @@ mod tests {
             assert_eq!(field("elapsed_ms"), Some("2510.0"));
             assert_eq!(field("location"), Some("photos::wait_for_import examples/photos/slow.rs:88"));
             assert_eq!(field("job"), None);
-            // Neither a job nor a trace, nor an ending.
-            assert_eq!(custom[0].2.len(), FIELDS.len() - 6);
+            // Neither a job nor a trace, nor an incident, nor an ending.
+            assert_eq!(custom[0].2.len(), FIELDS.len() - 7);
         }
     }
 

@@ -1,0 +1,32 @@
+//! Profiles of the next work like one that is in flight.
+
+use crate::log::log_safely;
+use crate::report::rules::orders::{Placed, place_for};
+use crate::report::{Dump, DumpKind, DumpWork, Reports};
+use crate::text::escape;
+
+/// Reads the id of the work from the query of a POST.
+pub(super) fn parse(query: &str) -> Option<&str> {
+    query.split('&').find_map(|part| part.strip_prefix("order="))
+}
+
+/// Whether the next of its kind can be profiled.
+pub(super) fn is_possible(work: &DumpWork) -> bool {
+    matches!(work.kind, DumpKind::Request | DumpKind::Job)
+}
+
+/// Has the next work like that one profiled. Returns what becomes of it, or `None` if there is no such work.
+pub(super) fn place(dump: &Dump, id: &str, reports: &Reports, caller: Option<&str>) -> Option<Placed> {
+    let work = dump.work.iter().find(|work| work.id == id).filter(|work| is_possible(work))?;
+    let by = escape(caller.unwrap_or("somebody with access"), 200).into_owned();
+    let reason = format!("asked for on the console by {by}");
+    let path = work.name.split_once(' ').map_or(&*work.name, |(_, path)| path);
+    let placed = match &work.method {
+        Some(method) => place_for(method, work.route.as_deref(), path, &reason, reports),
+        None => place_for("job", None, &work.name, &reason, reports),
+    };
+    log_safely(|| {
+        tracing::warn!(target: "heeler", work = %work.name, by = %by, placed = ?placed, "a profile of the next was asked for on the console");
+    });
+    Some(placed)
+}
