@@ -54,8 +54,10 @@ pub(crate) use policy::{Abandoned, Policy, PolicyId, Settings, Tool, nanos};
 pub(crate) use poll::{PollKind, Watched};
 pub(crate) use registered::Registered;
 pub(crate) use row::{Asked, Details, Row};
+#[cfg(feature = "console")]
+pub(crate) use scope::step_aside;
 pub(crate) use scope::{
-    Around, Scope, innermost, is_aside, lift_limits, nearest_deadline, peek as peek_innermost, step_aside, tell_box,
+    Around, Scope, innermost, is_aside, lift_limits, nearest_deadline, peek as peek_innermost, tell_box,
     walk as walk_boxes,
 };
 pub(crate) use shared_limit::{RowLimit, SharedLimit, SmallLimit};

@@ -94,6 +94,7 @@ pub(crate) struct Policy {
     pub(crate) id: PolicyId,
     pub(crate) tool: Tool,
     /// What the application calls the layer, if anything.
+    #[cfg_attr(not(feature = "console"), allow(dead_code, reason = "the console alone shows it"))]
     pub(crate) name: Option<String>,
     pub(crate) reports: ReportTarget,
     /// Headers that rows keep: those that reports may show, and `traceparent`.

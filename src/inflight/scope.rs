@@ -254,6 +254,7 @@ pub(crate) fn lift_limits() {
 }
 
 /// Lifts the limits and thresholds around the calling code, and leaves its request out of dumps: it asks heeler itself.
+#[cfg(feature = "console")]
 pub(crate) fn step_aside() {
     lift_limits();
     let work = work_of(current_row());

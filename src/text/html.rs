@@ -43,6 +43,7 @@ impl Html {
     }
 
     /// Appends text that is as long as it is, with its lines.
+    #[cfg(feature = "console")]
     pub(crate) fn whole(&mut self, text: &str) -> &mut Self {
         for (number, line) in text.lines().enumerate() {
             if number > 0 {
@@ -88,6 +89,7 @@ impl Html {
     }
 
     /// Appends markup that another `Html` has made.
+    #[cfg(feature = "console")]
     pub(crate) fn append(&mut self, markup: &str) -> &mut Self {
         self.markup.push_str(markup);
         self

@@ -20,6 +20,7 @@ mod timeline;
 
 pub(crate) use fold::significant;
 pub(crate) use sentence::busy_with;
+#[cfg(feature = "console")]
 pub(crate) use stacks::{Line, lines};
 pub(super) use text::stack_text;
 #[cfg(feature = "sentry")]

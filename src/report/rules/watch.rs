@@ -39,6 +39,7 @@ pub(in crate::report) struct Fired {
 #[derive(Debug)]
 pub(crate) struct RuleBudget {
     /// The rule, in words.
+    #[cfg_attr(not(feature = "console"), allow(dead_code, reason = "the console alone shows it"))]
     pub(crate) rule: String,
     at_most: AtomicU32,
     fired: Mutex<VecDeque<Instant>>,
