@@ -47,7 +47,7 @@ fn a_rule_leaves_a_profile_in_the_history_and_has_a_switch() {
     collected.wait("its updates say it, too", |report| report.update == 1 && says(report, "time 1 of 5"));
     let next = send(&app.driven, "/rates?token=hunter2&x=%3Cb%3E");
     app.open.add_permits(3);
-    [one, other, next].map(|sent| futures::executor::block_on(sent).unwrap());
+    [one, other, next].into_iter().for_each(|sent| futures::executor::block_on(sent).unwrap());
     let has_profile = || app.get("?view=history").body.contains("?profile=");
     until("the profile is in the history", has_profile);
     let page = app.get("?view=history").body;
@@ -80,7 +80,7 @@ fn a_rule_leaves_a_profile_in_the_history_and_has_a_switch() {
     let more = [0; 3].map(|_| send(&app.driven, "/rates"));
     until("they are slow", || app.reports.stats().made >= before as u64 + 3);
     app.open.add_permits(3);
-    more.map(|sent| futures::executor::block_on(sent).unwrap());
+    more.into_iter().for_each(|sent| futures::executor::block_on(sent).unwrap());
     assert!(!collected.all().iter().any(|report| says(report, "time 2 of")));
     assert_eq!(post("?rule=0&to=normal"), 303);
     assert!(!app.get("?view=switches").body.contains("changed by"));
