@@ -38,10 +38,14 @@ fn work(threshold: Duration, future: impl Future<Output = ()> + Send + 'static) 
     std::process::exit(0);
 }
 
+/// What the child prints.
+fn lines_of(child: &mut Child) -> impl Iterator<Item = String> + use<> {
+    BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok)
+}
+
 /// Returns the report that the child prints.
-fn report_of(child: &mut Child) -> heeler::Report {
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let text = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("REPORT ").map(str::to_owned));
+fn report_of(child: &mut Child, mut lines: impl Iterator<Item = String>) -> heeler::Report {
+    let text = lines.find_map(|line| line.strip_prefix("REPORT ").map(str::to_owned));
     child.wait().unwrap();
     serde_json::from_str(&text.expect("a report")).unwrap()
 }
@@ -55,16 +59,22 @@ fn signal(child: &Child, name: &str) {
 #[test]
 fn a_stopped_process_is_told_as_such() {
     if std::env::var(WORK).as_deref() == Ok("stopped") {
-        return work(ms(1_000), async { tokio::time::sleep(FOREVER).await });
+        return work(ms(1_000), async {
+            println!("\nRUNS");
+            tokio::time::sleep(FOREVER).await;
+        });
     }
     let _guard = alone();
     let mut child = child("throttled::a_stopped_process_is_told_as_such", "stopped");
     writeln!(child.stdin.as_ref().unwrap(), "go").unwrap();
+    let mut lines = lines_of(&mut child);
+    assert!(lines.any(|line| line == "RUNS"));
+    // Past an eighth of the threshold, where the host is looked at.
     std::thread::sleep(ms(600));
     signal(&child, "STOP");
     std::thread::sleep(ms(2_500));
     signal(&child, "CONT");
-    let report = report_of(&mut child);
+    let report = report_of(&mut child, lines);
     println!("{}", report.sentence());
     assert_eq!(report.verdict, Verdict::Throttled, "{}", report.to_text());
     let denied = report.denied.unwrap();
@@ -139,7 +149,8 @@ fn a_throttled_cgroup_is_told_as_such() {
     writeln!(child.stdin.as_ref().unwrap(), "go").unwrap();
     std::thread::sleep(ms(4_000));
     quota.lift();
-    let report = report_of(&mut child);
+    let lines = lines_of(&mut child);
+    let report = report_of(&mut child, lines);
     println!("{}", report.sentence());
     assert_eq!(report.verdict, Verdict::Throttled, "{}", report.to_text());
     let denied = report.denied.unwrap();

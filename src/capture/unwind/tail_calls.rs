@@ -66,6 +66,10 @@ mod tests {
     /// Guards: a function is on the stack whether or not the compiler has turned its last call into a jump, and is there
     /// once.
     #[test]
+    #[cfg_attr(
+        target_arch = "aarch64",
+        ignore = "there, a sleeping thread does not say where its innermost function returns to"
+    )]
     fn a_function_that_has_left_by_a_tail_call_is_shown() {
         let (tell, tid) = std::sync::mpsc::channel();
         let (keep, end) = std::sync::mpsc::channel();
