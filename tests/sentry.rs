@@ -100,7 +100,8 @@ fn each_report_is_one_event() {
     assert_eq!(event.server_name.as_deref(), Some(&*report.process.hostname));
     assert_eq!((event.release.as_deref(), event.environment.as_deref()), (Some("photos@1.2.0"), Some("test")));
     let tags: Vec<String> = event.tags.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    assert_eq!(tags, ["kind=slow_request", "route=GET /albums/{id}", "team=photos", "verdict=waiting"]);
+    let incident = format!("incident={}", report.incident);
+    assert_eq!(tags, [&*incident, "kind=slow_request", "route=GET /albums/{id}", "team=photos", "verdict=waiting"]);
     assert!(event.breadcrumbs.values.is_empty());
 
     let request = event.request.as_ref().unwrap();
