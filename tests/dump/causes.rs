@@ -266,8 +266,8 @@ fn a_dump_names_the_causes_of_many_things_at_once() {
     println!("{dump}");
     let found: Vec<(&str, bool)> = causes(&dump);
     let missing: Vec<&str> = found.iter().filter(|(_, found)| !found).map(|(cause, _)| *cause).collect();
-    // Where stacks are walked, nobody says what a thread does.
-    let most = if PORTABLE { 3 } else { found.len() / 10 };
+    // Where stacks are walked, nobody says what a thread does, and what keeps no waker leaves nothing behind.
+    let most = if PORTABLE { found.len() / 4 } else { found.len() / 10 };
     assert!(missing.len() <= most, "of {} causes these are not named: {missing:?}", found.len());
     // A deadlock is certain, so it is never missed.
     assert_eq!(dump.deadlocks.len(), 3, "{:?}", dump.deadlocks);
