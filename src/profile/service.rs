@@ -47,8 +47,8 @@ impl<S: fmt::Debug> fmt::Debug for ProfileService<S> {
 }
 
 impl<S> ProfileService<S> {
-    /// Everything that a request without the flag pays for, beside one load. With `strip_refused` it also pays for a search of its query
-    /// for a `%`.
+    /// Everything that a request without the flag pays for, beside one load. With `strip_refused` it also pays for a search
+    /// of its query for a `%`.
     #[inline]
     fn is_asked<B>(&self, request: &Request<B>) -> bool {
         self.config.flag.find(request.uri()).is_some()
@@ -94,7 +94,7 @@ where
     }
 }
 
-/// Goes on with a request that nobody wants to have profiled, unless a rule does.
+/// Goes on with a request that did not ask to be profiled. A rule, or somebody at the console, may have.
 #[cold]
 #[inline(never)]
 fn unasked<S, B, R>(profiled: &mut ProfileService<S>, mut request: Request<B>) -> ResponseFuture<S::Future, S::Error>

@@ -22,6 +22,7 @@ use super::layer::Config;
 use super::record::{InPlace, Recording};
 use super::supervisor::SUPERVISOR;
 use super::{Outcome, Request as Shown, Response as Answer};
+use crate::capture::PerProcess;
 use crate::inflight;
 use crate::log::log_safely;
 use crate::parts::with_parts;
@@ -38,7 +39,23 @@ const MAX_WORDS: usize = 4096;
 /// At most this many are recorded at a time. Others take no order.
 const MAX_RUNNING: usize = 4;
 
-static RUNNING: AtomicUsize = AtomicUsize::new(0);
+static RUNNING: PerProcess<AtomicUsize> = PerProcess::new(AtomicUsize::default);
+
+/// One of them, until its profile is kept. A request may hang for longer than that.
+struct Running;
+
+impl Running {
+    fn begin() -> Self {
+        RUNNING.get().fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.get().fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// A service's future whose polls are recorded.
 pub(super) struct Tail<F> {
@@ -59,7 +76,7 @@ type Ended = (Outcome, Option<Answer>);
 /// What a profile may show: what the layer and the reports that want it both allow.
 struct Redactors {
     config: Arc<Config>,
-    reports: Option<Redactor>,
+    reports: Redactor,
 }
 
 /// What the supervisor needs to make the profile.
@@ -70,6 +87,7 @@ struct Course {
     request: Shown,
     reason: String,
     ended: oneshot::Receiver<Ended>,
+    running: Running,
 }
 
 /// Returns why there is to be a profile of this request, if there is.
@@ -77,7 +95,7 @@ struct Course {
 #[inline(never)]
 pub(super) fn wanted<B>(request: &mut Request<B>) -> Option<Wanted> {
     // What somebody profiles already is not in production.
-    if inflight::is_aside() || RUNNING.load(Ordering::Relaxed) >= MAX_RUNNING {
+    if inflight::is_aside() || RUNNING.get().load(Ordering::Relaxed) >= MAX_RUNNING {
         return None;
     }
     with_parts(request, |parts| {
@@ -103,7 +121,7 @@ pub(super) fn begin<B, F>(
     wanted: Wanted,
     call: impl FnOnce(Request<B>) -> F,
 ) -> Result<Tail<F>, F> {
-    let redactor = Redactors { config: Arc::clone(config), reports: Some(wanted.redactor) };
+    let redactor = Redactors { config: Arc::clone(config), reports: wanted.redactor };
     let shown = with_parts(&mut request, |head| redactor.request(head, body_bytes));
     let Some((recording, mut end)) = start(redactor, shown, wanted.reason) else { return Err(call(request)) };
     let future = end.inside(|| call(request));
@@ -112,7 +130,7 @@ pub(super) fn begin<B, F>(
 
 /// Runs a piece of work that is no request, and records it.
 pub(super) async fn job<F: Future>(config: &Arc<Config>, name: &str, wanted: Wanted, future: F) -> F::Output {
-    let redactor = Redactors { config: Arc::clone(config), reports: Some(wanted.redactor) };
+    let redactor = Redactors { config: Arc::clone(config), reports: wanted.redactor };
     let shown = Shown { method: JOB.to_owned(), uri: redactor.text(name, MAX_NAME), ..Shown::default() };
     let Some((recording, mut end)) = start(redactor, shown, wanted.reason) else { return future.await };
     let mut future = pin!(recording.record_in_place(future));
@@ -130,25 +148,22 @@ fn start(redactor: Redactors, request: Shown, reason: String) -> Option<(Recordi
     let config = Arc::clone(&redactor.config);
     let recording = Recording::start(config.rate_hz);
     let (ended, end) = oneshot::channel();
-    let course = Course { config, id, recording: recording.clone(), request, reason, ended: end };
+    let course =
+        Course { config, id, recording: recording.clone(), request, reason, ended: end, running: Running::begin() };
     supervisor.spawn(course.supervise());
-    RUNNING.fetch_add(1, Ordering::Relaxed);
     Some((recording, End { ended: Some(ended), redactor, is_inside: false }))
 }
 
 impl Redactors {
     fn text(&self, text: &str, max: usize) -> String {
-        let text = self.config.redactor.text(text, max);
-        self.reports.as_ref().map_or_else(|| text.clone(), |reports| reports.text(&text, max))
+        self.reports.text(&self.config.redactor.text(text, max), max)
     }
 
     /// Returns what a profile says about the request.
     fn request(&self, head: &Parts, body_bytes: u64) -> Shown {
         let mut shown = jobs::request(&self.config.redactor, head, &head.uri, body_bytes);
-        if let Some(reports) = &self.reports {
-            shown.uri = reports.uri(&shown.uri);
-            shown.route = shown.route.map(|route| reports.uri(&route));
-        }
+        shown.uri = self.reports.uri(&shown.uri);
+        shown.route = shown.route.map(|route| self.reports.uri(&route));
         self.keep_allowed(&mut shown.headers);
         shown
     }
@@ -163,9 +178,7 @@ impl Redactors {
 
     /// Somebody else's headers are shown only as far as a report shows them.
     fn keep_allowed(&self, headers: &mut Vec<(String, String)>) {
-        if let Some(reports) = &self.reports {
-            headers.retain(|(name, _)| reports.allowed_headers().iter().any(|allowed| allowed.as_str() == name));
-        }
+        headers.retain(|(name, _)| self.reports.allowed_headers().iter().any(|allowed| allowed.as_str() == name));
     }
 }
 
@@ -203,7 +216,6 @@ impl End {
 
     fn tell(&mut self, outcome: Outcome, response: Option<Answer>) {
         if let Some(ended) = self.ended.take() {
-            RUNNING.fetch_sub(1, Ordering::Relaxed);
             // The profile's time may be up.
             let _ = ended.send((outcome, response));
         }
@@ -228,7 +240,7 @@ impl Drop for End {
 impl Course {
     /// Waits for the request's end, and keeps its profile.
     async fn supervise(self) {
-        let Self { config, id, recording, request, reason, ended } = self;
+        let Self { config, id, recording, request, reason, ended, running: _running } = self;
         // A request that hangs is worth a profile before it is over.
         let (outcome, response) = match timeout(config.timeout, ended).await {
             Ok(ended) => ended.unwrap_or((Outcome::Cancelled, None)),

@@ -277,3 +277,17 @@ fn a_job_is_profiled_under_its_name() {
     std::thread::sleep(ms(500));
     assert_eq!(index().as_array().unwrap().len(), 1);
 }
+
+/// Guards: a profile shows no more of somebody else's request than a report does.
+#[test]
+fn what_reports_hide_is_hidden() {
+    let shop = Shop::new(false, |builder| profile_after(1)(builder.secret_params(["patient"])));
+    shop.buy(1);
+    shop.fired();
+    let url = format!("http://{}/{}/carts/2/checkout?patient=jane-doe", shop.server.address, shop.name);
+    shop.server.send(shop.server.http.get(url).header("x-user-email", "jane@example.com"));
+    let profile = shop.profile();
+    assert!(profile["request"]["uri"].as_str().unwrap().ends_with("?patient=[redacted]"), "{}", profile["request"]);
+    assert_eq!(profile["request"]["headers"][0][0], "host");
+    assert!(!profile.to_string().contains("jane"), "{}", profile["request"]);
+}
