@@ -7,7 +7,7 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(heeler_copies, heeler_loom)");
+    println!("cargo::rustc-check-cfg=cfg(heeler_copies, heeler_loom, heeler_remote)");
     let is =
         |variable: &str, values: &[&str]| std::env::var(variable).is_ok_and(|value| values.contains(&value.as_str()));
     for variable in ["HEELER_PORTABLE", "HEELER_LOOM"] {
@@ -19,6 +19,13 @@ fn main() {
     // The handler's memory is static, which loom's atomics cannot be: under loom, too, nothing is copied.
     if known && !is("HEELER_PORTABLE", &["1"]) && !is("HEELER_LOOM", &["1"]) {
         println!("cargo::rustc-cfg=heeler_copies");
+    }
+    // Profiles on other machines, whatever their queue is in.
+    if ["CARGO_FEATURE_APALIS_REDIS", "CARGO_FEATURE_APALIS_POSTGRES"]
+        .iter()
+        .any(|queue| std::env::var_os(queue).is_some())
+    {
+        println!("cargo::rustc-cfg=heeler_remote");
     }
     if is("HEELER_LOOM", &["1"]) {
         println!("cargo::rustc-cfg=heeler_loom");

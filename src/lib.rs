@@ -109,10 +109,12 @@
 //! | `metrics` | no | the [metrics](metrics()) of the process through the `metrics` facade, from the reporter's thread |
 //! | `otel` | no | [`OpenTelemetry`]: one log record per report, an event on the request's span, and instruments |
 //! | `callgraph` | no | profiles as call graphs, in DOT and PDF |
+//! | `fleet` | no | [`Fleet`](https://docs.rs/heeler/latest/heeler/struct.Fleet.html): one message per incident for all instances of a service |
 //! | `firefox` | no | profiles for the Firefox Profiler |
 //! | `object-store` | no | [`profile::ProfileStore`] in a directory or bucket that many instances share |
 //! | `pprof` | no | profiles for pprof and Pyroscope, and what the rest of the process did during them |
 //! | `process` | no | [`timebox::Process`] also for children of `tokio::process` |
+//! | `pyroscope` | no | [`Pyroscope`]: profiles, and where the time of slow requests went, on a Pyroscope server |
 //! | `reqwest` | no | [`DeadlineLayer`] also around a `reqwest::Client` |
 //! | `portable` | no | nothing that a service needs: see `build.rs` |
 //! | `email` | no | [`Email`]: reports as messages, by SMTP, by `sendmail` or into files |
@@ -122,6 +124,10 @@
 //! | `webhook` | no | [`Webhook`]: reports by HTTP, signed, or as messages for Slack and similar services |
 //!
 #![cfg_attr(not(feature = "spans"), doc = "[`SpanLayer`]: https://docs.rs/heeler/latest/heeler/struct.SpanLayer.html")]
+#![cfg_attr(
+    not(feature = "pyroscope"),
+    doc = "[`Pyroscope`]: https://docs.rs/heeler/latest/heeler/struct.Pyroscope.html"
+)]
 #![cfg_attr(not(feature = "sentry"), doc = "[`Sentry`]: https://docs.rs/heeler/latest/heeler/struct.Sentry.html")]
 #![cfg_attr(not(feature = "webhook"), doc = "[`Webhook`]: https://docs.rs/heeler/latest/heeler/struct.Webhook.html")]
 #![cfg_attr(
@@ -157,6 +163,7 @@ mod flamegraph;
 /// Running heeler in production: what to do with each verdict, where it runs, who may profile.
 ///
 #[doc = include_str!("../docs/operations.md")]
+#[doc = include_str!("../docs/scale.md")]
 pub mod guide {}
 mod inflight;
 mod log;
@@ -199,6 +206,9 @@ pub use profile::ProfileLayer;
 #[cfg(feature = "otel")]
 #[cfg_attr(docsrs, doc(cfg(feature = "otel")))]
 pub use report::OpenTelemetry;
+#[cfg(feature = "pyroscope")]
+#[cfg_attr(docsrs, doc(cfg(feature = "pyroscope")))]
+pub use report::Pyroscope;
 #[cfg(feature = "sentry")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sentry")))]
 pub use report::Sentry;
@@ -208,6 +218,9 @@ pub use report::Webhook;
 #[cfg(feature = "email")]
 #[cfg_attr(docsrs, doc(cfg(feature = "email")))]
 pub use report::email::Email;
+#[cfg(feature = "fleet")]
+#[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
+pub use report::fleet::Fleet;
 pub use report::metrics::{Metrics, metrics};
 #[cfg(feature = "systemd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "systemd")))]
@@ -230,11 +243,12 @@ pub use timebox::{Interrupted, Quota, TimeboxExt, TimeboxLayer, checkpoint, time
 #[cfg_attr(docsrs, doc(cfg(feature = "watchdog")))]
 pub use watchdog::{Actor, WatchdogHandle, WatchdogLayer, upgrade, watch};
 
-/// README's code, compiled with the doc tests. It uses all tools, the console, and email.
+/// README's code, compiled with the doc tests. It uses all tools, the console, email, and a fleet.
 #[cfg(all(
     doctest,
     feature = "console",
     feature = "email",
+    feature = "fleet",
     feature = "profile",
     feature = "timebox",
     feature = "watchdog"

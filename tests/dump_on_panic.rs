@@ -31,6 +31,8 @@ fn panic_on_the_main_thread(directory: &Path) {
         assert!(began.elapsed() < Duration::from_secs(20));
         std::thread::sleep(Duration::from_millis(1));
     }
+    // Without optimisations, it takes longer than a panic waits until names are read for the first time.
+    assert_eq!(heeler::blocking_dump().in_flight, 1);
     // On a thread, and in a task, a panic is no end.
     assert!(std::thread::spawn(|| panic!("on a thread")).join().is_err());
     assert!(runtime.block_on(runtime.spawn(async { panic!("in a task") })).is_err());
@@ -38,19 +40,25 @@ fn panic_on_the_main_thread(directory: &Path) {
     panic!("on the main thread");
 }
 
-fn main() {
-    if let Some(directory) = std::env::var_os(DIRECTORY) {
-        panic_on_the_main_thread(directory.as_ref());
-        return;
-    }
+/// What a process has written that panics.
+fn dumped() -> Vec<String> {
     let place = tempfile::tempdir().unwrap();
     let own = std::env::current_exe().unwrap();
     let output = Command::new(own).env(DIRECTORY, place.path()).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && stderr.contains("on the main thread"), "the hook before still runs: {stderr}");
-    let texts = written(place.path());
-    assert_eq!(texts.len(), 1, "{stderr}");
-    let text = &texts[0];
+    written(place.path())
+}
+
+fn main() {
+    if let Some(directory) = std::env::var_os(DIRECTORY) {
+        panic_on_the_main_thread(directory.as_ref());
+        return;
+    }
+    // A panic waits two seconds for its dump. A machine may stall for longer.
+    let mut attempts = (0..3).map(|_| dumped()).inspect(|texts| println!("{} dumps", texts.len()));
+    let texts = attempts.find(|texts| !texts.is_empty()).unwrap_or_default();
+    let [text] = &texts[..] else { panic!("a dump: {texts:?}") };
     assert!(text.starts_with("a dump (the process panics): 1 in flight: 1 waiting for "), "{text}");
     assert!(text.contains("dump_on_panic::nobody_answers"), "{text}");
     println!("a panic that ends the process makes a dump ... ok");

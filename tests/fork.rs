@@ -267,3 +267,86 @@ fn a_child_reports_for_itself() {
     taken.dedup();
     assert_eq!(taken, ["of the parent"]);
 }
+
+/// A server that takes what is pushed. The first connection has to wait for its answer.
+#[cfg(feature = "pyroscope")]
+struct SlowServer {
+    url: String,
+    answer: std::sync::mpsc::Sender<()>,
+}
+
+#[cfg(feature = "pyroscope")]
+impl SlowServer {
+    fn start() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (answer, may_answer) = std::sync::mpsc::channel();
+        let mut first = Some(may_answer);
+        std::thread::spawn(move || {
+            for connection in listener.incoming().map_while(Result::ok) {
+                let wait = first.take();
+                std::thread::spawn(move || serve(connection, wait));
+            }
+        });
+        Self { url, answer }
+    }
+}
+
+/// Answers every request of a connection.
+#[cfg(feature = "pyroscope")]
+fn serve(connection: std::net::TcpStream, mut wait: Option<std::sync::mpsc::Receiver<()>>) {
+    use std::io::{BufRead as _, BufReader, Write as _};
+
+    let mut reader = BufReader::new(connection);
+    loop {
+        let (mut length, mut line) = (0, String::new());
+        while matches!(reader.read_line(&mut line), Ok(read) if read > 2) {
+            let (name, value) = line.split_once(':').unwrap_or_default();
+            if name.eq_ignore_ascii_case("content-length") {
+                length = value.trim().parse().unwrap();
+            }
+            line.clear();
+        }
+        let mut body = vec![0; length];
+        if length == 0 || reader.read_exact(&mut body).is_err() {
+            return;
+        }
+        if let Some(wait) = wait.take() {
+            let _ = wait.recv();
+        }
+        let _ = reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}");
+    }
+}
+
+/// Guards: a child pushes its own profiles, and none of those that are on their way from the parent.
+#[cfg(feature = "pyroscope")]
+#[test]
+fn a_child_pushes_its_own_profiles() {
+    const LONG: Duration = Duration::from_secs(40);
+
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = SlowServer::start();
+    let pyroscope = heeler::Pyroscope::new(&server.url);
+    let layer = heeler::ProfileLayer::new(|_: &http::request::Parts| true).pyroscope(pyroscope).unwrap();
+    let profile = |name: &str| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(layer.job(name, tokio::task::yield_now()));
+    };
+    let stats = || layer.pyroscope_stats().unwrap();
+    profile("of the parent");
+    let began = Instant::now();
+    while stats().queued == 0 {
+        assert!(began.elapsed() < LONG);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let seen = in_child(By::Library, || {
+        profile("of the child");
+        let flushed = futures::executor::block_on(layer.flush(LONG));
+        format!("{flushed} {} {}", stats().delivered, stats().queued)
+    });
+    assert_eq!(seen, "true 1 0");
+    assert_eq!((stats().delivered, stats().queued), (0, 1));
+    server.answer.send(()).unwrap();
+    assert!(futures::executor::block_on(layer.flush(LONG)));
+    assert_eq!((stats().delivered, stats().queued), (1, 0));
+}

@@ -133,7 +133,13 @@ fn a_slow_job_reaches_the_recorder() {
     metrics::set_global_recorder(Arc::clone(&recorder)).unwrap();
 
     let driven = Driven::new(1);
-    let reports = Reports::builder().without_log().sink(Broken).build().unwrap();
+    let builder = Reports::builder().without_log().sink(Broken);
+    #[cfg(feature = "fleet")]
+    let builder = {
+        let bucket = Arc::new(object_store::memory::InMemory::new());
+        builder.fleet(heeler::Fleet::new(bucket, "photos").flush_every(ms(100)))
+    };
+    let reports = builder.build().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let job = heeler::watch("import", ms(200), async {
         let _ = stopped.await;
@@ -159,6 +165,10 @@ fn a_slow_job_reaches_the_recorder() {
         ("heeler_monitor_up", 1.0),
     ];
     for (name, least) in expected {
+        until(name, || recorded.value(name) >= Some(least));
+    }
+    #[cfg(feature = "fleet")]
+    for (name, least) in [("heeler_fleet_requests_total{kind=put}", 3.0), ("heeler_fleet_heeds_conditions", 1.0)] {
         until(name, || recorded.value(name) >= Some(least));
     }
     let expected = [

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -291,7 +291,12 @@ fn closed_spans_are_left_alone() {
 fn instruments_have_the_processs_metrics() {
     let exporter = InMemoryMetricExporter::default();
     let meters = SdkMeterProvider::builder().with_reader(PeriodicReader::builder(exporter.clone()).build()).build();
-    let (seen, reports) = collect_with(|builder| builder.open_telemetry(OpenTelemetry::new().meter_provider(&meters)));
+    let (seen, reports) = collect_with(|builder| {
+        let builder = builder.open_telemetry(OpenTelemetry::new().meter_provider(&meters));
+        #[cfg(feature = "fleet")]
+        let builder = builder.fleet(heeler::Fleet::new(Arc::new(object_store::memory::InMemory::new()), "photos"));
+        builder
+    });
     let driven = Driven::new(1);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let job = heeler::watch("import", THRESHOLD, async { stopped.await.unwrap_or_default() });
@@ -302,8 +307,14 @@ fn instruments_have_the_processs_metrics() {
         exporter.reset();
         meters.force_flush().unwrap();
         metrics = collected(&exporter);
+        #[cfg(feature = "fleet")]
+        if metrics.get("heeler.fleet.heeds_conditions") != Some(&("1".to_owned(), 1)) {
+            return false;
+        }
         metrics.get("heeler.reports{waiting}").is_some_and(|(_, reports)| *reports >= 1)
     });
+    #[cfg(feature = "fleet")]
+    assert!(metrics["heeler.fleet.requests{put}"].1 >= 1, "{metrics:?}");
     let value = |name: &str| metrics.get(name).unwrap_or_else(|| panic!("no {name} in {metrics:?}")).1;
     // Other tests of this process run at the same time, and add to them.
     assert!(value("heeler.in_flight{job}") >= 1 && value("heeler.armed") >= 1 && value("heeler.watched{job}") >= 1);
@@ -360,4 +371,63 @@ fn collected(exporter: &InMemoryMetricExporter) -> HashMap<String, (String, i64)
         }
     }
     found
+}
+
+const PAGE: &str = include_str!("../docs/opentelemetry.md");
+const COLLECTOR: &str = include_str!("../docs/opentelemetry/collector.yaml");
+
+/// Guards: the collector's configuration is YAML, and its pipelines use each component that it defines, and no other.
+#[test]
+fn the_collectors_pipelines_name_what_is_defined() {
+    let documents = yaml_rust2::YamlLoader::load_from_str(COLLECTOR).unwrap();
+    let [config] = &documents[..] else { panic!("one document") };
+    let keys = |of: &yaml_rust2::Yaml| -> BTreeSet<String> {
+        of.as_hash().expect("a map").keys().map(|key| key.as_str().unwrap().to_owned()).collect()
+    };
+    let pipelines = &config["service"]["pipelines"];
+    assert_eq!(keys(pipelines), ["logs", "traces"].map(str::to_owned).into());
+    for kind in ["receivers", "processors", "exporters"] {
+        let pipelines = pipelines.as_hash().unwrap().values();
+        let used: BTreeSet<String> = pipelines
+            .flat_map(|pipeline| pipeline[kind].as_vec().expect("a list"))
+            .map(|name| name.as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(used, keys(&config[kind]), "{kind}");
+    }
+    let policies = config["processors"]["tail_sampling"]["policies"].as_vec().unwrap();
+    let condition = policies[0]["ottl_condition"]["spanevent"][0].as_str().unwrap();
+    assert_eq!(condition, format!("name == \"{EVENT}\""));
+}
+
+/// Guards: whoever copies a query or a policy asks for attributes that reports have.
+#[test]
+fn the_pages_attributes_are_those_of_a_record() {
+    let logs = InMemoryLogExporter::default();
+    let loggers = SdkLoggerProvider::builder().with_simple_exporter(logs.clone()).build();
+    let telemetry = OpenTelemetry::new().logger_provider(&loggers).without_instruments();
+    let reports = Reports::builder().without_log().open_telemetry(telemetry).build().unwrap();
+    let emitted = move || logs.get_emitted_logs().unwrap();
+    let seen = emitted.clone();
+    let work = async move {
+        let waiting = move || until("there is a record", || !seen().is_empty());
+        tokio::task::spawn_blocking(waiting).await.unwrap();
+    };
+    let layer = WatchdogLayer::new(THRESHOLD).reports(reports.clone());
+    common::runtime(0).block_on(serve(layer, "/import", work));
+    assert!(reports.blocking_flush(PATIENCE));
+    let names: BTreeSet<String> = emitted().iter().flat_map(|record| attributes(record).into_keys()).collect();
+    assert!(names.contains("heeler.incident") && names.contains("heeler.fingerprint"), "{names:?}");
+    // Loki writes `_` for a dot.
+    let flat: BTreeSet<String> = names.iter().map(|name| name.replace('.', "_")).collect();
+    let is_of_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+    let mut asked = 0;
+    for word in [PAGE, COLLECTOR].iter().flat_map(|text| text.split(|c| !is_of_word(c))) {
+        let word = word.trim_matches('.').trim_start_matches("event.");
+        let prefixes = ["heeler.", "heeler_", "code.", "code_"];
+        if word != EVENT && prefixes.iter().any(|prefix| word.starts_with(prefix)) {
+            assert!(names.contains(word) || flat.contains(word), "{word} is not among {names:#?}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 15, "{asked}");
 }

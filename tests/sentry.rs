@@ -16,7 +16,7 @@ use common::{Collected, Driven, PATIENCE, collect_with_endings, in_own_process, 
 use heeler::report::{Frame, Stack};
 use heeler::{Report, Reports, Sentry, WatchdogLayer};
 use http::{Request, Response};
-use sentry::protocol::{Context, Event, Level, Stacktrace, Value};
+use sentry::protocol::{Context, Level, Stacktrace, Value};
 use sentry::test::TestTransport;
 use sentry::{ClientOptions, Hub};
 use tower::{Layer, ServiceExt, service_fn};
@@ -176,7 +176,8 @@ async fn keep(State(kept): State<Kept>, uri: Uri, body: Bytes) -> &'static str {
     "{}"
 }
 
-/// Guards: the client that `sentry::init` set up sends an envelope that a server can read: header, item header, event.
+/// Guards: the client that `sentry::init` set up sends an envelope that a server can read, with what groups and finds the
+/// event: its fingerprint, its incident and its trace.
 #[test]
 fn sends_a_valid_envelope_over_http() {
     in_own_process("sends_a_valid_envelope_over_http", || {
@@ -201,13 +202,16 @@ fn sends_a_valid_envelope_over_http() {
         let first = |body: &[u8]| contains(body, b"\"type\":\"event\"") && contains(body, b"\"update\":0");
         let (uri, body) = kept.iter().find(|(_, body)| first(body)).expect("an event");
         assert_eq!(uri.path(), "/api/42/envelope/");
-        let mut lines = body.splitn(3, |&byte| byte == b'\n');
-        let mut line = || lines.next().unwrap();
-        let envelope: Value = serde_json::from_slice(line()).unwrap();
-        let item: Value = serde_json::from_slice(line()).unwrap();
-        let payload = &line()[..usize::try_from(item["length"].as_u64().unwrap()).unwrap()];
-        let event: Event<'_> = serde_json::from_slice(payload).unwrap();
-        assert_eq!(envelope["event_id"], event.event_id.to_string());
+        // Sentry's own parser, on the bytes that were sent.
+        let envelope = sentry::Envelope::from_slice(body).unwrap();
+        let event = envelope.event().expect("an event");
+        assert_eq!(envelope.items().count(), 1);
+        assert_eq!(envelope.uuid(), Some(&event.event_id));
+        assert_eq!(event.tags["incident"], report.incident);
+        assert!(!report.incident.is_empty());
+        let Some(Context::Trace(of_request)) = event.contexts.get("trace") else { panic!("no trace") };
+        assert_eq!(of_request.trace_id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(of_request.parent_span_id.map(|id| id.to_string()).as_deref(), Some("00f067aa0ba902b7"));
         assert_eq!(event.fingerprint.concat(), report.fingerprint);
         let trace = event.exception.values[0].stacktrace.as_ref().unwrap();
         let first = report.stacks.iter().find(|stack| stack.current).unwrap();

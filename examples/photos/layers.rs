@@ -34,7 +34,13 @@ pub(crate) fn apply(mut router: Router, settings: &Settings) -> Result<(Router, 
     }
     if settings.has(Tool::Profile) {
         // In production: `authorize::extension` with whatever your own authentication puts into a request.
-        router = router.layer(ProfileLayer::new(authorize::bearer(&settings.token.secret)?));
+        let layer = ProfileLayer::new(authorize::bearer(&settings.token.secret)?);
+        #[cfg(feature = "remote")]
+        let layer = match &settings.remote {
+            Some(remote) => layer.remote(remote.clone()),
+            None => layer,
+        };
+        router = router.layer(layer);
     }
     if settings.has(Tool::Watchdog) {
         let watchdog = WatchdogLayer::new(settings.threshold).name("photos").reports(reports.clone());

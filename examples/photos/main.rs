@@ -4,6 +4,7 @@
 //! cargo run --release -p photos            # seed, serve, walk the tour, print a table, go on serving
 //! cargo run --release -p photos -- --tour  # exit after the tour: 0 only if every cause was found
 //! cargo run --release -p photos -- --serve # no tour; open http://127.0.0.1:3000 and click
+//! cargo run --release -p photos --features remote -- --worker # make profiles for other instances: see --help
 //! ```
 //!
 //! `--full` seeds 100,000 users and 1,000,000 photos instead of 10,000 and 100,000. The database is SQLite in a
@@ -93,8 +94,9 @@ fn run(settings: Settings) -> Result<ExitCode, Problem> {
     let outcome = client.block_on(async {
         tokio::select! {
             biased;
-            () = stopped() => Ok(if settings.mode == Mode::Tour { ExitCode::FAILURE } else { ExitCode::SUCCESS }),
-            outcome = serve(&settings, service.handle(), folder.path().into()) => outcome,
+            () = stopped(), if settings.mode != Mode::Worker => Ok(if settings.mode == Mode::Tour { ExitCode::FAILURE } else { ExitCode::SUCCESS }),
+            outcome = work(&settings, service.handle(), folder.path().into()), if settings.mode == Mode::Worker => outcome,
+            outcome = serve(&settings, service.handle(), folder.path().into()), if settings.mode != Mode::Worker => outcome,
         }
     });
     // Not dropped, because that would wait for threads that are still busy being slow.
@@ -135,6 +137,33 @@ async fn serve(settings: &Settings, service: &Handle, folder: PathBuf) -> Result
     }
     running.server.await??;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes profiles of what other instances are asked for, with the same service as they have.
+#[cfg(feature = "remote")]
+async fn work(settings: &Settings, service: &Handle, folder: PathBuf) -> Result<ExitCode, Problem> {
+    let Some(remote) = settings.remote.clone() else { return Err("a worker needs PHOTOS_QUEUE: see --help".into()) };
+    if settings.token.made_up {
+        return Err("a worker needs the PHOTOS_ADMIN_TOKEN of the other instances, which it asks for, too".into());
+    }
+    if !settings.has(Tool::Profile) {
+        return Err("a worker needs `profile` in PHOTOS_LAYERS".into());
+    }
+    let settings = settings.clone();
+    let worker = service.spawn(async move {
+        let library = seed::create(&folder, settings.users, settings.photos).await?;
+        let (router, _reports) = layers::apply(app::router(App::start(library, &settings).await?), &settings)?;
+        println!("a worker waits for requests");
+        // What runs is brought to its end first.
+        Ok::<(), Problem>(heeler::profile::remote::Worker::new(remote).serve_until(router, stopped()).await?)
+    });
+    worker.await??;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(not(feature = "remote"))]
+async fn work(_: &Settings, _: &Handle, _: PathBuf) -> Result<ExitCode, Problem> {
+    Err("this program is built without the feature remote".into())
 }
 
 /// Says where to look at what is in flight.

@@ -10,11 +10,12 @@ use crate::Problem;
 pub(crate) const HELP: &str = "\
 A photo-organising service with thirteen ways to be slow, and heeler watching it.
 
-usage: photos [--tour | --serve] [--full]
+usage: photos [--tour | --serve | --worker] [--full]
 
   (no flag)  seed, serve, walk the tour, print what it found, go on serving
   --tour     exit after the tour: 0 only if every cause was found
   --serve    serve only
+  --worker   make profiles for other instances; needs the feature remote
   --full     100000 users and 1000000 photos instead of 10000 and 100000
 
 environment:
@@ -25,6 +26,12 @@ environment:
   PHOTOS_LAYERS        heeler's tools, or none                 (watchdog,timebox,profile)
   PHOTOS_CONSOLE       where to show what is in flight         (127.0.0.1:3001)
   PHOTOS_ADMIN_TOKEN   who has it may profile and look         (made up and printed)
+
+with the feature remote, profiles are made by workers if these are set,
+and PHOTOS_ADMIN_TOKEN, and are the same for all instances:
+  PHOTOS_QUEUE         a Redis: redis://127.0.0.1:6379/
+  PHOTOS_STORE         the directory that all instances share
+  PHOTOS_SECRET        what seals it: openssl rand -base64 32
 ";
 
 const DEFAULT_CONSOLE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 3001));
@@ -36,6 +43,7 @@ pub(crate) enum Mode {
     TourThenServe,
     Tour,
     Serve,
+    Worker,
 }
 
 /// One of heeler's tools, as named in `PHOTOS_LAYERS`.
@@ -66,26 +74,31 @@ pub(crate) struct Settings {
     pub(crate) tools: Vec<Tool>,
     pub(crate) console: SocketAddr,
     pub(crate) token: Token,
+    /// Where profiles are made, if not here.
+    #[cfg(feature = "remote")]
+    pub(crate) remote: Option<heeler::profile::remote::Remote>,
 }
 
 impl Settings {
     /// Returns `None` if help was asked for.
     pub(crate) fn read() -> Result<Option<Self>, Problem> {
-        let (mut tour, mut serve, mut full) = (false, false, false);
+        let (mut tour, mut serve, mut worker, mut full) = (false, false, false, false);
         for argument in env::args_os().skip(1) {
             match argument.to_str() {
                 Some("--tour") => tour = true,
                 Some("--serve") => serve = true,
+                Some("--worker") => worker = true,
                 Some("--full") => full = true,
                 Some("--help" | "-h") => return Ok(None),
                 _ => return Err(format!("unknown argument {argument:?}; --help lists the known ones").into()),
             }
         }
-        let mode = match (tour, serve) {
-            (true, true) => return Err("--tour and --serve exclude each other".into()),
-            (true, false) => Mode::Tour,
-            (false, true) => Mode::Serve,
-            (false, false) => Mode::TourThenServe,
+        let mode = match (tour, serve, worker) {
+            (true, false, false) => Mode::Tour,
+            (false, true, false) => Mode::Serve,
+            (false, false, true) => Mode::Worker,
+            (false, false, false) => Mode::TourThenServe,
+            _ => return Err("--tour, --serve and --worker exclude each other".into()),
         };
         let (users, photos) = if full { (100_000, 1_000_000) } else { (10_000, 100_000) };
         Ok(Some(Self {
@@ -98,6 +111,8 @@ impl Settings {
             tools: tools()?,
             console: address_in("PHOTOS_CONSOLE")?.unwrap_or(DEFAULT_CONSOLE),
             token: token()?,
+            #[cfg(feature = "remote")]
+            remote: remote()?,
         }))
     }
 
@@ -174,6 +189,23 @@ fn tools() -> Result<Vec<Tool>, Problem> {
         }
     }
     Ok(tools)
+}
+
+#[cfg(feature = "remote")]
+fn remote() -> Result<Option<heeler::profile::remote::Remote>, Problem> {
+    use heeler::profile::ProfileStore;
+    use heeler::profile::remote::{JobQueue, Remote, Secret};
+    let (queue, store, secret) = (variable("PHOTOS_QUEUE")?, variable("PHOTOS_STORE")?, variable("PHOTOS_SECRET")?);
+    match (queue, store, secret) {
+        (None, None, None) => Ok(None),
+        (Some(queue), Some(store), Some(secret)) => {
+            std::fs::create_dir_all(&store)?;
+            let store = object_store::local::LocalFileSystem::new_with_prefix(store)?.with_automatic_cleanup(true);
+            let store = ProfileStore::object_store(std::sync::Arc::new(store), "profiles");
+            Ok(Some(Remote::new(JobQueue::redis(&queue)?, store, Secret::from_base64(&secret)?)?))
+        }
+        _ => Err("PHOTOS_QUEUE, PHOTOS_STORE and PHOTOS_SECRET go together".into()),
+    }
 }
 
 fn token() -> Result<Token, Problem> {

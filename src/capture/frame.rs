@@ -2,6 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::escape;
+use crate::text::units::at;
+
+/// Room for any name that a compiler makes. A longer one was made to be long.
+const MAX_NAME: usize = 16 * 1024;
+
 /// Few frames were left by a tail call, and the others need not say so.
 fn is_false(flag: &bool) -> bool {
     !flag
@@ -40,4 +46,22 @@ pub struct Frame {
     /// [name](Self::function). Zero if that isn't known.
     #[serde(skip)]
     pub(crate) identity: u64,
+}
+
+impl Frame {
+    /// Returns the function, or else its place, or else its address. Control characters, line ends, text-direction
+    /// overrides and invisible characters are escaped, as in `\u{202e}`. Never empty. Not shortened up to 16,384
+    /// characters.
+    pub(crate) fn name(&self) -> String {
+        let name = self.function.clone().filter(|function| !function.is_empty());
+        let name = name.or_else(|| at(self.file.as_deref(), self.line)).unwrap_or_else(|| {
+            let address = if self.address.is_empty() { "unknown" } else { &self.address };
+            let module = self.module.as_ref().map(|module| format!(" in {module}")).unwrap_or_default();
+            format!("{address}{module}")
+        });
+        match escape(&name, MAX_NAME).into_owned() {
+            empty if empty.is_empty() => "unknown".to_owned(),
+            name => name,
+        }
+    }
 }

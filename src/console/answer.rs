@@ -95,8 +95,9 @@ impl Asked {
     /// Returns how much a dump must look at for it.
     const fn depth(&self) -> Depth {
         match self {
-            Self::Page(View::InFlight | View::History | View::Switches | View::Runtimes)
+            Self::Page(View::InFlight | View::History | View::Fleet | View::Switches | View::Runtimes)
             | Self::Report(..)
+            | Self::Shared(_)
             | Self::Profile(..)
             | Self::Form(Form::Table)
             | Self::Events => Depth::Cheap,
@@ -111,6 +112,15 @@ fn made(asked: Asked, filter: &Filter, dump: &Dump, reports: &Reports, caller: O
     let svg = |text: String| with_headers("image/svg+xml", PICTURE, Bytes::from(text));
     let text = |text: String| with_headers(TEXT, NO_PAGE, Bytes::from(text));
     match asked {
+        Asked::Page(View::Fleet) => match reports.shared_incidents() {
+            Ok(fleet) => shown(|nonce| page::fleet(dump, reports, &fleet, &profiles::recent(caller), nonce)),
+            Err(error) => say(StatusCode::SERVICE_UNAVAILABLE, &format!("The incidents cannot be read: {error}.")),
+        },
+        Asked::Shared(fingerprint) => match reports.shared_reports(&fingerprint) {
+            Ok(Some(shared)) => shown(|nonce| page::shared(dump, reports, &shared, nonce)),
+            Ok(None) => say(StatusCode::NOT_FOUND, "No instance had such a report lately."),
+            Err(error) => say(StatusCode::SERVICE_UNAVAILABLE, &format!("The reports cannot be read: {error}.")),
+        },
         Asked::Page(view) => {
             let profiles = if view == View::History { profiles::recent(caller) } else { Default::default() };
             shown(|nonce| page::view(dump, reports, view, filter, &profiles, nonce))

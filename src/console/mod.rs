@@ -42,6 +42,7 @@
 //! | `?view=runtimes` | the delays of [watched](crate::watch_runtime) runtimes |
 //! | `?view=history` | what reports were about, with their count and trend, stored profiles, and the state of each sink; `?report=` is one of the reports |
 //! | `?profile=` | a stored profile as a flamegraph, or with `&form=json` as JSON, without the response's body |
+//! | `?view=fleet` | with a [`Fleet`](https://docs.rs/heeler/latest/heeler/struct.Fleet.html): the incidents of all instances in the last seven days, who has how many reports of each, and since which release, and the profiles that they have made, if their layers share a store; `?fleet=` is one of them, with its first and its worst report |
 //! | `?view=switches` | watchdogs, which can be switched off or given another threshold for some minutes, and [rules](crate::Rule), which can be given another budget |
 //! | `?work=5cf400b2380cbd97` | one piece of work, with its stack |
 //! | `?work=5cf400b2380cbd97`, with a button | has the next request on this route profiled, or the next [job](crate::ProfileLayer::job_when_asked) of that name |

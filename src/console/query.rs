@@ -10,6 +10,8 @@ pub(super) enum Asked {
     Form(Form),
     /// The last report with that fingerprint, as a page or in a form.
     Report(String, Option<Form>),
+    /// Reports of that fingerprint, of all instances.
+    Shared(String),
     /// A stored profile, by its id.
     Profile(String, Form),
     /// News of the table.
@@ -25,6 +27,7 @@ pub(super) enum View {
     Threads,
     Runtimes,
     History,
+    Fleet,
     Switches,
 }
 
@@ -81,8 +84,16 @@ impl Sort {
 }
 
 impl View {
-    pub(super) const ALL: [Self; 7] =
-        [Self::InFlight, Self::Places, Self::Resources, Self::Threads, Self::Runtimes, Self::History, Self::Switches];
+    pub(super) const ALL: [Self; 8] = [
+        Self::InFlight,
+        Self::Places,
+        Self::Resources,
+        Self::Threads,
+        Self::Runtimes,
+        Self::History,
+        Self::Fleet,
+        Self::Switches,
+    ];
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -92,6 +103,7 @@ impl View {
             Self::Threads => "threads",
             Self::Runtimes => "runtimes",
             Self::History => "history",
+            Self::Fleet => "fleet",
             Self::Switches => "switches",
         }
     }
@@ -104,6 +116,7 @@ impl View {
             Self::Threads => "Threads",
             Self::Runtimes => "Runtimes",
             Self::History => "History",
+            Self::Fleet => "Fleet",
             Self::Switches => "Switches",
         }
     }
@@ -122,6 +135,7 @@ pub(super) fn parse(query: &str) -> Option<(Asked, Filter)> {
             "view" => asked = Asked::Page(View::ALL.into_iter().find(|view| view.as_str() == value)?),
             "work" => asked = Asked::Work(Some(value).filter(|id| is_id(id))?.to_owned()),
             "report" => asked = Asked::Report(Some(value).filter(|id| is_id(id))?.to_owned(), None),
+            "fleet" => asked = Asked::Shared(Some(value).filter(|id| is_id(id))?.to_owned()),
             "profile" => asked = Asked::Profile(Some(value).filter(|id| is_profile(id))?.to_owned(), Form::Svg),
             "form" => {
                 let form = match value {

@@ -55,6 +55,7 @@ fn line(summary: store::Summary) -> ProfileLine {
         request: words::work(&summary.method, &summary.uri).to_string(),
         ended,
         time: Duration::from_nanos(summary.wall_nanos),
+        instance: summary.instance,
         reason: summary.reason,
     }
 }

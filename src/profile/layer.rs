@@ -12,6 +12,10 @@ use super::ProfileService;
 use super::answer::Questions;
 use super::flag::Flag;
 use super::jobs::{Jobs, Queue};
+use super::pending::Pending;
+use super::push::PushTo;
+#[cfg(heeler_remote)]
+use super::remote::Remote;
 use super::store::ProfileStore;
 use super::tail;
 use crate::authorize::{Authorize, Authorizer};
@@ -32,6 +36,7 @@ pub(super) struct Config {
     pub(super) header: Option<HeaderName>,
     pub(super) authorizer: Authorizer,
     pub(super) store: ProfileStore,
+    pub(super) push_to: PushTo,
     pub(super) rate_hz: u32,
     pub(super) timeout: Duration,
     pub(super) max_body: usize,
@@ -43,7 +48,10 @@ pub(super) struct Config {
     pub(super) strip_refused: bool,
     pub(super) queue: Arc<Queue>,
     pub(super) jobs: Arc<Jobs>,
+    pub(super) pending: Pending,
     pub(super) questions: Questions,
+    #[cfg(heeler_remote)]
+    pub(super) remote: Option<Remote>,
 }
 
 impl fmt::Debug for Config {
@@ -88,6 +96,8 @@ pub struct ProfileLayer {
     flag: Flag,
     header: Option<HeaderName>,
     store: ProfileStore,
+    pub(super) push_to: PushTo,
+    pub(super) pending: Pending,
     rate_hz: u32,
     timeout: Duration,
     max_concurrent: usize,
@@ -99,6 +109,8 @@ pub struct ProfileLayer {
     inline: bool,
     empty_bodies: EmptyBodies,
     strip_refused: bool,
+    #[cfg(heeler_remote)]
+    remote: Option<Remote>,
     config: Arc<OnceLock<Arc<Config>>>,
 }
 
@@ -112,6 +124,8 @@ impl ProfileLayer {
             flag: Flag::default(),
             header: Some(DEFAULT_HEADER),
             store: ProfileStore::memory(),
+            push_to: PushTo::default(),
+            pending: Pending::default(),
             rate_hz: 1_000,
             timeout: Duration::from_secs(600),
             max_concurrent: 1,
@@ -123,12 +137,14 @@ impl ProfileLayer {
             inline: false,
             empty_bodies: EmptyBodies::default(),
             strip_refused: false,
+            #[cfg(heeler_remote)]
+            remote: None,
             config: Arc::default(),
         }
     }
 
     /// Returns a changed copy. Services made from the layer before keep its settings.
-    fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self.config = Arc::default();
         self
@@ -245,7 +261,6 @@ impl ProfileLayer {
     /// This is for services that need to be tasks, or that need what is set up on the runtime's own threads. A request
     /// that blocks then holds a worker, as it would without a profile. Without this setter, `?__geordi__=inline` does
     /// the same for one request.
-    /// request.
     #[must_use]
     pub fn inline(self) -> Self {
         self.with(|layer| layer.inline = true)
@@ -346,6 +361,25 @@ impl ProfileLayer {
         }
     }
 
+    /// Has requests profiled on other machines, by [workers](crate::profile::remote::Worker): see the
+    /// [module](crate::profile::remote). Profiles are then in the store of `remote`, not in that of
+    /// [`store`](Self::store). Tail profiles and jobs still run in this process.
+    #[cfg(heeler_remote)]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "apalis-redis", feature = "apalis-postgres"))))]
+    #[must_use]
+    pub fn remote(self, remote: Remote) -> Self {
+        self.with(|layer| layer.remote = Some(remote))
+    }
+
+    /// Returns where profiles are kept.
+    fn its_store(&self) -> &ProfileStore {
+        #[cfg(heeler_remote)]
+        if let Some(remote) = &self.remote {
+            return &remote.store;
+        }
+        &self.store
+    }
+
     fn config(&self) -> &Arc<Config> {
         self.config.get_or_init(|| {
             // The first use calibrates the clock. Do that here, and not in a request.
@@ -355,7 +389,8 @@ impl ProfileLayer {
                 flag: self.flag.clone(),
                 header: self.header.clone(),
                 authorizer: self.authorizer.clone(),
-                store: self.store.clone(),
+                store: self.its_store().clone(),
+                push_to: self.push_to.clone(),
                 rate_hz: self.rate_hz,
                 timeout: self.timeout,
                 max_body: self.max_body_bytes,
@@ -366,9 +401,16 @@ impl ProfileLayer {
                 empty_bodies: self.empty_bodies.clone(),
                 strip_refused: self.strip_refused,
                 queue: Queue::new(self.max_concurrent, self.max_queued),
+                pending: self.pending.clone(),
                 jobs: Arc::default(),
                 questions: Questions::default(),
+                #[cfg(heeler_remote)]
+                remote: self.remote.clone(),
             });
+            #[cfg(heeler_remote)]
+            if let Some(remote) = &config.remote {
+                remote.check_at_start();
+            }
             #[cfg(feature = "console")]
             crate::report::profiles::make_known(Arc::<Config>::downgrade(&config));
             config
@@ -397,6 +439,7 @@ impl fmt::Debug for ProfileLayer {
             .field("flag", &self.flag)
             .field("header", &self.header)
             .field("store", &self.store)
+            .field("push_to", &self.push_to)
             .field("rate_hz", &self.rate_hz)
             .field("timeout", &self.timeout)
             .field("max_concurrent", &self.max_concurrent)

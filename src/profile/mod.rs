@@ -120,10 +120,16 @@
 //! same of the next one on its route.
 //!
 //! [`ProfileLayer::job`] profiles work that is no request in the same way, and [`ProfileLayer::job_when_asked`] does so if
-//! somebody has asked on the console.
+//! somebody has asked on the console. A process that ends soon afterwards waits for the profile with
+//! [`ProfileLayer::flush`].
 //!
 //! Every poll of the request is traced, and its thread is sampled while it is inside one: some microseconds a poll, and a
 //! signal a thousand times per second of computing.
+//!
+//! # On another machine
+//!
+//! With the feature `apalis-redis` or `apalis-postgres`, workers elsewhere make the profiles, and the asker does not notice:
+//! see the module [`remote`](https://docs.rs/heeler/latest/heeler/profile/remote/index.html).
 //!
 //! # Who may see what
 //!
@@ -139,6 +145,10 @@
 //! [`secret_params`](ProfileLayer::secret_params) and [`secret_paths`](ProfileLayer::secret_paths) name more. The
 //! response's body is kept as it is, up to [`max_body_bytes`](ProfileLayer::max_body_bytes). A page repeats the address
 //! that it was asked for in its links.
+//!
+//! With `ProfileLayer::pyroscope` (feature `pyroscope`), the stacks of each profile and its route also go to a
+//! [Pyroscope](https://docs.rs/heeler/latest/heeler/struct.Pyroscope.html) server, and everybody who may look there sees
+//! them.
 //!
 //! # Where the ideas come from
 //!
@@ -159,9 +169,16 @@ mod known;
 mod layer;
 mod model;
 mod page;
+mod pending;
 #[cfg(feature = "pprof")]
 mod process_profile;
+mod push;
 mod record;
+#[cfg(heeler_remote)]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "apalis-redis", feature = "apalis-postgres"))))]
+pub mod remote;
+#[cfg(heeler_remote)]
+mod seal;
 mod service;
 mod start;
 mod store;

@@ -177,6 +177,14 @@ pub struct Request {
     pub span_id: Option<String>,
 }
 
+#[cfg(feature = "pyroscope")]
+impl Request {
+    /// Returns whether it is a job, and not a request with a method of that name: only a request has a version.
+    pub(super) fn is_job(&self) -> bool {
+        self.method == super::tail::JOB && self.version.is_empty()
+    }
+}
+
 /// The response of a profiled request. If there were many runs, of the last one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -16,6 +16,8 @@ use super::answer::{Client, Plan, plan};
 use super::body::{BoxError, Foreign};
 use super::future::Step;
 use super::layer::Config;
+#[cfg(heeler_remote)]
+use super::remote;
 use super::start::{begin, without_any_flag, without_flag};
 use super::tail;
 use super::{ResponseBody, ResponseFuture};
@@ -124,6 +126,16 @@ where
     R::Error: Into<BoxError>,
 {
     let config = Arc::clone(&profiled.config);
+    #[cfg(heeler_remote)]
+    if let Some(delivery) = request.extensions_mut().remove::<remote::Delivery>() {
+        let runtime = Handle::try_current().ok();
+        let clone = profiled.inner.clone();
+        let service = mem::replace(&mut profiled.inner, clone);
+        return ResponseFuture::asked(async move {
+            let response = remote::receive(&config, delivery, runtime, service, request).await;
+            Ok(Step::Respond(response.map(Foreign::answer)))
+        });
+    }
     let decided = if is_disabled() {
         // Nobody may, so the authorizer is not asked.
         Some(Access::refused())
@@ -160,6 +172,11 @@ where
         match plan(&config, &access, &head, &client).await {
             Plan::Pass => Ok(Step::Pass(service.call(Request::from_parts(head, body)))),
             Plan::Answer(response) => Ok(Step::Respond(client.fit(response).map(Foreign::answer))),
+            #[cfg(heeler_remote)]
+            Plan::Start(wanted) if let Some(remote) = &config.remote => {
+                let response = remote::send(&config, remote, &access, &client, wanted, head, body).await;
+                Ok(Step::Respond(client.fit(response).map(Foreign::answer)))
+            }
             Plan::Start(wanted) => {
                 let Some(runtime) = runtime else {
                     without_flag(&config, &mut head);

@@ -20,6 +20,7 @@ use tower_service::Service;
 
 use super::answer::{By, Client, Respond, Wanted};
 use super::body::{BoxError, Foreign, Streamed};
+use super::flag::Start;
 use super::form::Form;
 use super::id::Id;
 use super::jobs::{self, Again, Asker, Course, Ended, Head, Job, Run, Seen, Thrown, Ticket};
@@ -50,17 +51,22 @@ where
     let uri = head.uri.clone();
     let respond = Respond { config, uri: &uri, shows_pages: client.shows_pages };
     let answer = |response: Response<Bytes>| Ok(client.fit(response).map(Foreign::answer));
-    let again = match again(config, &wanted) {
+    let again = match again(config, wanted.start) {
         Ok(again) => again,
         Err(sentence) => return answer(respond.say(StatusCode::BAD_REQUEST, sentence)),
     };
     without_flag(config, &mut head);
-    let prepared = match prepare(config, access, &wanted, runtime, &head, body.size_hint().exact()) {
+    let ticket = match config.queue.enter() {
+        Ok(ticket) => ticket,
+        Err(full) => return answer(respond.full(full.retry_after)),
+    };
+    let bytes = body.size_hint().exact();
+    let prepared = Id::random().map_err(|error| format!("There are no random numbers: {error}."));
+    let prepared =
+        prepared.and_then(|id| prepare(config, access, wanted.start, runtime, &head, bytes, id, ticket, |job| job));
+    let prepared = match prepared {
         Ok(prepared) => prepared,
-        Err(Refused::Full(seconds)) => return answer(respond.full(seconds)),
-        Err(Refused::Unavailable(sentence)) => {
-            return answer(respond.say(StatusCode::SERVICE_UNAVAILABLE, &sentence));
-        }
+        Err(sentence) => return answer(respond.say(StatusCode::SERVICE_UNAVAILABLE, &sentence)),
     };
     // Somebody who waits for a profile waits as long as it takes.
     inflight::lift_limits();
@@ -105,6 +111,40 @@ where
     }
 }
 
+/// Runs a request as a job that another machine has sent here. Returns why it does not begin.
+#[cfg(heeler_remote)]
+pub(super) fn begin_sent<S, B, R>(
+    config: &Arc<Config>,
+    access: &Access,
+    delivery: &super::remote::Delivery,
+    runtime: Handle,
+    service: S,
+    request: Request<B>,
+) -> Result<(JoinHandle<Ended>, Arc<Job>), String>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Error: Display + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    R: Body + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    let (mut head, body) = request.into_parts();
+    let again = again(config, delivery.start)?;
+    without_flag(config, &mut head);
+    let sent = |job: Job| job.sent(delivery.sent, delivery.asked_at);
+    let bytes = body.size_hint().exact();
+    // The worker decides how many there are.
+    let ticket = config.queue.enter_admitted();
+    let prepared = prepare(config, access, delivery.start, runtime, &head, bytes, delivery.id, ticket, sent)?;
+    inflight::lift_limits();
+    let again = again.map(|(runs, body)| Again { head: head.clone(), body, runs });
+    let seen = Seen::new(config);
+    let run = Box::pin(jobs::run(service, Request::from_parts(head, body), again, seen.clone(), None));
+    let job = Arc::clone(&prepared.job);
+    Ok((prepared.send_off(config, run, seen), job))
+}
+
 /// What came first: the response (or why there is none), while the job goes on, or the end of the job.
 enum First<T> {
     Response(Result<T, oneshot::error::RecvError>, JoinHandle<Ended>),
@@ -132,8 +172,8 @@ async fn first_of<T>(mut response: oneshot::Receiver<T>, ended: JoinHandle<Ended
 type Runs<B> = (u32, fn() -> B);
 
 /// Returns how to run it more than once, if that is wanted.
-fn again<B: 'static>(config: &Config, wanted: &Wanted) -> Result<Option<Runs<B>>, &'static str> {
-    let Some(runs) = wanted.start.runs.filter(|runs| *runs > 1) else { return Ok(None) };
+fn again<B: 'static>(config: &Config, start: Start) -> Result<Option<Runs<B>>, &'static str> {
+    let Some(runs) = start.runs.filter(|runs| *runs > 1) else { return Ok(None) };
     match empty(&config.empty_bodies) {
         Some(body) => Ok(Some((runs, body))),
         None => Err("This service cannot run a request more than once: it has not said how to make an empty body."),
@@ -188,37 +228,31 @@ struct Prepared {
     supervisor: Handle,
 }
 
-/// Why no job can begin.
-enum Refused {
-    Full(u64),
-    Unavailable(String),
-}
-
+/// `complete` says what else is known of the job.
+#[expect(clippy::too_many_arguments, reason = "all of it is needed, and there are two callers")]
 fn prepare(
     config: &Config,
     access: &Access,
-    wanted: &Wanted,
+    start: Start,
     runtime: Handle,
     head: &Parts,
     body_bytes: Option<u64>,
-) -> Result<Prepared, Refused> {
+    id: Id,
+    ticket: Ticket,
+    complete: impl FnOnce(Job) -> Job,
+) -> Result<Prepared, String> {
     if jobs::UNRETURNED.get().is_full() {
         let sentence = "Too many profiled requests have been given up and are still in a poll or a destructor. No other \
                         request is profiled until one of them returns.";
-        return Err(Refused::Unavailable(sentence.to_owned()));
+        return Err(sentence.to_owned());
     }
-    let ticket = config.queue.enter().map_err(|full| Refused::Full(full.retry_after))?;
-    let unavailable = |what: &str, error: &dyn Display| Refused::Unavailable(format!("{what}: {error}."));
-    let id = Id::random().map_err(|error| unavailable("There are no random numbers", &error))?;
-    let supervisor = SUPERVISOR
-        .get()
-        .handle()
-        .map_err(|error| unavailable("The profile's supervisor could not be started", &error))?;
-    let inline = config.inline || wanted.start.inline;
+    let supervisor = SUPERVISOR.get().handle();
+    let supervisor = supervisor.map_err(|error| format!("The profile's supervisor could not be started: {error}."))?;
+    let inline = config.inline || start.inline;
     let request = jobs::request(&config.redactor, head, &head.uri, body_bytes.unwrap_or(0));
     let principal = access.principal().map(str::to_owned);
-    let job = Job::new(id, principal, request, Arc::clone(&config.own_crates), ticket.place());
-    Ok(Prepared { job, ticket, process: wanted.start.process, inline, runtime, supervisor })
+    let job = complete(Job::new(id, principal, request, Arc::clone(&config.own_crates), ticket.place()));
+    Ok(Prepared { job: Arc::new(job), ticket, process: start.process, inline, runtime, supervisor })
 }
 
 impl Prepared {
@@ -227,8 +261,12 @@ impl Prepared {
         let Self { job, ticket, process, inline, runtime, supervisor } = self;
         // Before anybody can ask for it.
         let entered = config.jobs.enter(&job);
+        let unkept = config.pending.begin();
         let course = Course { config: Arc::clone(config), job, ticket, entered, run, seen, process, inline, runtime };
-        supervisor.spawn(jobs::supervise(course))
+        supervisor.spawn(async move {
+            let _unkept = unkept;
+            jobs::supervise(course).await
+        })
     }
 }
 

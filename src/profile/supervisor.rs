@@ -3,10 +3,14 @@
 
 use std::io;
 use std::panic::catch_unwind;
+use std::pin::pin;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::time::sleep;
 
+use super::jobs::{Either, either};
 use crate::capture::PerProcess;
 use crate::sync::lock_std;
 
@@ -61,6 +65,20 @@ impl Supervisor {
 /// Runs `make`, which may take a while, off the application's threads. Returns `None` if that fails.
 pub(in crate::profile) async fn apart<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     SUPERVISOR.get().handle().ok()?.spawn_blocking(make).await.ok()
+}
+
+/// Waits for `work`, but no longer than that. The timer is the supervisor's, because the application's runtime need not have any.
+/// Without a supervisor it waits as long as it takes.
+pub(in crate::profile) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let Ok(supervisor) = SUPERVISOR.get().handle() else { return Some(work.await) };
+    let timer = supervisor.spawn(async move { sleep(limit).await });
+    let stop = timer.abort_handle();
+    let done = either(pin!(work), pin!(timer)).await;
+    stop.abort();
+    match done {
+        Either::First(done) => Some(done),
+        Either::Second(_) => None,
+    }
 }
 
 #[cfg(test)]

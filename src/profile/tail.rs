@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::id::Id;
 use super::jobs;
 use super::layer::Config;
+use super::pending::Unkept;
 use super::record::{InPlace, Recording};
 use super::supervisor::SUPERVISOR;
 use super::{Outcome, Request as Shown, Response as Answer};
@@ -71,7 +72,7 @@ struct End {
     is_inside: bool,
 }
 
-type Ended = (Outcome, Option<Answer>);
+type Ended = (Outcome, Option<Answer>, Unkept);
 
 /// What a profile may show: what the layer and the reports that want it both allow.
 struct Redactors {
@@ -216,8 +217,10 @@ impl End {
 
     fn tell(&mut self, outcome: Outcome, response: Option<Answer>) {
         if let Some(ended) = self.ended.take() {
+            // Whoever flushes from now on waits for it.
+            let unkept = self.redactor.config.pending.begin();
             // The profile's time may be up.
-            let _ = ended.send((outcome, response));
+            let _ = ended.send((outcome, response, unkept));
         }
     }
 }
@@ -242,9 +245,9 @@ impl Course {
     async fn supervise(self) {
         let Self { config, id, recording, request, reason, ended, running: _running } = self;
         // A request that hangs is worth a profile before it is over.
-        let (outcome, response) = match timeout(config.timeout, ended).await {
-            Ok(ended) => ended.unwrap_or((Outcome::Cancelled, None)),
-            Err(_) => (Outcome::TooLong, None),
+        let (outcome, response, _unkept) = match timeout(config.timeout, ended).await {
+            Ok(ended) => ended.unwrap_or_else(|_| (Outcome::Cancelled, None, config.pending.begin())),
+            Err(_) => (Outcome::TooLong, None, config.pending.begin()),
         };
         recording.stop();
         let kept = async {
@@ -252,7 +255,9 @@ impl Course {
             let subject = jobs::Subject { id, request: &request, reason: Some(&reason) };
             let mut profile = jobs::profile(subject, &config, record, outcome, 1, response, Vec::new());
             jobs::reduce(&config.redactor, &mut profile);
-            config.store.put(Arc::new(profile), None).await.map_err(|error| error.to_string())
+            let profile = Arc::new(profile);
+            config.push_to.push(&profile);
+            jobs::keep(&config, &profile, None).await
         };
         match kept.await {
             Ok(()) => log_safely(|| {

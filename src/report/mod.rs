@@ -43,6 +43,9 @@
 //! follows, a line in the log says it. [`Reports::stats`] counts all reports that were made, held back, dropped or not
 //! delivered.
 //!
+//! If a service has many instances, a [fleet](https://docs.rs/heeler/latest/heeler/report/fleet/index.html) (feature `fleet`) tells
+//! people once of an incident that hits many of them.
+//!
 //! # What happens when
 //!
 //! | | what happens to reports | what you see | test |
@@ -119,9 +122,12 @@
 
 mod assemble;
 // Parts of it are unused without a feature that reaches over a network.
-#[cfg_attr(not(any(feature = "email", feature = "webhook")), allow(dead_code))]
+#[cfg_attr(not(any(feature = "email", feature = "fleet", feature = "webhook")), allow(dead_code))]
 mod delivery;
 mod dump;
+#[cfg(feature = "fleet")]
+#[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
+pub mod fleet;
 pub mod metrics;
 mod model;
 mod pipeline;
@@ -133,6 +139,8 @@ pub(crate) mod profiles;
 pub(crate) mod render;
 pub(crate) mod rules;
 mod runtimes;
+#[cfg(feature = "console")]
+pub(crate) mod shared;
 mod sink;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -140,6 +148,8 @@ pub(crate) mod threads;
 mod usage;
 
 pub(crate) use model::process::complete;
+#[cfg(heeler_remote)]
+pub(crate) use model::process::hostname;
 #[cfg(feature = "profile")]
 pub(crate) use privacy::TRACEPARENT;
 #[cfg(test)]
@@ -151,6 +161,7 @@ pub use dump::{
     blocking_dump, dump, shutdown,
 };
 pub use metrics::stats::{SinkStats, Stats};
+pub use model::fleet::{FleetIncident, FleetInstance, FleetNews};
 pub use model::others::{BlockingPool, BusyThreads, Contended, Finding, Holder, OtherPlace, Others};
 pub use model::words::{Activity, StackKind};
 pub use model::{
@@ -166,6 +177,9 @@ pub use runtimes::{Liveness, RuntimeHealth, liveness, runtimes, watch_runtime};
 #[cfg(feature = "otel")]
 #[cfg_attr(docsrs, doc(cfg(feature = "otel")))]
 pub use sink::OpenTelemetry;
+#[cfg(feature = "pyroscope")]
+#[cfg_attr(docsrs, doc(cfg(feature = "pyroscope")))]
+pub use sink::Pyroscope;
 #[cfg(feature = "sentry")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sentry")))]
 pub use sink::Sentry;
@@ -194,4 +208,8 @@ pub(crate) use pipeline::digest::Digest;
 pub(crate) use pipeline::history::Incident;
 pub(crate) use pipeline::reporter::send;
 pub(crate) use pipeline::watching::{expect, expect_box, start_watching};
+#[cfg(feature = "pprof")]
+pub(crate) use render::pprof;
 pub(crate) use render::significant;
+#[cfg(feature = "pyroscope")]
+pub(crate) use sink::pyroscope;

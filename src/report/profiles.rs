@@ -37,6 +37,8 @@ pub(crate) struct ProfileLine {
     /// The status, or how else it ended.
     pub(crate) ended: String,
     pub(crate) time: Duration,
+    /// The instance that made it.
+    pub(crate) instance: Option<String>,
     /// Why it was made, if a rule wanted it.
     pub(crate) reason: Option<String>,
 }

@@ -165,6 +165,7 @@ pub(crate) fn report() -> Report {
         suppressed: 0,
         others: None,
         incident: String::new(),
+        fleet: None,
         dump: None,
         around: Around::default(),
         elsewhere: Elsewhere::default(),

@@ -65,47 +65,49 @@ fn what_keeps_the_blocking_pool_busy_is_named() {
     if PORTABLE {
         return;
     }
-    let _alone = common::alone();
-    let (seen, reports) = collect();
-    let layer = WatchdogLayer::new(super::THRESHOLD).reports(reports);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .max_blocking_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let mut keep = Vec::new();
-    for _ in 0..2 {
-        let (end, ended) = std::sync::mpsc::channel();
-        keep.push(end);
-        runtime.spawn_blocking(move || flush_audit_log(&std::sync::Mutex::new(ended)));
-    }
-    let service = tower::service_fn(|request: Request<()>| async move {
-        match request.uri().path() {
-            "/file" => drop(tokio::fs::metadata("/").await),
-            "/name" => drop(tokio::net::lookup_host("localhost:80").await),
-            "/plain" => tokio::task::spawn_blocking(|| {}).await.unwrap(),
-            _ => heeler::spawn_blocking(|| {}).await.unwrap(),
+    // On a slow machine, reports share a look at the pools for seconds: with those of other tests, too.
+    common::in_own_process("starved::what_keeps_the_blocking_pool_busy_is_named", || {
+        let (seen, reports) = collect();
+        let layer = WatchdogLayer::new(super::THRESHOLD).reports(reports);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let mut keep = Vec::new();
+        for _ in 0..2 {
+            let (end, ended) = std::sync::mpsc::channel();
+            keep.push(end);
+            runtime.spawn_blocking(move || flush_audit_log(&std::sync::Mutex::new(ended)));
         }
-        Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+        let service = tower::service_fn(|request: Request<()>| async move {
+            match request.uri().path() {
+                "/file" => drop(tokio::fs::metadata("/").await),
+                "/name" => drop(tokio::net::lookup_host("localhost:80").await),
+                "/plain" => tokio::task::spawn_blocking(|| {}).await.unwrap(),
+                _ => heeler::spawn_blocking(|| {}).await.unwrap(),
+            }
+            Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+        });
+        for path in ["/file", "/name", "/plain", "/watched"] {
+            runtime.spawn(layer.layer(service).oneshot(Request::get(path).body(()).unwrap()));
+        }
+        let named = "; all 2 threads of the blocking pool are busy: 2 in causes::starved::flush_audit_log at ";
+        for path in ["/file", "/name", "/plain", "/watched"] {
+            let uri = |report: &heeler::Report| report.request.as_ref().is_some_and(|request| request.uri == path);
+            let report = seen.wait(path, uri);
+            println!("{}", report.to_text());
+            // A task in place of a job would wait likewise.
+            assert_eq!(report.sentence().contains(named), path != "/plain", "{}", report.sentence());
+            assert!(report.to_text().contains("all 2 threads of the blocking pool are busy"), "{}", report.to_text());
+            let pool = report.others.unwrap().blocking_pool.unwrap();
+            assert_eq!((pool.threads, pool.idle, pool.busy.len()), (2, 0, 1));
+            assert!(pool.busy[0].calls.as_ref().unwrap().contains("recv"), "{:?}", pool.busy[0]);
+            let not_begun = report.notes.iter().any(|note| note.contains("of child work has not begun"));
+            assert_eq!(not_begun, path == "/watched", "{:?}", report.notes);
+        }
+        drop(keep);
+        runtime.shutdown_background();
     });
-    for path in ["/file", "/name", "/plain", "/watched"] {
-        runtime.spawn(layer.layer(service).oneshot(Request::get(path).body(()).unwrap()));
-    }
-    let named = "; all 2 threads of the blocking pool are busy: 2 in causes::starved::flush_audit_log at ";
-    for path in ["/file", "/name", "/plain", "/watched"] {
-        let uri = |report: &heeler::Report| report.request.as_ref().is_some_and(|request| request.uri == path);
-        let report = seen.wait(path, uri);
-        println!("{}", report.to_text());
-        // A task in place of a job would wait likewise.
-        assert_eq!(report.sentence().contains(named), path != "/plain", "{}", report.sentence());
-        assert!(report.to_text().contains("all 2 threads of the blocking pool are busy"), "{}", report.to_text());
-        let pool = report.others.unwrap().blocking_pool.unwrap();
-        assert_eq!((pool.threads, pool.idle, pool.busy.len()), (2, 0, 1));
-        assert!(pool.busy[0].calls.as_ref().unwrap().contains("recv"), "{:?}", pool.busy[0]);
-        let not_begun = report.notes.iter().any(|note| note.contains("of child work has not begun"));
-        assert_eq!(not_begun, path == "/watched", "{:?}", report.notes);
-    }
-    drop(keep);
-    runtime.shutdown_background();
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -10,7 +10,7 @@ use axum::routing::get;
 use heeler::report::{Kind, Report};
 use heeler::{Interrupted, ReportsBuilder, Rule, TimeboxExt as _, WatchdogLayer};
 
-use super::common::{Collected, PORTABLE, collect_with, ms, until};
+use super::common::{Collected, PORTABLE, collect_with, in_own_process, ms, until};
 use super::{Server, layer};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -265,8 +265,10 @@ fn a_job_is_profiled_under_its_name() {
         words.len()
     }));
     assert_eq!(fetched, 14);
+    // On an executor that knows nothing of tokio. A process that ends after that has lost nothing.
+    assert!(futures::executor::block_on(layer.flush(MINUTE)));
     let index = || server.get("/?__geordi__=index").json();
-    until("there is a profile", || index().as_array().unwrap().len() == 1);
+    assert_eq!(index().as_array().unwrap().len(), 1);
     let summary = &index()[0];
     assert_eq!((&summary["method"], &summary["outcome"]), (&"job".into(), &"finished".into()));
     assert_eq!(summary["uri"], "nightly import with token=[redacted]");
@@ -290,4 +292,36 @@ fn what_reports_hide_is_hidden() {
     assert!(profile["request"]["uri"].as_str().unwrap().ends_with("?patient=[redacted]"), "{}", profile["request"]);
     assert_eq!(profile["request"]["headers"][0][0], "host");
     assert!(!profile.to_string().contains("jane"), "{}", profile["request"]);
+}
+
+/// Guards: work that hangs has a profile when its time is up, and does not keep later requests from having one.
+#[test]
+fn work_that_hangs_makes_room() {
+    const LIMIT: Duration = Duration::from_secs(6);
+
+    in_own_process("tail::work_that_hangs_makes_room", || {
+        let shop = Shop::new(false, profile_after(3));
+        let jobs = layer().timeout(LIMIT);
+        let router = Router::new().route("/", get(async || "")).layer(jobs.clone());
+        let server = Server::start(router);
+        let began = Instant::now();
+        for _ in 0..4 {
+            let jobs = jobs.clone();
+            shop.server.runtime().spawn(async move { jobs.job("hangs", std::future::pending::<()>()).await });
+        }
+        for cart in 1..=4 {
+            shop.buy(cart);
+        }
+        // Its profile would be kept when nothing of it is left on the way.
+        std::thread::sleep(ms(500));
+        let profiles = shop.profiles().len();
+        assert!(profiles == 0 || began.elapsed() >= LIMIT, "four are recorded, and one more");
+        let index = || server.get("/?__geordi__=index").json();
+        until("the four are over", || index().as_array().unwrap().len() == 4);
+        for summary in index().as_array().unwrap() {
+            assert_eq!((&summary["uri"], &summary["outcome"]), (&"hangs".into(), &"too_long".into()));
+        }
+        shop.buy(5);
+        assert_eq!(shop.profile()["request"]["route"], format!("/{}/carts/{{cart}}/checkout", shop.name));
+    });
 }

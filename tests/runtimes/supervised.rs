@@ -1,6 +1,7 @@
 //! A supervisor that kills what does not beat.
 
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,42 @@ fn a_process_that_stops_beating() {
     std::thread::sleep(Duration::from_secs(60));
 }
 
+/// Returns what starts the process, with a supervisor at that socket.
+fn supervised(socket: &Path, limit: Duration, reports: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "supervised::a_process_that_stops_beating"])
+        .env("NOTIFY_SOCKET", socket)
+        .env("WATCHDOG_USEC", limit.as_micros().to_string())
+        .env(DIRECTORY, reports)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+/// Guards: a process in which heeler is switched off beats on, whatever its runtime does. Its supervisor does not know of the
+/// switch.
+#[test]
+fn a_switched_off_heeler_does_not_have_the_process_killed() {
+    const LIMIT: Duration = Duration::from_secs(4);
+
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut child = supervised(&path, LIMIT, &place.path().join("reports")).env("HEELER_DISABLE", "1").spawn().unwrap();
+    let mut bytes = [0; 256];
+    let began = Instant::now();
+    // Its runtime runs nothing for longer than the limit.
+    let mut beats = Vec::new();
+    while began.elapsed() < 2 * LIMIT {
+        beats.push(socket.recv(&mut bytes).map(|len| String::from_utf8_lossy(&bytes[..len]).trim().to_owned()));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(beats.iter().all(Result::is_ok) && beats.len() > 5, "{beats:?}");
+}
+
 /// Guards: it beats while its runtime does. When that stops, a dump is written first, and then it does not beat any more. The
 /// dump survives the kill.
 #[test]
@@ -41,15 +78,7 @@ fn the_evidence_is_there_before_the_kill() {
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();
     let reports = place.path().join("reports");
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "supervised::a_process_that_stops_beating"])
-        .env("NOTIFY_SOCKET", &path)
-        .env("WATCHDOG_USEC", LIMIT.as_micros().to_string())
-        .env(DIRECTORY, &reports)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = supervised(&path, LIMIT, &reports).spawn().unwrap();
     let mut said = Vec::new();
     let mut last = Instant::now();
     let mut bytes = [0; 256];

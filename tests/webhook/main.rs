@@ -174,16 +174,20 @@ fn retries_after_a_failed_delivery() {
     let (seen, reports) = collect_with(|builder| builder.without_endings().webhook(hook));
     slow_job(&seen, &reports, "nightly import");
     let posts = server.posts();
-    assert_eq!(posts[0].header("idempotency-key"), posts[1].header("idempotency-key"));
-    assert_eq!(posts[0].body, posts[1].body);
-    assert!(verifies(&posts[1], &posts[1].body));
+    // On a slow machine, an update is posted meanwhile.
+    let mut same = posts.iter().filter(|post| post.header("idempotency-key") == posts[0].header("idempotency-key"));
+    let (Some(first), Some(again), None) = (same.next(), same.next(), same.next()) else {
+        panic!("it is posted twice")
+    };
+    assert_eq!(first.body, again.body);
+    assert!(verifies(again, &again.body));
     let stats = reports.stats();
     assert_eq!((stats.delivered, stats.undelivered, stats.failed_deliveries), (stats.made, 0, 1));
 }
 
-/// Guards: beyond the hourly limit, one digest describes the other reports.
+/// Guards: beyond the hourly limit, a digest describes the other reports.
 #[test]
-fn sends_one_digest_beyond_the_hourly_limit() {
+fn sends_a_digest_beyond_the_hourly_limit() {
     for slack in [false, true] {
         let server = Server::start();
         let hook = if slack { server.hook("/").slack() } else { server.hook("/") };
@@ -197,21 +201,25 @@ fn sends_one_digest_beyond_the_hourly_limit() {
             common::runtime(0).block_on(heeler::watch("import", ms(200), job).reports(reports.clone()));
         }
         assert!(reports.blocking_flush(PATIENCE));
-        let made = reports.stats().made;
-        let posts: Vec<Value> = server.posts().iter().map(Post::json).collect();
-        let last = server.posts().pop().unwrap();
-        assert!(last.header("idempotency-key").starts_with("digest."));
         if slack {
+            let last = server.posts().pop().unwrap();
+            assert!(last.header("idempotency-key").starts_with("digest."));
             let text = last.json()["text"].as_str().unwrap().to_owned();
-            assert!(text.contains("more slow reports* on ") && text.contains("import: waiting"), "{text}");
+            assert!(text.contains("more slow report") && text.contains("import: waiting"), "{text}");
             continue;
         }
-        let [reported, digest] = &posts[..] else { panic!("a report and a digest: {posts:#?}") };
-        assert_eq!((&reported["kind"], &digest["kind"]), (&Value::from("slow_job"), &Value::from("digest")));
-        // And an update of the first one, if it came before the second.
-        assert!((3..=4).contains(&digest["reports"].as_u64().unwrap()), "{digest:#}");
-        assert_eq!(digest["entries"][0]["fingerprint"], seen.first().fingerprint);
-        assert_eq!(reports.stats().delivered, made);
+        let posts = server.posts();
+        let (reported, digests) = posts.split_first().unwrap();
+        assert_eq!(reported.json()["kind"], "slow_job");
+        for digest in digests {
+            assert!(digest.header("idempotency-key").starts_with("digest."));
+            assert_eq!(digest.json()["kind"], "digest");
+        }
+        // A slow job is updated before it ends. That counts at most once in a digest, and begins another one if a flush has begun.
+        let others: u64 = digests.iter().map(|digest| digest.json()["reports"].as_u64().unwrap()).sum();
+        assert!((3..reports.stats().made).contains(&others), "{others} of {:?}", reports.stats());
+        assert_eq!(digests[0].json()["entries"][0]["fingerprint"], seen.first().fingerprint);
+        until("all is delivered", || reports.stats().delivered == reports.stats().made);
     }
 }
 

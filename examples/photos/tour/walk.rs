@@ -58,6 +58,12 @@ pub(crate) async fn walk(settings: &Settings, address: SocketAddr, reports: &Rep
         all_right &= right;
         rows.push(row);
     }
+    #[cfg(feature = "remote")]
+    if settings.has(Tool::Profile) && settings.remote.is_some() {
+        let (row, right) = guest.drawn_elsewhere(&settings.token.secret).await?;
+        all_right &= right;
+        rows.push(row);
+    }
     slowest = slowest.max(guest.fast_pages().await?);
 
     if !reports.blocking_flush(PATIENCE) {
@@ -165,6 +171,19 @@ impl Guest {
             complaints.push(format!("{}: a profile has only {share:.0} % of the time there", PROFILED.path));
         }
         let finding = [PROFILED.path, "profiled", PROFILED.function, "", if right { "yes" } else { "NO" }];
+        Ok((finding.map(str::to_owned), right))
+    }
+
+    /// Has a worker profile the page and draw it, as geordi did: the call graph as a PDF.
+    #[cfg(feature = "remote")]
+    async fn drawn_elsewhere(&self, token: &str) -> Result<([String; 5], bool), Problem> {
+        print_now(&format!("  {:17}  its call graph as a PDF, from a worker ... ", PROFILED.path));
+        let url = format!("http://{}{}?__geordi__=pdf", self.address, PROFILED.path);
+        let request = self.http.get(url).bearer_auth(token).timeout(self.stuck_for * 4 + 3 * PATIENCE);
+        let pdf = request.send().await?.error_for_status()?.bytes().await?;
+        let right = pdf.starts_with(b"%PDF-");
+        println!("{} bytes", pdf.len());
+        let finding = [PROFILED.path, "drawn elsewhere", PROFILED.function, "", if right { "yes" } else { "NO" }];
         Ok((finding.map(str::to_owned), right))
     }
 

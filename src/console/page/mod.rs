@@ -1,5 +1,6 @@
 //! The console's pages.
 
+mod fleet;
 mod graph;
 mod parts;
 mod state;
@@ -8,6 +9,7 @@ mod table;
 use super::order;
 use super::query::{Filter, View, encoded};
 use crate::report::profiles::ProfileLine;
+use crate::report::shared::{FleetView, SharedReports};
 use crate::report::{Dump, DumpWork, Report, Reports};
 use crate::text::html::Html;
 use crate::text::page::{PageHead, policy_in_page};
@@ -69,6 +71,8 @@ pub(super) fn view(
             state::profiles(&mut html, profiles);
             state::sinks(&mut html, reports);
         }
+        // It is a page of its own.
+        View::Fleet => {}
         View::Switches => state::switches(&mut html, reports),
     }
     html.raw("</main>\n");
@@ -104,6 +108,25 @@ pub(super) fn work(dump: &Dump, reports: &Reports, work: &DumpWork, nonce: &str)
     html.finish_page()
 }
 
+/// Returns the page about the incidents of all instances.
+pub(super) fn fleet(dump: &Dump, reports: &Reports, fleet: &FleetView, profiles: &Profiles, nonce: &str) -> String {
+    let mut html = begin(&format!("{}: incidents of all instances", name(dump, reports)), "", nonce);
+    head(&mut html, dump, reports, Some(View::Fleet));
+    fleet::incidents(&mut html, fleet);
+    state::profiles(&mut html, profiles);
+    html.raw("</main>\n");
+    html.finish_page()
+}
+
+/// Returns the page about one incident of all instances.
+pub(super) fn shared(dump: &Dump, reports: &Reports, shared: &SharedReports, nonce: &str) -> String {
+    let mut html = begin(&shared.incident.sentence, "", nonce);
+    head(&mut html, dump, reports, None);
+    fleet::reports(&mut html, shared);
+    html.raw("</main>\n");
+    html.finish_page()
+}
+
 /// Returns the page of a report.
 pub(super) fn report(dump: &Dump, reports: &Reports, report: &Report, nonce: &str) -> String {
     let mut html = begin(&report.sentence(), "", nonce);
@@ -127,7 +150,7 @@ fn head(html: &mut Html, dump: &Dump, reports: &Reports, view: Option<View>) {
     html.raw("<header><p class=\"top\"><b>").isolated(name(dump, reports)).raw("</b> <span class=\"dim\">pid ");
     html.number(dump.process.pid).raw(" on ").isolated(&dump.process.hostname).raw(" · <span id=\"when\">");
     html.text(&timestamp(dump.taken_at)).raw("</span>, taken in ").text(&duration(dump.took)).raw("</span></p>\n<nav>");
-    for other in View::ALL {
+    for other in View::ALL.into_iter().filter(|other| *other != View::Fleet || reports.is_in_fleet()) {
         let current = if view == Some(other) { " aria-current=\"page\"" } else { "" };
         html.raw("<a href=\"?view=")
             .raw(other.as_str())

@@ -105,7 +105,7 @@ pub(super) fn profiles(html: &mut Html, (lines, errors): &(Vec<ProfileLine>, Vec
     if lines.is_empty() {
         return;
     }
-    html.raw("<div class=\"scroll\"><table class=\"list\"><thead><tr><th>Request<th>Ended<th class=\"n\">Time<th>Began<th>Forms");
+    html.raw("<div class=\"scroll\"><table class=\"list\"><thead><tr><th>Request<th>Ended<th class=\"n\">Time<th>Instance<th>Began<th>Forms");
     html.raw("</tr></thead><tbody>\n");
     for line in lines {
         html.raw("<tr><td class=\"wide\"><a href=\"?profile=").text(&line.id).raw("\">").isolated(&line.request);
@@ -115,6 +115,10 @@ pub(super) fn profiles(html: &mut Html, (lines, errors): &(Vec<ProfileLine>, Vec
         }
         html.raw("</td><td><span class=\"label\">ended </span>").text(&line.ended);
         html.raw("</td><td class=\"n\"><span class=\"label\">time </span>").text(&duration(line.time));
+        html.raw("</td><td><span class=\"label\">by </span>");
+        if let Some(instance) = &line.instance {
+            html.isolated(instance);
+        }
         html.raw("</td><td class=\"when\"><span class=\"label\">began </span>").text(&to_the_second(line.started_at));
         html.raw("</td><td><a href=\"?profile=").text(&line.id).raw("&amp;form=json\">JSON</a></td></tr>\n");
     }

@@ -12,3 +12,5 @@ pub(super) use question::Questions;
 pub(super) use respond::Respond;
 #[cfg(feature = "console")]
 pub(super) use respond::render;
+#[cfg(heeler_remote)]
+pub(super) use respond::sentence;

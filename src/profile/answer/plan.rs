@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
-use super::find::{Found, find};
+use super::find::{Found, find, in_time};
 use super::question::Stage;
 use super::{Client, Respond};
 use crate::authorize::Access;
@@ -15,7 +15,7 @@ use crate::profile::form::Form;
 use crate::profile::id::Id;
 use crate::profile::jobs::Stop;
 use crate::profile::layer::Config;
-use crate::profile::store::{StoreError, Summary};
+use crate::profile::store::{Phase, Status, StoreError, Summary};
 
 /// The form of a profile for a client that has not named one.
 const DEFAULT_FORM: Form = Form::Svg;
@@ -206,7 +206,8 @@ async fn page(respond: Respond<'_>, access: &Access, id: Id) -> Answered {
         None => respond.not_found(),
         Some(Found::Status(status)) => respond.unfinished(*status),
         Some(Found::Done(profile)) if respond.shows_pages => {
-            let earlier = earlier(respond, access, &profile, id).await?;
+            // Without them, the page is still worth showing.
+            let earlier = earlier(respond, access, &profile, id).await.unwrap_or_default();
             respond.result(profile, earlier, id).await
         }
         Some(Found::Done(profile)) => respond.profile(DEFAULT_FORM, profile, id).await,
@@ -218,7 +219,7 @@ async fn earlier(respond: Respond<'_>, access: &Access, profile: &Profile, id: I
     let path = |uri: &str| uri.split('?').next().unwrap_or_default().to_owned();
     let request = &profile.request;
     let words = request.route.clone().unwrap_or_else(|| path(&request.uri));
-    let mut found = respond.config.store.list(access.principal(), &words, 10 * MAX_EARLIER).await?;
+    let mut found = in_time(respond.config.store.list(access.principal(), &words, 10 * MAX_EARLIER)).await?;
     found.retain(|other| {
         let same_path = request.route.is_some() || path(&other.uri) == path(&request.uri);
         other.id != id && other.method == request.method && other.route == request.route && same_path
@@ -239,7 +240,11 @@ async fn status(respond: Respond<'_>, access: &Access, id: Id) -> Answered {
     let status = match find(respond.config, access, id).await? {
         None => None,
         Some(Found::Status(status)) => Some(*status),
-        Some(Found::Done(_)) => respond.config.store.status(&id, access.principal()).await?,
+        Some(Found::Done(_)) => {
+            let status = in_time(respond.config.store.status(&id, access.principal())).await?;
+            // Its process may have ended between the profile and its last status.
+            status.map(|status| Status { phase: Phase::Done, ..status })
+        }
     };
     Ok(status.map_or_else(|| respond.not_found(), |status| respond.status(StatusCode::OK, status)))
 }
@@ -265,7 +270,7 @@ async fn index(respond: Respond<'_>, access: &Access) -> Answered {
     let query = respond.uri.query().unwrap_or_default();
     let query = query.split('&').find_map(|parameter| parameter.strip_prefix("q=")).unwrap_or_default();
     let query: String = decode(query).chars().take(MAX_QUERY).collect();
-    let found = respond.config.store.list(access.principal(), &query, MAX_LISTED).await?;
+    let found = in_time(respond.config.store.list(access.principal(), &query, MAX_LISTED)).await?;
     Ok(respond.index(found, query).await)
 }
 
@@ -284,7 +289,7 @@ async fn cancel(respond: Respond<'_>, access: &Access, head: &Parts, id: Id) -> 
         Some(Found::Status(_)) => match respond.config.jobs.get(id) {
             Some(job) => job.stop(Stop::Cancelled),
             // The caller wants it stopped, so it makes no difference whether it was still running.
-            None => _ = respond.config.store.request_cancel(&id, access.principal()).await?,
+            None => _ = in_time(respond.config.store.request_cancel(&id, access.principal())).await?,
         },
     }
     Ok(if respond.shows_pages {

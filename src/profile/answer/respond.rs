@@ -179,8 +179,18 @@ impl Respond<'_> {
         if status.phase.is_over() { self.ended(&status.phase) } else { self.status(StatusCode::ACCEPTED, status) }
     }
 
-    pub(super) fn store_failed(&self, error: &StoreError) -> Response<Bytes> {
-        self.say(StatusCode::SERVICE_UNAVAILABLE, &sentence(&error.to_string()))
+    pub(in crate::profile) fn store_failed(&self, error: &StoreError) -> Response<Bytes> {
+        let mut response = self.say(StatusCode::SERVICE_UNAVAILABLE, &sentence(&error.to_string()));
+        set(&mut response, RETRY_AFTER, "10");
+        response
+    }
+
+    /// Answers that something fails that may work again soon.
+    #[cfg(heeler_remote)]
+    pub(in crate::profile) fn try_again(&self, sentence: &str) -> Response<Bytes> {
+        let mut response = self.say(StatusCode::SERVICE_UNAVAILABLE, sentence);
+        set(&mut response, RETRY_AFTER, "10");
+        response
     }
 
     /// Says why there is no profile, and will be none.
@@ -192,6 +202,8 @@ impl Respond<'_> {
             Phase::Cancelled => self.say(StatusCode::GONE, "The profile was cancelled before the request ran."),
             Phase::Lost => self.say(StatusCode::GONE, "The process that made the profile is gone."),
             Phase::Queued { .. } | Phase::Running | Phase::Done => self.not_found(),
+            #[cfg(heeler_remote)]
+            Phase::Sent { .. } => self.not_found(),
         }
     }
 
@@ -291,7 +303,7 @@ pub(in crate::profile) fn render(form: Form, profile: &Profile) -> Result<Vec<u8
 }
 
 /// Adds a capital letter and a full stop.
-fn sentence(words: &str) -> String {
+pub(in crate::profile) fn sentence(words: &str) -> String {
     let mut letters = words.chars();
     let first = letters.next().map(char::to_uppercase).into_iter().flatten();
     first.chain(letters).chain(['.']).collect()

@@ -5,7 +5,7 @@
 use fxprof_processed_profile as fx;
 use serde_json::Value;
 
-use super::names::{frame_name, state_name, title};
+use super::names::{state_name, title};
 use super::stacks::Paths;
 use super::tally::Times;
 use super::timeline::in_order;
@@ -89,7 +89,7 @@ fn samples(
 
 /// Returns the function. For the application's own functions it adds the line, which says which await it is at.
 fn label(frame: &Frame) -> String {
-    let name = frame_name(frame);
+    let name = frame.name();
     let place = at(frame.file.as_deref(), frame.line).filter(|_| frame.own && frame.function.is_some());
     place.map(|place| format!("{name} {}", escape(&place, MAX_PLACE))).unwrap_or(name)
 }

@@ -3,13 +3,13 @@
 
 use std::fmt::Write as _;
 
-use super::names::{frame_name, state_name};
+use super::names::state_name;
 use super::stacks::stacks;
 use crate::profile::Profile;
 
 pub(super) fn folded(profile: &Profile) -> String {
     // `;` separates frames. Perl's stackcollapse scripts write a colon for it, too.
-    let names: Vec<String> = profile.frames.iter().map(|frame| frame_name(frame).replace(';', ":")).collect();
+    let names: Vec<String> = profile.frames.iter().map(|frame| frame.name().replace(';', ":")).collect();
     let mut out = String::new();
     for stack in stacks(profile, &profile.slices, true).iter().filter(|stack| stack.nanos > 0) {
         out.push_str(state_name(stack.state));

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::names::{frame_name, short, title};
+use super::names::{short, title};
 use super::stacks::stacks;
 use super::tally::{Groups, Row, Times, tally};
 use crate::profile::Profile;
@@ -94,7 +94,7 @@ pub(super) fn graph(profile: &Profile) -> Graph {
 fn node(row: &Row, frame: &Frame) -> Node {
     let place = at(frame.file.as_deref(), None).filter(|_| frame.function.is_some());
     Node {
-        name: short(&frame_name(frame), MAX_NAME),
+        name: short(&frame.name(), MAX_NAME),
         place: place.map(|place| short(&crate::text::escape(&place, usize::MAX), MAX_PLACE)),
         own: row.own,
         total: row.total,

@@ -26,6 +26,8 @@ mod timeline;
 
 pub(crate) use error::Error;
 pub(crate) use names::{is_remark, state_name};
+#[cfg(feature = "pyroscope")]
+pub(crate) use pprof::bounded_pprof;
 pub(crate) use render::{content_type, extension, is_available, render};
 pub(crate) use stacks::Paths;
 pub(crate) use tally::{Row, Times, tally};

@@ -5,30 +5,11 @@ use std::time::Duration;
 use crate::profile::{Profile, State};
 use crate::report::Frame;
 use crate::text::escape;
-use crate::text::units::{at, duration};
-
-/// Room for any name that a compiler makes. A longer one was made to be long.
-const MAX_NAME: usize = 16 * 1024;
+use crate::text::units::duration;
 
 /// The most characters of a request's method that a title shows.
 const MAX_METHOD: usize = 32;
 const MAX_URI: usize = 200;
-
-/// Returns the function, or else its place, or else its address. Control characters, line ends, text-direction
-/// overrides and invisible characters are escaped, as in `\u{202e}`. Never empty. Not shortened up to 16,384
-/// characters.
-pub(super) fn frame_name(frame: &Frame) -> String {
-    let name = frame.function.clone().filter(|function| !function.is_empty());
-    let name = name.or_else(|| at(frame.file.as_deref(), frame.line)).unwrap_or_else(|| {
-        let address = if frame.address.is_empty() { "unknown" } else { &frame.address };
-        let module = frame.module.as_ref().map(|module| format!(" in {module}")).unwrap_or_default();
-        format!("{address}{module}")
-    });
-    match escape(&name, MAX_NAME).into_owned() {
-        empty if empty.is_empty() => "unknown".to_owned(),
-        name => name,
-    }
-}
 
 /// Returns at most `max` characters of `text`: its beginning and its end.
 #[cfg(feature = "callgraph")]

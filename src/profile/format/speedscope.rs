@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::names::{frame_name, state_name, title};
+use super::names::{state_name, title};
 use super::stacks::{Paths, stacks};
 use super::tally::Times;
 use super::timeline::in_order;
@@ -133,7 +133,7 @@ impl<'a> Frames<'a> {
         let mut known = HashMap::new();
         let at = profile.frames.iter().map(|frame| {
             let line = frame.line.filter(|_| frame.own);
-            let frame = Frame { name: frame_name(frame), file: frame.file.clone(), line };
+            let frame = Frame { name: frame.name(), file: frame.file.clone(), line };
             *known.entry(frame).or_insert_with_key(|frame| {
                 list.push(frame.clone());
                 list.len() as u32 - 1

@@ -3,16 +3,21 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
 use crate::profile::id::Id;
 use crate::profile::record::{Progress, Recording};
+#[cfg(heeler_remote)]
+use crate::profile::store::SentJob;
 use crate::profile::store::{Phase, Status};
-use crate::profile::supervisor::apart;
+use crate::profile::supervisor::{apart, within};
 use crate::profile::{Outcome, Request};
 use crate::sync::lock_std;
+
+/// How long the name of the place may take.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a job is stopped before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +49,11 @@ pub(in crate::profile) struct Job {
     phase: Mutex<Phase>,
     /// Set when the request begins to run.
     recording: OnceLock<Recording>,
+    /// How far it was when that was last known.
+    progress: Mutex<Progress>,
+    /// If another machine has sent it here.
+    #[cfg(heeler_remote)]
+    sent: Option<SentJob>,
     stop: watch::Sender<Option<Stop>>,
 }
 
@@ -60,8 +70,8 @@ impl Job {
         request: Request,
         own_crates: Arc<[String]>,
         place: usize,
-    ) -> Arc<Self> {
-        Arc::new(Self {
+    ) -> Self {
+        Self {
             id,
             principal,
             request,
@@ -69,12 +79,28 @@ impl Job {
             own_crates,
             phase: Mutex::new(Phase::Queued { place }),
             recording: OnceLock::new(),
+            progress: Mutex::default(),
+            #[cfg(heeler_remote)]
+            sent: None,
             stop: watch::Sender::new(None),
-        })
+        }
+    }
+
+    /// Makes it a job that another machine has sent here.
+    #[cfg(heeler_remote)]
+    pub(in crate::profile) fn sent(mut self, sent: SentJob, asked_at: SystemTime) -> Self {
+        (self.sent, self.asked_at) = (Some(sent), asked_at);
+        self
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
         *lock_std(&self.phase) = phase;
+    }
+
+    /// Returns its stage, or how it has ended.
+    #[cfg(heeler_remote)]
+    pub(in crate::profile) fn phase(&self) -> Phase {
+        lock_std(&self.phase).clone()
     }
 
     /// queued → running
@@ -112,10 +138,17 @@ impl Job {
     pub(in crate::profile) async fn status(&self) -> Status {
         let recording = self.recording.get().cloned();
         let own_crates = Arc::clone(&self.own_crates);
-        // Symbolizing a place may take a while.
+        // Symbolizing a place may take a while, the first time above all. Others must hear of the job meanwhile.
         let progress = match recording {
-            Some(recording) => apart(move || recording.progress(&own_crates)).await.unwrap_or_default(),
-            None => Progress::default(),
+            Some(recording) => within(PATIENCE, apart(move || recording.progress(&own_crates))).await.flatten(),
+            None => None,
+        };
+        let progress = {
+            let mut last = lock_std(&self.progress);
+            if let Some(progress) = progress {
+                *last = progress;
+            }
+            last.clone()
         };
         Status {
             id: self.id,
@@ -129,6 +162,8 @@ impl Job {
             polls: progress.polls,
             samples: progress.samples,
             place: progress.place,
+            #[cfg(heeler_remote)]
+            sent: self.sent,
         }
     }
 }
@@ -196,7 +231,7 @@ mod tests {
     /// Guards: asking how far a job is waits for the sampler without blocking the thread.
     #[test]
     fn asking_for_progress_blocks_no_thread() {
-        let job = Job::new(Id::random().unwrap(), None, Request::default(), [].into(), 0);
+        let job = Arc::new(Job::new(Id::random().unwrap(), None, Request::default(), [].into(), 0));
         let recording = job.begin(10);
         let mut status = Box::pin(job.status());
         let at_work = recording.hold();

@@ -13,5 +13,5 @@ pub(super) use assemble::{Subject, profile, reduce, request, response, route};
 pub(super) use job::{Asker, Job, Jobs, Stop};
 pub(super) use queue::{Queue, Ticket};
 pub(super) use run::{Again, Head, Run, Seen, Thrown, run};
-pub(super) use supervise::{Course, Ended, supervise};
+pub(super) use supervise::{Course, Either, Ended, both, either, keep, supervise};
 pub(super) use turn::UNRETURNED;

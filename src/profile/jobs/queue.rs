@@ -44,22 +44,33 @@ impl Queue {
     /// Takes a place, if there is one left.
     pub(in crate::profile) fn enter(self: &Arc<Self>) -> Result<Ticket, Full> {
         let mut state = lock_std(&self.state);
-        let number = state.next;
-        let turn = if state.running < self.concurrent {
-            state.running += 1;
-            None
-        } else if state.waiting.len() < self.longest {
-            let (give, turn) = oneshot::channel();
-            state.waiting.push_back((number, give));
-            Some(turn)
-        } else {
+        if state.running >= self.concurrent && state.waiting.len() >= self.longest {
             let turns = state.waiting.len() / self.concurrent + 1;
             let seconds = state.typical.as_secs_f64() * turns as f64;
             return Err(Full { retry_after: seconds.ceil().clamp(1.0, 600.0) as u64 });
-        };
+        }
+        Ok(self.admit(&mut state))
+    }
+
+    /// Takes a place, however many wait: for what somebody else has admitted.
+    #[cfg(heeler_remote)]
+    pub(in crate::profile) fn enter_admitted(self: &Arc<Self>) -> Ticket {
+        self.admit(&mut lock_std(&self.state))
+    }
+
+    fn admit(self: &Arc<Self>, state: &mut State) -> Ticket {
+        let number = state.next;
         state.next += 1;
+        let turn = if state.running < self.concurrent {
+            state.running += 1;
+            None
+        } else {
+            let (give, turn) = oneshot::channel();
+            state.waiting.push_back((number, give));
+            Some(turn)
+        };
         let began = turn.is_none().then(Instant::now);
-        Ok(Ticket { queue: Arc::clone(self), number, turn, began })
+        Ticket { queue: Arc::clone(self), number, turn, began }
     }
 }
 
@@ -137,6 +148,18 @@ mod tests {
         tickets.clear();
         let state = lock_std(&queue.state);
         assert_eq!((state.running, state.waiting.len()), (0, 0));
+    }
+
+    /// Guards: what was admitted elsewhere waits for its turn like others, and no longer.
+    #[cfg(heeler_remote)]
+    #[test]
+    fn what_is_admitted_waits_for_its_turn() {
+        let queue = Queue::new(1, 0);
+        let first = queue.enter().unwrap();
+        let (mut second, mut third) = (queue.enter_admitted(), queue.enter_admitted());
+        assert!(!has_turn(&mut second) && !has_turn(&mut third) && third.place() == 1);
+        drop(first);
+        assert!(has_turn(&mut second) && !has_turn(&mut third));
     }
 
     /// Guards: a turn given to a job that never looked is not lost.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::job::Entered;
 use super::process_sampling::ProcessSampling;
@@ -17,7 +17,7 @@ use super::thread::Drive;
 use super::turn::{GiveUp, Turn};
 use super::{Job, Run, Seen, Stop, Ticket, UNRETURNED, assemble};
 use crate::profile::layer::Config;
-use crate::profile::store::{HEARTBEAT, Phase, Status};
+use crate::profile::store::{HEARTBEAT, Phase, Status, StoreError};
 use crate::profile::{Outcome, Profile};
 
 /// How often a job's status is written.
@@ -94,27 +94,41 @@ pub(in crate::profile) async fn supervise(course: Course) -> Ended {
             Ok(Arc::new(profile))
         }
         .await;
-        if let Err(phase) = &ended {
-            job.set_phase(phase.clone());
-        }
+        let phase = match &ended {
+            Ok(profile) => {
+                config.push_to.push(profile);
+                let principal = job.principal.as_deref();
+                keep(&config, profile, principal).await.map_or_else(Phase::Failed, |()| Phase::Done)
+            }
+            Err(phase) => {
+                job.set_phase(phase.clone());
+                phase.clone()
+            }
+        };
         over.notify_one();
-        ended
+        (ended, phase)
     };
-    // The job that has the turn does not wait for the store.
-    let (ended, ()) = both(pin!(ended), pin!(beat(&config, &job, &over))).await;
-    match &ended {
-        Ok(profile) => {
-            let principal = job.principal.as_deref();
-            let phase = match timeout(PATIENCE * 3, config.store.put(Arc::clone(profile), principal)).await {
-                Ok(Ok(())) => Phase::Done,
-                Ok(Err(error)) => Phase::Failed(error.to_string()),
-                Err(_) => Phase::Failed("the store of profiles takes too long".to_owned()),
-            };
-            put(&config, &job, phase).await;
-        }
-        Err(phase) => put(&config, &job, phase.clone()).await,
-    }
+    // The job that has the turn does not wait for the store. The beat goes on until the profile is there.
+    let ((ended, phase), ()) = both(pin!(ended), pin!(beat(&config, &job, &over))).await;
+    put(&config, &job, phase).await;
     ended
+}
+
+/// Brings a profile to the store. If the store fails, this is tried again for a while: the request cannot be.
+pub(in crate::profile) async fn keep(
+    config: &Config,
+    profile: &Arc<Profile>,
+    principal: Option<&str>,
+) -> Result<(), String> {
+    let began = Instant::now();
+    loop {
+        match timeout(PATIENCE * 3, config.store.put(Arc::clone(profile), principal)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(StoreError::Unavailable { .. })) if began.elapsed() < PATIENCE => sleep(BEAT).await,
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err("the store of profiles takes too long".to_owned()),
+        }
+    }
 }
 
 /// Waits for the job's turn.
@@ -208,13 +222,16 @@ async fn is_cancelled(config: &Config, job: &Job) -> bool {
     matches!(timeout(PATIENCE, config.store.is_cancelled(&job.id)).await, Ok(Ok(true)))
 }
 
-enum Either<A, B> {
+pub(in crate::profile) enum Either<A, B> {
     First(A),
     Second(B),
 }
 
 /// Returns whichever is ready first. If both are, returns the first one.
-async fn either<A: Future, B: Future>(mut a: Pin<&mut A>, mut b: Pin<&mut B>) -> Either<A::Output, B::Output> {
+pub(in crate::profile) async fn either<A: Future, B: Future>(
+    mut a: Pin<&mut A>,
+    mut b: Pin<&mut B>,
+) -> Either<A::Output, B::Output> {
     std::future::poll_fn(|cx| {
         if let Poll::Ready(output) = a.as_mut().poll(cx) {
             return Poll::Ready(Either::First(output));
@@ -225,7 +242,10 @@ async fn either<A: Future, B: Future>(mut a: Pin<&mut A>, mut b: Pin<&mut B>) ->
 }
 
 /// Waits for both at the same time.
-async fn both<A: Future, B: Future>(mut a: Pin<&mut A>, mut b: Pin<&mut B>) -> (A::Output, B::Output) {
+pub(in crate::profile) async fn both<A: Future, B: Future>(
+    mut a: Pin<&mut A>,
+    mut b: Pin<&mut B>,
+) -> (A::Output, B::Output) {
     match either(a.as_mut(), b.as_mut()).await {
         Either::First(first) => (first, b.await),
         Either::Second(second) => (a.await, second),

@@ -222,7 +222,7 @@ mod tests {
             let _parting = parting;
             std::future::pending::<()>().await;
         });
-        let job = Job::new(Id::random().unwrap(), None, Request::default(), [].into(), 0);
+        let job = Arc::new(Job::new(Id::random().unwrap(), None, Request::default(), [].into(), 0));
         let end = RuntimeEnd::watch(runtime.handle(), &job);
         assert!(!end.is_near(&job));
         let shuts_down = std::thread::spawn(move || drop(runtime));

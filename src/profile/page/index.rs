@@ -45,7 +45,11 @@ fn table(html: &mut Html, profiles: &[Summary], context: &Context<'_>) {
         }
         html.raw("</td><td class=\"when\">");
         ended(html, profile);
-        html.raw("</td><td class=\"when\">").text(&to_the_second(profile.started_at)).raw("</td></tr>\n");
+        html.raw("</td><td class=\"when\">").text(&to_the_second(profile.started_at));
+        if let Some(instance) = &profile.instance {
+            html.raw("<span class=\"at\">").isolated(instance).raw("</span>");
+        }
+        html.raw("</td></tr>\n");
     }
     html.raw("</tbody></table></div>\n");
 }

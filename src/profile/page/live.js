@@ -20,6 +20,7 @@
       var place = phase.queued.place;
       return place === 0 ? "Next in the queue" : "In the queue, " + place + (place === 1 ? " profile" : " profiles") + " before it";
     }
+    if (phase && phase.sent) return phase.sent.again ? "Its worker is gone, waiting for another one" : "Waiting for a worker";
     return null;
   };
   var tick = function () { if (running && elapsed !== null) set("elapsed", duration(elapsed + performance.now() - since)); };

@@ -23,7 +23,7 @@ pub(crate) fn live(status: &Status, context: &Context<'_>) -> String {
     html.raw("<main><h1>").isolated(&work).raw("</h1>\n<p class=\"dim\">Asked for at ");
     html.text(&to_the_second(status.started_at)).raw("</p>\n<p class=\"state\"><span id=\"state\" role=\"status\">");
     html.text(&state(&status.phase)).raw("</span> <span id=\"elapsed\">");
-    if !matches!(status.phase, Phase::Queued { .. }) {
+    if !status.phase.is_waiting() {
         html.text(&duration(Duration::from_millis(status.elapsed_ms)));
     }
     html.raw("</span></p>\n");
@@ -61,6 +61,10 @@ fn state(phase: &Phase) -> String {
     match phase {
         Phase::Queued { place: 0 } => "Next in the queue".to_owned(),
         Phase::Queued { place } => format!("In the queue, {} before it", words::count(*place as u64, "profile")),
+        #[cfg(heeler_remote)]
+        Phase::Sent { again: false } => "Waiting for a worker".to_owned(),
+        #[cfg(heeler_remote)]
+        Phase::Sent { again: true } => "Its worker is gone, waiting for another one".to_owned(),
         Phase::Running => "Running".to_owned(),
         Phase::Done => "Done".to_owned(),
         Phase::Failed(_) => "There is no profile".to_owned(),

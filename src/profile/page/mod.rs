@@ -19,7 +19,7 @@ mod process_profile;
 mod prune;
 mod result;
 #[cfg(test)]
-mod sample;
+pub(super) mod sample;
 mod shares;
 mod steps;
 mod tables;

@@ -120,7 +120,7 @@ pub(super) fn summary(profile: &Profile) -> Summary {
 }
 
 /// A job of a hundred polls.
-pub(super) fn status(phase: Phase) -> Status {
+pub(in crate::profile) fn status(phase: Phase) -> Status {
     Status {
         id: "0123456789abcdef0123456789abcdef".parse().unwrap(),
         principal: Some("somebody".to_owned()),
@@ -133,6 +133,8 @@ pub(super) fn status(phase: Phase) -> Status {
         polls: 100,
         samples: 12_040,
         place: Some("photos::store::PhotoStore::list at src/store.rs:33".to_owned()),
+        #[cfg(heeler_remote)]
+        sent: None,
     }
 }
 

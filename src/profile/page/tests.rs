@@ -223,6 +223,7 @@ fn profiles_are_listed_and_searched() {
     let page = index(&[summary(&album()), summary(&hostile())], "alb", &context());
     assert_says(&page, "GET /albums/7?sort=date&page=2");
     assert_says(&page, "panicked 200");
+    assert_says(&page, "web1 ");
     assert!(page.contains("<input type=\"hidden\" name=\"__geordi__\" value=\"index\">"));
     assert!(page.contains("name=\"q\"") && page.contains("value=\"alb\""));
     assert_says(&index(&[], "", &context()), "There are none yet.");

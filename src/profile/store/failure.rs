@@ -27,6 +27,11 @@ impl StoreError {
         Self::Unavailable { doing, cause: cause.into() }
     }
 
+    /// It has not answered in time.
+    pub(crate) fn late() -> Self {
+        Self::unavailable("answer in time", "it takes too long")
+    }
+
     pub(super) fn corrupt(kind: Kind, id: Id, why: impl fmt::Display) -> Self {
         Self::Corrupt { what: kind.name(), id: id.short(), why: why.to_string() }
     }

@@ -11,19 +11,31 @@ use crate::profile::id::Id;
 pub(super) enum Kind {
     Summary,
     Profile,
+    /// A sealed request that waits for a worker.
+    #[cfg(heeler_remote)]
+    Request,
     Cancel,
     Status,
 }
 
 impl Kind {
     /// In the order of their removal: the index must not name what is gone, and a status outlives what it describes.
-    pub(super) const ALL: [Self; 4] = [Self::Summary, Self::Profile, Self::Cancel, Self::Status];
+    pub(super) const ALL: &[Self] = &[
+        Self::Summary,
+        Self::Profile,
+        #[cfg(heeler_remote)]
+        Self::Request,
+        Self::Cancel,
+        Self::Status,
+    ];
 
     /// For people.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Summary => "summary",
             Self::Profile => "profile",
+            #[cfg(heeler_remote)]
+            Self::Request => "request",
             Self::Cancel => "cancellation",
             Self::Status => "status",
         }
@@ -35,6 +47,8 @@ impl Kind {
         match self {
             Self::Summary => ("summaries", ".json"),
             Self::Profile => ("profiles", ".json.gz"),
+            #[cfg(heeler_remote)]
+            Self::Request => ("requests", ".sealed"),
             Self::Cancel => ("cancelled", ""),
             Self::Status => ("statuses", ".json"),
         }

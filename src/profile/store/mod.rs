@@ -10,6 +10,8 @@
 //! | cancel | the instance that is asked to | the instance that runs the job |
 //!
 //! All of them record their owner, and are hidden from other principals.
+//!
+//! For profiles on other machines (features `apalis-redis`, `apalis-postgres`) there are sealed requests and claims, too, and all of it is sealed.
 
 mod backend;
 mod codec;
@@ -19,6 +21,8 @@ mod memory;
 #[cfg(feature = "object-store")]
 mod objects;
 mod profiles;
+#[cfg(heeler_remote)]
+mod sent;
 mod status;
 mod summary;
 mod sweep;
@@ -26,6 +30,12 @@ mod tally;
 
 pub(crate) use failure::StoreError;
 pub use profiles::ProfileStore;
+#[cfg(heeler_remote)]
+pub(crate) use sent::{ATTEMPTS, Claim, someone};
+#[cfg(heeler_remote)]
+pub(crate) use status::LOST_AFTER;
+#[cfg(heeler_remote)]
+pub(crate) use status::SentJob;
 pub(crate) use status::{HEARTBEAT, Phase, Status};
 pub(crate) use summary::Summary;
 pub use tally::StoreStats;

@@ -71,6 +71,65 @@ impl Objects {
         unless_missing(guarded("remove", self.store.delete(&path)).await).map(drop)
     }
 
+    /// Creates the object of a claim, unless there is one. Returns whether somebody else's is there.
+    ///
+    /// If the store has tried twice, its second try may find what the first one wrote. So what is there decides.
+    #[cfg(heeler_remote)]
+    pub(super) async fn create(&self, id: Id, attempt: u32, bytes: Bytes) -> Result<bool, StoreError> {
+        let path = self.claim(id, attempt);
+        let create = object_store::PutMode::Create.into();
+        match guarded("write", self.store.put_opts(&path, bytes.clone().into(), create)).await {
+            Ok(_) => return Ok(false),
+            Err(error)
+                if is(&error, |error| matches!(error, Error::AlreadyExists { .. } | Error::Precondition { .. })) => {}
+            Err(error) => return Err(error),
+        }
+        let read = async { self.store.get(&path).await?.bytes().await };
+        Ok(guarded("read", read).await? != bytes)
+    }
+
+    /// Removes claims that are older than this.
+    #[cfg(heeler_remote)]
+    pub(super) async fn remove_claims(&self, older: std::time::Duration) -> Result<(), StoreError> {
+        let remove = async {
+            let mut found = self.store.list(Some(&self.claims()));
+            let mut old = Vec::new();
+            while let Some(meta) = poll_fn(|cx| found.as_mut().poll_next(cx)).await {
+                let meta = meta?;
+                if super::item::age(modified(&meta)) >= older {
+                    old.push(meta.location);
+                }
+                if old.len() == MAX_LISTED {
+                    break;
+                }
+            }
+            for path in old {
+                match self.store.delete(&path).await {
+                    Ok(()) | Err(Error::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        };
+        guarded("remove", remove).await
+    }
+
+    /// Writes the object of a claim, whether or not there is one.
+    #[cfg(heeler_remote)]
+    pub(super) async fn put_claim(&self, id: Id, attempt: u32, bytes: Bytes) -> Result<(), StoreError> {
+        guarded("write", self.store.put(&self.claim(id, attempt), bytes.into())).await.map(drop)
+    }
+
+    #[cfg(heeler_remote)]
+    fn claim(&self, id: Id, attempt: u32) -> Path {
+        self.claims().join(id.to_string()).join(attempt.to_string())
+    }
+
+    #[cfg(heeler_remote)]
+    fn claims(&self) -> Path {
+        self.prefix.clone().join("claims")
+    }
+
     pub(super) async fn list(&self, kind: Kind) -> Result<Vec<Entry>, StoreError> {
         let folder = self.folder(kind);
         let list = async {
@@ -105,13 +164,20 @@ fn entry(kind: Kind, meta: &ObjectMeta) -> Option<Entry> {
 fn unless_missing<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match result {
         Ok(found) => Ok(Some(found)),
-        Err(StoreError::Unavailable { cause, .. })
-            if matches!(cause.downcast_ref::<Error>(), Some(Error::NotFound { .. })) =>
-        {
-            Ok(None)
-        }
+        Err(error) if is(&error, |error| matches!(error, Error::NotFound { .. })) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Returns whether the store's own error is such a one.
+fn is(error: &StoreError, such: impl Fn(&Error) -> bool) -> bool {
+    matches!(error, StoreError::Unavailable { cause, .. } if cause.downcast_ref::<Error>().is_some_and(such))
+}
+
+/// Returns whether the store cannot do that at all.
+#[cfg(heeler_remote)]
+pub(super) fn is_unsupported(error: &StoreError) -> bool {
+    is(error, |error| matches!(error, Error::NotImplemented { .. } | Error::NotSupported { .. }))
 }
 
 /// Runs other people's code. A panic becomes an error.

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -17,13 +17,14 @@ use super::backend::Backend;
 use super::codec;
 use super::item::{Entry, Kind, Read, age};
 use super::memory::Memory;
-use super::status::LOST_AFTER;
 use super::sweep::{Bounds, Schedule};
 use super::tally::{StoreStats, Tally};
-use super::{Phase, Status, StoreError, Summary};
+use super::{Status, StoreError, Summary};
 use crate::log::Clamp;
 use crate::profile::Profile;
 use crate::profile::id::Id;
+#[cfg(heeler_remote)]
+use crate::profile::seal::Secret;
 
 /// A status or a summary longer than this is not read. Both have some hundred bytes.
 const MAX_SMALL: u64 = 256 << 10;
@@ -53,16 +54,19 @@ const MAX_REMOVED: usize = 100;
 /// ```
 #[derive(Clone)]
 pub struct ProfileStore {
-    bounds: Bounds,
-    shared: Arc<Shared>,
+    pub(super) bounds: Bounds,
+    pub(super) shared: Arc<Shared>,
+    /// What seals all that it keeps.
+    #[cfg(heeler_remote)]
+    pub(super) secret: Option<Secret>,
 }
 
 // The content is valid after every single statement, even after a panic.
 impl std::panic::UnwindSafe for ProfileStore {}
 impl std::panic::RefUnwindSafe for ProfileStore {}
 
-struct Shared {
-    backend: Backend,
+pub(super) struct Shared {
+    pub(super) backend: Backend,
     tally: Tally,
     schedule: Schedule,
 }
@@ -118,7 +122,12 @@ impl ProfileStore {
 
     fn of(backend: Backend) -> Self {
         let shared = Shared { backend, tally: Tally::default(), schedule: Schedule::default() };
-        Self { bounds: Bounds::default(), shared: Arc::new(shared) }
+        Self {
+            bounds: Bounds::default(),
+            shared: Arc::new(shared),
+            #[cfg(heeler_remote)]
+            secret: None,
+        }
     }
 
     /// Sets how many profiles are kept. Defaults to 100. The oldest are removed first.
@@ -169,18 +178,26 @@ impl ProfileStore {
 
     /// Returns the status of the job, if it belongs to `principal`. A job that no longer makes progress counts as lost.
     pub(crate) async fn status(&self, id: &Id, principal: Option<&str>) -> Result<Option<Status>, StoreError> {
-        let Some((mut status, read)) = self.get_small::<Status>(Kind::Status, *id).await? else { return Ok(None) };
-        if status.principal.as_deref() != principal {
+        let Some((written, modified)) = self.written_status(id).await? else { return Ok(None) };
+        if written.principal.as_deref() != principal {
             return Ok(None);
         }
+        // Compares the clocks of the writer and of the store, so that one wrong clock is not enough.
+        let silent = age(written.updated_at.max(modified));
+        let mut status = written.clone();
+        status.silent_for(silent);
+        #[cfg(heeler_remote)]
+        let status = self.conclude(written, status, silent).await?;
+        Ok(Some(status))
+    }
+
+    /// Returns the status of the job as it was written, whoever it belongs to, and when that was by the store's clock.
+    pub(super) async fn written_status(&self, id: &Id) -> Result<Option<(Status, SystemTime)>, StoreError> {
+        let Some((status, read)) = self.get_small::<Status>(Kind::Status, *id).await? else { return Ok(None) };
         if status.id != *id {
             return Err(self.counted(StoreError::corrupt(Kind::Status, *id, "it is another one")));
         }
-        // Compares the clocks of the writer and of the store, so that one wrong clock is not enough.
-        if !status.phase.is_over() && age(status.updated_at.max(read.modified)) >= LOST_AFTER {
-            status.phase = Phase::Lost;
-        }
-        Ok(Some(status))
+        Ok(Some((status, read.modified)))
     }
 
     /// Keeps `profile` for `principal`.
@@ -190,7 +207,12 @@ impl ProfileStore {
         };
         let summary = Summary::new(id, &profile);
         let owner = principal.map(str::to_owned);
-        let bytes = aside(move || codec::encode(&profile, owner.as_deref())).await;
+        let this = self.clone();
+        let bytes = aside(move || {
+            let bytes = codec::encode(&profile, owner.as_deref())?;
+            this.closed(Kind::Profile, id, bytes)
+        });
+        let bytes = bytes.await;
         let bytes = bytes.map_err(|error| self.counted(error))?;
         let length = bytes.len() as u64;
         if length > self.bounds.bytes {
@@ -213,8 +235,12 @@ impl ProfileStore {
         let Some(Read { bytes, .. }) = read.filter(|read| !self.bounds.is_expired(read.modified)) else {
             return Ok(None);
         };
-        let profile = aside(move || codec::decode(id, &bytes, owner.as_deref())).await;
-        profile.map_err(|error| self.counted(error))
+        let this = self.clone();
+        let profile = aside(move || {
+            let bytes = this.opened(Kind::Profile, id, bytes)?;
+            codec::decode(id, &bytes, owner.as_deref())
+        });
+        profile.await.map_err(|error| self.counted(error))
     }
 
     /// Returns the index of `principal`'s profiles: at most `limit` of those that match `query`, the latest first.
@@ -258,6 +284,13 @@ impl ProfileStore {
     pub(crate) async fn request_cancel(&self, id: &Id, principal: Option<&str>) -> Result<bool, StoreError> {
         match self.status(id, principal).await? {
             Some(status) if !status.phase.is_over() => {
+                #[cfg(heeler_remote)]
+                if matches!(status.phase, super::Phase::Sent { .. }) {
+                    let taken = self.take_back(status, super::Phase::Cancelled, &super::someone()?).await?;
+                    if taken == super::Claim::Mine {
+                        return Ok(true);
+                    }
+                }
                 let put = self.shared.backend.put(Kind::Cancel, *id, Bytes::new()).await;
                 put.map(|()| true).map_err(|error| self.counted(error))
             }
@@ -271,9 +304,10 @@ impl ProfileStore {
     }
 
     async fn put_small(&self, kind: Kind, id: Id, what: &impl Serialize) -> Result<(), StoreError> {
-        let put = match serde_json::to_vec(what) {
-            Ok(json) => self.shared.backend.put(kind, id, json.into()).await,
-            Err(error) => Err(StoreError::unavailable("write JSON", error)),
+        let json = serde_json::to_vec(what).map_err(|error| StoreError::unavailable("write JSON", error));
+        let put = match json.and_then(|json| self.closed(kind, id, json.into())) {
+            Ok(bytes) => self.shared.backend.put(kind, id, bytes).await,
+            Err(error) => Err(error),
         };
         put.map_err(|error| self.counted(error))
     }
@@ -281,7 +315,8 @@ impl ProfileStore {
     async fn get_small<T: DeserializeOwned>(&self, kind: Kind, id: Id) -> Result<Option<(T, Read)>, StoreError> {
         let read = self.shared.backend.get(kind, id, MAX_SMALL).await.map_err(|error| self.counted(error))?;
         let Some(read) = read.filter(|read| !self.bounds.is_expired(read.modified)) else { return Ok(None) };
-        match serde_json::from_slice(&read.bytes) {
+        let json = self.opened(kind, id, read.bytes.clone()).map_err(|error| self.counted(error))?;
+        match serde_json::from_slice(&json) {
             Ok(what) => Ok(Some((what, read))),
             Err(error) => Err(self.counted(StoreError::corrupt(kind, id, codec::place(&error)))),
         }
@@ -296,7 +331,7 @@ impl ProfileStore {
         }
         let mut entries: Vec<Entry> = Vec::new();
         for kind in Kind::ALL {
-            match backend.list(kind).await {
+            match backend.list(*kind).await {
                 Ok(some) => entries.extend(some),
                 Err(error) => return tally.failed(&error),
             }
@@ -318,12 +353,26 @@ impl ProfileStore {
 
     async fn remove(&self, id: Id) -> Result<(), StoreError> {
         for kind in Kind::ALL {
-            self.shared.backend.remove(kind, id).await?;
+            self.shared.backend.remove(*kind, id).await?;
         }
         Ok(())
     }
 
-    fn counted(&self, error: StoreError) -> StoreError {
+    /// Returns the bytes as they are kept.
+    #[cfg(not(heeler_remote))]
+    #[expect(clippy::unused_self, reason = "it may have a secret with other features")]
+    fn closed(&self, _: Kind, _: Id, bytes: Bytes) -> Result<Bytes, StoreError> {
+        Ok(bytes)
+    }
+
+    /// Returns the bytes as they were before.
+    #[cfg(not(heeler_remote))]
+    #[expect(clippy::unused_self, reason = "it may have a secret with other features")]
+    fn opened(&self, _: Kind, _: Id, bytes: Bytes) -> Result<Bytes, StoreError> {
+        Ok(bytes)
+    }
+
+    pub(super) fn counted(&self, error: StoreError) -> StoreError {
         self.shared.tally.failed(&error);
         error
     }
@@ -346,7 +395,7 @@ struct Indexed {
 }
 
 /// Does `work`, which may take long, where nobody else has to wait for it.
-async fn aside<T: Send + 'static>(
+pub(super) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     match tokio::runtime::Handle::try_current() {

@@ -23,6 +23,9 @@ pub(crate) struct Summary {
     pub(crate) wall_nanos: u64,
     pub(crate) runs: u32,
     pub(crate) outcome: Outcome,
+    /// The instance that ran it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) instance: Option<String>,
     /// Why it was made, if a rule wanted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
@@ -41,6 +44,7 @@ impl Summary {
             wall_nanos: profile.wall_nanos,
             runs: profile.runs,
             outcome: profile.outcome.clone(),
+            instance: Some(profile.process.instance_name()),
             reason: profile.reason.clone(),
         }
     }

@@ -114,17 +114,22 @@ impl Assembler {
             return last.pool.clone();
         }
         let mut sampler = self.pool.take().map_or_else(|| Sampler::new(None), |last| last.sampler);
-        let pool = self.look_at_pool(&mut sampler);
-        self.pool = Some(PoolLook { sampler, at: now, took: now.elapsed(), pool: pool.clone() });
+        let (pool, learning) = self.look_at_pool(&mut sampler);
+        // Names are learned once. The next look does not take so long.
+        let took = now.elapsed().saturating_sub(learning);
+        self.pool = Some(PoolLook { sampler, at: now, took, pool: pool.clone() });
         pool
     }
 
-    fn look_at_pool(&mut self, sampler: &mut Sampler) -> Pool {
+    /// Returns what is seen, and how long it took to learn the names for it.
+    fn look_at_pool(&mut self, sampler: &mut Sampler) -> (Pool, Duration) {
         let (seen, _) = look_at_all(sampler, false, MAX_THREADS, PATIENCE);
         let snapshots = seen.iter().filter_map(|one| one.snapshot.as_ref());
         let addresses: Vec<_> =
             snapshots.flat_map(|snapshot| self.unwinder.unwind_with_tail_calls(snapshot).addresses).collect();
+        let began = Instant::now();
         self.symbols.learn(&addresses);
+        let learning = began.elapsed();
         let (mut pool, mut names) = (Pool::default(), HashSet::new());
         for one in &seen {
             let Some(snapshot) = &one.snapshot else { continue };
@@ -146,7 +151,7 @@ impl Assembler {
         let may_be_idle = |one: &Seen| one.snapshot.is_none() && !one.is_known && one.activity.on_cpu() != Some(true);
         let unknown = seen.iter().filter(|one| may_be_idle(one) && names.contains(one.activity.name.as_str()));
         pool.unknown = unknown.count() as u32;
-        pool
+        (pool, learning)
     }
 }
 

@@ -247,6 +247,7 @@ fn blank(evidence: &Evidence) -> Report {
         suppressed: 0,
         others: None,
         incident: String::new(),
+        fleet: None,
         dump: None,
         around: Around::of(evidence),
         elsewhere: Elsewhere::default(),

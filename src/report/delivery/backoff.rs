@@ -9,7 +9,7 @@ const LONGEST: Duration = Duration::from_secs(5 * 60);
 
 /// Returns the pause after this many failures in a row. It doubles each time, and is moved at random by up to a half,
 /// so that the processes of a service don't all return to a server at the same moment. `random` is from 0 to 1.
-pub(super) fn pause(failures: u32, random: f64) -> Duration {
+pub(in crate::report) fn pause(failures: u32, random: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let pause = FIRST.saturating_mul(1 << doublings).min(LONGEST);
     pause.mul_f64(0.5 + random.clamp(0.0, 1.0))

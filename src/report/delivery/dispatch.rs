@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
+use super::gate::{Decision, Gate, Question};
 use super::guard::attempt;
 use super::kept::{Kept, Memory};
 use super::left_behind::{Bounds, Found};
 use super::outbox::Outbox;
 use super::pending::Pending;
-use super::queue::{Next, Rules};
+use super::queue::{Next, Rules, Waiting};
 use super::receipt::{Entry, Outcome, Receipt, Standing};
 use super::slot::{AnySink, Slot, call};
 use super::spool::Spool;
@@ -61,6 +62,8 @@ impl Default for Limits {
 /// All sinks of one [`Reports`](crate::Reports), and the reports on their way to them.
 pub(in crate::report) struct Dispatch {
     pub(super) outboxes: Vec<Outbox>,
+    /// Who decides what the sinks get that tell people. Without one, they get everything.
+    pub(super) gate: Option<Arc<dyn Gate>>,
     spool: Option<Spool>,
     taken_over: Mutex<Option<Instant>>,
     not_spooled_logged: Mutex<Option<Instant>>,
@@ -72,7 +75,7 @@ pub(in crate::report) struct Dispatch {
 }
 
 /// Returns the runtime's time.
-pub(super) fn clock() -> Instant {
+pub(in crate::report) fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
@@ -92,10 +95,11 @@ impl Dispatch {
         spool: Option<Spool>,
         limits: Limits,
         counters: Arc<Counters>,
+        gate: Option<Arc<dyn Gate>>,
     ) -> Self {
         let mut names = HashSet::new();
         let outbox = |sink| {
-            let mut slot = Slot::new(sink);
+            let mut slot = Slot::of_reports(sink);
             // The spool identifies sinks by name.
             let (name, mut number) = (slot.name.clone(), 1);
             while !names.insert(slot.name.clone()) {
@@ -106,12 +110,14 @@ impl Dispatch {
                 capacity: limits.queue,
                 spooled: limits.queue.max(MAX_SPOOLED),
                 retry_for: limits.retry_for,
-                per_hour: slot.per_hour(),
+                limit: slot.limit(),
+                batch: slot.batch(),
             };
             Outbox::new(slot, rules)
         };
         Self {
             outboxes: sinks.into_iter().map(outbox).collect(),
+            gate,
             spool,
             taken_over: Mutex::default(),
             not_spooled_logged: Mutex::default(),
@@ -175,10 +181,32 @@ impl Dispatch {
             }
         });
         let number = self.pending.open(&self.counters);
-        let all = (0..self.outboxes.len()).collect();
-        self.enqueue(Receipt::new(number, all, file), Some(self.memory.keep(report)), now);
+        let sinks = (0..self.outboxes.len()).collect();
+        self.enqueue(Receipt::new(number, sinks, file), Some(self.memory.keep(report)), now);
         self.make_room(number, now);
         self.call_sinks(now);
+    }
+
+    /// Accepts news of an incident, for the sinks that tell people. They get it when their turn comes.
+    #[cfg(feature = "fleet")]
+    pub(in crate::report) fn accept_news(&self, news: Report) {
+        self.counters.count_made(&news);
+        let number = self.pending.open(&self.counters);
+        let sinks = (0..self.outboxes.len()).filter(|at| self.outboxes[*at].slot.tells_people()).collect();
+        self.enqueue(Receipt::new(number, sinks, None), Some(self.memory.keep(news)), clock());
+    }
+
+    /// Does what a gate has decided about a report.
+    pub(in crate::report) fn decide(&self, question: Question, decision: Decision) {
+        let Question { entry, sinks, .. } = question;
+        for at in sinks {
+            match &decision {
+                Decision::Tell(incident) => {
+                    self.push(at, Entry { fleet: Some(Arc::clone(incident)), ..entry.clone() }, clock());
+                }
+                Decision::LeaveToOthers => self.settle(at, &entry, Outcome::Taken),
+            }
+        }
     }
 
     /// Keeps the reports in memory within their bound. The newest stays.
@@ -210,16 +238,65 @@ impl Dispatch {
         if sinks.is_empty() {
             self.close(&receipt, Standing::Delivered);
         }
-        for at in sinks {
-            let outbox = &self.outboxes[at];
-            outbox.slot.count_accepted();
-            let entry = Entry { receipt: Arc::clone(&receipt), report: report.clone() };
-            let dropped = outbox.queue().push(entry, &outbox.rules);
-            if let Some(dropped) = dropped {
-                outbox.slot.log(&SinkError::permanent("too many reports wait for it: the oldest is dropped"), now);
-                self.settle(at, &dropped, Outcome::GivenUp);
-            }
+        let entry = Entry { receipt, report, fleet: None };
+        let asked = |at: &usize| self.gate.is_some() && self.outboxes[*at].slot.tells_people();
+        let (asked, others): (Vec<usize>, Vec<usize>) = sinks.into_iter().partition(asked);
+        for at in others {
+            self.outboxes[at].slot.count_accepted();
+            self.push(at, entry.clone(), now);
         }
+        if let Some(gate) = self.gate.as_ref().filter(|_| !asked.is_empty()) {
+            asked.iter().for_each(|at| self.outboxes[*at].slot.count_accepted());
+            self.ask(&**gate, entry, asked, now);
+        }
+    }
+
+    /// Asks who tells people about a report.
+    fn ask(&self, gate: &dyn Gate, entry: Entry, sinks: Vec<usize>, now: Instant) {
+        let report = match (&entry.report, &entry.receipt.file) {
+            (Some(kept), _) => Some(Arc::clone(kept.report())),
+            (None, file) => file.as_ref().and_then(|file| file.read().ok()).map(Arc::new),
+        };
+        match report {
+            Some(report) => match &report.fleet {
+                // It has been decided, by the process that made it or by an earlier one.
+                Some(incident) => {
+                    let decision = Decision::Tell(Arc::new((**incident).clone()));
+                    self.decide(Question { entry, sinks, report }, decision);
+                }
+                None => gate.ask(Question { entry, sinks, report }),
+            },
+            // Whoever sends it finds out what is wrong with its file.
+            None => sinks.into_iter().for_each(|at| self.push(at, entry.clone(), now)),
+        }
+    }
+
+    /// Puts a report into the queue of a sink.
+    fn push(&self, at: usize, entry: Entry, now: Instant) {
+        let outbox = &self.outboxes[at];
+        let dropped = {
+            let mut queue = outbox.queue();
+            let dropped = queue.push(entry, &outbox.rules);
+            queue.note_time(now);
+            dropped
+        };
+        if let Some(dropped) = dropped {
+            outbox.slot.log(&SinkError::permanent("too many reports wait for it: the oldest is dropped"), now);
+            self.settle(at, &dropped, Outcome::GivenUp);
+        }
+    }
+
+    /// Returns whether another instance has told people of this meanwhile. If so, the sink is done with it.
+    fn is_told_elsewhere(&self, at: usize, waiting: &Waiting) -> bool {
+        let told = match (&self.gate, &waiting.entry.fleet) {
+            (Some(gate), Some(incident)) => gate.is_told_elsewhere(incident),
+            _ => false,
+        };
+        if told {
+            self.outboxes[at].queue().not_sent();
+            self.settle(at, &waiting.entry, Outcome::Taken);
+        }
+        told
     }
 
     /// Hands due reports to the blocking sinks, but stops after [`TURN`]: see [`is_behind`](Self::is_behind).
@@ -230,6 +307,9 @@ impl Dispatch {
             let began = Instant::now();
             // Blocking sinks have no limit per hour, so there is nothing to gather.
             while let Some(Next::Send(waiting)) = outbox.next(now + began.elapsed()) {
+                if self.is_told_elsewhere(at, &waiting) {
+                    continue;
+                }
                 let sent =
                     outbox.load(&waiting).and_then(|(report, unreported)| call(&**sink, &report).map(|()| unreported));
                 // The pause begins when the attempt is over. Otherwise a sink that fails slowly would be called all the
@@ -265,11 +345,13 @@ impl Dispatch {
         let Some(_guard) = outbox.begin_driving(clock()) else { return };
         while let Some(next) = outbox.next(clock()) {
             match next {
+                Next::Batch(several) => self.send_batch(at, several).await,
+                Next::Send(waiting) if self.is_told_elsewhere(at, &waiting) => {}
                 Next::Send(waiting) => match outbox.load(&waiting) {
                     Ok((report, _)) if !sink.has_news(&report) => {
-                        // This doesn't show that the sink works.
+                        // This doesn't show that the sink works. But people know.
                         outbox.queue().not_sent();
-                        self.settle(at, &waiting.entry.receipt, Outcome::Taken);
+                        self.told(at, &waiting.entry);
                     }
                     Ok((report, unreported)) => {
                         let sent = attempt(|| sink.deliver(&report)).await.map(|()| unreported);
@@ -282,7 +364,7 @@ impl Dispatch {
                     Ok((report, _)) if report.ending.is_none() && sink.has_news(&report) => {
                         self.gather(at, waiting, &report)
                     }
-                    Ok(_) => self.settle(at, &waiting.entry.receipt, Outcome::Taken),
+                    Ok(_) => self.told(at, &waiting.entry),
                     Err(failure) => self.not_gathered(at, waiting, &failure, clock()),
                 },
                 Next::Digest(mut gathered) => {
@@ -348,12 +430,21 @@ impl Dispatch {
     /// Makes everything that waits due now, whatever the pauses and limits.
     pub(in crate::report) fn hurry(&self) {
         self.outboxes.iter().for_each(|outbox| outbox.queue().hurry());
+        if let Some(gate) = &self.gate {
+            gate.hurry();
+        }
     }
 
     /// Waits until no report is on its way that was accepted before. Returns false if that takes longer than `left`
     /// returns some time.
     pub(in crate::report) fn wait(&self, left: &dyn Fn() -> Duration) -> bool {
         self.pending.wait(left)
+    }
+
+    /// Waits until the store of the fleet has everything that was counted before. Returns false if that takes longer than
+    /// `left` returns some time.
+    pub(in crate::report) fn wait_for_fleet(&self, left: &dyn Fn() -> Duration) -> bool {
+        self.gate.as_ref().is_none_or(|gate| gate.wait(left))
     }
 }
 
@@ -366,6 +457,7 @@ mod tests {
     use crate::report::Digest;
     use crate::report::Sink;
     use crate::report::metrics::stats::Stats;
+    use crate::report::model::fleet::FleetIncident;
     use crate::report::sink::{Delivery, DynAsyncSink};
     use crate::report::testing::{logged, report};
 
@@ -438,6 +530,10 @@ mod tests {
             self.name
         }
 
+        fn tells_people(&self) -> bool {
+            self.name == "people"
+        }
+
         fn per_hour(&self) -> Option<u32> {
             self.per_hour
         }
@@ -500,11 +596,140 @@ mod tests {
 
     fn with_sinks(sinks: Vec<AnySink>, spool: Option<&Path>, limits: Limits) -> Arc<Dispatch> {
         let spool = spool.map(|path| Spool::open(path).unwrap());
-        Arc::new(Dispatch::new(sinks, spool, limits, Arc::default()))
+        Arc::new(Dispatch::new(sinks, spool, limits, Arc::default(), None))
     }
 
     fn with_id(id: impl std::fmt::Display) -> Report {
         Report { id: id.to_string(), fingerprint: id.to_string(), ..report() }
+    }
+
+    /// A gate that is only told about messages that have been decided before.
+    #[derive(Default)]
+    struct Noted(Mutex<Vec<(&'static str, u64)>>);
+
+    impl Noted {
+        fn taken(&self) -> Vec<(&'static str, u64)> {
+            std::mem::take(&mut self.0.lock().unwrap())
+        }
+    }
+
+    impl Gate for Noted {
+        fn ask(&self, _: Question) {
+            unreachable!("it is decided")
+        }
+
+        fn is_told_elsewhere(&self, _: &FleetIncident) -> bool {
+            false
+        }
+
+        fn told(&self, incident: &FleetIncident) {
+            self.0.lock().unwrap().push(("told", incident.number));
+        }
+
+        fn given_up(&self, incident: &FleetIncident) {
+            self.0.lock().unwrap().push(("given up", incident.number));
+        }
+
+        fn hurry(&self) {}
+
+        fn wait(&self, _: &dyn Fn() -> Duration) -> bool {
+            true
+        }
+    }
+
+    fn gated(fake: &Arc<Fake>, limits: Limits) -> (Arc<Dispatch>, Arc<Noted>) {
+        let noted = Arc::<Noted>::default();
+        let gate: Arc<dyn Gate> = noted.clone();
+        let sinks = vec![AnySink::Async(Arc::new(Arc::clone(fake)))];
+        (Arc::new(Dispatch::new(sinks, None, limits, Arc::default(), Some(gate))), noted)
+    }
+
+    fn of_fleet(number: u64) -> Report {
+        let incident = FleetIncident { number, ..FleetIncident::default() };
+        Report { fleet: Some(Box::new(incident)), ..with_id(number) }
+    }
+
+    /// Guards: a message that goes into a digest is told like one that is sent alone, and given up like one.
+    #[tokio::test(start_paused = true)]
+    async fn the_gate_hears_of_messages_in_a_digest() {
+        let fake = Fake::limited("people", Some(1), [Take, Take, Take, Refuse]);
+        let (dispatch, noted) = gated(&fake, Limits::default());
+        for told in [["told", "told", "told"], ["told", "given up", "given up"]] {
+            (1..4).for_each(|number| dispatch.accept(of_fleet(number), clock()));
+            turn(&dispatch, 2).await;
+            dispatch.hurry();
+            turn(&dispatch, 2).await;
+            let expected: Vec<_> = told.into_iter().zip(1..4).collect();
+            assert_eq!(noted.taken(), expected);
+            tokio::time::sleep(2 * super::super::queue::HOUR).await;
+        }
+        assert_eq!(fake.digests.lock().unwrap().len(), 1);
+    }
+
+    /// Guards: the gate hears of each message that people do not get, whatever the reason.
+    #[tokio::test(start_paused = true)]
+    async fn the_gate_hears_of_messages_that_are_given_up() {
+        let fake = Fake::new("people", [Refuse, Fail]);
+        let limits = Limits { queue: 2, retry_for: Duration::ZERO, ..Limits::default() };
+        let (dispatch, noted) = gated(&fake, limits);
+        dispatch.accept(of_fleet(1), clock());
+        turn(&dispatch, 2).await;
+        dispatch.accept(of_fleet(2), clock());
+        turn(&dispatch, 2).await;
+        assert_eq!(noted.taken(), [("given up", 1), ("given up", 2)], "refused, and tried for long enough");
+        (3..6).for_each(|number| dispatch.accept(of_fleet(number), clock()));
+        assert_eq!(noted.taken(), [("given up", 3)], "there is no room for it");
+    }
+
+    /// Guards: a message that the sink has sent before counts as told. Otherwise the fleet would wait for it for ever.
+    #[tokio::test(start_paused = true)]
+    async fn the_gate_hears_of_messages_that_are_no_news() {
+        let fake = Fake::new("people", []);
+        let (dispatch, noted) = gated(&fake, Limits::default());
+        for update in [1, 2] {
+            dispatch.accept(Report { update, ..of_fleet(1) }, clock());
+            turn(&dispatch, 2).await;
+        }
+        assert_eq!((fake.taken().len(), noted.taken()), (1, vec![("told", 1), ("told", 1)]));
+    }
+
+    /// A sink that takes as many reports at once as have so many bytes.
+    struct Several(usize, Mutex<Vec<usize>>);
+
+    impl DynAsyncSink for Arc<Several> {
+        fn name(&self) -> &'static str {
+            "several"
+        }
+
+        fn batch(&self) -> Option<crate::report::sink::Batch> {
+            Some(crate::report::sink::Batch { age: Duration::ZERO, reports: 100, bytes: self.0 })
+        }
+
+        fn deliver<'a>(&'a self, _: &'a Report) -> Delivery<'a> {
+            unreachable!("it takes several")
+        }
+
+        fn deliver_all<'a>(&'a self, reports: &'a [Arc<Report>]) -> Delivery<'a> {
+            self.1.lock().unwrap().push(reports.len());
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+
+    /// Guards: after a restart, reports that are in the spool alone are not all read into memory for one batch.
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_from_the_spool_is_bounded() {
+        let place = tempfile::tempdir().unwrap();
+        let large = |id: u64| Report { notes: vec!["x".repeat(100_000)], ..with_id(id) };
+        let before = dispatch(&[&Fake::new("several", [NeverEnd])], Some(place.path()), Limits::default());
+        (0..5).for_each(|id| before.accept(large(id), clock()));
+        drop(before);
+        let several = Arc::new(Several(2 * large(0).size() + 1_000, Mutex::default()));
+        let dispatch =
+            with_sinks(vec![AnySink::Async(Arc::new(Arc::clone(&several)))], Some(place.path()), Limits::default());
+        dispatch.take_over(clock());
+        turn(&dispatch, 5).await;
+        assert_eq!(*several.1.lock().unwrap(), [2, 2, 1]);
+        assert_eq!(stats(&dispatch, 0).delivered, 5);
     }
 
     /// Guards: an update that says nothing new is taken without being sent, doesn't count against a limit, and isn't in
@@ -1092,7 +1317,7 @@ mod tests {
             assert!(
                 outbox
                     .queue()
-                    .push(Entry { receipt, report: Some(Memory::default().keep(report())) }, &outbox.rules)
+                    .push(Entry { receipt, report: Some(Memory::default().keep(report())), fleet: None }, &outbox.rules)
                     .is_none()
             );
         }
@@ -1113,7 +1338,7 @@ mod tests {
         assert!(
             outbox
                 .queue()
-                .push(Entry { receipt, report: Some(Memory::default().keep(report())) }, &outbox.rules)
+                .push(Entry { receipt, report: Some(Memory::default().keep(report())), fleet: None }, &outbox.rules)
                 .is_none()
         );
         let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -30,6 +30,10 @@ impl Memory {
 }
 
 impl Kept {
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn report(&self) -> &Arc<Report> {
         &self.report
     }

@@ -107,7 +107,8 @@ impl Spool {
             }
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("report.json");
             let rest = name.split_once('-').map_or(name, |(_, rest)| rest);
-            let file = self.file(rest);
+            let bytes = fs::symlink_metadata(&path).map_or(0, |about| about.len());
+            let file = self.file(rest, bytes);
             // The note comes first. A report that arrives without it is delivered twice, which is better than never.
             let note = path.with_extension("taken");
             if is_file(&note).unwrap_or(false) {

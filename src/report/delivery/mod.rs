@@ -8,6 +8,8 @@
 
 mod backoff;
 mod dispatch;
+#[cfg_attr(not(feature = "fleet"), allow(dead_code, reason = "only a fleet is asked"))]
+mod gate;
 mod guard;
 mod kept;
 mod left_behind;
@@ -19,8 +21,19 @@ mod receipt;
 mod slot;
 mod spool;
 
+#[cfg(feature = "pyroscope")]
+pub(super) use backoff::pause;
+#[cfg(all(feature = "fleet", any(test, feature = "test-util")))]
+pub(super) use dispatch::clock;
 pub(super) use dispatch::{Dispatch, Limits};
+pub(super) use gate::Gate;
+#[cfg(feature = "fleet")]
+pub(super) use gate::{Decision, Question};
+#[cfg(feature = "pyroscope")]
+pub(super) use receipt::Outcome;
 pub(super) use slot::AnySink;
 #[cfg(test)]
 pub(super) use slot::LOG_FAILURES_EVERY;
+#[cfg(feature = "pyroscope")]
+pub(super) use slot::Slot;
 pub(super) use spool::{Inherited, Spool};

@@ -64,6 +64,16 @@ impl Outbox {
     /// Returns the waiting report, read from the spool if necessary, with a note on the reports that were lost before
     /// it. Also returns how many these were, for [`told`](Self::told).
     pub(super) fn load(&self, waiting: &Waiting) -> Result<(Arc<Report>, u64), SinkError> {
+        let mut report = self.load_alone(waiting)?;
+        let unreported = self.unreported();
+        if unreported > 0 {
+            Arc::make_mut(&mut report).notes.push(note(unreported, &self.slot.name));
+        }
+        Ok((report, unreported))
+    }
+
+    /// Returns the waiting report without such a note.
+    pub(super) fn load_alone(&self, waiting: &Waiting) -> Result<Arc<Report>, SinkError> {
         let receipt = &waiting.entry.receipt;
         let mut report = match (&waiting.entry.report, &receipt.file) {
             (Some(kept), _) => Arc::clone(kept.report()),
@@ -82,11 +92,10 @@ impl Outbox {
             },
             (None, None) => return Err(SinkError::permanent("it is neither in memory nor in the spool")),
         };
-        let unreported = self.unreported();
-        if unreported > 0 {
-            Arc::make_mut(&mut report).notes.push(note(unreported, &self.slot.name));
+        if let Some(fleet) = &waiting.entry.fleet {
+            Arc::make_mut(&mut report).fleet = Some(Box::new((**fleet).clone()));
         }
-        Ok((report, unreported))
+        Ok(report)
     }
 
     /// Notes that the sink has taken a report or a digest that mentioned this many losses.

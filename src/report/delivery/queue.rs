@@ -2,15 +2,30 @@
 //! threads or clocks.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backoff::pause;
-use super::receipt::{Entry, Receipt};
+use super::receipt::Entry;
+use crate::report::sink::Batch;
 use crate::report::{Digest, Report};
 
-/// The period of a limit.
-const HOUR: Duration = Duration::from_secs(60 * 60);
+/// The period of most limits.
+pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// How often a sink may be called.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    /// The number of attempts in each period. Beyond that, reports are gathered. With zero all of them are, and there is
+    /// one digest per period.
+    pub(super) attempts: u32,
+    pub(super) period: Duration,
+}
+
+impl Limit {
+    const fn gathers_all(self) -> bool {
+        self.attempts == 0
+    }
+}
 
 /// The limits of a queue.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +36,10 @@ pub(super) struct Rules {
     pub(super) spooled: usize,
     /// How long a report is tried again.
     pub(super) retry_for: Duration,
-    /// How many attempts may be made per hour. Beyond that, reports are gathered.
-    pub(super) per_hour: Option<u32>,
+    /// How many attempts may be made.
+    pub(super) limit: Option<Limit>,
+    /// Whether several are sent at once.
+    pub(super) batch: Option<Batch>,
 }
 
 /// The reports that wait for one sink.
@@ -35,7 +52,7 @@ pub(super) struct Queue {
     not_before: Option<Instant>,
     /// How long nothing is gathered, because a report could not be read.
     unreadable_until: Option<Instant>,
-    /// When the hour began, and how much was sent in it.
+    /// When the limit's period began, and how much was sent in it.
     window: Option<(Instant, u32)>,
     /// A caller wants everything to be sent now.
     hurry: bool,
@@ -47,15 +64,18 @@ pub(super) struct Queue {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) entry: Entry,
+    /// Since when it waits, for a batch.
+    since: Option<Instant>,
     /// When it was first tried.
     tried: Option<Instant>,
 }
 
-/// Reports beyond the hour's limit.
+/// Reports beyond the limit.
 #[derive(Debug)]
 pub(super) struct Gathered {
     pub(super) digest: Digest,
-    pub(super) receipts: Vec<Arc<Receipt>>,
+    /// Without the reports themselves.
+    pub(super) entries: Vec<Entry>,
     tried: Option<Instant>,
 }
 
@@ -64,6 +84,8 @@ pub(super) struct Gathered {
 pub(super) enum Next {
     /// Send it, then report the outcome.
     Send(Waiting),
+    /// Send them together, then report the outcome.
+    Batch(Vec<Waiting>),
     /// [`Queue::gather`] it.
     Gather(Waiting),
     /// Send the digest, then report the outcome.
@@ -74,6 +96,7 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) enum Failed {
     Send(Waiting),
+    Batch(Vec<Waiting>),
     /// It could not even be read.
     Gather(Waiting),
     Digest(Gathered),
@@ -82,13 +105,13 @@ pub(super) enum Failed {
 impl Queue {
     /// Returns the number of reports in here, including those that are gathered.
     fn len(&self) -> usize {
-        self.waiting.len() + self.gathered.as_ref().map_or(0, |gathered| gathered.receipts.len())
+        self.waiting.len() + self.gathered.as_ref().map_or(0, |gathered| gathered.entries.len())
     }
 
     /// Adds a report. Returns the oldest if it had to make room.
     #[must_use]
-    pub(super) fn push(&mut self, entry: Entry, rules: &Rules) -> Option<Arc<Receipt>> {
-        self.waiting.push_back(Waiting { entry, tried: None });
+    pub(super) fn push(&mut self, entry: Entry, rules: &Rules) -> Option<Entry> {
+        self.waiting.push_back(Waiting { entry, since: None, tried: None });
         if self.waiting.len() > rules.capacity {
             // Reports in the spool are read from there when their turn comes. The newest has the longest to wait.
             let in_spool = |waiting: &&mut Waiting| waiting.entry.receipt.file.is_some();
@@ -126,13 +149,13 @@ impl Queue {
 
     /// Drops the report with that number, if it waits in here.
     #[must_use]
-    pub(super) fn drop_number(&mut self, number: u64) -> Option<Arc<Receipt>> {
+    pub(super) fn drop_number(&mut self, number: u64) -> Option<Entry> {
         self.drop_oldest(|waiting| waiting.entry.receipt.number == number)
     }
 
-    fn drop_oldest(&mut self, which: impl Fn(&Waiting) -> bool) -> Option<Arc<Receipt>> {
+    fn drop_oldest(&mut self, which: impl Fn(&Waiting) -> bool) -> Option<Entry> {
         let at = self.waiting.iter().position(which)?;
-        self.waiting.remove(at).map(|waiting| waiting.entry.receipt)
+        self.waiting.remove(at).map(|waiting| waiting.entry)
     }
 
     /// Returns whether there is something to do now and nothing drives the queue.
@@ -156,10 +179,11 @@ impl Queue {
     }
 
     fn is_due(&self, now: Instant, rules: &Rules) -> bool {
-        let is_digest_due = |gathered: &Gathered| self.hurry || !self.is_in_hour(now) || gathered.tried.is_some();
+        let is_digest_due =
+            |gathered: &Gathered| self.hurry || !self.is_in_period(now, rules) || gathered.tried.is_some();
         let sends = match &self.gathered {
             Some(gathered) => is_digest_due(gathered),
-            None => !self.waiting.is_empty() && !self.is_used_up(now, rules),
+            None => !self.waiting.is_empty() && !self.is_used_up(now, rules) && self.is_ripe(now, rules),
         };
         self.gathers(now, rules) || (sends && self.not_before.is_none_or(|not_before| now >= not_before))
     }
@@ -171,14 +195,54 @@ impl Queue {
         !self.waiting.is_empty() && readable && self.is_used_up(now, rules)
     }
 
-    fn is_in_hour(&self, now: Instant) -> bool {
-        self.window.is_some_and(|(began, _)| now.saturating_duration_since(began) < HOUR)
+    /// Returns whether enough reports wait, or wait for long enough.
+    fn is_ripe(&self, now: Instant, rules: &Rules) -> bool {
+        let Some(batch) = rules.batch else { return true };
+        let has_waited = |waiting: &Waiting| {
+            waiting.tried.is_some()
+                || waiting.since.is_some_and(|since| now.saturating_duration_since(since) >= batch.age)
+        };
+        // Otherwise the oldest would be dropped for want of a batch.
+        let is_half_full = 2 * self.waiting.len() > rules.capacity;
+        self.hurry
+            || is_half_full
+            || self.waiting.front().is_some_and(has_waited)
+            || self.fits(batch) < self.waiting.len()
+    }
+
+    /// Returns how many of those that wait are sent together. One is, whatever it takes.
+    fn fits(&self, batch: Batch) -> usize {
+        let mut bytes = 0_usize;
+        let fits = |waiting: &&Waiting| {
+            bytes = bytes.saturating_add(waiting.entry.bytes());
+            bytes <= batch.bytes
+        };
+        self.waiting.iter().take(batch.reports).take_while(fits).count().max(1)
+    }
+
+    /// Puts back what did not fit into a batch after all. It is sent next.
+    pub(super) fn put_back(&mut self, several: Vec<Waiting>) {
+        several.into_iter().rev().for_each(|waiting| self.waiting.push_front(waiting));
+    }
+
+    /// Notes when what is new has come.
+    pub(super) fn note_time(&mut self, now: Instant) {
+        if let Some(last) = self.waiting.back_mut() {
+            last.since.get_or_insert(now);
+        }
+    }
+
+    fn is_in_period(&self, now: Instant, rules: &Rules) -> bool {
+        let period = rules.limit.map_or(HOUR, |limit| limit.period);
+        self.window.is_some_and(|(began, _)| now.saturating_duration_since(began) < period)
     }
 
     fn is_used_up(&self, now: Instant, rules: &Rules) -> bool {
-        let Some(limit) = rules.per_hour else { return false };
+        let Some(limit) = rules.limit else { return false };
         // The gathered reports are sent before anything that came later.
-        self.gathered.is_some() || (self.is_in_hour(now) && self.window.is_some_and(|(_, sent)| sent >= limit))
+        self.gathered.is_some()
+            || limit.gathers_all()
+            || (self.is_in_period(now, rules) && self.window.is_some_and(|(_, sent)| sent >= limit.attempts))
     }
 
     /// Returns what to do next. After `None` the caller no longer drives the queue.
@@ -191,15 +255,25 @@ impl Queue {
             && let Some(mut waiting) = self.waiting.pop_front()
         {
             waiting.tried.get_or_insert(now);
+            if self.gathered.is_none() && !self.is_in_period(now, rules) {
+                // The first of a digest. The period begins with it.
+                self.window = Some((now, 0));
+            }
             return Some(Next::Gather(waiting));
         }
-        if !self.is_in_hour(now) {
+        if !self.is_in_period(now, rules) {
             self.window = Some((now, 0));
         }
         if let Some(mut gathered) = self.gathered.take() {
             gathered.tried.get_or_insert(now);
             self.count(1);
             return Some(Next::Digest(gathered));
+        }
+        if let Some(batch) = rules.batch {
+            let mut several: Vec<Waiting> = self.waiting.drain(..self.fits(batch)).collect();
+            several.iter_mut().for_each(|waiting| _ = waiting.tried.get_or_insert(now));
+            self.count(1);
+            return Some(Next::Batch(several));
         }
         let mut waiting = self.waiting.pop_front()?;
         waiting.tried.get_or_insert(now);
@@ -218,18 +292,25 @@ impl Queue {
         }
     }
 
-    /// Adds a report to those beyond the hour's limit. Returns its receipt if there was no room.
+    /// Adds a report to those beyond the limit. Returns its entry if there was no room.
     #[must_use]
-    pub(super) fn gather(&mut self, waiting: Waiting, report: &Report, rules: &Rules) -> Option<Arc<Receipt>> {
-        let receipt = waiting.entry.receipt;
-        match &mut self.gathered {
+    pub(super) fn gather(&mut self, waiting: Waiting, report: &Report, rules: &Rules) -> Option<Entry> {
+        let entry = Entry { report: None, ..waiting.entry };
+        let gathered = match &mut self.gathered {
             // For example, a server that is down for days.
-            Some(gathered) if gathered.receipts.len() >= rules.spooled => return Some(receipt),
+            Some(gathered) if gathered.entries.len() >= rules.spooled => return Some(entry),
             Some(gathered) => {
                 gathered.digest.add(report);
-                gathered.receipts.push(receipt);
+                gathered.entries.push(entry);
+                gathered
             }
-            None => self.gathered = Some(Gathered { digest: Digest::of(report), receipts: vec![receipt], tried: None }),
+            None => {
+                let digest = Digest::of(report);
+                self.gathered.insert(Gathered { digest, entries: vec![entry], tried: None })
+            }
+        };
+        if rules.limit.is_some_and(Limit::gathers_all) {
+            gathered.digest.add_timeline(report);
         }
         None
     }
@@ -241,25 +322,31 @@ impl Queue {
 
     /// Puts back what the last attempt could not deliver, behind the others. If its time is up, returns it instead.
     #[must_use]
-    pub(super) fn failed(&mut self, failed: Failed, now: Instant, rules: &Rules, random: f64) -> Vec<Arc<Receipt>> {
+    pub(super) fn failed(&mut self, failed: Failed, now: Instant, rules: &Rules, random: f64) -> Vec<Entry> {
         self.failures = self.failures.saturating_add(1);
         let pause = Some(now + pause(self.failures, random));
         if matches!(failed, Failed::Gather(_)) {
             self.unreadable_until = pause;
         } else {
             self.not_before = pause;
-            // A failed attempt doesn't count against the hour's limit.
+            // A failed attempt doesn't count against the limit.
             self.count(-1);
         }
         let is_over =
             |tried: Option<Instant>| tried.is_some_and(|tried| now.saturating_duration_since(tried) >= rules.retry_for);
         match failed {
-            Failed::Send(waiting) | Failed::Gather(waiting) if is_over(waiting.tried) => vec![waiting.entry.receipt],
+            Failed::Send(waiting) | Failed::Gather(waiting) if is_over(waiting.tried) => vec![waiting.entry],
             Failed::Send(waiting) | Failed::Gather(waiting) => {
                 self.waiting.push_back(waiting);
                 Vec::new()
             }
-            Failed::Digest(gathered) if is_over(gathered.tried) => gathered.receipts,
+            Failed::Batch(several) => {
+                let (over, again): (Vec<_>, Vec<_>) = several.into_iter().partition(|waiting| is_over(waiting.tried));
+                // In front, because those that wait longest decide when the next attempt is due.
+                again.into_iter().rev().for_each(|waiting| self.waiting.push_front(waiting));
+                over.into_iter().map(|waiting| waiting.entry).collect()
+            }
+            Failed::Digest(gathered) if is_over(gathered.tried) => gathered.entries,
             Failed::Digest(gathered) => {
                 self.gathered = Some(gathered);
                 Vec::new()
@@ -277,15 +364,23 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::report::delivery::kept::Memory;
+    use crate::report::delivery::spool::SpoolFile;
     use crate::report::testing::report;
 
-    const RULES: Rules = Rules { capacity: 3, spooled: 10, retry_for: Duration::from_secs(100), per_hour: None };
+    const RULES: Rules =
+        Rules { capacity: 3, spooled: 10, retry_for: Duration::from_secs(100), limit: None, batch: None };
+
+    const fn per_hour(attempts: u32) -> Option<Limit> {
+        Some(Limit { attempts, period: HOUR })
+    }
 
     fn entry(number: u64) -> Entry {
-        let receipt = Receipt::new(number, [0].into(), None);
-        Entry { receipt: Arc::new(receipt), report: Some(Memory::default().keep(report())) }
+        let receipt = crate::report::delivery::receipt::Receipt::new(number, [0].into(), None);
+        Entry { receipt: Arc::new(receipt), report: Some(Memory::default().keep(report())), fleet: None }
     }
 
     fn filled(numbers: std::ops::Range<u64>) -> Queue {
@@ -311,7 +406,7 @@ mod tests {
     fn reports_leave_in_order_and_the_oldest_is_dropped() {
         let mut queue = filled(0..3);
         let dropped = queue.push(entry(3), &RULES).unwrap();
-        assert_eq!((dropped.number, queue.len()), (0, 3));
+        assert_eq!((dropped.receipt.number, queue.len()), (0, 3));
         for number in 1..4 {
             assert_eq!(sent(queue.next(at(0), &RULES)).entry.receipt.number, number);
             queue.works();
@@ -348,7 +443,7 @@ mod tests {
         let again = sent(queue.next(at(1), &RULES));
         assert_eq!(again.entry.receipt.number, 0);
         let over = queue.failed(Failed::Send(again), at(100), &RULES, 0.5);
-        assert_eq!(over.iter().map(|receipt| receipt.number).collect::<Vec<_>>(), [0]);
+        assert_eq!(over.iter().map(|entry| entry.receipt.number).collect::<Vec<_>>(), [0]);
         assert_eq!(queue.len(), 0);
     }
 
@@ -366,7 +461,7 @@ mod tests {
     /// Guards: two reports, then a digest at the end of the hour, tried again if it fails, and then reports again.
     #[test]
     fn reports_beyond_the_limit_become_a_digest() {
-        let rules = Rules { per_hour: Some(2), capacity: 100, ..RULES };
+        let rules = Rules { limit: per_hour(2), capacity: 100, ..RULES };
         let mut queue = Queue::default();
         (0..5).for_each(|number| assert!(queue.push(entry(number), &rules).is_none()));
         for _ in 0..2 {
@@ -378,7 +473,7 @@ mod tests {
                 match next {
                     Next::Gather(waiting) => assert!(queue.gather(waiting, &report(), &rules).is_none()),
                     Next::Digest(gathered) => return Some(gathered),
-                    Next::Send(waiting) => panic!("{waiting:?}"),
+                    other => panic!("{other:?}"),
                 }
             }
             None
@@ -389,7 +484,7 @@ mod tests {
         assert!(queue.push(entry(5), &rules).is_none());
         assert!(queue.begin_driving(at(3600), &rules));
         let digest = gather(&mut queue, at(3600)).expect("the hour is over");
-        assert_eq!((digest.receipts.len(), digest.digest.reports), (4, 4), "what came just before, too");
+        assert_eq!((digest.entries.len(), digest.digest.reports), (4, 4), "what came just before, too");
         assert!(queue.failed(Failed::Digest(digest), at(3600), &rules, 0.5).is_empty());
         assert!(gather(&mut queue, at(3600)).is_none(), "after a pause");
         let digest = gather(&mut queue, at(3601)).expect("not an hour later");
@@ -414,10 +509,40 @@ mod tests {
         }
     }
 
+    /// Guards: a sink that wants everything together gets one digest per period, with all that came in it, and a flush does
+    /// not wait for the end of the period.
+    #[test]
+    fn a_sink_of_digests_gets_one_per_period() {
+        let period = Duration::from_secs(15);
+        let rules = Rules { limit: Some(Limit { attempts: 0, period }), capacity: 100, ..RULES };
+        let digest = |queue: &mut Queue, now: Instant| {
+            while let Some(next) = queue.next(now, &rules) {
+                match next {
+                    Next::Gather(waiting) => assert!(queue.gather(waiting, &report(), &rules).is_none()),
+                    Next::Digest(gathered) => return Some(gathered.entries.len()),
+                    next @ (Next::Send(_) | Next::Batch(_)) => panic!("{next:?}"),
+                }
+            }
+            None
+        };
+        let mut queue = Queue::default();
+        for (now, numbers, sent) in [(0, 0..2, None), (14, 2..3, None), (15, 3..4, Some(4)), (16, 4..5, None)] {
+            numbers.for_each(|number| assert!(queue.push(entry(number), &rules).is_none()));
+            assert_eq!(digest(&mut queue, at(now)), sent, "at {now} s");
+            if sent.is_some() {
+                queue.works();
+                assert_eq!(digest(&mut queue, at(now)), None, "nothing is left");
+            }
+        }
+        assert!(!queue.begin_driving(at(29), &rules) && queue.is_to_be_driven(at(30), &rules));
+        queue.hurry();
+        assert_eq!(digest(&mut queue, at(17)), Some(1));
+    }
+
     /// Guards: asking for the next report would never end if one that cannot be read came up again at once.
     #[test]
     fn an_unreadable_report_is_not_retried_at_once() {
-        let rules = Rules { per_hour: Some(1), ..RULES };
+        let rules = Rules { limit: per_hour(1), ..RULES };
         let mut queue = filled(0..2);
         let _ = sent(queue.next(at(0), &rules));
         queue.works();
@@ -436,21 +561,98 @@ mod tests {
     /// Guards: gathering ever more while a server is down for days takes bounded memory.
     #[test]
     fn gathered_reports_take_bounded_memory() {
-        let rules = Rules { per_hour: Some(1), ..RULES };
+        let rules = Rules { limit: per_hour(1), ..RULES };
         let mut queue = Queue { window: Some((at(0), 1)), ..Queue::default() };
         let mut given_up = Vec::new();
         for number in 0..15 {
             assert!(queue.push(entry(number), &rules).is_none());
             let waiting = beyond(queue.next(at(0), &rules));
-            given_up.extend(queue.gather(waiting, &report(), &rules).map(|receipt| receipt.number));
+            given_up.extend(queue.gather(waiting, &report(), &rules).map(|entry| entry.receipt.number));
         }
         assert_eq!((queue.len(), given_up), (10, vec![10, 11, 12, 13, 14]));
+    }
+
+    fn batch(next: Option<Next>) -> Vec<u64> {
+        match next {
+            Some(Next::Batch(several)) => several.iter().map(|waiting| waiting.entry.receipt.number).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Guards: reports leave together when they have waited for long enough, or when there are enough of them, and none waits
+    /// for others until it is dropped.
+    #[test]
+    fn a_batch_leaves_when_it_is_old_or_full() {
+        let several = Batch { age: Duration::from_secs(30), reports: 3, bytes: 1 << 30 };
+        let rules = Rules { batch: Some(several), capacity: 100, ..RULES };
+        let mut queue = Queue::default();
+        let push = |queue: &mut Queue, number, now| {
+            assert!(queue.push(entry(number), &rules).is_none());
+            queue.note_time(now);
+        };
+        push(&mut queue, 0, at(0));
+        push(&mut queue, 1, at(20));
+        assert!(!queue.begin_driving(at(29), &rules));
+        assert_eq!(batch(queue.next(at(30), &rules)), [0, 1]);
+        queue.works();
+        (2..6).for_each(|number| push(&mut queue, number, at(31)));
+        assert_eq!(batch(queue.next(at(31), &rules)), [2, 3, 4], "as many as there may be");
+        assert!(queue.next(at(31), &rules).is_none(), "the last one waits for others");
+        queue.hurry();
+        assert_eq!(batch(queue.next(at(31), &rules)), [5]);
+
+        let small = Rules { batch: Some(Batch { bytes: 1, ..several }), ..rules };
+        (6..8).for_each(|number| push(&mut queue, number, at(40)));
+        assert_eq!(batch(queue.next(at(40), &small)), [6], "one is sent, whatever it takes");
+        let short = Rules { capacity: 2, ..rules };
+        push(&mut queue, 8, at(40));
+        assert_eq!(batch(queue.next(at(40), &short)), [7, 8], "there is no room to wait");
+    }
+
+    /// Guards: reports that are in the spool alone take room in a batch, too. What did not fit leaves next.
+    #[test]
+    fn reports_in_the_spool_take_room_in_a_batch() {
+        let rules = Rules {
+            batch: Some(Batch { age: Duration::from_secs(30), reports: 100, bytes: 10 << 20 }),
+            capacity: 1_000,
+            ..RULES
+        };
+        let mut queue = Queue::default();
+        for number in 0..8 {
+            let file = SpoolFile { path: "spool/1-a/1.json".into(), bytes: 3 << 20 };
+            let receipt = crate::report::delivery::receipt::Receipt::new(number, [0].into(), Some(file));
+            let entry = Entry { receipt: Arc::new(receipt), report: None, fleet: None };
+            assert!(queue.push(entry, &rules).is_none());
+        }
+        let Some(Next::Batch(mut several)) = queue.next(at(0), &rules) else { panic!("no batch") };
+        assert_eq!(several.len(), 3);
+        queue.put_back(several.split_off(1));
+        assert_eq!([batch(queue.next(at(0), &rules)), batch(queue.next(at(0), &rules))], [[1, 2, 3], [4, 5, 6]]);
+    }
+
+    /// Guards: a batch that fails is tried again as it was, after a pause, and its reports expire in time.
+    #[test]
+    fn a_failed_batch_is_tried_again_first() {
+        let several = Batch { age: Duration::from_secs(30), reports: 3, bytes: 1 << 30 };
+        let rules = Rules { batch: Some(several), capacity: 100, ..RULES };
+        let mut queue = filled(0..2);
+        queue.hurry();
+        let Some(Next::Batch(failed)) = queue.next(at(0), &rules) else { panic!("no batch") };
+        assert!(queue.push(entry(2), &rules).is_none());
+        assert!(queue.failed(Failed::Batch(failed), at(0), &rules, 0.5).is_empty());
+        assert!(queue.next(at(0), &rules).is_none(), "after a pause");
+        let Some(Next::Batch(failed)) = queue.next(at(1), &rules) else { panic!("no batch") };
+        let numbers: Vec<_> = failed.iter().map(|waiting| waiting.entry.receipt.number).collect();
+        assert_eq!(numbers, [0, 1, 2]);
+        let over = queue.failed(Failed::Batch(failed), at(100), &rules, 0.5);
+        assert_eq!(over.iter().map(|entry| entry.receipt.number).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(queue.len(), 1, "it was tried for a shorter time");
     }
 
     /// Guards: a flush during an attempt that fails also speeds up what follows.
     #[test]
     fn a_flush_lasts_until_nothing_is_left() {
-        let rules = Rules { per_hour: Some(1), ..RULES };
+        let rules = Rules { limit: per_hour(1), ..RULES };
         let mut queue = filled(0..2);
         assert!(queue.begin_driving(at(0), &rules));
         let first = sent(queue.next(at(0), &rules));

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::kept::Kept;
 use super::spool::SpoolFile;
+use crate::report::model::fleet::FleetIncident;
 use crate::sync::lock_std;
 
 /// What is kept about a report until every sink has it, or has given it up.
@@ -26,7 +27,7 @@ struct Left {
 
 /// The outcome for one sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(in crate::report) enum Outcome {
     Taken,
     GivenUp,
 }
@@ -65,12 +66,22 @@ impl Receipt {
     }
 }
 
+impl Entry {
+    /// Returns how many bytes the report takes in memory. For one that is only in the spool, these are about as many as its file has.
+    pub(super) fn bytes(&self) -> usize {
+        let in_file = || self.receipt.file.as_ref().map_or(0, |file| usize::try_from(file.bytes).unwrap_or(usize::MAX));
+        self.report.as_ref().map_or_else(in_file, |kept| kept.bytes())
+    }
+}
+
 /// A report in the queue of one sink.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) receipt: Arc<Receipt>,
     /// `None` if it is only in the spool.
     pub(super) report: Option<Arc<Kept>>,
+    /// What it tells people about the other instances, for a sink that tells people.
+    pub(super) fleet: Option<Arc<FleetIncident>>,
 }
 
 #[cfg(test)]

@@ -7,13 +7,14 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::queue::{HOUR, Limit};
 use super::receipt::Outcome;
 use crate::log::TARGET;
 use crate::log::log_safely;
 use crate::report::metrics::by_sink::BySink;
 use crate::report::metrics::stats::count;
 use crate::report::privacy::told;
-use crate::report::sink::{DynAsyncSink, Sink, SinkError};
+use crate::report::sink::{Batch, DynAsyncSink, Sink, SinkError};
 use crate::report::{Report, SinkStats};
 use crate::sync::lock_std;
 use crate::text::escape::escape;
@@ -22,9 +23,11 @@ use crate::text::escape::escape;
 pub(in crate::report) const LOG_FAILURES_EVERY: Duration = Duration::from_secs(60);
 
 /// A sink and its state.
-pub(super) struct Slot {
-    pub(super) name: String,
-    pub(super) sink: AnySink,
+pub(in crate::report) struct Slot<S = AnySink> {
+    pub(in crate::report) name: String,
+    pub(in crate::report) sink: S,
+    /// What it gets: `a report`.
+    what: &'static str,
     failures: Mutex<Failures>,
     counts: &'static BySink,
     accepted: AtomicU64,
@@ -48,19 +51,49 @@ struct Failures {
 }
 
 impl Slot {
-    pub(super) fn new(sink: AnySink) -> Self {
+    pub(super) fn of_reports(sink: AnySink) -> Self {
         let name = match &sink {
             AnySink::Blocking(sink) => sink.name(),
             AnySink::Async(sink) => sink.name(),
         };
         let name = escape(name, 64).into_owned();
+        Self::new(name, sink, "a report")
+    }
+
+    /// Returns how often the sink may be called.
+    pub(super) fn limit(&self) -> Option<Limit> {
+        let AnySink::Async(sink) = &self.sink else { return None };
+        let batches = sink.digest_every().map(|period| Limit { attempts: 0, period });
+        batches.or_else(|| sink.per_hour().map(|attempts| Limit { attempts, period: HOUR }))
+    }
+
+    /// Returns whether people read what the sink sends.
+    pub(super) fn tells_people(&self) -> bool {
+        match &self.sink {
+            AnySink::Blocking(sink) => sink.tells_people(),
+            AnySink::Async(sink) => sink.tells_people(),
+        }
+    }
+
+    /// Returns how reports are put together, if several are sent at once.
+    pub(super) fn batch(&self) -> Option<Batch> {
+        match &self.sink {
+            AnySink::Blocking(_) => None,
+            AnySink::Async(sink) => sink.batch(),
+        }
+    }
+}
+
+impl<S> Slot<S> {
+    /// `what` it gets begins a line of the log: `a report`.
+    pub(in crate::report) fn new(name: String, sink: S, what: &'static str) -> Self {
         let counts = BySink::named(&name);
         let [accepted, taken, given_up, failed] = [const { AtomicU64::new(0) }; 4];
-        Self { name, sink, failures: Mutex::default(), counts, accepted, taken, given_up, failed }
+        Self { name, sink, what, failures: Mutex::default(), counts, accepted, taken, given_up, failed }
     }
 
     /// Returns what happened to the reports for this sink.
-    pub(super) fn stats(&self) -> SinkStats {
+    pub(in crate::report) fn stats(&self) -> SinkStats {
         // Read in the opposite order of counting, so that no report is settled before it is accepted.
         let (delivered, undelivered) = (self.taken.load(Acquire), self.given_up.load(Acquire));
         let queued = self.accepted.load(Relaxed).saturating_sub(delivered + undelivered);
@@ -69,12 +102,12 @@ impl Slot {
     }
 
     /// Counts a report that is on its way to the sink.
-    pub(super) fn count_accepted(&self) {
+    pub(in crate::report) fn count_accepted(&self) {
         count(&self.accepted);
     }
 
     /// Counts a report that the sink is done with.
-    pub(super) fn count_settled(&self, outcome: Outcome) {
+    pub(in crate::report) fn count_settled(&self, outcome: Outcome) {
         match outcome {
             Outcome::Taken => {
                 self.taken.fetch_add(1, Release);
@@ -86,23 +119,15 @@ impl Slot {
         }
     }
 
-    /// Returns how many reports may be sent per hour.
-    pub(super) fn per_hour(&self) -> Option<u32> {
-        match &self.sink {
-            AnySink::Blocking(_) => None,
-            AnySink::Async(sink) => sink.per_hour(),
-        }
-    }
-
     /// Counts and logs a failed attempt.
-    pub(super) fn failed(&self, error: &SinkError, now: Instant) {
+    pub(in crate::report) fn failed(&self, error: &SinkError, now: Instant) {
         count(&self.failed);
         self.counts.count_failed();
         self.log(error, now);
     }
 
     /// Logs a failure, unless one was logged a moment ago.
-    pub(super) fn log(&self, error: &SinkError, now: Instant) {
+    pub(in crate::report) fn log(&self, error: &SinkError, now: Instant) {
         log_safely(|| self.log_failure(&chain(error.cause()), now));
     }
 
@@ -115,8 +140,8 @@ impl Slot {
         failures.logged_at = Some(now);
         let before = std::mem::take(&mut failures.unlogged);
         drop(failures);
-        let (sink, error) = (&*self.name, &*told(error, 1024));
-        tracing::error!(target: TARGET, sink, error, unlogged_failures = before, "a report did not arrive: {sink}: {error}");
+        let (what, sink, error) = (self.what, &*self.name, &*told(error, 1024));
+        tracing::error!(target: TARGET, sink, error, unlogged_failures = before, "{what} did not arrive: {sink}: {error}");
     }
 }
 

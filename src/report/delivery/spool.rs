@@ -82,6 +82,8 @@ impl Inherited {
 #[derive(Debug)]
 pub(super) struct SpoolFile {
     pub(super) path: PathBuf,
+    /// How many bytes it has.
+    pub(super) bytes: u64,
 }
 
 impl Spool {
@@ -144,7 +146,7 @@ impl Spool {
         if bytes.len() as u64 > LONGEST {
             return Err(io::Error::other("the report is too long for the spool"));
         }
-        let file = self.file(&format!("{id}.{}.json", report.update));
+        let file = self.file(&format!("{id}.{}.json", report.update), bytes.len() as u64);
         let temporary = file.path.with_extension("tmp");
         let written = || -> io::Result<()> {
             let mut to = create(&temporary)?;
@@ -160,9 +162,9 @@ impl Spool {
         Ok(file)
     }
 
-    pub(super) fn file(&self, name: &str) -> SpoolFile {
+    pub(super) fn file(&self, name: &str, bytes: u64) -> SpoolFile {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        SpoolFile { path: self.own.join(format!("{number:012}-{name}")) }
+        SpoolFile { path: self.own.join(format!("{number:012}-{name}")), bytes }
     }
 }
 

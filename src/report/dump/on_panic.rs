@@ -25,8 +25,9 @@ impl Reports {
     /// Sends a dump before a panic ends the process: with `panic = "abort"`, any panic, otherwise one on the main thread
     /// that is inside of neither watched work nor a task. A panic that is caught, by tokio or by a server, is no end, and makes no dump.
     ///
-    /// The panic hook only asks for it, and waits for up to two seconds until it has been written. It takes no lock. The
-    /// hook that was there before still runs, first. Call this once, after other panic hooks have been set.
+    /// The panic hook only asks for it, and waits for up to two seconds until it has been written. It takes no lock. In a large
+    /// program without optimisations, names alone take as long, unless an earlier [dump](crate::blocking_dump) has had
+    /// them read. The hook that was there before still runs, first. Call this once, after other panic hooks have been set.
     ///
     /// # Errors
     ///

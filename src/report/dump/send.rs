@@ -128,6 +128,7 @@ impl Report {
             suppressed: 0,
             others: None,
             incident: String::new(),
+            fleet: None,
             dump: Some(Box::new(dump)),
             around: crate::report::assemble::around::Around::default(),
             elsewhere: crate::report::assemble::elsewhere::Elsewhere::default(),

@@ -2,6 +2,9 @@
 //!
 //! The reporter's thread publishes them once a second, so no request ever waits for a recorder.
 
+#[cfg(feature = "fleet")]
+mod fleet;
+
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -125,6 +128,10 @@ fn record() {
     gauge!(MONITOR_UP).set(if monitor.running { 1.0 } else { 0.0 });
     gauge!(HEARTBEAT_AGE).set(monitor.heartbeat_age.as_secs_f64());
     gauge!(MAX_LAG).set(monitor.max_lag.as_secs_f64());
+    #[cfg(feature = "fleet")]
+    if let Some(fleet) = metrics.fleet {
+        fleet::record(fleet);
+    }
     for (sink, taken) in by_sink::deliveries() {
         counter!(DELIVERIES, "sink" => sink).absolute(taken);
     }

@@ -35,12 +35,20 @@
 //! | `heeler_reports_not_spooled_total` | counter | | reports that could not be written to the spool, and were kept in memory alone |
 //! | `heeler_reports_left_to_later_version` | gauge | | reports in the spool that only a later version of heeler can read |
 //! | `heeler_queue_depth` | gauge | | reports that are on their way to at least one sink, or wait to be tried again |
-//! | `heeler_deliveries_total` | counter | `sink` | reports that a sink has taken, updates included |
+//! | `heeler_deliveries_total` | counter | `sink` | reports that a sink has taken, updates included; profiles that a Pyroscope server has |
 //! | `heeler_delivery_failures_total` | counter | `sink` | attempts to deliver that failed; beyond 32 names of sinks, `other` |
+//! | `heeler_fleet_messages_total` | counter | `alone`: `true`, `false` | incidents that people were told of, on behalf of all instances or of this one alone, see [`FleetStats`](https://docs.rs/heeler/latest/heeler/report/fleet/struct.FleetStats.html) |
+//! | `heeler_fleet_requests_total` | counter | `kind`: `put`, `get`, `list`, `remove` | requests to the fleet's store |
+//! | `heeler_fleet_failed_requests_total` | counter | | those that failed or were not answered in time |
+//! | `heeler_fleet_uncounted_total` | counter | | reports that the store's counts lack for good |
+//! | `heeler_fleet_unwritten` | gauge | | reports that are counted in memory, and not in the store yet |
+//! | `heeler_fleet_heeds_conditions` | gauge | | 0 if the store does not heed conditions, so that each instance tells people, else 1 |
 //! | `heeler_monitor_up` | gauge | | 1 if the monitor's threads run, else 0 |
 //! | `heeler_monitor_heartbeat_age_seconds` | gauge | | time since the monitor last turned: more than some seconds means that it hangs |
 //! | `heeler_monitor_max_lag_seconds` | gauge | | the longest delay of the monitor in the last thirty to sixty seconds |
 //! | `heeler_report_elapsed_seconds` | histogram | `verdict` | how long reported work had run when it was first captured |
+//!
+//! Those of the fleet are there if there is a [`Fleet`](https://docs.rs/heeler/latest/heeler/struct.Fleet.html).
 //!
 //! No label comes from a request, so the number of series is bounded.
 //!
@@ -57,6 +65,8 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Stats;
+#[cfg(feature = "fleet")]
+use super::fleet::FleetStats;
 use crate::capture::PerProcess;
 use crate::capture::slots;
 use crate::counts::COUNTS;
@@ -89,6 +99,10 @@ pub struct Metrics {
     pub wakes: Wakes,
     /// Reports of all [`Reports`](crate::Reports) of the process, including those that are gone.
     pub reports: Stats,
+    /// What all members of a [`Fleet`](crate::Fleet) in the process have done, if there is one.
+    #[cfg(feature = "fleet")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
+    pub fleet: Option<FleetStats>,
     /// The monitor, the thread that keeps deadlines.
     pub monitor: Monitor,
 }
@@ -179,6 +193,8 @@ pub fn metrics() -> Metrics {
         },
         wakes: Wakes { slow: wakes.slow, blocked: wakes.blocked, waiting: wakes.waiting },
         reports: super::total(),
+        #[cfg(feature = "fleet")]
+        fleet: super::fleet::total(),
         monitor: monitor::metrics(),
     }
 }

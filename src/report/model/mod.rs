@@ -2,6 +2,7 @@
 //! [`schema`](crate::report::model::schema).
 
 pub(in crate::report) mod deployment;
+pub(in crate::report) mod fleet;
 pub(in crate::report) mod others;
 mod parts;
 pub(in crate::report) mod process;
@@ -19,6 +20,7 @@ use crate::monitor::{Kind, Verdict};
 use crate::report::assemble::around::Around;
 use crate::report::assemble::elsewhere::Elsewhere;
 use crate::report::dump::Dump;
+use crate::report::model::fleet::FleetIncident;
 use crate::report::model::others::Others;
 use crate::report::model::words::lenient;
 use crate::text::time::{millis, rfc3339};
@@ -166,6 +168,9 @@ pub struct Report {
     /// Equal for reports whose cause is the same work, and for that work's own. Hexadecimal. Local to this process.
     #[serde(default)]
     pub incident: String,
+    /// In a report that tells people about all instances of the service: which are affected. `None` otherwise.
+    #[serde(default)]
+    pub fleet: Option<Box<FleetIncident>>,
     /// Everything that was in flight, for the kind *dump*; `None` otherwise.
     #[serde(default)]
     pub dump: Option<Box<Dump>>,

@@ -55,6 +55,14 @@ pub struct ProcessInfo {
     pub zone: Option<String>,
 }
 
+impl ProcessInfo {
+    /// Returns the name that tells it from the others: the instance's, or else the host's with the process id.
+    #[cfg(any(feature = "profile", feature = "fleet"))]
+    pub(crate) fn instance_name(&self) -> String {
+        self.instance.clone().unwrap_or_else(|| format!("{} {}", self.hostname, self.pid))
+    }
+}
+
 /// A thread at the moment of the capture.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -1,6 +1,7 @@
 //! How much memory a report takes.
 
 use crate::capture::Frame;
+use crate::report::model::fleet::FleetIncident;
 use crate::report::model::others::{BusyThreads, Others};
 use crate::report::model::{Interval, Location, Report, RequestInfo, Span, Stack, Thread};
 use crate::report::threads::ThreadGroup;
@@ -42,10 +43,21 @@ impl Report {
             + self.dump.as_ref().map_or(0, |dump| self::dump(dump))
             + self.location.as_ref().map_or(0, location)
             + self.others.as_ref().map_or(0, others)
+            + self.fleet.as_ref().map_or(0, |incident| fleet(incident))
             + self.stacks.iter().map(stack).sum::<usize>()
             + self.spans.iter().map(span).sum::<usize>()
             + self.notes.iter().map(|note| text(note)).sum::<usize>()
     }
+}
+
+fn fleet(incident: &FleetIncident) -> usize {
+    let instances = incident.instances.iter().map(|instance| text(&instance.name) + texts([&instance.version]));
+    let routes = incident.routes.iter().map(|route| size_of::<String>() + text(route)).sum::<usize>();
+    size_of::<FleetIncident>()
+        + size_of_val(&*incident.instances)
+        + text(&incident.key)
+        + instances.sum::<usize>()
+        + routes
 }
 
 fn dump(dump: &Dump) -> usize {

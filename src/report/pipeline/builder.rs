@@ -12,6 +12,8 @@ use super::trace_url::TraceUrl;
 use crate::error::Error;
 use crate::log::TARGET;
 use crate::report::delivery::{AnySink, Limits, Spool};
+#[cfg(feature = "fleet")]
+use crate::report::fleet::Fleet;
 use crate::report::privacy::Redactor;
 use crate::report::rules::Rule;
 use crate::report::sink::{AsyncSink, Boxed, Directory, Log, Sink};
@@ -66,6 +68,8 @@ pub struct ReportsBuilder {
     paths: Vec<String>,
     spool: Option<PathBuf>,
     limits: Limits,
+    #[cfg(feature = "fleet")]
+    fleet: Option<Fleet>,
     /// The first sink that could not be set up.
     failed: Option<Error>,
 }
@@ -94,6 +98,8 @@ impl Default for ReportsBuilder {
             paths: Vec::new(),
             spool: None,
             limits: parts.limits,
+            #[cfg(feature = "fleet")]
+            fleet: None,
             failed: None,
         }
     }
@@ -347,6 +353,18 @@ impl ReportsBuilder {
         self
     }
 
+    /// Makes this instance a member of a fleet: people are told once of an incident that hits many instances. See
+    /// [`fleet`](crate::report::fleet). By default each instance is alone.
+    ///
+    /// [`build`](Self::build) starts the fleet's thread. If that fails, the log says so, and this instance tells people for
+    /// itself.
+    #[cfg(feature = "fleet")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
+    pub fn fleet(mut self, fleet: Fleet) -> Self {
+        self.fleet = Some(fleet);
+        self
+    }
+
     /// Checks all settings and opens the directory.
     ///
     /// # Errors
@@ -354,7 +372,7 @@ impl ReportsBuilder {
     /// [`is_directory`](Error::is_directory) if the directory, a mail directory or the spool is not a directory, or cannot be
     /// created or written to. [`is_config`](Error::is_config) for a bound of zero, an empty log target, a header that cannot
     /// be allowed, a secret path that hides nothing, a [trace URL](Self::trace_url) without `{trace_id}` or that isn't one of
-    /// `http` or `https`, a [rule](Self::rule) that does nothing, or a sink whose settings cannot be used.
+    /// `http` or `https`, a [rule](Self::rule) that does nothing, a fleet whose times or prefix cannot be used, or a sink whose settings cannot be used.
     pub fn build(self) -> Result<Reports, Error> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -372,6 +390,8 @@ impl ReportsBuilder {
             return Err(Error::config("the log target is empty"));
         }
         self.rules.iter().try_for_each(Rule::check)?;
+        #[cfg(feature = "fleet")]
+        self.fleet.iter().try_for_each(Fleet::check)?;
         let mut redactor = Redactor::default();
         redactor.secret_names(&self.secrets);
         redactor.secret_paths(&self.paths)?;
@@ -403,6 +423,8 @@ impl ReportsBuilder {
             trace_url,
             endings,
             rules: self.rules,
+            #[cfg(feature = "fleet")]
+            fleet: self.fleet,
         }))
     }
 }

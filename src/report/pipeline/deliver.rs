@@ -61,6 +61,10 @@ impl Reports {
         };
         // Counted only now, because a report that is lost while it is put together is counted as dropped.
         state.counters.count_made(&report);
+        #[cfg(feature = "fleet")]
+        if let Some(member) = &state.member {
+            member.note(&mut report, matches!(decision, Decision::Send { .. }));
+        }
         #[cfg(feature = "console")]
         if let Some(history) = state.history.get() {
             lock_std(history).note(&report, matches!(decision, Decision::Send { .. }));

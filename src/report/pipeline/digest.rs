@@ -1,7 +1,10 @@
-//! Many reports in one: what a sink with a limit per hour sends about the reports beyond it.
+//! Many reports in one: what a sink with a limit per hour sends about the reports beyond it, and what a sink gets that takes
+//! all reports of an interval together.
 
 use std::time::{Duration, SystemTime};
 
+#[cfg(feature = "pyroscope")]
+use super::timelines::Timelines;
 use crate::monitor::Verdict;
 use crate::report::assemble::location::place;
 use crate::report::assemble::route::route_line;
@@ -27,6 +30,9 @@ pub(crate) struct Digest {
     pub(crate) lost: u64,
     pub(crate) hostname: String,
     pub(crate) service: Option<String>,
+    /// Where the time of the reports' work went, for a sink that sends nothing but digests.
+    #[cfg(feature = "pyroscope")]
+    pub(crate) timelines: Option<Box<Timelines>>,
 }
 
 /// The reports with one fingerprint.
@@ -59,6 +65,8 @@ impl Digest {
             lost: 0,
             hostname: report.process.hostname.clone(),
             service: report.process.service.clone(),
+            #[cfg(feature = "pyroscope")]
+            timelines: None,
         };
         digest.add(report);
         digest
@@ -94,6 +102,14 @@ impl Digest {
             }),
             None => self.others = self.others.saturating_add(count),
         }
+    }
+
+    /// Gathers where the time of a report's work went, too.
+    pub(crate) fn add_timeline(&mut self, report: &Report) {
+        #[cfg(feature = "pyroscope")]
+        self.timelines.get_or_insert_default().add(report);
+        #[cfg(not(feature = "pyroscope"))]
+        let _ = report;
     }
 
     /// Returns the entries, the most frequent first.

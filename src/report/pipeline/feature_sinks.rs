@@ -1,10 +1,10 @@
 //! The builder's methods for sinks that come with features.
 
-#[cfg(any(feature = "email", feature = "webhook"))]
+#[cfg(any(feature = "email", feature = "pyroscope", feature = "webhook"))]
 use std::sync::Arc;
 
 use super::builder::ReportsBuilder;
-#[cfg(any(feature = "email", feature = "webhook"))]
+#[cfg(any(feature = "email", feature = "pyroscope", feature = "webhook"))]
 use crate::report::delivery::AnySink;
 
 impl ReportsBuilder {
@@ -22,6 +22,16 @@ impl ReportsBuilder {
     #[cfg_attr(docsrs, doc(cfg(feature = "otel")))]
     pub fn open_telemetry(self, open_telemetry: crate::report::sink::OpenTelemetry) -> Self {
         self.sink(open_telemetry.start())
+    }
+
+    /// Also pushes where the time of reported work went to Pyroscope, as a profile of slow traffic: see
+    /// [`Pyroscope`](crate::Pyroscope#a-profile-of-slow-traffic). May be called several times.
+    ///
+    /// [`build`](Self::build) checks the settings.
+    #[cfg(feature = "pyroscope")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "pyroscope")))]
+    pub fn pyroscope(self, pyroscope: crate::Pyroscope) -> Self {
+        self.any_sink(pyroscope.prepare().map(|slow| AnySink::Async(Arc::new(slow))))
     }
 
     /// Also sends each report to Sentry.

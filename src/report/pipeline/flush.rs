@@ -17,8 +17,8 @@ impl Reports {
     /// reports still on their way are then lost with the process, unless there is a
     /// [spool](crate::report::ReportsBuilder::spool).
     ///
-    /// Sinks that failed are tried again at once, and digests that wait for the end of an hour are sent now. A sink must
-    /// not call this: it would wait for itself.
+    /// Sinks that failed are tried again at once, and what waits for the end of an hour or of an interval is sent now. A
+    /// sink must not call this: it would wait for itself.
     ///
     /// Works on any executor, with a thread of its own while it waits. If that cannot be started, the log says so, and
     /// this returns false at once. If the future is dropped before it is ready, reports are sent all the same.
@@ -72,7 +72,7 @@ impl Reports {
         let delivered = reporter::flush(left) && {
             // Again, for what has come since.
             dispatch.hurry();
-            !dispatch.is_busy() || (reporter::know(self) && dispatch.wait(left))
+            (!dispatch.is_busy() || (reporter::know(self) && dispatch.wait(left))) && dispatch.wait_for_fleet(left)
         };
         self.say_held_back();
         delivered

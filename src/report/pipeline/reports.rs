@@ -16,18 +16,24 @@ use super::throttle::{Overdue, Throttle};
 use super::trace_url::TraceUrl;
 use super::unended::Unended;
 use crate::capture::PerProcess;
+#[cfg(feature = "fleet")]
+use crate::disabled::is_disabled;
 use crate::inflight::{ReportTarget, Target};
 use crate::log::TARGET;
 use crate::log::log_safely;
 #[cfg(feature = "console")]
 use crate::report::Report;
-use crate::report::delivery::{AnySink, Dispatch, Inherited, Limits, Spool};
+use crate::report::delivery::{AnySink, Dispatch, Gate, Inherited, Limits, Spool};
+#[cfg(feature = "fleet")]
+use crate::report::fleet::{Fleet, FleetSink, FleetStats, Member};
 use crate::report::metrics::stats::{Counters, SinkStats, Stats, count};
 use crate::report::privacy::{Redactor, TRACEPARENT};
 #[cfg(feature = "console")]
 use crate::report::rules::RuleBudget;
 use crate::report::rules::{Rule, Rules};
 use crate::report::sink::Log;
+#[cfg(feature = "fleet")]
+use crate::report::{ProcessInfo, complete};
 use crate::sync::lock_std;
 
 /// Decides where reports go, and what they contain. Build it once and clone it freely: clones share everything.
@@ -90,6 +96,9 @@ pub(super) struct State {
     /// What follows from many slow requests.
     pub(super) rules: Rules,
     pub(super) counters: Arc<Counters>,
+    /// `None` if there is no fleet, or if its thread could not be started.
+    #[cfg(feature = "fleet")]
+    pub(super) member: Option<Arc<Member>>,
     #[cfg(feature = "console")]
     pub(super) history: OnceLock<Mutex<History>>,
 }
@@ -108,6 +117,8 @@ pub(in crate::report) struct Parts {
     pub(in crate::report) trace_url: Option<TraceUrl>,
     pub(in crate::report) endings: bool,
     pub(in crate::report) rules: Vec<Rule>,
+    #[cfg(feature = "fleet")]
+    pub(in crate::report) fleet: Option<Fleet>,
 }
 
 impl Target for Inner {
@@ -135,13 +146,37 @@ impl Reports {
     pub(in crate::report) fn from_parts(parts: Parts) -> Self {
         let inherited = parts.spool.as_ref().map(Spool::held);
         let first = Mutex::new(parts.spool);
+        #[cfg(feature = "fleet")]
+        let process = {
+            let (service, version) = parts.service.clone().unzip();
+            let (instance, zone) = (parts.instance.clone(), parts.zone.clone());
+            ProcessInfo { service, version, instance, zone, ..ProcessInfo::default() }
+        };
+        #[cfg(feature = "fleet")]
+        let is_member = parts.fleet.is_some();
         let state = move || {
             // The builder has already opened the first one.
             let opened = first.try_lock().ok().and_then(|mut first| first.take());
             let spool = opened.or_else(|| open_in_child(inherited.as_ref()?));
             let counters = Counters::registered();
+            #[cfg_attr(not(feature = "fleet"), allow(unused_mut, reason = "a fleet is a sink, too"))]
+            let (mut sinks, mut gate): (_, Option<Arc<dyn Gate>>) = (parts.sinks.clone(), None);
+            #[cfg(feature = "fleet")]
+            let member = parts.fleet.as_ref().and_then(|fleet| join(fleet, process.clone()));
+            #[cfg(feature = "fleet")]
+            if let Some(member) = &member {
+                sinks.push(AnySink::Async(Arc::new(FleetSink(Arc::clone(member)))));
+                gate = Some(Arc::new(Arc::clone(member)));
+            }
+            let dispatch = Arc::new(Dispatch::new(sinks, spool, parts.limits, Arc::clone(&counters), gate));
+            #[cfg(feature = "fleet")]
+            if let Some(member) = &member {
+                member.start(&dispatch);
+            }
             State {
-                dispatch: Arc::new(Dispatch::new(parts.sinks.clone(), spool, parts.limits, Arc::clone(&counters))),
+                dispatch,
+                #[cfg(feature = "fleet")]
+                member,
                 throttle: Mutex::new(Throttle::new(parts.repeat_after)),
                 progress: Mutex::default(),
                 unended: parts.endings.then(Mutex::default),
@@ -161,7 +196,11 @@ impl Reports {
             trace_url: parts.trace_url,
         };
         let reports = Self { inner: Arc::new(inner) };
-        if reports.dispatch().has_spool() {
+        #[cfg(feature = "fleet")]
+        let is_known = is_member || reports.dispatch().has_spool();
+        #[cfg(not(feature = "fleet"))]
+        let is_known = reports.dispatch().has_spool();
+        if is_known {
             // Reports left by an earlier process go out even if this one never has anything to report.
             reporter::start();
             reporter::know(&reports);
@@ -186,6 +225,24 @@ impl Reports {
     #[must_use]
     pub fn sinks(&self) -> Vec<SinkStats> {
         self.inner.state.get().dispatch.sinks().collect()
+    }
+
+    /// Returns what this instance has done as a member of its fleet, if it is one.
+    ///
+    /// ```
+    /// assert_eq!(heeler::Reports::default().fleet(), None);
+    /// ```
+    #[cfg(feature = "fleet")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
+    #[must_use]
+    pub fn fleet(&self) -> Option<FleetStats> {
+        self.inner.state.get().member.as_ref().map(|member| member.stats())
+    }
+
+    /// Returns this instance as a member of its fleet, if it is one.
+    #[cfg(all(feature = "fleet", feature = "console"))]
+    pub(crate) fn member(&self) -> Option<&Arc<Member>> {
+        self.inner.state.get().member.as_ref()
     }
 
     /// Returns the reports used where nothing else is set: they go to the log alone.
@@ -322,6 +379,8 @@ impl Default for Parts {
             trace_url: None,
             endings: true,
             rules: Vec::new(),
+            #[cfg(feature = "fleet")]
+            fleet: None,
         }
     }
 }
@@ -332,6 +391,22 @@ impl fmt::Debug for Reports {
         let sinks: Vec<&str> = self.inner.state.get().dispatch.names().collect();
         f.debug_struct("Reports").field("sinks", &sinks).field("stats", &self.stats()).finish_non_exhaustive()
     }
+}
+
+/// Makes this process a member of a fleet.
+#[cfg(feature = "fleet")]
+fn join(fleet: &Fleet, mut process: ProcessInfo) -> Option<Arc<Member>> {
+    if is_disabled() {
+        return None;
+    }
+    complete(&mut process, &[]);
+    let joined = Member::new(fleet, process);
+    if let Err(error) = &joined {
+        log_safely(|| {
+            tracing::error!(target: TARGET, %error, "the thread of the fleet did not start: this instance tells people for itself");
+        });
+    }
+    joined.ok()
 }
 
 fn open_in_child(inherited: &Inherited) -> Option<Spool> {

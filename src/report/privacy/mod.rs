@@ -25,10 +25,10 @@ mod sql;
 mod uri;
 mod values;
 
-#[cfg(feature = "webhook")]
+#[cfg(any(feature = "pyroscope", feature = "webhook"))]
 pub(crate) use found::REDACTED;
 pub(crate) use headers::TRACEPARENT;
-#[cfg(feature = "webhook")]
+#[cfg(any(feature = "pyroscope", feature = "webhook"))]
 pub(crate) use names::decode;
 pub(crate) use redactor::{Redactor, code, header_value, told};
 pub(in crate::report) use report::MAX_THREAD;

@@ -4,6 +4,7 @@ use super::found::REDACTED;
 use super::redactor::{MAX_URI, MAX_VALUE, Redactor};
 use crate::report::RuntimeHealth;
 use crate::report::dump::Dump;
+use crate::report::model::fleet::FleetIncident;
 use crate::report::model::others::Others;
 use crate::report::model::{Report, Thread};
 use crate::report::pipeline::trace_url::is_link;
@@ -83,6 +84,8 @@ impl Redactor {
         }
         report.elsewhere.names_mut().for_each(|name| self.work(name, limits));
         report.others.iter_mut().flat_map(Others::names_mut).for_each(|name| self.work(name, limits));
+        let fleet = report.fleet.iter_mut().map(|fleet| &mut **fleet);
+        fleet.flat_map(FleetIncident::names_mut).for_each(|name| self.work(name, limits));
         for span in &mut report.spans {
             text(&mut span.name, limits.value);
             for (name, value) in &mut span.fields {

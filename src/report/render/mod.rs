@@ -11,6 +11,8 @@ mod json;
 mod layout;
 mod markup;
 mod page;
+#[cfg(feature = "pprof")]
+pub(crate) mod pprof;
 mod sections;
 mod sentence;
 mod stacks;

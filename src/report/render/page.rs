@@ -49,6 +49,9 @@ fn facts(report: &Report) -> Vec<Fact> {
     facts.push(("captured", timestamp(report.captured_at)));
     facts.push(("started", timestamp(report.started_at)));
     let threshold = report.limit().map(|limit| format!(" ({limit})")).unwrap_or_default();
+    if let Some(fleet) = &report.fleet {
+        facts.push(("incident", fleet.words()));
+    }
     facts.push(("elapsed", format!("{}{threshold}", duration(report.elapsed))));
     if let Some(ended) = report.ended() {
         facts.push(("ended", ended));

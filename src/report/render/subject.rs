@@ -1,7 +1,7 @@
 //! The subject of a message, which a mail client lists and a pager reads out.
 
 use crate::report::assemble::route::{job_name, route_line};
-use crate::report::{Kind, Report, Verdict};
+use crate::report::{FleetNews, Kind, Report, Verdict};
 use crate::text::escape::escape;
 use crate::text::units::duration;
 
@@ -18,6 +18,16 @@ impl Report {
     /// Returns the report in a line: `waiting 2.51 s: GET /slow/{what} on web-1`. It has at most 150 characters, and
     /// none of them can end the line or the header that it is in.
     pub(crate) fn subject(&self) -> String {
+        let prefix = match self.fleet.as_ref().map(|fleet| &fleet.news) {
+            None | Some(FleetNews::Began) => return self.own_subject(),
+            Some(FleetNews::Doubled) => "twice as many: ",
+            Some(FleetNews::Spread { .. }) => "another route: ",
+            Some(FleetNews::Ended { .. }) => "ended: ",
+        };
+        cut(&format!("{prefix}{}", self.own_subject()), MAX_SUBJECT)
+    }
+
+    fn own_subject(&self) -> String {
         if let Some(dump) = &self.dump {
             let text = format!("dump: {} in flight{}", dump.in_flight, on(&self.process.hostname));
             return cut(&text, MAX_SUBJECT);

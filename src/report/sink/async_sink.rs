@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::SinkError;
 use crate::report::{Digest, Report};
@@ -57,6 +58,11 @@ pub trait AsyncSink: Send + Sync + 'static {
     ///
     /// Returns whatever kept the report from arriving: see [`SinkError`].
     fn deliver(&self, report: &Report) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// Returns whether people read what it sends: see [`Sink::tells_people`](crate::Sink::tells_people). Called once.
+    fn tells_people(&self) -> bool {
+        false
+    }
 }
 
 impl<S: AsyncSink> AsyncSink for Arc<S> {
@@ -67,6 +73,10 @@ impl<S: AsyncSink> AsyncSink for Arc<S> {
     fn deliver(&self, report: &Report) -> impl Future<Output = Result<(), SinkError>> + Send {
         (**self).deliver(report)
     }
+
+    fn tells_people(&self) -> bool {
+        (**self).tells_people()
+    }
 }
 
 /// An async sink as the delivery uses it: its futures are boxed, and it may have a limit per hour.
@@ -74,6 +84,23 @@ pub(crate) trait DynAsyncSink: Send + Sync + 'static {
     fn name(&self) -> &str;
 
     fn deliver<'a>(&'a self, report: &'a Report) -> Delivery<'a>;
+
+    /// Returns whether people read what it sends.
+    fn tells_people(&self) -> bool {
+        false
+    }
+
+    /// Returns how reports are put together, or `None` if each is sent alone. If there is an answer,
+    /// [`deliver_all`](Self::deliver_all) is called instead of [`deliver`](Self::deliver).
+    fn batch(&self) -> Option<Batch> {
+        None
+    }
+
+    /// Sends several reports at once: all or none.
+    fn deliver_all<'a>(&'a self, reports: &'a [Arc<Report>]) -> Delivery<'a> {
+        let _ = reports;
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Returns whether the report contains anything that was not sent yet. A report without news counts as taken, and
     /// not against [`per_hour`](Self::per_hour).
@@ -88,11 +115,26 @@ pub(crate) trait DynAsyncSink: Send + Sync + 'static {
         None
     }
 
-    /// Sends what was gathered because of [`per_hour`](Self::per_hour).
+    /// Returns how long all reports are gathered for each [`digest`](Self::digest), or `None` to have them one by one.
+    fn digest_every(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Sends what was gathered because of [`per_hour`](Self::per_hour) or [`digest_every`](Self::digest_every).
     fn digest<'a>(&'a self, digest: &'a Digest) -> Delivery<'a> {
         let _ = digest;
         Box::pin(std::future::ready(Ok(())))
     }
+}
+
+/// When reports are sent together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// How long the first one waits for others.
+    pub(crate) age: Duration,
+    /// How many there are at most, and how many bytes they take in memory.
+    pub(crate) reports: usize,
+    pub(crate) bytes: usize,
 }
 
 /// An attempt to send something.
@@ -108,5 +150,9 @@ impl<S: AsyncSink> DynAsyncSink for Boxed<S> {
 
     fn deliver<'a>(&'a self, report: &'a Report) -> Delivery<'a> {
         Box::pin(self.0.deliver(report))
+    }
+
+    fn tells_people(&self) -> bool {
+        self.0.tells_people()
     }
 }

@@ -7,11 +7,15 @@ mod directory;
 #[cfg(feature = "email")]
 pub mod email;
 mod error;
+#[cfg(any(feature = "pyroscope", feature = "webhook"))]
+mod http;
 mod log;
 #[cfg(any(feature = "email", feature = "webhook"))]
 mod news;
 #[cfg(feature = "otel")]
 mod otel;
+#[cfg(feature = "pyroscope")]
+pub(crate) mod pyroscope;
 #[cfg(feature = "sentry")]
 mod sentry;
 #[cfg(feature = "webhook")]
@@ -22,12 +26,14 @@ use std::sync::Arc;
 #[cfg(feature = "sentry")]
 pub use self::sentry::Sentry;
 pub use async_sink::AsyncSink;
-pub(crate) use async_sink::{Boxed, Delivery, DynAsyncSink};
+pub(crate) use async_sink::{Batch, Boxed, Delivery, DynAsyncSink};
 pub(crate) use directory::Directory;
 pub use error::SinkError;
 pub(crate) use log::Log;
 #[cfg(feature = "otel")]
 pub use otel::OpenTelemetry;
+#[cfg(feature = "pyroscope")]
+pub use pyroscope::Pyroscope;
 #[cfg(feature = "webhook")]
 pub use webhook::Webhook;
 
@@ -97,6 +103,14 @@ pub trait Sink: Send + Sync + 'static {
     /// growing pauses, until [`retry_for`](crate::ReportsBuilder::retry_for) is over, unless the error is
     /// [permanent](SinkError::permanent). If the sink panics, this report is given up.
     fn deliver(&self, report: &Report) -> Result<(), SinkError>;
+
+    /// Returns whether people read what it sends: whether it pages, mails or posts into a room. Called once.
+    ///
+    /// With a [`Fleet`](https://docs.rs/heeler/latest/heeler/struct.Fleet.html), such sinks get one message per incident and
+    /// not one per instance. All others get the reports of their own instance, each of them. Defaults to false.
+    fn tells_people(&self) -> bool {
+        false
+    }
 }
 
 impl<S: Sink + ?Sized> Sink for Arc<S> {
@@ -107,6 +121,10 @@ impl<S: Sink + ?Sized> Sink for Arc<S> {
     fn deliver(&self, report: &Report) -> Result<(), SinkError> {
         (**self).deliver(report)
     }
+
+    fn tells_people(&self) -> bool {
+        (**self).tells_people()
+    }
 }
 
 impl<S: Sink + ?Sized> Sink for Box<S> {
@@ -116,5 +134,9 @@ impl<S: Sink + ?Sized> Sink for Box<S> {
 
     fn deliver(&self, report: &Report) -> Result<(), SinkError> {
         (**self).deliver(report)
+    }
+
+    fn tells_people(&self) -> bool {
+        (**self).tells_people()
     }
 }

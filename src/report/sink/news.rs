@@ -67,6 +67,10 @@ impl News {
     /// update arrived is old news, unless it carries the count of held-back reports. How the work has ended is none: it
     /// would be one more message about each report.
     pub(crate) fn are_in(&self, report: &Report) -> bool {
+        // The fleet has decided that people are to be told of it, and by this instance.
+        if report.fleet.is_some() {
+            return true;
+        }
         if report.ending.is_some() {
             return false;
         }
@@ -81,6 +85,10 @@ impl News {
 
     /// Records that the report has been sent.
     pub(crate) fn told(&mut self, report: &Report) {
+        // News of an incident are counted among themselves, and only borrow a report.
+        if report.fleet.as_ref().is_some_and(|fleet| fleet.is_update()) {
+            return;
+        }
         let now = || Told { update: report.update, verdict: report.verdict, location: report.location.clone() };
         let told = self.0.entry(&report.id, now);
         // A retried report may arrive after a later update.
@@ -122,6 +130,23 @@ mod tests {
         assert!(!news.are_in(&Report { update: 0, ..report() }) && !news.are_in(&Report { update: 1, ..report() }));
         assert!(news.are_in(&Report { update: 0, suppressed: 7, ..report() }), "nobody else says that there were more");
         assert!(news.are_in(&Report { update: 1, verdict: Verdict::Starved, ..report() }));
+    }
+
+    /// Guards: the message that an incident has begun is sent although news of the one before it had the same report.
+    #[test]
+    fn a_fleet_decides_what_is_news() {
+        use crate::report::{FleetIncident, FleetNews};
+
+        let of = |update: u32, news: FleetNews| {
+            let fleet = FleetIncident { news, ..FleetIncident::default() };
+            Report { update, fleet: Some(Box::new(fleet)), ..report() }
+        };
+        let mut news = News::new();
+        news.told(&of(1, FleetNews::Ended { quiet_seconds: 900 }));
+        assert!(news.are_in(&of(0, FleetNews::Began)));
+        assert!(news.are_in(&report()), "the report itself was not sent");
+        news.told(&Report { update: 2, ..report() });
+        assert!(news.are_in(&of(0, FleetNews::Began)) && news.are_in(&of(1, FleetNews::Doubled)));
     }
 
     /// Guards: an endless stream of new requests takes bounded memory.

@@ -134,3 +134,37 @@ fn go_tool_pprof_keeps_angle_brackets() {
         assert!(all.lines().any(|line| line.ends_with(name)), "no {name} in {all}");
     }
 }
+
+/// Guards: a server takes the profile however long it is, with all of its time, and the stacks in which most of that went.
+#[cfg(feature = "pyroscope")]
+#[test]
+fn a_huge_profile_is_pushed_within_a_servers_limits() {
+    let mut builder = ProfileBuilder::new();
+    let names = "app::a_function_with_quite_a_long_name".repeat(5);
+    for number in 0..20_000_u32 {
+        let state = if number % 2 == 0 { State::OnCpu } else { State::Waiting };
+        let nanos = u64::from(number) + 1;
+        builder.slice(state, nanos, 1, &[own("app::handler", 1), own(&format!("{names}_{number}"), number)]);
+    }
+    builder.beside(State::OnCpu, 8_000_000, 8, &[own("app::child", 1)]);
+    let profile = builder.build();
+    let message = crate::profile::format::bounded_pprof(&profile, &[("route", "/slow/{what}"), ("trace_id", "")]);
+    assert!(message.encoded_len() <= 4 << 20 && message.sample.len() <= 16_000, "{}", message.encoded_len());
+    let sum = |at: usize| message.sample.iter().map(|sample| sample.value[at]).sum::<i64>();
+    assert_eq!((sum(0), sum(1), sum(2)), (20_000, i64::try_from(profile.wall_nanos).unwrap(), 8_000_000));
+    let text = |at: i64| message.string_table[at as usize].as_str();
+    let name = |sample: &protos::Sample| {
+        let line = &message.location[sample.location_id[0] as usize - 1].line[0];
+        text(message.function[line.function_id as usize - 1].name)
+    };
+    let others: Vec<_> = message.sample.iter().filter(|sample| name(sample) == "[other stacks]").collect();
+    assert_eq!(others.len(), 2, "one for each state");
+    assert!(message.sample.iter().any(|sample| name(sample).ends_with("_19999")), "the longest is there");
+    assert!(!message.sample.iter().any(|sample| name(sample).ends_with("name_0")), "the shortest is not");
+    let labels = |sample: &protos::Sample| sample.label.iter().map(|label| text(label.key)).collect::<Vec<_>>();
+    assert!(message.sample.iter().all(|sample| labels(sample) == ["state", "route"]), "an empty label is none");
+
+    let small = crate::profile::format::bounded_pprof(&sample(), &[]);
+    assert!(small.comment.is_empty() && !small.string_table.iter().any(|text| text.contains("/slow/lock")));
+    assert_eq!(small.sample.len(), check(&sample()).sample.len());
+}

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::super::Phase;
+use super::super::status::LOST_AFTER;
 use super::*;
 use crate::profile::store::memory::Memory;
 use crate::profile::{Node, Outcome, Quality, Request, Response, SCHEMA, Slice, State};
@@ -57,6 +59,8 @@ fn status(number: u64, principal: Option<&str>, phase: Phase) -> Status {
         polls: 2,
         samples: 3,
         place: Some("app::load at src/a.rs:1".into()),
+        #[cfg(heeler_remote)]
+        sent: None,
     }
 }
 

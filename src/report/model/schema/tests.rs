@@ -9,6 +9,7 @@ use crate::report::assemble::location::{arrange, locate};
 use crate::report::testing::{await_stack, culprit, library, own, report, thread_stack, traced};
 use crate::report::{Activity, Denied, DeniedBy, Ended, Ending, Interval, Repeats, Report, SCHEMA, Stack};
 use crate::report::{BlockingPool, BusyThreads, Contended, Finding, Holder, OtherPlace, Others};
+use crate::report::{FleetIncident, FleetInstance, FleetNews};
 
 fn value(report: &impl serde::Serialize) -> Value {
     serde_json::to_value(report).unwrap()
@@ -86,6 +87,24 @@ fn both_schemas_are_read() {
     }
     let read: Report = serde_json::from_str(&report.to_json()).unwrap();
     assert_eq!(format!("{read:#?}"), debug);
+}
+
+/// Guards: what a report says of its fleet is in each form, and only there where it says something.
+#[test]
+fn a_fleet_is_read_as_it_was_written() {
+    let instance = FleetInstance { name: "web1".to_owned(), version: Some("1.0".to_owned()), reports: 3 };
+    let news = FleetNews::Spread { route: "GET /a".to_owned() };
+    let fleet = FleetIncident { key: "k".to_owned(), number: 2, news, reports: 3, ..FleetIncident::default() };
+    let mut report = report();
+    report.fleet = Some(Box::new(FleetIncident { instances: vec![instance], more_instances: 1, ..fleet }));
+    let fleet = value(&report)["fleet"].clone();
+    assert_eq!(fleet["news"], json!({"spread": {"route": "GET /a"}}));
+    for written in [value(&report), value(&Schema1(&report)), short(&report)] {
+        assert_eq!(written["fleet"], fleet);
+        assert_eq!(read(written).unwrap().fleet, report.fleet);
+    }
+    report.fleet = None;
+    assert_eq!(value(&report).get("fleet"), None);
 }
 
 /// Guards: schema 1 says so, and has what it always had. Formats that count fields beforehand get the right number.

@@ -93,6 +93,7 @@ fn write<S: Serializer>(
         suppressed,
         others,
         incident,
+        fleet,
         dump,
         around: _,
         elsewhere: _,
@@ -109,6 +110,7 @@ fn write<S: Serializer>(
         Stacks::Tables(_, None) => (SCHEMA, LATER_FIELDS + 3 + usize::from(dump.is_some())),
         Stacks::Tables(_, Some(_)) => (SCHEMA, LATER_FIELDS + 4),
     };
+    let more = more + usize::from(fleet.is_some());
     let mut out = serializer.serialize_struct("Report", FIELDS + more)?;
     macro_rules! fields {
         ($($field:ident)*) => {{ $(out.serialize_field(stringify!($field), $field)?;)* }};
@@ -151,6 +153,10 @@ fn write<S: Serializer>(
     later_fields!(others);
     if !incident.is_empty() || matches!(told, Stacks::Tables(..)) {
         fields!(incident);
+    }
+    // Few reports have one.
+    if fleet.is_some() {
+        fields!(fleet);
     }
     // The short form has its sentence alone.
     if dump.is_some() && !matches!(told, Stacks::Tables(_, Some(_))) {

@@ -172,6 +172,10 @@ impl DynAsyncSink for Mailer {
         "email"
     }
 
+    fn tells_people(&self) -> bool {
+        true
+    }
+
     fn has_news(&self, report: &Report) -> bool {
         let threads = lock_std(self.threads.get());
         if report.ending.is_some() { self.endings && threads.knows(report) } else { threads.has_news(report) }

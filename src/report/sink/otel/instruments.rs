@@ -39,12 +39,13 @@ pub(super) fn start(meters: &Meters) {
 fn recent() -> Metrics {
     const FRESH: Duration = Duration::from_millis(100);
     static RECENT: PerProcess<Mutex<Option<(Instant, Metrics)>>> = PerProcess::new(Mutex::default);
-    let mut recent = lock_std(RECENT.get());
-    match *recent {
+    let known = *lock_std(RECENT.get());
+    match known {
         Some((at, metrics)) if at.elapsed() < FRESH => metrics,
         _ => {
+            // Without the lock: it may run other people's code, when it drops the last of a fleet.
             let metrics = metrics();
-            *recent = Some((Instant::now(), metrics));
+            *lock_std(RECENT.get()) = Some((Instant::now(), metrics));
             metrics
         }
     }
@@ -95,6 +96,45 @@ fn works(pieces: Pieces) -> [(KeyValue, u64); 4] {
         (work("child"), pieces.children),
         (work("timebox"), pieces.timeboxes),
     ]
+}
+
+/// Of the fleet: nothing is observed without one.
+#[cfg(feature = "fleet")]
+fn make_fleet(meter: &Meter) {
+    let what = "Incidents that people were told of, for all instances or for this one alone.";
+    counters(meter, "heeler.fleet.messages", "{message}", what, |instrument| {
+        let Some(fleet) = recent().fleet else { return };
+        instrument.observe(fleet.messages, &[KeyValue::new("heeler.alone", false)]);
+        instrument.observe(fleet.messages_alone, &[KeyValue::new("heeler.alone", true)]);
+    });
+    let what = "Requests to the store of the fleet, failed ones included.";
+    counters(meter, "heeler.fleet.requests", "{request}", what, |instrument| {
+        let Some(fleet) = recent().fleet else { return };
+        let requests = [("put", fleet.puts), ("get", fleet.gets), ("list", fleet.lists), ("remove", fleet.removals)];
+        for (kind, number) in requests {
+            instrument.observe(number, &[KeyValue::new("heeler.kind", kind)]);
+        }
+    });
+    let what = "Requests to the store of the fleet that failed or were not answered in time.";
+    counters(meter, "heeler.fleet.failed_requests", "{request}", what, |instrument| {
+        recent().fleet.iter().for_each(|fleet| instrument.observe(fleet.failed_requests, &[]));
+    });
+    let what = "Reports that the counts in the store of the fleet lack for good.";
+    counters(meter, "heeler.fleet.uncounted", "{report}", what, |instrument| {
+        recent().fleet.iter().for_each(|fleet| instrument.observe(fleet.uncounted, &[]));
+    });
+    let what = "Reports that are counted in memory, and not in the store of the fleet yet.";
+    gauge(meter, "heeler.fleet.unwritten", "{report}", what, |instrument| {
+        recent().fleet.iter().for_each(|fleet| instrument.observe(signed(fleet.unwritten), &[]));
+    });
+    let what = "1 if the store of the fleet heeds conditions, else 0.";
+    let observe = |instrument: &dyn AsyncInstrument<f64>| {
+        if let Some(heeds) = recent().fleet.and_then(|fleet| fleet.heeds_conditions) {
+            instrument.observe(if heeds { 1.0 } else { 0.0 }, &[]);
+        }
+    };
+    let instrument = meter.f64_observable_gauge("heeler.fleet.heeds_conditions").with_unit("1");
+    instrument.with_description(what).with_callback(observe).build();
 }
 
 fn make(meter: &Meter) {
@@ -154,6 +194,8 @@ fn make(meter: &Meter) {
     level(meter, "heeler.monitor.heartbeat_age", "s", what, |metrics| metrics.monitor.heartbeat_age.as_secs_f64());
     let what = "The longest that the monitor was late in the last thirty to sixty seconds.";
     level(meter, "heeler.monitor.max_lag", "s", what, |metrics| metrics.monitor.max_lag.as_secs_f64());
+    #[cfg(feature = "fleet")]
+    make_fleet(meter);
     let what = "Reports that a sink has taken, updates included.";
     counters(meter, "heeler.deliveries", "{report}", what, |instrument| {
         for (sink, taken) in by_sink::deliveries() {

@@ -57,9 +57,17 @@ use crate::report::{Report, Sink};
 ///
 /// heeler's own: `heeler.report.id`, `heeler.report.update`, `heeler.kind`, `heeler.verdict`, `heeler.job`,
 /// `heeler.elapsed_ms`, `heeler.threshold_ms`, `heeler.busy_ms`, `heeler.waiting_ms`, `heeler.polls`,
-/// `heeler.fingerprint`, `heeler.suppressed` and `heeler.notes`. The record of an [ending](Report::ending), at severity
-/// INFO, also has `heeler.ended`, `heeler.ended_after_ms` and `http.response.status_code`. The event on the span leaves out what the span itself
-/// says about the request.
+/// `heeler.fingerprint`, `heeler.incident`, `heeler.suppressed` and `heeler.notes`. The record of an
+/// [ending](Report::ending), at severity INFO, also has `heeler.ended`, `heeler.ended_after_ms` and
+/// `http.response.status_code`. The event on the span leaves out what the span itself says about the request.
+///
+/// `docs/opentelemetry.md` in the repository has a configuration of the OpenTelemetry Collector, and queries for Loki,
+/// ClickHouse and Tempo.
+///
+/// # Profiles
+///
+/// heeler sends no OTLP profiles, because the SDK (`opentelemetry_sdk` 0.33) doesn't have that signal. `Pyroscope` (feature
+/// `pyroscope`) has the ids of the trace and the span on each sample.
 ///
 /// # Instruments
 ///
@@ -76,6 +84,12 @@ use crate::report::{Report, Sink};
 /// | `heeler.captures` | `{capture}` | `heeler.result` | captures of slow work: taken, missed, refused, truncated |
 /// | `heeler.deliveries` | `{report}` | `heeler.sink` | reports that a sink has taken, updates included |
 /// | `heeler.delivery.failures` | `{delivery}` | `heeler.sink` | deliveries to a sink that failed |
+/// | `heeler.fleet.messages` | `{message}` | `heeler.alone` | with a fleet: incidents that people were told of, for all instances or for this one alone |
+/// | `heeler.fleet.requests` | `{request}` | `heeler.kind` | requests to its store |
+/// | `heeler.fleet.failed_requests` | `{request}` | | those that failed |
+/// | `heeler.fleet.uncounted` | `{report}` | | reports that its counts lack for good |
+/// | `heeler.fleet.unwritten` | `{report}` | | up and down: reports that are not counted in the store yet |
+/// | `heeler.fleet.heeds_conditions` | `1` | | 0 if each instance tells people for itself, because the store does not heed conditions |
 ///
 /// The thread that collects metrics observes them. They hold the [metrics](crate::metrics()) of the whole process.
 ///

@@ -1,7 +1,6 @@
 //! Setting up a webhook.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -10,12 +9,13 @@ use reqwest::Url;
 use super::body::Form;
 use super::post::Post;
 use crate::error::{Error, Result};
+use crate::report::sink::http::{Endpoint, checked_url, origin};
 
 /// The default timeout of a whole attempt.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How much of it connecting may take at most.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How errors name its settings.
+const WHOSE: &str = "the webhook's";
 
 /// The default number of messages to people per hour.
 const SLACK_PER_HOUR: u32 = 20;
@@ -215,10 +215,7 @@ impl Webhook {
 
     /// Checks all settings.
     pub(crate) fn prepare(self) -> Result<Post> {
-        let url = self.checked_url()?;
-        if self.timeout.is_zero() {
-            return Err(Error::config("the webhook's timeout is zero: nothing would ever arrive"));
-        }
+        let url = checked_url(WHOSE, &self.url, self.plaintext)?;
         if self.secret.as_ref().is_some_and(Vec::is_empty) {
             return Err(Error::config("the webhook's secret is empty"));
         }
@@ -234,35 +231,9 @@ impl Webhook {
             (_, true) => Form::Whole,
             (form, false) => form,
         };
-        let headers = self.checked_headers()?;
-        let mut client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .connect_timeout(self.timeout.min(CONNECT_TIMEOUT))
-            // Reports are rare: a connection kept since the last one is most likely dead by now.
-            .pool_max_idle_per_host(0)
-            .user_agent(concat!("heeler/", env!("CARGO_PKG_VERSION")));
-        if is_here(&url) {
-            client = client.no_proxy();
-        }
-        // Fails if there is no way to verify certificates. The error contains no URL, because the client has none yet.
-        let client =
-            client.build().map_err(|error| Error::config(format!("no HTTP client for the webhook: {error}")))?;
+        let endpoint = Endpoint::new(WHOSE, url, self.checked_headers()?, self.timeout)?;
         let per_hour = self.per_hour.or((form == Form::Slack).then_some(SLACK_PER_HOUR));
-        Ok(Post::new(client, url, form, headers, self.secret, self.timeout, per_hour))
-    }
-
-    fn checked_url(&self) -> Result<Url> {
-        let url = Url::parse(&self.url)
-            .map_err(|error| Error::config(format!("the webhook's URL, `https://..`, cannot be read: {error}")))?;
-        match url.scheme() {
-            "https" => Ok(url),
-            "http" if self.plaintext || is_here(&url) => Ok(url),
-            "http" => Err(Error::config(
-                "the webhook's URL is not encrypted: use https, or allow `http` to other hosts with `plaintext()`",
-            )),
-            _ => Err(Error::config("the webhook's URL is neither https nor http")),
-        }
+        Ok(Post::new(endpoint, form, self.secret, per_hour))
     }
 
     fn checked_headers(&self) -> Result<HeaderMap> {
@@ -283,19 +254,6 @@ impl Webhook {
         }
         Ok(headers)
     }
-}
-
-/// Returns whether the host is this machine, whatever a name server or a proxy says.
-fn is_here(url: &Url) -> bool {
-    let Some(host) = url.host_str() else { return false };
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
-}
-
-/// Returns the part of a URL that isn't secret: `https://hooks.example.com:8443`.
-pub(super) fn origin(url: &Url) -> String {
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
 }
 
 impl fmt::Debug for Webhook {

@@ -44,6 +44,9 @@ pub(super) fn report(report: &Report) -> Value {
     for part in [&process.instance, &process.zone].into_iter().flatten() {
         about.plain(part).raw(" · ");
     }
+    if let Some(fleet) = &report.fleet {
+        about.plain(&fleet.words()).raw(" · ");
+    }
     if report.suppressed > 0 {
         about.plain(&count(report.suppressed, "more report")).raw(" like this held back · ");
     }
