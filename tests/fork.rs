@@ -268,6 +268,97 @@ fn a_child_reports_for_itself() {
     assert_eq!(taken, ["of the parent"]);
 }
 
+/// Guards: a fork does not copy the loader's lock while heeler holds it to read what is loaded: whoever asked the loader in the
+/// child would wait for ever.
+#[cfg(target_env = "gnu")]
+#[test]
+fn a_child_may_ask_the_loader() {
+    extern "C" fn enough(_: *mut libc::dl_phdr_info, _: usize, _: *mut libc::c_void) -> libc::c_int {
+        1
+    }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let reports = heeler::Reports::builder().without_log().repeat_after(Duration::ZERO).build().unwrap();
+    // The loader holds its lock, too, when it loads something.
+    let loading = Mutex::new(());
+    // What is loaded is read again when something else is, with the next stack.
+    let reload = || {
+        let _loading = loading.lock().unwrap();
+        // SAFETY: a library of the C library's without code of its own.
+        let library = unsafe { libc::dlopen(c"libutil.so.1".as_ptr(), libc::RTLD_NOW) };
+        assert!(!library.is_null());
+        // SAFETY: it was loaded above.
+        unsafe { libc::dlclose(library) };
+    };
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            for _ in 0..8 {
+                reload();
+                slow("of the parent", &reports);
+                assert!(reports.blocking_flush(Duration::from_secs(40)));
+            }
+        });
+        while !worker.is_finished() {
+            let unloading = loading.lock().unwrap();
+            // SAFETY: the child calls nothing that takes another lock, and ends.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: as above. The alarm ends a child that waits.
+                unsafe {
+                    libc::alarm(20);
+                    libc::dl_iterate_phdr(Some(enough), std::ptr::null_mut());
+                    libc::_exit(0);
+                }
+            }
+            drop(unloading);
+            let mut status = 0;
+            // SAFETY: waits for the child made above.
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            assert_eq!(status, 0);
+        }
+    });
+}
+
+/// Guards: a request that is profiled in the parent takes no place from the child's.
+#[cfg(feature = "profile")]
+#[test]
+fn a_child_profiles_while_its_parent_does() {
+    use tower::{Layer as _, ServiceExt as _};
+
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (runs, go_on) = (Arc::new(AtomicBool::new(false)), Arc::new(tokio::sync::Notify::new()));
+    let handler = {
+        let (runs, go_on) = (Arc::clone(&runs), Arc::clone(&go_on));
+        move |request: http::Request<String>| {
+            let (runs, go_on) = (Arc::clone(&runs), Arc::clone(&go_on));
+            async move {
+                if request.uri().path() == "/waits" {
+                    runs.store(true, Ordering::Release);
+                    go_on.notified().await;
+                }
+                Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
+            }
+        }
+    };
+    let layer = heeler::ProfileLayer::new(|_: &http::request::Parts| true).max_concurrent(1);
+    let service = layer.layer(tower::service_fn(handler));
+    let status_of = |path: &str| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let request = http::Request::get(format!("{path}?__geordi__=json")).body(String::new()).unwrap();
+        runtime.block_on(service.clone().oneshot(request)).unwrap().status().as_u16()
+    };
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| status_of("/waits"));
+        let began = Instant::now();
+        while !runs.load(Ordering::Acquire) {
+            assert!(began.elapsed() < Duration::from_secs(40));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let seen = in_child(By::Library, || format!("{}", status_of("/")));
+        go_on.notify_one();
+        assert_eq!((&*seen, waits.join().unwrap()), ("200", 200));
+    });
+}
+
 /// A server that takes what is pushed. The first connection has to wait for its answer.
 #[cfg(feature = "pyroscope")]
 struct SlowServer {

@@ -1,8 +1,8 @@
 //! Finds out which crate a frame is from, and whether that is the application's own code.
 
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
+use super::fork::PerProcess;
 use super::frame::Frame;
 use super::own_frames::is_heelers;
 use super::sys;
@@ -255,17 +255,17 @@ fn same_crate(a: &str, b: &str) -> bool {
 
 /// Returns the crate that the executable was built from, by the name of its file.
 fn main_crate() -> &'static str {
-    static NAME: LazyLock<String> = LazyLock::new(|| crate_of_executable(executable()));
-    &NAME
+    static NAME: PerProcess<String> = PerProcess::new(|| crate_of_executable(executable()));
+    NAME.get()
 }
 
 /// Returns the path of the executable. Without `/proc`, it is the path that the program was started with.
 pub(super) fn executable() -> &'static Path {
-    static PATH: LazyLock<PathBuf> = LazyLock::new(|| {
+    static PATH: PerProcess<PathBuf> = PerProcess::new(|| {
         let path = std::env::current_exe().ok().map(without_deletion);
         path.or_else(sys::started_path).unwrap_or_default()
     });
-    &PATH
+    PATH.get()
 }
 
 /// Removes what the kernel appends to the path of a file that has been replaced, for example by a deployment.

@@ -49,17 +49,21 @@ fn number_anew(word: &AtomicU32) -> u32 {
     }
 }
 
-/// Makes forks noticed from here on, in this process and all its descendants.
+/// Makes forks noticed from here on, in this process and all its descendants, and has them wait for code that must not
+/// be forked in the middle.
 pub(crate) fn notice_forks() {
     static STARTED: OnceLock<()> = OnceLock::new();
     #[cfg(target_os = "linux")]
-    STARTED.get_or_init(|| match wiped_page() {
-        Some(page) => {
-            page.store(1, Ordering::Relaxed);
-            WORD.store(std::ptr::from_ref(page).cast_mut(), Ordering::Release);
+    STARTED.get_or_init(|| {
+        super::unforked::have_forks_wait();
+        match wiped_page() {
+            Some(page) => {
+                page.store(1, Ordering::Relaxed);
+                WORD.store(std::ptr::from_ref(page).cast_mut(), Ordering::Release);
+            }
+            // SAFETY: the handler stores one word, which is allowed between a fork and whatever comes next.
+            None => drop(unsafe { libc::pthread_atfork(None, None, Some(wipe)) }),
         }
-        // SAFETY: the handler stores one word, which is allowed between a fork and whatever comes next.
-        None => drop(unsafe { libc::pthread_atfork(None, None, Some(wipe)) }),
     });
     #[cfg(not(target_os = "linux"))]
     STARTED.get_or_init(|| ());

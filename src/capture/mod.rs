@@ -38,6 +38,8 @@ mod task;
 mod thread;
 #[cfg(all(test, heeler_copies, not(heeler_loom)))]
 mod thread_stress;
+#[cfg(target_os = "linux")]
+mod unforked;
 mod unwind;
 
 pub use frame::Frame;

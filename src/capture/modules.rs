@@ -19,7 +19,7 @@ pub(crate) fn code_range() -> std::ops::Range<u64> {
 #[cfg(heeler_copies)]
 mod imp {
     use std::ops::{Deref, Range};
-    use std::sync::{Arc, Mutex, OnceLock};
+    use std::sync::{Arc, Mutex};
 
     use object::elf::{FileHeader64, NT_GNU_BUILD_ID, PF_X, PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE};
     use object::{NativeEndian, read::elf::NoteIterator};
@@ -27,6 +27,7 @@ mod imp {
     use crate::capture::crates::executable as executable_path;
     use crate::capture::fork::PerProcess;
     use crate::capture::symbols::ModuleName;
+    use crate::capture::unforked::unforked;
     use crate::sync::lock_std;
 
     /// How `.eh_frame_hdr` begins: its version, and how it encodes where `.eh_frame` is.
@@ -135,20 +136,19 @@ mod imp {
     }
 
     pub(super) fn code_range() -> Range<u64> {
-        static RANGE: OnceLock<Range<u64>> = OnceLock::new();
-        let found = RANGE.get_or_init(|| {
+        static RANGE: PerProcess<Range<u64>> = PerProcess::new(|| {
             let here = code_range as *const () as u64;
             let modules = Modules::current();
             let module = modules.find(here);
             let code = module.and_then(|module| module.code.iter().find(|code| code.contains(&here)).cloned());
             code.unwrap_or(0..0)
         });
-        found.clone()
+        RANGE.get().clone()
     }
 
     type Visit<'a> = dyn FnMut(&libc::dl_phdr_info) -> bool + 'a;
 
-    /// Calls `visit` for each loaded object until it has seen enough.
+    /// Calls `visit` for each loaded object until it has seen enough. `visit` must not do the same.
     fn iterate(visit: &mut Visit<'_>) {
         extern "C" fn trampoline(info: *mut libc::dl_phdr_info, _size: usize, data: *mut libc::c_void) -> libc::c_int {
             // SAFETY: `data` is the `&mut &mut Visit` below, which outlives the call. Nothing else uses it during the
@@ -160,7 +160,7 @@ mod imp {
         let mut visit = visit;
         // SAFETY: the trampoline has the expected signature and gets the pointer it expects. A panic in `visit` would
         // end the process at the `extern "C"` boundary, but `visit` has no reason to panic.
-        unsafe { libc::dl_iterate_phdr(Some(trampoline), (&raw mut visit).cast()) };
+        unforked(|| unsafe { libc::dl_iterate_phdr(Some(trampoline), (&raw mut visit).cast()) });
     }
 
     /// Returns where the kernel has put its own library.

@@ -3,9 +3,8 @@
 //! heeler polls the application's futures and copies their stacks within a poll, so its functions are on nearly every
 //! stack. They are never what a report is about, wherever they are.
 
-use std::sync::LazyLock;
-
 use super::crates::{crate_of_function, dependency_of_path, is_std, is_std_crate};
+use super::fork::PerProcess;
 use super::frame::Frame;
 
 /// The functions that copy a stack within the call of a waker, by the beginning of their names after the crate's. They
@@ -126,12 +125,12 @@ fn is_glue(frame: &Frame) -> bool {
 /// that this very file is. The latter is ignored if it is only `src/`, as for a package at its workspace's root,
 /// because any of the application's files could be there, too.
 fn is_heelers_file(file: &str) -> bool {
-    static ROOT: LazyLock<Option<String>> = LazyLock::new(|| {
+    static ROOT: PerProcess<Option<String>> = PerProcess::new(|| {
         let root = file!().replace('\\', "/").strip_suffix("capture/own_frames.rs")?.to_owned();
         (root != "src/").then_some(root)
     });
     let in_root = |root: &str| file.starts_with(root) || file.contains(&format!("/{root}"));
-    dependency_of_path(file) == Some(crate_name()) || ROOT.as_deref().is_some_and(in_root)
+    dependency_of_path(file) == Some(crate_name()) || ROOT.get().as_deref().is_some_and(in_root)
 }
 
 #[cfg(test)]

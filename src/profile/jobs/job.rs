@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
+use crate::capture::PerProcess;
 use crate::profile::id::Id;
 use crate::profile::record::{Progress, Recording};
 #[cfg(heeler_remote)]
@@ -169,19 +170,25 @@ impl Job {
 }
 
 /// The jobs of this process that aren't over.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::profile) struct Jobs {
-    live: Mutex<HashMap<Id, Arc<Job>>>,
+    live: PerProcess<Mutex<HashMap<Id, Arc<Job>>>>,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self { live: PerProcess::new(Mutex::default) }
+    }
 }
 
 impl Jobs {
     pub(in crate::profile) fn get(&self, id: Id) -> Option<Arc<Job>> {
-        lock_std(&self.live).get(&id).cloned()
+        lock_std(self.live.get()).get(&id).cloned()
     }
 
     /// Keeps a job until the value is dropped.
     pub(in crate::profile) fn enter(self: &Arc<Self>, job: &Arc<Job>) -> Entered {
-        lock_std(&self.live).insert(job.id, Arc::clone(job));
+        lock_std(self.live.get()).insert(job.id, Arc::clone(job));
         Entered { jobs: Arc::clone(self), id: job.id }
     }
 }
@@ -195,7 +202,7 @@ pub(in crate::profile) struct Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        lock_std(&self.jobs.live).remove(&self.id);
+        lock_std(self.jobs.live.get()).remove(&self.id);
     }
 }
 

@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::capture::{PerProcess, process_number};
 use crate::sync::lock_std;
 
 /// The assumed length of a turn before one has been seen.
 const GUESS: Duration = Duration::from_secs(2);
 
-/// First come, first served, up to a limit.
+/// First come, first served, up to a limit, which a child of `fork` has for itself.
 #[derive(Debug)]
 pub(in crate::profile) struct Queue {
     concurrent: usize,
     longest: usize,
-    state: Mutex<State>,
+    state: PerProcess<Mutex<State>>,
 }
 
 #[derive(Debug)]
@@ -28,6 +29,12 @@ struct State {
     typical: Duration,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self { running: 0, waiting: VecDeque::new(), next: 0, typical: GUESS }
+    }
+}
+
 /// There is no place left. One may be free in this many seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::profile) struct Full {
@@ -37,13 +44,12 @@ pub(in crate::profile) struct Full {
 impl Queue {
     /// Allows `concurrent` at a time, at least one, and `longest` more that wait.
     pub(in crate::profile) fn new(concurrent: usize, longest: usize) -> Arc<Self> {
-        let state = State { running: 0, waiting: VecDeque::new(), next: 0, typical: GUESS };
-        Arc::new(Self { concurrent: concurrent.max(1), longest, state: Mutex::new(state) })
+        Arc::new(Self { concurrent: concurrent.max(1), longest, state: PerProcess::new(Mutex::default) })
     }
 
     /// Takes a place, if there is one left.
     pub(in crate::profile) fn enter(self: &Arc<Self>) -> Result<Ticket, Full> {
-        let mut state = lock_std(&self.state);
+        let mut state = lock_std(self.state.get());
         if state.running >= self.concurrent && state.waiting.len() >= self.longest {
             let turns = state.waiting.len() / self.concurrent + 1;
             let seconds = state.typical.as_secs_f64() * turns as f64;
@@ -55,7 +61,7 @@ impl Queue {
     /// Takes a place, however many wait: for what somebody else has admitted.
     #[cfg(heeler_remote)]
     pub(in crate::profile) fn enter_admitted(self: &Arc<Self>) -> Ticket {
-        self.admit(&mut lock_std(&self.state))
+        self.admit(&mut lock_std(self.state.get()))
     }
 
     fn admit(self: &Arc<Self>, state: &mut State) -> Ticket {
@@ -70,7 +76,7 @@ impl Queue {
             Some(turn)
         };
         let began = turn.is_none().then(Instant::now);
-        Ticket { queue: Arc::clone(self), number, turn, began }
+        Ticket { queue: Arc::clone(self), process: process_number(), number, turn, began }
     }
 }
 
@@ -78,6 +84,7 @@ impl Queue {
 #[derive(Debug)]
 pub(in crate::profile) struct Ticket {
     queue: Arc<Queue>,
+    process: u32,
     number: u64,
     turn: Option<oneshot::Receiver<()>>,
     began: Option<Instant>,
@@ -86,7 +93,7 @@ pub(in crate::profile) struct Ticket {
 impl Ticket {
     /// Returns how many are before it in the queue.
     pub(in crate::profile) fn place(&self) -> usize {
-        let state = lock_std(&self.queue.state);
+        let state = lock_std(self.queue.state.get());
         state.waiting.iter().position(|(number, _)| *number == self.number).unwrap_or(0)
     }
 
@@ -103,7 +110,10 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut state = lock_std(&self.queue.state);
+        if self.process != process_number() {
+            return;
+        }
+        let mut state = lock_std(self.queue.state.get());
         if let Some(at) = state.waiting.iter().position(|(number, _)| *number == self.number) {
             state.waiting.remove(at);
             return;
@@ -146,7 +156,7 @@ mod tests {
         assert_eq!(places(&tickets), [0, 0, 0]);
         assert!(!has_turn(&mut tickets[2]));
         tickets.clear();
-        let state = lock_std(&queue.state);
+        let state = lock_std(queue.state.get());
         assert_eq!((state.running, state.waiting.len()), (0, 0));
     }
 
@@ -171,7 +181,7 @@ mod tests {
         drop(second);
         assert!(has_turn(&mut third));
         drop(third);
-        assert_eq!(lock_std(&queue.state).running, 0);
+        assert_eq!(lock_std(queue.state.get()).running, 0);
     }
 
     /// Guards: nobody waits where no queue is wanted. A request that is sent away gets a time to retry, within bounds.
@@ -180,7 +190,7 @@ mod tests {
         let queue = Queue::new(0, 0);
         let ticket = queue.enter().unwrap();
         assert_eq!(queue.enter().unwrap_err(), Full { retry_after: 2 });
-        lock_std(&queue.state).typical = Duration::from_secs(100_000);
+        lock_std(queue.state.get()).typical = Duration::from_secs(100_000);
         assert_eq!(queue.enter().unwrap_err(), Full { retry_after: 600 });
         drop(ticket);
         assert!(queue.enter().is_ok());

@@ -22,11 +22,11 @@ pub(in crate::report) mod yielding;
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{Denied, ProcessInfo, Report, SCHEMA, Span, Stack, Thread};
-use crate::capture::{self, Address, Origin, RowId, Snapshot, Symbols, Unwinder};
+use crate::capture::{self, Address, Origin, PerProcess, RowId, Snapshot, Symbols, Unwinder};
 use crate::counts::COUNTS;
 use crate::inflight::{Stacks, Subject};
 use crate::monitor::{Culprit, Evidence, Kind, ThreadEvidence};
@@ -38,7 +38,7 @@ use crate::report::model::words::StackKind;
 use crate::sync::count;
 
 /// Makes ids that differ between processes. Every assembler gives the same piece of work the same id.
-static IDS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+static IDS: PerProcess<RandomState> = PerProcess::new(RandomState::new);
 
 /// Turns evidence into reports. Belongs to one thread: the reporter's or the symbolizer's.
 pub(in crate::report) struct Assembler {
@@ -51,7 +51,7 @@ pub(in crate::report) struct Assembler {
 
 /// Returns the id of reports about the work of that row, which began at that many ticks.
 pub(in crate::report) fn report_id(id: RowId, started: u64) -> String {
-    format!("{:016x}", IDS.hash_one((id.to_bits(), started)))
+    format!("{:016x}", IDS.get().hash_one((id.to_bits(), started)))
 }
 
 /// Rounds to whole microseconds, which is precise enough for a reader.

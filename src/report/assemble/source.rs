@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use std::sync::LazyLock;
 use std::time::SystemTime;
 
+use crate::capture::PerProcess;
 use crate::report::model::Stack;
 use crate::report::privacy::code;
 
@@ -29,9 +29,9 @@ const MAX_STATEMENT: usize = 12;
 /// Files are read anew for each report that is sent, because the throttle keeps those few, and a file may have changed.
 /// A file that changed after the executable was built isn't quoted, because its lines may have moved.
 pub(crate) fn quote(stacks: &mut [Stack]) {
-    static BUILT: LazyLock<Option<SystemTime>> =
-        LazyLock::new(|| fs::metadata(std::env::current_exe().ok()?).ok()?.modified().ok());
-    quote_as_of(stacks, *BUILT);
+    static BUILT: PerProcess<Option<SystemTime>> =
+        PerProcess::new(|| fs::metadata(std::env::current_exe().ok()?).ok()?.modified().ok());
+    quote_as_of(stacks, *BUILT.get());
 }
 
 fn quote_as_of(stacks: &mut [Stack], built: Option<SystemTime>) {

@@ -1,7 +1,6 @@
 //! Turns values into what may be shown of them.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
 
 use http::{HeaderName, HeaderValue, header};
 
@@ -10,7 +9,7 @@ use super::headers::{self, NEVER, TRACEPARENT};
 use super::names::SecretNames;
 use super::paths::SecretPaths;
 use super::scan::Scan;
-use crate::capture::front;
+use crate::capture::{PerProcess, front};
 use crate::error::{Error, Result};
 use crate::text::escape;
 
@@ -37,12 +36,12 @@ impl Default for Redactor {
 }
 
 /// A redactor that knows what secrets usually look like.
-static STANDARD: LazyLock<Redactor> = LazyLock::new(Redactor::default);
+static STANDARD: PerProcess<Redactor> = PerProcess::new(Redactor::default);
 
 impl Redactor {
     /// Returns a redactor without settings.
     pub(super) fn standard() -> &'static Self {
-        &STANDARD
+        STANDARD.get()
     }
 
     /// Shows these headers instead of the default ones.
@@ -164,12 +163,12 @@ impl Redactor {
 
 /// Returns a text that isn't from a report or a profile, as it may be shown: an error for the log.
 pub(crate) fn told(text: &str, max: usize) -> String {
-    STANDARD.text(text, max)
+    STANDARD.get().text(text, max)
 }
 
 /// Returns a line of source code, without the keys, tokens and passwords in it.
 pub(crate) fn code(line: &str, max: usize) -> String {
-    STANDARD.code(line, max)
+    STANDARD.get().code(line, max)
 }
 
 /// Returns a header's value as text. Nothing is shown of one that is marked as sensitive.
