@@ -38,7 +38,6 @@ mod task;
 mod thread;
 #[cfg(all(test, heeler_copies, not(heeler_loom)))]
 mod thread_stress;
-#[cfg(target_os = "linux")]
 mod unforked;
 mod unwind;
 
@@ -66,6 +65,8 @@ pub(crate) use task::{Branches, is_traced, is_tracing, original, row_of, trace, 
 pub(crate) use thread::{
     Outcome, Poller, RowId, RuntimeId, Sample, Sampler, ThreadSlot, install as install_handler, slots,
 };
+#[cfg(feature = "pprof")]
+pub(crate) use unforked::unforked;
 pub(crate) use unwind::Unwinder;
 
 /// Returns an address in the frame of the function that uses it. The stack below belongs to what that function calls.

@@ -148,7 +148,7 @@ mod imp {
 
     type Visit<'a> = dyn FnMut(&libc::dl_phdr_info) -> bool + 'a;
 
-    /// Calls `visit` for each loaded object until it has seen enough. `visit` must not do the same.
+    /// Calls `visit` for each loaded object until it has seen enough.
     fn iterate(visit: &mut Visit<'_>) {
         extern "C" fn trampoline(info: *mut libc::dl_phdr_info, _size: usize, data: *mut libc::c_void) -> libc::c_int {
             // SAFETY: `data` is the `&mut &mut Visit` below, which outlives the call. Nothing else uses it during the

@@ -8,6 +8,7 @@
 use pprof::{ProfilerGuard, ProfilerGuardBuilder, Symbol};
 
 use super::{ProcessProfile, ProcessStack};
+use crate::capture::unforked;
 
 /// A rate that is not in step with anything.
 const RATE_HZ: u32 = 99;
@@ -39,7 +40,8 @@ impl Watching {
     ///
     /// Returns a sentence if `pprof` has no report.
     pub(super) fn finish(self) -> Result<ProcessProfile, String> {
-        let report = self.0.report().build();
+        // Functions are named under a lock of the crate `backtrace`.
+        let report = unforked(|| self.0.report().build());
         let report = report.map_err(|error| format!("there is no profile of the rest of the process: {error}"))?;
         let mut stacks: Vec<ProcessStack> = Vec::new();
         for (frames, samples) in &report.data {

@@ -77,12 +77,15 @@ fn is_main(name: &str) -> bool {
 #[cfg(not(heeler_copies))]
 pub(crate) fn survey() -> DebugInformation {
     let (mut has_line, mut has_name) = (false, false);
-    backtrace::resolve(survey as *mut std::ffi::c_void, |symbol| {
+    let look = |symbol: &backtrace::Symbol| {
         has_line |= symbol.lineno().is_some();
         has_name |= symbol.name().is_some();
+    };
+    crate::capture::unforked::unforked(|| {
+        backtrace::resolve(survey as *mut std::ffi::c_void, look);
+        // It was read only for this.
+        backtrace::clear_symbol_cache();
     });
-    // It was read only for this.
-    backtrace::clear_symbol_cache();
     match (has_line, has_name) {
         (true, _) => DebugInformation::Full,
         (false, true) => DebugInformation::SymbolTable,
