@@ -68,7 +68,8 @@ pub(super) async fn answer(reports: &Reports, head: &Parts, caller: Option<&str>
         asked => {
             let (depth, reports) = (asked.depth(), reports.clone());
             let caller = caller.map(str::to_owned);
-            let made = answer_of(depth, move |dump| made(asked, &filter, dump, &reports, caller.as_deref())).await;
+            let id = if let Asked::Work(id) = &asked { Some(id.clone()) } else { None };
+            let made = answer_of(depth, id, move |dump| made(asked, &filter, dump, &reports, caller.as_deref())).await;
             made.unwrap_or_else(|| say(StatusCode::SERVICE_UNAVAILABLE, TOO_MANY))
         }
     };
@@ -78,7 +79,8 @@ pub(super) async fn answer(reports: &Reports, head: &Parts, caller: Option<&str>
 /// Has the next work like that profiled.
 async fn ordered(id: String, reports: Reports, caller: Option<&str>) -> Response<ResponseBody> {
     let caller = caller.map(str::to_owned);
-    match answer_of(Depth::Cheap, move |dump| order::place(dump, &id, &reports, caller.as_deref())).await {
+    let of = Some(id.clone());
+    match answer_of(Depth::Cheap, of, move |dump| order::place(dump, &id, &reports, caller.as_deref())).await {
         Some(Some(Placed::Waits)) => see_other("?view=history"),
         Some(Some(Placed::NobodyTakes)) => {
             say(StatusCode::CONFLICT, "Nothing can be profiled: this process has no `ProfileLayer`.")

@@ -37,14 +37,21 @@ struct Kept {
 static KEPT: PerProcess<Kept> = PerProcess::new(Kept::default);
 
 /// Returns a dump that is less than a second old. Takes one if there is none, and lets others wait for that.
-pub(super) fn blocking(depth: Depth) -> Arc<Dump> {
-    let kept = KEPT.get();
+///
+/// With `id`, the dump has the work with that id, or is newer than this call: work that began a moment ago is in flight, too.
+pub(super) fn blocking(depth: Depth, id: Option<&str>) -> Arc<Dump> {
+    let (kept, asked) = (KEPT.get(), Instant::now());
     let (place, take): (_, fn() -> Dump) = match depth {
         Depth::Cheap => (&kept.cheap, cheap_dump),
         Depth::Whole => (&kept.whole, blocking_dump),
     };
     let mut place = lock_std(place);
-    if let Some((_, dump)) = place.as_ref().filter(|(taken, _)| taken.elapsed() < CURRENT) {
+    let serves = |(taken, dump): &&(Instant, Arc<Dump>)| {
+        let is_new = || taken.checked_sub(dump.took).is_some_and(|began| began >= asked);
+        let knows = |id: &str| dump.work.iter().any(|work| work.id == id);
+        taken.elapsed() < CURRENT && id.is_none_or(|id| knows(id) || is_new())
+    };
+    if let Some((_, dump)) = place.as_ref().filter(serves) {
         return Arc::clone(dump);
     }
     let dump = Arc::new(take());
@@ -82,9 +89,9 @@ fn forget() {
     }
 }
 
-/// Makes an answer of a dump, on a thread of its own: the surrounding runtime may be of any kind, and all that it needs is
+/// Makes an answer of a dump, about the work with that id if there is one, on a thread of its own: the surrounding runtime may be of any kind, and all that it needs is
 /// slow. Returns `None` if too many ask.
-pub(super) async fn answer_of<A, F>(depth: Depth, make: F) -> Option<A>
+pub(super) async fn answer_of<A, F>(depth: Depth, id: Option<String>, make: F) -> Option<A>
 where
     A: Send + 'static,
     F: FnOnce(&Dump) -> A + Send + 'static,
@@ -94,7 +101,7 @@ where
     let started = std::thread::Builder::new().name("heeler-console".into()).spawn(move || {
         sys::block_signals();
         // The caller may have given up.
-        let _ = done.send(make(&blocking(depth)));
+        let _ = done.send(make(&blocking(depth, id.as_deref())));
         drop(place);
     });
     if let Err(error) = started {

@@ -70,7 +70,7 @@ fn run() {
             }
             streams.all.iter().map(|stream| stream.filter.clone()).collect()
         };
-        let dump = snapshots::blocking(Depth::Cheap);
+        let dump = snapshots::blocking(Depth::Cheap, None);
         let mut events: HashMap<Filter, Bytes> = HashMap::new();
         for filter in filters {
             events.entry(filter).or_insert_with_key(|filter| event(&page::table(&dump, filter)));

@@ -1,6 +1,7 @@
 //! Rules and what they leave behind, on the console.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use heeler::report::Report;
@@ -32,6 +33,33 @@ fn start(reports: &Reports, gate: &Arc<Semaphore>) -> impl Fn(&Driven, &str) -> 
         let answered = service.clone().oneshot(request);
         driven.spawn(async move { drop(answered.await) })
     }
+}
+
+/// Guards: work that began after somebody has looked at all work can be looked at, and is not said to be over.
+#[test]
+fn work_that_has_just_begun_is_in_flight() {
+    let app = App::start();
+    // The table of an earlier test is not shown any more.
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(app.get("?form=json").status, 200);
+    let gate = app.open.clone();
+    let begun = Arc::new(AtomicBool::new(false));
+    let begins = Arc::clone(&begun);
+    app.request("/new/7", async move {
+        begins.store(true, Ordering::Release);
+        drop(gate.acquire().await);
+    });
+    until("it has begun", || begun.load(Ordering::Acquire));
+    let id = || {
+        let table: serde_json::Value = serde_json::from_str(&app.get("?form=table").body).unwrap();
+        table["work"].as_array().unwrap().iter().find(|work| work["name"] == "GET /new/7")?["id"]
+            .as_str()
+            .map(str::to_owned)
+    };
+    until("it is in flight", || id().is_some());
+    assert_eq!(app.get(&format!("?work={}", id().unwrap())).status, 200);
+    assert_eq!(app.get("?work=0000000000000000").status, 404);
+    app.open.add_permits(1);
 }
 
 #[test]
