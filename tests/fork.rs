@@ -5,6 +5,7 @@
 
 use std::io::Read as _;
 use std::os::fd::FromRawFd as _;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -130,6 +131,39 @@ fn work_under_way_is_inert_in_the_child() {
     assert_eq!(dropped, "expired");
 }
 
+/// Guards: a job whose profile is being recorded can be polled and dropped in the child. It is recorded only in the parent.
+#[cfg(feature = "profile")]
+#[test]
+fn a_recorded_job_is_inert_in_the_child() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let store = heeler::profile::ProfileStore::memory();
+    let layer = heeler::ProfileLayer::new(|_: &http::request::Parts| true).store(store.clone());
+    let gate = Arc::new(AtomicBool::new(false));
+    let job = || {
+        let gate = Arc::clone(&gate);
+        let work =
+            std::future::poll_fn(move |_| if gate.load(Ordering::Relaxed) { Poll::Ready(7) } else { Poll::Pending });
+        let layer = layer.clone();
+        Box::pin(async move { layer.job("forks", work).await })
+    };
+    let poll =
+        |job: &mut std::pin::Pin<Box<_>>| Future::poll(Pin::as_mut(job), &mut Context::from_waker(Waker::noop()));
+    let (mut polled, mut dropped) = (job(), Some(job()));
+    assert!(poll(&mut polled).is_pending() && poll(dropped.as_mut().unwrap()).is_pending());
+    for _ in 0..20 {
+        let seen = in_child(By::Library, || {
+            gate.store(true, Ordering::Relaxed);
+            dropped = None;
+            format!("{:?} {}", poll(&mut polled), futures::executor::block_on(layer.flush(Duration::from_secs(40))))
+        });
+        assert_eq!(seen, "Ready(7) true");
+    }
+    gate.store(true, Ordering::Relaxed);
+    assert!(poll(&mut polled).is_ready() && poll(dropped.as_mut().unwrap()).is_ready());
+    assert!(futures::executor::block_on(layer.flush(Duration::from_secs(40))));
+    assert_eq!(store.stats().stored, 2);
+}
+
 /// Guards: a task that was pending at the fork is woken in the child by what it waits for.
 #[test]
 fn tasks_pending_at_a_fork_wake_in_the_child() {
@@ -231,9 +265,15 @@ impl heeler::Sink for Sink {
     }
 }
 
+/// Runs work until it has been reported.
 fn slow(name: &'static str, reports: &heeler::Reports) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let work = async { tokio::time::sleep(Duration::from_millis(60)).await };
+    let (began, made) = (Instant::now(), reports.stats().made);
+    let work = async {
+        while reports.stats().made == made && began.elapsed() < Duration::from_secs(40) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
     runtime.block_on(heeler::watch(name, Duration::from_millis(5), work).reports(reports.clone()));
 }
 
@@ -268,56 +308,67 @@ fn a_child_reports_for_itself() {
     assert_eq!(taken, ["of the parent"]);
 }
 
-/// Guards: a fork does not copy a lock of others while heeler holds it, the loader's or that of `backtrace`: whoever needs it in
-/// the child would wait for ever.
-#[cfg(target_env = "gnu")]
+/// Guards: a fork does not copy the lock of `backtrace` while heeler has it name functions, which it does where stacks are not
+/// copied: whoever needs it in the child would wait for ever.
 #[test]
 fn a_child_finds_no_lock_of_others_held() {
-    extern "C" fn enough(_: *mut libc::dl_phdr_info, _: usize, _: *mut libc::c_void) -> libc::c_int {
-        1
-    }
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let reports = heeler::Reports::builder().without_log().repeat_after(Duration::ZERO).build().unwrap();
-    // The loader holds its lock, too, when it loads something.
-    let loading = Mutex::new(());
-    // What is loaded is read again when something else is, with the next stack.
-    let reload = || {
-        let _loading = loading.lock().unwrap();
-        // SAFETY: a library of the C library's without code of its own.
-        let library = unsafe { libc::dlopen(c"libutil.so.1".as_ptr(), libc::RTLD_NOW) };
-        assert!(!library.is_null());
-        // SAFETY: it was loaded above.
-        unsafe { libc::dlclose(library) };
-    };
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| {
-            for _ in 0..8 {
-                reload();
+            for _ in 0..4 {
                 slow("of the parent", &reports);
                 assert!(reports.blocking_flush(Duration::from_secs(40)));
             }
         });
         while !worker.is_finished() {
-            let unloading = loading.lock().unwrap();
-            // SAFETY: the child calls nothing that takes a lock but the two, and ends.
-            let child = unsafe { libc::fork() };
-            if child == 0 {
-                // SAFETY: as above. The alarm ends a child that waits.
-                unsafe {
-                    libc::alarm(20);
-                    libc::dl_iterate_phdr(Some(enough), std::ptr::null_mut());
-                    // It takes the lock.
-                    backtrace::clear_symbol_cache();
-                    libc::_exit(0);
-                }
-            }
-            drop(unloading);
-            let mut status = 0;
-            // SAFETY: waits for the child made above.
-            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-            assert_eq!(status, 0);
+            let seen = in_child(By::Library, || {
+                // It takes the lock.
+                backtrace::clear_symbol_cache();
+                "goes on".to_owned()
+            });
+            assert_eq!(seen, "goes on");
         }
     });
+}
+
+/// Guards: a child does not wait for what its parent does while it samples the whole process, and says why it cannot do so itself.
+#[cfg(feature = "pprof")]
+#[test]
+fn a_child_says_why_the_process_is_not_profiled() {
+    use http_body_util::BodyExt as _;
+    use tower::{Layer as _, ServiceExt as _};
+
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let layer = heeler::ProfileLayer::new(|_: &http::request::Parts| true).allow_process_profiles();
+    let service = layer.layer(tower::service_fn(async |_: http::Request<String>| {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
+    }));
+    let notes = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let request = http::Request::get("/?__geordi__=json,process").body(String::new()).unwrap();
+        let body = runtime.block_on(async {
+            let response = service.clone().oneshot(request).await.unwrap();
+            response.into_body().collect().await.unwrap().to_bytes()
+        });
+        let profile: heeler::profile::Profile = serde_json::from_slice(&body).unwrap();
+        profile.notes.join("; ")
+    };
+    const WHY: &str = "the rest of a process cannot be profiled if the one that forked it has been";
+    std::thread::scope(|scope| {
+        assert!(!notes().contains(WHY));
+        let worker = scope.spawn(notes);
+        while !worker.is_finished() {
+            let seen = in_child(By::Library, || {
+                backtrace::clear_symbol_cache();
+                "goes on".to_owned()
+            });
+            assert_eq!(seen, "goes on");
+        }
+        assert!(!worker.join().unwrap().contains(WHY));
+    });
+    assert!(in_child(By::Library, notes).contains(WHY));
 }
 
 /// Guards: a request that is profiled in the parent takes no place from the child's.

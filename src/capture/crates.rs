@@ -256,7 +256,7 @@ fn same_crate(a: &str, b: &str) -> bool {
 /// Returns the crate that the executable was built from, by the name of its file.
 fn main_crate() -> &'static str {
     static NAME: PerProcess<String> = PerProcess::new(|| crate_of_executable(executable()));
-    NAME.get()
+    NAME.settled()
 }
 
 /// Returns the path of the executable. Without `/proc`, it is the path that the program was started with.
@@ -265,7 +265,7 @@ pub(super) fn executable() -> &'static Path {
         let path = std::env::current_exe().ok().map(without_deletion);
         path.or_else(sys::started_path).unwrap_or_default()
     });
-    PATH.get()
+    PATH.settled()
 }
 
 /// Removes what the kernel appends to the path of a file that has been replaced, for example by a deployment.

@@ -10,6 +10,8 @@
 
 use std::fmt;
 use std::sync::OnceLock;
+#[cfg(target_os = "linux")]
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 /// How many forks in a row, each the child of the one before, are distinguished. Work of later ones is not watched.
@@ -52,10 +54,13 @@ fn number_anew(word: &AtomicU32) -> u32 {
 /// Makes forks noticed from here on, in this process and all its descendants, and has them wait for code that must not
 /// be forked in the middle.
 pub(crate) fn notice_forks() {
-    static STARTED: OnceLock<()> = OnceLock::new();
+    // No lock, because a fork of another thread would copy it.
     #[cfg(target_os = "linux")]
-    STARTED.get_or_init(|| {
-        super::unforked::have_forks_wait();
+    {
+        static STARTED: AtomicBool = AtomicBool::new(false);
+        if STARTED.swap(true, Ordering::AcqRel) {
+            return;
+        }
         match wiped_page() {
             Some(page) => {
                 page.store(1, Ordering::Relaxed);
@@ -64,9 +69,8 @@ pub(crate) fn notice_forks() {
             // SAFETY: the handler stores one word, which is allowed between a fork and whatever comes next.
             None => drop(unsafe { libc::pthread_atfork(None, None, Some(wipe)) }),
         }
-    });
-    #[cfg(not(target_os = "linux"))]
-    STARTED.get_or_init(|| ());
+        super::unforked::have_forks_wait();
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -127,6 +131,12 @@ impl<T, F: Fn() -> T> PerProcess<T, F> {
     /// Returns this process's value.
     pub(crate) fn get(&self) -> &T {
         self.values[process_number() as usize].get_or_init(|| Box::new((self.make)()))
+    }
+
+    /// Returns this process's value, or else the one of the nearest ancestor that has one: for values that never change, which
+    /// a child could perhaps not find out any more, and that hold no lock.
+    pub(crate) fn settled(&self) -> &T {
+        self.existing().or_else(|| self.parent()).unwrap_or_else(|| self.get())
     }
 
     /// Returns the value of the nearest ancestor that has one. Callers must not wait for a lock in it.

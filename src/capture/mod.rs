@@ -65,7 +65,6 @@ pub(crate) use task::{Branches, is_traced, is_tracing, original, row_of, trace, 
 pub(crate) use thread::{
     Outcome, Poller, RowId, RuntimeId, Sample, Sampler, ThreadSlot, install as install_handler, slots,
 };
-#[cfg(feature = "pprof")]
 pub(crate) use unforked::unforked;
 pub(crate) use unwind::Unwinder;
 

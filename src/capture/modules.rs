@@ -143,7 +143,7 @@ mod imp {
             let code = module.and_then(|module| module.code.iter().find(|code| code.contains(&here)).cloned());
             code.unwrap_or(0..0)
         });
-        RANGE.get().clone()
+        RANGE.settled().clone()
     }
 
     type Visit<'a> = dyn FnMut(&libc::dl_phdr_info) -> bool + 'a;
@@ -280,6 +280,47 @@ mod imp {
     #[cfg(test)]
     mod tests {
         use super::*;
+
+        /// Guards: a child never has a copy of the loader's lock that was held by a thread that read what is loaded.
+        #[test]
+        fn no_fork_copies_the_loaders_lock() {
+            use std::sync::atomic::{AtomicBool, Ordering};
+
+            extern "C" fn enough(_: *mut libc::dl_phdr_info, _: usize, _: *mut libc::c_void) -> libc::c_int {
+                1
+            }
+            crate::capture::notice_forks();
+            let is_over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        assert!(!Modules::load().list.is_empty());
+                    }
+                });
+                let mut statuses = Vec::new();
+                for _ in 0..50 {
+                    // SAFETY: the child takes no lock but the loader's, and ends. The alarm ends one that waits.
+                    let child = unsafe { libc::fork() };
+                    if child == 0 {
+                        // SAFETY: as above.
+                        unsafe {
+                            libc::alarm(20);
+                            libc::dl_iterate_phdr(Some(enough), std::ptr::null_mut());
+                            libc::_exit(0);
+                        }
+                    }
+                    let mut status = 0;
+                    // SAFETY: waits for the child made above.
+                    unsafe { libc::waitpid(child, &raw mut status, 0) };
+                    statuses.push(status);
+                    if status != 0 {
+                        break;
+                    }
+                }
+                is_over.store(true, Ordering::Relaxed);
+                assert_eq!(statuses, [0; 50]);
+            });
+        }
 
         /// Guards: the kernel's own library is known even if no loader lists it.
         #[test]

@@ -130,7 +130,7 @@ fn is_heelers_file(file: &str) -> bool {
         (root != "src/").then_some(root)
     });
     let in_root = |root: &str| file.starts_with(root) || file.contains(&format!("/{root}"));
-    dependency_of_path(file) == Some(crate_name()) || ROOT.get().as_deref().is_some_and(in_root)
+    dependency_of_path(file) == Some(crate_name()) || ROOT.settled().as_deref().is_some_and(in_root)
 }
 
 #[cfg(test)]

@@ -81,14 +81,14 @@ async fn ordered(id: String, reports: Reports, caller: Option<&str>) -> Response
     let caller = caller.map(str::to_owned);
     let of = Some(id.clone());
     match answer_of(Depth::Cheap, of, move |dump| order::place(dump, &id, &reports, caller.as_deref())).await {
-        Some(Some(Placed::Waits)) => see_other("?view=history"),
-        Some(Some(Placed::NobodyTakes)) => {
+        Some(Ok(Placed::Waits)) => see_other("?view=history"),
+        Some(Ok(Placed::NobodyTakes)) => {
             say(StatusCode::CONFLICT, "Nothing can be profiled: this process has no `ProfileLayer`.")
         }
-        Some(Some(Placed::TooMany)) => {
+        Some(Ok(Placed::TooMany)) => {
             say(StatusCode::CONFLICT, "Work on too many other routes is to be profiled. Try again in ten minutes.")
         }
-        Some(None) => say(StatusCode::NOT_FOUND, "It is not in flight any more."),
+        Some(Err((status, words))) => say(status, &words),
         None => say(StatusCode::SERVICE_UNAVAILABLE, TOO_MANY),
     }
 }
@@ -129,7 +129,7 @@ fn made(asked: Asked, filter: &Filter, dump: &Dump, reports: &Reports, caller: O
         }
         Asked::Work(id) => match dump.work.iter().find(|work| work.id == id) {
             Some(work) => shown(|nonce| page::work(dump, reports, work, nonce)),
-            None => say(StatusCode::NOT_FOUND, "It is not in flight any more."),
+            None => say(StatusCode::NOT_FOUND, &order::not_in_flight(dump)),
         },
         Asked::Report(fingerprint, form) => match (reports.remembered(&fingerprint), form) {
             (Some(report), None) => shown(|nonce| page::report(dump, reports, &report, nonce)),

@@ -26,19 +26,34 @@ pub(super) enum Depth {
 
 #[derive(Default)]
 struct Kept {
-    cheap: Mutex<Option<(Instant, Arc<Dump>)>>,
-    whole: Mutex<Option<(Instant, Arc<Dump>)>>,
+    cheap: Mutex<Option<One>>,
+    whole: Mutex<Option<One>>,
     /// Whether a thread will forget them.
     has_thread: Mutex<bool>,
     /// How many threads make answers.
     asking: AtomicUsize,
 }
 
+/// A dump that is kept.
+struct One {
+    began: Instant,
+    taken: Instant,
+    dump: Arc<Dump>,
+}
+
+impl One {
+    /// Returns whether it answers a question that was put at that time: about the work with that id, if about one.
+    fn serves(&self, asked: Instant, id: Option<&str>) -> bool {
+        self.taken.elapsed() < CURRENT && id.is_none_or(|id| self.began >= asked || has(&self.dump, id))
+    }
+}
+
 static KEPT: PerProcess<Kept> = PerProcess::new(Kept::default);
 
 /// Returns a dump that is less than a second old. Takes one if there is none, and lets others wait for that.
 ///
-/// With `id`, the dump has the work with that id, or is newer than this call: work that began a moment ago is in flight, too.
+/// With `id`, the dump has the work with that id, or was begun after this call and has not, whatever its depth: work that began
+/// a moment ago is in flight, too.
 pub(super) fn blocking(depth: Depth, id: Option<&str>) -> Arc<Dump> {
     let (kept, asked) = (KEPT.get(), Instant::now());
     let (place, take): (_, fn() -> Dump) = match depth {
@@ -46,18 +61,24 @@ pub(super) fn blocking(depth: Depth, id: Option<&str>) -> Arc<Dump> {
         Depth::Whole => (&kept.whole, blocking_dump),
     };
     let mut place = lock_std(place);
-    let serves = |(taken, dump): &&(Instant, Arc<Dump>)| {
-        let is_new = || taken.checked_sub(dump.took).is_some_and(|began| began >= asked);
-        let knows = |id: &str| dump.work.iter().any(|work| work.id == id);
-        taken.elapsed() < CURRENT && id.is_none_or(|id| knows(id) || is_new())
-    };
-    if let Some((_, dump)) = place.as_ref().filter(serves) {
-        return Arc::clone(dump);
+    if let Some(one) = place.as_ref().filter(|one| one.serves(asked, id)) {
+        return Arc::clone(&one.dump);
     }
-    let dump = Arc::new(take());
-    *place = Some((Instant::now(), Arc::clone(&dump)));
+    if let (Depth::Whole, Some(id)) = (depth, id) {
+        // Looking for work that is over, again and again, must not cost much.
+        let cheap = blocking(Depth::Cheap, Some(id));
+        if !has(&cheap, id) {
+            return cheap;
+        }
+    }
+    let (began, dump) = (Instant::now(), Arc::new(take()));
+    *place = Some(One { began, taken: Instant::now(), dump: Arc::clone(&dump) });
     forget_later();
     dump
+}
+
+fn has(dump: &Dump, id: &str) -> bool {
+    dump.work.iter().any(|work| work.id == id)
 }
 
 /// Forgets dumps that nobody looks at any more: one of 100,000 pieces of work is large.
@@ -78,7 +99,7 @@ fn forget() {
         let is_empty = [&kept.cheap, &kept.whole].into_iter().all(|place| {
             // One that is being taken is news.
             place.try_lock().is_ok_and(|mut place| {
-                place.take_if(|(taken, _)| taken.elapsed() > 2 * CURRENT);
+                place.take_if(|one| one.taken.elapsed() > 2 * CURRENT);
                 place.is_none()
             })
         });

@@ -156,7 +156,7 @@ fn prepare() {
     // it.
     SHORTEST.store(u64::MAX, Ordering::Relaxed);
     // Otherwise the first request would have to wait for this.
-    crate::clock::Clock::get();
+    capture::unforked(crate::clock::Clock::get);
     capture::warm_up();
     inflight::executors::learn();
     if std::env::var_os("HEELER_TRACE_EVERY_POLL").is_some_and(|value| value == "1") {

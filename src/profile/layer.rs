@@ -19,6 +19,7 @@ use super::remote::Remote;
 use super::store::ProfileStore;
 use super::tail;
 use crate::authorize::{Authorize, Authorizer};
+use crate::capture::unforked;
 use crate::clock::Clock;
 use crate::disabled::is_disabled;
 use crate::error::{Error, Result};
@@ -381,9 +382,11 @@ impl ProfileLayer {
     }
 
     fn config(&self) -> &Arc<Config> {
-        self.config.get_or_init(|| {
+        if self.config.get().is_none() {
             // The first use calibrates the clock. Do that here, and not in a request.
-            Clock::get();
+            unforked(Clock::get);
+        }
+        self.config.get_or_init(|| {
             orders::announce();
             let config = Arc::new(Config {
                 flag: self.flag.clone(),

@@ -5,10 +5,12 @@
 //! ([pprof-rs#76](https://github.com/tikv/pprof-rs/issues/76)). So the time in those is missing here. Only one can run
 //! at a time in a process.
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use pprof::{ProfilerGuard, ProfilerGuardBuilder, Symbol};
 
 use super::{ProcessProfile, ProcessStack};
-use crate::capture::unforked;
+use crate::capture::{process_number, unforked};
 
 /// A rate that is not in step with anything.
 const RATE_HZ: u32 = 99;
@@ -28,19 +30,31 @@ impl Watching {
     ///
     /// Returns a sentence if somebody else profiles this process with `pprof`, or if it cannot begin.
     pub(super) fn start() -> Result<Self, String> {
-        let builder =
-            ProfilerGuardBuilder::default().frequency(RATE_HZ as i32).blocklist(&["libc", "libgcc", "pthread", "vdso"]);
-        builder.build().map(Self).map_err(|error| format!("the rest of the process could not be profiled: {error}"))
+        // The process, plus one, that has used the crate. Its state may have been copied in the middle of a change.
+        static USER: AtomicU32 = AtomicU32::new(0);
+        let own = process_number() + 1;
+        match USER.compare_exchange(0, own, Relaxed, Relaxed) {
+            Err(user) if user != own => {
+                return Err("the rest of a process cannot be profiled if the one that forked it has been".to_owned());
+            }
+            Ok(_) | Err(_) => {}
+        }
+        // It reads what is loaded, and has `backtrace` name a function.
+        let built = unforked(|| {
+            let builder = ProfilerGuardBuilder::default().frequency(RATE_HZ as i32);
+            builder.blocklist(&["libc", "libgcc", "pthread", "vdso"]).build()
+        });
+        built.map(Self).map_err(|error| format!("the rest of the process could not be profiled: {error}"))
     }
 
-    /// Ends. Takes milliseconds, so call it on a thread that may block. Leaves out profile threads and heeler's threads
+    /// Ends. Takes milliseconds, or seconds where there is much debug information, so call it on a thread that may block. Leaves out profile threads and heeler's threads
     /// that serve them.
     ///
     /// # Errors
     ///
     /// Returns a sentence if `pprof` has no report.
     pub(super) fn finish(self) -> Result<ProcessProfile, String> {
-        // Functions are named under a lock of the crate `backtrace`.
+        // `backtrace` names the functions.
         let report = unforked(|| self.0.report().build());
         let report = report.map_err(|error| format!("there is no profile of the rest of the process: {error}"))?;
         let mut stacks: Vec<ProcessStack> = Vec::new();

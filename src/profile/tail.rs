@@ -23,7 +23,7 @@ use super::pending::Unkept;
 use super::record::{InPlace, Recording};
 use super::supervisor::SUPERVISOR;
 use super::{Outcome, Request as Shown, Response as Answer};
-use crate::capture::PerProcess;
+use crate::capture::{PerProcess, process_number};
 use crate::inflight;
 use crate::log::log_safely;
 use crate::parts::with_parts;
@@ -67,6 +67,8 @@ pub(super) struct Tail<F> {
 /// Tells the supervisor how the work has ended.
 struct End {
     ended: Option<oneshot::Sender<Ended>>,
+    /// Where the supervisor is.
+    process: u32,
     redactor: Redactors,
     /// Whether its code runs now. If it ends then, it has panicked.
     is_inside: bool,
@@ -152,7 +154,7 @@ fn start(redactor: Redactors, request: Shown, reason: String) -> Option<(Recordi
     let course =
         Course { config, id, recording: recording.clone(), request, reason, ended: end, running: Running::begin() };
     supervisor.spawn(course.supervise());
-    Some((recording, End { ended: Some(ended), redactor, is_inside: false }))
+    Some((recording, End { ended: Some(ended), process: process_number(), redactor, is_inside: false }))
 }
 
 impl Redactors {
@@ -216,11 +218,15 @@ impl End {
     }
 
     fn tell(&mut self, outcome: Outcome, response: Option<Answer>) {
-        if let Some(ended) = self.ended.take() {
+        let Some(ended) = self.ended.take() else { return };
+        if self.process == process_number() {
             // Whoever flushes from now on waits for it.
             let unkept = self.redactor.config.pending.begin();
             // The profile's time may be up.
             let _ = ended.send((outcome, response, unkept));
+        } else {
+            // The supervisor is another process's. Dropping this would wake it, under locks that may be held for ever.
+            std::mem::forget(ended);
         }
     }
 }

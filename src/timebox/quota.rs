@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::capture::unforked;
 use crate::clock::{Clock, now};
 use crate::error::{Error, Result};
 use crate::inflight::nanos;
@@ -59,7 +60,7 @@ impl Quota {
             return Err(Error::quota("a quota of zero would interrupt all of its boxes at once"));
         }
         // The first use of the clock calibrates it. Do that here, and not under the lock of a box's first poll.
-        Clock::get();
+        unforked(Clock::get);
         let meter = Mutex::new(Meter::new(nanos(total)));
         Ok(Self { shared: Arc::new(Shared { total, meter }) })
     }

@@ -212,8 +212,11 @@ impl WatchdogLayer {
     }
 
     fn config(&self) -> &'static Config {
-        self.config.get_or_init(|| {
+        // Not under the lock that the others wait for: it calibrates the clock and starts threads.
+        if self.config.get().is_none() {
             report::start_watching();
+        }
+        self.config.get_or_init(|| {
             let config = keep(Config {
                 policy: Policy::register(self.settings.clone()),
                 threshold_for: self.threshold_for.clone(),

@@ -150,6 +150,9 @@ impl TaskRecorder {
 
 impl Drop for TaskRecorder {
     fn drop(&mut self) {
+        if !self.0.session.is_own() {
+            return;
+        }
         let mut log = lock_std(&self.0.log);
         log.ended.get_or_insert_with(now);
     }
@@ -195,10 +198,14 @@ impl<'a> Running<'a> {
         let ended = now();
         let Self { recorder, began, .. } = *self;
         let cpu = sys::own_cpu_time().saturating_sub(self.cpu);
-        recorder.session.end_poll(recorder.number, began);
         let previous = self.previous.take();
         let is_outermost = previous.is_none();
         let _ = CURRENT.try_with(|current| current.replace(previous));
+        if !recorder.session.is_own() {
+            // The poll has forked.
+            return;
+        }
+        recorder.session.end_poll(recorder.number, began);
         let mut log = lock_std(&recorder.log);
         log.polling = None;
         if log.is_over {

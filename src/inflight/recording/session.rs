@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::log::Log;
 use super::run::Inner;
 use crate::capture::ThreadSlot;
-use crate::capture::{Arena, Snapshot, code_range};
+use crate::capture::{Arena, Snapshot, code_range, process_number};
 use crate::clock::now;
 use crate::sync::lock_std;
 
@@ -23,6 +23,8 @@ const MAX_TASKS: usize = 65_536;
 pub(crate) struct Session {
     /// Unique.
     id: u64,
+    /// The process that records. In a child of `fork`, nobody touches its locks.
+    process: u32,
     /// Each of them refers to the session, so they are released at its end.
     recorders: Mutex<Vec<Arc<Inner>>>,
     /// The number of further pieces of work.
@@ -76,6 +78,7 @@ impl Session {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
+            process: process_number(),
             recorders: Mutex::default(),
             unknown: AtomicU64::new(0),
             stacks: Mutex::default(),
@@ -91,6 +94,9 @@ impl Session {
 
     /// Adds a task with its number. Returns `None` if the session has ended or there are too many.
     pub(super) fn enter(&self, make: impl FnOnce(u32) -> Arc<Inner>) -> Option<Arc<Inner>> {
+        if !self.is_own() {
+            return None;
+        }
         let mut recorders = lock_std(&self.recorders);
         // Under the lock, because ending the session takes the tasks afterwards.
         if self.has_ended() {
@@ -123,8 +129,14 @@ impl Session {
         }
     }
 
+    /// Returns whether nothing is recorded any more, or not in this process.
     pub(crate) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire) != 0
+        self.ended.load(Ordering::Acquire) != 0 || !self.is_own()
+    }
+
+    /// Returns whether it is of this process, and not of one that has forked this one.
+    pub(crate) fn is_own(&self) -> bool {
+        self.process == process_number()
     }
 
     /// Returns until when it lasts, as far as is known.
@@ -155,8 +167,8 @@ impl Session {
 
     /// Keeps the stacks that a poll has left. Appends their numbers to `numbers`, and returns how many were not kept.
     pub(super) fn keep(&self, arena: &Arena, numbers: &mut Vec<u32>) -> u32 {
-        let mut stacks = lock_std(&self.stacks);
         let code = code_range();
+        let mut stacks = lock_std(&self.stacks);
         let mut lost = arena.lost;
         for stack in 0..arena.len() {
             let number = arena.stack_key(stack, &code).and_then(|key| {

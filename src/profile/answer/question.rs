@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use http::request::Parts;
 
 use crate::authorize::Access;
+use crate::capture::PerProcess;
 use crate::profile::flag::{Flag, Start};
 use crate::profile::id::Id;
 use crate::sync::lock_std;
@@ -25,8 +26,13 @@ const LIFE: Duration = Duration::from_secs(5 * 60);
 const MAX: usize = 256;
 
 /// The questions that wait for an answer, oldest first.
-#[derive(Default)]
-pub(in crate::profile) struct Questions(Mutex<VecDeque<Question>>);
+pub(in crate::profile) struct Questions(PerProcess<Mutex<VecDeque<Question>>>);
+
+impl Default for Questions {
+    fn default() -> Self {
+        Self(PerProcess::new(Mutex::default))
+    }
+}
 
 struct Question {
     token: Id,
@@ -63,7 +69,7 @@ impl Questions {
         let token = Id::random()?;
         let principal = access.principal().map(str::to_owned);
         let question = Question { token, asked: Instant::now(), principal, target: target(head, flag), start, stage };
-        let mut waiting = lock_std(&self.0);
+        let mut waiting = lock_std(self.0.get());
         if waiting.len() == MAX {
             waiting.pop_front();
         }
@@ -85,7 +91,7 @@ impl Questions {
         stage: Stage,
         now: Instant,
     ) -> Option<Start> {
-        let mut waiting = lock_std(&self.0);
+        let mut waiting = lock_std(self.0.get());
         waiting.retain(|question| now.saturating_duration_since(question.asked) < LIFE);
         // Compares all of them, however early one is found, so that the time it takes tells nothing.
         let found = waiting.iter().enumerate().fold(None, |found, (at, question)| {
@@ -107,7 +113,7 @@ fn target(head: &Parts, flag: &Flag) -> String {
 impl fmt::Debug for Questions {
     /// Leaves out what the questions are about.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Questions").field("waiting", &lock_std(&self.0).len()).finish()
+        f.debug_struct("Questions").field("waiting", &lock_std(self.0.get()).len()).finish()
     }
 }
 
@@ -158,7 +164,7 @@ mod tests {
         let token = ask();
         let late = Instant::now() + LIFE;
         assert_eq!(questions.answer_at(token, &answered, &flag, &ada, Asked, late), None);
-        assert_eq!(lock_std(&questions.0).len(), 0);
+        assert_eq!(lock_std(questions.0.get()).len(), 0);
     }
 
     /// Guards: only the latest questions are kept, however many are asked.
@@ -167,7 +173,7 @@ mod tests {
         let (questions, flag, all) = (Questions::default(), Flag::default(), Access::allowed());
         let head = head("/");
         let tokens: Vec<_> = (0..MAX + 2).map(|_| questions.ask(&head, &flag, &all, many(), Asked).unwrap()).collect();
-        assert_eq!(lock_std(&questions.0).len(), MAX);
+        assert_eq!(lock_std(questions.0.get()).len(), MAX);
         assert_eq!(questions.answer(tokens[1], &head, &flag, &all, Asked), None);
         assert_eq!(questions.answer(tokens[2], &head, &flag, &all, Asked), Some(many()));
     }

@@ -179,6 +179,9 @@ fn is_in_poll() -> bool {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if !self.live.session.is_own() {
+            return;
+        }
         // Otherwise the session and its tasks would keep each other alive.
         drop(self.live.session.take_logs());
         sampler::leave(&self.live);

@@ -20,6 +20,7 @@ use super::memory::Memory;
 use super::sweep::{Bounds, Schedule};
 use super::tally::{StoreStats, Tally};
 use super::{Status, StoreError, Summary};
+use crate::capture::PerProcess;
 use crate::log::Clamp;
 use crate::profile::Profile;
 use crate::profile::id::Id;
@@ -67,8 +68,20 @@ impl std::panic::RefUnwindSafe for ProfileStore {}
 
 pub(super) struct Shared {
     pub(super) backend: Backend,
+    of_process: PerProcess<OfProcess>,
+}
+
+/// What each process knows for itself.
+#[derive(Default)]
+struct OfProcess {
     tally: Tally,
     schedule: Schedule,
+}
+
+impl Shared {
+    fn tally(&self) -> &Tally {
+        &self.of_process.get().tally
+    }
 }
 
 impl Default for ProfileStore {
@@ -79,7 +92,8 @@ impl Default for ProfileStore {
 }
 
 impl ProfileStore {
-    /// Keeps profiles in this process, as long as it lives. A request that reaches another instance finds nothing.
+    /// Keeps profiles in this process, as long as it lives. A request that reaches another instance, or a child of `fork`, finds
+    /// nothing.
     #[must_use]
     pub fn memory() -> Self {
         Self::of(Backend::Memory(Memory::default()))
@@ -121,7 +135,7 @@ impl ProfileStore {
     }
 
     fn of(backend: Backend) -> Self {
-        let shared = Shared { backend, tally: Tally::default(), schedule: Schedule::default() };
+        let shared = Shared { backend, of_process: PerProcess::new(OfProcess::default) };
         Self {
             bounds: Bounds::default(),
             shared: Arc::new(shared),
@@ -160,7 +174,7 @@ impl ProfileStore {
     /// Returns what it has done in this process so far.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
-        self.shared.tally.stats()
+        self.shared.tally().stats()
     }
 
     /// Returns the address of what its clones have in common.
@@ -222,7 +236,7 @@ impl ProfileStore {
         put.map_err(|error| self.counted(error))?;
         // After the profile, so that everything in the index exists.
         self.put_small(Kind::Summary, id, &Indexed { principal: principal.map(str::to_owned), summary }).await?;
-        self.shared.tally.stored.fetch_add(1, Relaxed);
+        self.shared.tally().stored.fetch_add(1, Relaxed);
         self.sweep(true).await;
         Ok(())
     }
@@ -325,7 +339,8 @@ impl ProfileStore {
     /// Removes what is too old or too much, after something was put. Errors are counted, and the next sweep tries
     /// again.
     async fn sweep(&self, profile: bool) {
-        let Shared { backend, tally, schedule } = &*self.shared;
+        let Shared { backend, of_process } = &*self.shared;
+        let OfProcess { tally, schedule } = of_process.get();
         if !backend.is_near() && !schedule.is_due(profile, &self.bounds) {
             return;
         }
@@ -373,7 +388,7 @@ impl ProfileStore {
     }
 
     pub(super) fn counted(&self, error: StoreError) -> StoreError {
-        self.shared.tally.failed(&error);
+        self.shared.tally().failed(&error);
         error
     }
 }

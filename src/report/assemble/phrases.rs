@@ -80,7 +80,9 @@ pub(in crate::report) fn awaited(frames: &[Frame]) -> Option<Awaited> {
     let mut best: Option<Awaited> = None;
     for (at, path) in paths.iter().enumerate() {
         let Some(path) = path else { continue };
-        let Some(patterns) = TABLE.get().by_crate.get(path.split("::").next().unwrap_or_default()) else { continue };
+        let Some(patterns) = TABLE.settled().by_crate.get(path.split("::").next().unwrap_or_default()) else {
+            continue;
+        };
         for pattern in patterns {
             let further_in = |inner: &str| paths[..at].iter().flatten().any(|path| is_within(path, inner));
             // Within a section, the innermost counts: it came first.
@@ -187,7 +189,7 @@ mod tests {
         let text = include_str!("phrases.txt");
         let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
         let patterns: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("    ")).collect();
-        assert_eq!(TABLE.get().by_crate.values().map(Vec::len).sum::<usize>(), patterns.len());
+        assert_eq!(TABLE.settled().by_crate.values().map(Vec::len).sum::<usize>(), patterns.len());
         let mut once = patterns.clone();
         once.sort_unstable();
         once.dedup();
@@ -204,7 +206,7 @@ mod tests {
             let follows = ["a ", "an ", "the ", "room ", "more ", "another ", "one ", "output "];
             assert!(follows.iter().any(|word| phrase.starts_with(word)), "is waiting for {phrase}");
         }
-        for pattern in TABLE.get().by_crate.values().flatten() {
+        for pattern in TABLE.settled().by_crate.values().flatten() {
             assert!(pattern.awaited.section > 0 && !pattern.awaited.phrase.is_empty(), "{pattern:?}");
         }
     }

@@ -31,7 +31,7 @@ const MAX_STATEMENT: usize = 12;
 pub(crate) fn quote(stacks: &mut [Stack]) {
     static BUILT: PerProcess<Option<SystemTime>> =
         PerProcess::new(|| fs::metadata(std::env::current_exe().ok()?).ok()?.modified().ok());
-    quote_as_of(stacks, *BUILT.get());
+    quote_as_of(stacks, *BUILT.settled());
 }
 
 fn quote_as_of(stacks: &mut [Stack], built: Option<SystemTime>) {

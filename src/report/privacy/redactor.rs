@@ -41,7 +41,7 @@ static STANDARD: PerProcess<Redactor> = PerProcess::new(Redactor::default);
 impl Redactor {
     /// Returns a redactor without settings.
     pub(super) fn standard() -> &'static Self {
-        STANDARD.get()
+        STANDARD.settled()
     }
 
     /// Shows these headers instead of the default ones.
@@ -163,12 +163,12 @@ impl Redactor {
 
 /// Returns a text that isn't from a report or a profile, as it may be shown: an error for the log.
 pub(crate) fn told(text: &str, max: usize) -> String {
-    STANDARD.get().text(text, max)
+    STANDARD.settled().text(text, max)
 }
 
 /// Returns a line of source code, without the keys, tokens and passwords in it.
 pub(crate) fn code(line: &str, max: usize) -> String {
-    STANDARD.get().code(line, max)
+    STANDARD.settled().code(line, max)
 }
 
 /// Returns a header's value as text. Nothing is shown of one that is marked as sensitive.

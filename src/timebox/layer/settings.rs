@@ -157,8 +157,11 @@ impl TimeboxLayer {
     }
 
     fn config(&self) -> &'static Config {
-        self.config.get_or_init(|| {
+        // Not under the lock that the others wait for: it calibrates the clock and starts threads.
+        if self.config.get().is_none() {
             report::start_watching();
+        }
+        self.config.get_or_init(|| {
             keep(Config {
                 policy: Policy::register(Settings {
                     tool: Tool::Timebox,
