@@ -110,8 +110,8 @@ fn forget() {
     }
 }
 
-/// Makes an answer of a dump, about the work with that id if there is one, on a thread of its own: the surrounding runtime may be of any kind, and all that it needs is
-/// slow. Returns `None` if too many ask.
+/// Makes an answer of a dump, about the work with that id if there is one, on a thread of its own: the surrounding runtime may
+/// be of any kind, and all that it needs is slow. Returns `None` if too many ask.
 pub(super) async fn answer_of<A, F>(depth: Depth, id: Option<String>, make: F) -> Option<A>
 where
     A: Send + 'static,
