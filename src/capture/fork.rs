@@ -54,23 +54,38 @@ fn number_anew(word: &AtomicU32) -> u32 {
 /// Makes forks noticed from here on, in this process and all its descendants, and has them wait for code that must not
 /// be forked in the middle.
 pub(crate) fn notice_forks() {
-    // No lock, because a fork of another thread would copy it.
+    // No lock, because a fork of another thread would copy it. What is done twice, by two threads, does no harm.
     #[cfg(target_os = "linux")]
     {
-        static STARTED: AtomicBool = AtomicBool::new(false);
-        if STARTED.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        match wiped_page() {
-            Some(page) => {
-                page.store(1, Ordering::Relaxed);
-                WORD.store(std::ptr::from_ref(page).cast_mut(), Ordering::Release);
+        static IS_NOTICED: AtomicBool = AtomicBool::new(false);
+        if !IS_NOTICED.load(Ordering::Acquire) {
+            match wiped_page() {
+                Some(page) => {
+                    page.store(1, Ordering::Relaxed);
+                    let (plain, page) = ((&raw const PLAIN).cast_mut(), std::ptr::from_ref(page).cast_mut());
+                    let _ = WORD.compare_exchange(plain, page, Ordering::AcqRel, Ordering::Relaxed);
+                }
+                // SAFETY: the handler stores one word, which is allowed between a fork and whatever comes next.
+                None => drop(unsafe { libc::pthread_atfork(None, None, Some(wipe)) }),
             }
-            // SAFETY: the handler stores one word, which is allowed between a fork and whatever comes next.
-            None => drop(unsafe { libc::pthread_atfork(None, None, Some(wipe)) }),
+            super::unforked::have_forks_wait();
+            IS_NOTICED.store(true, Ordering::Release);
         }
-        super::unforked::have_forks_wait();
     }
+}
+
+/// Runs a test of this file's module, which forks or is in the way of others, in a process of its own.
+#[cfg(test)]
+pub(crate) fn in_own_process(module: &str, test: &str, body: impl FnOnce()) {
+    const ALONE: &str = "HEELER_TEST_ALONE";
+    if std::env::var(ALONE).is_ok_and(|alone| alone == test) {
+        return body();
+    }
+    let name = format!("{}::{test}", module.split_once("::").expect("the crate comes first").1);
+    let mut command = std::process::Command::new(std::env::current_exe().expect("it runs"));
+    let output = command.args(["--exact", &name, "--nocapture"]).env(ALONE, test).output().expect("it starts");
+    let (said, why) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{why}");
 }
 
 #[cfg(target_os = "linux")]
@@ -97,6 +112,29 @@ fn wiped_page() -> Option<&'static AtomicU32> {
     }
     // SAFETY: it is never unmapped, holds zeros, which are an atomic's, and is aligned for it. Only atomics use it.
     Some(unsafe { &*page.cast::<AtomicU32>() })
+}
+
+/// Forks. The child runs `work`, which returns whether all is well, and ends.
+#[cfg(test)]
+pub(crate) fn in_child(work: impl FnOnce() -> bool) {
+    // SAFETY: the child goes on with this thread alone, which heeler supports.
+    is_well(unsafe { libc::fork() }, work);
+}
+
+/// The same after a fork, of which `child` is the result.
+#[cfg(test)]
+pub(crate) fn is_well(child: i32, work: impl FnOnce() -> bool) {
+    if child == 0 {
+        // SAFETY: ends the child if it hangs.
+        unsafe { libc::alarm(60) };
+        let is_well = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(false);
+        // SAFETY: ends the child without running destructors.
+        unsafe { libc::_exit(i32::from(!is_well)) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child that was made before.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "the child is not well");
 }
 
 /// A value that each process has for itself, made when it is first used.

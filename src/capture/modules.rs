@@ -280,45 +280,29 @@ mod imp {
     #[cfg(test)]
     mod tests {
         use super::*;
+        use crate::capture::fork::{in_child, in_own_process};
+        use crate::capture::notice_forks;
 
         /// Guards: a child never has a copy of the loader's lock that was held by a thread that read what is loaded.
         #[test]
         fn no_fork_copies_the_loaders_lock() {
-            use std::sync::atomic::{AtomicBool, Ordering};
-
-            extern "C" fn enough(_: *mut libc::dl_phdr_info, _: usize, _: *mut libc::c_void) -> libc::c_int {
-                1
-            }
-            crate::capture::notice_forks();
-            let is_over = AtomicBool::new(false);
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    while !is_over.load(Ordering::Relaxed) {
+            in_own_process(module_path!(), "no_fork_copies_the_loaders_lock", || {
+                notice_forks();
+                std::thread::spawn(|| {
+                    loop {
                         assert!(!Modules::load().list.is_empty());
                     }
                 });
-                let mut statuses = Vec::new();
                 for _ in 0..50 {
-                    // SAFETY: the child takes no lock but the loader's, and ends. The alarm ends one that waits.
-                    let child = unsafe { libc::fork() };
-                    if child == 0 {
-                        // SAFETY: as above.
-                        unsafe {
-                            libc::alarm(20);
-                            libc::dl_iterate_phdr(Some(enough), std::ptr::null_mut());
-                            libc::_exit(0);
-                        }
-                    }
-                    let mut status = 0;
-                    // SAFETY: waits for the child made above.
-                    unsafe { libc::waitpid(child, &raw mut status, 0) };
-                    statuses.push(status);
-                    if status != 0 {
-                        break;
-                    }
+                    in_child(|| {
+                        let mut seen = false;
+                        iterate(&mut |_| {
+                            seen = true;
+                            true
+                        });
+                        seen
+                    });
                 }
-                is_over.store(true, Ordering::Relaxed);
-                assert_eq!(statuses, [0; 50]);
             });
         }
 

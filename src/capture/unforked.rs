@@ -4,7 +4,7 @@
 //! belong to one process (see `fork.rs`). Locks of others do not: glibc 2.36 keeps its loader's lock locked in the child
 //! if another thread was inside `dl_iterate_phdr`, and whoever calls that next waits for ever, be it heeler, an unwinder
 //! or a profiler. The lock of the `backtrace` crate is another one. So a fork waits until heeler's threads are outside of
-//! such code.
+//! such code, for a while.
 //!
 //! The C library runs the handlers below around `fork`. It does not for a bare `clone`, after which POSIX allows hardly any
 //! call, nor for `vfork` and `posix_spawn`, whose child shares the parent's memory until it runs another program.
@@ -17,11 +17,12 @@ pub(crate) use imp::unforked;
 mod imp {
     use std::cell::{Cell, RefCell};
     use std::mem::ManuallyDrop;
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, TryLockResult};
     use std::thread::sleep;
     use std::time::{Duration, Instant};
 
-    use crate::capture::fork::{MAX_PROCESSES, process_number};
+    use crate::capture::fork::{MAX_PROCESSES, notice_forks, process_number};
 
     /// How long a fork waits for such code, and such code for a fork. Without a limit, two threads could wait for each
     /// other for ever, because others have handlers, too.
@@ -29,11 +30,19 @@ mod imp {
     /// How often they look whether they may go on.
     const PAUSE: Duration = Duration::from_micros(100);
 
-    type Gate = RwLock<()>;
+    /// How long such code gives way to forks that wait for it.
+    const COURTESY: Duration = Duration::from_millis(10);
 
-    /// Read by code that must not be forked in the middle, and written by a thread that forks. A child has its own, because
-    /// its parent's may be in any state.
-    static GATES: [Gate; MAX_PROCESSES + 1] = [const { RwLock::new(()) }; MAX_PROCESSES + 1];
+    struct Gate {
+        /// Read by code that must not be forked in the middle, and written by a thread that forks.
+        lock: RwLock<()>,
+        /// How many forks wait.
+        waiting: AtomicU32,
+    }
+
+    /// A child has its own, because its parent's may be in any state.
+    static GATES: [Gate; MAX_PROCESSES + 1] =
+        [const { Gate { lock: RwLock::new(()), waiting: AtomicU32::new(0) } }; MAX_PROCESSES + 1];
 
     thread_local! {
         /// How often this thread is within [`unforked`].
@@ -52,8 +61,15 @@ mod imp {
         fn enter() -> Self {
             INSIDE.set(INSIDE.get() + 1);
             // While this thread itself forks, or is inside already, no other one does.
-            let is_safe = INSIDE.get() > 1 || FORKING.get() > 0;
-            Self(if is_safe { None } else { within(LONGEST, || gate().try_read()) })
+            if INSIDE.get() > 1 || FORKING.get() > 0 {
+                return Self(None);
+            }
+            notice_forks();
+            let (gate, began) = (gate(), Instant::now());
+            while gate.waiting.load(Ordering::Relaxed) > 0 && began.elapsed() < COURTESY {
+                sleep(PAUSE);
+            }
+            Self(within(LONGEST, || gate.lock.try_read()))
         }
     }
 
@@ -86,7 +102,7 @@ mod imp {
         code()
     }
 
-    /// Has forks wait for [`unforked`] code from here on. If there is no memory for that, they do not.
+    /// Has forks wait for [`unforked`] code from here on. If there is no memory for that, they do not. Twice does no harm.
     pub(in crate::capture) fn have_forks_wait() {
         // SAFETY: the handlers take no argument, and may run in any thread that forks: they touch locks that never move
         // and variables of that thread. The C library forgets them if the library that they are in is unloaded.
@@ -102,8 +118,11 @@ mod imp {
         FORKING.set(FORKING.get() + 1);
         // Within such code it would wait for itself.
         if FORKING.get() == 1 && INSIDE.get() == 0 {
-            let gate = within(longest, || gate().try_write());
-            HELD.with_borrow_mut(|held| *held = ManuallyDrop::new(gate));
+            let gate = gate();
+            gate.waiting.fetch_add(1, Ordering::Relaxed);
+            let closed = within(longest, || gate.lock.try_write());
+            gate.waiting.fetch_sub(1, Ordering::Relaxed);
+            HELD.with_borrow_mut(|held| *held = ManuallyDrop::new(closed));
         }
     }
 
@@ -117,118 +136,104 @@ mod imp {
 
     #[cfg(all(test, not(heeler_loom)))]
     mod tests {
-        use std::sync::atomic::{AtomicBool, Ordering};
-        use std::sync::{Mutex, MutexGuard};
+        use std::sync::mpsc;
 
         use super::*;
-        use crate::capture::notice_forks;
-        use crate::sync::lock_std;
+        use crate::capture::fork::{in_child, in_own_process, is_well};
 
-        /// One test at a time: they hold the gate for long.
-        fn alone() -> MutexGuard<'static, ()> {
-            static ALONE: Mutex<()> = Mutex::new(());
-            notice_forks();
-            lock_std(&ALONE)
-        }
-
-        /// Runs `work` while another thread is within such code, for that long. Returns whether it has waited for that.
-        fn beside(time: Duration, work: impl FnOnce()) -> bool {
-            let is_inside = AtomicBool::new(false);
+        /// Does `first` on another thread, then `work` here, and then lets the other thread do `last`.
+        fn between(first: impl FnOnce() + Send, work: impl FnOnce(), last: impl FnOnce() + Send) {
+            let ((done, is_done), (go_on, may_go_on)) = (mpsc::channel(), mpsc::channel::<()>());
             std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    unforked(|| {
-                        is_inside.store(true, Ordering::Release);
-                        sleep(time);
-                        is_inside.store(false, Ordering::Release);
-                    });
+                scope.spawn(move || {
+                    first();
+                    done.send(()).unwrap();
+                    let _ = may_go_on.recv();
+                    last();
                 });
-                while !is_inside.load(Ordering::Acquire) {
-                    std::thread::yield_now();
-                }
+                is_done.recv().unwrap();
                 work();
-                !is_inside.load(Ordering::Acquire)
-            })
+                drop(go_on);
+            });
         }
 
-        /// Forks. The child runs `work`, which returns whether all is well.
-        fn fork(work: impl FnOnce() -> bool) {
-            // SAFETY: the child goes through the gate, which takes no other lock, and ends.
-            forked(unsafe { libc::fork() }, work);
+        fn enter() {
+            std::mem::forget(Inside::enter());
         }
 
-        fn forked(child: i32, work: impl FnOnce() -> bool) {
-            if child == 0 {
-                // SAFETY: as above. The alarm ends a child that waits.
-                unsafe { libc::alarm(20) };
-                let failed = !work();
-                // SAFETY: ends the process.
-                unsafe { libc::_exit(i32::from(failed)) };
-            }
-            let mut status = 0;
-            // SAFETY: waits for the child made above.
-            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-            assert_eq!(status, 0);
+        /// Opens the gate as after a fork.
+        fn open() {
+            // SAFETY: it may be called in any thread.
+            unsafe { after() };
         }
 
-        /// Returns whether the gate is open: whoever comes does not wait.
+        /// Returns whether nobody who comes has to wait.
         fn is_open() -> bool {
             let began = Instant::now();
             unforked(|| ());
             close(LONGEST);
-            // SAFETY: it may be called in any thread, and does what follows a fork.
-            unsafe { after() };
+            open();
             began.elapsed() < LONGEST
         }
 
         /// Guards: a fork waits for such code. Afterwards the gate is open, in both processes.
         #[test]
         fn a_fork_waits_for_code_that_must_not_be_forked() {
-            let _alone = alone();
-            assert!(beside(Duration::from_millis(100), || fork(is_open)));
-            assert!(is_open());
+            in_own_process(module_path!(), "a_fork_waits_for_code_that_must_not_be_forked", || {
+                let (is_inside, inside) = mpsc::channel();
+                std::thread::scope(|scope| {
+                    let code = scope.spawn(move || {
+                        unforked(|| {
+                            is_inside.send(()).unwrap();
+                            sleep(Duration::from_millis(200));
+                            Instant::now()
+                        })
+                    });
+                    inside.recv().unwrap();
+                    in_child(is_open);
+                    let forked = Instant::now();
+                    assert!(code.join().unwrap() <= forked);
+                });
+                assert!(is_open());
+            });
         }
 
-        /// Guards: a fork does not wait for ever, and neither does whoever comes later, here or in the child.
+        /// Guards: a fork does not wait for ever, and neither does whoever comes later in the child.
         #[test]
         fn a_fork_does_not_wait_for_ever() {
-            let _alone = alone();
-            assert!(!beside(LONGEST + Duration::from_secs(4), || fork(is_open)));
-            assert!(is_open());
+            in_own_process(module_path!(), "a_fork_does_not_wait_for_ever", || {
+                unforked(|| ());
+                between(enter, || in_child(is_open), || ());
+            });
         }
 
         /// Guards: a child that was made without the handlers, while another thread forks, has a gate of its own.
         #[test]
         fn a_bare_child_finds_the_gate_open() {
-            let _alone = alone();
-            let is_closed = AtomicBool::new(false);
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    close(LONGEST);
-                    is_closed.store(true, Ordering::Release);
-                    sleep(Duration::from_millis(100));
-                    // SAFETY: as above.
-                    unsafe { after() };
-                });
-                while !is_closed.load(Ordering::Acquire) {
-                    std::thread::yield_now();
-                }
-                // SAFETY: the child goes through the gate, which takes no other lock, and ends; no pointer is passed.
-                forked(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as i32 }, is_open);
+            in_own_process(module_path!(), "a_bare_child_finds_the_gate_open", || {
+                unforked(|| ());
+                let fork = || {
+                    // SAFETY: the child goes through the gate, which takes no other lock, and ends; no pointer is passed.
+                    let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+                    is_well(child as i32, is_open);
+                };
+                between(|| close(LONGEST), fork, open);
+                assert!(is_open());
             });
         }
 
         /// Guards: neither a fork within such code nor such code within a fork waits for itself.
         #[test]
         fn no_thread_waits_for_itself() {
-            let _alone = alone();
-            let began = Instant::now();
-            unforked(|| unforked(|| fork(is_open)));
-            close(LONGEST);
-            unforked(|| fork(is_open));
-            // SAFETY: as above.
-            unsafe { after() };
-            assert!(began.elapsed() < LONGEST);
-            assert!(is_open());
+            in_own_process(module_path!(), "no_thread_waits_for_itself", || {
+                let began = Instant::now();
+                unforked(|| unforked(|| in_child(is_open)));
+                close(LONGEST);
+                unforked(|| in_child(is_open));
+                open();
+                assert!(began.elapsed() < LONGEST);
+                assert!(is_open());
+            });
         }
     }
 }

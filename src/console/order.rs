@@ -6,6 +6,7 @@ use crate::log::log_safely;
 use crate::report::rules::orders::{Placed, place_for};
 use crate::report::{Dump, DumpKind, DumpWork, Reports};
 use crate::text::escape;
+use crate::text::units::{count, were};
 
 /// Reads the id of the work from the query of a POST.
 pub(super) fn parse(query: &str) -> Option<&str> {
@@ -47,6 +48,9 @@ pub(super) fn place(
 pub(super) fn not_in_flight(dump: &Dump) -> String {
     match dump.omitted {
         0 => "No work with this id is in flight.".to_owned(),
-        omitted => format!("No work with this id is listed. {omitted} more are in flight and only counted."),
+        omitted => {
+            let more = count(omitted, "more piece");
+            format!("No work with this id is listed, but {more} of work {} in flight and only counted.", were(omitted))
+        }
     }
 }

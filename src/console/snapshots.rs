@@ -35,6 +35,7 @@ struct Kept {
 }
 
 /// A dump that is kept.
+#[derive(Clone)]
 struct One {
     began: Instant,
     taken: Instant,
@@ -42,9 +43,13 @@ struct One {
 }
 
 impl One {
+    fn is_current(&self) -> bool {
+        self.taken.elapsed() < CURRENT
+    }
+
     /// Returns whether it answers a question that was put at that time: about the work with that id, if about one.
     fn serves(&self, asked: Instant, id: Option<&str>) -> bool {
-        self.taken.elapsed() < CURRENT && id.is_none_or(|id| self.began >= asked || has(&self.dump, id))
+        self.is_current() && id.is_none_or(|id| self.began >= asked || has(&self.dump, id))
     }
 }
 
@@ -55,26 +60,35 @@ static KEPT: PerProcess<Kept> = PerProcess::new(Kept::default);
 /// With `id`, the dump has the work with that id, or was begun after this call and has not, whatever its depth: work that began
 /// a moment ago is in flight, too.
 pub(super) fn blocking(depth: Depth, id: Option<&str>) -> Arc<Dump> {
-    let (kept, asked) = (KEPT.get(), Instant::now());
+    answering(Instant::now(), depth, id).dump
+}
+
+fn answering(asked: Instant, depth: Depth, id: Option<&str>) -> One {
+    let kept = KEPT.get();
     let (place, take): (_, fn() -> Dump) = match depth {
         Depth::Cheap => (&kept.cheap, cheap_dump),
         Depth::Whole => (&kept.whole, blocking_dump),
     };
     let mut place = lock_std(place);
     if let Some(one) = place.as_ref().filter(|one| one.serves(asked, id)) {
-        return Arc::clone(&one.dump);
+        return one.clone();
     }
     if let (Depth::Whole, Some(id)) = (depth, id) {
         // Looking for work that is over, again and again, must not cost much.
-        let cheap = blocking(Depth::Cheap, Some(id));
-        if !has(&cheap, id) {
+        let cheap = answering(asked, Depth::Cheap, Some(id));
+        if !has(&cheap.dump, id) {
             return cheap;
+        }
+        // It has ended since, if a later look does not have it.
+        if let Some(later) = place.as_ref().filter(|one| one.began > cheap.taken && one.is_current()) {
+            return later.clone();
         }
     }
     let (began, dump) = (Instant::now(), Arc::new(take()));
-    *place = Some(One { began, taken: Instant::now(), dump: Arc::clone(&dump) });
+    let one = One { began, taken: Instant::now(), dump };
+    *place = Some(one.clone());
     forget_later();
-    dump
+    one
 }
 
 fn has(dump: &Dump, id: &str) -> bool {
@@ -96,14 +110,14 @@ fn forget() {
     loop {
         std::thread::sleep(2 * CURRENT);
         let mut has_thread = lock_std(&kept.has_thread);
-        let is_empty = [&kept.cheap, &kept.whole].into_iter().all(|place| {
+        let is_empty = [&kept.cheap, &kept.whole].map(|place| {
             // One that is being taken is news.
             place.try_lock().is_ok_and(|mut place| {
                 place.take_if(|one| one.taken.elapsed() > 2 * CURRENT);
                 place.is_none()
             })
         });
-        if is_empty {
+        if is_empty == [true; 2] {
             *has_thread = false;
             return;
         }

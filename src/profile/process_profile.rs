@@ -24,7 +24,7 @@ const OWN_THREADS: [&str; 3] = ["heeler-profile", "heeler-supervis", "heeler-sam
 pub(super) struct Watching(ProfilerGuard<'static>);
 
 impl Watching {
-    /// Begins to sample.
+    /// Begins to sample. Takes milliseconds, or seconds where there is much debug information.
     ///
     /// # Errors
     ///
@@ -35,11 +35,12 @@ impl Watching {
         let own = process_number() + 1;
         match USER.compare_exchange(0, own, Relaxed, Relaxed) {
             Err(user) if user != own => {
-                return Err("the rest of a process cannot be profiled if the one that forked it has been".to_owned());
+                let why = "the rest of a process cannot be profiled once the one that forked it has tried that";
+                return Err(why.to_owned());
             }
             Ok(_) | Err(_) => {}
         }
-        // It reads what is loaded, and has `backtrace` name a function.
+        // It reads what is loaded, and has `backtrace` name a stack.
         let built = unforked(|| {
             let builder = ProfilerGuardBuilder::default().frequency(RATE_HZ as i32);
             builder.blocklist(&["libc", "libgcc", "pthread", "vdso"]).build()

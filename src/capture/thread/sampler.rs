@@ -348,10 +348,10 @@ enum Reply {
 
 #[cfg(all(test, not(heeler_loom)))]
 mod tests {
-    use std::process::Command;
     use std::sync::atomic::AtomicBool;
 
     use super::*;
+    use crate::capture::fork::{in_child, in_own_process};
     use crate::capture::frame_address;
     use crate::capture::notice_forks;
     use crate::capture::slots;
@@ -382,32 +382,15 @@ mod tests {
     /// child, which has none of those threads.
     #[test]
     fn a_forked_child_owes_no_answers() {
-        const ALONE: &str = "HEELER_TEST_OWED";
-        if std::env::var_os(ALONE).is_none() {
-            let name = format!("{}::a_forked_child_owes_no_answers", module_path!().split_once("::").unwrap().1);
-            let mut command = Command::new(std::env::current_exe().unwrap());
-            let output = command.args(["--exact", &name, "--nocapture"]).env(ALONE, "1").output().unwrap();
-            let (said, why) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            assert!(output.status.success() && said.contains("1 passed"), "{said}\n{why}");
-            return;
-        }
+        in_own_process(module_path!(), "a_forked_child_owes_no_answers", owes_no_answers);
+    }
+
+    fn owes_no_answers() {
         notice_forks();
         assert!(captures(2_000));
         DESK.get().handover.ask(7);
         DESK.get().unanswered.iter().for_each(|place| place.store(7, Ordering::Relaxed));
-        // SAFETY: the child goes on with this thread alone, which heeler supports.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            // SAFETY: ends the child if it hangs.
-            unsafe { libc::alarm(60) };
-            let captured = std::panic::catch_unwind(|| captures(2_000)).unwrap_or(false);
-            // SAFETY: ends the child without running destructors.
-            unsafe { libc::_exit(i32::from(!captured)) };
-        }
-        let mut status = 0;
-        // SAFETY: waits for the child that was made above.
-        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-        assert_eq!(status, 0, "the child captures nothing");
+        in_child(|| captures(2_000));
         assert!(!captures(20), "in the parent, there is no place for another who owes an answer");
     }
 }

@@ -91,6 +91,9 @@ impl Inner {
 
     /// Notes a wake-up. Only the first one since the last poll began counts.
     pub(super) fn note_wake(&self, woken: impl FnOnce() -> Woken) {
+        if !self.session.is_own() {
+            return;
+        }
         lock_std(&self.woken).get_or_insert_with(woken);
     }
 }

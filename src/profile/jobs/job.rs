@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-use crate::capture::PerProcess;
+use crate::capture::{PerProcess, process_number};
 use crate::profile::id::Id;
 use crate::profile::record::{Progress, Recording};
 #[cfg(heeler_remote)]
@@ -208,22 +208,26 @@ impl Drop for Entered {
 
 /// The client that waits for a job's response. If it goes away first, the job is cancelled.
 #[derive(Debug)]
-pub(in crate::profile) struct Asker(Option<Arc<Job>>);
+pub(in crate::profile) struct Asker {
+    job: Option<Arc<Job>>,
+    process: u32,
+}
 
 impl Asker {
     pub(in crate::profile) fn of(job: &Arc<Job>) -> Self {
-        Self(Some(Arc::clone(job)))
+        Self { job: Some(Arc::clone(job)), process: process_number() }
     }
 
     /// The asker has what they wanted, so the job may go on without them.
     pub(in crate::profile) fn satisfied(mut self) {
-        self.0 = None;
+        self.job = None;
     }
 }
 
 impl Drop for Asker {
     fn drop(&mut self) {
-        if let Some(job) = &self.0 {
+        // A child of `fork` has a copy of the asker, and no say in what its parent does.
+        if let Some(job) = self.job.as_ref().filter(|_| self.process == process_number()) {
             job.stop(Stop::Cancelled);
         }
     }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Remote;
 use super::settings::STORE_PATIENCE;
 use crate::authorize::Access;
+use crate::capture::process_number;
 use crate::profile::id::Id;
 use crate::profile::store::{Phase, StoreError};
 use crate::profile::supervisor::SUPERVISOR;
@@ -92,13 +93,14 @@ pub(super) struct WaitingAsker {
     store: ProfileStore,
     principal: Option<String>,
     id: Option<Id>,
+    process: u32,
     pub(super) gone: Arc<AtomicBool>,
 }
 
 impl WaitingAsker {
     pub(super) fn new(remote: &Remote, access: &Access, id: Id) -> Self {
         let principal = access.principal().map(str::to_owned);
-        Self { store: remote.store.clone(), principal, id: Some(id), gone: Arc::default() }
+        Self { store: remote.store.clone(), principal, id: Some(id), process: process_number(), gone: Arc::default() }
     }
 
     /// The asker has what they wanted, or does not wait for it.
@@ -109,7 +111,8 @@ impl WaitingAsker {
 
 impl Drop for WaitingAsker {
     fn drop(&mut self) {
-        let Some(id) = self.id else { return };
+        // A child of `fork` has a copy of the asker, and no say in what its parent does.
+        let Some(id) = self.id.filter(|_| self.process == process_number()) else { return };
         // If it is just being sent, whoever sends it sees this.
         self.gone.store(true, Ordering::Relaxed);
         let Ok(supervisor) = SUPERVISOR.get().handle() else { return };
