@@ -371,7 +371,10 @@ fn a_child_says_why_the_process_is_not_profiled() {
         }
         assert!(!worker.join().unwrap().contains(WHY));
     });
-    assert!(in_child(By::Library, notes).contains(WHY));
+    // Where tokio uses `parking_lot`, wake-ups would get lost if threads of the parent's were in its table.
+    for _ in 0..5 {
+        assert!(in_child(By::Library, notes).contains(WHY));
+    }
 }
 
 /// Guards: a request that is profiled in the parent takes no place from the child's.

@@ -13,9 +13,16 @@ use std::sync::OnceLock;
 #[cfg(target_os = "linux")]
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::time::Duration;
 
 /// How many forks in a row, each the child of the one before, are distinguished. Work of later ones is not watched.
 pub(crate) const MAX_PROCESSES: usize = 64;
+
+/// How long a thread of heeler's own runtimes waits for more blocking work: not at all.
+///
+/// If tokio uses `parking_lot`, a thread that waits is in a table of the process. The child of a fork has a copy, which points to
+/// the memory of threads that it does not have and that its own threads reuse, and wake-ups get lost.
+pub(crate) const KEEP_ALIVE: Duration = Duration::ZERO;
 
 /// The word before the first [`start`], and where the kernel doesn't wipe pages.
 static PLAIN: AtomicU32 = AtomicU32::new(1);

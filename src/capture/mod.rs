@@ -49,7 +49,7 @@ pub(crate) use crates::{dependency_module, is_of, is_own_elsewhere, is_std, orig
 pub(crate) use dead_frames::{forget as forget_dead_frames, poll as poll_within};
 #[cfg(target_os = "linux")]
 pub(crate) use dump_signal::DumpSignal;
-pub(crate) use fork::{MAX_PROCESSES, PerProcess, notice_forks, process_number};
+pub(crate) use fork::{KEEP_ALIVE, MAX_PROCESSES, PerProcess, notice_forks, process_number};
 pub(crate) use instrumented::disown_wrappers;
 pub(crate) use modules::code_range;
 pub(crate) use names::{front, readable};

@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::sleep;
 
 use super::jobs::{Either, either};
-use crate::capture::PerProcess;
+use crate::capture::{KEEP_ALIVE, PerProcess};
 use crate::sync::lock_std;
 
 /// Where jobs are supervised.
@@ -44,6 +44,7 @@ impl Supervisor {
                 .worker_threads(1)
                 .thread_name("heeler-supervisor")
                 .thread_stack_size(STACK)
+                .thread_keep_alive(KEEP_ALIVE)
                 .enable_all()
                 .build()
         })

@@ -25,6 +25,7 @@ pub(super) fn handle() -> io::Result<Handle> {
     let build = || {
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(1).max_blocking_threads(8).thread_name("heeler-fleet").enable_all();
+        builder.thread_keep_alive(crate::capture::KEEP_ALIVE);
         builder.on_thread_start(crate::capture::sys::block_signals).build()
     };
     // tokio panics if it cannot start a thread.

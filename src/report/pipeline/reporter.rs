@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use super::charge::charge;
 use super::inbox::Inbox;
 use super::reports::{Reports, WeakReports};
-use crate::capture::{self, PerProcess};
+use crate::capture::{self, KEEP_ALIVE, PerProcess};
 use crate::disabled::is_disabled;
 use crate::log::log_safely;
 use crate::monitor::{self, Ending, Evidence};
@@ -101,7 +101,8 @@ pub(crate) fn is_running() -> bool {
 /// Creates the runtime for async sinks. The reporter's thread drives it while it waits for messages.
 fn runtime() -> std::io::Result<Runtime> {
     // The runtime looks up host names on threads of its own. It doesn't need many.
-    Builder::new_current_thread().enable_all().thread_name("heeler-lookup").max_blocking_threads(4).build()
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().thread_name("heeler-lookup").max_blocking_threads(4).thread_keep_alive(KEEP_ALIVE).build()
 }
 
 /// Returns the queue of messages, once the reporter has been asked to start.
