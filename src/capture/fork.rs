@@ -82,7 +82,7 @@ pub(crate) fn notice_forks() {
 }
 
 /// Runs a test of this file's module, which forks or is in the way of others, in a process of its own.
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 pub(crate) fn in_own_process(module: &str, test: &str, body: impl FnOnce()) {
     const ALONE: &str = "HEELER_TEST_ALONE";
     if std::env::var(ALONE).is_ok_and(|alone| alone == test) {
@@ -122,14 +122,14 @@ fn wiped_page() -> Option<&'static AtomicU32> {
 }
 
 /// Forks. The child runs `work`, which returns whether all is well, and ends.
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 pub(crate) fn in_child(work: impl FnOnce() -> bool) {
     // SAFETY: the child goes on with this thread alone, which heeler supports.
     is_well(unsafe { libc::fork() }, work);
 }
 
 /// The same after a fork, of which `child` is the result.
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 pub(crate) fn is_well(child: i32, work: impl FnOnce() -> bool) {
     if child == 0 {
         // SAFETY: ends the child if it hangs.
