@@ -48,8 +48,8 @@ impl Watching {
         built.map(Self).map_err(|error| format!("the rest of the process could not be profiled: {error}"))
     }
 
-    /// Ends. Takes milliseconds, or seconds where there is much debug information, so call it on a thread that may block. Leaves out profile threads and heeler's threads
-    /// that serve them.
+    /// Ends. Takes milliseconds, or seconds where there is much debug information, so call it on a thread that may block.
+    /// Leaves out profile threads and heeler's threads that serve them.
     ///
     /// # Errors
     ///
