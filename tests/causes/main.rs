@@ -34,7 +34,7 @@ struct Service {
 
 impl Service {
     fn new(workers: usize) -> Self {
-        let _alone = common::alone();
+        let _alone = common::alone_at_rest();
         let (seen, reports) = collect();
         let layer = WatchdogLayer::new(THRESHOLD).reports(reports.clone());
         Self { driven: Driven::new(workers), seen, reports, layer, _alone }

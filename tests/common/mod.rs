@@ -83,6 +83,14 @@ pub(crate) fn alone() -> RwLockWriteGuard<'static, ()> {
     CPU.write().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+/// For a test that counts what is in flight: alone, once the runtimes of earlier tests have dropped their work.
+#[cfg(feature = "watchdog")]
+pub(crate) fn alone_at_rest() -> RwLockWriteGuard<'static, ()> {
+    let alone = alone();
+    until("the work of earlier tests is gone", || heeler::metrics().in_flight.total() == 0);
+    alone
+}
+
 /// A sink that keeps every report.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Collected {

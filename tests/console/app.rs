@@ -2,13 +2,15 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLockWriteGuard};
 use std::time::Duration;
 
 use heeler::{Console, Reports, Resource, WatchdogLayer, acquire, authorize};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Barrier, Mutex, Semaphore};
 
-use crate::common::{Driven, alone, ms, until};
+use crate::common::{Driven, alone_at_rest, ms, until};
 
 pub(crate) const SECRET: &str = "a-secret-of-this-test";
 
@@ -39,7 +41,7 @@ impl App {
     }
 
     pub(crate) fn start_with(reports: Reports) -> Self {
-        let alone = alone();
+        let alone = alone_at_rest();
         let console = heeler::console(reports.clone(), authorize::bearer(SECRET).unwrap());
         let address = console.serve("127.0.0.1:0".parse().unwrap()).unwrap();
         Self {
@@ -68,19 +70,25 @@ impl App {
             self.request(&format!("/invoice/{number}?token=hunter2"), load_invoice(pool.clone(), self.open.clone()));
         }
         let locks = Arc::new([(Mutex::new(()), Resource::new("accounts")), (Mutex::new(()), Resource::new(EVIL))]);
+        let (both, waiting) = (Arc::new(Barrier::new(2)), Arc::new(AtomicUsize::new(0)));
         for (path, first, second) in [("/transfer", 0, 1), ("/audit", 1, 0)] {
-            let locks = Arc::clone(&locks);
+            let (locks, both, waiting) = (Arc::clone(&locks), Arc::clone(&both), Arc::clone(&waiting));
             self.request(path, async move {
                 let _first = acquire(&locks[first].1, locks[first].0.lock()).await;
-                tokio::time::sleep(ms(20)).await;
-                let _second = acquire(&locks[second].1, locks[second].0.lock()).await;
+                both.wait().await;
+                let mut second = pin!(acquire(&locks[second].1, locks[second].0.lock()));
+                assert!(futures::poll!(&mut second).is_pending());
+                waiting.fetch_add(1, Ordering::Relaxed);
+                let _second = second.await;
             });
         }
         let gate = self.open.clone();
         self.driven.spawn(heeler::watch(EVIL, THRESHOLD, async move {
             let _ = gate.acquire().await;
         }));
+        until("two wait for each other", || waiting.load(Ordering::Relaxed) == 2);
         until("all are in flight", || heeler::metrics().in_flight.total() == 7);
+        // The last of them has yet to reach what it waits for.
         std::thread::sleep(ms(60));
     }
 

@@ -1,12 +1,15 @@
 //! A service that does not answer any more.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::app::App;
 use crate::common::{PORTABLE, until};
 
-/// Blocks its thread until it may go on.
-fn sync_all(gate: &std::sync::Mutex<()>) {
+/// Says that it has begun, and blocks its thread until it may go on.
+fn sync_all(began: &AtomicUsize, gate: &std::sync::Mutex<()>) {
+    began.fetch_add(1, Ordering::Relaxed);
     drop(gate.lock());
 }
 
@@ -16,10 +19,12 @@ fn it_answers_while_every_worker_is_blocked() {
     let app = App::start();
     let gate: &'static std::sync::Mutex<()> = Box::leak(Box::default());
     let held = gate.lock();
+    let began = Arc::new(AtomicUsize::new(0));
     for number in 0..2 {
-        app.request(&format!("/flush/{number}"), async move { sync_all(gate) });
+        let began = Arc::clone(&began);
+        app.request(&format!("/flush/{number}"), async move { sync_all(&began, gate) });
     }
-    until("both are in flight", || heeler::metrics().in_flight.total() == 2);
+    until("both block", || began.load(Ordering::Relaxed) == 2);
     let (go, gone) = std::sync::mpsc::channel();
     app.driven.spawn(async move { go.send(()) });
     assert!(gone.recv_timeout(Duration::from_millis(100)).is_err(), "the workers are blocked");

@@ -30,7 +30,7 @@ struct Service {
 
 impl Service {
     fn new(workers: usize) -> Self {
-        let _alone = common::alone();
+        let _alone = common::alone_at_rest();
         Self { driven: Driven::new(workers), layer: WatchdogLayer::new(FOREVER), _alone }
     }
 

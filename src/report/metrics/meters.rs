@@ -67,7 +67,11 @@ pub(in crate::report) fn reported(report: &Report) {
     // An update would count the same work twice, and a dump is about no work that was slow.
     if report.update == 0 && report.dump.is_none() {
         let (seconds, verdict) = (report.elapsed.as_secs_f64(), report.verdict.as_str());
-        log_safely(|| histogram!(ELAPSED, "verdict" => verdict).record(seconds));
+        log_safely(|| {
+            let what = "How long reported work had run when it was captured for the first time.";
+            describe_histogram!(ELAPSED, Unit::Seconds, what);
+            histogram!(ELAPSED, "verdict" => verdict).record(seconds);
+        });
     }
 }
 
@@ -140,7 +144,8 @@ fn record() {
     }
 }
 
-/// Describes the metrics each time, because a recorder may be installed at any time.
+/// Describes the metrics each time, because a recorder may be installed at any time, and before it gets the first figure,
+/// because it may be read at any time.
 fn describe() {
     let counters = [
         (REQUESTS, "Requests that were watched, those in flight included."),
@@ -181,10 +186,5 @@ fn describe() {
         MAX_LAG,
         Unit::Seconds,
         "The longest that the monitor was late in the last thirty to sixty seconds."
-    );
-    describe_histogram!(
-        ELAPSED,
-        Unit::Seconds,
-        "How long reported work had run when it was captured for the first time."
     );
 }

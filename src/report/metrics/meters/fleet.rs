@@ -11,8 +11,9 @@ const UNCOUNTED: &str = "heeler_fleet_uncounted_total";
 const UNWRITTEN: &str = "heeler_fleet_unwritten";
 const HEEDS_CONDITIONS: &str = "heeler_fleet_heeds_conditions";
 
-/// Hands them to the recorder, with what they are.
+/// Hands them to the recorder.
 pub(super) fn record(fleet: FleetStats) {
+    describe();
     counter!(MESSAGES, "alone" => "false").absolute(fleet.messages);
     counter!(MESSAGES, "alone" => "true").absolute(fleet.messages_alone);
     let requests = [("put", fleet.puts), ("get", fleet.gets), ("list", fleet.lists), ("remove", fleet.removals)];
@@ -25,6 +26,9 @@ pub(super) fn record(fleet: FleetStats) {
     if let Some(heeds) = fleet.heeds_conditions {
         gauge!(HEEDS_CONDITIONS).set(if heeds { 1.0 } else { 0.0 });
     }
+}
+
+fn describe() {
     let counters = [
         (MESSAGES, "Incidents that people were told of, for all instances or for this one alone."),
         (REQUESTS, "Requests to the store of the fleet, failed ones included."),
