@@ -52,6 +52,50 @@ fn a_dump_is_a_report() {
     assert_eq!((again.to_json(), again.to_text()), (report.to_json(), text));
 }
 
+/// Keeps what it gets.
+#[derive(Clone, Default)]
+struct Mailbox(std::sync::Arc<std::sync::Mutex<Vec<Report>>>);
+
+impl heeler::AsyncSink for Mailbox {
+    fn name(&self) -> &str {
+        "mailbox"
+    }
+
+    async fn deliver(&self, report: &Report) -> Result<(), heeler::SinkError> {
+        self.0.lock().unwrap().push(report.clone());
+        Ok(())
+    }
+}
+
+/// Hangs, like a log that goes to a pipe which nobody reads.
+struct Hangs(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl heeler::Sink for Hangs {
+    fn name(&self) -> &str {
+        "hangs"
+    }
+
+    fn deliver(&self, _: &Report) -> Result<(), heeler::SinkError> {
+        let _ = self.0.lock().unwrap().recv();
+        Ok(())
+    }
+}
+
+/// Guards: a dump reaches a sink that goes over the network although nothing was ever reported before, and although another
+/// sink hangs.
+#[test]
+fn a_dump_that_is_the_first_report_reaches_every_sink() {
+    let (release, held) = std::sync::mpsc::channel();
+    let mailbox = Mailbox::default();
+    let builder = Reports::builder().without_log().sink(Hangs(std::sync::Mutex::new(held)));
+    let reports = builder.async_sink(mailbox.clone()).build().unwrap();
+    let dumping = std::thread::spawn(move || reports.blocking_dump("asked for"));
+    until("it has arrived", || mailbox.0.lock().unwrap().len() == 1);
+    assert!(!dumping.is_finished());
+    drop(release);
+    dumping.join().unwrap();
+}
+
 /// Guards: a pile-up on a route is one report, long before any of its requests is slow.
 #[test]
 fn a_pile_up_is_reported_before_anything_is_slow() {

@@ -78,7 +78,7 @@ impl Reports {
             let left_out = (many - dump.work.len()) as u64;
             dump.notes.push(format!("{} of work {} not listed", count(left_out, "younger piece"), were(left_out)));
         }
-        self.deliver(Report::of_dump(dump, self.redactor().text(reason, MAX_REASON)));
+        self.deliver_from_elsewhere(Report::of_dump(dump, self.redactor().text(reason, MAX_REASON)));
     }
 }
 

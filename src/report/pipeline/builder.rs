@@ -156,8 +156,8 @@ impl ReportsBuilder {
         self
     }
 
-    /// Also hands each report to this sink. Sinks are called in the order in which they were added, after the log and
-    /// the directory.
+    /// Also hands each report to this sink. Sinks are called in the order in which they were added, after the
+    /// directory and the log.
     pub fn sink(self, sink: impl Sink) -> Self {
         self.any_sink(Ok(AnySink::Blocking(Arc::new(sink))))
     }
@@ -399,11 +399,12 @@ impl ReportsBuilder {
             redactor.allow_headers(headers)?;
         }
         let mut sinks: Vec<AnySink> = Vec::new();
-        if self.log {
-            sinks.push(AnySink::Blocking(Arc::new(Log::new(self.log_level, &self.log_target))));
-        }
+        // First, because the log may hang: at a pipe that nobody reads, for example.
         if let Some(path) = &self.directory {
             sinks.push(AnySink::Blocking(Arc::new(Directory::new(path, self.max_bytes, self.max_reports)?)));
+        }
+        if self.log {
+            sinks.push(AnySink::Blocking(Arc::new(Log::new(self.log_level, &self.log_target))));
         }
         sinks.extend(self.sinks);
         let trace_url = self.trace_url.as_deref().map(TraceUrl::parse).transpose()?;
@@ -452,7 +453,8 @@ mod tests {
         let builder = Reports::builder().directory(place.path().join("slow")).log_target("x").log_level(Level::INFO);
         assert!(format!("{builder:?}").contains("slow"));
         let reports = builder.build().unwrap();
-        assert!(format!("{reports:?}").contains(r#"["log", "directory"]"#));
+        // The evidence is on disk before a log that may hang is called.
+        assert!(format!("{reports:?}").contains(r#"["directory", "log"]"#));
         reports.deliver(report());
         assert_eq!(std::fs::read_dir(place.path().join("slow")).unwrap().count(), 3);
         assert_eq!(reports.stats().failed_deliveries, 0);

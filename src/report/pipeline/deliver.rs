@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::fingerprint::fingerprint;
+use super::reporter;
 use super::reports::{Inner, Reports};
 use super::throttle::Decision;
 use crate::capture::{disown_wrappers, is_of};
@@ -25,6 +26,16 @@ impl Reports {
     /// everything that came from the request or the application as it is. What may be shown of it is decided here.
     pub(crate) fn deliver(&self, report: Report) {
         self.deliver_at(report, Instant::now());
+    }
+
+    /// Hands over a report that was made on another thread than the reporter's. The reporter looks after what is then on its
+    /// way: it drives the sinks that go over a network, and tries again.
+    pub(in crate::report) fn deliver_from_elsewhere(&self, report: Report) {
+        reporter::start();
+        // Before, because a sink may block this thread, and again, for what is on its way now.
+        reporter::know(self);
+        self.deliver(report);
+        reporter::know(self);
     }
 
     /// Returns the report as it would be delivered.

@@ -214,7 +214,7 @@ impl Reports {
         self.inner.state.get().counters.read()
     }
 
-    /// Returns the state of each sink, in the order in which sinks are called: the log, the directory, then the others.
+    /// Returns the state of each sink, in the order in which sinks are called: the directory, the log, then the others.
     /// It shows which sink is down while the others go on.
     ///
     /// ```
