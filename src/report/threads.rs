@@ -41,7 +41,7 @@ pub struct ThreadDump {
 pub struct ThreadGroup {
     /// The threads.
     pub threads: Vec<Thread>,
-    /// The frames of all of them, innermost first. Empty if their stacks could not be had.
+    /// The frames of all of them, innermost first. Empty if their stacks could not be captured.
     pub frames: Vec<Frame>,
     /// Whether frames are missing at the outer end.
     pub truncated: bool,
@@ -66,17 +66,30 @@ pub struct ThreadGroup {
 /// ```
 #[must_use]
 pub fn threads() -> ThreadDump {
-    threads_within(PATIENCE)
+    look_within(PATIENCE).grouped(&mut Unwinder::new(), &mut Symbols::new())
 }
 
-/// Does the same, and takes stacks for that long.
-pub(in crate::report) fn threads_within(patience: Duration) -> ThreadDump {
+/// Threads and their stacks, as they were taken.
+pub(in crate::report) struct Looked {
+    seen: Vec<Seen>,
+    threads: usize,
+}
+
+/// Looks at all threads of the process, and takes stacks for that long.
+pub(in crate::report) fn look_within(patience: Duration) -> Looked {
     // A thread that owes an answer is known to the sampler that has asked it.
     static SAMPLER: PerProcess<Mutex<Sampler>> = PerProcess::new(|| Mutex::new(Sampler::new(None)));
     let mut sampler = lock_std(SAMPLER.get());
     let (seen, threads) = look_at_all(&mut sampler, true, MAX_THREADS, patience);
-    drop(sampler);
-    ThreadDump { groups: group(seen), threads, omitted: threads.saturating_sub(MAX_THREADS) }
+    Looked { seen, threads }
+}
+
+impl Looked {
+    /// Names the stacks, and groups the threads by them.
+    pub(in crate::report) fn grouped(self, unwinder: &mut Unwinder, symbols: &mut Symbols) -> ThreadDump {
+        let Self { seen, threads } = self;
+        ThreadDump { groups: group(seen, unwinder, symbols), threads, omitted: threads.saturating_sub(MAX_THREADS) }
+    }
 }
 
 /// Looks at the threads of the process, at `most` of them. After `patience`, the rest of them have no stacks. Threads that
@@ -159,8 +172,7 @@ fn stack_of(
 /// The addresses of a stack, why there are none, and what else tells threads apart that have none.
 type Place = (Vec<String>, Option<&'static str>, Option<String>);
 
-fn group(seen: Vec<Seen>) -> Vec<ThreadGroup> {
-    let (mut unwinder, mut symbols) = (Unwinder::new(), Symbols::new());
+fn group(seen: Vec<Seen>, unwinder: &mut Unwinder, symbols: &mut Symbols) -> Vec<ThreadGroup> {
     let unwound: Vec<_> =
         seen.iter().map(|one| one.snapshot.as_ref().map(|stack| unwinder.unwind_with_tail_calls(stack))).collect();
     let addresses: Vec<_> = unwound.iter().flatten().flat_map(|unwound| unwound.addresses.iter().cloned()).collect();

@@ -159,8 +159,12 @@ impl Rows {
                 if !self.all[*at].has_answered() {
                     return true;
                 }
-                self.all[*at].found = self.find(*at);
-                self.all[*at].give_back();
+                let found = self.find(*at);
+                self.all[*at].found = found;
+                // A poll that has answered may still leave its record behind.
+                if found.is_none_or(|found| found.state != State::Polled) {
+                    self.all[*at].give_back();
+                }
                 false
             });
             let now = now();

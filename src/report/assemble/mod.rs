@@ -35,6 +35,7 @@ use crate::report::assemble::blocking_pool::PoolLook;
 use crate::report::assemble::elsewhere::Elsewhere;
 use crate::report::assemble::request::{describe, trace_ids};
 use crate::report::model::words::StackKind;
+use crate::report::threads::{Looked, ThreadDump};
 use crate::sync::count;
 
 /// Makes ids that differ between processes. Every assembler gives the same piece of work the same id.
@@ -112,6 +113,14 @@ impl Assembler {
             self.symbols.forget();
             self.recent.clear();
         }
+    }
+
+    /// Names the stacks of threads, and groups the threads by them.
+    pub(in crate::report) fn threads(&mut self, looked: Looked) -> ThreadDump {
+        self.refresh();
+        let threads = looked.grouped(&mut self.unwinder, &mut self.symbols);
+        self.symbols.trim();
+        threads
     }
 
     /// Symbolizes the stacks of several at once.

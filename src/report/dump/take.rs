@@ -12,7 +12,7 @@ use crate::log::log_safely;
 use crate::monitor::{DumpBudget, DumpEvidence, DumpStacks, take_dump};
 use crate::report::assemble::Assembler;
 use crate::report::runtimes::runtimes;
-use crate::report::threads::{ThreadDump, threads_within};
+use crate::report::threads::{ThreadDump, look_within};
 use crate::sync::lock_std;
 
 /// How long a whole dump asks and looks. What is not known by then is said to be unknown.
@@ -60,7 +60,8 @@ impl Taker {
         // Taking stacks may stall a runtime for a moment, which is no news.
         let runtimes = runtimes();
         let evidence = take_dump(look.budget, &mut self.stacks);
-        let threads = look.threads.map_or_else(ThreadDump::default, threads_within);
+        let looked = look.threads.map(look_within);
+        let threads = looked.map_or_else(ThreadDump::default, |looked| self.assembler.threads(looked));
         self.assembler.dump(evidence, threads, runtimes)
     }
 }
