@@ -68,12 +68,12 @@ impl Reports {
             let is_main = u32::try_from(sys::thread_id()) == Ok(std::process::id());
             let ends =
                 cfg!(panic = "abort") || (is_main && current_row() == RowId::NONE && tokio::task::try_id().is_none());
-            let asks = ends
-                && capture::process_number() == process
-                && state.compare_exchange(IDLE, ASKED, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-            if !asks {
+            let is_asked = std::thread::current().id() == thread.id();
+            if !ends || is_asked || capture::process_number() != process {
                 return;
             }
+            // If another thread has asked already, the process must not end before its dump is written, either.
+            let _ = state.compare_exchange(IDLE, ASKED, Ordering::AcqRel, Ordering::Relaxed);
             thread.unpark();
             let began = Instant::now();
             while state.load(Ordering::Acquire) == ASKED && began.elapsed() < PATIENCE {
