@@ -9,13 +9,13 @@ use super::ResponseBody;
 use super::order;
 use super::page;
 use super::query::{Asked, Filter, Form, View, parse};
-use super::snapshots::{Depth, answer_of};
+use super::snapshots::{Depth, Shared, answer_of};
 use super::stream;
 use super::switches::{self, Made};
 use crate::authorize::intent::is_own_action;
+use crate::report::Reports;
 use crate::report::profiles::{self, ProfileForm};
 use crate::report::rules::orders::Placed;
-use crate::report::{Dump, Reports};
 use crate::text::page::{NO_PAGE, PICTURE, fixed_headers, nonce, policy_in_page};
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -109,10 +109,16 @@ impl Asked {
 }
 
 /// Makes the answer of a dump.
-fn made(asked: Asked, filter: &Filter, dump: &Dump, reports: &Reports, caller: Option<&str>) -> Response<ResponseBody> {
-    let json = |text: String| with_headers("application/json", NO_PAGE, Bytes::from(text));
-    let svg = |text: String| with_headers("image/svg+xml", PICTURE, Bytes::from(text));
-    let text = |text: String| with_headers(TEXT, NO_PAGE, Bytes::from(text));
+fn made(
+    asked: Asked,
+    filter: &Filter,
+    dump: &Shared,
+    reports: &Reports,
+    caller: Option<&str>,
+) -> Response<ResponseBody> {
+    let json = |text: Bytes| with_headers("application/json", NO_PAGE, text);
+    let svg = |picture: Bytes| with_headers("image/svg+xml", PICTURE, picture);
+    let text = |text: Bytes| with_headers(TEXT, NO_PAGE, text);
     match asked {
         Asked::Page(View::Fleet) => match reports.shared_incidents() {
             Ok(fleet) => shown(|nonce| page::fleet(dump, reports, &fleet, &profiles::recent(caller), nonce)),
@@ -133,9 +139,9 @@ fn made(asked: Asked, filter: &Filter, dump: &Dump, reports: &Reports, caller: O
         },
         Asked::Report(fingerprint, form) => match (reports.remembered(&fingerprint), form) {
             (Some(report), None) => shown(|nonce| page::report(dump, reports, &report, nonce)),
-            (Some(report), Some(Form::Text)) => text(report.to_text()),
-            (Some(report), Some(Form::Svg)) => svg(report.to_svg()),
-            (Some(report), Some(Form::Json | Form::Table)) => json(report.to_json()),
+            (Some(report), Some(Form::Text)) => text(report.to_text().into()),
+            (Some(report), Some(Form::Svg)) => svg(report.to_svg().into()),
+            (Some(report), Some(Form::Json | Form::Table)) => json(report.to_json().into()),
             (None, _) => say(StatusCode::NOT_FOUND, "No such report is remembered."),
         },
         Asked::Profile(id, form) => {
@@ -145,15 +151,15 @@ fn made(asked: Asked, filter: &Filter, dump: &Dump, reports: &Reports, caller: O
                 Form::Text | Form::Table => return say(StatusCode::NOT_FOUND, "A profile has no such form here."),
             };
             match profiles::read(&id, caller, form) {
-                Ok(Some(picture)) if form == ProfileForm::Svg => with_headers("image/svg+xml", PICTURE, picture.into()),
-                Ok(Some(profile)) => with_headers("application/json", NO_PAGE, profile.into()),
+                Ok(Some(picture)) if form == ProfileForm::Svg => svg(picture.into()),
+                Ok(Some(profile)) => json(profile.into()),
                 Ok(None) => say(StatusCode::NOT_FOUND, "There is no such profile."),
                 Err(error) => say(StatusCode::SERVICE_UNAVAILABLE, &format!("The profile cannot be read: {error}.")),
             }
         }
-        Asked::Form(Form::Text) => text(dump.to_string()),
-        Asked::Form(Form::Json | Form::Table) => json(dump.to_json()),
-        Asked::Form(Form::Svg) => svg(dump.to_svg()),
+        Asked::Form(Form::Text) => text(dump.text()),
+        Asked::Form(Form::Json | Form::Table) => json(dump.json()),
+        Asked::Form(Form::Svg) => svg(dump.svg()),
         Asked::Events => not_found(),
     }
 }

@@ -56,7 +56,7 @@
 //!
 //! # Who may look
 //!
-//! Callers whom the [authorizer](crate::authorize) allows. For all others there is nothing: they get a 404. A listener on
+//! Callers whom the [authorizer](crate::authorize) allows. Everyone else gets a 404. A listener on
 //! a loopback address also checks `Host`, because a page elsewhere can have a developer's browser ask any name that leads
 //! there (DNS rebinding). The Unix socket needs no token. It admits the user that the service runs as, and root.
 //!

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::Console;
 #[cfg(unix)]
@@ -24,8 +26,14 @@ use crate::log::log_safely;
 
 /// At most this many connections at a time. Others wait.
 pub(super) const MAX_CONNECTIONS: usize = 256;
-/// How long a client may take to send a request.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a client may take to send the head of a request, or to begin the next one.
+const HEAD: Duration = Duration::from_secs(10);
+/// How long an authorizer may take.
+const AUTHORIZER: Duration = Duration::from_secs(5);
+/// A connection takes no more requests after this, so that a client which has vanished, or does not read, keeps no place ..
+const LONGEST: Duration = Duration::from_secs(120);
+/// .. and has as long to take the answer that is on its way: longer than a stream of events lasts.
+const LAST_ANSWER: Duration = Duration::from_secs(60);
 /// The pause after a connection could not be accepted, because there are too many open files, for example.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
 
@@ -35,6 +43,9 @@ impl Console {
     /// of the process. With `HEELER_DISABLE=1` in the environment, nothing listens, and it returns `address`.
     ///
     /// Choose a loopback address and a tunnel (`ssh -L 9200:localhost:9200 web1`): there is no encryption.
+    ///
+    /// The authorizer runs on that thread, so it must not wait for the application: for its locks or its runtime. One that
+    /// has not answered within five seconds is taken as a no.
     ///
     /// ```
     /// use heeler::{Reports, authorize};
@@ -47,7 +58,7 @@ impl Console {
     ///
     /// # Errors
     ///
-    /// Returns an error if the address cannot be had or no thread can be started, and if the authorizer is
+    /// Returns an error if it cannot listen on the address or no thread can be started, and if the authorizer is
     /// [`extension`](crate::authorize::extension()), which needs a layer around it.
     pub fn serve(&self, address: SocketAddr) -> Result<SocketAddr, Error> {
         if self.inner.authorizer.needs_extension() {
@@ -117,16 +128,20 @@ pub(super) async fn connection<S: AsyncRead + AsyncWrite + Unpin>(stream: S, con
             let (head, _) = request.into_parts();
             Ok::<_, std::convert::Infallible>(match door {
                 Door::Loopback if !names_loopback(&head) => not_found(),
-                Door::Loopback | Door::Network => console.respond(&head).await,
+                Door::Loopback | Door::Network => console.respond_within(&head, AUTHORIZER).await,
                 #[cfg(unix)]
                 Door::Socket(peer) => answer(&console.inner.reports, &head, Some(&peer)).await,
             })
         }
     });
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     // A client that breaks off is of no interest.
-    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+    if timeout(LONGEST, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(LAST_ANSWER, connection).await;
+    }
 }
 
 /// Returns whether a request names this machine. A page elsewhere can have a browser ask any name that leads here.
@@ -141,7 +156,39 @@ fn names_loopback(head: &Parts) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+
+    /// Guards: a client that asks on and on, and reads no answer, keeps no place.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_left() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let console = crate::console::console(crate::Reports::default(), |_: &Parts| true);
+        let served = tokio::spawn(connection(server, console, Door::Network));
+        let asks =
+            async { while client.write_all(b"GET /?nothing HTTP/1.1\r\nhost: localhost\r\n\r\n").await.is_ok() {} };
+        let began = tokio::time::Instant::now();
+        let (served, ()) = tokio::join!(served, asks);
+        served.unwrap();
+        assert!(began.elapsed() < LONGEST + LAST_ANSWER + HEAD, "{:?}", began.elapsed());
+    }
+
+    /// Guards: an authorizer that waits for something that hangs refuses, and its connection goes on.
+    #[tokio::test(start_paused = true)]
+    async fn an_authorizer_that_hangs_refuses() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let console = crate::console::console(crate::Reports::default(), async |_: &Parts| {
+            std::future::pending::<()>().await;
+            true
+        });
+        let served = tokio::spawn(connection(server, console, Door::Network));
+        client.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+        served.await.unwrap();
+    }
 
     #[test]
     fn only_names_of_this_machine_are_answered() {

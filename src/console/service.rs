@@ -5,6 +5,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{Request, Response};
@@ -12,7 +13,7 @@ use tower_service::Service;
 
 use super::ResponseBody;
 use super::answer::{answer, not_found};
-use crate::authorize::{Authorize, Authorizer};
+use crate::authorize::{Access, Authorize, Authorizer};
 use crate::disabled::is_disabled;
 use crate::inflight::step_aside;
 use crate::report::Reports;
@@ -54,6 +55,18 @@ impl Console {
             return not_found();
         }
         let access = self.inner.authorizer.ask(head).await;
+        self.respond_to(head, &access).await
+    }
+
+    /// Does the same, but gives the authorizer up after that time. On a runtime of heeler's.
+    pub(super) async fn respond_within(&self, head: &Parts, patience: Duration) -> Response<ResponseBody> {
+        match tokio::time::timeout(patience, self.inner.authorizer.ask(head)).await {
+            Ok(access) => self.respond_to(head, &access).await,
+            Err(_) => not_found(),
+        }
+    }
+
+    async fn respond_to(&self, head: &Parts, access: &Access) -> Response<ResponseBody> {
         if !access.is_allowed() {
             return not_found();
         }

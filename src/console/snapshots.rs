@@ -1,8 +1,11 @@
 //! Dumps for many who look at the same time.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 
 use crate::capture::{PerProcess, sys};
 use crate::log::log_safely;
@@ -34,12 +37,46 @@ struct Kept {
     asking: AtomicUsize,
 }
 
+/// A dump, with its forms once somebody has asked for them: of very much work they are large, and all who ask share them.
+pub(super) struct Shared {
+    dump: Dump,
+    text: OnceLock<Bytes>,
+    json: OnceLock<Bytes>,
+    svg: OnceLock<Bytes>,
+}
+
+impl Shared {
+    const fn new(dump: Dump) -> Self {
+        Self { dump, text: OnceLock::new(), json: OnceLock::new(), svg: OnceLock::new() }
+    }
+
+    pub(super) fn text(&self) -> Bytes {
+        self.text.get_or_init(|| self.dump.to_string().into()).clone()
+    }
+
+    pub(super) fn json(&self) -> Bytes {
+        self.json.get_or_init(|| self.dump.to_json().into()).clone()
+    }
+
+    pub(super) fn svg(&self) -> Bytes {
+        self.svg.get_or_init(|| self.dump.to_svg().into()).clone()
+    }
+}
+
+impl Deref for Shared {
+    type Target = Dump;
+
+    fn deref(&self) -> &Dump {
+        &self.dump
+    }
+}
+
 /// A dump that is kept.
 #[derive(Clone)]
 struct One {
     began: Instant,
     taken: Instant,
-    dump: Arc<Dump>,
+    dump: Arc<Shared>,
 }
 
 impl One {
@@ -59,7 +96,7 @@ static KEPT: PerProcess<Kept> = PerProcess::new(Kept::default);
 ///
 /// With `id`, the dump has the work with that id, or was begun after this call and has not, whatever its depth: work that began
 /// a moment ago is in flight, too.
-pub(super) fn blocking(depth: Depth, id: Option<&str>) -> Arc<Dump> {
+pub(super) fn blocking(depth: Depth, id: Option<&str>) -> Arc<Shared> {
     answering(Instant::now(), depth, id).dump
 }
 
@@ -84,7 +121,7 @@ fn answering(asked: Instant, depth: Depth, id: Option<&str>) -> One {
             return later.clone();
         }
     }
-    let (began, dump) = (Instant::now(), Arc::new(take()));
+    let (began, dump) = (Instant::now(), Arc::new(Shared::new(take())));
     let one = One { began, taken: Instant::now(), dump };
     *place = Some(one.clone());
     forget_later();
@@ -129,7 +166,7 @@ fn forget() {
 pub(super) async fn answer_of<A, F>(depth: Depth, id: Option<String>, make: F) -> Option<A>
 where
     A: Send + 'static,
-    F: FnOnce(&Dump) -> A + Send + 'static,
+    F: FnOnce(&Shared) -> A + Send + 'static,
 {
     let place = Place::take()?;
     let (done, made) = tokio::sync::oneshot::channel();

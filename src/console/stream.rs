@@ -19,8 +19,10 @@ use crate::sync::lock_std;
 /// The time between two events.
 const PERIOD: Duration = Duration::from_secs(1);
 /// A stream ends after this, so that it never keeps a shutdown waiting for longer, and at once if the application has
-/// [said](crate::shutdown) that it shuts down. A browser asks again at once.
+/// [said](crate::shutdown) that it shuts down. A browser asks again after [`RETRY`].
 const LONGEST: Duration = Duration::from_secs(30);
+/// What a browser is told to wait before it asks again, in milliseconds. By itself it would wait for some seconds.
+const RETRY: u32 = 250;
 /// More who look at the same time are refused.
 const MAX_STREAMS: usize = 1_000;
 
@@ -84,9 +86,10 @@ fn run() {
 
 /// Returns markup as a server-sent event.
 fn event(markup: &str) -> Bytes {
-    let mut text = String::with_capacity(markup.len() + markup.len() / 16);
+    let mut text = String::with_capacity(markup.len() + markup.len() / 16 + 16);
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "retry: {RETRY}");
     for line in markup.lines() {
-        // Writing to a string cannot fail.
         let _ = writeln!(text, "data: {line}");
     }
     text.push('\n');

@@ -165,18 +165,34 @@ pub(super) fn make(change: &Change, reports: &Reports, caller: Option<&str>) -> 
             all.changed.extend(known);
             return Made::NoThread;
         }
-        // The first change knows how it was.
-        let before = known.map_or_else(|| switch.setting(), |changed| changed.before);
+        // The first change knows how it was, but for what the application has set since then.
+        let before = known.map_or_else(|| switch.setting(), |changed| changed.restored());
         switch.change(change.to);
         let (set, until) = (switch.setting(), Instant::now() + change.time);
         all.changed.push(Changed { switch: switch.clone(), before, set, until, by: by.clone() });
     }
     drop(all);
-    log_safely(|| {
-        let (what, minutes) = (switch.name(), change.time.as_secs() / 60);
-        tracing::warn!(target: "heeler", %what, to = ?change.to, minutes, by = %by, "a switch was changed on the console");
-    });
+    let (what, to, minutes) = (switch.name(), change.to, change.time.as_secs() / 60);
+    say(move || tracing::warn!(target: "heeler", %what, ?to, minutes, by = %by, "a switch was changed on the console"));
     Made::Changed
+}
+
+/// Logs on a thread of its own. A log is the application's code: it may wait for a lock, or for a pipe that nobody reads, which
+/// must keep neither the console from answering nor changes from being taken back.
+fn say(log: impl FnOnce() + Send + 'static) {
+    let log = Arc::new(Mutex::new(Some(log)));
+    let theirs = Arc::clone(&log);
+    let run = |log: &Mutex<Option<_>>| {
+        let log = lock_std(log).take();
+        log.into_iter().for_each(|log| log_safely(log));
+    };
+    let started = std::thread::Builder::new().name("heeler-console".into()).spawn(move || {
+        sys::block_signals();
+        run(&theirs);
+    });
+    if started.is_err() {
+        run(&log);
+    }
 }
 
 impl What {
@@ -232,22 +248,30 @@ impl Switch {
 }
 
 impl Changed {
-    /// Takes the change back, unless the application has made another one since.
-    fn restore(&self) {
-        match (&self.switch, self.set, self.before) {
+    /// Returns how it was before, but for what the application has set since the change.
+    fn restored(&self) -> Setting {
+        match (self.switch.setting(), self.set, self.before) {
             (
-                Switch::Watchdog(policy),
                 Setting::Watchdog { enabled, threshold },
-                Setting::Watchdog { enabled: was_enabled, threshold: before },
-            ) => {
-                if policy.threshold() == threshold {
-                    policy.set_threshold(before);
-                }
-                if policy.is_enabled() == enabled {
-                    policy.set_enabled(was_enabled);
-                }
+                Setting::Watchdog { enabled: set_enabled, threshold: set_threshold },
+                Setting::Watchdog { enabled: was_enabled, threshold: old_threshold },
+            ) => Setting::Watchdog {
+                enabled: if enabled == set_enabled { was_enabled } else { enabled },
+                threshold: if threshold == set_threshold { old_threshold } else { threshold },
+            },
+            // The application cannot set a rule's budget.
+            (_, _, before) => before,
+        }
+    }
+
+    /// Takes the change back.
+    fn restore(&self) {
+        match (&self.switch, self.restored()) {
+            (Switch::Watchdog(policy), Setting::Watchdog { enabled, threshold }) => {
+                policy.set_threshold(threshold);
+                policy.set_enabled(enabled);
             }
-            (Switch::Rule(budget), Setting::Rule(_), Setting::Rule(before)) => budget.set_at_most(before),
+            (Switch::Rule(budget), Setting::Rule(before)) => budget.set_at_most(before),
             _ => {}
         }
     }
@@ -266,12 +290,11 @@ fn go_back() {
             all.has_thread = !all.changed.is_empty();
             (over, !all.has_thread)
         };
-        // Without the lock: a log is the application's code.
         for changed in over {
-            log_safely(|| {
-                let what = changed.switch.name();
-                tracing::warn!(target: "heeler", %what, "a switch is as it was before it was changed on the console");
-            });
+            let what = changed.switch.name();
+            say(
+                move || tracing::warn!(target: "heeler", %what, "a switch is as it was before it was changed on the console"),
+            );
         }
         if is_last {
             return;
@@ -282,6 +305,29 @@ fn go_back() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Guards: what the application sets while a change lasts is what comes back, also if there is another change first.
+    #[cfg(feature = "watchdog")]
+    #[test]
+    fn what_the_application_sets_stays() {
+        let seconds = Duration::from_secs;
+        let reports = Reports::default();
+        let handle = crate::WatchdogLayer::new(seconds(5)).name("shop of this test").handle();
+        let shown = || list(&reports).into_iter().find(|shown| shown.name == "watchdog shop of this test");
+        let query = shown().expect("a switch").query;
+        let change = |to: &str| {
+            let change = parse(&format!("{query}&to={to}")).unwrap();
+            assert_eq!(make(&change, &reports, Some("ada")), Made::Changed);
+        };
+        change("1000");
+        handle.set_threshold(seconds(7));
+        change("25000");
+        assert_eq!(handle.threshold(), seconds(25));
+        change("off");
+        assert!(!handle.is_enabled());
+        change("normal");
+        assert_eq!((handle.threshold(), handle.is_enabled()), (seconds(7), true));
+    }
 
     #[test]
     fn a_change_is_read_from_a_query() {

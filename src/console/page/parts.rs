@@ -103,7 +103,7 @@ fn stack_of(html: &mut Html, stack: &Stack) {
 /// Writes what is in a deadlock.
 pub(super) fn deadlocks(html: &mut Html, dump: &Dump) {
     for ring in &dump.deadlocks {
-        html.raw("<div class=\"end\"><strong>Deadlock.</strong> Nobody of these can move on:<ul>");
+        html.raw("<div class=\"end\"><strong>Deadlock.</strong> None of these can make progress:<ul>");
         for work in ring.iter().filter_map(|id| dump.work.iter().find(|work| work.id == *id)) {
             html.raw("<li><a href=\"?work=").text(&work.id).raw("\">").isolated(&work.name).raw("</a>");
             for (verb, names) in [(" holds ", &work.holds), (" waits for ", &work.awaits)] {

@@ -2,17 +2,21 @@
 (function () {
   var live = document.getElementById("live"), trouble = document.getElementById("trouble");
   if (!window.EventSource) return;
-  var source = new EventSource(live.dataset.events);
+  var source = new EventSource(live.dataset.events), last = Date.now();
   source.onmessage = function (event) {
+    last = Date.now();
+    trouble.textContent = "";
     // Not while somebody selects text in it, or goes through it by keyboard.
     var selection = String(window.getSelection && window.getSelection());
     if (selection !== "" || live.contains(document.activeElement)) return;
     live.innerHTML = event.data;
     document.getElementById("sentence").textContent = document.getElementById("news").dataset.sentence;
     document.getElementById("when").textContent = new Date().toISOString().replace(/\.\d+Z$/, "Z");
-    trouble.textContent = "";
   };
-  source.onerror = function () {
-    trouble.textContent = source.readyState === EventSource.CLOSED ? "Updates have stopped. Reload the page." : "";
-  };
+  // A process that stands still closes no connection, and a browser that finds none tries again without a word.
+  setInterval(function () {
+    var seconds = Math.floor((Date.now() - last) / 1000);
+    if (source.readyState === EventSource.CLOSED) trouble.textContent = "Updates have stopped. Reload the page.";
+    else if (seconds >= 5) trouble.textContent = "No update for " + seconds + " s.";
+  }, 1000);
 })();
