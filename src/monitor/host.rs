@@ -1,6 +1,7 @@
 //! CPU time that this process did not get: because its cgroup had used up its quota, because it was stopped, or because
 //! other processes had the CPUs. The capture thread takes a sample now and then while work is near its threshold.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ const FRESH: u64 = 10 * MILLISECOND;
 /// How many samples are kept. When there are more, one goes whose neighbours are near each other for their age, so that
 /// the others reach back far.
 const MAX_SAMPLES: usize = 64;
-/// How many threads are read.
+/// How many threads are read at most.
 const MAX_THREADS: usize = 16;
 /// Less than this is not worth a word, and less than a tenth of the time isn't, either.
 const LEAST: u64 = 20 * MILLISECOND;
@@ -89,6 +90,19 @@ impl ThreadTimes {
     fn delay_at(self, now: u64) -> u64 {
         self.delay + self.queued.map_or(0, |queued| now.saturating_sub(queued.by))
     }
+}
+
+/// Returns the threads to read: of each runtime some, rather than all of the one whose threads came first.
+fn spread(threads: impl Iterator<Item = (i32, Option<RuntimeId>)>) -> impl Iterator<Item = (i32, Option<RuntimeId>)> {
+    let mut many: HashMap<Option<RuntimeId>, usize> = HashMap::new();
+    let number = |thread: (i32, Option<RuntimeId>)| {
+        let number = many.entry(thread.1).or_default();
+        *number += 1;
+        (*number, thread)
+    };
+    let mut numbered: Vec<_> = threads.map(number).collect();
+    numbered.sort_by_key(|(number, _)| *number);
+    numbered.into_iter().map(|(_, thread)| thread).take(MAX_THREADS)
 }
 
 /// The samples, oldest first.
@@ -172,8 +186,7 @@ impl Host {
     }
 
     fn sample(&mut self, now: u64) {
-        let threads =
-            slots().into_iter().filter_map(|slot| slot.with_life(|life| (life.tid, life.runtime))).take(MAX_THREADS);
+        let threads = spread(slots().into_iter().filter_map(|slot| slot.with_life(|life| (life.tid, life.runtime))));
         let before = self.samples.last();
         let times = |(tid, runtime): (i32, Option<RuntimeId>)| {
             let (cpu, delay) = self.files.run_times(tid)?;
@@ -387,6 +400,18 @@ mod tests {
             host.woken(100 * MS, 1_100 * MS);
             host.add(Sample { own_delay: own_delay * MS, ..at(1_100, 0, 0, cpu) });
             assert_eq!(denied(&host, 0), expected, "{own_delay} {cpu}");
+        }
+    }
+
+    /// Guards: a runtime whose threads come after many of another one is looked at, too.
+    #[test]
+    fn each_runtime_has_threads_that_are_read() {
+        let runtimes = [None, Some(RuntimeId::numbered(1)), Some(RuntimeId::numbered(2))];
+        let many = (0..40).map(|tid| (tid, runtimes[1]));
+        let read: Vec<_> = spread(many.chain([(40, runtimes[2]), (41, runtimes[0])])).collect();
+        assert_eq!(read.len(), MAX_THREADS);
+        for runtime in runtimes {
+            assert!(read.iter().any(|(_, of)| *of == runtime), "{runtime:?} {read:?}");
         }
     }
 

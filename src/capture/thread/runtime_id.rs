@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 use tokio::runtime::Handle;
 
 /// A runtime of this process, as tokio numbers them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct RuntimeId(u64);
 
 impl RuntimeId {
@@ -13,6 +13,11 @@ impl RuntimeId {
     /// tell.
     pub(crate) fn current() -> Option<Self> {
         Self::of(&Handle::try_current().ok()?)
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn numbered(number: u64) -> Self {
+        Self(number)
     }
 
     /// Returns the id of that runtime. `None` with tokio before 1.49.

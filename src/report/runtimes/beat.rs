@@ -1,6 +1,7 @@
 //! The thread that asks the runtimes, and reports those that do not answer.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -66,19 +67,18 @@ pub fn watch_runtime(name: impl Into<String>, handle: &Handle, reports: Reports)
         log_safely(|| tracing::warn!(target: "heeler", name = %pulse.name, "this runtime is watched already"));
         return;
     }
-    let task = handle.spawn(beat(Arc::clone(&pulse)));
-    runtimes.all.push(Watched { pulse, task });
-    if runtimes.has_thread {
+    if !runtimes.has_thread
+        && let Err(error) = std::thread::Builder::new().name("heeler-beat".into()).spawn(run)
+    {
+        drop(runtimes);
+        log_safely(|| {
+            tracing::error!(target: "heeler", name = %pulse.name, %error, "this runtime is not watched: no thread could be started");
+        });
         return;
     }
-    match std::thread::Builder::new().name("heeler-beat".into()).spawn(run) {
-        Ok(_) => runtimes.has_thread = true,
-        Err(error) => {
-            log_safely(
-                || tracing::error!(target: "heeler", %error, "no runtime is watched: no thread could be started"),
-            );
-        }
-    }
+    runtimes.has_thread = true;
+    let task = handle.spawn(beat(Arc::clone(&pulse)));
+    runtimes.all.push(Watched { pulse, task });
 }
 
 /// Runs on the runtime. It needs none of its drivers.
@@ -123,13 +123,21 @@ fn run() {
     }
 }
 
-/// Drops what belongs to runtimes that are shut down. That may be the last of a sink, whose code is the application's.
+/// Drops what belongs to runtimes that are shut down. That may be the last of a sink, whose code is the application's: it may
+/// take long, or panic, and has a thread of its own.
 fn forget_ended() {
     let ended: Vec<Watched> = {
         let mut runtimes = lock_std(RUNTIMES.get());
         runtimes.all.extract_if(.., |watched| watched.task.is_finished()).collect()
     };
-    drop(ended);
+    if ended.is_empty() {
+        return;
+    }
+    let drops = || std::thread::Builder::new().name("heeler-drop".into()).spawn(move || drop(ended));
+    // Without a thread, it is dropped here.
+    if !matches!(catch_unwind(AssertUnwindSafe(drops)), Ok(Ok(_))) {
+        log_safely(|| tracing::warn!(target: "heeler", "no thread could be started to drop sinks"));
+    }
 }
 
 /// What is known of the stall of a runtime.
@@ -188,5 +196,51 @@ fn report(pulse: Arc<Pulse>, since: u64) {
     });
     if let Err(error) = started {
         log_safely(|| tracing::error!(target: "heeler", %error, "a stall is not reported: no thread could be started"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Report, Sink, SinkError, runtimes};
+
+    struct Spiteful;
+
+    impl Sink for Spiteful {
+        fn name(&self) -> &'static str {
+            "spiteful"
+        }
+
+        fn deliver(&self, _: &Report) -> Result<(), SinkError> {
+            Ok(())
+        }
+    }
+
+    impl Drop for Spiteful {
+        fn drop(&mut self) {
+            std::panic::resume_unwind(Box::new("a sink that panics when it is dropped"));
+        }
+    }
+
+    /// Guards: a sink that panics when its runtime has ended does not end the watch of others.
+    #[test]
+    fn others_are_watched_when_a_sink_panics() {
+        let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let ending = runtime();
+        watch_runtime("ending", ending.handle(), Reports::builder().without_log().sink(Spiteful).build().unwrap());
+        ending.shutdown_background();
+        let patience = Instant::now();
+        let is_there = |name: &str| runtimes().into_iter().find(|runtime| runtime.name == name);
+        while is_there("ending").is_some() {
+            assert!(patience.elapsed() < Duration::from_secs(40));
+            std::thread::sleep(PERIOD);
+        }
+        std::thread::sleep(2 * PERIOD);
+        let other = runtime();
+        watch_runtime("other", other.handle(), Reports::default());
+        while is_there("other").is_none_or(|health| health.chart.is_empty()) {
+            assert!(patience.elapsed() < Duration::from_secs(40));
+            std::thread::sleep(PERIOD);
+        }
     }
 }

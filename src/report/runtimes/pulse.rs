@@ -26,8 +26,6 @@ pub(super) struct Pulse {
     pub(super) asked: Notify,
     /// When it was asked, in nanoseconds of [`now`], or 0 if it has answered since.
     sent: AtomicU64,
-    /// When it answered last.
-    answered: AtomicU64,
     /// Whether it does not answer, and the host is not to blame.
     is_stalled: AtomicBool,
     delays: Mutex<Delays>,
@@ -49,7 +47,6 @@ impl Pulse {
             reports,
             asked: Notify::new(),
             sent: AtomicU64::new(0),
-            answered: AtomicU64::new(now()),
             is_stalled: AtomicBool::new(false),
             delays: Mutex::default(),
         }
@@ -74,7 +71,6 @@ impl Pulse {
         if sent == 0 {
             return;
         }
-        self.answered.store(now, Ordering::Release);
         self.is_stalled.store(false, Ordering::Relaxed);
         let micros = u32::try_from(now.saturating_sub(sent) / 1_000).unwrap_or(u32::MAX);
         let mut delays = lock_std(&self.delays);
@@ -96,12 +92,6 @@ impl Pulse {
             0 => Duration::ZERO,
             sent => Duration::from_nanos(now().saturating_sub(sent)),
         }
-    }
-
-    /// Returns how long ago it answered last.
-    #[cfg_attr(not(feature = "systemd"), allow(dead_code, reason = "systemd's watchdog alone asks"))]
-    pub(super) fn age(&self) -> Duration {
-        Duration::from_nanos(now().saturating_sub(self.answered.load(Ordering::Acquire)))
     }
 
     pub(super) fn count_stall(&self, throttled: bool) {

@@ -53,18 +53,20 @@ fn run(reports: &Reports, limit: Duration) {
     let mut has_dumped = false;
     loop {
         // With heeler disabled, no runtime is watched, and nothing keeps the beat back.
-        let oldest = pulses().into_iter().max_by_key(|pulse| pulse.age());
-        let age = oldest.as_ref().map_or(Duration::ZERO, |pulse| pulse.age());
-        if age < limit / 4 {
+        // Time in which nobody has asked, because the whole process stood still, is no silence.
+        let silences = pulses().into_iter().map(|pulse| (pulse.silence(), pulse));
+        let longest = silences.max_by_key(|(silence, _)| *silence);
+        let silence = longest.as_ref().map_or(Duration::ZERO, |(silence, _)| *silence);
+        if silence < limit / 4 {
             has_dumped = false;
         } else if !has_dumped && dump.is_none() {
             has_dumped = true;
-            let name = oldest.map(|pulse| pulse.name.clone()).unwrap_or_default();
-            dump = start_dump(reports.clone(), &name, age, limit);
+            let name = longest.map(|(_, pulse)| pulse.name.clone()).unwrap_or_default();
+            dump = start_dump(reports.clone(), &name, silence, limit);
         }
         dump.take_if(|dump| dump.is_finished());
         // Whoever writes the evidence may be as slow as a full disk. It gets as much time again.
-        let is_alive = age < limit / 2 || (dump.is_some() && age < limit);
+        let is_alive = silence < limit / 2 || (dump.is_some() && silence < limit);
         if is_alive && let Err(error) = sd_notify::notify(&[NotifyState::Watchdog]) {
             log_safely(|| tracing::error!(target: "heeler", %error, "systemd cannot be notified"));
         }
@@ -73,8 +75,8 @@ fn run(reports: &Reports, limit: Duration) {
 }
 
 /// Sends a dump on a thread of its own, so that the beat goes on.
-fn start_dump(reports: Reports, name: &str, age: Duration, limit: Duration) -> Option<JoinHandle<()>> {
-    let (silence, end) = (duration(age), duration(limit));
+fn start_dump(reports: Reports, name: &str, silence: Duration, limit: Duration) -> Option<JoinHandle<()>> {
+    let (silence, end) = (duration(silence), duration(limit));
     let reason = format!("the runtime \"{name}\" has run nothing for {silence} (WatchdogSec={end})");
     let started = std::thread::Builder::new().name("heeler-dump".into()).spawn(move || {
         sys::block_signals();
