@@ -111,6 +111,34 @@ async fn a_request_that_waits_can_be_cancelled() {
     worker.abort();
 }
 
+/// Guards: what is sent is due at once, whatever the time is by the clock of whoever sends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_ahead_delays_nothing() {
+    for engine in [Engine::Redis, Engine::Postgres] {
+        let Some(server) = Server::start(engine) else { continue };
+        let shared = Shared::new();
+        let client = Client::new(serve(app(&server, &shared).1).await);
+        client.send("POST", "/pay", &[("x-geordi", "1")], b"").await.id();
+        let due_for = match engine {
+            Engine::Redis => {
+                let mut redis = apalis_redis::connect(server.url()).await.unwrap();
+                let mut all = redis::cmd("ZRANGE");
+                all.arg("heeler-profiles:scheduled").arg(0).arg(-1).arg("WITHSCORES");
+                let all: Vec<(String, f64)> = all.query_async(&mut redis).await.unwrap();
+                assert_eq!(all.len(), 1, "{all:?}");
+                let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+                now - all[0].1
+            }
+            Engine::Postgres => {
+                let pool = sqlx::PgPool::connect(&server.url()).await.unwrap();
+                let due = "SELECT extract(epoch FROM now() - run_at)::float8 FROM apalis.jobs";
+                sqlx::query_scalar::<_, f64>(due).fetch_one(&pool).await.unwrap()
+            }
+        };
+        assert!(due_for > 3_600.0, "due for {due_for} s");
+    }
+}
+
 /// Guards: a client that waits and goes away cancels its profile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_goes_away_cancels() {

@@ -1,7 +1,10 @@
 //! The queue in Postgres.
 
+use std::time::{Duration, SystemTime};
+
 use apalis_core::backend::TaskSink as _;
 use apalis_core::backend::ext::BackendExt as _;
+use apalis_core::task::builder::TaskBuilder;
 use apalis_core::worker::builder::WorkerBuilder;
 use apalis_postgres::{Config, PostgresStorage};
 use sqlx::PgPool;
@@ -12,6 +15,9 @@ use tower::limit::ConcurrencyLimitLayer;
 use super::consume::{Handler, Rhythm, Tidying, drive, name, signal};
 use super::queue::{KEPT, PATIENCE, POLL_EVERY, Trouble};
 use crate::error::Error;
+
+/// A job says that it has been due for this long. It would otherwise wait if the clock of this machine is ahead.
+const DUE_SINCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) struct Postgres {
     options: PgConnectOptions,
@@ -38,7 +44,10 @@ impl Postgres {
     pub(super) async fn push(&self, id: String) -> Result<(), Trouble> {
         let sender = self.sender.get_or_try_init(|| self.connect()).await?;
         let mut storage = PostgresStorage::<String>::new(sender).with_config(self.config(Rhythm::default()));
-        storage.push(id).await.map_err(|error| error.to_string().into())
+        // By this machine's clock, but compared with that of the server. The oldest comes first.
+        let due = SystemTime::now().checked_sub(DUE_SINCE).unwrap_or(SystemTime::UNIX_EPOCH);
+        let job = TaskBuilder::new(id).run_at_time(due).build();
+        storage.push_task(job).await.map_err(|error| error.to_string().into())
     }
 
     pub(super) async fn consume(

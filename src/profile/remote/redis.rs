@@ -42,7 +42,17 @@ impl Redis {
     pub(super) async fn push(&self, id: String) -> Result<(), Trouble> {
         let sender = self.sender.get_or_try_init(|| self.connect()).await?;
         let mut storage = RedisStorage::<String, _>::new(sender.clone()).with_config(self.config(Rhythm::default()));
-        storage.push(id).await.map_err(|error| error.to_string().into())
+        storage.push(id).await.map_err(|error| error.to_string())?;
+        // The engine lets a job wait until the time of this machine's clock has come by a worker's. All that is in the queue is
+        // due, and the ids of jobs are in the order in which they came. If this fails, the job waits for no longer than clocks
+        // differ.
+        let scheduled = storage.get_config().scheduled_jobs_set();
+        let mut due = redis::cmd("ZUNIONSTORE");
+        due.arg(&scheduled).arg(1).arg(&scheduled).arg("WEIGHTS").arg(0);
+        if let Err(error) = due.query_async::<()>(storage.get_connection()).await {
+            log_trouble("a job may wait for as long as clocks differ", &error.into());
+        }
+        Ok(())
     }
 
     pub(super) async fn consume(

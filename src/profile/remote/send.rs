@@ -11,7 +11,7 @@ use bytes::{Buf as _, Bytes};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use http_body::Body;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Remote;
 use super::queue::log_trouble;
@@ -31,6 +31,8 @@ use crate::profile::supervisor::{SUPERVISOR, within};
 
 /// How long the body of a request may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the store and the queue may take together before the sender is told that they are too slow.
+const SEND_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Sends the request to a worker. Answers at once, or with the profile if the caller waits for it.
 pub(in crate::profile) async fn send<B>(
@@ -219,7 +221,7 @@ async fn hand_over(
     request: &SentRequest,
     gone: &AtomicBool,
 ) -> Result<(), Unsent> {
-    let id = status.id;
+    let (id, end) = (status.id, Instant::now() + SEND_PATIENCE);
     let has_room = timeout(STORE_PATIENCE, has_room(config, remote)).await;
     has_room.unwrap_or_else(|_| Err(too_slow()))?;
     let kept = timeout(STORE_PATIENCE, keep(remote, &status, request)).await;
@@ -229,12 +231,13 @@ async fn hand_over(
         tokio::spawn(abandon(remote.clone(), status, phase));
         return Err(unsent);
     }
-    if let Err(trouble) = remote.queue.push(id).await {
+    let pushed = timeout_at(end, remote.queue.push(id)).await;
+    if let Err(trouble) = pushed.unwrap_or_else(|_| Err("it takes too long, and so did the store".into())) {
         log_trouble("a request to be profiled was not sent", &trouble);
         // It may be in the queue all the same. Whoever has its claim decides.
         let phase = Phase::Failed("the queue of profiles cannot be reached".to_owned());
         let abandoned = tokio::spawn(abandon(remote.clone(), status, phase));
-        match timeout(STORE_PATIENCE, abandoned).await {
+        match timeout_at(end, abandoned).await {
             Ok(Ok(Some(Claim::Taken))) => {}
             _ => return Err(Unsent::Unavailable("The queue of profiles cannot be reached.".to_owned())),
         }

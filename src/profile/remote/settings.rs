@@ -79,7 +79,8 @@ impl Remote {
     }
 
     /// Sets how long a request may wait for a worker. After that it is refused, and so is a copy of it that somebody puts back.
-    /// Defaults to 15 minutes. It is never longer than the store's [`ttl`](ProfileStore::ttl).
+    /// Defaults to 15 minutes. It is never longer than half of the store's [`ttl`](ProfileStore::ttl), so
+    /// that the store still says what has become of it.
     ///
     /// Less than ten seconds count as ten, more than a day as a day, and the log says so once.
     #[must_use]
@@ -123,7 +124,7 @@ impl Remote {
 
     /// Returns how long a request waits at most.
     pub(super) fn waits(&self) -> Duration {
-        self.waits.min(self.store.keeps_for())
+        self.waits.min(self.store.keeps_for() / 2)
     }
 
     /// Returns what others must know of a job. `again`: whether it may run once more if its worker is gone.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -36,8 +36,13 @@ pub(super) async fn wait(remote: Remote, timeout_of_job: Duration, principal: Op
         match timeout(STORE_PATIENCE, look(&remote, principal.as_deref(), id)).await {
             Ok(Ok(Looked::GoesOn)) => (failing, lost) = (None, None),
             // Clocks differ: only if it is silent by this one, too.
-            Ok(Ok(Looked::Lost)) => {
-                if lost.get_or_insert_with(Instant::now).elapsed() >= remote.lost_after {
+            Ok(Ok(Looked::Lost(written))) => {
+                let since = match lost {
+                    Some((last, since)) if last == written => since,
+                    _ => Instant::now(),
+                };
+                lost = Some((written, since));
+                if since.elapsed() >= remote.lost_after {
                     return Waited::Ended(Phase::Lost);
                 }
             }
@@ -56,7 +61,8 @@ pub(super) async fn wait(remote: Remote, timeout_of_job: Duration, principal: Op
 
 enum Looked {
     GoesOn,
-    Lost,
+    /// The worker seems to be gone. It has written last at that time.
+    Lost(SystemTime),
     Over(Waited),
 }
 
@@ -68,7 +74,7 @@ async fn look(remote: &Remote, principal: Option<&str>, id: Id) -> Result<Looked
     }
     Ok(match remote.store.get(&id, principal).await? {
         Some(profile) => Looked::Over(Waited::Done(Arc::new(profile))),
-        None if status.phase == Phase::Lost => Looked::Lost,
+        None if status.phase == Phase::Lost => Looked::Lost(status.updated_at),
         None => Looked::Over(Waited::Ended(status.phase)),
     })
 }

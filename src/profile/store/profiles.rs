@@ -299,9 +299,10 @@ impl ProfileStore {
         match self.status(id, principal).await? {
             Some(status) if !status.phase.is_over() => {
                 #[cfg(heeler_remote)]
-                if matches!(status.phase, super::Phase::Sent { .. }) {
+                if let super::Phase::Sent { again, .. } = status.phase {
                     let taken = self.take_back(status, super::Phase::Cancelled, &super::someone()?).await?;
-                    if taken == super::Claim::Mine {
+                    // If it may have run before, its worker may only be cut off, and must stop when it is back.
+                    if taken == super::Claim::Mine && !again {
                         return Ok(true);
                     }
                 }

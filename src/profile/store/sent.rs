@@ -241,6 +241,40 @@ mod tests {
         folder.join(format!("p/claims/{id}/{attempt}"))
     }
 
+    /// Guards: a job whose worker may only be cut off is cancelled there, too.
+    #[tokio::test]
+    async fn a_worker_that_comes_back_hears_of_a_cancellation() {
+        use crate::profile::store::status::SentJob;
+        let folder = tempfile::tempdir().unwrap();
+        let bucket = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+        let store = ProfileStore::object_store(bucket, "p");
+        for (silence, expected) in [(0, None), (40, Some(Phase::Cancelled))] {
+            let (id, silence) = (Id::random().unwrap(), Duration::from_secs(silence));
+            let written = SystemTime::now() - silence;
+            let running = Status {
+                id,
+                principal: None,
+                phase: Phase::Running,
+                method: "GET".to_owned(),
+                uri: "/report".to_owned(),
+                started_at: written,
+                updated_at: written,
+                elapsed_ms: 0,
+                polls: 0,
+                samples: 0,
+                place: None,
+                sent: Some(SentJob { waits_ms: 900_000, lost_after_ms: 30_000, again: true }),
+            };
+            assert_eq!(store.claim(id, 1, "a worker").await.unwrap(), Claim::Mine);
+            store.put_status(&running).await.unwrap();
+            age_file(&folder.path().join(format!("p/statuses/{id}.json")), silence);
+            assert!(store.request_cancel(&id, None).await.unwrap());
+            assert!(store.is_cancelled(&id).await.unwrap(), "{silence:?}");
+            let phase = store.status(&id, None).await.unwrap().unwrap().phase;
+            assert_eq!(phase, expected.unwrap_or(Phase::Running));
+        }
+    }
+
     /// Guards: a claim stays for longer than any request may wait, and is removed afterwards. So is a request that nobody will
     /// run.
     #[tokio::test]
