@@ -37,7 +37,7 @@ const MAX_NAME: usize = 200;
 /// The most characters of an error.
 const MAX_WORDS: usize = 4096;
 
-/// At most this many are recorded at a time. Others take no order.
+/// At most this many requests are recorded at a time. Others take no order.
 const MAX_RUNNING: usize = 4;
 
 static RUNNING: PerProcess<AtomicUsize> = PerProcess::new(AtomicUsize::default);
@@ -90,7 +90,8 @@ struct Course {
     request: Shown,
     reason: String,
     ended: oneshot::Receiver<Ended>,
-    running: Running,
+    /// Of a request: jobs are wanted each by itself, and count as none of these.
+    running: Option<Running>,
 }
 
 /// Returns why there is to be a profile of this request, if there is.
@@ -126,7 +127,9 @@ pub(super) fn begin<B, F>(
 ) -> Result<Tail<F>, F> {
     let redactor = Redactors { config: Arc::clone(config), reports: wanted.redactor };
     let shown = with_parts(&mut request, |head| redactor.request(head, body_bytes));
-    let Some((recording, mut end)) = start(redactor, shown, wanted.reason) else { return Err(call(request)) };
+    let Some((recording, mut end)) = start(redactor, shown, wanted.reason, Some(Running::begin())) else {
+        return Err(call(request));
+    };
     let future = end.inside(|| call(request));
     Ok(Tail { future: Box::pin(recording.record_in_place(future)), end })
 }
@@ -135,7 +138,7 @@ pub(super) fn begin<B, F>(
 pub(super) async fn job<F: Future>(config: &Arc<Config>, name: &str, wanted: Wanted, future: F) -> F::Output {
     let redactor = Redactors { config: Arc::clone(config), reports: wanted.redactor };
     let shown = Shown { method: JOB.to_owned(), uri: redactor.text(name, MAX_NAME), ..Shown::default() };
-    let Some((recording, mut end)) = start(redactor, shown, wanted.reason) else { return future.await };
+    let Some((recording, mut end)) = start(redactor, shown, wanted.reason, None) else { return future.await };
     let mut future = pin!(recording.record_in_place(future));
     let output = poll_fn(|cx| end.inside(|| future.as_mut().poll(cx))).await;
     end.tell(Outcome::Finished, None);
@@ -143,7 +146,7 @@ pub(super) async fn job<F: Future>(config: &Arc<Config>, name: &str, wanted: Wan
 }
 
 /// Begins a recording, and has the supervisor wait for its end.
-fn start(redactor: Redactors, request: Shown, reason: String) -> Option<(Recording, End)> {
+fn start(redactor: Redactors, request: Shown, reason: String, running: Option<Running>) -> Option<(Recording, End)> {
     let (Ok(id), Ok(supervisor)) = (Id::random(), SUPERVISOR.get().handle()) else {
         log_safely(|| tracing::error!(target: "heeler", %reason, "a profile could not be begun"));
         return None;
@@ -151,8 +154,7 @@ fn start(redactor: Redactors, request: Shown, reason: String) -> Option<(Recordi
     let config = Arc::clone(&redactor.config);
     let recording = Recording::start(config.rate_hz);
     let (ended, end) = oneshot::channel();
-    let course =
-        Course { config, id, recording: recording.clone(), request, reason, ended: end, running: Running::begin() };
+    let course = Course { config, id, recording: recording.clone(), request, reason, ended: end, running };
     supervisor.spawn(course.supervise());
     Some((recording, End { ended: Some(ended), process: process_number(), redactor, is_inside: false }))
 }

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::get;
 use heeler::report::{Kind, Report};
-use heeler::{Interrupted, ReportsBuilder, Rule, TimeboxExt as _, WatchdogLayer};
+use heeler::{Interrupted, ProfileLayer, ReportsBuilder, Rule, TimeboxExt as _, WatchdogLayer};
 
 use super::common::{Collected, PORTABLE, collect_with, in_own_process, ms, until};
 use super::{Server, layer};
@@ -25,6 +25,8 @@ struct Way {
     fast: Arc<AtomicBool>,
     /// It panics in the end.
     panics: Arc<AtomicBool>,
+    /// It never ends.
+    hangs: Arc<AtomicBool>,
     /// How many have begun.
     begun: Arc<AtomicUsize>,
 }
@@ -44,6 +46,9 @@ fn sum_up() -> u64 {
 
 async fn checkout(State(way): State<Way>, Path(cart): Path<u64>) -> String {
     way.begun.fetch_add(1, Ordering::Relaxed);
+    if way.hangs.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
     if !way.fast.load(Ordering::Relaxed) {
         fetch_rates().await;
         std::hint::black_box(sum_up());
@@ -75,13 +80,17 @@ static SHOPS: AtomicU8 = AtomicU8::new(b'a');
 impl Shop {
     /// `outside`: the profiler is outside of the watchdog.
     fn new(outside: bool, rule: impl FnOnce(ReportsBuilder) -> ReportsBuilder) -> Self {
+        Self::with(layer(), outside, rule)
+    }
+
+    fn with(layer: ProfileLayer, outside: bool, rule: impl FnOnce(ReportsBuilder) -> ReportsBuilder) -> Self {
         let name = format!("shop-{}", char::from(SHOPS.fetch_add(1, Ordering::Relaxed)));
         let (collected, reports) = collect_with(|builder| rule(builder.repeat_after(MINUTE)));
         let way = Way::default();
         let watchdog = WatchdogLayer::new(THRESHOLD).reports(reports);
         let shop = Router::new().route("/carts/{cart}/checkout", get(checkout)).route("/limited", get(limited));
         let shop = Router::new().nest(&format!("/{name}"), shop.with_state(way.clone()));
-        let shop = if outside { shop.layer(watchdog).layer(layer()) } else { shop.layer(layer()).layer(watchdog) };
+        let shop = if outside { shop.layer(watchdog).layer(layer) } else { shop.layer(layer).layer(watchdog) };
         Self { server: Server::start(shop), reports: collected, way, name }
     }
 
@@ -294,34 +303,47 @@ fn what_reports_hide_is_hidden() {
     assert!(!profile.to_string().contains("jane"), "{}", profile["request"]);
 }
 
-/// Guards: work that hangs has a profile when its time is up, and does not keep later requests from having one.
+/// Guards: a request that hangs has a profile when its time is up, and does not keep later ones from having one.
 #[test]
 fn work_that_hangs_makes_room() {
     const LIMIT: Duration = Duration::from_secs(6);
 
     in_own_process("tail::work_that_hangs_makes_room", || {
-        let shop = Shop::new(false, profile_after(3));
-        let jobs = layer().timeout(LIMIT);
-        let router = Router::new().route("/", get(async || "")).layer(jobs.clone());
-        let server = Server::start(router);
+        let shops: [Shop; 5] = std::array::from_fn(|_| Shop::with(layer().timeout(LIMIT), false, profile_after(3)));
+        for shop in &shops {
+            (1..=3).for_each(|cart| drop(shop.buy(cart)));
+            shop.fired();
+        }
+        let (hang, last) = (&shops[..4], &shops[4]);
         let began = Instant::now();
-        for _ in 0..4 {
-            let jobs = jobs.clone();
-            shop.server.runtime().spawn(async move { jobs.job("hangs", std::future::pending::<()>()).await });
+        for shop in hang {
+            shop.way.hangs.store(true, Ordering::Relaxed);
+            shop.server.runtime().spawn(shop.checkout(4).send());
         }
-        for cart in 1..=4 {
-            shop.buy(cart);
-        }
+        until("four hang", || hang.iter().all(|shop| shop.way.begun.load(Ordering::Relaxed) == 4));
+        last.buy(4);
         // Its profile would be kept when nothing of it is left on the way.
         std::thread::sleep(ms(500));
-        let profiles = shop.profiles().len();
+        let profiles = last.profiles().len();
         assert!(profiles == 0 || began.elapsed() >= LIMIT, "four are recorded, and one more");
-        let index = || server.get("/?__geordi__=index").json();
-        until("the four are over", || index().as_array().unwrap().len() == 4);
-        for summary in index().as_array().unwrap() {
-            assert_eq!((&summary["uri"], &summary["outcome"]), (&"hangs".into(), &"too_long".into()));
+        for shop in hang {
+            assert_eq!(shop.profile()["outcome"], "too_long");
         }
-        shop.buy(5);
-        assert_eq!(shop.profile()["request"]["route"], format!("/{}/carts/{{cart}}/checkout", shop.name));
+        last.buy(5);
+        assert_eq!(last.profile()["request"]["route"], format!("/{}/carts/{{cart}}/checkout", last.name));
     });
+}
+
+/// Guards: jobs that the application profiles take no request's place, however many there are.
+#[test]
+fn jobs_leave_requests_their_places() {
+    let shop = Shop::new(false, profile_after(3));
+    let jobs = layer();
+    let running = [(); 5].map(|()| {
+        let jobs = jobs.clone();
+        shop.server.runtime().spawn(async move { jobs.job("message", std::future::pending::<()>()).await })
+    });
+    (1..=4).for_each(|cart| drop(shop.buy(cart)));
+    shop.profile();
+    running.iter().for_each(tokio::task::JoinHandle::abort);
 }
