@@ -46,19 +46,20 @@
 //! The first instance that creates `claim-1` in the incident's folder does. After its message has arrived, it creates `told`. If
 //! there is no `told` [60 seconds](Fleet::take_over_after) after the claim, by the store's clock, another instance creates
 //! `claim-2` and tells people, and so on, each attempt with twice the time of the one before it. So people are told at least
-//! once, and almost always exactly once, no matter when an instance dies. Clocks of instances are never compared: all times are those
+//! once, and almost always exactly once, no matter when an instance dies, as long as another instance has a report of the incident, or the
+//! next process finds that one's report in the [spool](crate::ReportsBuilder::spool). Clocks of instances are never compared: all times are those
 //! that the store gives to objects.
 //!
 //! | | what happens | what you see | test |
 //! |---|---|---|---|
-//! | an instance dies before it has told people | another one does, after a minute | `claim-2` | `processes::another_tells_people_after_a_kill` |
+//! | an instance dies before it has told people | another one that has a report of the incident does, after a minute | `claim-2` | `processes::another_tells_people_after_a_kill` |
 //! | the store is down, hangs or is slow | after five seconds, each instance tells people for itself. Reports wait for the store like for any other sink; counts wait in memory | the message says so; [`messages_alone`](FleetStats::messages_alone), [`queued`](crate::Stats::queued), [`unwritten`](FleetStats::unwritten) | `shaky::each_tells_people_while_the_store_is_down`, `shaky::a_store_that_hangs_delays_no_other_sink` |
 //! | some instances cannot reach it | these tell people for themselves. When they can, their counts are added | | `processes::counts_are_exact_after_a_partition` |
 //! | it fails now and then | requests are tried three times | [`failed_requests`](FleetStats::failed_requests) | `shaky::errors_now_and_then_change_nothing` |
 //! | it ignores or rejects conditions | each instance finds out when it starts, and tells people for itself. Indexes of past days are not put together | an error in the log, [`heeds_conditions`](FleetStats::heeds_conditions) | `shaky::a_store_that_ignores_conditions_is_found_out`, `shaky::a_store_that_rejects_conditions_is_found_out` |
 //! | it fails each request that has a condition | the same, after some seconds. It is tried again after ten minutes | the same | `shaky::a_store_that_breaks_at_conditions_is_found_out` |
 //! | its answer is lost | the next attempt finds the object of the first | [`failed_requests`](FleetStats::failed_requests) | `an_answer_that_is_lost_silences_no_news` |
-//! | an instance dies after it has noted news and before it has told people | people do not hear of these news, only of the next | `news-doubled-1` | |
+//! | an instance dies after it has noted news and before it has told people | people do not hear of this news, only of the next | `news-doubled-1` | |
 //! | objects are no records, or a later version wrote them | they are left alone. The later version's counts are added up | "could not be read" on the console's page | `garbage_and_later_versions_are_survived`, `what_a_later_version_wrote_stays` |
 //! | clocks of instances are wrong | nothing. Their reports are in the day that they believe in | | `clocks_that_differ_change_nothing` |
 //! | a sink refuses the message for good, or there is no room for it | the next report asks again, and has a message once the claim has expired | [`undelivered`](crate::Stats::undelivered) | `a_message_that_is_refused_for_good_does_not_silence_the_incident` |

@@ -73,7 +73,7 @@ impl Fleet {
     /// A shorter time makes up sooner for an instance that died, and makes a second message about the same incident more
     /// likely where mail is slow. Each further attempt waits twice as long as the one before it.
     ///
-    /// News of an incident wait for multiples of this time, too: for five times as long as this after the first message, then for ten
+    /// News of an incident waits for multiples of this time, too: for five times as long as this after the first message, then for ten
     /// times, and so on.
     pub fn take_over_after(mut self, time: Duration) -> Self {
         self.times.take_over_after = time;

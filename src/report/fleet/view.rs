@@ -12,7 +12,7 @@ use super::merging::{Merging, Shared, Source};
 use super::records::{MAX_LARGE, Stored, decode, decompress};
 use super::store::Failure;
 use crate::report::Report;
-use crate::report::privacy::again;
+use crate::report::privacy::{again, told};
 use crate::report::shared::{FleetView, SharedReports};
 
 /// How many days are shown.
@@ -26,6 +26,8 @@ const READ_AT_ONCE: u64 = 64 << 20;
 const MAX_READ: u64 = 256 << 20;
 /// How long the answer is good for the next page. Many people look at the same moment.
 const FRESH: Duration = Duration::from_secs(2);
+/// The most characters of an error that a page shows.
+const MAX_FAILURE: usize = 300;
 
 impl Member {
     /// Returns the incidents of the last days. Waits for the store, on the calling thread.
@@ -59,7 +61,7 @@ impl Member {
             }
         });
         let late = |_| "the store of the fleet takes too long".to_owned();
-        result.recv_timeout(2 * PATIENCE).map_err(late)?.map_err(|failure| failure.to_string())
+        result.recv_timeout(2 * PATIENCE).map_err(late)?.map_err(|failure| told(&failure.to_string(), MAX_FAILURE))
     }
 
     /// Returns the incidents of the last days. One page at a time reads them, because they may be large.
