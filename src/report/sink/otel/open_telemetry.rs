@@ -156,14 +156,15 @@ impl Sink for Started {
     }
 
     fn deliver(&self, report: &Report) -> Result<(), crate::SinkError> {
-        if let Some(logger) = &self.logger {
-            logger.emit(report);
-        }
+        // First, because the span may end at any time.
         if let Some(context) = report.around.open_span() {
             let span = context.span();
             if span.is_recording() {
                 span.add_event_with_timestamp(EVENT, report.captured_at, attributes::of_findings(report));
             }
+        }
+        if let Some(logger) = &self.logger {
+            logger.emit(report);
         }
         Ok(())
     }
