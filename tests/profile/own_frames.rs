@@ -77,7 +77,10 @@ fn no_form_of_a_profile_has_frames_of_heeler() {
     let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
     for frame in profile["frames"].as_array().unwrap() {
         let file = frame["file"].as_str().unwrap_or_default();
-        assert!(!file.starts_with(sources) && !file.starts_with("src/"), "{frame}");
+        // What the compiler has added to a function of the standard library has no line, and the file of the crate that it is
+        // compiled in. Out of a registry, that tells that it is heeler's.
+        let added = frame["line"].is_null();
+        assert!(added || !file.starts_with(sources) && !file.starts_with("src/"), "{frame}");
     }
     let optional = [
         ("firefox", cfg!(feature = "firefox")),

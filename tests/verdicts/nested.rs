@@ -48,8 +48,8 @@ fn first(seen: &Collected) -> Report {
     seen.all().into_iter().find(|report| report.verdict != Verdict::Blocking).unwrap_or(report)
 }
 
-/// The reports of work that is polled all the time. On a busy machine a poll that is interrupted for long, at just that moment,
-/// looks like one that does not return: then once more.
+/// The reports of work whose polls are short. On a busy machine a poll that is interrupted for long, at just that moment, looks
+/// like one that does not return: then once more.
 #[track_caller]
 fn between_polls(look: impl Fn() -> Vec<Report>) -> Vec<Report> {
     let mut looks = (0..6).map(|_| look());
@@ -79,8 +79,8 @@ fn a_watch_within_a_watch_yields_like_one_alone() {
 
 #[test]
 fn a_watch_within_a_watch_waits_like_one_alone() {
-    let _guard = beside_others();
-    for report in two_watches(waits()) {
+    let _guard = alone();
+    for report in between_polls(|| two_watches(waits()).into()) {
         assert_eq!((report.verdict, &*place(&report)), (Verdict::Waiting, "waits"), "{}", report.to_text());
         assert_leaf_first(&report);
     }
