@@ -172,6 +172,10 @@ impl Rows {
                 progress = now;
                 continue;
             }
+            if asked.iter().any(|at| self.all[*at].row.poller().is_polling()) {
+                // The first polls that are traced take long.
+                progress = now;
+            }
             let is_over =
                 now.saturating_sub(began) > nanos(budget.polls) || now.saturating_sub(progress) > nanos(STALLED);
             if is_over {
