@@ -79,8 +79,8 @@ fn id(report: &Report) -> String {
 /// The report of a job that is slow, and that it was mailed.
 fn mailed(email: Email, job: &str) -> (Report, Reports) {
     let (collected, reports) = collect_with(|builder| builder.email(email));
-    let slow = async { tokio::time::sleep(ms(60)).await };
-    runtime(0).block_on(heeler::watch(job.to_owned(), ms(50), slow).reports(reports.clone()));
+    let slow = collected.reported(|_| true);
+    runtime(0).block_on(heeler::watch(job.to_owned(), ms(300), slow).reports(reports.clone()));
     let report = collected.first();
     assert!(reports.blocking_flush(PATIENCE));
     (report, reports)

@@ -157,6 +157,17 @@ impl Collected {
         found.or(all.len().checked_sub(1)).map(|index| all.swap_remove(index))
     }
 
+    /// The same for work that ends once it is reported, before there is an update. It does not hold its thread.
+    pub(crate) fn reported<F>(&self, is: F) -> impl Future<Output = ()> + use<F>
+    where
+        F: Fn(&Report) -> bool + Send + 'static,
+    {
+        let seen = self.clone();
+        async move {
+            tokio::task::spawn_blocking(move || drop(seen.wait("the work", is))).await.unwrap();
+        }
+    }
+
     /// The first report.
     #[track_caller]
     pub(crate) fn first(&self) -> Report {

@@ -1,13 +1,11 @@
 //! What is in a mail.
 
-use std::time::Duration;
-
 use mail_parser::{Message, MimeHeaders};
 
 use super::common::{self, PATIENCE, ms, runtime};
 use super::server::{Rules, Server};
-use super::{FROM, TO, mailed, plain, slow_request};
-use heeler::{Email, Reports};
+use super::{FROM, TO, mailed, plain, read_debug_information, slow_request};
+use heeler::Email;
 
 /// What a mail program says is the plain text, with the lines of a file.
 fn text(mail: &Message<'_>) -> String {
@@ -62,12 +60,13 @@ fn the_mail_about_a_slow_request_is_complete() {
 #[test]
 fn repeated_reports_make_one_conversation() {
     let server = Server::start(Rules::default());
-    let reports = Reports::builder().without_log().repeat_after(Duration::ZERO).email(plain(&server)).build().unwrap();
+    let reports = || common::collect_with(|builder| builder.email(plain(&server))).1;
+    let here = reports();
     for number in 1..=3 {
-        slow_request(&reports, "/photos");
+        slow_request(&here, "/photos");
         server.mails(number);
     }
-    slow_request(&reports, "/elsewhere");
+    slow_request(&here, "/elsewhere");
     let received = server.mails(4);
     let mails: Vec<_> = received.iter().map(|received| received.parse()).collect();
     let first = format!("<{}>", mails[0].message_id().unwrap());
@@ -82,8 +81,7 @@ fn repeated_reports_make_one_conversation() {
     assert_ne!(header(&mails[3], "References").as_ref(), Some(&root));
 
     // Another process, or this one after a restart, knows where the conversation begins.
-    let reports = Reports::builder().without_log().repeat_after(Duration::ZERO).email(plain(&server)).build().unwrap();
-    slow_request(&reports, "/photos");
+    slow_request(&reports(), "/photos");
     let received = server.mails(5).remove(4);
     assert_eq!(header(&received.parse(), "References").as_ref(), Some(&root));
 }
@@ -117,12 +115,14 @@ fn updates_without_news_are_not_mailed() {
 fn reports_beyond_the_limit_are_one_mail() {
     let server = Server::start(Rules::default());
     let email = plain(&server).per_hour(1);
-    let reports = Reports::builder().without_log().repeat_after(Duration::ZERO).email(email).build().unwrap();
+    let (seen, reports) = common::collect_with_endings(|builder| builder.email(email));
+    read_debug_information();
     let runtime = runtime(0);
     for number in 0..4 {
         let name = format!("job {number}");
-        let job = async { tokio::time::sleep(ms(60)).await };
-        runtime.block_on(heeler::watch(name, ms(20), job).reports(reports.clone()));
+        let own = name.clone();
+        let job = seen.reported(move |report| report.job.as_deref() == Some(&own));
+        runtime.block_on(heeler::watch(name, ms(300), job).reports(reports.clone()));
     }
     // A flush waits for nothing, not for the end of the hour either.
     common::until("there is a digest", || {
