@@ -49,7 +49,9 @@ fn a_pool_names_those_who_hold_its_connections() {
 #[test]
 fn a_usage_that_panics_is_left_out() {
     let service = Service::new(2);
-    let lock = shared((Mutex::new(()), Resource::new("ledger").usage(|| panic!("not now"))));
+    // Without the hook: a backtrace takes longer than a report waits.
+    let panics = || std::panic::resume_unwind(Box::new("not now"));
+    let lock = shared((Mutex::new(()), Resource::new("ledger").usage(panics)));
     let held = lock.clone();
     service.request("/close", async move {
         let _held = acquire(&held.1, held.0.lock()).await;
@@ -149,9 +151,11 @@ fn a_futurelock_is_told_so() {
     let service = Service::new(1);
     let lock = shared((Mutex::new(()), Resource::new("sled")));
     let (held, waits) = (lock.clone(), lock);
+    let parked = shared(std::sync::atomic::AtomicBool::new(false));
+    let is_parked = parked.clone();
     service.request("/holder", async move {
         let _held = acquire(&held.1, held.0.lock()).await;
-        tokio::time::sleep(ms(60)).await;
+        is(|| is_parked.load(std::sync::atomic::Ordering::Relaxed)).await;
     });
     service.request("/select", async move {
         is(|| waits.0.try_lock().is_err()).await;
@@ -160,6 +164,7 @@ fn a_futurelock_is_told_so() {
             _ = &mut first => {}
             () = tokio::time::sleep(ms(5)) => {
                 // `first` is next in line, and nobody polls it.
+                parked.store(true, std::sync::atomic::Ordering::Relaxed);
                 let _second = acquire(&waits.1, waits.0.lock()).await;
             }
         }

@@ -2,7 +2,8 @@
 
 use tokio::sync::{Mutex, Semaphore};
 
-use super::{Service, fetch_rates, is, ms, shared};
+use super::common::until;
+use super::{Service, fetch_rates, shared};
 
 async fn load_invoice(pool: &Semaphore) {
     let _connection = pool.acquire().await.unwrap();
@@ -21,12 +22,9 @@ fn a_pool_exhausted_by_another_route_names_that() {
         let pool = pool.clone();
         service.request("/export", async move { export(&pool).await });
     }
+    until("the pool is exhausted", || pool.available_permits() == 0);
     let waits = pool.clone();
-    std::thread::sleep(ms(60));
-    service.request("/invoice", async move {
-        is(|| waits.available_permits() == 0).await;
-        load_invoice(&waits).await;
-    });
+    service.request("/invoice", async move { load_invoice(&waits).await });
     let sentence = service.sentence("/invoice");
     assert!(sentence.contains("; likely held by GET /export (began "), "{sentence}");
     assert!(sentence.contains("ago; it waits in causes::fetch_rates at tests/causes/main.rs:"), "{sentence}");
@@ -46,7 +44,7 @@ fn the_one_who_has_passed_the_line_is_named_whatever_else_is_stuck() {
     service.request("/unrelated", fetch_rates());
     let first = lock.clone();
     service.request("/import/1", async move { import(&first).await });
-    std::thread::sleep(ms(60));
+    until("it is locked", || lock.try_lock().is_err());
     for number in 2..5 {
         let lock = lock.clone();
         service.request(&format!("/import/{number}"), async move { import(&lock).await });

@@ -32,13 +32,21 @@ fn a_plain_task_that_holds_the_workers_is_named() {
         .on_thread_start(heeler::register_thread)
         .build()
         .unwrap();
-    let service = tower::service_fn(|_: Request<()>| async {
-        tokio::time::sleep(ms(100)).await;
-        Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+    let stop = Arc::new(AtomicBool::new(false));
+    let (has_begun, is_over) = (Arc::new(AtomicBool::new(false)), Arc::clone(&stop));
+    let begun = Arc::clone(&has_begun);
+    let service = tower::service_fn(move |_: Request<()>| {
+        let (begun, is_over) = (Arc::clone(&begun), Arc::clone(&is_over));
+        async move {
+            while !is_over.load(Ordering::Relaxed) {
+                begun.store(true, Ordering::Relaxed);
+                tokio::time::sleep(ms(100)).await;
+            }
+            Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+        }
     });
     runtime.spawn(layer.layer(service).oneshot(Request::get("/innocent").body(()).unwrap()));
-    std::thread::sleep(ms(20));
-    let stop = Arc::new(AtomicBool::new(false));
+    common::until("the innocent request has begun", || has_begun.load(Ordering::Relaxed));
     let stopped = Arc::clone(&stop);
     runtime.spawn(async move { recompute_rates(&stopped) });
     // On a busy machine the thread may not answer the first time.
