@@ -333,7 +333,10 @@ fn a_panic_ends_a_box_that_code_has_asked_for() {
     let (seen, reports) = collect();
     let layer = TimeboxLayer::new(LIMIT / 2).reports(reports.clone());
     let service = layer.layer(tower::service_fn(|_: Request<()>| async {
-        assert!(heeler::timebox::remaining().is_none(), "there is a box");
+        if heeler::timebox::remaining().is_some() {
+            // Without the hook: a backtrace takes longer than the box has.
+            std::panic::resume_unwind(Box::new("there is a box"));
+        }
         Ok::<_, Infallible>(Response::new(String::new()))
     }));
     let driven = Driven::new(1);

@@ -1,6 +1,6 @@
 //! A row is given back whatever becomes of its work.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use futures::FutureExt as _;
 use heeler::WatchdogLayer;
@@ -11,7 +11,8 @@ use super::{get, nothing_in, service_of};
 
 fn watched() -> (super::Collected, heeler::Reports, WatchdogLayer) {
     let (seen, reports) = collect();
-    let layer = WatchdogLayer::new(FOREVER).abandoned_at_fraction(0.0).reports(reports.clone());
+    let layer = WatchdogLayer::new(FOREVER).abandoned_at_fraction(0.0).without_blocking_reports();
+    let layer = layer.reports(reports.clone());
     (seen, reports, layer)
 }
 
@@ -40,7 +41,7 @@ fn a_panicking_request_frees_its_row() {
                 if !after.is_zero() {
                     tokio::time::sleep(after).await;
                 }
-                panic!("on purpose");
+                resume_unwind(Box::new("on purpose"));
             }));
             let outcome = AssertUnwindSafe(answer.oneshot(get("/"))).catch_unwind().await;
             assert!(outcome.is_err());
@@ -54,8 +55,8 @@ fn a_panicking_request_frees_its_row() {
 #[test]
 fn a_panic_in_the_call_frees_the_row() {
     let (_seen, _reports, layer) = watched();
-    let mut service = layer
-        .layer(tower::service_fn(|_: http::Request<()>| -> std::future::Ready<super::Answer> { panic!("on purpose") }));
+    let panics = |_: http::Request<()>| -> std::future::Ready<super::Answer> { resume_unwind(Box::new("on purpose")) };
+    let mut service = layer.layer(tower::service_fn(panics));
     let call = AssertUnwindSafe(|| tower::Service::call(&mut service, get("/")));
     assert!(std::panic::catch_unwind(|| call().now_or_never()).is_err());
     assert_eq!(layer.handle().in_flight(), 0);
