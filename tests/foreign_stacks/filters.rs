@@ -21,12 +21,23 @@ const THRESHOLD: Duration = ms(40);
 #[inline(never)]
 fn computes(seen: &Collected) {
     let began = Instant::now();
-    while !seen.all().iter().any(|report| report.update == 3 || shows(report, "computes")) && began.elapsed() < PATIENCE
-    {
+    while !is_over(seen, "computes") && began.elapsed() < PATIENCE {
         (0..100_000).for_each(|number| {
             std::hint::black_box(number);
         });
     }
+}
+
+/// Sleeps, until it has been captured so or there are all reports.
+fn sleeps(seen: &Collected) {
+    let began = Instant::now();
+    while !is_over(seen, "watched_for") && began.elapsed() < PATIENCE {
+        std::thread::sleep(ms(300));
+    }
+}
+
+fn is_over(seen: &Collected, function: &str) -> bool {
+    seen.all().iter().any(|report| report.update == 3 || shows(report, function))
 }
 
 fn shows(report: &Report, function: &str) -> bool {
@@ -116,7 +127,7 @@ fn own_stacks_are_captured_without_proc_mem() {
         filter(&[libc::SYS_pread64], REFUSE, ALLOW, ALL);
         let report = watched("computes", computes);
         assert!(PORTABLE || shows(&report, "computes"), "{}", report.to_text());
-        let report = watched("watched_for", |_| std::thread::sleep(ms(300)));
+        let report = watched("watched_for", sleeps);
         assert!(PORTABLE || shows(&report, "watched_for"), "{}", report.to_text());
     });
 }
@@ -145,7 +156,7 @@ fn only_the_documented_system_calls_are_used() {
         filter(&calls, ALLOW, KILL, ALL);
         let report = watched("computes", computes);
         assert!(PORTABLE || shows(&report, "computes"), "{}", report.to_text());
-        watched("watched_for", |_| std::thread::sleep(ms(300)));
+        watched("watched_for", sleeps);
         watched("computes", |seen| on_fiber(|| computes(seen)));
         std::thread::spawn(|| watched("computes", computes)).join().unwrap();
         let (seen, reports) = collect();
@@ -182,14 +193,15 @@ fn only_the_documented_system_calls_touch_files() {
         calls.push(libc::SYS_exit_group);
         filter(&calls, ALLOW, KILL, ALL);
         let (seen, reports) = collect_with(|builder| builder.spool(spool).directory(directory));
-        let job = heeler::watch("job", THRESHOLD, async { std::thread::sleep(ms(300)) }).reports(reports.clone());
+        // Not one that was left there.
+        let reported = async { drop(seen.wait("its own", |report| report.job.as_deref() == Some("job"))) };
+        let job = heeler::watch("job", THRESHOLD, reported).reports(reports.clone());
         let held = heeler::timebox::exclusive(&lock, PATIENCE, async {
             let other = heeler::timebox::exclusive(&lock, PATIENCE, async {});
             assert!(other.await.unwrap_err().is_held());
             job.await;
         });
         futures::executor::block_on(held).unwrap();
-        seen.wait("its own", |report| report.job.as_deref() == Some("job"));
         assert!(reports.blocking_flush(PATIENCE));
         let stats = reports.stats();
         assert_eq!((stats.recovered, stats.undelivered, stats.left_to_later_version), (4, 1, 1), "{stats:?}");

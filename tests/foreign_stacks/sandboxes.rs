@@ -156,9 +156,8 @@ fn on_a_read_only_file_system_losses_are_counted() {
         let builder = || heeler::Reports::builder();
         assert!(builder().spool(place.join("spool")).build().unwrap_err().is_directory());
         assert!(builder().directory(place.join("more")).build().unwrap_err().is_directory());
-        let job = heeler::watch("job", ms(40), async { std::thread::sleep(ms(100)) });
+        let job = heeler::watch("job", ms(40), async { drop(seen.first()) });
         futures::executor::block_on(job.reports(reports.clone()));
-        seen.first();
         super::common::until("it is counted", || reports.stats().failed_deliveries > 0);
         let began = Instant::now();
         let _ = reports.blocking_flush(ms(500));
