@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{Barrier, Mutex, Notify, OnceCell, RwLock, Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::Service;
 use super::common::{PORTABLE, Wall, until};
+use super::{Service, is};
 
 /// Never answered.
 async fn fetch_rates() {
@@ -34,20 +34,20 @@ async fn load_invoice(pool: Arc<(Semaphore, Resource)>) {
 
 type Locks = Arc<[(Mutex<()>, Resource); 2]>;
 
-async fn transfer(locks: Locks, first: usize, second: usize) {
+async fn transfer(locks: Locks, both: Arc<Barrier>, first: usize, second: usize) {
     let _first = acquire(&locks[first].1, locks[first].0.lock()).await;
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    both.wait().await;
     let _second = acquire(&locks[second].1, locks[second].0.lock()).await;
 }
 
 async fn read_twice(rates: Arc<(RwLock<()>, Resource)>) {
     let _read = acquire_shared(&rates.1, rates.0.read()).await;
-    tokio::time::sleep(Duration::from_millis(40)).await;
+    // Until a writer queues, which keeps further readers out.
+    is(|| rates.0.try_read().is_err()).await;
     let _again = acquire_shared(&rates.1, rates.0.read()).await;
 }
 
 async fn write_rates(rates: Arc<(RwLock<()>, Resource)>) {
-    tokio::time::sleep(Duration::from_millis(20)).await;
     let _write = acquire(&rates.1, rates.0.write()).await;
 }
 
@@ -173,7 +173,6 @@ async fn charge_card(cart: Arc<Mutex<()>>) {
 }
 
 async fn update_cart(cart: Arc<Mutex<()>>) {
-    tokio::time::sleep(Duration::from_millis(20)).await;
     let _cart = cart.lock().await;
 }
 
@@ -189,7 +188,6 @@ async fn refresh_cache(cache: Arc<(Mutex<()>, Resource)>) {
 }
 
 async fn read_cache(cache: Arc<(Mutex<()>, Resource)>) {
-    tokio::time::sleep(Duration::from_millis(20)).await;
     let _cache = acquire(&cache.1, cache.0.lock()).await;
 }
 
@@ -203,7 +201,6 @@ async fn hand_on_slot(slots: Arc<(Arc<Semaphore>, Resource)>) {
 }
 
 async fn take_slot(slots: Arc<(Arc<Semaphore>, Resource)>) {
-    tokio::time::sleep(Duration::from_millis(20)).await;
     let _slot = acquire(&slots.1, slots.0.acquire()).await;
 }
 
@@ -237,10 +234,12 @@ fn a_dump_names_the_causes_of_many_things_at_once() {
     }
     let locks: Locks =
         Arc::new([(Mutex::new(()), Resource::new("accounts")), (Mutex::new(()), Resource::new("ledger"))]);
-    service.request("/transfer", transfer(Arc::clone(&locks), 0, 1));
-    service.request("/audit", transfer(Arc::clone(&locks), 1, 0));
+    let both = Arc::new(Barrier::new(2));
+    service.request("/transfer", transfer(Arc::clone(&locks), Arc::clone(&both), 0, 1));
+    service.request("/audit", transfer(Arc::clone(&locks), both, 1, 0));
     let rates = Arc::new((RwLock::new(()), Resource::new("rates")));
     service.request("/rates", read_twice(Arc::clone(&rates)));
+    until("the rates are read", || rates.0.try_write().is_err());
     service.request("/rates/update", write_rates(Arc::clone(&rates)));
     let cell = Arc::new(OnceCell::new());
     for number in 0..3 {
@@ -259,10 +258,16 @@ fn a_dump_names_the_causes_of_many_things_at_once() {
     service.request("/print", print(gate));
     let (wall, stop, kept) = start_others(&service);
     let others = kept.started;
-    until("all are in flight", || heeler::metrics().in_flight.total() == 2 + 10 + 2 + 2 + 3 + 6 + 1 + 2 + others);
     wall.until_blocked(1);
-    std::thread::sleep(Duration::from_millis(100));
-    let dump = heeler::blocking_dump();
+    // Two of the six workers are busy for good.
+    service.until_at_rest(2 + 10 + 2 + 2 + 3 + 6 + 1 + 2 + others, 4);
+    let mut dump = heeler::blocking_dump();
+    until("the deadlocks have come about", || {
+        if dump.deadlocks.len() < 3 {
+            dump = heeler::blocking_dump();
+        }
+        dump.deadlocks.len() >= 3
+    });
     println!("{dump}");
     let found: Vec<(&str, bool)> = causes(&dump);
     let missing: Vec<&str> = found.iter().filter(|(_, found)| !found).map(|(cause, _)| *cause).collect();
@@ -308,15 +313,18 @@ fn start_others(service: &Service) -> (Wall, Arc<AtomicBool>, Kept) {
     // With a child that goes on.
     service.request("/thumbnails", make_thumbnails());
     service.request("/events", read_events());
-    let cart = Arc::default();
+    let cart = Arc::new(Mutex::new(()));
     service.request("/charge", charge_card(Arc::clone(&cart)));
+    until("the cart is locked", || cart.try_lock().is_err());
     service.request("/cart", update_cart(cart));
     service.request("/twice", lock_twice());
     let cache = Arc::new((Mutex::new(()), Resource::new("cache")));
     service.driven.spawn(heeler::watch("refresh", Duration::MAX, refresh_cache(Arc::clone(&cache))));
+    until("the cache is locked", || cache.0.try_lock().is_err());
     service.request("/cached", read_cache(cache));
     let slots = Arc::new((Arc::new(Semaphore::new(1)), Resource::new("slots")));
     service.request("/hand-on", hand_on_slot(Arc::clone(&slots)));
+    until("the slot is taken", || slots.0.available_permits() == 0);
     service.request("/slot", take_slot(slots));
     let actor = Actor::new("stock", Duration::MAX);
     let (queue, mut messages) = mpsc::channel::<oneshot::Sender<()>>(4);

@@ -1,14 +1,15 @@
 //! Work that moves on between dumps, and much that waits behind a deadlock.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use heeler::report::{Dump, DumpKind};
 use heeler::{Resource, WatchdogLayer, acquire};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Barrier, Mutex, Notify, watch};
 
-use super::Service;
 use super::common::{PORTABLE, collect, until};
+use super::{Service, dump};
 
 async fn at_the_first_place(go: &Notify) {
     go.notified().await;
@@ -59,9 +60,12 @@ fn child_work_that_a_report_has_asked_is_found_where_it_is() {
     service.layer = WatchdogLayer::new(Duration::from_millis(400)).reports(reports);
     let go = Arc::new(Notify::new());
     let told = Arc::clone(&go);
+    let has_moved = Arc::new(AtomicBool::new(false));
+    let moved = Arc::clone(&has_moved);
     service.request("/parent", async move {
         let child = heeler::spawn(async move {
             at_the_first_place(&told).await;
+            moved.store(true, Ordering::Relaxed);
             at_the_second_place(&told).await;
         });
         let _ = child.await;
@@ -69,8 +73,9 @@ fn child_work_that_a_report_has_asked_is_found_where_it_is() {
     let report = seen.first();
     assert!(PORTABLE || report.to_text().contains("moves::at_the_first_place"), "{}", report.to_text());
     go.notify_one();
-    std::thread::sleep(Duration::from_millis(50));
-    let dump = heeler::blocking_dump();
+    until("it has moved on", || has_moved.load(Ordering::Relaxed));
+    service.until_at_rest(2, 2);
+    let dump = dump();
     let child = dump.work.iter().find(|work| work.kind == DumpKind::Child).unwrap();
     let location = dump.groups[child.group].location.as_ref().unwrap();
     assert!(location.function.as_ref().unwrap().ends_with("moves::at_the_second_place"), "{dump}");
@@ -79,9 +84,9 @@ fn child_work_that_a_report_has_asked_is_found_where_it_is() {
 
 type Locks = Arc<[(Mutex<()>, Resource); 2]>;
 
-async fn transfer(locks: Locks, first: usize, second: usize) {
+async fn transfer(locks: Locks, both: Arc<Barrier>, first: usize, second: usize) {
     let _first = acquire(&locks[first].1, locks[first].0.lock()).await;
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    both.wait().await;
     let _second = acquire(&locks[second].1, locks[second].0.lock()).await;
 }
 
@@ -102,17 +107,17 @@ fn a_deadlock_is_found_behind_a_long_queue() {
         service.request(&format!("/pay/{number}"), pay(Arc::clone(&locks), opened.clone()));
     }
     until("all are in flight", || heeler::metrics().in_flight.total() == 600);
-    service.request("/transfer", transfer(Arc::clone(&locks), 0, 1));
-    service.request("/audit", transfer(Arc::clone(&locks), 1, 0));
+    let both = Arc::new(Barrier::new(2));
+    service.request("/transfer", transfer(Arc::clone(&locks), Arc::clone(&both), 0, 1));
+    service.request("/audit", transfer(Arc::clone(&locks), both, 1, 0));
     until("two hold their locks", || locks.iter().all(|(lock, _)| lock.try_lock().is_err()));
     open.send(true).unwrap();
-    let dump = || {
-        let dump = heeler::blocking_dump();
-        let waits = dump.work.iter().filter(|work| work.awaits == ["accounts"]).count();
-        (dump, waits)
-    };
-    until("all wait", || dump().1 == 601);
-    let (dump, _) = dump();
+    let mut dump = heeler::blocking_dump();
+    until("all wait", || {
+        dump = heeler::blocking_dump();
+        let waits = |name: &str| dump.work.iter().filter(|work| work.awaits == [name]).count();
+        (waits("accounts"), waits("ledger")) == (601, 1)
+    });
     let mut names: Vec<&str> = dump
         .deadlocks
         .iter()

@@ -1,14 +1,16 @@
 //! Where everything is.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use heeler::report::{Dump, DumpKind, DumpState};
+use heeler::report::{DumpKind, DumpState};
 use heeler::{Resource, Usage, acquire};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Barrier, Mutex, Semaphore};
 
-use super::Service;
 use super::common::{PORTABLE, until};
+use super::{Service, dump};
 
 async fn forever() {
     std::future::pending::<()>().await;
@@ -21,16 +23,6 @@ async fn nobody_answers(receiver: tokio::sync::oneshot::Receiver<()>) {
 async fn load_invoice(pool: Arc<(Arc<Semaphore>, Resource)>) {
     let _connection = acquire(&pool.1, pool.0.acquire()).await.unwrap();
     forever().await;
-}
-
-/// Takes a dump as soon as that many are in flight.
-fn dump_of(many: u64) -> Dump {
-    until("all are in flight", || heeler::metrics().in_flight.total() == many);
-    // Each has been polled, so it waits where it will be.
-    std::thread::sleep(Duration::from_millis(50));
-    let dump = heeler::blocking_dump();
-    println!("{dump}\n{}", serde_json::to_string_pretty(&dump).unwrap().len());
-    dump
 }
 
 /// Guards: work that nothing has looked at before is grouped by place, with its stack; who holds and who waits for a
@@ -46,19 +38,26 @@ fn everything_in_flight_is_grouped_by_place() {
         service.request(&format!("/invoice/{number}?token=hunter2"), load_invoice(Arc::clone(&pool)));
     }
     let locks = Arc::new([(Mutex::new(()), Resource::new("accounts")), (Mutex::new(()), Resource::new("ledger"))]);
+    let (both, waiting) = (Arc::new(Barrier::new(2)), Arc::new(AtomicUsize::new(0)));
     for (path, first, second) in [("/transfer", 0, 1), ("/audit", 1, 0)] {
-        let locks = Arc::clone(&locks);
+        let (locks, both, waiting) = (Arc::clone(&locks), Arc::clone(&both), Arc::clone(&waiting));
         service.request(path, async move {
             let _first = acquire(&locks[first].1, locks[first].0.lock()).await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            let _second = acquire(&locks[second].1, locks[second].0.lock()).await;
+            both.wait().await;
+            let mut second = pin!(acquire(&locks[second].1, locks[second].0.lock()));
+            assert!(futures::poll!(&mut second).is_pending());
+            waiting.fetch_add(1, Ordering::Relaxed);
+            let _second = second.await;
         });
     }
     let (_keep, receiver) = tokio::sync::oneshot::channel();
     service.request("/export", async move {
         let _ = heeler::spawn(nobody_answers(receiver)).await;
     });
-    let dump = dump_of(11 + 2 + 2);
+    until("two wait for each other", || waiting.load(Ordering::Relaxed) == 2);
+    service.until_at_rest(11 + 2 + 2, 2);
+    let dump = dump();
+    println!("{dump}\n{}", serde_json::to_string_pretty(&dump).unwrap().len());
     assert_eq!((dump.in_flight, dump.omitted, dump.unobserved), (15, 0, 0));
 
     let largest = &dump.groups[0];
@@ -91,8 +90,9 @@ fn everything_in_flight_is_grouped_by_place() {
     assert!(text.contains("DEADLOCK"), "{text}");
 }
 
-/// Blocks its thread until it may go on.
-fn sync_all(gate: &std::sync::Mutex<()>) {
+/// Says that it has begun, and blocks its thread until it may go on.
+fn sync_all(began: &AtomicUsize, gate: &std::sync::Mutex<()>) {
+    began.fetch_add(1, Ordering::Relaxed);
     drop(gate.lock());
 }
 
@@ -109,13 +109,16 @@ fn a_dump_is_taken_while_all_workers_are_blocked() {
             let _ = gone.wait_for(|gone| *gone).await;
         });
     }
-    until("all wait", || heeler::metrics().in_flight.total() == 40);
-    std::thread::sleep(Duration::from_millis(50));
+    service.until_at_rest(40, 2);
     let held = gate.lock();
+    let began = Arc::new(AtomicUsize::new(0));
     for number in 0..2 {
-        service.request(&format!("/flush/{number}"), async move { sync_all(gate) });
+        let began = Arc::clone(&began);
+        service.request(&format!("/flush/{number}"), async move { sync_all(&began, gate) });
     }
-    let dump = dump_of(42);
+    until("both block", || began.load(Ordering::Relaxed) == 2);
+    let dump = heeler::blocking_dump();
+    println!("{dump}");
     let states: Vec<_> = dump.groups.iter().map(|group| (group.count, group.state)).collect();
     let busy = if PORTABLE { DumpState::Polled } else { DumpState::Blocked };
     assert_eq!(states, [(40, DumpState::Woken), (2, busy)]);
