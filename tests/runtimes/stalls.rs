@@ -1,5 +1,6 @@
 //! Stalls.
 
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use heeler::report::{DumpState, Kind, RuntimeHealth};
@@ -9,19 +10,21 @@ use tower::Service as _;
 use super::common::{Driven, PORTABLE, alone, collect, ms, until};
 
 #[inline(never)]
-fn hold_a_worker(time: Duration) {
-    std::thread::sleep(time);
+fn hold_a_worker(end: &Receiver<()>) {
+    let _ = end.recv();
 }
 
 fn health(name: &str) -> RuntimeHealth {
     heeler::runtimes().into_iter().find(|runtime| runtime.name == name).expect("it is watched")
 }
 
-/// Blocks both workers of a runtime.
-fn stall(driven: &Driven, time: Duration) {
-    for _ in 0..2 {
-        driven.spawn(heeler::watch("holds a worker", Duration::from_secs(3_600), async move { hold_a_worker(time) }));
-    }
+/// Blocks both workers of a runtime until these are dropped.
+fn stall(driven: &Driven) -> [Sender<()>; 2] {
+    [(); 2].map(|()| {
+        let (end, ended) = channel();
+        driven.spawn(heeler::watch("holds a worker", Duration::from_secs(3_600), async move { hold_a_worker(&ended) }));
+        end
+    })
 }
 
 /// Guards: each stall is found. The first is reported, with the stack of what holds the workers, and others soon after it are
@@ -34,19 +37,19 @@ fn each_stall_is_found() {
     heeler::watch_runtime("stalls", &driven.handle, reports);
     until("it beats", || health("stalls").delay_p50 > Duration::ZERO);
     for number in 1..=20 {
-        // The first is reported, and must still go on by then.
-        stall(&driven, ms(if number == 1 { 1_500 } else { 300 }));
+        let held = stall(&driven);
         // On a busy machine the host may be the one to blame.
-        let seen = || health("stalls").stalls + health("stalls").throttled;
-        until("the stall is found", || seen() >= number);
-        // What the host is to blame for is no stall, and goes on all the same.
-        futures::executor::block_on(driven.spawn(std::future::ready(()))).unwrap();
-        std::thread::sleep(ms(100));
+        let found = || health("stalls").stalls + health("stalls").throttled;
+        until("the stall is found", || found() >= number);
+        // The first is reported, and must still go on by then.
+        until("it is reported", || health("stalls").stalls == 0 || !seen.all().is_empty());
+        drop(held);
+        // What the host is to blame for is no stall, and ends all the same.
+        until("it beats again", || heeler::liveness().dead_after(ms(200)).is_alive());
     }
     let health = health("stalls");
     assert!(health.stalls + health.throttled >= 20 && health.stalls >= 10, "{health:?}");
     assert!(health.delay_max >= ms(200), "{health:?}");
-    until("one is reported", || !seen.all().is_empty());
     assert_eq!(seen.all().len(), 1);
     let report = seen.all().remove(0);
     let sentence = report.sentence();
@@ -74,10 +77,15 @@ fn a_dead_runtime_is_told() {
         (answer.status(), answer.into_body())
     };
     until("it beats", || health("may die").delay_p50 > Duration::ZERO);
-    assert_eq!(ask(), (StatusCode::OK, "alive\n".to_owned()));
-    stall(&driven, Duration::from_secs(2));
-    until("it is dead", || ask().0 == StatusCode::SERVICE_UNAVAILABLE);
-    let (_, body) = ask();
+    until("it is alive", || ask() == (StatusCode::OK, "alive\n".to_owned()));
+    let held = stall(&driven);
+    let mut body = String::new();
+    until("it is dead", || {
+        let answer = ask();
+        body = answer.1;
+        answer.0 == StatusCode::SERVICE_UNAVAILABLE
+    });
+    drop(held);
     assert!(body.starts_with("the runtime \"may die\" has run nothing for "), "{body}");
     until("it lives", || ask().0 == StatusCode::OK);
     drop(driven);
