@@ -10,7 +10,7 @@ use std::time::Duration;
 use heeler::{Console, Reports, Resource, WatchdogLayer, acquire, authorize};
 use tokio::sync::{Barrier, Mutex, Semaphore};
 
-use crate::common::{Driven, alone_at_rest, ms, until};
+use crate::common::{Driven, alone_at_rest, until};
 
 pub(crate) const SECRET: &str = "a-secret-of-this-test";
 
@@ -44,7 +44,7 @@ impl App {
         let alone = alone_at_rest();
         let console = heeler::console(reports.clone(), authorize::bearer(SECRET).unwrap());
         let address = console.serve("127.0.0.1:0".parse().unwrap()).unwrap();
-        Self {
+        let app = Self {
             driven: Driven::new(2),
             layer: WatchdogLayer::new(THRESHOLD),
             console,
@@ -52,7 +52,24 @@ impl App {
             address,
             open: Arc::new(Semaphore::new(0)),
             _alone: alone,
-        }
+        };
+        // The console keeps dumps for a while: those of an earlier test, too.
+        app.until_shown(0);
+        app
+    }
+
+    /// Waits until the console has so many pieces of work, each of which has been looked at. Returns the dump.
+    fn until_shown(&self, many: usize) -> serde_json::Value {
+        let json = |query: &str| serde_json::from_str::<serde_json::Value>(&self.get(query).body).unwrap();
+        let has = |dump: &serde_json::Value| dump["in_flight"] == many && dump["unobserved"] == 0;
+        let work = |dump: &serde_json::Value| dump["work"].as_array().map_or(0, Vec::len);
+        until("the table has it", || work(&json("?form=table")) == many);
+        let mut dump = serde_json::Value::Null;
+        until("the dump has it", || {
+            dump = json("?form=json");
+            has(&dump)
+        });
+        dump
     }
 
     /// Sends a request that is answered after the future.
@@ -87,9 +104,13 @@ impl App {
             let _ = gate.acquire().await;
         }));
         until("two wait for each other", || waiting.load(Ordering::Relaxed) == 2);
-        until("all are in flight", || heeler::metrics().in_flight.total() == 7);
-        // The last of them has yet to reach what it waits for.
-        std::thread::sleep(ms(60));
+        until("three wait for a connection", || {
+            let dump = self.until_shown(7);
+            let resources = dump["resources"].as_array().cloned().unwrap_or_default();
+            let pool = resources.into_iter().find(|resource| resource["name"] == "invoice pool");
+            let waits = pool.is_some_and(|pool| pool["waiters"].as_array().is_some_and(|waiters| waiters.len() == 3));
+            waits && dump["deadlocks"].as_array().is_some_and(|rings| rings.len() == 1)
+        });
     }
 
     /// Asks the console's own listener.

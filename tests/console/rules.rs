@@ -39,8 +39,6 @@ fn start(reports: &Reports, gate: &Arc<Semaphore>) -> impl Fn(&Driven, &str) -> 
 #[test]
 fn work_that_has_just_begun_is_in_flight() {
     let app = App::start();
-    // The table of an earlier test is not shown any more.
-    std::thread::sleep(Duration::from_secs(1));
     assert_eq!(app.get("?form=json").status, 200);
     let gate = app.open.clone();
     let begun = Arc::new(AtomicBool::new(false));
@@ -135,7 +133,8 @@ fn the_next_like_it_is_profiled_on_demand() {
             .map(|work| (work["name"].as_str().unwrap().to_owned(), work["id"].as_str().unwrap().to_owned()))
             .collect::<std::collections::BTreeMap<_, _>>()
     };
-    until("both are in flight", || ids().len() == 2);
+    let names = ["GET /on-demand/7", "import <b>"];
+    until("both are in flight", || names.iter().all(|name| ids().contains_key(*name)));
     let ids = ids();
     let page = app.get(&format!("?work={}", ids["GET /on-demand/7"])).body;
     assert!(page.contains("Profile the next request on this route"), "{page}");
