@@ -3,7 +3,6 @@
 use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use heeler::report::{Kind, StackKind, Verdict};
 use heeler::{Report, WatchdogLayer};
@@ -75,15 +74,19 @@ fn names_the_blocking_system_call() {
     assert_eq!(report.location.as_ref().unwrap().line, Some(line_of(SOURCE, "stuck: read")));
 }
 
-fn sleeps_for(time: Duration) {
-    std::thread::sleep(time);
+fn sleeps_until(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(3 * THRESHOLD);
+    }
 }
 
 #[test]
 fn names_a_sleep_that_blocks() {
     let _guard = beside_others();
-    let report = caught(1, || sleeps_for(3 * THRESHOLD), || {});
-    assert_blocks(&report, "sleeps_for");
+    let stop = Arc::new(AtomicBool::new(false));
+    let theirs = stop.clone();
+    let report = caught(1, move || sleeps_until(&theirs), || stop.store(true, Ordering::Relaxed));
+    assert_blocks(&report, "sleeps_until");
     if !PORTABLE {
         assert_eq!(report.thread.unwrap().syscall.as_deref(), Some("clock_nanosleep"));
     }

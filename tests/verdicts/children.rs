@@ -2,6 +2,8 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use heeler::Report;
@@ -56,18 +58,22 @@ fn a_child_with_long_polls_is_waiting_too() {
     assert_eq!(functions, ["resizes_between_long_polls"], "{}", report.to_text());
 }
 
-fn resizes_on_thread() {
-    std::thread::sleep(ms(900));
+fn resizes_on_thread(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(ms(900));
+    }
 }
 
-async fn waits_for_thread() {
-    heeler::spawn_blocking(resizes_on_thread).await.unwrap();
+async fn waits_for_thread(stop: Arc<AtomicBool>) {
+    heeler::spawn_blocking(move || resizes_on_thread(&stop)).await.unwrap();
 }
 
 #[test]
 fn reports_the_stack_of_a_blocking_thread() {
     let _guard = beside_others();
-    let report = caught(waits_for_thread());
+    let stop = Arc::new(AtomicBool::new(false));
+    let report = caught(waits_for_thread(stop.clone()));
+    stop.store(true, Ordering::Relaxed);
     assert_parent_waits(&report, "waits_for_thread");
     let text = report.to_text();
     if PORTABLE {

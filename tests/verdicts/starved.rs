@@ -1,7 +1,7 @@
 //! Starved: woken, not polled, and the report names who holds the workers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use heeler::report::{StackKind, Verdict};
@@ -15,8 +15,10 @@ fn hogs_the_worker(release: &Receiver<()>) {
     let _ = release.recv();
 }
 
-async fn innocent() {
-    tokio::time::sleep(THRESHOLD).await;
+async fn innocent(stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(THRESHOLD).await;
+    }
 }
 
 /// A profiled request that blocks its own thread until the other end is dropped.
@@ -48,7 +50,8 @@ fn starved_on(driven: &Driven, workers: usize) -> Report {
     let (hogs_seen, hogs_reports) = collect();
     let running = Arc::new(AtomicUsize::new(0));
     let layer = WatchdogLayer::new(THRESHOLD).reports(reports);
-    let innocent = driven.spawn(layer.layer(service_of(innocent())).oneshot(get("/innocent")));
+    let stop = Arc::new(AtomicBool::new(false));
+    let innocent = driven.spawn(layer.layer(service_of(innocent(stop.clone()))).oneshot(get("/innocent")));
     until("the innocent request sleeps", || layer.handle().in_flight() == 1);
     let hold = WatchdogLayer::new(FOREVER).without_blocking_reports().reports(hogs_reports);
     let hogs: Vec<(Sender<()>, _)> = (0..workers.max(1))
@@ -63,7 +66,9 @@ fn starved_on(driven: &Driven, workers: usize) -> Report {
         })
         .collect();
     until("every worker is held", || running.load(Ordering::Relaxed) == workers.max(1));
-    let report = seen.first();
+    // On a busy machine they may hold them only after the first report.
+    let report = seen.wait("one who is starved", |report| report.verdict == Verdict::Starved);
+    stop.store(true, Ordering::Relaxed);
     for (release, hog) in hogs {
         drop(release);
         assert!(futures::executor::block_on(hog).unwrap().is_ok());

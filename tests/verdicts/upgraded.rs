@@ -7,16 +7,19 @@ use heeler::report::{Kind, Verdict};
 use http::Request;
 use tower::{Layer as _, ServiceExt as _};
 
-use super::common::{PORTABLE, beside_others, collect};
+use super::common::{Collected, PORTABLE, beside_others, collect};
 use super::{Driven, THRESHOLD, ms, service_of};
 
 async fn answer_message() {
     tokio::time::sleep(super::common::FOREVER).await;
 }
 
+/// Blocks its thread until that is reported.
 #[inline(never)]
-fn parse_message() {
-    std::thread::sleep(ms(400));
+fn parse_message(seen: &Collected) {
+    if !PORTABLE {
+        seen.wait("the poll that blocks", |report| report.kind == Kind::BlockingPoll);
+    }
 }
 
 /// Guards: the handler's reports say which request it belongs to, though that is over, and go where its would go.
@@ -55,10 +58,11 @@ fn one_message_on_a_connection_that_stays_is_reported() {
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(super::common::FOREVER).blocking_after(ms(100)).reports(reports.clone());
     let driven = Driven::new(1);
+    let theirs = seen.clone();
     let upgrades = service_of(async move {
         let handler = heeler::upgrade("chat", Duration::MAX, |()| async move {
             tokio::task::yield_now().await;
-            parse_message();
+            parse_message(&theirs);
             heeler::watch("message", THRESHOLD, answer_message()).reports(reports).await;
         });
         tokio::spawn(handler(()));
