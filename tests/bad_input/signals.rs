@@ -2,12 +2,15 @@
 
 #![allow(unsafe_code, reason = "dispositions of signals")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use heeler::report::Verdict;
 use heeler::{Report, WatchdogLayer, use_signal};
 use http::{Request, Response};
 use tower::{Layer as _, ServiceExt as _};
 
-use super::common::{PORTABLE, collect, in_own_process, ms, place};
+use super::common::{PATIENCE, PORTABLE, collect, in_own_process, ms, place, until};
 use super::{ask, get};
 
 extern "C" fn theirs(_: i32) {}
@@ -35,12 +38,10 @@ fn is_free(signal: i32) -> bool {
     handler_of(signal) == libc::SIG_DFL
 }
 
-/// Runs, rather than sleeps: a sleeping thread needs no signal everywhere.
-fn blocks() {
+/// Runs, rather than sleeps: a sleeping thread needs no signal everywhere. It calls nothing of this crate's.
+fn blocks(stop: &AtomicBool) {
     let start = std::time::Instant::now();
-    // A constant, so that this function calls nothing of this crate's.
-    const LONG: std::time::Duration = ms(400);
-    while start.elapsed() < LONG {
+    while !stop.load(Ordering::Relaxed) && start.elapsed() < PATIENCE {
         std::hint::black_box(7_u64.wrapping_mul(11));
     }
 }
@@ -49,13 +50,23 @@ fn blocks() {
 fn blocking(prepare: impl Fn() + Copy + Send + Sync + 'static) -> Report {
     let (seen, reports) = collect();
     let layer = WatchdogLayer::new(ms(100)).without_blocking_reports().reports(reports);
-    let service = layer.layer(tower::service_fn(move |_: Request<()>| async move {
-        prepare();
-        blocks();
-        Ok::<_, std::convert::Infallible>(Response::new("answered"))
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let reported = std::thread::spawn(move || {
+        let report = seen.wait("a thread that blocks", |report| report.verdict == Verdict::Blocking);
+        stop.store(true, Ordering::Relaxed);
+        report
+    });
+    let service = layer.layer(tower::service_fn(move |_: Request<()>| {
+        let stopped = Arc::clone(&stopped);
+        async move {
+            prepare();
+            blocks(&stopped);
+            Ok::<_, std::convert::Infallible>(Response::new("answered"))
+        }
     }));
     super::common::runtime(0).block_on(service.oneshot(get("/blocks"))).unwrap();
-    seen.first()
+    reported.join().unwrap()
 }
 
 /// Guards: a signal that cannot be used is a clear error, and its owner keeps it. The next one works.
@@ -110,8 +121,11 @@ fn works_without_a_free_signal() {
         assert!(report.notes.iter().any(|note| note.contains("could not capture")), "{text}");
         assert!(report.stacks.iter().all(|stack| !stack.current), "{text}");
         let (seen, reports) = collect();
-        assert_eq!(ask(&WatchdogLayer::new(ms(50)).reports(reports), get("/waits"), ms(200)), "answered");
-        assert_eq!((seen.first().verdict, &*place(&seen.first())), (Verdict::Waiting, "ask"));
+        let layer = WatchdogLayer::new(ms(50)).reports(reports);
+        until("a request that waits is reported", || {
+            assert_eq!(ask(&layer, get("/waits"), ms(200)), "answered");
+            seen.all().iter().any(|report| (report.verdict, &*place(report)) == (Verdict::Waiting, "ask"))
+        });
     });
 }
 
