@@ -51,6 +51,7 @@ pub(super) fn read_all(all: &[Option<ReadUsage>]) -> Vec<Option<Usage>> {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::resume_unwind;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -62,7 +63,8 @@ mod tests {
         let held = lock.lock().unwrap();
         let waits = Arc::clone(&lock);
         let reads: [Option<ReadUsage>; 4] = [
-            Some(Arc::new(|| panic!("meant to"))),
+            // Without the hook: a backtrace takes longer than is waited.
+            Some(Arc::new(|| resume_unwind(Box::new("meant to")))),
             Some(Arc::new(|| Usage::new(2, 4))),
             None,
             Some(Arc::new(move || Usage::new(*waits.lock().unwrap(), 4))),
