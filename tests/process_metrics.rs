@@ -3,8 +3,6 @@
 
 mod common;
 
-use std::time::Duration;
-
 use common::{Driven, FOREVER, PORTABLE, collect, ms, traces_every_poll, until};
 use heeler::report::Verdict;
 use heeler::report::metrics::Pieces;
@@ -96,8 +94,13 @@ fn everything_is_counted_once() {
 
     // One that blocks its thread.
     let blocked = driven.spawn({
-        let slow = slow.clone();
-        async move { request(&slow, async { std::thread::sleep(Duration::from_millis(600)) }).await }
+        let (slow, seen) = (slow.clone(), seen.clone());
+        let blocks = async move {
+            if !PORTABLE {
+                seen.wait("itself", |report| report.verdict == Verdict::Blocking);
+            }
+        };
+        async move { request(&slow, blocks).await }
     });
     if !PORTABLE {
         seen.wait("the blocking work", |report| report.verdict == Verdict::Blocking);

@@ -130,7 +130,8 @@ fn a_poll_that_never_returns_keeps_only_its_thread() {
         let notes = profile["notes"].to_string();
         assert!(notes.contains("has not returned") && !notes.contains("waits for it"), "{notes}");
         wall.until_blocked(1);
-        assert_eq!(server.get("/quick?__geordi__=json").json()["outcome"], "finished");
+        // On a busy machine this may take too long, too.
+        until("the next one finishes", || server.get("/quick?__geordi__=json").json()["outcome"] == "finished");
         wall.until_blocked(1);
         wall.open();
         wall.until_blocked(0);

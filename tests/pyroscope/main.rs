@@ -195,18 +195,20 @@ fn an_unreachable_server_delays_nothing() {
     let targets = [
         (Pyroscope::new(format!("http://{closed}/T0KEN-1")), "error sending request"),
         (server.pyroscope("/down/T0KEN-1"), "503 Service Unavailable: come back later"),
-        (server.pyroscope("/never/T0KEN-1"), "no answer within 300ms"),
+        (server.pyroscope("/never/T0KEN-1"), "no answer within 3s"),
     ];
     for (pyroscope, said) in targets {
-        let layer = layer(pyroscope.timeout(ms(300)));
+        // So long that a busy machine does not delay it as much.
+        let timeout = ms(3_000);
+        let layer = layer(pyroscope.timeout(timeout));
         let logged = logged(|| {
             let began = Instant::now();
             job(&layer, "nightly import");
-            assert!(began.elapsed() < ms(250), "{:?}", began.elapsed());
+            assert!(began.elapsed() < timeout, "{:?}", began.elapsed());
             until("it has failed", || stats(&layer).failed_deliveries > 0);
             let began = Instant::now();
             assert!(!flushed(&layer, ms(100)));
-            assert!(began.elapsed() < ms(2_000), "{:?}", began.elapsed());
+            assert!(began.elapsed() < timeout, "{:?}", began.elapsed());
         });
         let stats = stats(&layer);
         assert_eq!((stats.delivered, stats.undelivered, stats.queued), (0, 0, 1), "{said}");
