@@ -328,13 +328,8 @@ fn tasks_of_other_executors_are_reported() {
         let executor = executor.clone();
         move || futures::executor::block_on(executor.run(stopped))
     });
-    let report = seen.first();
-    assert_eq!(
-        (report.verdict, place(&report).as_str()),
-        (Verdict::Waiting, "waits_for_an_answer"),
-        "{}",
-        report.to_text()
-    );
+    let report = seen.wait("a task that waits", |report| report.verdict == Verdict::Waiting);
+    assert_eq!(place(&report), "waits_for_an_answer", "{}", report.to_text());
     answer.send(()).unwrap();
     until("it is done", || metrics().in_flight.total() == 0);
     stop.send(()).unwrap();
