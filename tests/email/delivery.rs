@@ -148,6 +148,7 @@ fn a_very_slow_server_is_given_up() {
 /// Guards: a mail needs nothing of the application's runtime, whose workers are all blocked until it has arrived.
 #[test]
 fn mail_is_sent_while_every_worker_is_blocked() {
+    let _alone = common::alone();
     let server = Server::start(Rules::default());
     let reports = reports(plain(&server));
     let runtime = runtime(2);

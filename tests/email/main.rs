@@ -13,7 +13,7 @@ mod tls;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use common::{PATIENCE, collect_with, ms, runtime};
+use common::{PATIENCE, collect_with, ms, runtime, until};
 use heeler::{Email, Reports, WatchdogLayer};
 use http::{Request, Response};
 use server::Server;
@@ -27,39 +27,31 @@ fn plain(server: &Server) -> Email {
     Email::smtp("127.0.0.1", FROM, [TO]).port(server.port()).plaintext().timeout(ms(5_000))
 }
 
-/// Sends a request that is slow until it is reported, so that there is no update, and waits until that has been mailed or
-/// given up.
+/// Sends a request that is slow until it is captured, and waits until its report has been mailed or given up.
 fn slow_request(reports: &Reports, uri: &str) {
-    read_debug_information();
-    ask(reports, uri);
+    let layer = WatchdogLayer::new(ms(300)).reports(reports.clone());
+    let before = reports.stats().made;
+    ask(&layer, uri);
+    until("its report is made", || reports.stats().made > before);
     let _ = reports.blocking_flush(PATIENCE);
 }
 
-/// Makes the first report of the process, which takes so long that there may be an update.
-fn read_debug_information() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| ask(&collect_with(|builder| builder).1, "/first"));
-}
-
-fn ask(reports: &Reports, uri: &str) {
-    let layer = WatchdogLayer::new(ms(300)).reports(reports.clone());
-    let reports = reports.clone();
-    let service = layer.layer(tower::service_fn(move |_: Request<()>| {
-        let reports = reports.clone();
-        async move {
-            wait_for_the_database(reports).await;
-            Ok::<_, Infallible>(Response::new("answered".to_owned()))
-        }
+fn ask(layer: &WatchdogLayer, uri: &str) {
+    let _alone = common::alone();
+    let service = layer.layer(tower::service_fn(|_: Request<()>| async {
+        wait_for_the_database().await;
+        Ok::<_, Infallible>(Response::new("answered".to_owned()))
     }));
     let request = Request::get(uri).header("user-agent", "curl/8").body(()).unwrap();
     drop(runtime(0).block_on(service.oneshot(request)).unwrap());
 }
 
-/// Ends once there is another report.
-async fn wait_for_the_database(reports: Reports) {
-    let before = reports.stats().made;
-    let is_reported = move || common::until("it is reported", || reports.stats().made > before);
-    tokio::task::spawn_blocking(is_reported).await.unwrap();
+/// Ends once something has been captured, which is itself where it is alone. Its report may be made only after an update
+/// would have been due.
+async fn wait_for_the_database() {
+    let before = heeler::metrics().captures.taken;
+    let is_captured = move || until("it is captured", || heeler::metrics().captures.taken > before);
+    tokio::task::spawn_blocking(is_captured).await.unwrap();
 }
 
 /// One slow request, mailed as `email` says; its report as another sink has it.

@@ -4,7 +4,7 @@ use mail_parser::{Message, MimeHeaders};
 
 use super::common::{self, PATIENCE, ms, runtime};
 use super::server::{Rules, Server};
-use super::{FROM, TO, mailed, plain, read_debug_information, slow_request};
+use super::{FROM, TO, mailed, plain, slow_request, wait_for_the_database};
 use heeler::Email;
 
 /// What a mail program says is the plain text, with the lines of a file.
@@ -91,6 +91,7 @@ fn repeated_reports_make_one_conversation() {
 fn updates_without_news_are_not_mailed() {
     let server = Server::start(Rules::default());
     let (collected, reports) = common::collect_with(|builder| builder.email(plain(&server)));
+    let _alone = common::alone();
     // Updates come at 2, 4 and 8 times the threshold.
     let job = async { tokio::time::sleep(ms(400)).await };
     runtime(0).block_on(heeler::watch("nightly import", ms(40), job).reports(reports.clone()));
@@ -116,13 +117,14 @@ fn reports_beyond_the_limit_are_one_mail() {
     let server = Server::start(Rules::default());
     let email = plain(&server).per_hour(1);
     let (seen, reports) = common::collect_with_endings(|builder| builder.email(email));
-    read_debug_information();
     let runtime = runtime(0);
     for number in 0..4 {
         let name = format!("job {number}");
-        let own = name.clone();
-        let job = seen.reported(move |report| report.job.as_deref() == Some(&own));
-        runtime.block_on(heeler::watch(name, ms(300), job).reports(reports.clone()));
+        let alone = common::alone();
+        let job = heeler::watch(name.clone(), ms(300), wait_for_the_database());
+        runtime.block_on(job.reports(reports.clone()));
+        drop(alone);
+        seen.wait(&name, |report| report.job.as_ref() == Some(&name));
     }
     // A flush waits for nothing, not for the end of the hour either.
     common::until("there is a digest", || {
