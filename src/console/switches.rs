@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::capture::{PerProcess, sys};
 use crate::inflight::{Policy, Tool};
-use crate::log::log_safely;
-use crate::report::Reports;
 use crate::report::rules::RuleBudget;
+use crate::report::{Reports, log_later};
 use crate::sync::lock_std;
 
 /// A change lasts this long at most.
@@ -173,26 +172,10 @@ pub(super) fn make(change: &Change, reports: &Reports, caller: Option<&str>) -> 
     }
     drop(all);
     let (what, to, minutes) = (switch.name(), change.to, change.time.as_secs() / 60);
-    say(move || tracing::warn!(target: "heeler", %what, ?to, minutes, by = %by, "a switch was changed on the console"));
+    log_later(
+        move || tracing::warn!(target: "heeler", %what, ?to, minutes, by = %by, "a switch was changed on the console"),
+    );
     Made::Changed
-}
-
-/// Logs on a thread of its own. A log is the application's code: it may wait for a lock, or for a pipe that nobody reads, which
-/// must keep neither the console from answering nor changes from being taken back.
-fn say(log: impl FnOnce() + Send + 'static) {
-    let log = Arc::new(Mutex::new(Some(log)));
-    let theirs = Arc::clone(&log);
-    let run = |log: &Mutex<Option<_>>| {
-        let log = lock_std(log).take();
-        log.into_iter().for_each(|log| log_safely(log));
-    };
-    let started = std::thread::Builder::new().name("heeler-console".into()).spawn(move || {
-        sys::block_signals();
-        run(&theirs);
-    });
-    if started.is_err() {
-        run(&log);
-    }
 }
 
 impl What {
@@ -292,7 +275,7 @@ fn go_back() {
         };
         for changed in over {
             let what = changed.switch.name();
-            say(
+            log_later(
                 move || tracing::warn!(target: "heeler", %what, "a switch is as it was before it was changed on the console"),
             );
         }

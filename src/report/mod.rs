@@ -128,6 +128,7 @@ mod dump;
 #[cfg(feature = "fleet")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
 pub mod fleet;
+mod log_later;
 pub mod metrics;
 mod model;
 mod pipeline;
@@ -202,6 +203,7 @@ pub(crate) use assemble::location::place as place_text;
 pub(crate) use dump::expect_pile_up;
 #[cfg(feature = "console")]
 pub(crate) use dump::{cheap_dump, is_shutting_down};
+pub(crate) use log_later::log_later;
 pub(crate) use metrics::stats::total;
 pub(crate) use pipeline::digest::Digest;
 #[cfg(feature = "console")]
