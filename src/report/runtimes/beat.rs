@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::clock::now;
 use crate::disabled::is_disabled;
 use crate::log::log_safely;
 use crate::monitor::HostWatch;
-use crate::report::Reports;
+use crate::report::{Reports, log_later};
 use crate::sync::lock_std;
 use crate::text::units::duration;
 
@@ -39,6 +40,7 @@ struct Runtimes {
 }
 
 static RUNTIMES: PerProcess<Mutex<Runtimes>> = PerProcess::new(Mutex::default);
+static TURNS: AtomicU64 = AtomicU64::new(0);
 
 /// Watches whether a runtime runs what is ready. A tiny task on it answers a thread of heeler's, twenty times a second. If
 /// it does not answer for 200 ms, all its workers are held by something else: that is a stall, and makes a
@@ -91,34 +93,58 @@ async fn beat(pulse: Arc<Pulse>) {
     }
 }
 
-/// Returns the heartbeats of the runtimes that are not shut down.
-pub(super) fn pulses() -> Vec<Arc<Pulse>> {
+/// Returns what `look` says of each runtime that is not shut down. No heartbeat leaves: whoever had the last one would drop
+/// sinks, whose code is the application's.
+pub(super) fn of_each<T>(look: impl Fn(&Arc<Pulse>) -> T) -> Vec<T> {
     let runtimes = lock_std(RUNTIMES.get());
-    runtimes
-        .all
-        .iter()
-        .filter(|watched| !watched.task.is_finished())
-        .map(|watched| Arc::clone(&watched.pulse))
-        .collect()
+    let running = runtimes.all.iter().filter(|watched| !watched.task.is_finished());
+    running.map(|watched| look(&watched.pulse)).collect()
+}
+
+/// Returns how often the thread has asked the runtimes, which shows whether it goes on.
+#[cfg(feature = "systemd")]
+pub(super) fn turns() -> u64 {
+    TURNS.load(Ordering::Relaxed)
 }
 
 fn run() {
     sys::block_signals();
-    let mut host = HostWatch::new();
-    let mut stalls: HashMap<usize, Stall> = HashMap::new();
+    let mut watch = Watch::new();
     loop {
         let wanted = now().saturating_add(PERIOD.as_nanos() as u64);
         std::thread::sleep(PERIOD);
+        // Supervisors rely on this thread.
+        if catch_unwind(AssertUnwindSafe(|| watch.turn(wanted))).is_err() {
+            watch = Watch::new();
+            log_later(|| tracing::error!(target: "heeler", "the watch of the runtimes panicked, and goes on"));
+        }
+        TURNS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What the thread knows.
+struct Watch {
+    host: HostWatch,
+    stalls: HashMap<usize, Stall>,
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self { host: HostWatch::new(), stalls: HashMap::new() }
+    }
+
+    /// Asks all runtimes, and looks at those that do not answer. This thread was to be woken at `wanted`.
+    fn turn(&mut self, wanted: u64) {
         let woken = now();
-        host.woken(wanted, woken);
-        host.look(woken);
+        self.host.woken(wanted, woken);
+        self.host.look(woken);
         forget_ended();
-        let pulses = pulses();
+        let pulses = of_each(Arc::clone);
         let key = |pulse: &Arc<Pulse>| Arc::as_ptr(pulse).addr();
-        stalls.retain(|stalled, _| pulses.iter().any(|pulse| key(pulse) == *stalled));
+        self.stalls.retain(|stalled, _| pulses.iter().any(|pulse| key(pulse) == *stalled));
         for pulse in &pulses {
             let since = pulse.ask(woken);
-            stalls.entry(key(pulse)).or_default().look(pulse, since, &mut host);
+            self.stalls.entry(key(pulse)).or_default().look(pulse, since, &mut self.host);
         }
     }
 }
@@ -136,7 +162,7 @@ fn forget_ended() {
     let drops = || std::thread::Builder::new().name("heeler-drop".into()).spawn(move || drop(ended));
     // Without a thread, it is dropped here.
     if !matches!(catch_unwind(AssertUnwindSafe(drops)), Ok(Ok(_))) {
-        log_safely(|| tracing::warn!(target: "heeler", "no thread could be started to drop sinks"));
+        log_later(|| tracing::warn!(target: "heeler", "no thread could be started to drop sinks"));
     }
 }
 
@@ -195,7 +221,9 @@ fn report(pulse: Arc<Pulse>, since: u64) {
         pulse.reports.blocking_dump(&reason);
     });
     if let Err(error) = started {
-        log_safely(|| tracing::error!(target: "heeler", %error, "a stall is not reported: no thread could be started"));
+        log_later(
+            move || tracing::error!(target: "heeler", %error, "a stall is not reported: no thread could be started"),
+        );
     }
 }
 

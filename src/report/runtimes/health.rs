@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::beat::pulses;
+use super::beat::of_each;
 use crate::text::time::millis;
 
 /// How a watched runtime is: see [`watch_runtime`](crate::watch_runtime).
@@ -49,5 +49,5 @@ pub struct RuntimeHealth {
 /// ```
 #[must_use]
 pub fn runtimes() -> Vec<RuntimeHealth> {
-    pulses().iter().map(|pulse| pulse.health()).collect()
+    of_each(|pulse| pulse.health())
 }

@@ -9,7 +9,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use tower_service::Service;
 
-use super::beat::pulses;
+use super::beat::of_each;
 use crate::text::units::duration;
 
 /// A runtime that runs nothing for this long is not alive.
@@ -53,9 +53,8 @@ impl Liveness {
     /// Returns the names of the runtimes that are dead, and for how long each has run nothing.
     #[must_use]
     pub fn dead(&self) -> Vec<(String, Duration)> {
-        let all = pulses();
-        let silent = all.iter().map(|pulse| (pulse.name.clone(), pulse.silence()));
-        silent.filter(|(_, silence)| *silence >= self.after).collect()
+        let silences = of_each(|pulse| (pulse.name.clone(), pulse.silence()));
+        silences.into_iter().filter(|(_, silence)| *silence >= self.after).collect()
     }
 }
 
