@@ -63,7 +63,7 @@ pub(super) async fn answer(reports: &Reports, head: &Parts, caller: Option<&str>
                 *response.body_mut() = ResponseBody::events(events);
                 response
             }
-            None => say(StatusCode::SERVICE_UNAVAILABLE, "There are too many open streams, or the service shuts down."),
+            None => say(StatusCode::SERVICE_UNAVAILABLE, "There are too many open streams."),
         },
         asked => {
             let (depth, reports) = (asked.depth(), reports.clone());

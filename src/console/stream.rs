@@ -23,6 +23,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 /// What a browser is told to wait before it asks again, in milliseconds. By itself it would wait for some seconds.
 const RETRY: u32 = 250;
+/// The whole stream of somebody who asks while the application shuts down: to ask again in three seconds.
+const WHILE_SHUTTING_DOWN: &[u8] = b"retry: 3000\n\n";
 /// More who look at the same time are refused.
 const MAX_STREAMS: usize = 1_000;
 
@@ -42,12 +44,17 @@ static STREAMS: PerProcess<Mutex<Streams>> = PerProcess::new(Mutex::default);
 
 /// Returns a stream of events, or `None` if there are too many, or no thread can be started.
 pub(super) fn open(filter: Filter) -> Option<mpsc::Receiver<Bytes>> {
-    let mut streams = lock_std(STREAMS.get());
-    if streams.all.len() >= MAX_STREAMS || is_shutting_down() {
-        return None;
-    }
     // A client that does not read loses events: the next one has all of it.
     let (events, received) = mpsc::channel(1);
+    if is_shutting_down() {
+        // After an error a browser would never ask again, nor find the process that comes next.
+        let _ = events.try_send(Bytes::from_static(WHILE_SHUTTING_DOWN));
+        return Some(received);
+    }
+    let mut streams = lock_std(STREAMS.get());
+    if streams.all.len() >= MAX_STREAMS {
+        return None;
+    }
     if !streams.has_thread {
         let thread = std::thread::Builder::new().name("heeler-console".into());
         thread.spawn(run).ok()?;

@@ -5,7 +5,6 @@
   var source = new EventSource(live.dataset.events), last = Date.now();
   source.onmessage = function (event) {
     last = Date.now();
-    trouble.textContent = "";
     // Not while somebody selects text in it, or goes through it by keyboard.
     var selection = String(window.getSelection && window.getSelection());
     if (selection !== "" || live.contains(document.activeElement)) return;
@@ -15,8 +14,10 @@
   };
   // A process that stands still closes no connection, and a browser that finds none tries again without a word.
   setInterval(function () {
-    var seconds = Math.floor((Date.now() - last) / 1000);
-    if (source.readyState === EventSource.CLOSED) trouble.textContent = "Updates have stopped. Reload the page.";
-    else if (seconds >= 5) trouble.textContent = "No update for " + seconds + " s.";
+    var words = "";
+    if (source.readyState === EventSource.CLOSED) words = "Updates have stopped. Reload the page.";
+    else if (Date.now() - last > 5000) words = "No update since " + new Date(last).toISOString().slice(11, 19) + "Z.";
+    // A screen reader reads it out whenever it is written.
+    if (words !== trouble.textContent) trouble.textContent = words;
   }, 1000);
 })();
