@@ -32,8 +32,8 @@ impl Reports {
     /// way: it drives the sinks that go over a network, and tries again.
     pub(in crate::report) fn deliver_from_elsewhere(&self, report: Report) {
         reporter::start();
-        // Before, because a sink may block this thread, and again, for what is on its way now.
-        reporter::know(self);
+        // A sink may block this thread, and keeps none of the others waiting.
+        reporter::expect(self);
         self.deliver(report);
         reporter::know(self);
     }

@@ -31,6 +31,8 @@ enum Message {
     Evidence(Box<Evidence>),
     Ending(Ending),
     Flush(SyncSender<()>),
+    /// These reports will have something on its way.
+    Expect(Reports),
     /// Look after what these reports have on its way.
     Know(Reports),
     SelfCheck(Result<i32, &'static str>),
@@ -117,7 +119,7 @@ fn post(inbox: &Inbox<Message>, message: Message) {
             let reports = Reports::of(&evidence.reports);
             Some(charge(evidence, &reports))
         }
-        Message::Ending(_) | Message::Flush(_) | Message::Know(_) | Message::SelfCheck(_) => None,
+        Message::Ending(_) | Message::Flush(_) | Message::Expect(_) | Message::Know(_) | Message::SelfCheck(_) => None,
     };
     for dropped in inbox.push(message, charge, QUEUE) {
         if let Message::Evidence(evidence) = dropped {
@@ -146,6 +148,13 @@ pub(crate) fn end(ending: Ending) {
 pub(crate) fn self_check(signal: Result<i32, &'static str>) {
     if let Some(inbox) = inbox() {
         post(inbox, Message::SelfCheck(signal));
+    }
+}
+
+/// Has the reporter look after these reports from its next tick on. It calls none of their sinks before.
+pub(in crate::report) fn expect(reports: &Reports) {
+    if let Some(inbox) = inbox() {
+        post(inbox, Message::Expect(reports.clone()));
     }
 }
 
@@ -235,6 +244,7 @@ impl Reporter {
                 // The caller may have given up.
                 let _ = done.try_send(());
             }
+            Some(Message::Expect(reports)) => drop(self.known(&reports)),
             Some(Message::Know(reports)) => self.look_after(&reports),
             Some(Message::SelfCheck(signal)) => {
                 super::self_check::say(signal);
@@ -283,10 +293,16 @@ impl Reporter {
         let (dispatch, now) = (reports.dispatch(), Instant::now());
         dispatch.take_over(now);
         let busy = go_on(dispatch, &self.runtime, now);
-        match self.known.iter_mut().find(|known| known.reports.is(reports)) {
-            Some(known) => known.busy = busy,
-            None => self.known.push(Known { reports: reports.downgrade(), busy }),
-        }
+        self.known(reports).busy = busy;
+    }
+
+    /// Returns what is known of these reports, which are looked after from now on.
+    fn known(&mut self, reports: &Reports) -> &mut Known {
+        let at = self.known.iter().position(|known| known.reports.is(reports)).unwrap_or_else(|| {
+            self.known.push(Known { reports: reports.downgrade(), busy: None });
+            self.known.len() - 1
+        });
+        &mut self.known[at]
     }
 
     fn report(&mut self, evidence: Evidence) {
