@@ -90,7 +90,7 @@ struct Course {
     request: Shown,
     reason: String,
     ended: oneshot::Receiver<Ended>,
-    /// Of a request: jobs are wanted each by itself, and count as none of these.
+    /// Requests only: each job is asked for individually, and does not count.
     running: Option<Running>,
 }
 

@@ -135,7 +135,7 @@ async fn a_clock_that_is_ahead_delays_nothing() {
                 sqlx::query_scalar::<_, f64>(due).fetch_one(&pool).await.unwrap()
             }
         };
-        assert!(due_for > 3_600.0, "due for {due_for} s");
+        assert!(due_for > 300.0, "due for {due_for} s");
     }
 }
 

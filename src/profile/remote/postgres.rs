@@ -14,10 +14,11 @@ use tower::limit::ConcurrencyLimitLayer;
 
 use super::consume::{Handler, Rhythm, Tidying, drive, name, signal};
 use super::queue::{KEPT, PATIENCE, POLL_EVERY, Trouble};
+use super::settings::SKEW;
 use crate::error::Error;
 
 /// A job says that it has been due for this long. It would otherwise wait if the clock of this machine is ahead.
-const DUE_SINCE: Duration = Duration::from_secs(24 * 60 * 60);
+const DUE_SINCE: Duration = SKEW.saturating_mul(2);
 
 pub(super) struct Postgres {
     options: PgConnectOptions,

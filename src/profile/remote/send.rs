@@ -231,7 +231,8 @@ async fn hand_over(
         tokio::spawn(abandon(remote.clone(), status, phase));
         return Err(unsent);
     }
-    let pushed = timeout_at(end, remote.queue.push(id)).await;
+    // Whoever has its claim is asked afterwards.
+    let pushed = timeout_at(end - STORE_PATIENCE, remote.queue.push(id)).await;
     if let Err(trouble) = pushed.unwrap_or_else(|_| Err("it takes too long, and so did the store".into())) {
         log_trouble("a request to be profiled was not sent", &trouble);
         // It may be in the queue all the same. Whoever has its claim decides.

@@ -298,16 +298,24 @@ impl ProfileStore {
     pub(crate) async fn request_cancel(&self, id: &Id, principal: Option<&str>) -> Result<bool, StoreError> {
         match self.status(id, principal).await? {
             Some(status) if !status.phase.is_over() => {
+                #[cfg(not(heeler_remote))]
+                let is_cancelled = false;
                 #[cfg(heeler_remote)]
-                if let super::Phase::Sent { again, .. } = status.phase {
+                let mut is_cancelled = false;
+                #[cfg(heeler_remote)]
+                if let super::Phase::Sent { again } = status.phase {
                     let taken = self.take_back(status, super::Phase::Cancelled, &super::someone()?).await?;
+                    is_cancelled = taken == super::Claim::Mine;
                     // If it may have run before, its worker may only be cut off, and must stop when it is back.
-                    if taken == super::Claim::Mine && !again {
+                    if is_cancelled && !again {
                         return Ok(true);
                     }
                 }
                 let put = self.shared.backend.put(Kind::Cancel, *id, Bytes::new()).await;
-                put.map(|()| true).map_err(|error| self.counted(error))
+                match put.map_err(|error| self.counted(error)) {
+                    Err(error) if !is_cancelled => Err(error),
+                    Ok(()) | Err(_) => Ok(true),
+                }
             }
             Some(_) | None => Ok(false),
         }

@@ -46,8 +46,8 @@
 //! The first instance that creates `claim-1` in the incident's folder does. After its message has arrived, it creates `told`. If
 //! there is no `told` [60 seconds](Fleet::take_over_after) after the claim, by the store's clock, another instance creates
 //! `claim-2` and tells people, and so on, each attempt with twice the time of the one before it. So people are told at least
-//! once, and almost always exactly once, no matter when an instance dies, as long as another instance has a report of the incident, or the
-//! next process finds that one's report in the [spool](crate::ReportsBuilder::spool). Clocks of instances are never compared: all times are those
+//! once, and almost always exactly once, no matter when an instance dies, provided that another instance has a report of the incident, or that
+//! the dead one's report is in a [spool](crate::ReportsBuilder::spool) that the next process takes over. Clocks of instances are never compared: all times are those
 //! that the store gives to objects.
 //!
 //! | | what happens | what you see | test |
