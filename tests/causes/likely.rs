@@ -3,7 +3,7 @@
 use tokio::sync::{Mutex, Semaphore};
 
 use super::common::until;
-use super::{Service, fetch_rates, shared};
+use super::{Service, fetch_rates, ms, shared};
 
 async fn load_invoice(pool: &Semaphore) {
     let _connection = pool.acquire().await.unwrap();
@@ -23,6 +23,8 @@ fn a_pool_exhausted_by_another_route_names_that() {
         service.request("/export", async move { export(&pool).await });
     }
     until("the pool is exhausted", || pool.available_permits() == 0);
+    // They are looked at before what waits for them is.
+    std::thread::sleep(ms(60));
     let waits = pool.clone();
     service.request("/invoice", async move { load_invoice(&waits).await });
     let sentence = service.sentence("/invoice");
@@ -45,6 +47,7 @@ fn the_one_who_has_passed_the_line_is_named_whatever_else_is_stuck() {
     let first = lock.clone();
     service.request("/import/1", async move { import(&first).await });
     until("it is locked", || lock.try_lock().is_err());
+    std::thread::sleep(ms(60));
     for number in 2..5 {
         let lock = lock.clone();
         service.request(&format!("/import/{number}"), async move { import(&lock).await });
