@@ -47,6 +47,9 @@ impl Console {
     /// The authorizer runs on that thread, so it must not wait for the application: for its locks or its runtime. One that
     /// has not answered within five seconds is taken as a no.
     ///
+    /// At most 256 clients are connected at a time; others wait. A connection takes requests for two minutes, and its last answer
+    /// may take another minute.
+    ///
     /// ```
     /// use heeler::{Reports, authorize};
     ///
