@@ -3,6 +3,9 @@
 #![allow(unsafe_code, reason = "the limits of file descriptors and of addresses")]
 
 use std::fs;
+use std::time::Instant;
+
+use super::{PATIENCE, ms};
 
 #[derive(Debug, Clone, Copy)]
 enum Limit {
@@ -46,7 +49,23 @@ pub(crate) fn without_file_descriptors<T>(body: impl FnOnce() -> T) -> T {
 
 /// What `body` returns while there is room for so many bytes beside those that are mapped.
 pub(crate) fn with_room_for<T>(bytes: u64, body: impl FnOnce() -> T) -> T {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")).unwrap();
-    Limit::Bytes.within((kib.parse::<u64>().unwrap() << 10) + bytes, body)
+    Limit::Bytes.within(mapped() + bytes, body)
+}
+
+/// How many bytes are mapped, once threads that are just ending have given back their stacks.
+fn mapped() -> u64 {
+    let read = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")).unwrap();
+        kib.parse::<u64>().unwrap() << 10
+    };
+    let (began, mut since, mut bytes) = (Instant::now(), Instant::now(), read());
+    while since.elapsed() < ms(100) && began.elapsed() < PATIENCE {
+        std::thread::sleep(ms(5));
+        let now = read();
+        if now != bytes {
+            (since, bytes) = (Instant::now(), now);
+        }
+    }
+    bytes
 }
