@@ -32,7 +32,7 @@ const HEAD: Duration = Duration::from_secs(10);
 const AUTHORIZER: Duration = Duration::from_secs(5);
 /// A connection takes no more requests after this, so that a client which has vanished, or does not read, keeps no place ..
 const LONGEST: Duration = Duration::from_secs(120);
-/// .. and has as long to take the answer that is on its way: longer than a stream of events lasts.
+/// .. and may take this long for the answer that is on its way: longer than a stream of events lasts.
 const LAST_ANSWER: Duration = Duration::from_secs(60);
 /// The pause after a connection could not be accepted, because there are too many open files, for example.
 pub(super) const RETRY: Duration = Duration::from_millis(200);

@@ -93,8 +93,8 @@ async fn beat(pulse: Arc<Pulse>) {
     }
 }
 
-/// Returns what `look` says of each runtime that is not shut down. No heartbeat leaves: whoever had the last one would drop
-/// sinks, whose code is the application's.
+/// Returns what `look` says of each runtime that is not shut down. Only the thread that asks them may keep a heartbeat: whoever
+/// has the last one drops sinks, whose code is the application's.
 pub(super) fn of_each<T>(look: impl Fn(&Arc<Pulse>) -> T) -> Vec<T> {
     let runtimes = lock_std(RUNTIMES.get());
     let running = runtimes.all.iter().filter(|watched| !watched.task.is_finished());
